@@ -1,0 +1,1 @@
+"""The contract: topics, Avro schemas, codec, partition rule, settings and metric names. Imports no other room."""

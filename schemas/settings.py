@@ -1,0 +1,53 @@
+"""Settings of every process, from the environment (or files for secrets). One class, one place, the same names everywhere."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.codec import Codec, Registry
+
+
+class Settings(BaseSettings):
+    """What a process of perpflow needs to know of its surroundings. Environment variables as named by the aliases."""
+
+    model_config = SettingsConfigDict(populate_by_name=True, extra="ignore")
+
+    kafka_bootstrap_servers: str = Field(
+        "localhost:9092", alias="KAFKA_BOOTSTRAP_SERVERS", description="Kafka brokers, host:port,host:port."
+    )
+    database_url: str = Field("", alias="DATABASE_URL", description="PostgreSQL or TimescaleDB, postgresql://user@host:port/name.")
+    schema_registry_url: str = Field(
+        "", alias="SCHEMA_REGISTRY_URL", description="Confluent schema registry; empty: single-object encoding."
+    )
+    topic_prefix: str = Field(
+        "", alias="PERPFLOW_TOPIC_PREFIX", description="Prefix of all topics and consumer groups; separates environments."
+    )
+    partitions: int = Field(
+        12, alias="PERPFLOW_PARTITIONS", ge=1, description="Partitions of the co-partitioned topics. Fixed for the life of an environment."
+    )
+    replication_factor: int = Field(1, alias="PERPFLOW_REPLICATION_FACTOR", ge=1)
+    grid_ms: int = Field(
+        15_000, alias="PERPFLOW_GRID_MS", gt=0, description="Evaluation grid, ms of event time; also the length of a pane."
+    )
+    allowed_lateness_ms: int = Field(
+        250, alias="PERPFLOW_ALLOWED_LATENESS_MS", ge=0, description="An instant T fires at the first mark with t >= T + this."
+    )
+    mark_step_ms: int = Field(250, alias="PERPFLOW_MARK_STEP_MS", gt=0, description="Step of the progress marks, ms of event time.")
+    http_port: int = Field(0, alias="PERPFLOW_HTTP_PORT", ge=0, le=65535, description="Port of /health and /metrics; 0: any free port.")
+    log_level: str = Field("info", alias="PERPFLOW_LOG_LEVEL")
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The codec that fits SCHEMA_REGISTRY_URL."""
+        return Codec(Registry(self.schema_registry_url, self.topic_prefix) if self.schema_registry_url else None)
+
+    def topic(self, name: str) -> str:
+        """Return the wire name of a topic of the catalogue."""
+        return f"{self.topic_prefix}{name}"
+
+    def group(self, service: str) -> str:
+        """Return the consumer group of a service."""
+        return f"{self.topic_prefix}perpflow-{service}"
