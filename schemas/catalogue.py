@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -95,7 +95,7 @@ ENGINE_INPUTS = ("agg_trades", "depth", "funding", "instruments", "liquidations"
 RESULT_TOPICS = ("features", "scores", "signals", "trades_closed")
 
 
-@lru_cache(maxsize=None)
+@cache
 def schema_text(topic: str) -> str:
     """Return the .avsc text of a topic.
 
@@ -107,7 +107,7 @@ def schema_text(topic: str) -> str:
     return resources.files(__package__).joinpath("avro", f"{topic}.avsc").read_text(encoding="utf-8")
 
 
-@lru_cache(maxsize=None)
+@cache
 def schema(topic: str) -> dict[str, Any]:
     """Return a topic's Avro schema as parsed JSON. Raises KeyError when there is no such topic."""
     parsed: dict[str, Any] = json.loads(schema_text(topic))

@@ -11,7 +11,7 @@ import io
 import json
 import subprocess
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import fastavro
@@ -51,7 +51,7 @@ def plain_timestamps(kind: Any) -> Any:
     return kind
 
 
-@lru_cache(maxsize=None)
+@cache
 def parsed(topic: str) -> Any:
     """Return the topic's schema parsed for fastavro, times as integer milliseconds."""
     return parse_schema(plain_timestamps(catalogue.schema(topic)))
@@ -64,7 +64,7 @@ def fingerprint_of(schema: dict[str, Any]) -> bytes:
     return bytes.fromhex(digest)
 
 
-@lru_cache(maxsize=None)
+@cache
 def topic_fingerprint(topic: str) -> bytes:
     """Return the wire fingerprint of a topic's current schema."""
     return fingerprint_of(catalogue.schema(topic))
@@ -184,7 +184,7 @@ class Codec:
         return known
 
 
-@lru_cache(maxsize=None)
+@cache
 def earlier_schemas(topic: str) -> dict[bytes, Any]:
     """Return the earlier released schemas of a topic by fingerprint: ``avro/earlier/<topic>.<n>.avsc``."""
     from importlib import resources

@@ -1,0 +1,102 @@
+"""What the scorers see: the market state of one instrument at one evaluation instant (S1 2.10, DECISIONS D3-D11)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+WINDOWS: tuple[str, ...] = ("5m", "15m", "30m", "1h", "4h", "24h")
+FAST_WINDOWS: tuple[str, ...] = ("5m", "15m", "30m")
+WINDOW_MS: dict[str, int] = {"5m": 300_000, "15m": 900_000, "30m": 1_800_000, "1h": 3_600_000, "4h": 14_400_000, "24h": 86_400_000}
+
+_NO_FLOATS: FloatArray = np.empty(0, dtype=np.float64)
+_NO_BOOLS: BoolArray = np.empty(0, dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Prints:
+    """Single trades kept for 15 minutes with their own price, size and side.
+
+    Attributes:
+        price: Trade prices, shape (n,).
+        quantity: Base quantities, shape (n,).
+        taker_buy: True where the aggressor bought, shape (n,).
+    """
+
+    price: FloatArray = field(default_factory=lambda: _NO_FLOATS)
+    quantity: FloatArray = field(default_factory=lambda: _NO_FLOATS)
+    taker_buy: BoolArray = field(default_factory=lambda: _NO_BOOLS)
+
+    def notional(self) -> FloatArray:
+        """Return price x quantity of each print at its own price, quote units, shape (n,)."""
+        return self.price * self.quantity
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Market state at instant ``time``. A value that is missing, undefined or stale is None, never zero.
+
+    Attributes:
+        instrument: Instrument id.
+        time: Instant T, ms UTC.
+        decided_at: Time of the mark that fired it, ms UTC.
+        price: Last trade price at or before T.
+        cvd: Window name -> taker-buy minus taker-sell base quantity in (T - w, T]; None until the history covers w.
+        volume: Window name -> base quantity traded, likewise.
+        slope: Fast window name -> CVD(T) - CVD(T - step).
+        acceleration: Fast window name -> slope(T) - slope(T - step).
+        atr: Wilder ATR(14) of closed 5m bars, price units.
+        atr_percentile: Rank of the newest closed-bar ATR among the last 288, per cent.
+        quantity_p95, quantity_p99: Quantiles of trade quantity over 24 h, floored, base units.
+        large_trades: Trades of at least quantity_p99 (as known when they came) in (T - 15 min, T].
+        whale_prints: Trades of at least the engine's print floor (1,000 quote units, the least whale_usd a strategy may ask for) in (T - 15 min, T].
+        obi: Order-book imbalance of the top 10 levels.
+        spot_perp_divergence: (spot mid - mark)/mark, fraction.
+        open_interest_change: Relative change over the horizon, fraction.
+        long_short_ratio, top_trader_long_share, coinbase_premium: Newest observations.
+        late_trades: Late trades so far.
+        missing_inputs: Names of inputs never seen or undefined: any of atr, quantity_p99, cvd_<w>, obi, spot_perp_divergence,
+            open_interest_change, long_short_ratio, top_trader_long_share, coinbase_premium.
+        stale_inputs: Names of inputs that exist but are older than their limit (their value here is None).
+    """
+
+    instrument: str
+    time: int
+    decided_at: int
+    price: float
+    cvd: dict[str, float | None]
+    volume: dict[str, float | None]
+    slope: dict[str, float | None]
+    acceleration: dict[str, float | None]
+    vwap_30m: float | None = None
+    atr: float | None = None
+    atr_percentile: float | None = None
+    quantity_p95: float | None = None
+    quantity_p99: float | None = None
+    large_trades: Prints = field(default_factory=Prints)
+    whale_prints: Prints = field(default_factory=Prints)
+    obi: float | None = None
+    spot_perp_divergence: float | None = None
+    open_interest_change: float | None = None
+    long_short_ratio: float | None = None
+    top_trader_long_share: float | None = None
+    coinbase_premium: float | None = None
+    late_trades: int = 0
+    missing_inputs: tuple[str, ...] = ()
+    stale_inputs: tuple[str, ...] = ()
+
+
+def whale_flow(prints: Prints, whale_usd: float) -> float | None:
+    """Return (buyUSD - sellUSD)/(buyUSD + sellUSD) of prints of at least ``whale_usd``; None when there were none (D6)."""
+    notional = prints.notional()
+    chosen = notional >= whale_usd
+    total = float(notional[chosen].sum())
+    if total <= 0.0:
+        return None
+    buys = float(notional[chosen & prints.taker_buy].sum())
+    return (2.0 * buys - total) / total
