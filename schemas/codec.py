@@ -1,8 +1,8 @@
 """Avro values on the wire (DESIGN 2).
 
 Without a schema registry a value is Avro single-object encoding: ``C3 01``, the little-endian CRC-64-AVRO fingerprint of
-the writer's schema, then the Avro body; it needs no server. With SCHEMA_REGISTRY_URL it is the Confluent frame: ``00``, the big-endian schema
-id, then the body. Readers accept both and resolve to the schema of this release by Avro's rules.
+the writer's schema, then the Avro body; it needs no server. With SCHEMA_REGISTRY_URL it is the Confluent frame: ``00``,
+the big-endian schema id, then the body. Readers accept both and resolve to the schema of this release by Avro's rules.
 """
 
 from __future__ import annotations
