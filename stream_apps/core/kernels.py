@@ -1,0 +1,478 @@
+"""Compiled inner loops of the market state. Each works on plain arrays of one partition; ``state.py`` owns and explains the arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+# Columns of ``meta`` (int64 per instrument).
+CLOSED, FIRST_PANE, LAST_AGG_ID, N_HOLES, LATE, DUPLICATES, LAST_PRICE, HAS_PRICE, ATR_COUNT = range(9)
+N_META = 9
+# Columns of sums (cumulative and open panes).
+BUY, SELL, PRICE_VOLUME, COUNT = range(4)
+# Row status after apply_trades.
+APPLIED, LATE_ROW, DUPLICATE, NO_INSTRUMENT, BAD_PRICE, BAD_QUANTITY, OFF_PRICE_GRID, OFF_QUANTITY_GRID, TOO_FAR, UNDECODED = range(10)
+# Print flags.
+WHALE, LARGE = 1, 2
+AHEAD = 256  # open panes an instrument may have at once: 64 minutes of the default grid ahead of what has fired
+HOLES = 64  # id ranges per instrument that may still be filled by a back-fill; the oldest is forgotten beyond
+SUB_BITS = 7  # quantile buckets have 128 steps an octave: half a bucket is 0.39 % of the quantity
+SLOTS = 512  # panes of slow inputs: more than the longest look-back (30 min) plus AHEAD
+# Kinds of slow inputs.
+QUOTE, OBI, MARK, INDEX, FUNDING, OPEN_INTEREST, LONG_SHORT, TOP_TRADER, PREMIUM = range(9)
+N_KINDS = 9
+
+
+@njit(cache=True, nogil=True)
+def bucket_of(lots: int) -> Any:
+    """Return the histogram bucket of a positive lot count: exact below 256, then 128 buckets an octave (integer arithmetic only)."""
+    shift = 0
+    value = lots
+    while value >= 256:
+        value >>= 1
+        shift += 1
+    return shift * 128 + value
+
+
+@njit(cache=True, nogil=True)
+def bucket_middle(bucket: int) -> Any:
+    """Return the middle of a bucket, lots."""
+    if bucket < 256:
+        return float(bucket)
+    shift = bucket // 128 - 1
+    low = (bucket - shift * 128) << shift
+    return low + ((1 << shift) - 1) / 2.0
+
+
+N_BUCKETS = 128 * 40 + 256  # quantities up to 2^47 lots
+
+
+@njit(cache=True, nogil=True)
+def _seen(i: int, agg_id: int, meta: Any, holes: Any) -> Any:
+    """Tell whether a trade id was applied before, and remember it. Ids are consecutive; what is skipped stays open as a hole."""
+    last = meta[i, LAST_AGG_ID]
+    if last < 0 or agg_id == last + 1:
+        meta[i, LAST_AGG_ID] = agg_id
+        return False
+    n = meta[i, N_HOLES]
+    if agg_id > last:
+        if n == HOLES:
+            for h in range(1, HOLES):
+                holes[i, h - 1, 0] = holes[i, h, 0]
+                holes[i, h - 1, 1] = holes[i, h, 1]
+            n -= 1
+        holes[i, n, 0] = last + 1
+        holes[i, n, 1] = agg_id - 1
+        meta[i, N_HOLES] = n + 1
+        meta[i, LAST_AGG_ID] = agg_id
+        return False
+    for h in range(n):
+        low = holes[i, h, 0]
+        high = holes[i, h, 1]
+        if low <= agg_id <= high:
+            if low == high:
+                for g in range(h + 1, n):
+                    holes[i, g - 1, 0] = holes[i, g, 0]
+                    holes[i, g - 1, 1] = holes[i, g, 1]
+                meta[i, N_HOLES] = n - 1
+            elif agg_id == low:
+                holes[i, h, 0] = low + 1
+            elif agg_id == high:
+                holes[i, h, 1] = high - 1
+            elif n < HOLES:
+                holes[i, n, 0] = agg_id + 1
+                holes[i, n, 1] = high
+                holes[i, h, 1] = agg_id - 1
+                meta[i, N_HOLES] = n + 1
+            else:
+                holes[i, h, 0] = agg_id + 1
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def apply_trades(
+    instrument: Any, good: Any, times: Any, offsets: Any, ids: Any, prices: Any, quantities: Any, makers: Any, grid: int, print_floor: float,
+    meta: Any, scale: Any, holes: Any, p99_lots: Any, open_sum: Any, open_price: Any, open_at: Any,
+    pending: Any, n_pending: int, status: Any, prints: Any,
+) -> Any:  # fmt: skip
+    """Add trades to their open panes; returns the new length of ``pending`` (packed pane-instrument-bucket of each trade).
+
+    Sums are integers, open and close are chosen by (event time, offset): the result does not depend on the order of the rows.
+    """
+    for row in range(len(times)):
+        prints[row] = 0
+        i = instrument[row]
+        if not good[row]:
+            status[row] = UNDECODED
+            continue
+        if i < 0 or scale[i, 0] == 0.0:
+            status[row] = NO_INSTRUMENT
+            continue
+        price = prices[row]
+        quantity = quantities[row]
+        if not (price > 0.0) or price == np.inf:
+            status[row] = BAD_PRICE
+            continue
+        if not (quantity > 0.0) or quantity == np.inf:
+            status[row] = BAD_QUANTITY
+            continue
+        exact_ticks = price * scale[i, 0]
+        ticks = np.int64(np.floor(exact_ticks + 0.5))
+        if abs(exact_ticks - ticks) > 1e-9 * exact_ticks + 1e-6:
+            status[row] = OFF_PRICE_GRID
+            continue
+        exact_lots = quantity * scale[i, 1]
+        lots = np.int64(np.floor(exact_lots + 0.5))
+        if lots == 0 or abs(exact_lots - lots) > 1e-9 * exact_lots + 1e-6:
+            status[row] = OFF_QUANTITY_GRID
+            continue
+        time = times[row]
+        pane = (time + grid - 1) // grid
+        if pane > meta[i, CLOSED] + AHEAD:
+            status[row] = TOO_FAR
+            continue
+        if _seen(i, ids[row], meta, holes):
+            meta[i, DUPLICATES] += 1
+            status[row] = DUPLICATE
+            continue
+        if price * quantity >= print_floor:
+            prints[row] |= WHALE
+        if p99_lots[i] > 0.0 and lots >= p99_lots[i]:
+            prints[row] |= LARGE
+        if pane <= meta[i, CLOSED]:
+            meta[i, LATE] += 1
+            status[row] = LATE_ROW
+            continue
+        status[row] = APPLIED
+        if meta[i, FIRST_PANE] < 0 or pane < meta[i, FIRST_PANE]:
+            meta[i, FIRST_PANE] = pane
+        s = pane % AHEAD
+        if makers[row]:
+            open_sum[i, s, SELL] += lots
+        else:
+            open_sum[i, s, BUY] += lots
+        open_sum[i, s, PRICE_VOLUME] += ticks * lots
+        offset = offsets[row]
+        if open_sum[i, s, COUNT] == 0:
+            open_price[i, s, 0] = ticks
+            open_price[i, s, 1] = ticks
+            open_price[i, s, 2] = ticks
+            open_price[i, s, 3] = ticks
+            open_at[i, s, 0] = time
+            open_at[i, s, 1] = offset
+            open_at[i, s, 2] = time
+            open_at[i, s, 3] = offset
+        else:
+            if ticks > open_price[i, s, 1]:
+                open_price[i, s, 1] = ticks
+            if ticks < open_price[i, s, 2]:
+                open_price[i, s, 2] = ticks
+            if time < open_at[i, s, 0] or (time == open_at[i, s, 0] and offset < open_at[i, s, 1]):
+                open_price[i, s, 0] = ticks
+                open_at[i, s, 0] = time
+                open_at[i, s, 1] = offset
+            if time > open_at[i, s, 2] or (time == open_at[i, s, 2] and offset > open_at[i, s, 3]):
+                open_price[i, s, 3] = ticks
+                open_at[i, s, 2] = time
+                open_at[i, s, 3] = offset
+        open_sum[i, s, COUNT] += 1
+        pending[n_pending] = (pane << 32) | (i << 16) | bucket_of(lots)
+        n_pending += 1
+    return n_pending
+
+
+@njit(cache=True, nogil=True)
+def add_late(i: int, pane: int, price: float, quantity: float, maker: bool, meta: Any, scale: Any, cumulative: Any) -> Any:
+    """Let a late trade join its closed pane: every cumulative sum from there on grows. Returns False when the pane is out of the ring."""
+    ring = cumulative.shape[1]
+    closed = meta[i, CLOSED]
+    if pane <= closed - ring + 1 or meta[i, FIRST_PANE] < 0 or pane < meta[i, FIRST_PANE]:
+        return False
+    ticks = np.int64(np.floor(price * scale[i, 0] + 0.5))
+    lots = np.int64(np.floor(quantity * scale[i, 1] + 0.5))
+    for k in range(pane, closed + 1):
+        s = k % ring
+        if maker:
+            cumulative[i, s, SELL] += lots
+        else:
+            cumulative[i, s, BUY] += lots
+        cumulative[i, s, PRICE_VOLUME] += ticks * lots
+        cumulative[i, s, COUNT] += 1
+    return True
+
+
+@njit(cache=True, nogil=True)
+def close_panes(
+    chosen: Any, pane: int, panes_a_bar: Any, atr_frame: int, atr_length: int, meta: Any, scale: Any, cumulative: Any, open_sum: Any, open_price: Any,
+    bars: Any, atr: Any, atr_history: Any, out: Any,
+) -> Any:  # fmt: skip
+    """Close every pane up to ``pane`` of the chosen instruments; returns the number of closed bars written to ``out``.
+
+    ``out`` rows: instrument, timeframe, bar end pane, open, high, low, close (ticks), volume, CVD (lots), trades.
+    """
+    n = 0
+    ring = cumulative.shape[1]
+    for c in range(len(chosen)):
+        i = chosen[c]
+        while meta[i, CLOSED] < pane:
+            k = meta[i, CLOSED] + 1
+            s = k % AHEAD
+            before = (k - 1) % ring
+            now = k % ring
+            for j in range(4):
+                cumulative[i, now, j] = cumulative[i, before, j] + open_sum[i, s, j]
+            trades = open_sum[i, s, COUNT]
+            for f in range(len(panes_a_bar)):
+                if trades > 0:
+                    if bars[i, f, 6] == 0:
+                        for j in range(4):
+                            bars[i, f, j] = open_price[i, s, j]
+                    else:
+                        bars[i, f, 1] = max(bars[i, f, 1], open_price[i, s, 1])
+                        bars[i, f, 2] = min(bars[i, f, 2], open_price[i, s, 2])
+                        bars[i, f, 3] = open_price[i, s, 3]
+                    bars[i, f, 4] += open_sum[i, s, BUY] + open_sum[i, s, SELL]
+                    bars[i, f, 5] += open_sum[i, s, BUY] - open_sum[i, s, SELL]
+                    bars[i, f, 6] += trades
+                if k % panes_a_bar[f] == 0 and (bars[i, f, 6] > 0 or meta[i, HAS_PRICE] == 1):
+                    if bars[i, f, 6] == 0:
+                        for j in range(4):
+                            bars[i, f, j] = meta[i, LAST_PRICE]
+                    if n < out.shape[0]:
+                        out[n, 0] = i
+                        out[n, 1] = f
+                        out[n, 2] = k
+                        for j in range(7):
+                            out[n, 3 + j] = bars[i, f, j]
+                        n += 1
+                    if f == atr_frame:
+                        high = bars[i, f, 1] / scale[i, 0]
+                        low = bars[i, f, 2] / scale[i, 0]
+                        close = bars[i, f, 3] / scale[i, 0]
+                        if atr[i, 0] > 0.0:
+                            previous = atr[i, 1]
+                            true_range = max(high - low, max(abs(high - previous), abs(low - previous)))
+                            atr[i, 2] += 1.0
+                            if atr[i, 2] < atr_length:
+                                atr[i, 3] += true_range
+                            elif atr[i, 2] == atr_length:
+                                atr[i, 3] = (atr[i, 3] + true_range) / atr_length
+                            else:
+                                atr[i, 3] = (atr[i, 3] * (atr_length - 1) + true_range) / atr_length
+                            if atr[i, 2] >= atr_length:
+                                length = atr_history.shape[1]
+                                atr_history[i, meta[i, ATR_COUNT] % length] = atr[i, 3]
+                                meta[i, ATR_COUNT] += 1
+                        atr[i, 0] += 1.0
+                        atr[i, 1] = close
+                    for j in range(7):
+                        bars[i, f, j] = 0
+            if trades > 0:
+                meta[i, LAST_PRICE] = open_price[i, s, 3]
+                meta[i, HAS_PRICE] = 1
+                for j in range(4):
+                    open_sum[i, s, j] = 0
+            meta[i, CLOSED] = k
+    return n
+
+
+@njit(cache=True, nogil=True)
+def add_histogram(entries: Any, sign: int, histogram: Any, totals: Any) -> None:
+    """Add (or take away) packed (instrument << 32 | bucket << 16 | count) entries of a pane."""
+    for e in range(len(entries)):
+        packed = entries[e]
+        i = packed >> 32
+        bucket = (packed >> 16) & 0xFFFF
+        count = packed & 0xFFFF
+        histogram[i, bucket] += sign * count
+        totals[i] += sign * count
+
+
+@njit(cache=True, nogil=True)
+def quantile(i: int, per_cent: int, histogram: Any, totals: Any) -> Any:
+    """Return the middle of the bucket that holds the floor(q N)-th smallest quantity (0-based), lots (S1 2.4: s[floor(0.95 N)])."""
+    above = totals[i] - 1 - (totals[i] * per_cent) // 100
+    running = 0
+    for bucket in range(histogram.shape[1] - 1, -1, -1):
+        running += histogram[i, bucket]
+        if running > above:
+            return bucket_middle(bucket)
+    return np.nan
+
+
+@njit(cache=True, nogil=True)
+def put_inputs(instrument: Any, kind: int, times: Any, offsets: Any, first: Any, second: Any, use: Any, grid: int, meta: Any, in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, status: Any) -> None:  # fmt: skip
+    """Keep the newest value (by event time, then offset) of each pane. Rows with ``use`` False are passed over."""
+    for row in range(len(times)):
+        if not use[row]:
+            continue
+        i = instrument[row]
+        if i < 0:
+            status[row] = NO_INSTRUMENT
+            continue
+        time = times[row]
+        pane = (time + grid - 1) // grid
+        if pane > meta[i, CLOSED] + AHEAD:
+            status[row] = TOO_FAR
+            continue
+        status[row] = APPLIED
+        if time < first_seen[i, kind]:
+            first_seen[i, kind] = time
+        s = pane % SLOTS
+        if in_pane[i, kind, s] > pane:
+            continue
+        if in_pane[i, kind, s] == pane and (
+            time < in_at[i, kind, s, 0] or (time == in_at[i, kind, s, 0] and offsets[row] <= in_at[i, kind, s, 1])
+        ):
+            continue
+        in_pane[i, kind, s] = pane
+        in_at[i, kind, s, 0] = time
+        in_at[i, kind, s, 1] = offsets[row]
+        in_value[i, kind, s, 0] = first[row]
+        in_value[i, kind, s, 1] = second[row]
+
+
+@njit(cache=True, nogil=True)
+def _look_up(i: int, kind: int, instant: int, limit: int, grid: int, in_pane: Any, in_at: Any) -> Any:
+    """Return the slot of the newest value with event time <= instant and not older than limit, or -1."""
+    pane = instant // grid
+    for k in range(pane, pane - limit // grid - 2, -1):
+        s = k % SLOTS
+        if in_pane[i, kind, s] == k:
+            return s if instant - in_at[i, kind, s, 0] <= limit else -1
+    return -1
+
+
+# Codes of ``states``.
+PRESENT, MISSING, STALE = 0, 1, 2
+
+
+@njit(cache=True, nogil=True)
+def _input(i: int, kind: int, instant: int, limit: int, grid: int, in_pane: Any, in_at: Any, in_value: Any, first_seen: Any) -> Any:
+    """Return (state, first value, second value) of an input at an instant."""
+    if i < 0:
+        return MISSING, np.nan, np.nan
+    s = _look_up(i, kind, instant, limit, grid, in_pane, in_at)
+    if s < 0:
+        return (STALE if first_seen[i, kind] <= instant else MISSING), np.nan, np.nan
+    if np.isnan(in_value[i, kind, s, 0]):
+        return MISSING, np.nan, np.nan
+    return PRESENT, in_value[i, kind, s, 0], in_value[i, kind, s, 1]
+
+
+@njit(cache=True, nogil=True)
+def fill_features(
+    chosen: Any, spot: Any, pane: int, grid: int, window_panes: Any, fast_windows: int, vwap_panes: int, atr_length: int, percentile_min: int, quantile_min: int,
+    stale_book: int, stale_funding: int, stale_indicator: int, oi_horizon: int, p99_floor: Any,
+    meta: Any, scale: Any, cumulative: Any, atr: Any, atr_history: Any, histogram: Any, totals: Any, p99_lots: Any,
+    in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, out: Any, states: Any,
+) -> None:  # fmt: skip
+    """Fill one row of features per chosen instrument at instant ``pane * grid``; NaN where undefined. Column order: ``state.FEATURES``."""
+    ring = cumulative.shape[1]
+    instant = pane * grid
+    windows = len(window_panes)
+    for c in range(len(chosen)):
+        i = chosen[c]
+        for j in range(out.shape[1]):
+            out[c, j] = np.nan
+        for j in range(states.shape[1]):
+            states[c, j] = PRESENT
+        out[c, 0] = meta[i, LAST_PRICE] / scale[i, 0]
+        history = pane - meta[i, FIRST_PANE] + 1  # whole panes known, this one included
+        now = pane % ring
+        for w in range(windows):
+            length = window_panes[w]
+            if history < length:
+                states[c, w] = MISSING
+                continue
+            then = (pane - length) % ring
+            buys = cumulative[i, now, BUY] - cumulative[i, then, BUY]
+            sells = cumulative[i, now, SELL] - cumulative[i, then, SELL]
+            out[c, 1 + w] = (buys - sells) / scale[i, 1]
+            out[c, 1 + windows + w] = (buys + sells) / scale[i, 1]
+        base = 1 + 2 * windows
+        for w in range(fast_windows):
+            length = window_panes[w]
+            lots = np.zeros(3, dtype=np.int64)
+            for back in range(3):
+                newer = (pane - back) % ring
+                older = (pane - back - length) % ring
+                lots[back] = (cumulative[i, newer, BUY] - cumulative[i, older, BUY]) - (
+                    cumulative[i, newer, SELL] - cumulative[i, older, SELL]
+                )
+            if history >= length + 1:
+                out[c, base + 2 * w] = (lots[0] - lots[1]) / scale[i, 1]
+            if history >= length + 2:
+                out[c, base + 2 * w + 1] = (lots[0] - 2 * lots[1] + lots[2]) / scale[i, 1]
+        base += 2 * fast_windows
+        if history >= vwap_panes:
+            then = (pane - vwap_panes) % ring
+            volume = cumulative[i, now, BUY] - cumulative[i, then, BUY] + cumulative[i, now, SELL] - cumulative[i, then, SELL]
+            if volume > 0:
+                out[c, base] = (cumulative[i, now, PRICE_VOLUME] - cumulative[i, then, PRICE_VOLUME]) / volume / scale[i, 0]
+        state = windows
+        if atr[i, 2] >= atr_length:
+            out[c, base + 1] = atr[i, 3]
+            known = min(meta[i, ATR_COUNT], atr_history.shape[1])
+            if known >= percentile_min:
+                below = 0
+                for h in range(known):
+                    if atr_history[i, h] <= atr[i, 3]:
+                        below += 1
+                out[c, base + 2] = 100.0 * below / known
+        else:
+            states[c, state] = MISSING
+        state += 1
+        if totals[i] >= quantile_min:
+            p95 = max(quantile(i, 95, histogram, totals), p99_floor[i] / 2.0 * scale[i, 1])
+            p99 = max(quantile(i, 99, histogram, totals), p99_floor[i] * scale[i, 1])
+            p99_lots[i] = p99
+            out[c, base + 3] = p95 / scale[i, 1]
+            out[c, base + 4] = p99 / scale[i, 1]
+        else:
+            p99_lots[i] = 0.0
+            states[c, state] = MISSING
+        state += 1
+        obi_state, obi, _ = _input(i, OBI, instant, stale_book, grid, in_pane, in_at, in_value, first_seen)
+        out[c, base + 5] = obi
+        states[c, state] = obi_state
+        state += 1
+        quote_state, bid, ask = _input(i, QUOTE, instant, stale_book, grid, in_pane, in_at, in_value, first_seen)
+        out[c, base + 6] = bid
+        out[c, base + 7] = ask
+        states[c, state] = quote_state
+        state += 1
+        mark_state, mark, _ = _input(i, MARK, instant, stale_book, grid, in_pane, in_at, in_value, first_seen)
+        out[c, base + 8] = mark
+        states[c, state] = mark_state
+        state += 1
+        _, out[c, base + 9], _ = _input(i, INDEX, instant, stale_book, grid, in_pane, in_at, in_value, first_seen)
+        funding_state, out[c, base + 10], _ = _input(i, FUNDING, instant, stale_funding, grid, in_pane, in_at, in_value, first_seen)
+        states[c, state] = funding_state
+        state += 1
+        spot_state, spot_bid, spot_ask = _input(spot[c], QUOTE, instant, stale_book, grid, in_pane, in_at, in_value, first_seen)
+        if spot_state == PRESENT and mark_state == PRESENT and mark > 0.0:
+            out[c, base + 11] = ((spot_bid + spot_ask) / 2.0 - mark) / mark
+        else:
+            states[c, state] = MISSING if spot_state == MISSING or mark_state == MISSING else STALE
+        state += 1
+        oi_state, oi, _ = _input(i, OPEN_INTEREST, instant, stale_indicator, grid, in_pane, in_at, in_value, first_seen)
+        out[c, base + 12] = oi
+        if oi_state == PRESENT:
+            before_state, before, _ = _input(
+                i, OPEN_INTEREST, instant - oi_horizon, stale_indicator, grid, in_pane, in_at, in_value, first_seen
+            )
+            if before_state == PRESENT and before > 0.0:
+                out[c, base + 13] = (oi - before) / before
+            else:
+                oi_state = before_state if before_state != PRESENT else MISSING
+        states[c, state] = oi_state
+        state += 1
+        for kind in (LONG_SHORT, TOP_TRADER, PREMIUM):
+            found, value, _ = _input(i, kind, instant, stale_indicator, grid, in_pane, in_at, in_value, first_seen)
+            out[c, base + 14 + kind - LONG_SHORT] = value
+            states[c, state] = found
+            state += 1

@@ -1,0 +1,278 @@
+"""Strategy configurations and the rules they must keep (S1 7.1-7.3, DECISIONS D10, D13, D14, D16-D19).
+
+Every path by which a strategy comes in (file, API, mutation, topic) goes through ``validate`` and ``next_revision``, so a rule exists once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any
+
+from schemas.partition import base_of_instrument
+from stream_apps.core.snapshot import FAST_WINDOWS, WINDOW_MS
+
+MODELS = ("v54_factory",)
+STATUSES = ("running", "paused", "deprecated")
+DIRECTIONS = ("both", "long_only", "short_only")
+SLOW_WINDOWS = ("30m", "1h", "4h")
+ON_MISSING = ("block", "pass")
+WEIGHTS = ("weight_direction", "weight_env", "weight_aux", "weight_momentum")
+
+
+class StrategyError(ValueError):
+    """A configuration that breaks a rule.
+
+    Attributes:
+        field: The field at fault.
+        rule: What the field must be, and what it was.
+        source: Where the configuration came from (a file name), if known.
+    """
+
+    def __init__(self, field: str, rule: str, source: str | None = None) -> None:
+        super().__init__(f"{source}: {field}: {rule}" if source else f"{field}: {rule}")
+        self.field = field
+        self.rule = rule
+        self.source = source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategyConfig:
+    """One revision of a strategy: exactly the fields of the ``strategies`` topic, which documents their meaning and units.
+
+    The defaults are those of the factory (S1 7.1) and of the decisions (D10, D13, D14, D19); a strategy must name at least
+    itself and its instrument. ``event_time`` and ``receive_time`` (ms UTC) are 0 until a writer stamps the revision.
+    """
+
+    strategy_id: str
+    revision: int = 1
+    instrument: str
+    event_time: int = 0
+    receive_time: int = 0
+    display_name: str
+    status: str = "running"
+    model: str = "v54_factory"
+    direction: str = "both"
+    initial_balance: float = 10_000.0
+    risk_per_trade: float = 0.02
+    max_positions: int = 4
+    cvd_fast_window: str = "30m"
+    cvd_slow_window: str = "4h"
+    weight_direction: int = 55
+    weight_env: int = 25
+    weight_aux: int = 15
+    weight_momentum: int = 5
+    entry_score: float = 75.0
+    flip_threshold: float = 80.0
+    fast_variant: bool = False
+    gate_vol_enabled: bool = True
+    vol_atr_pct_min: float = 0.002
+    vol_on_missing: str = "block"
+    gate_cvd_enabled: bool = True
+    cvd_on_missing: str = "block"
+    gate_whale_enabled: bool = True
+    whale_usd_threshold: float = 50_000.0
+    whale_flow_pct: float = 0.5
+    whale_on_missing: str = "block"
+    gate_obi_enabled: bool = True
+    obi_threshold: float = 0.35
+    obi_on_missing: str = "block"
+    gate_spot_perp_enabled: bool = False
+    spot_perp_threshold: float = 0.005
+    spot_perp_on_missing: str = "block"
+    sl_atr_multiplier: float = 1.5
+    tp1_ratio: float = 0.75
+    tp2_ratio: float = 1.5
+    timeout_minutes: int = 240
+    cooldown_minutes: int = 10
+    tier_light: float = 0.5
+    tier_standard: float = 1.0
+    tier_heavy: float = 1.5
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> StrategyConfig:
+        """Return the configuration that a ``strategies`` record (or a mapping of its fields) holds. It is not validated.
+
+        Fields that have a default may be absent; whole numbers are taken for doubles.
+
+        Raises:
+            StrategyError: an unknown or absent field, or a value of the wrong type.
+        """
+        for name in record:
+            if name not in _KINDS:
+                raise StrategyError(name, "is not a field of a strategy")
+        values = {}
+        for name, kind in _KINDS.items():
+            if name in record:
+                values[name] = _typed(name, kind, record[name])
+            elif name in _REQUIRED:
+                raise StrategyError(name, "must be given")
+        return cls(**values)
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the ``strategies`` record of this revision."""
+        record = {name: getattr(self, name) for name in _KINDS}
+        for name in _DOUBLES:
+            record[name] = float(record[name])
+        record["tags"] = list(self.tags)
+        return record
+
+
+# Field -> annotation; the annotations are text because of the __future__ import.
+_KINDS: dict[str, str] = {field.name: str(field.type) for field in fields(StrategyConfig)}
+_REQUIRED = frozenset(field.name for field in fields(StrategyConfig) if field.default is MISSING)
+_DOUBLES = tuple(name for name, kind in _KINDS.items() if kind == "float")
+
+
+def _typed(name: str, kind: str, value: Any) -> Any:
+    """Return ``value`` as the field's type; only int -> double and list -> tuple are converted."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "float" and is_number:
+        return float(value)
+    if kind == "int" and is_number and isinstance(value, int):
+        return value
+    if kind == "bool" and isinstance(value, bool):
+        return value
+    if kind.startswith("str") and (isinstance(value, str) or (value is None and "None" in kind)):
+        return value
+    if kind.startswith("tuple") and isinstance(value, list | tuple) and all(isinstance(tag, str) for tag in value):
+        return tuple(value)
+    raise StrategyError(name, f"must be {_WANTED[kind]}, got {value!r}")
+
+
+_WANTED = {
+    "str": "text",
+    "str | None": "text or nothing",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "tuple[str, ...]": "a list of texts",
+}
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "status": STATUSES,
+    "model": MODELS,
+    "direction": DIRECTIONS,
+    "cvd_fast_window": FAST_WINDOWS,
+    "cvd_slow_window": SLOW_WINDOWS,
+    "vol_on_missing": ON_MISSING,
+    "cvd_on_missing": ON_MISSING,
+    "whale_on_missing": ON_MISSING,
+    "obi_on_missing": ON_MISSING,
+    "spot_perp_on_missing": ON_MISSING,
+}
+
+# Inclusive. S1 7.1, except the five marked "ours", for which the specification names a default but no range.
+_RANGES: dict[str, tuple[float, float]] = {
+    "initial_balance": (1_000, 1_000_000),
+    "risk_per_trade": (0.0001, 0.1),  # ours: a tenth of the account at risk in one trade is where a typing error begins
+    "max_positions": (1, 100),  # ours: 100 is what the original ran with as "unlimited" (S1 5)
+    "weight_direction": (10, 80),
+    "weight_env": (5, 60),
+    "weight_aux": (0, 40),
+    "weight_momentum": (0, 20),
+    "entry_score": (60, 95),
+    "flip_threshold": (60, 95),
+    "vol_atr_pct_min": (0.0001, 0.02),
+    "whale_usd_threshold": (1_000, 1_000_000),
+    "whale_flow_pct": (0, 1),
+    "obi_threshold": (0.1, 0.9),
+    "spot_perp_threshold": (0.0005, 0.01),
+    "sl_atr_multiplier": (0.5, 3.0),
+    "tp1_ratio": (0.3, 2.0),
+    "tp2_ratio": (0.5, 4.0),
+    "timeout_minutes": (30, 1440),
+    "cooldown_minutes": (0, 1440),  # ours: none to a day
+    "tier_light": (0.01, 5.0),  # ours, as for the other two tiers: a multiple of zero would be a signal that means nothing
+    "tier_standard": (0.01, 5.0),
+    "tier_heavy": (0.01, 5.0),
+}
+
+
+def validate(config: StrategyConfig) -> None:
+    """Check every rule that one revision must keep by itself (D17).
+
+    Raises:
+        StrategyError: names the first field that breaks a rule, and the rule.
+    """
+    for name, kind in _KINDS.items():
+        _typed(name, kind, getattr(config, name))
+    # '|' joins the parts of score and signal ids; spaces would make ids unreadable in a terminal.
+    if not 1 <= len(config.strategy_id) <= 64 or not config.strategy_id.isprintable() or set(config.strategy_id) & {"|", " "}:
+        raise StrategyError("strategy_id", f"must be 1 to 64 printable characters without space or '|', got {config.strategy_id!r}")
+    if config.revision < 1:
+        raise StrategyError("revision", f"must be at least 1, got {config.revision}")
+    try:
+        base_of_instrument(config.instrument)
+    except ValueError as error:
+        raise StrategyError("instrument", f"must be an instrument id ({error})") from error
+    for name in ("event_time", "receive_time"):
+        if getattr(config, name) < 0:
+            raise StrategyError(name, f"must not be negative, got {getattr(config, name)}")
+    if not 1 <= len(config.display_name) <= 50:
+        raise StrategyError("display_name", f"must have 1 to 50 characters, has {len(config.display_name)}")
+    if config.description is not None and len(config.description) > 200:
+        raise StrategyError("description", f"must have at most 200 characters, has {len(config.description)}")
+    if not all(config.tags):
+        raise StrategyError("tags", "must not contain an empty tag")
+    for name, allowed in _CHOICES.items():
+        if getattr(config, name) not in allowed:
+            raise StrategyError(name, f"must be one of {', '.join(allowed)}, got {getattr(config, name)!r}")
+    for name, (least, most) in _RANGES.items():
+        if not least <= getattr(config, name) <= most:  # also refuses NaN
+            raise StrategyError(name, f"must be from {least:g} to {most:g}, got {getattr(config, name)!r}")
+    total = sum(getattr(config, name) for name in WEIGHTS)
+    if total != 100:
+        raise StrategyError("weight_direction", f"the four weights must sum to 100, they sum to {total}")
+    if WINDOW_MS[config.cvd_fast_window] >= WINDOW_MS[config.cvd_slow_window]:
+        raise StrategyError(
+            "cvd_fast_window", f"must be shorter than cvd_slow_window, got {config.cvd_fast_window}/{config.cvd_slow_window}"
+        )
+    if config.tp2_ratio <= config.tp1_ratio:
+        raise StrategyError("tp2_ratio", f"must be greater than tp1_ratio, got {config.tp2_ratio:g} and {config.tp1_ratio:g}")
+    if config.flip_threshold < config.entry_score:
+        raise StrategyError("flip_threshold", f"must be at least entry_score, got {config.flip_threshold:g} and {config.entry_score:g}")
+
+
+# What does not decide: bookkeeping, life cycle and text for people.
+_NOT_DECIDING = frozenset({"revision", "event_time", "receive_time", "status", "display_name", "description", "tags"})
+
+
+def config_hash(config: StrategyConfig) -> str:
+    """Return the first 16 hex digits of SHA-256 over the canonical JSON of every field that decides."""
+    deciding = {name: value for name, value in config.to_record().items() if name not in _NOT_DECIDING}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def next_revision(current: StrategyConfig | None, wanted: StrategyConfig, time: int) -> StrategyConfig | None:
+    """Return the revision to write so that ``wanted`` holds after ``current``, or None when it already holds.
+
+    Args:
+        current: The newest revision of this strategy; None when there is none yet.
+        wanted: The configuration asked for; its revision and times are ignored.
+        time: Time of the edit, ms UTC. An edit is always later than the revision it follows, even when a clock went back.
+
+    Raises:
+        StrategyError: ``wanted`` breaks a rule of ``validate``, moves the strategy to another instrument (its records live in the
+            partition of its instrument's asset), or changes a deprecated strategy other than by restoring it as it was.
+    """
+    if current is None:
+        first = replace(wanted, revision=1, event_time=time, receive_time=time)
+        validate(first)
+        return first
+    if current.strategy_id != wanted.strategy_id:
+        raise StrategyError("strategy_id", f"cannot change from {current.strategy_id!r} to {wanted.strategy_id!r}")
+    later = max(time, current.event_time + 1)
+    edited = replace(wanted, revision=current.revision + 1, event_time=later, receive_time=later)
+    validate(edited)
+    if edited.instrument != current.instrument:
+        raise StrategyError("instrument", f"cannot change from {current.instrument} to {edited.instrument}; make a new strategy")
+    same = replace(edited, revision=current.revision, event_time=current.event_time, receive_time=current.receive_time)
+    if same == current:
+        return None
+    if current.status == "deprecated" and replace(same, status="deprecated") != current:
+        raise StrategyError("status", f"{current.strategy_id} is deprecated and cannot be edited until it is restored as it was")
+    return edited
