@@ -1,0 +1,160 @@
+"""Native range partitions by event_time: made when a batch needs them, ahead of time by maintenance.
+
+A table's default partition takes any row that has no partition of its own, so no time can be refused; rows found there are moved
+by ``maintain``. Hypertables and plain tables need nothing of this and are left alone. Days and months are UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import psycopg
+from psycopg import sql
+
+from sinks.timescale.tables import tables
+
+DAY_MS = 86_400_000
+# More new partitions than this in one batch is not market data but garbage or a bulk import: the default partition takes it.
+MOST_NEW_PARTITIONS = 40
+# Rows of times outside stay in the default partition: beyond what a calendar date can say (or a venue can have traded).
+FIRST_YEAR, LAST_YEAR = 1970, 9998
+# Waiting longer for readers of the default partition would hold up the sink; the default partition takes the rows meanwhile.
+LOCK_TIMEOUT = "2s"
+# A vacuum or a second migration holds a lock for long; a fixed key serialises makers of one table.
+_LOCK_SPACE = 0x70617274
+AHEAD = {"day": 3, "month": 2}
+_EPOCH = date(1970, 1, 1)
+
+
+def periods(step: str, event_times: np.ndarray) -> list[date]:
+    """Return the first days of the periods that hold the given times (int64 ms UTC), without those that stay in the default partition."""
+    if not len(event_times):
+        return []
+    days = np.unique(event_times // DAY_MS)
+    low, high = (date(FIRST_YEAR, 1, 1) - _EPOCH).days, (date(LAST_YEAR, 12, 31) - _EPOCH).days
+    found = [_EPOCH + timedelta(days=int(day)) for day in days[(days >= low) & (days <= high)]]
+    return found if step == "day" else sorted({day.replace(day=1) for day in found})
+
+
+def period_end(step: str, start: date) -> date:
+    """Return the first day after a period."""
+    if step == "day":
+        return start + timedelta(days=1)
+    return (start.replace(day=28) + timedelta(days=4)).replace(day=1)
+
+
+def partition_name(table: str, step: str, start: date) -> str:
+    """Return a partition's name, e.g. ``agg_trades_2024_08_08`` or ``features_2024_08``."""
+    return f"{table}_{start:%Y_%m_%d}" if step == "day" else f"{table}_{start:%Y_%m}"
+
+
+class Partitions:
+    """Knows which native partitions exist and makes missing ones. One instance per database connection."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+        self._steps = {table.name: table.step for table in tables() if table.step}
+        native = connection.execute("SELECT relname FROM pg_class WHERE relkind = 'p' AND oid = to_regclass(relname)").fetchall()
+        self.native = {name for (name,) in native if name in self._steps}
+        self._known: set[str] = {
+            name
+            for (name,) in connection.execute(
+                "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = ANY (%s::regclass[])",
+                (sorted(self.native),),
+            )
+        }
+
+    def ensure(self, table: str, event_times: np.ndarray) -> list[str]:
+        """Make the partitions that rows of these times (int64 ms) need; return the names of those made.
+
+        Never fails for the sake of a partition: where one cannot be made now (a reader holds the lock, the default partition holds
+        rows of it) the default partition takes the rows. Other database errors are raised.
+        """
+        if table not in self.native:
+            return []
+        step = self._steps[table]
+        assert step is not None
+        missing = [start for start in periods(step, event_times) if partition_name(table, step, start) not in self._known]
+        if len(missing) > MOST_NEW_PARTITIONS:
+            return []
+        return [name for start in missing if (name := self._make(table, step, start))]
+
+    def ensure_days(self, table: str, days: Iterable[date]) -> list[str]:
+        """As ``ensure``, for whole days."""
+        return self.ensure(table, np.array([(day - _EPOCH).days * DAY_MS for day in days], dtype=np.int64))
+
+    def _make(self, table: str, step: str, start: date, *, move: bool = False) -> str | None:
+        name = partition_name(table, step, start)
+        low, high = (datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (start, period_end(step, start)))
+        parent, child, default = sql.Identifier(table), sql.Identifier(name), sql.Identifier(f"{table}_default")
+        try:
+            with self._connection.transaction():
+                self._connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
+                self._connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_LOCK_SPACE, table))
+                if self._connection.execute("SELECT to_regclass(%s)", (name,)).fetchone() != (None,):
+                    self._known.add(name)  # another sink was first
+                    return None
+                # Made apart and attached: this locks the parent weakly, so readers and writers go on.
+                self._connection.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS)").format(child, parent))
+                if move:
+                    self._connection.execute(
+                        sql.SQL(
+                            "WITH moved AS (DELETE FROM {} WHERE event_time >= {} AND event_time < {} RETURNING *)"
+                            " INSERT INTO {} SELECT * FROM moved"
+                        ).format(default, sql.Literal(low), sql.Literal(high), child)
+                    )
+                self._connection.execute(
+                    sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+                        parent, child, sql.Literal(low), sql.Literal(high)
+                    )
+                )
+        except (psycopg.errors.CheckViolation, psycopg.errors.LockNotAvailable):
+            return None
+        self._known.add(name)
+        return name
+
+    def empty_default(self, table: str) -> list[str]:
+        """Move the rows of a table's default partition into partitions of their own; return the names of those made.
+
+        Rows of times without a calendar year of their own stay. At most MOST_NEW_PARTITIONS are made in one call.
+        """
+        step = self._steps[table]
+        assert step is not None
+        rows = self._connection.execute(
+            sql.SQL(
+                "SELECT DISTINCT date_trunc({}, event_time AT TIME ZONE 'UTC')::date FROM {}"
+                " WHERE event_time >= {} AND event_time < {} ORDER BY 1 LIMIT {}"
+            ).format(
+                sql.Literal(step),
+                sql.Identifier(f"{table}_default"),
+                sql.Literal(datetime(FIRST_YEAR, 1, 1, tzinfo=UTC)),
+                sql.Literal(datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC)),
+                sql.Literal(MOST_NEW_PARTITIONS),
+            )
+        ).fetchall()
+        return [name for (start,) in rows if (name := self._make(table, step, start, move=True))]
+
+
+def maintain(connection: psycopg.Connection, today: date | None = None) -> list[str]:
+    """Make the partitions of the coming days and months and empty the default partitions; return what was done, one line each.
+
+    Args:
+        connection: An autocommit connection.
+        today: Day to count from; the database's own day when None.
+    """
+    if today is None:
+        row = connection.execute("SELECT (now() AT TIME ZONE 'UTC')::date").fetchone()
+        assert row is not None
+        today = row[0]
+    keeper = Partitions(connection)
+    done: list[str] = []
+    for table in tables():
+        if table.name not in keeper.native:
+            continue
+        done += [f"{name}: moved out of {table.name}_default" for name in keeper.empty_default(table.name)]
+        span = 1 if table.step == "day" else 31
+        days = [today + timedelta(days=span * ahead) for ahead in range(AHEAD[table.step or "day"] + 1)]
+        done += [f"{name}: made ahead" for name in keeper.ensure_days(table.name, days)]
+    return done

@@ -1,0 +1,115 @@
+"""The table of a topic, derived from its Avro schema: one column per field, then the record's place in Kafka.
+
+Migrations write these tables out by hand (``deploy/migrations``); a test holds the two equal. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from schemas import catalogue
+
+# Where a row came from. A topic field can never have these names: no schema field starts with ``kafka_``.
+PLACE_COLUMNS = ("kafka_partition", "kafka_offset")
+
+# Histories small enough for one plain table each; all else is partitioned by time.
+UNPARTITIONED = ("instruments", "strategies")
+
+_SCALARS = {
+    "string": "text",
+    "enum": "text",
+    "boolean": "boolean",
+    "int": "integer",
+    "long": "bigint",
+    "float": "real",
+    "double": "double precision",
+    "bytes": "bytea",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, its PostgreSQL type as ``format_type`` prints it, whether it may be null, and its meaning."""
+
+    name: str
+    type: str
+    nullable: bool
+    doc: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """The table of one topic.
+
+    Attributes:
+        name: Same as the topic.
+        columns: Schema fields in order, then PLACE_COLUMNS.
+        record_id: Columns that identify a record within its Kafka partition; empty where the place in Kafka does.
+            A key always goes to one partition, so an id is looked for there only; in ``worker_progress`` every partition numbers
+            its own marks and the same id in two partitions is two records.
+        step: Span of one native partition: ``day``, ``month``, or None for a plain table.
+        doc: Meaning.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    record_id: tuple[str, ...]
+    step: str | None
+    doc: str
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of all columns in order."""
+        return tuple(column.name for column in self.columns)
+
+
+@cache
+def table(topic: str) -> Table:
+    """Return the table of a topic. Raises KeyError when the catalogue has no such topic."""
+    entry = catalogue.TOPICS[topic]
+    schema = catalogue.schema(topic)
+    columns = [_column(field) for field in schema["fields"]]
+    columns.append(Column("kafka_partition", "integer", False, "Kafka partition that the record was read from."))
+    columns.append(Column("kafka_offset", "bigint", False, "Kafka offset of the record."))
+    step: str | None = "month"
+    if topic in UNPARTITIONED:
+        step = None
+    elif entry.market_data or topic == "progress":
+        step = "day"
+    return Table(topic, tuple(columns), entry.record_id, step, schema["doc"])
+
+
+def tables() -> list[Table]:
+    """Return the tables of all topics in catalogue order."""
+    return [table(topic) for topic in catalogue.TOPICS]
+
+
+def _column(field: dict[str, Any]) -> Column:
+    kind, nullable = unwrap(field["type"])
+    return Column(field["name"], column_type(kind), nullable, field.get("doc", ""))
+
+
+def unwrap(kind: Any) -> tuple[Any, bool]:
+    """Return a field's type without its null branch, and whether it had one. A wider union stays a list."""
+    if isinstance(kind, list):
+        branches = [branch for branch in kind if branch != "null"]
+        return (branches[0] if len(branches) == 1 else branches), len(branches) < len(kind)
+    return kind, False
+
+
+def column_type(kind: Any) -> str:
+    """Return the PostgreSQL type that holds an Avro type (without its null branch)."""
+    if isinstance(kind, str):
+        return _SCALARS[kind]
+    if isinstance(kind, dict):
+        if kind.get("logicalType") == "timestamp-millis":
+            return "timestamp with time zone"
+        if kind["type"] == "array" and kind["items"] == "double":
+            return "double precision[]"
+        if kind["type"] == "array" and kind["items"] == "string":
+            return "text[]"
+        if kind["type"] in _SCALARS:
+            return _SCALARS[kind["type"]]
+    return "jsonb"
