@@ -28,6 +28,11 @@ class Settings(BaseSettings):
     partitions: int = Field(
         12, alias="PERPFLOW_PARTITIONS", ge=1, description="Partitions of the co-partitioned topics. Fixed for the life of an environment."
     )
+    keep_history: bool = Field(
+        False,
+        alias="PERPFLOW_KEEP_HISTORY",
+        description="Create topics without retention. For recordings: retention by event time would delete old records at once.",
+    )
     replication_factor: int = Field(1, alias="PERPFLOW_REPLICATION_FACTOR", ge=1)
     grid_ms: int = Field(
         15_000, alias="PERPFLOW_GRID_MS", gt=0, description="Evaluation grid, ms of event time; also the length of a pane."

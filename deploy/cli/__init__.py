@@ -1,0 +1,89 @@
+"""The command line. Sub-commands are modules of this package and are imported only when one of them runs.
+
+A sub-command ``name`` is the module ``deploy.cli.name`` (dashes become underscores) with either ``app``, a ``typer.Typer``
+with commands of its own, or a function of that name, which is the command. A new one needs its line in ``COMMANDS``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import typer
+import typer.core
+
+from deploy.errors import UserError
+
+# Name -> what `perpflow --help` says. In the order of first use.
+COMMANDS: dict[str, str] = {
+    "doctor": "Name what is missing on this machine, and how to get it.",
+    "stack": "Run a real Kafka broker and PostgreSQL in one folder.",
+    "db": "Migrate the database and show its tables.",
+    "topics": "Create, list, read and document the topics; show lags.",
+}
+
+
+def load(name: str) -> Any:
+    """Import a sub-command and return it. Raises ModuleNotFoundError when there is none of that name."""
+    module_name = name.replace("-", "_")
+    module = importlib.import_module(f"{__name__}.{module_name}")
+    sub_app = getattr(module, "app", None)
+    if sub_app is None:
+        sub_app = typer.Typer(add_completion=False)
+        sub_app.command(name)(getattr(module, module_name))
+    command = typer.main.get_command(sub_app)
+    command.name = name
+    return command
+
+
+class LazyGroup(typer.core.TyperGroup):
+    """A group that lists its commands from ``COMMANDS`` and imports one only when it is chosen."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the sub-commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a stand-in that has the name and the help text."""
+        if cmd_name not in COMMANDS:
+            return None
+        return typer.core.TyperCommand(cmd_name, help=COMMANDS[cmd_name])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Import the chosen sub-command; running it and completing its arguments both come through here."""
+        name, stand_in, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name is not None and stand_in is not None else stand_in, rest
+
+
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_show_locals=False, rich_markup_mode="rich")
+
+
+@app.callback()
+def perpflow() -> None:
+    """Order flow of crypto perpetual futures as scored trading signals, on Kafka, Faust and TimescaleDB.
+
+    Example: perpflow stack up && eval "$(perpflow stack env)" && perpflow topics create
+    """
+
+
+def settings() -> Any:
+    """Return the settings of the environment. Raises UserError naming the variable that does not fit."""
+    from pydantic import ValidationError
+
+    from schemas.settings import Settings
+
+    try:
+        return Settings()
+    except ValidationError as error:
+        reasons = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+        raise UserError("environment: " + "; ".join(reasons)) from error
+
+
+def main() -> None:
+    """Run the command line; errors that are for people are shown without a traceback."""
+    try:
+        app()
+    except UserError as error:
+        sys.stderr.write(f"perpflow: {error}\n")
+        raise SystemExit(1) from None

@@ -1,0 +1,89 @@
+"""``perpflow stack``: the local stack from the command line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+
+from deploy.stack import Stack
+
+app = typer.Typer(no_args_is_help=True, help="Run a real Kafka broker and PostgreSQL in one folder; nothing but Python is needed.")
+
+Directory = Annotated[
+    str | None, typer.Option("--dir", envvar="PERPFLOW_STACK_DIR", help="Folder of the stack.", show_default=".perpflow", metavar="FOLDER")
+]
+
+
+def _say(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+@app.command()
+def up(
+    directory: Directory = None,
+    kafka_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the broker; default: as before.")] = None,
+    database_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of PostgreSQL; default: as before.")] = None,
+) -> None:
+    """Start what does not run and wait until it answers. The first time fetches Kafka (43 MB).
+
+    Example: perpflow stack up && eval "$(perpflow stack env)"
+    """
+    stack = Stack(directory)
+    stack.up(_say, kafka_port=kafka_port, database_port=database_port)
+    for part in stack.status():
+        typer.echo(f"{part.name:9} port {part.port}, pid {part.pid}, log {part.log}")
+    option = f" --dir {shlex.quote(directory)}" if directory else ""
+    typer.echo(f'Point the commands of this shell at it:  eval "$(perpflow stack env{option})"')
+
+
+@app.command()
+def status(directory: Directory = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show whether the parts run and answer. Exit code 0: both answer, 1: not.
+
+    Example: perpflow stack status --json
+    """
+    stack = Stack(directory)
+    parts = stack.status()
+    if as_json:
+        typer.echo(json.dumps({"dir": str(stack.dir), "parts": [part.as_dict() for part in parts]}, indent=1))
+    else:
+        for part in parts:
+            state = "up" if part.healthy else ("runs, but does not answer" if part.running else "down")
+            typer.echo(f"{part.name:9} {state:26} port {part.port or '-'}, pid {part.pid or '-'}, log {part.log}")
+    sys.exit(0 if all(part.healthy for part in parts) else 1)
+
+
+@app.command()
+def down(directory: Directory = None) -> None:
+    """Stop both parts; the data stays.
+
+    Example: perpflow stack down
+    """
+    stack = Stack(directory)
+    typer.echo("stopped" if stack.down(_say) else f"nothing runs in {stack.dir}")
+
+
+@app.command()
+def reset(directory: Directory = None, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+    """Stop both parts and remove their data and logs.
+
+    Example: perpflow stack reset --yes
+    """
+    stack = Stack(directory)
+    if not yes and stack.dir.exists():
+        typer.confirm(f"Remove all topics and tables in {stack.dir}?", abort=True)
+    typer.echo(f"removed {stack.dir}" if stack.reset(_say) else f"there is no stack in {stack.dir}")
+
+
+@app.command()
+def env(directory: Directory = None) -> None:
+    """Print the shell exports that point perpflow at this stack.
+
+    Example: eval "$(perpflow stack env)"
+    """
+    for name, value in Stack(directory).env().items():
+        typer.echo(f"export {name}={shlex.quote(value)}")

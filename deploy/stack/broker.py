@@ -1,0 +1,165 @@
+"""The Kafka broker of the local stack: its configuration, its storage, and how to know that it answers."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import uuid
+from pathlib import Path
+
+import psutil
+
+from deploy.stack import processes
+from deploy.stack.errors import StackError, log_tail
+from deploy.stack.java import Progress, find_java, kafka_jars
+
+# A record batch of the worker's changelog or a large book may exceed Kafka's 1 MB default.
+MESSAGE_MAX_BYTES = 16 * 1024 * 1024
+HEAP = "768m"
+START_TIMEOUT_S = 60.0
+
+_LOG4J = """status = warn
+appender.file.type = RollingFile
+appender.file.name = file
+appender.file.fileName = ${sys:perpflow.log}
+appender.file.filePattern = ${sys:perpflow.log}.%i
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = [%d{yyyy-MM-dd'T'HH:mm:ss,SSS}{UTC}] %p %m (%c)%n
+appender.file.policies.type = Policies
+appender.file.policies.size.type = SizeBasedTriggeringPolicy
+appender.file.policies.size.size = 20MB
+appender.file.strategy.type = DefaultRolloverStrategy
+appender.file.strategy.max = 3
+rootLogger.level = info
+rootLogger.appenderRef.file.ref = file
+"""
+
+
+class Broker:
+    """One Kafka node that is broker and controller (KRaft), in a folder.
+
+    Args:
+        folder: Folder of configuration and data.
+        logs: Folder of the log files.
+    """
+
+    program = "java"
+
+    def __init__(self, folder: Path, logs: Path) -> None:
+        self.folder = folder
+        self.log = logs / "kafka.log"
+        self.output = logs / "kafka.out"
+        self.properties = folder / "server.properties"
+
+    @property
+    def marker(self) -> str:
+        """The argument that only this broker's process has."""
+        return str(self.properties)
+
+    def configure(self, port: int, controller_port: int) -> None:
+        """Write the configuration files."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        host = processes.HOST
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.voters": f"1@{host}:{controller_port}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": f"PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{host}:{port}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "log.dirs": self.folder / "data",
+            # One node: nothing can be replicated.
+            "default.replication.factor": 1,
+            "offsets.topic.replication.factor": 1,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "share.coordinator.state.topic.replication.factor": 1,
+            "share.coordinator.state.topic.min.isr": 1,
+            # Internal topics of a few partitions instead of 50: fewer files to open and recover.
+            "offsets.topic.num.partitions": 8,
+            "transaction.state.log.num.partitions": 4,
+            "share.coordinator.state.topic.num.partitions": 1,
+            # A consumer that joins an empty group starts at once instead of after 3 s.
+            "group.initial.rebalance.delay.ms": 0,
+            # A misspelt topic is an error, not a new topic.
+            "auto.create.topics.enable": "false",
+            "message.max.bytes": MESSAGE_MAX_BYTES,
+            "replica.fetch.max.bytes": MESSAGE_MAX_BYTES,
+            "fetch.max.bytes": 4 * MESSAGE_MAX_BYTES,
+            "num.recovery.threads.per.data.dir": 2,
+        }
+        self.properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()), encoding="utf-8")
+        (self.folder / "log4j2.properties").write_text(_LOG4J, encoding="utf-8")
+
+    def _command(self, jars: list[Path], log: Path, main: str, *arguments: str) -> list[str]:
+        return [
+            str(find_java()),
+            f"-Xmx{HEAP}",
+            "-Xms128m",
+            "-XX:+UseG1GC",
+            "-XX:MaxGCPauseMillis=20",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-Djava.awt.headless=true",
+            # zstd and snappy are native libraries; Java 24 and later warn without this.
+            "--enable-native-access=ALL-UNNAMED",
+            f"-Dperpflow.log={log}",
+            f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}",
+            "-cp",
+            ":".join(str(jar) for jar in jars),
+            main,
+            *arguments,
+        ]
+
+    def format(self, progress: Progress) -> None:
+        """Prepare the storage unless that has been done.
+
+        Raises:
+            StackError: Java or the jars are missing, or the tool failed.
+        """
+        if (self.folder / "data" / "meta.properties").exists():
+            return
+        jars = kafka_jars(progress)
+        progress("formatting the broker's storage")
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        command = self._command(
+            jars, self.log.with_name("kafka-format.log"), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self.properties)
+        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise StackError(f"the broker's storage could not be formatted (exit code {done.returncode}):\n{done.stdout}{done.stderr}")
+
+    def start(self, progress: Progress) -> psutil.Process:
+        """Start the broker's process; ``wait`` tells when it answers."""
+        jars = kafka_jars(progress)
+        progress("starting the Kafka broker")
+        return processes.start_detached(self._command(jars, self.log, "kafka.Kafka", str(self.properties)), self.output, cwd=self.folder)
+
+    def wait(self, process: psutil.Process, port: int) -> None:
+        """Wait until the broker answers.
+
+        Raises:
+            StackError: it ended or did not answer in time; shows the end of its log.
+        """
+        if not processes.wait_until(lambda: answers(port), process, START_TIMEOUT_S):
+            ended = not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+            processes.kill(process)
+            raise StackError(
+                f"the Kafka broker {'ended while it started' if ended else f'did not answer within {START_TIMEOUT_S:.0f} s'}. "
+                f"The end of {self.log}:\n{log_tail(self.log)}\n{log_tail(self.output, 5)}"
+            )
+
+
+def answers(port: int, timeout: float = 2.0) -> bool:
+    """Return whether the broker on ``port`` answers a metadata request."""
+    if not processes.accepts_connections(port):
+        return False
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    client = AdminClient({"bootstrap.servers": f"{processes.HOST}:{port}", "log_level": 0, "socket.timeout.ms": int(timeout * 1000)})
+    try:
+        return len(client.list_topics(timeout=timeout).brokers) > 0
+    except KafkaException:
+        return False

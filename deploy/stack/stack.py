@@ -1,0 +1,339 @@
+"""The local stack as a whole: one folder, one broker, one database, and the memory of their ports."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from deploy.stack import broker as broker_part
+from deploy.stack import database as database_part
+from deploy.stack import processes
+from deploy.stack.errors import StackError
+from deploy.stack.java import Progress, find_java
+
+DEFAULT_DIR = ".perpflow"
+DIR_VARIABLE = "PERPFLOW_STACK_DIR"
+# What the stack puts into its folder; reset removes these and nothing else.
+_OURS = ("kafka", "postgres", "logs", "state.json", "lock")
+
+
+@dataclass(frozen=True)
+class PartStatus:
+    """State of one part.
+
+    Attributes:
+        name: ``kafka`` or ``postgres``.
+        running: Its process exists.
+        healthy: It answers.
+        port: Its port, None before the first start.
+        pid: Its process id, None when it does not run.
+        log: Its log file.
+    """
+
+    name: str
+    running: bool
+    healthy: bool
+    port: int | None
+    pid: int | None
+    log: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the status as a dictionary."""
+        return asdict(self)
+
+
+def _silent(message: str) -> None:
+    """Progress that nobody asked to see."""
+
+
+class Stack:
+    """A Kafka broker and a PostgreSQL server whose data, logs, ports and process ids live in one folder.
+
+    Args:
+        directory: The folder; None: PERPFLOW_STACK_DIR, else ``.perpflow`` in the current directory.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
+        self.dir = Path(directory or os.environ.get(DIR_VARIABLE) or DEFAULT_DIR).expanduser().resolve()
+        self.broker = broker_part.Broker(self.dir / "kafka", self.dir / "logs")
+        self.database = database_part.Database(self.dir / "postgres", self.dir / "logs")
+
+    # --- state file ----------------------------------------------------------------------------------------------
+
+    @property
+    def _state_path(self) -> Path:
+        return self.dir / "state.json"
+
+    def _state(self) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = json.loads(self._state_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise StackError(f"{self._state_path} is damaged ({error}): `perpflow stack reset` removes the stack") from error
+        return state
+
+    def _save(self, state: dict[str, Any]) -> None:
+        new = self._state_path.with_name("state.json.new")
+        new.touch(mode=0o600)  # holds the database's password
+        new.write_text(json.dumps(state, indent=1), encoding="utf-8")
+        new.replace(self._state_path)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the folder's lock, so that two commands do not start the same parts twice."""
+        if self.dir.exists() and not self._state_path.exists() and any(self.dir.iterdir()) and not (self.dir / "lock").exists():
+            raise StackError(f"{self.dir} holds other files: choose an empty or new folder with --dir or {DIR_VARIABLE}")
+        try:
+            self.dir.mkdir(parents=True, exist_ok=True)
+            lock = (self.dir / "lock").open("w")
+        except OSError as error:
+            raise StackError(f"the folder {self.dir} cannot be used ({error.strerror}): choose another with --dir") from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _process(self, part: broker_part.Broker | database_part.Database, name: str) -> psutil.Process | None:
+        return processes.find_ours(self._state().get("processes", {}).get(name), part.marker, part.program)
+
+    def _broker_process(self) -> psutil.Process | None:
+        return self._process(self.broker, "kafka")
+
+    def _database_process(self) -> psutil.Process | None:
+        return self._process(self.database, "postgres")
+
+    def _remember(self, name: str, process: psutil.Process | None) -> None:
+        state = self._state()
+        recorded = state.setdefault("processes", {})
+        if process is None:
+            recorded.pop(name, None)
+        else:
+            recorded[name] = {"pid": process.pid, "created": process.create_time()}
+        self._save(state)
+
+    # --- commands ------------------------------------------------------------------------------------------------
+
+    def up(self, progress: Progress | None = None, kafka_port: int | None = None, database_port: int | None = None) -> None:
+        """Start what does not run, and wait until both parts answer. Does nothing when they do.
+
+        Args:
+            progress: Told what happens, one line at a time.
+            kafka_port: Port of the broker from now on; None: the remembered one, or a free one the first time.
+            database_port: Port of the database, likewise.
+
+        Raises:
+            StackError: something is missing, a port is taken, or a part does not start. What was started for this is stopped again.
+        """
+        say = progress or _silent
+        with self._locked():
+            state = self._state()
+            broker, database = self._broker_process(), self._database_process()
+            self._choose_ports(state, kafka_port, database_port, broker is not None, database is not None)
+            state.setdefault("password", database_part.new_password())
+            self._save(state)
+            started: list[psutil.Process] = []
+            try:
+                if broker is None:
+                    broker = self._start_broker(state, say)
+                    started.append(broker)
+                if database is None:
+                    database = self._start_database(state, say)
+                    started.append(database)
+                self.database.wait(database, self._database_url(state))
+                self.broker.wait(broker, state["kafka_port"])
+            except BaseException:
+                for process in started:
+                    processes.kill(process)
+                raise
+            say("the stack is up")
+
+    def _choose_ports(
+        self, state: dict[str, Any], kafka_port: int | None, database_port: int | None, broker_runs: bool, database_runs: bool
+    ) -> None:
+        wanted = (
+            ("kafka_port", kafka_port, broker_runs, "--kafka-port"),
+            ("database_port", database_port, database_runs, "--database-port"),
+        )
+        for key, asked, runs, option in wanted:
+            if runs:
+                if asked is not None and asked != state.get(key):
+                    raise StackError(f"it runs on port {state.get(key)}: `perpflow stack down`, then `perpflow stack up {option} {asked}`")
+                continue
+            port = asked or state.get(key)
+            if port is None:
+                port = processes.free_port([value for name, value in state.items() if name.endswith("_port")])
+            elif not processes.port_is_free(port):
+                raise StackError(
+                    f"port {port} is taken by {processes.port_owner(port)}: stop that, or choose another with "
+                    f"`perpflow stack up {option} {processes.free_port()}` (the data stays)"
+                )
+            state[key] = port
+        if not broker_runs:
+            # Nobody but the broker itself knows this port, so it may change.
+            known = state.get("controller_port")
+            if known is None or not processes.port_is_free(known):
+                state["controller_port"] = processes.free_port([state["kafka_port"], state["database_port"]])
+
+    def _start_broker(self, state: dict[str, Any], say: Progress) -> psutil.Process:
+        find_java()
+        self.broker.configure(state["kafka_port"], state["controller_port"])
+        self.broker.format(say)
+        process = self.broker.start(say)
+        self._remember("kafka", process)
+        return process
+
+    def _start_database(self, state: dict[str, Any], say: Progress) -> psutil.Process:
+        self.database.initialise(state["password"], say)
+        process = self.database.start(state["database_port"], say)
+        self._remember("postgres", process)
+        return process
+
+    def status(self) -> list[PartStatus]:
+        """Return the state of both parts."""
+        state = self._state()
+        broker, database = self._broker_process(), self._database_process()
+        return [
+            PartStatus(
+                "kafka",
+                broker is not None,
+                broker is not None and broker_part.answers(state["kafka_port"]),
+                state.get("kafka_port"),
+                broker.pid if broker else None,
+                str(self.broker.log),
+            ),
+            PartStatus(
+                "postgres",
+                database is not None,
+                database is not None and database_part.answers(self._database_url(state)),
+                state.get("database_port"),
+                database.pid if database else None,
+                str(self.database.log),
+            ),
+        ]
+
+    def healthy(self) -> bool:
+        """Return whether both parts answer."""
+        return all(part.healthy for part in self.status())
+
+    def down(self, progress: Progress | None = None) -> bool:
+        """Stop both parts and keep the data; return whether anything ran."""
+        if not self._state_path.exists():
+            return False
+        say = progress or _silent
+        with self._locked():
+            return self._stop_all(say)
+
+    def _stop_all(self, say: Progress) -> bool:
+        broker, database = self._broker_process(), self._database_process()
+        if broker is not None:
+            say("stopping the Kafka broker")
+            broker.send_signal(signal.SIGTERM)
+        if database is not None:
+            say("stopping PostgreSQL")
+            processes.stop(database, signal.SIGINT)  # fast shutdown: ends sessions instead of waiting for them
+            self._remember("postgres", None)
+        if broker is not None:
+            processes.stop(broker)
+            self._remember("kafka", None)
+        return broker is not None or database is not None
+
+    def reset(self, progress: Progress | None = None) -> bool:
+        """Stop both parts and remove what the stack put into its folder, data included; return whether there was anything.
+
+        Raises:
+            StackError: the folder is not a stack's.
+        """
+        if not self.dir.exists():
+            return False
+        if not self._state_path.exists() and not (self.dir / "lock").exists():
+            if any(self.dir.iterdir()):
+                raise StackError(f"{self.dir} is not the folder of a stack (it has no state.json): nothing was removed")
+            return False
+        say = progress or _silent
+        with self._locked():
+            with contextlib.suppress(StackError):  # a damaged state file is a reason for a reset, not against it
+                self._stop_all(say)
+            for part in (self.broker, self.database):  # also what a damaged state file no longer names
+                process = processes.find_ours(None, part.marker, part.program)
+                if process is not None:
+                    processes.kill(process)
+            say(f"removing {self.dir}")
+            for name in _OURS:
+                path = self.dir / name
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # stays when somebody put files of their own there
+            self.dir.rmdir()
+        return True
+
+    # --- what others need ----------------------------------------------------------------------------------------
+
+    def _database_url(self, state: dict[str, Any]) -> str:
+        return database_part.database_url(state["database_port"], state["password"])
+
+    def env(self) -> dict[str, str]:
+        """Return the environment variables that point perpflow at this stack.
+
+        Raises:
+            StackError: it has never been started.
+        """
+        state = self._state()
+        if "kafka_port" not in state or "database_port" not in state:
+            raise StackError(f"there is no stack in {self.dir} yet: `perpflow stack up` makes one")
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": f"{processes.HOST}:{state['kafka_port']}",
+            "DATABASE_URL": self._database_url(state),
+            # Recordings are what a local stack is mostly fed; retention goes by event time and would delete them within minutes.
+            "PERPFLOW_KEEP_HISTORY": "true",
+        }
+
+    # --- faults, for tests ---------------------------------------------------------------------------------------
+
+    def kill_broker(self) -> None:
+        """Send SIGKILL to the broker. Data survives: it is in the system's page cache."""
+        self._kill(self.broker, "kafka")
+
+    def kill_database(self) -> None:
+        """Send SIGKILL to the database server and its children. Committed data survives."""
+        self._kill(self.database, "postgres")
+
+    def _kill(self, part: broker_part.Broker | database_part.Database, name: str) -> None:
+        with self._locked():
+            process = self._process(part, name)
+            if process is None:
+                raise StackError(f"{name} does not run")
+            processes.kill(process)
+            self._remember(name, None)
+
+    def restart_broker(self, kill: bool = False) -> None:
+        """Stop the broker (``kill``: with SIGKILL) and start it on the same port; returns when it answers."""
+        self._restart(self.kill_broker if kill else lambda: self._stop_part(self.broker, "kafka", signal.SIGTERM))
+
+    def restart_database(self, kill: bool = False) -> None:
+        """Stop the database (``kill``: with SIGKILL) and start it on the same port; returns when it answers."""
+        self._restart(self.kill_database if kill else lambda: self._stop_part(self.database, "postgres", signal.SIGINT))
+
+    def _stop_part(self, part: broker_part.Broker | database_part.Database, name: str, number: signal.Signals) -> None:
+        with self._locked():
+            process = self._process(part, name)
+            if process is None:
+                raise StackError(f"{name} does not run")
+            processes.stop(process, number)
+            self._remember(name, None)
+
+    def _restart(self, stop: Callable[[], None]) -> None:
+        stop()
+        self.database.await_release() if self._database_process() is None else None
+        self.up()

@@ -1,0 +1,105 @@
+"""Create the topics of the catalogue on a cluster, and say where the cluster differs from it."""
+
+from __future__ import annotations
+
+import time
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from deploy.errors import UserError
+from schemas import catalogue
+from schemas.settings import Settings
+
+TIMEOUT_S = 30.0
+
+
+class TopicError(UserError):
+    """The cluster cannot be used as it is: unreachable, or topics that do not fit the catalogue."""
+
+
+def admin(settings: Settings) -> AdminClient:
+    """Return an administration client for the cluster of the settings."""
+    return AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0, "socket.timeout.ms": 10_000})
+
+
+def partition_counts(client: AdminClient, settings: Settings, timeout: float = 10.0) -> dict[str, int]:
+    """Return the partition counts of all topics of a cluster by wire name.
+
+    Raises:
+        TopicError: the cluster does not answer.
+    """
+    try:
+        found = client.list_topics(timeout=timeout).topics
+    except KafkaException as error:
+        servers = settings.kafka_bootstrap_servers
+        raise TopicError(f"no answer from Kafka at {servers} (KAFKA_BOOTSTRAP_SERVERS): {error.args[0].str()}") from error
+    return {name: len(topic.partitions) for name, topic in found.items()}
+
+
+def wanted(settings: Settings) -> dict[str, tuple[int, dict[str, str]]]:
+    """Return partition count and broker configuration by wire name, for every topic of the catalogue."""
+    result = {}
+    for topic in catalogue.TOPICS.values():
+        config = topic.config()
+        if settings.keep_history and not topic.compacted:
+            config["retention.ms"] = "-1"
+        result[settings.topic(topic.name)] = (topic.partition_count(settings.partitions), config)
+    return result
+
+
+def create_topics(settings: Settings) -> list[str]:
+    """Create the topics of the catalogue that are missing; return their wire names. Doing it again changes nothing.
+
+    Raises:
+        TopicError: the cluster does not answer, refuses, or has a topic with another partition count: the count decides where
+            an asset's records are, so it cannot be changed under data that is there.
+    """
+    client = admin(settings)
+    topics = wanted(settings)
+    there = partition_counts(client, settings)
+    missing = [name for name in topics if name not in there]
+    new = [
+        NewTopic(name, num_partitions=topics[name][0], replication_factor=settings.replication_factor, config=topics[name][1])
+        for name in missing
+    ]
+    refused = []
+    for name, future in (client.create_topics(new, operation_timeout=TIMEOUT_S) if new else {}).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            # Somebody else created it in this moment; its partitions are checked with the others'.
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                refused.append(f"{name}: {error.args[0].str()}")
+    if refused:
+        raise TopicError("Kafka refused to create topics: " + "; ".join(refused))
+    _await(client, settings, topics)
+    return missing
+
+
+def _await(client: AdminClient, settings: Settings, topics: dict[str, tuple[int, dict[str, str]]]) -> None:
+    """Wait until the brokers know the topics (they learn of a created topic a moment after the controller), and check counts."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        there = partition_counts(client, settings)
+        absent = [name for name in topics if name not in there]
+        if not absent:
+            break
+        if time.monotonic() > deadline:
+            raise TopicError(f"created, but not visible after {TIMEOUT_S:.0f} s: {', '.join(absent)}")
+        time.sleep(0.05)
+    wrong = [f"{name} has {there[name]} partitions, not {count}" for name, (count, _) in topics.items() if there[name] != count]
+    if wrong:
+        raise TopicError(
+            f"topics do not fit PERPFLOW_PARTITIONS={settings.partitions}: {'; '.join(wrong)}. Set the count that they were created "
+            "with, use another PERPFLOW_TOPIC_PREFIX, or remove them with their data."
+        )
+
+
+def delete_topics(settings: Settings) -> list[str]:
+    """Delete the catalogue's topics of this environment (prefix) with their data; return the names of those that were there."""
+    client = admin(settings)
+    there = [name for name in wanted(settings) if name in partition_counts(client, settings)]
+    for future in (client.delete_topics(there, operation_timeout=TIMEOUT_S) if there else {}).values():
+        future.result()
+    return there

@@ -1,0 +1,137 @@
+"""Shared fixtures: a real broker and a real database, once per run, and an environment of its own for each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.stack import Stack
+from schemas.settings import Settings
+
+# Points at the folder of a stack that stays up between runs; without it each run starts one of its own and removes it.
+REUSE_VARIABLE = "PERPFLOW_TEST_STACK_DIR"
+
+KAFKA_IMAGE = "apache/kafka:4.3.1"
+DATABASE_IMAGE = "timescale/timescaledb:2.25.0-pg18"
+
+
+@dataclass(frozen=True)
+class Services:
+    """Where the broker and the database are.
+
+    Attributes:
+        kafka: Bootstrap servers.
+        database_url: URL of a database whose user may create databases.
+        local: The local stack, or None when they run in containers.
+    """
+
+    kafka: str
+    database_url: str
+    local: Stack | None
+
+
+def docker_answers() -> bool:
+    """Return whether a container engine answers."""
+    if shutil.which("docker") is None:
+        return False
+    try:
+        return subprocess.run(["docker", "info"], capture_output=True, timeout=10, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """The broker and the database of this run: containers when an engine answers, else the local stack."""
+    if reuse := os.environ.get(REUSE_VARIABLE):
+        running = Stack(reuse)
+        running.up()
+        yield _services(running)
+    elif docker_answers():
+        yield from _containers()
+    else:
+        own = Stack(tmp_path_factory.mktemp("stack") / "stack")
+        own.up()
+        try:
+            yield _services(own)
+        finally:
+            own.reset()
+
+
+def _services(local: Stack) -> Services:
+    env = local.env()
+    return Services(env["KAFKA_BOOTSTRAP_SERVERS"], env["DATABASE_URL"], local)
+
+
+def _containers() -> Iterator[Services]:
+    from testcontainers.kafka import KafkaContainer
+    from testcontainers.postgres import PostgresContainer
+
+    with KafkaContainer(KAFKA_IMAGE).with_kraft() as kafka_container, PostgresContainer(DATABASE_IMAGE, driver=None) as database_container:
+        yield Services(kafka_container.get_bootstrap_server(), database_container.get_connection_url(), None)
+
+
+@pytest.fixture(scope="session")
+def kafka(stack: Services) -> str:
+    """Bootstrap servers of the broker of this run."""
+    return stack.kafka
+
+
+@pytest.fixture(scope="session")
+def database_url(stack: Services) -> str:
+    """URL of the database server of this run. Tests that write take ``environment``, which has a database of its own."""
+    return stack.database_url
+
+
+@pytest.fixture
+def environment(stack: Services) -> Iterator[Settings]:
+    """Settings with a topic prefix and an empty database of this test's own; both are removed afterwards.
+
+    Topics are created when the test asks: ``create_topics(environment)``, or the fixture ``topics``.
+    """
+    import psycopg
+
+    from deploy.stack.topics import delete_topics
+
+    name = f"t{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(stack.database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    settings = Settings(
+        kafka_bootstrap_servers=stack.kafka,
+        database_url=f"{stack.database_url.rpartition('/')[0]}/{name}",
+        topic_prefix=f"{name}.",
+        keep_history=True,
+    )
+    yield settings
+    delete_topics(settings)
+    with psycopg.connect(stack.database_url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def topics(environment: Settings) -> list[str]:
+    """The catalogue's topics, created in this test's environment; their wire names."""
+    from deploy.stack.topics import create_topics
+
+    return create_topics(environment)
+
+
+@pytest.fixture
+def environment_variables(environment: Settings) -> Callable[..., dict[str, str]]:
+    """Return a function that gives the variables a child process needs to run in this test's environment."""
+
+    def variables(**more: Any) -> dict[str, str]:
+        names = {field.alias: getattr(environment, name) for name, field in Settings.model_fields.items()}
+        ours = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in names.items() if key}
+        root = str(Path(__file__).resolve().parent.parent)
+        return {**os.environ, "PYTHONPATH": root, **ours, **{key: str(value) for key, value in more.items()}}
+
+    return variables
