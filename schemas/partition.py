@@ -97,7 +97,16 @@ def base_of_instrument(instrument: str) -> str:
     if not sep or not venue or not rest:
         raise ValueError(f"instrument: expected VENUE:SYMBOL or VENUE:SYMBOL-PERP, got {instrument!r}")
     symbol = rest.removesuffix("-PERP").replace("-", "").replace("_", "").replace("/", "")
+    return base_asset(split_symbol(symbol)[0])
+
+
+def split_symbol(symbol: str) -> tuple[str, str]:
+    """Return (base, quote) of a venue's joined symbol, spelled as the venue does: ``1000PEPEUSDT`` -> ``1000PEPE``, ``USDT``.
+
+    Raises:
+        ValueError: the symbol ends with no known quote asset.
+    """
     for quote in _QUOTES:
         if symbol.endswith(quote) and len(symbol) > len(quote):
-            return base_asset(symbol[: -len(quote)])
-    raise ValueError(f"instrument: no known quote asset at the end of {instrument!r} (known: {', '.join(_QUOTES)})")
+            return symbol[: -len(quote)], quote
+    raise ValueError(f"symbol: no known quote asset at the end of {symbol!r} (known: {', '.join(_QUOTES)})")
