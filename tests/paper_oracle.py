@@ -1,4 +1,7 @@
-"""An independent paper simulator: one Python loop over single trades, in Decimal, written from DECISIONS D19-D22 and not from the model's code."""
+"""An independent paper simulator: one Python loop over single trades, in Decimal.
+
+Written from DECISIONS D19-D22 and not from the model's code.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from decimal import Context, Decimal, localcontext
 from typing import Any
 
 D = Decimal
+ZERO = D(0)
 
 
 def dec(value: float) -> Decimal:
@@ -24,19 +28,19 @@ class Ticket:
     signal: dict[str, Any]
     quantity: Decimal
     state: str = "pending"
-    entry: Decimal = D(0)
+    entry: Decimal = ZERO
     entry_time: int = 0
-    stop: Decimal = D(0)
-    left: Decimal = D(0)
+    stop: Decimal = ZERO
+    left: Decimal = ZERO
     flip_at: int | None = None
-    gross: Decimal = D(0)
-    fees: Decimal = D(0)
-    funding: Decimal = D(0)
-    slip: Decimal = D(0)
+    gross: Decimal = ZERO
+    fees: Decimal = ZERO
+    funding: Decimal = ZERO
+    slip: Decimal = ZERO
     exits: list[tuple[Decimal, Decimal]] = field(default_factory=list)
     high: Decimal | None = None
     low: Decimal | None = None
-    last: Decimal = D(0)
+    last: Decimal = ZERO
     tp1_done: bool = False
 
     @property

@@ -3,26 +3,26 @@
 Pure: no clock, no I/O, no randomness. Live paper trading and replay drive the same class. One ``PaperBook`` serves one Kafka partition: all
 strategies and instruments in it. A strategy has one instrument, so all its positions are here and ``max_positions`` can be held here.
 
-**Time.** A step (T, decided_at) first applies the trades and settlements up to T, then the signals of T. A trade is (event_time, offset); these
-order it. A trade that comes late (its instant was stepped over) is applied when it comes, to positions whose newest fill lies before it.
+**Time.** A step (T, decided_at) first applies the trades and settlements up to T, then the signals of T. Trades are ordered by (event_time,
+offset). A trade that comes late (its instant was stepped over) is applied when it comes, to positions whose newest fill lies before it.
 
 **Entry.** Market, at the first trade with event_time >= decided_at + latency, at its price plus slippage, taker. Without a trade for
 ``entry_expiry_ms`` the order is cancelled and the position expires at that time.
 
 **Exits**, checked on every trade after the entry, in this order on one trade:
 
-1. Stop: price at or beyond the stop -> market at that trade (a gap fills where it landed) with slippage, taker, all that is open. First because
-   that is the conservative reading where a trade crosses both (possible when break-even lies beyond the second target).
+1. Stop: price at or beyond the stop -> market at that trade (a gap fills where it landed) with slippage, taker, all that is open. First
+   because that is the conservative reading where a trade crosses both (possible when break-even lies beyond the second target).
 2. Targets: a limit fills at its own price, maker, once a trade went strictly beyond it; a touch may have been filled for others before us.
    TP1 closes half and puts the stop to break-even for the trades that follow; TP2 closes the rest. One trade can do both.
 3. Timeout and flip: market at the first trade at or after their time, with slippage, taker, what is left. Of both, the one due first.
 
 An order fills whole, whatever the size of the trade: there is no queue and no depth in trade prints; slippage stands for it.
 
-**Signals.** One slot per strategy and instrument. Refused with a rejected order: decided too late (``signal_too_old``; this refuses its flip
-too), no risk distance, no risk amount, ``max_positions``. Ignored without a record, because nothing was asked for that is not there or
-allowed already: anything while an entry is pending, the same direction as the open position, the opposite one without ``flip``, and a signal
-without ``entry`` where nothing is open. A flip closes at the first trade at or after decided_at + latency, and, when the signal is also an
+**Signals.** One slot per strategy and instrument. Refused with a rejected order: decided too late (``signal_too_old``; this refuses its
+flip too), no risk distance, no risk amount, ``max_positions``. Ignored without a record, because nothing was asked for that is not there or
+allowed already: anything while an entry is pending, the same direction as the open position, the opposite one without ``flip``, and a
+signal without ``entry`` where nothing is open. A flip closes at the first trade at or after decided_at + latency, and, when the signal is also an
 entry, the new side enters at that trade.
 
 **Funding.** A settlement at s is charged on what was open just before s (entry_time < s <= exit_time): quantity x mark price of the

@@ -31,12 +31,12 @@ class PaperSettings:
 
     Attributes:
         latency_ms: From a decision to its order at the venue, ms of event time.
-        slippage_bps: What a market or stop order pays beyond the trade that fills it, in 1/10,000 of that trade's price. It stands for the half
-            spread and the depth that a trade print does not show; limit orders never slip.
+        slippage_bps: What a market or stop order pays beyond the trade that fills it, in 1/10,000 of that trade's price. It stands for the
+            half spread and the depth that a trade print does not show; limit orders never slip.
         fees: Fees of every venue without an entry in ``venue_fees``.
         venue_fees: Venue (the part of an instrument id before the colon) -> its fees.
-        fee_basis: ``fill``: each fill pays on its own notional, as venues charge. ``entry``: every fill pays on its quantity at the entry price,
-            which is the formula fee_R = 2 x rate x entry / risk distance of S1 8.4; for comparison with figures made by it.
+        fee_basis: ``fill``: each fill pays on its own notional, as venues charge. ``entry``: every fill pays on its quantity at the entry
+            price, which is the formula fee_R = 2 x rate x entry / risk distance of S1 8.4; for comparison with figures made by it.
         entry_expiry_ms: How long an entry order waits for its first trade, ms of event time.
         max_signal_age_ms: Signals decided later than this after their instant are refused.
     """
@@ -203,7 +203,8 @@ class Position:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Position:
         """Return the position that ``to_json`` wrote."""
-        return cls(**{name: Decimal(value) if name in _DECIMALS and value is not None else value for name, value in values.items()})
+        read: dict[str, Any] = {name: Decimal(v) if name in _DECIMALS and v is not None else v for name, v in values.items()}
+        return cls(**read)
 
 
 _DECIMALS = {one.name for one in fields(Position) if "Decimal" in str(one.type)}

@@ -1,4 +1,7 @@
-"""Records that the paper model writes: orders, fills, positions, trades_closed. Ids are functions of the signal id, so a repeat is recognised."""
+"""Records that the paper model writes: orders, fills, positions, trades_closed.
+
+Ids are functions of the signal id, so a repeat is recognised.
+"""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def closed(rows, *signals, **options):
 
 def test_levels_of_the_specification_vector():
     _, out = run([ENTRY])
-    opened = [one for one in of("positions", out) if one["status"] == "open"][0]
+    opened = next(one for one in of("positions", out) if one["status"] == "open")
     assert (opened["stop_price"], opened["tp1_price"], opened["tp2_price"]) == (1980.0, 2015.0, 2030.0)
     assert (opened["quantity"], opened["risk_amount"]) == (10.0, 200.0)
 
@@ -186,7 +186,7 @@ def test_flip_closes_counts_the_banked_half_and_enters_the_other_side_at_the_sam
     assert (trade["exit_reason"], trade["gross_r"], trade["event_time"]) == ("flip", gross, 30_500)
     entry = of("fills", out)[-1]
     assert (entry["leg"], entry["side"], entry["price"], entry["position_id"]) == ("entry", "SELL", 2010.0, other["signal_id"])
-    flip_order = [one for one in of("orders", out) if one["leg"] == "flip"][0]
+    flip_order = next(one for one in of("orders", out) if one["leg"] == "flip")
     assert flip_order["signal_id"] == other["signal_id"] and flip_order["position_id"] == signal()["signal_id"]
     assert book.open_positions() == 1
 
