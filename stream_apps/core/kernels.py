@@ -26,7 +26,7 @@ N_KINDS = 9
 
 
 @njit(cache=True, nogil=True)
-def bucket_of(lots: int) -> Any:
+def bucket_of(lots: Any) -> Any:
     """Return the histogram bucket of a positive lot count: exact below 256, then 128 buckets an octave (integer arithmetic only)."""
     shift = 0
     value = lots
@@ -37,7 +37,7 @@ def bucket_of(lots: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def bucket_middle(bucket: int) -> Any:
+def bucket_middle(bucket: Any) -> Any:
     """Return the middle of a bucket, lots."""
     if bucket < 256:
         return float(bucket)
@@ -304,7 +304,10 @@ def quantile(i: int, per_cent: int, histogram: Any, totals: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def put_inputs(instrument: Any, kind: int, times: Any, offsets: Any, first: Any, second: Any, use: Any, grid: int, meta: Any, in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, status: Any) -> None:  # fmt: skip
+def put_inputs(
+    instrument: Any, kind: int, times: Any, offsets: Any, first: Any, second: Any, use: Any, grid: int,
+    meta: Any, in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, status: Any,
+) -> None:  # fmt: skip
     """Keep the newest value (by event time, then offset) of each pane. Rows with ``use`` False are passed over."""
     for row in range(len(times)):
         if not use[row]:

@@ -1,0 +1,249 @@
+"""What is kept of an engine in its changelog, and how an engine is rebuilt from it (DESIGN 4).
+
+Two kinds of entries: one per closed pane of the partition (``p`` + slot: sums, quantity histogram and prints of every instrument in it), written
+once and again only when a late trade joins; and the head (``h`` + slot), which holds all else and names the progress-log position and source offsets that
+the whole state includes. A checkpoint is one atomic record batch that ends with the head.
+
+A worker that lost its partition may still write one late checkpoint. It cannot harm: heads go to alternating keys and the one with the newest
+position wins; a pane entry says nothing about instruments that its head has not closed so far, those panes are computed again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_apps.core import kernels as k
+from stream_apps.core.marks import MarkLog
+from stream_apps.core.scoring import StrategyMemory
+from stream_apps.core.state import PRINT, MarketState
+from stream_apps.core.strategy import StrategyConfig, config_hash
+
+if TYPE_CHECKING:
+    from stream_apps.core.engine import PartitionEngine
+
+Array = npt.NDArray[Any]
+
+FORMAT = 1
+# Heads alternate over so many keys, so that a late write of a former owner cannot make compaction drop the newest.
+HEAD_SLOTS = 8
+_DENSE = ("meta", "scale", "bars", "atr", "atr_history", "totals", "p99_lots", "first_seen", "spot")
+
+
+class ChangelogDamaged(ValueError):
+    """The entries do not fit together. The inputs are still in the log: begin with a new engine, its outputs are repeats."""
+
+
+def pack(meta: dict[str, Any], arrays: dict[str, Array]) -> bytes:
+    """Return JSON meta data and raw arrays in one value: length of the header, header, arrays in order."""
+    header = json.dumps(
+        {**meta, "arrays": [[name, a.dtype.descr if a.dtype.names else a.dtype.str, a.shape] for name, a in arrays.items()]}
+    ).encode()
+    return b"".join([len(header).to_bytes(4, "little"), header, *(np.ascontiguousarray(a).tobytes() for a in arrays.values())])
+
+
+def unpack(value: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Undo ``pack``.
+
+    Raises:
+        ValueError: written by another format of the state.
+    """
+    length = int.from_bytes(value[:4], "little")
+    meta = json.loads(value[4 : 4 + length])
+    if meta.get("format", FORMAT) != FORMAT:
+        raise ValueError(
+            f"state changelog: format {meta.get('format')} cannot be read by this release (format {FORMAT}); start the worker with a new app id"
+        )
+    at, arrays = 4 + length, {}
+    for name, kind, shape in meta.pop("arrays"):
+        dtype = np.dtype([tuple(column) for column in kind] if isinstance(kind, list) else kind)
+        size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        arrays[name] = np.frombuffer(value[at : at + size], dtype=dtype).reshape(shape)
+        at += size
+    return meta, arrays
+
+
+class Journal:
+    """Remembers which panes changed since the last checkpoint.
+
+    Attributes:
+        dirty: Closed panes that are new or that a late trade changed.
+        sequence: Number of checkpoints so far.
+    """
+
+    def __init__(self) -> None:
+        self.dirty: set[int] = set()
+        self.sequence = 0
+        self._position = 0
+
+    def entries(self, engine: PartitionEngine) -> list[tuple[bytes, bytes | None]]:
+        """Return the entries since the last call, the head last; none when no mark was passed meanwhile."""
+        if engine.marks.next_offset == self._position and not self.dirty:
+            return []
+        self.sequence += 1
+        self._position = engine.marks.next_offset
+        out: list[tuple[bytes, bytes | None]] = []
+        for pane in sorted(self.dirty):
+            value = _pane_value(engine.state, pane)
+            if value is not None:
+                out.append((f"p{pane % engine.state.ring}".encode(), value))
+        self.dirty.clear()
+        out.append((f"h{self.sequence % HEAD_SLOTS}".encode(), _head_value(engine, self.sequence)))
+        return out
+
+
+def _pane_value(state: MarketState, pane: int) -> bytes | None:
+    """Return the entry of a closed pane, or None when nothing was traded in it."""
+    n = len(state.names)
+    cumulative, closed = state.a["cumulative"][:n], state.a["meta"][:n, k.CLOSED]
+    sums = cumulative[:, pane % state.ring] - cumulative[:, (pane - 1) % state.ring]
+    rows = np.flatnonzero((closed >= pane) & (closed - state.ring + 1 < pane) & (sums[:, k.COUNT] > 0))
+    if not len(rows):
+        return None
+    kept = [state.print_rows[i][pane] for i in rows.tolist() if pane in state.print_rows.get(i, {})]
+    histogram = state.pane_histogram.get(pane, np.empty(0, dtype=np.int64))
+    arrays = {
+        "rows": rows.astype(np.int32),
+        "sums": sums[rows],
+        "histogram": histogram,
+        "prints": np.concatenate(kept) if kept else np.empty(0, dtype=PRINT),
+    }
+    return pack({"pane": pane}, arrays)
+
+
+def _head_value(engine: PartitionEngine, sequence: int) -> bytes:
+    state, n = engine.state, len(engine.state.names)
+    meta = {
+        "format": FORMAT,
+        "grid_ms": engine.config.grid_ms,
+        "sequence": sequence,
+        "progress": engine.marks.next_offset,
+        "merged": engine.marks.merged,
+        "fired": engine.marks.fired,
+        "times": engine.marks.times,
+        "applied": engine.applied,
+        "last_instant": engine.last_instant,
+        "counts": engine.counts,
+        "names": state.names,
+        "facts": {name: [f.author, f.price_decimals, f.quantity_decimals] for name, f in state.facts.items()},
+        "strategies": [config.to_record() for config, _ in engine.strategies.values()],
+        "memories": {strategy: memory.to_tuple() for strategy, memory in engine.memories.items()},
+    }
+    arrays: dict[str, Array] = {name: state.a[name][:n] for name in _DENSE}
+    used = int(arrays["meta"][:, k.N_HOLES].max(initial=0))
+    arrays["holes"] = state.a["holes"][:n, :used]
+    arrays["pending"] = state.pending
+    open_rows, open_slots = np.nonzero(state.a["open_sum"][:n, :, k.COUNT])
+    arrays["open_index"] = np.stack([open_rows, open_slots])
+    for name in ("open_sum", "open_price", "open_at"):
+        arrays[name] = state.a[name][open_rows, open_slots]
+    closed = arrays["meta"][:, k.CLOSED]
+    fresh = state.a["in_pane"][:n] > (closed[:, None] - _look_back(engine))[:, :, None]
+    where = np.nonzero(fresh)
+    arrays["in_index"] = np.stack(where)
+    for name in ("in_pane", "in_at", "in_value"):
+        arrays[name] = state.a[name][where]
+    coming = [rows for i, panes in state.print_rows.items() for pane, rows in panes.items() if pane > closed[i]]
+    arrays["open_prints"] = np.concatenate(coming) if coming else np.empty(0, dtype=PRINT)
+    return pack(meta, arrays)
+
+
+def _look_back(engine: PartitionEngine) -> Array:
+    """Return, per kind of slow input, how many panes back an instant may look."""
+    c = engine.config
+    limits = np.full(k.N_KINDS, c.stale_indicator_ms)
+    limits[[k.QUOTE, k.OBI, k.MARK, k.INDEX]] = c.stale_book_ms
+    limits[k.FUNDING] = c.stale_funding_ms
+    limits[k.OPEN_INTEREST] += c.oi_horizon_ms
+    panes: Array = limits // c.grid_ms + 2
+    return panes
+
+
+def restore(engine: PartitionEngine, entries: Iterable[tuple[bytes, bytes]]) -> None:
+    """Fill a new engine from changelog entries (the newest value per key).
+
+    Raises:
+        ValueError: the changelog was written with another grid or by another format.
+        ChangelogDamaged: the panes do not add up to what the head says.
+    """
+    heads: list[tuple[dict[str, Any], dict[str, Array]]] = []
+    panes: list[tuple[dict[str, Any], dict[str, Array]]] = []
+    for key, value in entries:
+        (heads if key[:1] == b"h" else panes).append(unpack(value))
+    if not heads:
+        return
+    meta, arrays = max(heads, key=lambda head: (head[0]["progress"], head[0]["sequence"]))
+    if meta["grid_ms"] != engine.config.grid_ms:
+        raise ValueError(
+            f"grid_ms: the state was kept on a grid of {meta['grid_ms']} ms, the worker is set to {engine.config.grid_ms}; use a new app id"
+        )
+    state = engine.state
+    for name in meta["names"]:
+        state.row(name)
+    n = len(state.names)
+    for name in _DENSE:
+        state.a[name][:n] = arrays[name]
+    for name, (author, price, quantity) in meta["facts"].items():
+        state.set_facts(name, author, price, quantity)
+    state.a["holes"][:n, : arrays["holes"].shape[1]] = arrays["holes"]
+    state.pending = arrays["pending"].copy()
+    open_rows, open_slots = arrays["open_index"]
+    for name in ("open_sum", "open_price", "open_at"):
+        state.a[name][open_rows, open_slots] = arrays[name]
+    where = tuple(arrays["in_index"])
+    for name in ("in_pane", "in_at", "in_value"):
+        state.a[name][where] = arrays[name]
+    _restore_panes(state, panes, n)
+    if len(arrays["open_prints"]):
+        state.keep_prints(arrays["open_prints"])
+    engine.marks = MarkLog(dict(meta["merged"]), dict(meta["fired"]), dict(meta["times"]), meta["progress"])
+    engine.applied = dict(meta["applied"])
+    engine.last_instant = meta["last_instant"]
+    engine.counts.update(meta["counts"])
+    for record in meta["strategies"]:
+        config = StrategyConfig.from_record(record)
+        engine.strategies[config.strategy_id] = (config, config_hash(config))
+    engine.memories = {strategy: StrategyMemory.from_tuple(values) for strategy, values in meta["memories"].items()}
+    engine._journal.sequence = meta["sequence"]
+    engine._journal._position = meta["progress"]
+
+
+def _restore_panes(state: MarketState, panes: list[tuple[dict[str, Any], dict[str, Array]]], n: int) -> None:
+    """Lay the pane sums into the ring and add them up; rows that the head has not closed, or that left the ring, are passed over."""
+    closed = state.a["meta"][:n, k.CLOSED]
+    sums = state.a["cumulative"]
+    day = state.config.day_panes
+    a_day_back = np.zeros(n, dtype=np.int64)
+    for meta, arrays in panes:
+        pane, rows = int(meta["pane"]), arrays["rows"].astype(np.int64)
+        known = rows < n
+        rows, part = rows[known], arrays["sums"][known]
+        valid = (pane <= closed[rows]) & (pane > closed[rows] - state.ring + 1)
+        sums[rows[valid], pane % state.ring] = part[valid]
+        histogram = arrays["histogram"]
+        of = histogram >> 32
+        fresh = (of < n) & (pane <= closed[np.minimum(of, n - 1)]) & (pane > closed[np.minimum(of, n - 1)] - day)
+        if fresh.any():
+            state.pane_histogram[pane] = histogram[fresh].copy()
+            k.add_histogram(histogram[fresh], 1, state.a["histogram"], a_day_back)
+        prints = arrays["prints"]
+        of = prints["instrument"]
+        fresh = (of < n) & (pane <= closed[np.minimum(of, n - 1)]) & (pane > closed[np.minimum(of, n - 1)] - state.print_panes)
+        if fresh.any():
+            state.keep_prints(prints[fresh].copy())
+    if not np.array_equal(a_day_back, state.a["totals"][:n]):
+        raise ValueError(
+            "state changelog: the panes do not hold the trades that the head counts; the changelog is damaged, start with a new app id"
+        )
+    slots = np.arange(state.ring)
+    for i in range(n):
+        if closed[i] > 0:
+            order = (closed[i] + 1 + slots) % state.ring  # oldest pane of the ring first
+            sums[i, order] = np.cumsum(sums[i, order], axis=0)
+
+
+__all__ = ["ChangelogDamaged", "Journal", "pack", "restore", "unpack"]

@@ -1,0 +1,534 @@
+"""The engine: one loop over the progress log of a partition (DESIGN 3). Live, paper and replay are this class, fed from different places.
+
+``feed`` takes records of each topic in offset order; ``advance`` passes every mark whose merged cut has been fed: at a mark that makes instants
+due it applies the records before the cut and fires. What was read beyond the cut waits. What comes out depends on the log alone, not on how it was
+cut into feeds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas import columnar
+from schemas.catalogue import ENGINE_INPUTS
+from schemas.codec import Codec, CodecError
+from schemas.columnar import KeyTable, RecordSet
+from stream_apps.core import checkpoint, kernels
+from stream_apps.core.config import TIMEFRAMES, EngineConfig
+from stream_apps.core.marks import Mark, MarkLog
+from stream_apps.core.scoring import StrategyMemory, evaluate
+from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Snapshot, whale_flow
+from stream_apps.core.state import FEATURES, INPUTS, MarketState
+from stream_apps.core.strategy import StrategyConfig, StrategyError, config_hash, validate
+
+Record = dict[str, Any]
+
+# A mark this far beyond its author's last one is a broken clock, not a pause; it is refused instead of firing years of instants.
+MARK_JUMP_MS = 30 * 86_400_000
+
+_REASONS: dict[int, tuple[str | None, str]] = {
+    kernels.NO_INSTRUMENT: ("instrument", "no instruments record names this instrument"),
+    kernels.BAD_PRICE: ("price", "not a positive finite number"),
+    kernels.BAD_QUANTITY: ("quantity", "not a positive finite number"),
+    kernels.OFF_PRICE_GRID: ("price", "has more decimals than the instrument's price_decimals"),
+    kernels.OFF_QUANTITY_GRID: ("quantity", "has more decimals than the instrument's quantity_decimals"),
+    kernels.TOO_FAR: ("event_time", "lies more than an hour beyond what has fired"),
+}
+_INDICATORS = {
+    "open_interest": kernels.OPEN_INTEREST,
+    "long_short_ratio": kernels.LONG_SHORT,
+    "top_trader_long_share": kernels.TOP_TRADER,
+    "coinbase_premium": kernels.PREMIUM,
+}
+_FEATURE_COLUMN = {name: column for column, name in enumerate(FEATURES)}
+OBI_LEVELS = 10  # D7
+
+
+class OutputRecord(NamedTuple):
+    """A record to be written to the same partition of ``topic`` (dead_letters: partition 0).
+
+    ``step`` is set for worker_progress only: its record without ``signals_offset``, which only the writer knows.
+    """
+
+    topic: str
+    key: bytes
+    value: bytes | None
+    timestamp_ms: int
+    step: Record | None = None
+
+
+class _Inbox:
+    """Records of one topic that have been fed and not yet applied."""
+
+    def __init__(self) -> None:
+        self.chunks: deque[RecordSet] = deque()
+        self.next_offset: int | None = None
+        self.size = 0
+
+    def feed(self, records: RecordSet) -> None:
+        if self.next_offset is not None and len(records) and int(records.index[0, 0]) < self.next_offset:
+            records = RecordSet(
+                records.buffer, records.index[int(np.searchsorted(records.offsets, self.next_offset)) :], records.next_offset
+            )
+        if len(records):
+            self.chunks.append(records)
+            self.size += len(records)
+        self.next_offset = max(records.next_offset, self.next_offset or 0)
+
+    def take(self, cut: int) -> list[RecordSet]:
+        """Take the records with offset < cut."""
+        taken: list[RecordSet] = []
+        while self.chunks and int(self.chunks[0].index[0, 0]) < cut:
+            chunk = self.chunks.popleft()
+            stop = int(np.searchsorted(chunk.offsets, cut))
+            if stop < len(chunk):
+                self.chunks.appendleft(chunk.rows(stop, len(chunk)))
+                chunk = chunk.rows(0, stop)
+            taken.append(chunk)
+            self.size -= len(chunk)
+        return taken
+
+
+class PartitionEngine:
+    """Market state, scoring and the schedule of one partition.
+
+    Args:
+        partition: Kafka partition; for messages only.
+        config: Numbers of the market state.
+        codec: How values are decoded and encoded.
+    """
+
+    INPUTS: tuple[str, ...] = (*ENGINE_INPUTS, "progress")
+
+    def __init__(self, partition: int, config: EngineConfig, codec: Codec) -> None:
+        self.partition = partition
+        self.config = config
+        self.codec = codec
+        self.state = MarketState(config)
+        self.marks = MarkLog()
+        self.applied: dict[str, int] = {}
+        self.strategies: dict[str, tuple[StrategyConfig, str]] = {}
+        self.memories: dict[str, StrategyMemory] = {}
+        self.last_instant = 0
+        self.counts: dict[str, int] = {"instants": 0, "late": 0, "duplicates": 0, "rejected": 0}
+        self.applied_counts: dict[str, int] = dict.fromkeys(ENGINE_INPUTS, 0)
+        self._inboxes = {topic: _Inbox() for topic in ENGINE_INPUTS}
+        self._progress_next: int | None = None
+        self._keys = KeyTable()
+        self._rows: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)  # key number -> row of the state
+        self._by_author: dict[str, npt.NDArray[np.int64]] | None = None
+        self._by_instrument: dict[int, list[str]] | None = None
+        self._encode: dict[str, Callable[[Record], bytes]] = {
+            topic: codec.encoder(topic) for topic in ("features", "bars", "scores", "signals", "dead_letters")
+        }
+        self._missing_names: dict[bytes, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._journal = checkpoint.Journal()
+
+    # --- intake ------------------------------------------------------------------------------------------------------
+    def next_offset(self, topic: str) -> int | None:
+        """Return the first offset of a topic that has not been fed; None when nothing is known (begin at the beginning)."""
+        return self._progress_next if topic == "progress" else self._inboxes[topic].next_offset
+
+    def feed(self, topic: str, records: RecordSet) -> list[OutputRecord]:
+        """Take records of a topic. Those below ``next_offset`` are passed over. Returns dead letters of undecodable marks."""
+        if topic != "progress":
+            self._inboxes[topic].feed(records)
+            return []
+        refused: list[OutputRecord] = []
+        for row, offset in enumerate(records.offsets.tolist()):
+            if self._progress_next is not None and offset < self._progress_next:
+                continue
+            value = records.value(row)
+            try:
+                record = self.codec.decode("progress", value)
+            except CodecError as error:
+                refused.append(self._dead_letter("progress", records, row, error.field, error.reason))
+                continue
+            self.marks.waiting.append(Mark(offset, record["author"], record["venue"], record["event_time"], record["cut"]))
+        self._progress_next = max(records.next_offset, self._progress_next or 0)
+        return refused
+
+    def skip_to(self, topic: str, offset: int) -> None:
+        """Learn that the log of a topic begins at ``offset``: what lay before is gone (retention)."""
+        if topic == "progress":
+            self._progress_next = max(offset, self._progress_next or 0)
+        else:
+            inbox = self._inboxes[topic]
+            inbox.next_offset = max(offset, inbox.next_offset or 0)
+
+    def backlog(self) -> dict[str, int]:
+        """Return the number of records per topic that wait for their mark (and of marks that wait for their records)."""
+        return {**{topic: inbox.size for topic, inbox in self._inboxes.items()}, "progress": len(self.marks.waiting)}
+
+    def wants(self) -> set[str]:
+        """Return the topics without whose further records the next mark cannot be passed."""
+        if not self.marks.waiting:
+            return {"progress"}
+        return {
+            topic for topic, cut in self.marks.cut_after(self.marks.waiting[0]).items() if (self._inboxes[topic].next_offset or 0) < cut
+        }
+
+    def positions(self) -> dict[str, int]:
+        """Return topic -> offset to read from, so that nothing that the state does not hold is missed."""
+        return {**self.applied, "progress": self.marks.next_offset}
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+    def advance(self, limit: int | None = None) -> list[OutputRecord]:
+        """Pass every mark whose cut has been fed, at most ``limit`` marks; returns what is to be written, in order."""
+        outputs: list[OutputRecord] = []
+        waiting, marks, config = self.marks.waiting, self.marks, self.config
+        passed = 0
+        while waiting and (limit is None or passed < limit):
+            mark = waiting[0]
+            previous = marks.times.get(mark.author)
+            if previous is not None and mark.time > previous + MARK_JUMP_MS:
+                outputs.append(self._refused_mark(mark, previous))
+                waiting.popleft()
+                marks.next_offset = mark.offset + 1
+                continue
+            cut = marks.cut_after(mark)
+            if any((self._inboxes[topic].next_offset or 0) < offset for topic, offset in cut.items()):
+                break
+            due = marks.due(mark, config.grid_ms, config.lateness_ms)
+            if due:
+                marks.fired.setdefault(mark.author, due.start - 1)
+                self._apply(cut, mark, outputs)
+                for pane in due:
+                    self._fire(mark, cut, pane, outputs)
+            marks.passed(mark, cut, config.grid_ms, config.lateness_ms)
+            waiting.popleft()
+            passed += 1
+        return outputs
+
+    def _apply(self, cut: dict[str, int], mark: Mark, outputs: list[OutputRecord]) -> None:
+        # Facts and strategies first: a record and the facts it needs may lie in the same step.
+        for topic in ("instruments", "strategies", *ENGINE_INPUTS):
+            if topic not in cut or (topic in ("instruments", "strategies") and self.applied.get(topic) == cut[topic]):
+                continue
+            for records in self._inboxes[topic].take(cut[topic]):
+                self.applied_counts[topic] += len(records)
+                if topic == "instruments":
+                    self._apply_instruments(records, mark, outputs)
+                elif topic == "strategies":
+                    self._apply_strategies(records, mark, outputs)
+                else:
+                    self._apply_market(topic, records, mark, outputs)
+            self.applied[topic] = cut[topic]
+
+    def _apply_instruments(self, records: RecordSet, mark: Mark, outputs: list[OutputRecord]) -> None:
+        for row in range(len(records)):
+            try:
+                record = self.codec.decode("instruments", records.value(row))
+            except CodecError as error:
+                outputs.append(self._dead_letter("instruments", records, row, error.field, error.reason, mark.time))
+                continue
+            if not (0 <= record["price_decimals"] <= 12 and 0 <= record["quantity_decimals"] <= 12):
+                outputs.append(self._dead_letter("instruments", records, row, "price_decimals", "decimals must be 0..12", mark.time))
+                continue
+            i = self.state.set_facts(record["instrument"], record["author"], record["price_decimals"], record["quantity_decimals"])
+            if self._keys.get(record["instrument"]) is None:
+                self._keys.add(record["instrument"])
+                self._rows = np.append(self._rows, i)
+            self._by_author = self._by_instrument = None
+
+    def _apply_strategies(self, records: RecordSet, mark: Mark, outputs: list[OutputRecord]) -> None:
+        for row in range(len(records)):
+            try:
+                config = StrategyConfig.from_record(self.codec.decode("strategies", records.value(row)))
+                validate(config)
+            except (CodecError, StrategyError) as error:
+                # A bad configuration is isolated to its strategy: the last good revision stays in force.
+                outputs.append(self._dead_letter("strategies", records, row, error.field, str(error), mark.time))
+                continue
+            self.take_strategy(config)
+
+    def take_strategy(self, config: StrategyConfig) -> None:
+        """Let a strategy revision hold from the next instant on; an older revision than the one in force is ignored."""
+        known = self.strategies.get(config.strategy_id)
+        if known is None or config.revision >= known[0].revision:
+            self.strategies[config.strategy_id] = (config, config_hash(config))
+            self._by_instrument = None
+
+    def _apply_market(self, topic: str, records: RecordSet, mark: Mark, outputs: list[OutputRecord]) -> None:
+        columns = columnar.decode(self.codec, topic, records)
+        numbers = self._keys.match(records)
+        instrument = np.where(numbers >= 0, self._rows[numbers], -1) if len(self._rows) else numbers
+        for rejected in columns.rejected:
+            outputs.append(self._dead_letter(topic, records, rejected.row, rejected.field, rejected.reason, mark.time))
+        times, offsets = columns.long("event_time"), records.offsets
+        self._start_instruments(instrument, times, columns.good)
+        status = np.full(len(records), kernels.APPLIED, dtype=np.uint8)
+        state, good = self.state, columns.good
+        if topic == "agg_trades":
+            status, changed = state.apply_trades(
+                instrument,
+                good,
+                times,
+                offsets,
+                columns.long("agg_id"),
+                columns.double("price"),
+                columns.double("quantity"),
+                columns.long("buyer_is_maker"),
+            )
+            self._journal.dirty.update(changed)
+            self.counts["late"] += int((status == kernels.LATE_ROW).sum())
+            self.counts["duplicates"] += int((status == kernels.DUPLICATE).sum())
+        elif topic == "quotes":
+            state.put_inputs(
+                kernels.QUOTE, instrument, times, offsets, columns.double("bid_price"), columns.double("ask_price"), good, status
+            )
+        elif topic == "depth":
+            imbalance = _imbalance(columns)
+            state.put_inputs(kernels.OBI, instrument, times, offsets, imbalance, imbalance, good, status)
+        elif topic == "funding":
+            for kind, name in ((kernels.MARK, "mark_price"), (kernels.INDEX, "index_price"), (kernels.FUNDING, "estimated_rate")):
+                values = columns.double(name)  # a null field says nothing: it never hides a known value
+                state.put_inputs(kind, instrument, times, offsets, values, values, good & ~np.isnan(values), status)
+        elif topic == "market_indicators":
+            values = columns.double("value")
+            names = np.array([_INDICATORS.get(columns.text("indicator", row), -1) if good[row] else -1 for row in range(len(records))])
+            for kind in _INDICATORS.values():
+                state.put_inputs(kind, instrument, times, offsets, values, values, good & (names == kind), status)
+        for row in np.flatnonzero(status >= kernels.NO_INSTRUMENT).tolist():
+            if status[row] != kernels.UNDECODED:
+                field, reason = _REASONS[int(status[row])]
+                outputs.append(self._dead_letter(topic, records, row, field, reason, mark.time))
+
+    def _start_instruments(self, instrument: npt.NDArray[np.int64], times: npt.NDArray[np.int64], good: Any) -> None:
+        """Begin the panes of instruments that have their first records: after what their author has fired, else just before the records."""
+        meta = self.state.a["meta"]
+        new = [i for i in np.unique(instrument[good]).tolist() if i >= 0 and meta[i, kernels.CLOSED] == 0]
+        for i in new:
+            fired = self.marks.fired.get(self.state.facts[self.state.names[i]].author)
+            first = -(-int(times[good & (instrument == i)].min()) // self.config.grid_ms)
+            self.state.start(i, first - 1 if fired is None else fired)
+
+    # --- firing ------------------------------------------------------------------------------------------------------
+    def _instruments_of(self, author: str) -> npt.NDArray[np.int64]:
+        if self._by_author is None:
+            groups: dict[str, list[str]] = {}
+            for name, facts in self.state.facts.items():
+                groups.setdefault(facts.author, []).append(name)
+            # In order of the name, so that the order of outputs does not depend on who came first.
+            self._by_author = {a: np.array([self.state.index[n] for n in sorted(names)], dtype=np.int64) for a, names in groups.items()}
+        return self._by_author.get(author, np.empty(0, dtype=np.int64))
+
+    def _strategies_of(self, i: int) -> list[str]:
+        if self._by_instrument is None:
+            self._by_instrument = {}
+            for strategy_id in sorted(self.strategies):
+                config = self.strategies[strategy_id][0]
+                row = self.state.index.get(config.instrument)
+                if row is not None and config.status == "running":
+                    self._by_instrument.setdefault(row, []).append(strategy_id)
+        return self._by_instrument.get(i, [])
+
+    def _fire(self, mark: Mark, cut: dict[str, int], pane: int, outputs: list[OutputRecord]) -> None:
+        state, meta, instant = self.state, self.state.a["meta"], pane * self.config.grid_ms
+        chosen = self._instruments_of(mark.author)
+        chosen = chosen[(meta[chosen, kernels.CLOSED] > 0) & (meta[chosen, kernels.CLOSED] < pane)] if len(chosen) else chosen
+        if len(chosen):
+            self._journal.dirty.update(range(int(meta[chosen, kernels.CLOSED].min()) + 1, pane + 1))
+            bars = state.close(chosen, pane)
+            for bar in bars.tolist():
+                outputs.append(self._bar(bar, mark))
+            priced = chosen[meta[chosen, kernels.HAS_PRICE] == 1]
+            rows, states = state.features(priced, pane)
+            self.counts["instants"] += len(priced)
+            scored: list[OutputRecord] = []
+            for r, i in enumerate(priced.tolist()):
+                self._evaluate(i, rows[r].tolist(), states[r], pane, instant, mark, outputs, scored)
+            outputs.extend(scored)
+        self.last_instant = max(self.last_instant, instant)
+        outputs.append(
+            OutputRecord(
+                "worker_progress",
+                mark.author.encode(),
+                None,
+                instant,
+                {
+                    "author": mark.author,
+                    "venue": mark.venue,
+                    "event_time": instant,
+                    "receive_time": mark.time,
+                    "progress_offset": mark.offset,
+                    "cut": dict(sorted(cut.items())),
+                },
+            )
+        )
+
+    def _evaluate(
+        self,
+        i: int,
+        row: list[float],
+        states: Any,
+        pane: int,
+        instant: int,
+        mark: Mark,
+        outputs: list[OutputRecord],
+        scored: list[OutputRecord],
+    ) -> None:
+        state = self.state
+        name, key = state.names[i], state.names[i].encode()
+        values: dict[str, Any] = {column: (None if value != value else value) for column, value in zip(FEATURES, row, strict=True)}
+        missing, stale = self._absent(states)
+        prints = state.prints(i, pane)
+        late = int(state.a["meta"][i, kernels.LATE])
+        now, before = (
+            state.a["cumulative"][i, pane % state.ring, kernels.COUNT],
+            state.a["cumulative"][i, (pane - 1) % state.ring, kernels.COUNT],
+        )
+        record = {
+            "instrument": name,
+            "event_time": instant,
+            "receive_time": mark.time,
+            **values,
+            "large_buys": prints.large_buys,
+            "large_sells": prints.large_sells,
+            "whale_flow": whale_flow(prints.whales, self.config.whale_usd),
+            "pane_trades": int(now - before),
+            "late_trades": late,
+            "missing_inputs": missing,
+            "stale_inputs": stale,
+        }
+        outputs.append(OutputRecord("features", key, self._encode["features"](record), instant))
+        running = self._strategies_of(i)
+        if not running:
+            return
+        snapshot = Snapshot(
+            instrument=name,
+            time=instant,
+            decided_at=mark.time,
+            price=values["price"],
+            cvd={w: values[f"cvd_{w}"] for w in WINDOWS},
+            volume={w: values[f"volume_{w}"] for w in WINDOWS},
+            slope={w: values[f"slope_{w}"] for w in FAST_WINDOWS},
+            acceleration={w: values[f"acceleration_{w}"] for w in FAST_WINDOWS},
+            vwap_30m=values["vwap_30m"],
+            atr=values["atr"],
+            atr_percentile=values["atr_percentile"],
+            quantity_p95=values["trade_quantity_p95"],
+            quantity_p99=values["trade_quantity_p99"],
+            large_trades=prints.large,
+            whale_prints=prints.whales,
+            obi=values["obi"],
+            spot_perp_divergence=values["spot_perp_divergence"],
+            open_interest_change=values["open_interest_change"],
+            long_short_ratio=values["long_short_ratio"],
+            top_trader_long_share=values["top_trader_long_share"],
+            coinbase_premium=values["coinbase_premium"],
+            late_trades=late,
+            missing_inputs=missing,
+            stale_inputs=stale,
+        )
+        for strategy_id in running:
+            config, hash_ = self.strategies[strategy_id]
+            memory = self.memories.get(strategy_id) or StrategyMemory()
+            score, signal, self.memories[strategy_id] = evaluate(snapshot, config, hash_, memory)
+            scored.append(OutputRecord("scores", key, self._encode["scores"](score), instant))
+            if signal is not None:
+                scored.append(OutputRecord("signals", key, self._encode["signals"](signal), instant))
+
+    def _absent(self, states: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the names of missing and of stale inputs (remembered per pattern: patterns are few)."""
+        pattern = states.tobytes()
+        names = self._missing_names.get(pattern)
+        if names is None:
+            names = (
+                tuple(n for n, s in zip(INPUTS, states.tolist(), strict=True) if s == kernels.MISSING),
+                tuple(n for n, s in zip(INPUTS, states.tolist(), strict=True) if s == kernels.STALE),
+            )
+            self._missing_names[pattern] = names
+        return names
+
+    def _bar(self, bar: list[int], mark: Mark) -> OutputRecord:
+        i, frame, end, first, high, low, last, volume, cvd, trades = bar
+        price, quantity = self.state.a["scale"][i].tolist()
+        name, time = self.state.names[i], end * self.config.grid_ms
+        record = {
+            "instrument": name,
+            "event_time": time,
+            "receive_time": mark.time,
+            "timeframe": TIMEFRAMES[frame],
+            "open": first / price,
+            "high": high / price,
+            "low": low / price,
+            "close": last / price,
+            "volume": volume / quantity,
+            "cvd": cvd / quantity,
+            "trades": trades,
+        }
+        return OutputRecord("bars", name.encode(), self._encode["bars"](record), time)
+
+    # --- refusals ----------------------------------------------------------------------------------------------------
+    def _dead_letter(
+        self, topic: str, records: RecordSet, row: int, field: str | None, reason: str, now: int | None = None
+    ) -> OutputRecord:
+        """Return the dead letter of a row; its times are the record's and the mark's (the core reads no clock)."""
+        self.counts["rejected"] += 1
+        time = max(int(records.index[row, 1]), 0)
+        key = records.key(row)
+        record = {
+            "event_time": time,
+            "receive_time": time if now is None else now,
+            "service": "worker",
+            "source": topic,
+            "source_partition": self.partition,
+            "source_offset": int(records.index[row, 0]),
+            "instrument": key.decode("utf-8", "replace") if key else None,
+            "field": field,
+            "reason": reason,
+            "key": key,
+            "value": records.value(row),
+        }
+        return OutputRecord("dead_letters", topic.encode(), self._encode["dead_letters"](record), time)
+
+    def _refused_mark(self, mark: Mark, previous: int) -> OutputRecord:
+        self.counts["rejected"] += 1
+        record = {
+            "event_time": previous,
+            "receive_time": previous,
+            "service": "worker",
+            "source": "progress",
+            "source_partition": self.partition,
+            "source_offset": mark.offset,
+            "instrument": None,
+            "field": "event_time",
+            "reason": f"mark of {mark.author} at {mark.time} lies more than 30 days after its mark at {previous}",
+            "key": mark.author.encode(),
+            "value": None,
+        }
+        return OutputRecord("dead_letters", b"progress", self._encode["dead_letters"](record), previous)
+
+    # --- durability --------------------------------------------------------------------------------------------------
+    def checkpoint(self) -> list[tuple[bytes, bytes | None]]:
+        """Return the changelog entries since the last checkpoint, the head last; to be written as one atomic record batch."""
+        return self._journal.entries(self)
+
+    @classmethod
+    def restore(cls, partition: int, config: EngineConfig, codec: Codec, entries: Iterable[tuple[bytes, bytes]]) -> PartitionEngine:
+        """Rebuild an engine from the newest value of each changelog key; an empty changelog gives a new engine."""
+        engine = cls(partition, config, codec)
+        checkpoint.restore(engine, entries)
+        for topic, inbox in engine._inboxes.items():
+            inbox.next_offset = engine.applied.get(topic)
+        if engine.marks.next_offset:
+            engine._progress_next = engine.marks.next_offset
+        for name in engine.state.facts:
+            engine._keys.add(name)
+            engine._rows = np.append(engine._rows, engine.state.index[name])
+        return engine
+
+
+def _imbalance(columns: columnar.Columns) -> npt.NDArray[np.float64]:
+    """Return (bids - asks)/(bids + asks) over the top 10 levels per row (D7); NaN while the book is invalid or one side is empty."""
+    bids = np.nan_to_num(columns.doubles("bid_quantities")[:, :OBI_LEVELS]).sum(axis=1)
+    asks = np.nan_to_num(columns.doubles("ask_quantities")[:, :OBI_LEVELS]).sum(axis=1)
+    live = np.array([columns.text("state", row) == "live" if columns.good[row] else False for row in range(len(bids))], dtype=np.bool_)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(live & (bids > 0) & (asks > 0), (bids - asks) / (bids + asks), np.nan)
