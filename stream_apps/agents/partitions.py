@@ -1,0 +1,201 @@
+"""The partitions that this worker owns: opened after a rebalance from their changelogs, closed before the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any
+
+import structlog
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
+from faust.types import TP
+
+from schemas import metrics
+from schemas.settings import Settings
+from stream_apps.agents.changelog import Fold, Ownership
+from stream_apps.agents.intake import RawRecords, read_to_end
+from stream_apps.agents.output import CHECKPOINT_MAX_BYTES, OutputError
+from stream_apps.agents.runner import SIGNALS, EngineType, Limits, PartitionRunner
+
+# A changelog that another worker keeps writing while it is read is read again; after this many times something else is wrong.
+CLAIM_ATTEMPTS = 10
+
+
+class Partitions:
+    """Owner of the partition runners; the ``Source`` of each of them.
+
+    Args:
+        app: The Faust app (see ``worker``).
+        engine: Makes engines.
+        config: Their configuration.
+        settings: Settings.
+        changelog: Wire name of the changelog topic.
+        limits: Bounds of a partition.
+    """
+
+    def __init__(self, app: Any, engine: EngineType, config: Any, settings: Settings, changelog: str, limits: Limits) -> None:
+        self.runners: dict[int, PartitionRunner] = {}
+        self.generation: int | None = None
+        self.recovered_s: float | None = None
+        self.log = structlog.get_logger()
+        self._app = app
+        self._engine = engine
+        self._config = config
+        self._settings = settings
+        self._changelog = changelog
+        self._limits = limits
+        self._owner = os.urandom(16)
+        self._wire = settings.topic
+        self._plain = {settings.topic(name): name for name in engine.INPUTS}
+
+    # --- open ---------------------------------------------------------------------------------------------------------
+    async def open(self, partitions: set[int], assignment: set[TP]) -> dict[TP, int]:
+        """Rebuild the engines of the partitions and return where their sources are to be read.
+
+        Raises:
+            RuntimeError: a partition came without some of its sources (topics with different partition counts).
+        """
+        await self.abandon()
+        started = time.monotonic()
+        for partition in partitions:
+            if absent := {wire for wire in self._plain if TP(wire, partition) not in assignment}:
+                raise RuntimeError(f"partition {partition} was assigned without {sorted(absent)}: the inputs are not co-partitioned")
+        owned = await self._claim(partitions)
+        sources = {(name, p): TopicPartition(self._wire(name), p) for name in self._engine.INPUTS for p in partitions}
+        consumer = self._app.consumer
+        earliest = await consumer.earliest_offsets(*sources.values()) if sources else {}
+        ends = await consumer.highwaters(*(TopicPartition(self._wire(SIGNALS), p) for p in partitions)) if partitions else {}
+        seeks: dict[TP, int] = {}
+        for partition in sorted(partitions):
+            fold, ownership, changelog_end = owned[partition]
+            engine = self._engine.restore(partition, self._config, list(fold.entries.items()))
+            positions = engine.positions()
+            fed = {name: positions.get(name, int(earliest[sources[name, partition]])) for name in self._engine.INPUTS}
+            self.runners[partition] = PartitionRunner(
+                partition,
+                engine,
+                self._app.producer.outbox,
+                self,
+                wire=self._wire,
+                codec=self._settings.codec,
+                changelog=self._changelog,
+                ownership=ownership,
+                changelog_end=changelog_end,
+                signals_end=int(ends[TopicPartition(self._wire(SIGNALS), partition)]),
+                fed=fed,
+                limits=self._limits,
+                failed=self._failed,
+            )
+            seeks.update({TP(self._wire(name), partition): offset for name, offset in fed.items()})
+        self.recovered_s = time.monotonic() - started
+        entries = sum(len(fold.entries) for fold, _, _ in owned.values())
+        late = sum(fold.late for fold, _, _ in owned.values())
+        self.log.info("recovered", partitions=sorted(partitions), entries=entries, late=late, seconds=round(self.recovered_s, 3))
+        return seeks
+
+    async def _claim(self, partitions: set[int]) -> dict[int, tuple[Fold, Ownership, int]]:
+        """Read the changelogs and take them: read again whichever got another record between its end and our claim."""
+        owned: dict[int, tuple[Fold, Ownership, int]] = {}
+        for _ in range(CLAIM_ATTEMPTS):
+            missing = partitions - owned.keys()
+            if not missing:
+                return owned
+            folds = await self._read(missing)
+            for partition, fold in folds.items():
+                ownership, records = fold.claim(self._owner)
+                now = int(time.time() * 1000)
+                end = await self._app.producer.outbox.send_checkpoint(self._changelog, partition, now, records, ownership)
+                if end == fold.next_offset + len(records):
+                    owned[partition] = fold, ownership, end
+        if partitions - owned.keys():
+            raise OutputError(f"{self._changelog}: partitions {sorted(partitions - owned.keys())} are being written by another worker")
+        return owned
+
+    async def _read(self, partitions: set[int]) -> dict[int, Fold]:
+        folds = {partition: Fold() for partition in partitions}
+        tps = [TopicPartition(self._changelog, partition) for partition in partitions]
+        async for raw in read_to_end(self._settings.kafka_bootstrap_servers, tps, CHECKPOINT_MAX_BYTES):
+            _fold(raw, folds[raw.partition])
+            await asyncio.sleep(0)
+        return folds
+
+    def start(self, generation: int) -> None:
+        """Let the opened partitions work: composites of ``generation`` arrive from now on."""
+        self.generation = generation
+        for runner in self.runners.values():
+            runner.start()
+
+    # --- work ---------------------------------------------------------------------------------------------------------
+    async def feed(self, event: Any) -> None:
+        """Take a Faust event with a composite. Those of an earlier assignment are dropped: they are read again where that matters."""
+        message = event.message
+        runner = self.runners.get(message.partition)
+        if runner is not None and message.generation_id == self.generation:
+            await runner.feed(self._plain[message.topic], event.value, event)
+
+    async def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Read a topic's partition again from an offset (plain name)."""
+        await self._app.consumer.seek_wait({TP(self._wire(topic), partition): offset})
+
+    async def end(self, topic: str, partition: int) -> int:
+        """Return the offset after the last record."""
+        tp = TopicPartition(self._wire(topic), partition)
+        return int((await self._app.consumer.highwaters(tp))[tp])
+
+    def pause(self, topic: str, partition: int) -> None:
+        """Stop fetching a topic's partition."""
+        self._app.consumer.pause_partitions({TP(self._wire(topic), partition)})
+
+    def resume(self, topic: str, partition: int) -> None:
+        """Fetch it again."""
+        self._app.consumer.resume_partitions({TP(self._wire(topic), partition)})
+
+    async def lost(self, partition: int) -> None:
+        """Another worker wrote this partition's state: have the group decide who owns it."""
+        await self._app.consumer.rejoin()
+
+    def _failed(self, error: BaseException) -> None:
+        self._app.fail(error)
+
+    # --- close --------------------------------------------------------------------------------------------------------
+    async def close(self, timeout_s: float) -> None:
+        """Write last checkpoints and let go of all partitions. What cannot be written in time is recomputed by the next owner."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                results = await asyncio.gather(*(runner.close() for runner in self.runners.values()), return_exceptions=True)
+            for partition, result in zip(self.runners, results, strict=True):
+                if isinstance(result, BaseException):
+                    self.log.warning("last checkpoint failed", partition=partition, error=f"{type(result).__name__}: {result}")
+        except TimeoutError:
+            self.log.warning("last checkpoints took too long, leaving without them", timeout_s=timeout_s)
+
+    async def abandon(self) -> None:
+        """Drop all partitions at once."""
+        runners, self.runners, self.generation = self.runners, {}, None
+        await asyncio.gather(*(runner.abandon() for runner in runners.values()))
+
+    def health(self) -> dict[str, Any]:
+        """Return assigned partitions, newest steps and what is buffered; sets the gauge of buffered records."""
+        buffered: dict[str, int] = {}
+        paused: set[str] = set()
+        for runner in list(self.runners.values()):
+            paused |= runner.paused
+            for topic, count in runner.engine.backlog().items():
+                buffered[topic] = buffered.get(topic, 0) + count
+        for topic in self._engine.INPUTS:
+            metrics.BUFFERED_RECORDS.labels(topic).set(buffered.get(topic, 0))
+        return {"partitions": sorted(self.runners), "buffered": buffered, "paused": sorted(paused), "recovery_seconds": self.recovered_s}
+
+
+def _fold(raw: RawRecords, fold: Fold) -> None:
+    """Add the records of a changelog's record set."""
+    records = MemoryRecords(raw.data)
+    while records.has_next():
+        batch = records.next_batch()
+        if not batch.is_control_batch:
+            for record in batch:
+                if record.offset >= raw.first and record.key is not None:
+                    fold.add(record.offset, record.key, record.value, *Ownership.of(record.headers))
+    fold.next_offset = max(fold.next_offset, raw.last + 1)

@@ -1,0 +1,352 @@
+"""One partition at work: what was fetched goes into the engine, what it decides goes out, and its state into the changelog.
+
+The order that makes a restart lose and double nothing: outputs acknowledged, then the checkpoint, then the source offsets. Knows Kafka only through
+the ``Outbox`` and the few calls of ``Source``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from schemas import metrics
+from schemas.codec import Codec
+from schemas.columnar import RecordSet
+from stream_apps.agents.changelog import Entry, Ownership
+from stream_apps.agents.intake import RawRecords
+from stream_apps.agents.output import Outbox, Sent, Timed
+
+SIGNALS = "signals"
+STEPS = "worker_progress"
+DEAD_LETTERS = "dead_letters"
+
+# Lets what a fetch brought for the other topics of the partition arrive first: one round instead of one for each.
+COALESCE_S = 0.001
+
+
+class OutputRecord(Protocol):
+    """What the engine emits; a ``worker_progress`` record comes as ``step`` without ``signals_offset``, which only Kafka knows."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def timestamp_ms(self) -> int: ...
+    @property
+    def step(self) -> dict[str, Any] | None: ...
+
+
+class Engine(Protocol):
+    """The pure engine of one partition (stream_apps.core.engine)."""
+
+    def next_offset(self, topic: str) -> int | None: ...
+    def feed(self, topic: str, records: RecordSet) -> None: ...
+    def advance(self, limit: int | None = None) -> list[Any]: ...
+    def backlog(self) -> dict[str, int]: ...
+    def wants(self) -> set[str]: ...
+    def checkpoint(self) -> list[Entry]: ...
+    def positions(self) -> dict[str, int]: ...
+
+
+class EngineType(Protocol):
+    """How engines are made."""
+
+    INPUTS: tuple[str, ...]
+
+    def restore(self, partition: int, config: Any, entries: Iterable[tuple[bytes, bytes]]) -> Engine: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one partition.
+
+    Attributes:
+        checkpoint_s: Time between checkpoints, wall clock.
+        backlog_high: Records read ahead of a topic at which its partition is paused; resumed below half.
+    """
+
+    checkpoint_s: float = 1.0
+    backlog_high: int = 200_000
+
+
+class Source(Protocol):
+    """What a runner needs of the consumer. Topics are plain names."""
+
+    async def seek(self, topic: str, partition: int, offset: int) -> None: ...
+    async def end(self, topic: str, partition: int) -> int: ...
+    def pause(self, topic: str, partition: int) -> None: ...
+    def resume(self, topic: str, partition: int) -> None: ...
+    async def lost(self, partition: int) -> None: ...
+
+
+class Acknowledged(Protocol):
+    """A Faust event: acknowledging it makes everything up to it committable."""
+
+    def ack(self) -> bool: ...
+
+
+class PartitionRunner:
+    """Runs the engine of one partition.
+
+    Args:
+        partition: Partition.
+        engine: Its restored engine.
+        outbox: Where records go.
+        source: Where they come from.
+        wire: Plain topic name to wire name.
+        codec: Encodes worker_progress.
+        changelog: Wire name of the changelog.
+        ownership: Under which checkpoints are written.
+        changelog_end: Offset after the claim of that ownership.
+        signals_end: Offset after the last record of the partition of ``signals``.
+        fed: First offset wanted of every input topic.
+        limits: Bounds.
+        failed: Called with what ended a background task.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        engine: Engine,
+        outbox: Outbox,
+        source: Source,
+        *,
+        wire: Callable[[str], str],
+        codec: Codec,
+        changelog: str,
+        ownership: Ownership,
+        changelog_end: int,
+        signals_end: int,
+        fed: dict[str, int],
+        limits: Limits,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self.partition = partition
+        self.engine = engine
+        self.fed = fed
+        self.paused: set[str] = set()
+        self.log = structlog.get_logger().bind(partition=partition)
+        self._outbox = outbox
+        self._source = source
+        self._wire = wire
+        self._encode_step = codec.encoder(STEPS)
+        self._changelog = changelog
+        self._ownership = ownership
+        self._changelog_end = changelog_end
+        self._signals_end = signals_end
+        self._limits = limits
+        self._failed = failed
+        self._dirty = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._checkpointing = asyncio.Lock()
+        self._steps: asyncio.Queue[tuple[list[Sent], list[tuple[int, Any]]] | asyncio.Future[None]] = asyncio.Queue()
+        self._unread: dict[str, deque[tuple[int, Acknowledged]]] = {}  # composites not yet in a checkpoint, by their last offset
+        self._sought: dict[str, tuple[int, int]] = {}
+        self._moved = False  # a round ran since the last checkpoint
+        self._gone = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+    async def feed(self, topic: str, raw: RawRecords, event: Acknowledged) -> None:
+        """Take a composite. One that begins beyond what is wanted is refused, and the partition is read again from there."""
+        if self._gone:
+            return
+        wanted = self.fed.get(topic)
+        if wanted is not None and raw.first > wanted and not await self._accept_gap(topic, raw, wanted):
+            return
+        self._unread.setdefault(topic, deque()).append((raw.last, event))
+        if wanted is not None and raw.last < wanted:
+            return
+        records = RecordSet.from_raw(raw.data, raw.first if wanted is None else max(raw.first, wanted), raw.last)
+        self.engine.feed(topic, records)
+        self.fed[topic] = raw.last + 1
+        metrics.RECORDS_APPLIED.labels(topic).inc(len(records))
+        self._dirty.set()
+
+    async def _accept_gap(self, topic: str, raw: RawRecords, wanted: int) -> bool:
+        """Read again from where the gap begins. A second reading that begins at the same place shows that nothing is there any more."""
+        gap = (wanted, raw.first)
+        if self._sought.pop(topic, None) == gap:
+            self.log.error("records are gone from the log (retention), going on after them", topic=topic, first=wanted, next=raw.first)
+            return True
+        self._sought[topic] = gap
+        metrics.CONTINUITY_HEALED.labels(topic).inc()
+        self.log.warning("gap in delivery, reading again", topic=topic, wanted=wanted, delivered=raw.first)
+        await self._source.seek(topic, self.partition, wanted)
+        return False
+
+    # --- work ---------------------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Begin to work."""
+        self._tasks = [asyncio.create_task(self._guard(task())) for task in (self._work, self._write_steps, self._checkpoints)]
+        self._dirty.set()
+
+    async def _guard(self, task: Any) -> None:
+        try:
+            await task
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._gone = True
+            self._failed(error)
+
+    async def _work(self) -> None:
+        while True:
+            await self._dirty.wait()
+            await asyncio.sleep(COALESCE_S)
+            self._dirty.clear()
+            self._idle.clear()
+            with metrics.EVALUATION_SECONDS.time():
+                outputs = self.engine.advance()
+            await self._publish(outputs)
+            self._moved = True
+            self._balance()
+            self._idle.set()
+
+    async def _publish(self, outputs: list[Any]) -> None:
+        """Send what the engine emitted, in order within each topic. Steps follow once their signals are acknowledged."""
+        by_topic: dict[str, list[Timed]] = {}
+        steps: list[tuple[int, Any]] = []  # number of the round's signals before the step, the record
+        signals = 0
+        for record in outputs:
+            if record.step is not None:
+                steps.append((signals, record))
+                continue
+            signals += record.topic == SIGNALS
+            by_topic.setdefault(record.topic, []).append((record.timestamp_ms, record.key, record.value))
+        sent_signals: list[Sent] = []
+        for topic, records in by_topic.items():
+            sent = await self._outbox.send(self._wire(topic), 0 if topic == DEAD_LETTERS else self.partition, records)
+            if topic == SIGNALS:
+                sent_signals = sent
+            elif topic == "features":
+                metrics.INSTANTS_FIRED.inc(len(records))
+        if steps or sent_signals:
+            self._steps.put_nowait((sent_signals, steps))
+
+    async def _write_steps(self) -> None:
+        while True:
+            item = await self._steps.get()
+            if isinstance(item, asyncio.Future):
+                if not item.done():
+                    item.set_result(None)
+                continue
+            sent, steps = item
+            ends = await self._signal_ends(sent)
+            records: list[Timed] = []
+            for before, record in steps:
+                row = {**record.step, "signals_offset": ends[before]}
+                records.append((record.timestamp_ms, record.key, self._encode_step(row)))
+            self._signals_end = ends[-1]
+            await self._outbox.send(self._wire(STEPS), self.partition, records)
+            if steps:
+                newest = max(record.step["event_time"] for _, record in steps)
+                metrics.WORKER_EVENT_TIME.labels(str(self.partition)).set(newest / 1000)
+
+    async def _signal_ends(self, sent: list[Sent]) -> list[int]:
+        """Return, for i signals of the round, the offset after the i-th, once all are acknowledged."""
+        ends = [self._signals_end]
+        for batch in sent:
+            base = (await batch.future).offset
+            if base < 0:  # a retry that the broker recognised without remembering where the first attempt stands
+                ends.extend([await self._source.end(SIGNALS, self.partition)] * batch.count)
+            else:
+                ends.extend(range(base + 1, base + batch.count + 1))
+        return ends
+
+    def _balance(self) -> None:
+        """Pause topics that are far ahead of what could be applied; never those that the next mark waits for."""
+        backlog, wants = self.engine.backlog(), self.engine.wants()
+        high = self._limits.backlog_high
+        for topic, count in backlog.items():
+            if topic in wants or count < high // 2:
+                if topic in self.paused:
+                    self.paused.discard(topic)
+                    self._source.resume(topic, self.partition)
+            elif count > high and topic not in self.paused:
+                self.paused.add(topic)
+                self._source.pause(topic, self.partition)
+        for topic in self.paused - backlog.keys():
+            self.paused.discard(topic)
+            self._source.resume(topic, self.partition)
+
+    # --- state --------------------------------------------------------------------------------------------------------
+    async def _checkpoints(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.checkpoint_s)
+            await self.checkpoint()
+
+    async def checkpoint(self) -> None:
+        """Write the state: outputs acknowledged, then the changelog, then the composites that it includes are acknowledged to Faust."""
+        async with self._checkpointing:
+            if not self._moved:
+                return
+            self._moved = False
+            entries = self.engine.checkpoint()
+            positions = self.engine.positions()
+            await self._written()
+            if entries:
+                if self._gone:
+                    return
+                expected = self._changelog_end + len(entries)
+                now = int(time.time() * 1000)
+                end = await self._outbox.send_checkpoint(self._changelog, self.partition, now, entries, self._ownership)
+                if end != expected:
+                    self._gone = True
+                    self.log.warning("another worker wrote to the changelog, asking for a rebalance", expected=expected, found=end)
+                    await self._source.lost(self.partition)
+                    return
+                self._changelog_end = end
+            self._acknowledge(positions)
+
+    async def _written(self) -> None:
+        """Wait until all outputs emitted so far are acknowledged."""
+        await self._idle.wait()
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._steps.put_nowait(reached)
+        await reached
+        if waiting := self._outbox.unacked():
+            await asyncio.wait(waiting)
+        self._outbox.check()
+
+    def _acknowledge(self, positions: dict[str, int]) -> None:
+        for topic, composites in self._unread.items():
+            end = positions.get(topic, 0)
+            newest = None
+            while composites and composites[0][0] < end:
+                newest = composites.popleft()[1]
+            if newest is not None:
+                newest.ack()
+
+    # --- end ----------------------------------------------------------------------------------------------------------
+    async def close(self) -> None:
+        """Finish the round under way and write a last checkpoint. Raises what went wrong; ``abandon`` afterwards in any case."""
+        if self._gone or not self._tasks:
+            return
+        work, _, checkpoints = self._tasks
+        while not self._idle.is_set():
+            await self._idle.wait()
+        work.cancel()
+        async with self._checkpointing:  # one under way must end: the engine has handed out its changes
+            checkpoints.cancel()
+        await asyncio.gather(work, checkpoints, return_exceptions=True)
+        await self.checkpoint()
+
+    async def abandon(self) -> None:
+        """Stop at once; the state goes on from the last checkpoint, wherever that is."""
+        self._gone = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        self._unread.clear()

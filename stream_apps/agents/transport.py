@@ -1,0 +1,206 @@
+"""The one door to the insides of Faust and aiokafka: both versions are pinned, and what is taken from them is named here.
+
+Faust gets a transport of its own whose consumer delivers one message per partition and fetch (``intake``) and whose producer is idempotent
+(``output``). Defects of Faust 0.15.3 that lose records, and where they are mended:
+
+- A rebalance resumes source partitions before it seeks, and what arrives in between is lost: ``recovery`` seeks while nothing flows.
+- The live set of active partitions is handed to the fetcher: empty it means "all", and a partition paused meanwhile is drained and its
+  records dropped. ``RawConsumer.getmany`` hands over a frozen copy and delivers exactly what was asked for.
+- Records fetched when the flow has stopped are dropped although the position moved on: ``RawConsumerThread._fetch_records`` puts it back.
+- A getmany that finds the flow stopped seeks to committed offsets at a time of its own: ``perform_seek`` does nothing, recovery seeks.
+- A partition that was paused on purpose is resumed when a buffer drains: ``on_buffer_drop`` asks first.
+- Gaps between offsets are walked one by one in the acknowledgements: with composites the newest acknowledged is the commit.
+- ``flush`` reports success when a batch failed, and a commit follows: ``IdempotentProducer.flush`` raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from importlib import metadata
+from typing import Any, ClassVar
+
+import aiokafka
+from aiokafka.structs import TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage, Message
+from faust.types.tuples import ack_lock
+from mode.utils.futures import notify
+
+from stream_apps.agents.intake import RawRecords, deliver_raw
+from stream_apps.agents.output import Outbox
+
+PINNED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
+
+# How long a fetch waits for a record of any partition. A partition that is resumed joins the next fetch, so this bounds what a resume costs.
+FETCH_WAIT_MS = 250
+POLL_S = 0.1
+
+
+def check_pins() -> None:
+    """Raise RuntimeError when an installed version is not the one whose insides are relied upon."""
+    for name, wanted in PINNED.items():
+        found = metadata.version(name)
+        if found != wanted:
+            raise RuntimeError(f"{name} {found} is installed, but the worker relies on the insides of {wanted}: install {name}=={wanted}")
+
+
+class RawConsumerThread(driver.AIOKafkaConsumerThread):
+    """The consumer's own thread: joins the group, sends heartbeats, fetches raw record sets."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        return consumer
+
+    async def on_start(self) -> None:
+        """Start the aiokafka consumer and have it deliver raw record sets."""
+        await super().on_start()
+        deliver_raw(self._ensure_consumer())
+
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: Any,
+        timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> Mapping[Any, list[RawRecords]]:
+        fetched: Mapping[Any, list[RawRecords]]
+        fetched = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=max_records)
+        if fetched and not self.consumer.flow_active:
+            # The flow stopped while this fetch waited, so nobody will take what it brought.
+            for tp, sets in fetched.items():
+                if tp in consumer.assignment():
+                    consumer.seek(tp, sets[0].first)
+            return {}
+        return fetched
+
+    async def _seek_wait(self, consumer: aiokafka.AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
+        for tp, offset in partitions.items():
+            consumer.seek(TopicPartition(tp.topic, tp.partition), offset)
+            self.consumer._read_offset[tp] = offset if offset > 0 else None
+
+    async def rejoin(self) -> None:
+        """Ask for a rebalance."""
+        await self.call_thread(self._rejoin)
+
+    async def _rejoin(self) -> None:
+        self._ensure_consumer()._coordinator.request_rejoin()
+
+
+class RawConsumer(driver.Consumer):
+    """Delivers composites: one Faust message per partition and fetch, its value the raw record set, its offset the last one covered."""
+
+    _thread: RawConsumerThread
+
+    def _new_consumer_thread(self) -> RawConsumerThread:
+        return RawConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
+        """Yield what one fetch brought. Nothing asked for is dropped unless the flow stops, after which recovery seeks."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
+        wanted = set(self._get_active_partitions())  # a copy: the set goes on changing while the fetch waits
+        if not wanted:
+            await self.sleep(POLL_S)
+            return
+        generation = self.app.consumer_generation_id
+        fetched = await self._getmany(active_partitions=wanted, timeout=min(timeout, POLL_S))
+        for tp, raw in self.scheduler.iterate(fetched):
+            if self.should_stop or not self.flow_active or generation != self.app.consumer_generation_id:
+                return
+            yield tp, self._to_message(tp, raw)
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        return ConsumerMessage(
+            record.topic,
+            record.partition,
+            record.last,
+            0.0,
+            0,
+            None,
+            None,
+            record,
+            None,
+            0,
+            len(record.data),
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    async def perform_seek(self) -> None:
+        """Do nothing: the recovered state says where to read, and recovery seeks there while nothing flows."""
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Composites touch; there are no gaps to fold."""
+
+    def ack(self, message: Message) -> bool:
+        """Make a composite, and with it all before it in its partition, committable."""
+        with ack_lock:
+            if message.acked:
+                return False
+            message.acked = True
+            self._unacked_messages.discard(message)
+            self._acked[message.tp] = [message.offset]
+            self._n_acked += 1
+        notify(self._waiting_for_ack)
+        return True
+
+    def _new_offset(self, tp: TP) -> int | None:
+        acked = self._acked.get(tp)
+        return acked[-1] + 1 if acked else None
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """Fetch a partition again whose buffer drained, unless it is paused on purpose."""
+        if tp in self._buffered_partitions:
+            self._buffered_partitions.discard(tp)
+            if tp not in self._paused_partitions:
+                self._get_active_partitions().add(tp)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Not used: it calls a partition slow that waits for its progress mark. The worker's /health tells what is behind."""
+
+    async def rejoin(self) -> None:
+        """Ask for a rebalance, in which every partition is recovered by whoever owns it then."""
+        await self._thread.rejoin()
+
+
+class IdempotentProducer(driver.Producer):
+    """Acknowledged by all replicas, without duplicates from retries, in order per partition; retries until Kafka answers."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.outbox = Outbox(self._ensure_producer)
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {"acks": "all", "enable_idempotence": True}
+
+    async def flush(self) -> None:
+        """Wait for all batches; raise OutputError when one failed, because Faust commits after a flush."""
+        await super().flush()
+        self.outbox.check()
+
+
+class RawTransport(driver.Transport):
+    """The transport given to the app."""
+
+    Consumer: ClassVar[Any] = RawConsumer
+    Producer: ClassVar[Any] = IdempotentProducer
+
+
+def broker_urls(bootstrap_servers: str) -> str:
+    """Return ``host:port,host:port`` in Faust's form."""
+    return ";".join(f"kafka://{server.strip()}" for server in bootstrap_servers.split(",") if server.strip())
+
+
+def tps(topics: Iterable[str], partition: int) -> set[TP]:
+    """Return the same partition of several topics."""
+    return {TP(topic, partition) for topic in topics}
+
+
+async def gathered(awaitables: Iterable[Any]) -> None:
+    """Wait for all, then raise the first failure: none is left running behind an error."""
+    results = await asyncio.gather(*awaitables, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result

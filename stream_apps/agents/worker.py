@@ -1,0 +1,259 @@
+"""The worker: a Faust app with one agent over all inputs of the engine, and its state table.
+
+One agent, so that all inputs of a partition come to the same place; one table, whose changelog is co-partitioned with the inputs. What is hot goes
+around Faust's per-record path: ``transport``, ``runner``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import faust
+import structlog
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+from faust.serializers.schemas import Schema
+
+from schemas import catalogue, metrics
+from schemas.service import Service, configure_logging
+from schemas.settings import Settings
+from stream_apps.agents.output import CHECKPOINT_MAX_BYTES
+from stream_apps.agents.partitions import Partitions
+from stream_apps.agents.recovery import EngineTables
+from stream_apps.agents.runner import EngineType, Limits
+from stream_apps.agents.transport import RawTransport, broker_urls, check_pins
+
+TABLE = "state"
+# How long a stopping or revoked worker tries to write its last checkpoints. Below the rebalance timeout, or the group goes on without it.
+CLOSE_TIMEOUT_S = 8.0
+STOP_TIMEOUT_S = 20.0
+SESSION_TIMEOUT_S = 10.0
+# Late records of a former owner are written over by the next owner; compaction must not be there first.
+CHANGELOG_COMPACTION_LAG_MS = 6 * 3600 * 1000
+FETCH_BYTES = 4 << 20
+BATCH_BYTES = 512 << 10
+# Composites waiting for the agent; each up to FETCH_BYTES.
+BUFFERED_COMPOSITES = 16
+
+
+class WorkerError(RuntimeError):
+    """The worker cannot run here: what is missing and how to get it."""
+
+
+class _Composite(Schema):
+    """Passes a composite through: there is nothing to decode yet."""
+
+    def loads_key(self, app: Any, message: Any, **kwargs: Any) -> None:
+        return None
+
+    def loads_value(self, app: Any, message: Any, **kwargs: Any) -> Any:
+        return message.value
+
+
+class WorkerApp(faust.App):
+    """The Faust app. ``partitions`` holds the state of what is assigned."""
+
+    partitions: Partitions
+    failure: BaseException | None = None
+
+    def _new_transport(self) -> RawTransport:
+        return RawTransport(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> RawTransport:
+        return RawTransport(self.conf.broker_producer, self)
+
+    async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
+        """Called by Faust before partitions are revoked and before it stops, when nothing flows any more: the last checkpoints."""
+        await self.partitions.close(CLOSE_TIMEOUT_S)
+        await consumer.commit()
+        await self.partitions.abandon()
+
+    def fail(self, error: BaseException) -> None:
+        """End the worker: something went wrong that a restart from the last checkpoint mends."""
+        if self.failure is None:
+            self.failure = error
+            structlog.get_logger().error("worker failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+
+
+def build_app(
+    app_id: str, settings: Settings, engine: EngineType, config: Any, *, limits: Limits, datadir: Path, session_timeout_s: float
+) -> WorkerApp:
+    """Make the app: settings of Faust with their reasons, the table, the agent."""
+    app = WorkerApp(
+        app_id,
+        broker=broker_urls(settings.kafka_bootstrap_servers),
+        autodiscover=False,
+        store="memory://",
+        datadir=datadir,
+        web_enabled=False,
+        # Faust tells members apart by this address, though nothing listens there.
+        canonical_url=f"http://{uuid.uuid4().hex}",
+        TableManager=EngineTables,
+        topic_partitions=settings.partitions,
+        topic_replication_factor=settings.replication_factor,
+        topic_disable_leader=True,
+        stream_buffer_maxsize=BUFFERED_COMPOSITES,
+        # Not all that is unacknowledged can be waited for: composites ahead of the marks. See WorkerApp._consumer_wait_empty.
+        stream_wait_empty=False,
+        stream_recovery_delay=0.0,
+        broker_session_timeout=session_timeout_s,
+        broker_heartbeat_interval=session_timeout_s / 5,
+        broker_rebalance_timeout=max(30.0, session_timeout_s),
+        broker_request_timeout=max(30.0, session_timeout_s),
+        broker_commit_interval=1.0,
+        broker_commit_every=1_000_000_000,  # the timer alone commits
+        consumer_max_fetch_size=FETCH_BYTES,
+        consumer_auto_offset_reset="earliest",
+        producer_max_batch_size=BATCH_BYTES,
+        producer_max_request_size=CHECKPOINT_MAX_BYTES + (1 << 20),
+        producer_linger=0.0,
+    )
+    table: Any = app.Table(
+        TABLE,
+        key_type=bytes,
+        value_type=bytes,
+        partitions=settings.partitions,
+        extra_topic_configs=changelog_config(),
+    )
+    app.partitions = Partitions(app, engine, config, settings, table.changelog_topic_name, limits)
+    sources = app.topic(*(settings.topic(name) for name in engine.INPUTS), schema=_Composite())
+
+    @app.agent(sources, name="engine")
+    async def engine_agent(stream: Any) -> None:
+        async for event in stream.noack().events():
+            try:
+                await app.partitions.feed(event)
+            except Exception as error:
+                app.fail(error)
+                raise
+
+    return app
+
+
+def changelog_config() -> dict[str, str]:
+    """Return the broker configuration of the changelog topic."""
+    return {
+        "cleanup.policy": "compact",
+        "max.message.bytes": str(CHECKPOINT_MAX_BYTES + (1 << 20)),
+        "min.compaction.lag.ms": str(CHANGELOG_COMPACTION_LAG_MS),
+    }
+
+
+def check_topics(settings: Settings, engine: EngineType, changelog: str) -> None:
+    """See that every input and output exists with the environment's partition count, and create the changelog when it is not there.
+
+    Raises:
+        WorkerError: the broker does not answer, or a topic is missing or has another partition count.
+    """
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+    try:
+        existing = {name: len(topic.partitions) for name, topic in admin.list_topics(timeout=30).topics.items()}
+    except KafkaException as error:
+        raise WorkerError(f"no Kafka broker answers at {settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS): {error}") from error
+    wanted = {settings.topic(name): settings.partitions for name in engine.INPUTS}
+    outputs = ("features", "bars", "scores", "signals", "worker_progress", "dead_letters")
+    wanted |= {settings.topic(name): catalogue.TOPICS[name].partition_count(settings.partitions) for name in outputs}
+    if absent := sorted(wanted.keys() - existing.keys()):
+        raise WorkerError(f"topics are missing: {', '.join(absent)} (create them with: perpflow topics create)")
+    if existing.get(changelog, settings.partitions) != settings.partitions:
+        wanted[changelog] = settings.partitions
+    if other := [f"{name} has {existing[name]}, not {count}" for name, count in sorted(wanted.items()) if existing[name] != count]:
+        raise WorkerError(f"partition counts differ from PERPFLOW_PARTITIONS={settings.partitions}: {'; '.join(other)}")
+    if changelog not in existing:
+        new = NewTopic(changelog, settings.partitions, settings.replication_factor, config=changelog_config())
+        try:
+            admin.create_topics([new])[changelog].result(timeout=30)
+        except KafkaException as error:
+            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":  # another worker was faster
+                raise WorkerError(f"{changelog} cannot be created: {error}") from error
+
+
+async def _serve(app: WorkerApp, service: Service) -> int:
+    """Run the app until it is told to stop or fails; return the exit code."""
+    loop = asyncio.get_running_loop()
+    wake = asyncio.Event()
+
+    def wake_up() -> None:
+        loop.call_soon_threadsafe(wake.set)
+
+    service.on_stop(wake_up)
+    starting = asyncio.create_task(app.start())
+    while not (service.stopping.is_set() or app.failure or app.crash_reason):
+        if starting.done() and starting.exception() is not None:
+            app.fail(starting.exception() or RuntimeError("start failed"))
+            break
+        try:
+            await asyncio.wait_for(wake.wait(), timeout=0.2)
+        except TimeoutError:
+            continue
+    failure = app.failure or app.crash_reason
+    service.log.info("stopping", failure=None if failure is None else f"{type(failure).__name__}: {failure}")
+    if failure is not None:
+        # What is unwritten is recomputed from the last checkpoint; a last one is not tried from a state that may be at fault.
+        await app.partitions.abandon()
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await app.stop()
+    except TimeoutError:
+        service.log.error("the app did not stop in time", timeout_s=STOP_TIMEOUT_S)
+        return 1
+    finally:
+        starting.cancel()
+    return 0 if failure is None else 1
+
+
+def run(
+    settings: Settings,
+    app_id: str,
+    engine: EngineType,
+    config: Any,
+    *,
+    datadir: Path | None = None,
+    limits: Limits | None = None,
+    session_timeout_s: float = SESSION_TIMEOUT_S,
+) -> int:
+    """Run a worker until SIGTERM or SIGINT. Returns 0 after a clean stop, 1 after a failure (a supervisor restarts it then).
+
+    Raises:
+        WorkerError: it cannot run here.
+        RuntimeError: the installed versions of Faust or aiokafka are not the pinned ones.
+    """
+    check_pins()
+    configure_logging(settings.log_level)
+    app_id = f"{settings.topic_prefix}{app_id}"
+    check_topics(settings, engine, f"{app_id}-{TABLE}-changelog")
+    with tempfile.TemporaryDirectory(prefix="perpflow-worker-") as scratch:
+        app = build_app(
+            app_id,
+            settings,
+            engine,
+            config,
+            limits=limits or Limits(),
+            datadir=datadir or Path(scratch),
+            session_timeout_s=session_timeout_s,
+        )
+        started = time.monotonic()
+
+        def health() -> dict[str, Any]:
+            report = app.partitions.health()
+            ready = app.partitions.generation is not None or time.monotonic() - started < 60 or app.rebalancing
+            newest = [sample.value for family in metrics.WORKER_EVENT_TIME.collect() for sample in family.samples]
+            return {
+                "ok": app.failure is None and app.crash_reason is None and ready,
+                "rebalancing": app.rebalancing,
+                "event_time": max(newest, default=None),
+                **report,
+            }
+
+        with Service("worker", settings.http_port, health) as service:
+            code = asyncio.run(_serve(app, service))
+    if code:
+        # Threads of Faust may still hang in a broken connection; the process must end for a supervisor to see it.
+        os._exit(code)
+    return code
