@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import os
 import subprocess
 import uuid
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -54,7 +56,7 @@ class Broker:
     @property
     def marker(self) -> str:
         """The argument that only this broker's process has."""
-        return str(self.properties)
+        return f"-Dperpflow.stack={self.folder}"
 
     def configure(self, port: int, controller_port: int) -> None:
         """Write the configuration files."""
@@ -69,7 +71,8 @@ class Broker:
             "advertised.listeners": f"PLAINTEXT://{host}:{port}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "inter.broker.listener.name": "PLAINTEXT",
-            "log.dirs": self.folder / "data",
+            # Relative to the working directory: a path may hold commas, or letters that a properties file cannot.
+            "log.dirs": "data",
             # One node: nothing can be replicated.
             "default.replication.factor": 1,
             "offsets.topic.replication.factor": 1,
@@ -85,6 +88,9 @@ class Broker:
             "group.initial.rebalance.delay.ms": 0,
             # A misspelt topic is an error, not a new topic.
             "auto.create.topics.enable": "false",
+            # After a kill the controller holds the broker for alive until its session ends, and refuses the new one so long.
+            "broker.session.timeout.ms": 5000,
+            "broker.heartbeat.interval.ms": 1000,
             "message.max.bytes": MESSAGE_MAX_BYTES,
             "replica.fetch.max.bytes": MESSAGE_MAX_BYTES,
             "fetch.max.bytes": 4 * MESSAGE_MAX_BYTES,
@@ -93,7 +99,7 @@ class Broker:
         self.properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()), encoding="utf-8")
         (self.folder / "log4j2.properties").write_text(_LOG4J, encoding="utf-8")
 
-    def _command(self, jars: list[Path], log: Path, main: str, *arguments: str) -> list[str]:
+    def _command(self, jars: list[Path], log: Path, main: str, *arguments: str, marked: bool = False) -> list[str]:
         return [
             str(find_java()),
             f"-Xmx{HEAP}",
@@ -104,8 +110,9 @@ class Broker:
             "-Djava.awt.headless=true",
             # zstd and snappy are native libraries; Java 24 and later warn without this.
             "--enable-native-access=ALL-UNNAMED",
-            f"-Dperpflow.log={log}",
-            f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}",
+            *([self.marker] if marked else []),
+            f"-Dperpflow.log={os.path.relpath(log, self.folder)}",
+            "-Dlog4j2.configurationFile=log4j2.properties",
             "-cp",
             ":".join(str(jar) for jar in jars),
             main,
@@ -124,9 +131,9 @@ class Broker:
         progress("formatting the broker's storage")
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = self._command(
-            jars, self.log.with_name("kafka-format.log"), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self.properties)
+            jars, self.log.with_name("kafka-format.log"), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", self.properties.name
         )
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)
         if done.returncode != 0:
             raise StackError(f"the broker's storage could not be formatted (exit code {done.returncode}):\n{done.stdout}{done.stderr}")
 
@@ -134,7 +141,8 @@ class Broker:
         """Start the broker's process; ``wait`` tells when it answers."""
         jars = kafka_jars(progress)
         progress("starting the Kafka broker")
-        return processes.start_detached(self._command(jars, self.log, "kafka.Kafka", str(self.properties)), self.output, cwd=self.folder)
+        command = self._command(jars, self.log, "kafka.Kafka", self.properties.name, marked=True)
+        return processes.start_detached(command, self.output, cwd=self.folder)
 
     def wait(self, process: psutil.Process, port: int) -> None:
         """Wait until the broker answers.
@@ -142,7 +150,7 @@ class Broker:
         Raises:
             StackError: it ended or did not answer in time; shows the end of its log.
         """
-        if not processes.wait_until(lambda: answers(port), process, START_TIMEOUT_S):
+        if not processes.wait_until(lambda: ready(port), process, START_TIMEOUT_S):
             ended = not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
             processes.kill(process)
             raise StackError(
@@ -153,13 +161,42 @@ class Broker:
 
 def answers(port: int, timeout: float = 2.0) -> bool:
     """Return whether the broker on ``port`` answers a metadata request."""
-    if not processes.accepts_connections(port):
+    return _metadata(port, timeout) is not None
+
+
+def ready(port: int, timeout: float = 5.0) -> bool:
+    """Return whether the broker on ``port`` leads all its partitions: a restarted one answers before it does."""
+    topics = _metadata(port, timeout)
+    if topics is None:
         return False
+    from confluent_kafka import KafkaException, TopicPartition
+    from confluent_kafka.admin import AdminClient, OffsetSpec
+
+    wanted = {TopicPartition(name, number): OffsetSpec.latest() for name, topic in topics.items() for number in topic.partitions}
+    if not wanted:
+        return True
+    client = AdminClient(_client_settings(port, timeout))
+    try:
+        for future in client.list_offsets(wanted, request_timeout=timeout).values():
+            future.result(timeout)
+    except (KafkaException, TimeoutError):
+        return False
+    return True
+
+
+def _client_settings(port: int, timeout: float) -> dict[str, str | int | float | bool]:
+    return {"bootstrap.servers": f"{processes.HOST}:{port}", "log_level": 0, "socket.timeout.ms": int(timeout * 1000)}
+
+
+def _metadata(port: int, timeout: float) -> dict[str, Any] | None:
+    if not processes.accepts_connections(port):
+        return None
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    client = AdminClient({"bootstrap.servers": f"{processes.HOST}:{port}", "log_level": 0, "socket.timeout.ms": int(timeout * 1000)})
     try:
-        return len(client.list_topics(timeout=timeout).brokers) > 0
+        found = AdminClient(_client_settings(port, timeout)).list_topics(timeout=timeout)
     except KafkaException:
-        return False
+        return None
+    topics: dict[str, Any] = found.topics
+    return topics if found.brokers else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -98,7 +99,7 @@ class Database:
                 "--encoding=UTF8",
                 "--no-locale",
             ]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)
         if done.returncode != 0:
             raise StackError(f"initdb failed (exit code {done.returncode}):\n{done.stdout}{done.stderr}")
         unfinished.rename(self.data)
@@ -106,6 +107,7 @@ class Database:
     def start(self, port: int, progress: Progress) -> psutil.Process:
         """Start the server's process; ``wait`` tells when it answers."""
         progress("starting PostgreSQL")
+        self._await_orphans()
         settings = {
             "listen_addresses": processes.HOST,
             "port": port,
@@ -145,10 +147,12 @@ class Database:
             if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
                 connection.execute(f"CREATE DATABASE {DATABASE}")
 
-    def await_release(self, timeout: float = 10.0) -> None:
-        """Wait until no process holds the data folder: after a kill the server's children need a moment to notice."""
+    def _await_orphans(self, timeout: float = 10.0) -> None:
+        """Wait until the children of a server that was killed have noticed: a new server refuses to start beside them."""
+        if not (self.data / "postmaster.pid").exists():
+            return
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline and processes.find_ours(None, self.marker, self.program) is not None:
+        while time.monotonic() < deadline and any(_works_in(process, self.data) for process in psutil.process_iter()):
             time.sleep(0.1)
 
 
@@ -178,8 +182,13 @@ def answers(url: str) -> bool:
         return False
 
 
-def _remove(folder: Path) -> None:
-    import shutil
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return process.name().startswith(Database.program) and Path(process.cwd()) == folder
+    except (psutil.Error, OSError):
+        return False  # ended meanwhile, or another user's: not ours
 
+
+def _remove(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)

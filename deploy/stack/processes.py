@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -65,13 +65,14 @@ def accepts_connections(port: int) -> bool:
         return False
 
 
-def start_detached(command: Sequence[str], output: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> psutil.Popen:
+def start_detached(command: Sequence[str], output: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> psutil.Process:
     """Start a process that outlives us and takes no signals of our terminal; its output is appended to ``output``."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("ab") as log:
-        return psutil.Popen(
+        child = subprocess.Popen(
             list(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(env or os.environ), cwd=cwd, start_new_session=True
         )
+    return psutil.Process(child.pid)
 
 
 def find_ours(recorded: Mapping[str, float] | None, marker: str, program: str) -> psutil.Process | None:
@@ -128,9 +129,8 @@ def kill(process: psutil.Process) -> None:
         psutil.wait_procs(family, timeout=10)
 
 
-def wait_until(check: object, process: psutil.Process, timeout: float) -> bool:
+def wait_until(check: Callable[[], bool], process: psutil.Process, timeout: float) -> bool:
     """Poll ``check`` until it is true; return False when the process ends or time runs out first."""
-    assert callable(check)
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:

@@ -166,6 +166,10 @@ class Stack:
         )
         for key, asked, runs, option in wanted:
             if runs:
+                if key not in state:
+                    raise StackError(
+                        f"a part runs, but {self._state_path} is lost or damaged: `perpflow stack reset` stops and removes all"
+                    )
                 if asked is not None and asked != state.get(key):
                     raise StackError(f"it runs on port {state.get(key)}: `perpflow stack down`, then `perpflow stack up {option} {asked}`")
                 continue
@@ -206,7 +210,7 @@ class Stack:
             PartStatus(
                 "kafka",
                 broker is not None,
-                broker is not None and broker_part.answers(state["kafka_port"]),
+                broker is not None and "kafka_port" in state and broker_part.answers(state["kafka_port"]),
                 state.get("kafka_port"),
                 broker.pid if broker else None,
                 str(self.broker.log),
@@ -214,7 +218,7 @@ class Stack:
             PartStatus(
                 "postgres",
                 database is not None,
-                database is not None and database_part.answers(self._database_url(state)),
+                database is not None and "password" in state and database_part.answers(self._database_url(state)),
                 state.get("database_port"),
                 database.pid if database else None,
                 str(self.database.log),
@@ -335,5 +339,4 @@ class Stack:
 
     def _restart(self, stop: Callable[[], None]) -> None:
         stop()
-        self.database.await_release() if self._database_process() is None else None
         self.up()

@@ -2,7 +2,8 @@
 
 PostgreSQL refuses to run as root, and in containers root is often all there is. Changing the user alone is not enough
 when Python lives in a home folder that only root may enter; opening that folder to all would be a change to the
-machine that nobody asked for. So the process takes CAP_DAC_READ_SEARCH with it (Linux), as an ambient capability.
+machine that nobody asked for. Where it is needed the process takes CAP_DAC_READ_SEARCH with it (Linux), as an ambient
+capability.
 
 Run as a script: ``python unroot.py USER -- COMMAND ...`` replaces itself by the command.
 """
@@ -21,7 +22,7 @@ _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _CAP_DAC_READ_SEARCH = 2
 _CAPABILITY_VERSION_3 = 0x20080522
-# Users that a machine may have and that own nothing of value, in order of preference.
+# The user that system packages make for PostgreSQL, else the one that every system has for programs without rights.
 _USERS = ("postgres", "nobody")
 
 
@@ -50,12 +51,17 @@ class _Sets(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
-def become(name: str) -> bool:
-    """Become a user, keeping the right to read and enter folders where the kernel allows; return whether it was kept."""
+def enterable(path: Path) -> bool:
+    """Return whether all users may enter the folders that lead to ``path``."""
+    return all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents)
+
+
+def become(name: str, keep: bool) -> bool:
+    """Become a user; ``keep``: with the right to read and enter folders. Return whether that right was kept."""
     entry = pwd.getpwnam(name)
     os.setgroups([])
     os.setgid(entry.pw_gid)
-    if platform.system() != "Linux":
+    if not keep or platform.system() != "Linux":
         os.setuid(entry.pw_uid)
         return False
     libc = ctypes.CDLL(None, use_errno=True)
@@ -74,7 +80,7 @@ def main(arguments: list[str]) -> None:
     name, separator, *command = arguments
     if separator != "--" or not command:
         raise SystemExit("usage: unroot.py USER -- COMMAND ...")
-    kept = become(name)
+    kept = become(name, keep=not (enterable(Path(command[0])) and enterable(Path.cwd() / "inside")))
     try:
         os.execv(command[0], command)
     except PermissionError as error:
