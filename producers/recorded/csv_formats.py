@@ -127,9 +127,7 @@ def read_trades(name: str, lines: Iterable[str], number: int, symbol: str) -> Ev
     for row in rows:
         at = _milliseconds(rows.whole(row, "timestamp"))
         maker = rows.choice(row, "side", {"buy": False, "sell": True})
-        yield _trade(
-            symbol, at, at, rows.whole(row, "tradeId"), rows.number(row, "price"), rows.number(row, "quantity"), maker, "MARKET"
-        )
+        yield _trade(symbol, at, at, rows.whole(row, "tradeId"), rows.number(row, "price"), rows.number(row, "quantity"), maker, "MARKET")
 
 
 def read_agg_dump(name: str, lines: Iterable[str], number: int, symbol: str) -> Events:

@@ -132,9 +132,7 @@ def survey(recording: Recording) -> Facts:
             quantities.see(quantity)
     if first is None:
         raise FormatError(str(recording.path), 0, "symbol", f"the recording holds no message of {recording.symbol}")
-    return Facts(
-        recording.symbol, base, quote, first, last, counts, prices.text, quantities.text, prices.used, quantities.used, snapshot
-    )
+    return Facts(recording.symbol, base, quote, first, last, counts, prices.text, quantities.text, prices.used, quantities.used, snapshot)
 
 
 class _Decimals:

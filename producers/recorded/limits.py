@@ -1,0 +1,54 @@
+"""Request weights of the venue's REST interface: 429 above the minute's limit, 418 for who does not stop then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+WEIGHT_A_MINUTE = 2400
+# Requests sent in spite of 429 before the address is banned, and the length of the first ban.
+REFUSALS_BEFORE_BAN = 10
+BAN_S = 120.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the limits say to a request: the status (200 to go on), the weight used this minute, seconds to wait if refused."""
+
+    status: int
+    used: int
+    retry_after: int = 0
+
+
+class WeightLimiter:
+    """Weights of one client address, counted per calendar minute of ``clock``.
+
+    Args:
+        clock: Seconds, wall time: limits protect a server, they are no part of the recording.
+        limit: Weight allowed a minute.
+    """
+
+    def __init__(self, clock: Callable[[], float], limit: int = WEIGHT_A_MINUTE) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._minute = -1
+        self._used = 0
+        self._refused = 0
+        self._banned_until = 0.0
+
+    def ask(self, weight: int) -> Verdict:
+        """Count a request and say whether it is answered."""
+        now = self._clock()
+        minute = int(now // 60)
+        if minute != self._minute:
+            self._minute, self._used, self._refused = minute, 0, 0
+        self._used += weight
+        if now < self._banned_until:
+            return Verdict(418, self._used, int(self._banned_until - now) + 1)
+        if self._used <= self._limit:
+            return Verdict(200, self._used)
+        self._refused += 1
+        if self._refused > REFUSALS_BEFORE_BAN:
+            self._banned_until = now + BAN_S
+            return Verdict(418, self._used, int(BAN_S))
+        return Verdict(429, self._used, int((minute + 1) * 60 - now) + 1)

@@ -1,0 +1,255 @@
+"""The recorded venue: one server with the websocket routes, the REST interface and the control interface, over one port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+import orjson
+from aiohttp import WSCloseCode, web
+
+from producers.recorded.connection import PING_INTERVAL_S, Connection
+from producers.recorded.faults import Fault, FaultPlan
+from producers.recorded.limits import WEIGHT_A_MINUTE
+from producers.recorded.playback import Playback
+from producers.recorded.recording import Recording, survey
+from producers.recorded.rest import Rest
+
+END_REASON = "end of recording"
+DAY_S = 24 * 3600.0
+
+
+class RecordedVenue:
+    """A simulated Binance USD-M venue that serves recordings, each symbol on its own timeline.
+
+    ``async with RecordedVenue([Recording(path, "BTCUSDT")], speed=None) as venue: venue.ws_url, venue.rest_url``.
+
+    Args:
+        recordings: What is served; the symbols differ.
+        speed: Venue seconds a second (1.0 real time); None: as fast as the clients read.
+        faults: Faults in force from the start, as text or ``Fault`` (see ``faults``). seed: of their draws.
+        host, port: Where to listen; port 0 takes a free one.
+        expect_routes: Routes that must have a subscriber before a recording starts; None: those on which it has streams.
+        wait_for: When a running playback pauses: "client" (nobody subscribed), "route" (an expected route has nobody), "none".
+        settle_s, snapshot_hold_s: See ``playback``.
+        weight_limit: REST request weight a minute.
+        ping_interval_s, max_connection_s: Server pings, and the age at which the venue closes a connection.
+
+    Raises:
+        ValueError: a symbol twice, or a fault or option that cannot be.
+        FormatError, FileNotFoundError: on entering, when a recording cannot be read.
+        OSError: on entering, when the port is taken.
+    """
+
+    def __init__(
+        self,
+        recordings: Iterable[Recording],
+        *,
+        speed: float | None = 1.0,
+        faults: Iterable[str | Fault] = (),
+        seed: int = 0,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        expect_routes: Iterable[str] | None = None,
+        wait_for: str = "client",
+        settle_s: float = 0.25,
+        snapshot_hold_s: float = 10.0,
+        weight_limit: int = WEIGHT_A_MINUTE,
+        ping_interval_s: float = PING_INTERVAL_S,
+        max_connection_s: float = DAY_S,
+    ) -> None:
+        self.recordings = list(recordings)
+        symbols = [recording.symbol for recording in self.recordings]
+        if not symbols or len(set(symbols)) != len(symbols):
+            raise ValueError(f"recordings: expected one or more with different symbols, got {symbols}")
+        if speed is not None and not speed > 0:
+            raise ValueError(f"speed: expected a positive number, or None for as fast as possible, got {speed!r}")
+        if wait_for not in ("client", "route", "none"):
+            raise ValueError(f"wait_for: expected client, route or none, got {wait_for!r}")
+        routes = None if expect_routes is None else frozenset(expect_routes)
+        if routes is not None and not routes <= {"public", "market"}:
+            raise ValueError(f"expect_routes: expected public and/or market, got {sorted(routes)}")
+        self.plan = FaultPlan(list(faults), seed)
+        self.playbacks: dict[str, Playback] = {}
+        self.connections: set[Connection] = set()
+        self.port = port
+        self.host = host
+        self.ping_interval_s = ping_interval_s
+        self.max_connection_s = max_connection_s
+        self._speed = speed
+        self._timeline = {"expect_routes": routes, "wait_for": wait_for, "settle_s": settle_s, "snapshot_hold_s": snapshot_hold_s}
+        self._weight_limit = weight_limit
+        self._runner: web.AppRunner | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+    @property
+    def ws_url(self) -> str:
+        """Base of the websocket routes, e.g. ``ws://127.0.0.1:1234``."""
+        return f"ws://{self.host}:{self.port}"
+
+    @property
+    def rest_url(self) -> str:
+        """Base of the REST interface, e.g. ``http://127.0.0.1:1234``."""
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether every recording has ended."""
+        return all(playback.state == "finished" for playback in self.playbacks.values())
+
+    async def __aenter__(self) -> RecordedVenue:
+        for recording in self.recordings:
+            facts = await asyncio.to_thread(survey, recording)
+            options: dict[str, Any] = self._timeline
+            self.playbacks[recording.symbol] = Playback(recording, facts, self.plan, self._speed, **options)
+        app = web.Application()
+        for route in ("public", "market"):
+            app.router.add_get(f"/{route}/ws", self._ws_handler(route, combined=False))
+            app.router.add_get(f"/{route}/ws/{{streams:.+}}", self._ws_handler(route, combined=False))
+            app.router.add_get(f"/{route}/stream", self._ws_handler(route, combined=True))
+        Rest(self, self._weight_limit).add_routes(app)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/control/status", self._status)
+        app.router.add_post("/control/pause", self._pause)
+        app.router.add_post("/control/resume", self._resume)
+        app.router.add_post("/control/faults", self._add_faults)
+        app.router.add_delete("/control/faults", self._clear_faults)
+        # Signals belong to the process around the venue; its clients may be slow to leave.
+        self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=0.2)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        self._tasks = [asyncio.create_task(self._play(playback)) for playback in self.playbacks.values()]
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for task in self._tasks:
+            task.cancel()
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connection in list(self.connections):
+            connection.close(WSCloseCode.GOING_AWAY, "venue stops")
+        if self._runner is not None:
+            await self._runner.cleanup()
+        failures = [result for result in results if isinstance(result, Exception)]
+        if failures and error is None:
+            raise failures[0]
+
+    async def wait_finished(self) -> None:
+        """Wait until every recording has ended. Raises what a playback raised."""
+        await asyncio.gather(*self._tasks)
+
+    async def _play(self, playback: Playback) -> None:
+        await playback.run()
+        for connection in list(self.connections):
+            self.end_if_over(connection)
+
+    # --- websocket ----------------------------------------------------------------------------------------------------
+    def _ws_handler(self, route: str, *, combined: bool) -> Any:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            # Closing is ours: the end of a recording is written behind the last frame, and the client's answer awaited.
+            ws = web.WebSocketResponse(autoclose=False, autoping=False, compress=False)
+            writer = await ws.prepare(request)
+            named = request.match_info.get("streams", "") if not combined else request.query.get("streams", "")
+            connection = Connection(self, ws, request, route, combined)
+            self.connections.add(connection)
+            try:
+                if writer is not None:
+                    await connection.run(writer, [stream for stream in named.split("/") if stream])
+            finally:
+                self.connections.discard(connection)
+                self.unsubscribed(connection, list(connection.streams))
+            return ws
+
+        return handle
+
+    def _owner(self, stream: str) -> Playback | None:
+        return self.playbacks.get(stream.partition("@")[0].upper())
+
+    def subscribed(self, connection: Connection, streams: list[str]) -> None:
+        """Join a connection to the timelines of streams that its route serves."""
+        for stream in streams:
+            playback = self._owner(stream)
+            if playback is not None and playback.state != "finished":
+                playback.subscribe(connection, stream.partition("@")[2])
+        self.end_if_over(connection)
+
+    def unsubscribed(self, connection: Connection, streams: list[str]) -> None:
+        """Take a connection off the timelines of streams."""
+        for stream in streams:
+            playback = self._owner(stream)
+            if playback is not None:
+                playback.unsubscribe(connection, stream.partition("@")[2])
+
+    def end_if_over(self, connection: Connection) -> None:
+        """Close a connection when every recording that it subscribed to has ended (or, with none, when all have)."""
+        owners = [owner for owner in map(self._owner, connection.streams) if owner is not None]
+        if all(owner.state == "finished" for owner in owners or self.playbacks.values()):
+            connection.close(WSCloseCode.OK, END_REASON)
+
+    # --- control ------------------------------------------------------------------------------------------------------
+    def status(self) -> dict[str, Any]:
+        """Return where every playback stands, the connections, and the faults in force and applied."""
+        return {
+            "recorded": True,
+            "finished": self.finished,
+            "speed": "max" if self._speed is None else self._speed,
+            "symbols": {symbol: playback.status() for symbol, playback in self.playbacks.items()},
+            "connections": [{"route": c.route, "streams": list(c.streams)} for c in self.connections if c.open],
+            "faults": [fault.kind for fault in self.plan.faults],
+            "faults_applied": dict(self.plan.applied),
+        }
+
+    def failure(self) -> BaseException | None:
+        """Return what ended a playback early, if anything did."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                return task.exception()
+        return None
+
+    async def _health(self, request: web.Request) -> web.Response:
+        failure = self.failure()
+        report = {"service": "simulate", "ok": failure is None, "finished": self.finished}
+        if failure is not None:
+            report["error"] = f"{type(failure).__name__}: {failure}"
+        return web.json_response(report, status=200 if failure is None else 503)
+
+    async def _status(self, request: web.Request) -> web.Response:
+        return web.json_response(self.status())
+
+    def _chosen(self, request: web.Request) -> list[Playback]:
+        symbol = request.query.get("symbol")
+        if symbol is None:
+            return list(self.playbacks.values())
+        if symbol not in self.playbacks:
+            raise web.HTTPNotFound(text=f"symbol: {symbol!r} is not served here\n")
+        return [self.playbacks[symbol]]
+
+    async def _pause(self, request: web.Request) -> web.Response:
+        for playback in self._chosen(request):
+            playback.pause()
+        return web.json_response(self.status())
+
+    async def _resume(self, request: web.Request) -> web.Response:
+        for playback in self._chosen(request):
+            playback.resume()
+        return web.json_response(self.status())
+
+    async def _add_faults(self, request: web.Request) -> web.Response:
+        """Take ``{"faults": ["drop:stream=aggTrade,n=3", ...]}``."""
+        try:
+            body = orjson.loads(await request.read())
+            faults = body["faults"] if isinstance(body, dict) else body
+            if not isinstance(faults, list) or not all(isinstance(fault, str) for fault in faults):
+                raise ValueError("faults: expected a list of texts")
+            self.plan.add(faults)
+        except (ValueError, KeyError) as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from error
+        return web.json_response(self.status())
+
+    async def _clear_faults(self, request: web.Request) -> web.Response:
+        self.plan.clear()
+        return web.json_response(self.status())
