@@ -22,16 +22,13 @@ def _say(message: str) -> None:
     typer.echo(message, err=True)
 
 
-@app.command()
+@app.command(epilog='Example: perpflow stack up && eval "$(perpflow stack env)"')
 def up(
     directory: Directory = None,
     kafka_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the broker; default: as before.")] = None,
     database_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of PostgreSQL; default: as before.")] = None,
 ) -> None:
-    """Start what does not run and wait until it answers. The first time fetches Kafka (43 MB).
-
-    Example: perpflow stack up && eval "$(perpflow stack env)"
-    """
+    """Start what does not run and wait until it answers. The first time fetches Kafka (43 MB)."""
     stack = Stack(directory)
     stack.up(_say, kafka_port=kafka_port, database_port=database_port)
     for part in stack.status():
@@ -40,12 +37,9 @@ def up(
     typer.echo(f'Point the commands of this shell at it:  eval "$(perpflow stack env{option})"')
 
 
-@app.command()
+@app.command(epilog="Example: perpflow stack status --json")
 def status(directory: Directory = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show whether the parts run and answer. Exit code 0: both answer, 1: not.
-
-    Example: perpflow stack status --json
-    """
+    """Show whether the parts run and answer. Exit code 0: both answer, 1: not."""
     stack = Stack(directory)
     parts = stack.status()
     if as_json:
@@ -57,33 +51,24 @@ def status(directory: Directory = None, as_json: Annotated[bool, typer.Option("-
     sys.exit(0 if all(part.healthy for part in parts) else 1)
 
 
-@app.command()
+@app.command(epilog="Example: perpflow stack down")
 def down(directory: Directory = None) -> None:
-    """Stop both parts; the data stays.
-
-    Example: perpflow stack down
-    """
+    """Stop both parts; the data stays."""
     stack = Stack(directory)
     typer.echo("stopped" if stack.down(_say) else f"nothing runs in {stack.dir}")
 
 
-@app.command()
+@app.command(epilog="Example: perpflow stack reset --yes")
 def reset(directory: Directory = None, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
-    """Stop both parts and remove their data and logs.
-
-    Example: perpflow stack reset --yes
-    """
+    """Stop both parts and remove their data and logs."""
     stack = Stack(directory)
     if not yes and stack.dir.exists():
         typer.confirm(f"Remove all topics and tables in {stack.dir}?", abort=True)
     typer.echo(f"removed {stack.dir}" if stack.reset(_say) else f"there is no stack in {stack.dir}")
 
 
-@app.command()
+@app.command(epilog='Example: eval "$(perpflow stack env)"')
 def env(directory: Directory = None) -> None:
-    """Print the shell exports that point perpflow at this stack.
-
-    Example: eval "$(perpflow stack env)"
-    """
+    """Print the shell exports that point perpflow at this stack."""
     for name, value in Stack(directory).env().items():
         typer.echo(f"export {name}={shlex.quote(value)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Broker:
 
     def configure(self, port: int, controller_port: int) -> None:
         """Write the configuration files."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
         host = processes.HOST
         settings = {
             "process.roles": "broker,controller",
@@ -108,6 +109,9 @@ class Broker:
             "-XX:MaxGCPauseMillis=20",
             "-XX:+ExitOnOutOfMemoryError",
             "-Djava.awt.headless=true",
+            # Nothing outside the stack's folder: no libraries unpacked into /tmp, no performance data there.
+            f"-Djava.io.tmpdir={self.folder / 'tmp'}",
+            "-XX:-UsePerfData",
             # zstd and snappy are native libraries; Java 24 and later warn without this.
             "--enable-native-access=ALL-UNNAMED",
             *([self.marker] if marked else []),
@@ -133,7 +137,7 @@ class Broker:
         command = self._command(
             jars, self.log.with_name("kafka-format.log"), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", self.properties.name
         )
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder, env=_environment())
         if done.returncode != 0:
             raise StackError(f"the broker's storage could not be formatted (exit code {done.returncode}):\n{done.stdout}{done.stderr}")
 
@@ -142,7 +146,7 @@ class Broker:
         jars = kafka_jars(progress)
         progress("starting the Kafka broker")
         command = self._command(jars, self.log, "kafka.Kafka", self.properties.name, marked=True)
-        return processes.start_detached(command, self.output, cwd=self.folder)
+        return processes.start_detached(command, self.output, env=_environment(), cwd=self.folder)
 
     def wait(self, process: psutil.Process, port: int) -> None:
         """Wait until the broker answers.
@@ -159,6 +163,11 @@ class Broker:
             )
 
 
+def _environment() -> dict[str, str]:
+    """Return the broker's environment: with a UTF-8 locale, because Java reads paths by it."""
+    return {**os.environ, "LC_ALL": "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"}
+
+
 def answers(port: int, timeout: float = 2.0) -> bool:
     """Return whether the broker on ``port`` answers a metadata request."""
     return _metadata(port, timeout) is not None
@@ -169,19 +178,13 @@ def ready(port: int, timeout: float = 5.0) -> bool:
     topics = _metadata(port, timeout)
     if topics is None:
         return False
-    from confluent_kafka import KafkaException, TopicPartition
-    from confluent_kafka.admin import AdminClient, OffsetSpec
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient
 
-    wanted = {TopicPartition(name, number): OffsetSpec.latest() for name, topic in topics.items() for number in topic.partitions}
-    if not wanted:
-        return True
-    client = AdminClient(_client_settings(port, timeout))
-    try:
-        for future in client.list_offsets(wanted, request_timeout=timeout).values():
-            future.result(timeout)
-    except (KafkaException, TimeoutError):
-        return False
-    return True
+    from deploy.stack.leaders import led
+
+    places = [TopicPartition(name, number) for name, topic in topics.items() for number in topic.partitions]
+    return led(AdminClient(_client_settings(port, timeout)), places, timeout)
 
 
 def _client_settings(port: int, timeout: float) -> dict[str, str | int | float | bool]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy.errors import UserError
+from deploy.stack.leaders import led
 from schemas import catalogue
 from schemas.settings import Settings
 
@@ -78,15 +79,15 @@ def create_topics(settings: Settings) -> list[str]:
 
 
 def _await(client: AdminClient, settings: Settings, topics: dict[str, tuple[int, dict[str, str]]]) -> None:
-    """Wait until the brokers know the topics (they learn of a created topic a moment after the controller), and check counts."""
+    """Wait until the brokers know and lead the topics (a moment after the controller has made them), and check counts."""
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         there = partition_counts(client, settings)
         absent = [name for name in topics if name not in there]
-        if not absent:
+        if not absent and led(client, [TopicPartition(name, number) for name in topics for number in range(there[name])]):
             break
         if time.monotonic() > deadline:
-            raise TopicError(f"created, but not visible after {TIMEOUT_S:.0f} s: {', '.join(absent)}")
+            raise TopicError(f"created, but not usable after {TIMEOUT_S:.0f} s: {', '.join(absent) or 'partitions without a leader'}")
         time.sleep(0.05)
     wrong = [f"{name} has {there[name]} partitions, not {count}" for name, (count, _) in topics.items() if there[name] != count]
     if wrong:
