@@ -20,10 +20,10 @@ offset). A trade that comes late (its instant was stepped over) is applied when 
 An order fills whole, whatever the size of the trade: there is no queue and no depth in trade prints; slippage stands for it.
 
 **Signals.** One slot per strategy and instrument. Refused with a rejected order: decided too late (``signal_too_old``; this refuses its
-flip too), no risk distance, no risk amount, ``max_positions``. Ignored without a record, because nothing was asked for that is not there or
-allowed already: anything while an entry is pending, the same direction as the open position, the opposite one without ``flip``, and a
-signal without ``entry`` where nothing is open. A flip closes at the first trade at or after decided_at + latency, and, when the signal is also an
-entry, the new side enters at that trade.
+flip too), no risk distance, no risk amount, ``max_positions``. Ignored without a record, because nothing was asked for that is not there
+or allowed already: anything while an entry is pending, the same direction as the open position, the opposite one without ``flip``, and a
+signal without ``entry`` where nothing is open. A flip closes at the first trade at or after decided_at + latency, and, when the signal is
+also an entry, the new side enters at that trade.
 
 **Funding.** A settlement at s is charged on what was open just before s (entry_time < s <= exit_time): quantity x mark price of the
 settlement (else the newest trade price) x rate; LONG pays a positive rate. One that becomes known after the position closed is not charged.
@@ -32,7 +32,7 @@ settlement (else the newest trade price) x rate; LONG pays a positive rate. One 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import Any
@@ -96,7 +96,7 @@ class PaperBook:
     # --- state -----------------------------------------------------------------------------------------------------
 
     @property
-    def active_instruments(self) -> Iterable[str]:
+    def active_instruments(self) -> Collection[str]:
         """Instruments whose trades matter now: those with an open position or a pending entry."""
         return self._slots.keys()
 

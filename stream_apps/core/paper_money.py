@@ -1,8 +1,8 @@
 """Money of the paper model: exact decimals made from wire doubles.
 
 Every operand of a money sum is a number that stands in a record: a double whose shortest text is its value. Sums and products of those
-texts are exact in decimal, so anyone can recompute a trade from its fills to the last digit, in any order. What is not a wire number yet (a price
-with slippage, a quantity from a division) is first rounded to digits that a double carries faithfully.
+texts are exact in decimal, so anyone can recompute a trade from its fills to the last digit, in any order. What is not a wire number yet
+(a price with slippage, a quantity from a division) is first rounded to digits that a double carries faithfully.
 """
 
 from __future__ import annotations

@@ -1,0 +1,141 @@
+"""One partition in the executor's hands: what was read, the steps that wait for it, the book, and what is to be journalled. No I/O."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Sequence
+
+from schemas.catalogue import TOPICS
+from schemas.codec import Codec, Record
+from sinks.executor.decode import Message, Refuse, records_of, trades_of
+from sinks.executor.journal import Checkpoint, OutboxRow
+from stream_apps.core.paper import Output, PaperBook, PaperSettings
+from stream_apps.core.paper_feed import FUNDING, INPUTS, INSTRUMENTS, SIGNALS, TRADES, PaperFeed, Step
+
+STEPS = "worker_progress"
+TOPICS_READ = (STEPS, *INPUTS)
+
+
+class PartitionRun:
+    """The executor's work on one partition.
+
+    Args:
+        partition: Its number.
+        epoch: The ownership that the journal gave us.
+        at: Where the journal stands.
+        codec: For reading and writing.
+        settings: Of the paper model.
+        refuse: Takes what cannot be decoded.
+    """
+
+    def __init__(self, partition: int, epoch: int, at: Checkpoint, codec: Codec, settings: PaperSettings, refuse: Refuse) -> None:
+        self.partition = partition
+        self.epoch = epoch
+        self.committed = at
+        self._codec = codec
+        self._refuse = refuse
+        self._encoders = {topic: codec.encoder(topic) for topic in ("orders", "fills", "positions", "trades_closed")}
+        if at.state:
+            state = json.loads(at.state)
+            self.book = PaperBook.from_bytes(state["book"].encode(), settings)
+            self.feed = PaperFeed.from_json(state["feed"])
+        else:
+            self.book, self.feed = PaperBook(settings), PaperFeed()
+        self._steps: deque[tuple[int, Step]] = deque()
+        # Topic -> everything before this offset was read.
+        self.read = {topic: at.offsets.get(topic, 0) for topic in INPUTS} | {STEPS: at.progress_offset}
+        self._progress_offset = at.progress_offset
+        self._event_time = at.event_time
+        self.outputs: list[Output] = []
+
+    # --- reading --------------------------------------------------------------------------------------------------------
+
+    def start_offsets(self) -> dict[str, int]:
+        """Return the offset to read each topic from."""
+        return dict(self.read)
+
+    def offer(self, topic: str, messages: Sequence[Message]) -> None:
+        """Take messages of one topic in log order; those read before are passed over."""
+        fresh = [message for message in messages if message.offset() >= self.read[topic]]
+        if not fresh:
+            return
+        if topic == TRADES:
+            self.feed.add_trades(trades_of(self._codec, fresh, self._refuse))
+        else:
+            records = records_of(self._codec, topic, fresh, self._refuse)
+            if topic == STEPS:
+                self._steps.extend((offset, Step.from_record(record)) for offset, record in records)
+            elif topic == SIGNALS:
+                self.feed.add_signals(records)
+            elif topic == FUNDING:
+                self.feed.add_settlements(records)
+            elif topic == INSTRUMENTS:
+                self.feed.add_instruments(records)
+        self.read[topic] = fresh[-1].offset() + 1
+
+    def reached(self, topic: str, offset: int) -> None:
+        """Take note that nothing stands before ``offset`` that was not offered (the end of the log; offsets can be skipped)."""
+        self.read[topic] = max(self.read[topic], offset)
+
+    def steps_ahead(self) -> int:
+        """Return the number of steps read and not taken."""
+        return len(self._steps)
+
+    def wants(self, topic: str) -> bool:
+        """Return whether the next step waits for this topic."""
+        return bool(self._steps) and topic in INPUTS and self.read[topic] < self._steps[0][1].reach[topic]
+
+    # --- stepping ---------------------------------------------------------------------------------------------------------
+
+    def advance(self, limit: int) -> int:
+        """Take up to ``limit`` steps whose inputs are all here; return how many, repeats included."""
+        taken = 0
+        while self._steps and taken < limit:
+            offset, step = self._steps[0]
+            if any(self.read[topic] < reach for topic, reach in step.reach.items()):
+                break
+            self._steps.popleft()
+            taken += 1
+            self._progress_offset = offset + 1
+            if self.feed.is_repeat(step):
+                continue
+            given = self.feed.take(step, self.book.active_instruments)
+            self.outputs += self.book.step(
+                time=given.time,
+                decided_at=given.decided_at,
+                instruments=given.instruments,
+                trades=given.trades,
+                signals=given.signals,
+                settlements=given.settlements,
+            )
+            self._event_time = step.time if self._event_time is None else max(self._event_time, step.time)
+        return taken
+
+    # --- journalling --------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_ahead(self) -> bool:
+        """True when steps were taken that the journal does not hold."""
+        return self._progress_offset != self.committed.progress_offset
+
+    def checkpoint(self) -> tuple[Checkpoint, list[OutboxRow]]:
+        """Return the state to commit and the records decided since the last commit, encoded."""
+        first = self.committed.next_seq
+        rows = [
+            OutboxRow(first + index, topic, _key(topic, record), record["event_time"], self._encoders[topic](record))
+            for index, (topic, record) in enumerate(self.outputs)
+        ]
+        state = json.dumps({"book": self.book.to_bytes().decode(), "feed": self.feed.to_json()}, sort_keys=True, separators=(",", ":"))
+        now = Checkpoint(self._progress_offset, self.feed.resume_offsets(), first + len(rows), self._event_time, state.encode())
+        return now, rows
+
+    def was_committed(self, now: Checkpoint) -> list[Output]:
+        """Take note of a commit; return the outputs that it made final."""
+        self.committed = now
+        final, self.outputs = self.outputs, []
+        return final
+
+
+def _key(topic: str, record: Record) -> bytes:
+    return str(record[TOPICS[topic].key]).encode()

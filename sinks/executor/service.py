@@ -1,0 +1,326 @@
+"""The executor's process: group membership, reading, journalling, publishing.
+
+A partition of ``worker_progress`` is owned through a consumer group; the member that owns it reads that partition of all input topics with a
+second consumer, from the offsets of the journal (never from committed ones). So one member always holds all topics of a partition, and the two
+kinds of position cannot disagree. Failure by failure:
+
+- kill -9, crash: the next owner claims the journal's row and goes on from its state; unpublished outbox rows are sent first.
+- frozen past the session timeout and thawed: the successor raised the epoch, so the commit is refused (``perpflow_fenced``); this process
+  drops what it had and joins the group anew. What it had handed to the producer before it froze may be repeated by the successor.
+- database gone: everything in memory is dropped, the partitions are claimed again when it is back.
+- Kafka gone: reading waits; publishing repeats from the outbox until it is acknowledged.
+- a value that cannot be decoded: to dead_letters with its bytes, and on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from schemas import metrics
+from schemas.codec import CodecError
+from schemas.deadletter import dead_letter
+from schemas.service import Service
+from schemas.settings import Settings
+from sinks.executor.decode import Message
+from sinks.executor.journal import Fenced, Journal
+from sinks.executor.partition import STEPS, TOPICS_READ, PartitionRun
+from sinks.executor.publish import NotAcknowledged, Publisher
+from stream_apps.core.paper import PaperSettings
+from stream_apps.core.paper_feed import TRADES
+from stream_apps.core.paper_records import MODE
+
+# One transaction holds at most this many steps, so that a start from far behind commits as it goes.
+STEPS_PER_COMMIT = 200
+# Steps that decided nothing are journalled at least this often (wall time; only how much is read again depends on it).
+IDLE_COMMIT_S = 1.0
+# Trades read ahead of the worker, per partition; beyond it reading of that partition rests. About 40 bytes each.
+TRADES_AHEAD = 200_000
+STEPS_AHEAD = 20_000
+MESSAGES_PER_ROUND = 20_000
+POLL_S = 0.02
+RETRY_S = 0.5
+
+
+class Executor:
+    """Runs the paper book on every partition that the group gives this process.
+
+    Args:
+        settings: Surroundings.
+        service: Stop flag, log, health.
+        name: Executors of one name share the partitions and one journal.
+        paper: The model's settings.
+        session_timeout_ms: How long the group waits for a silent member.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        service: Service,
+        *,
+        name: str = "paper",
+        paper: PaperSettings | None = None,
+        session_timeout_ms: int = 10_000,
+    ) -> None:
+        self._settings = settings
+        self._service = service
+        self._log = service.log
+        self._paper = paper or PaperSettings()
+        self._group_name = settings.group(f"executor-{name}")
+        self._session_timeout_ms = session_timeout_ms
+        # The prefix separates environments that share a database.
+        self._journal = Journal(settings.database_url, self._group_name)
+        self._publisher = Publisher(settings)
+        self._plain = {settings.topic(topic): topic for topic in TOPICS_READ}
+        self._assigned: set[int] = set()
+        self._runs: dict[int, PartitionRun] = {}
+        self._resting: set[tuple[str, int]] = set()
+        self._committed_at: dict[int, float] = {}
+        self._group: Consumer | None = None
+        self._reader = self._new_reader()
+        self._connected = False
+        self._busy_at = time.monotonic()
+        service.set_health(self._health)
+
+    # --- the loop -----------------------------------------------------------------------------------------------------------
+
+    def run(self, until_idle: float | None = None) -> None:
+        """Work until the service is stopped, or until nothing came for ``until_idle`` seconds.
+
+        Raises:
+            KafkaException: an error that Kafka's client calls fatal.
+        """
+        self._join()
+        self._busy_at = time.monotonic()
+        try:
+            while not self._service.stopping.is_set():
+                self._round()
+                if until_idle is not None and self._assigned and time.monotonic() - self._busy_at > until_idle:
+                    break
+            with self._survived():
+                self._commit_all(force=True)
+        finally:
+            if self._group is not None:
+                self._group.close()
+            self._reader.close()
+            self._publisher.close()
+            self._journal.close()
+
+    def _round(self) -> None:
+        with self._survived():
+            if not self._connected:
+                self._journal.connect()
+                self._connected = True
+            self._membership()
+            self._claim_new()
+            self._read()
+            for run in list(self._runs.values()):
+                if run.advance(STEPS_PER_COMMIT):
+                    self._busy_at = time.monotonic()
+            self._commit_all()
+            self._rest_or_resume()
+
+    @contextmanager
+    def _survived(self) -> Iterator[None]:
+        """Do a piece of work that may lose the database, Kafka or a partition; afterwards the loop goes on from the journal."""
+        try:
+            yield
+        except psycopg.OperationalError as error:
+            self._log.warning("the database is gone; trying again", error=str(error).strip())
+            self._connected = False
+            self._drop(set(self._runs))
+            self._membership()
+            self._service.stopping.wait(RETRY_S)
+        except NotAcknowledged as error:
+            # The rows are in the outbox; claiming the partitions anew sends them first.
+            self._log.warning("kafka did not acknowledge; trying again", error=str(error))
+            self._drop(set(self._runs))
+            self._service.stopping.wait(RETRY_S)
+        except Fenced as error:
+            metrics.FENCED.labels("executor").inc()
+            self._log.warning("fenced: another process owns the partition; joining anew", reason=str(error))
+            self._drop(set(self._runs))
+            self._join()
+
+    # --- membership ------------------------------------------------------------------------------------------------------------
+
+    def _join(self) -> None:
+        """Join the group as a new member. Its consumer only holds the membership: its partitions rest for ever."""
+        if self._group is not None:
+            self._group.close()
+        self._assigned.clear()
+        self._group = Consumer(
+            {
+                "bootstrap.servers": self._settings.kafka_bootstrap_servers,
+                "group.id": self._group_name,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": self._session_timeout_ms,
+            }
+        )
+        self._group.subscribe([self._settings.topic(STEPS)], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
+
+    def _on_assign(self, group: Consumer, partitions: list[TopicPartition]) -> None:
+        group.incremental_assign(partitions)
+        if partitions:
+            group.pause(partitions)
+        self._assigned |= {one.partition for one in partitions}
+        self._log.info("partitions assigned", partitions=sorted(one.partition for one in partitions))
+
+    def _on_revoke(self, group: Consumer, partitions: list[TopicPartition]) -> None:
+        gone = {one.partition for one in partitions}
+        self._assigned -= gone
+        self._drop(gone & set(self._runs))
+        self._log.info("partitions revoked", partitions=sorted(gone))
+
+    def _membership(self) -> None:
+        assert self._group is not None
+        message = self._group.poll(0)
+        error = None if message is None else message.error()
+        if error is not None and error.fatal():
+            raise KafkaException(error)
+
+    def _claim_new(self) -> None:
+        for partition in sorted(self._assigned - set(self._runs)):
+            epoch, at = self._journal.claim(partition)
+            unpublished = self._journal.unpublished(partition)
+            if unpublished:
+                self._publisher.publish(partition, unpublished)
+                self._journal.forget(partition, unpublished[-1].seq + 1)
+                self._log.info("unpublished records sent", partition=partition, records=len(unpublished))
+            run = PartitionRun(partition, epoch, at, self._settings.codec, self._paper, self._refuser(partition))
+            starts = [TopicPartition(self._settings.topic(topic), partition, start) for topic, start in run.start_offsets().items()]
+            self._reader.incremental_assign(starts)
+            self._runs[partition] = run
+            self._committed_at[partition] = self._busy_at = time.monotonic()
+
+    def _drop(self, partitions: set[int]) -> None:
+        """Forget partitions; what was not journalled is computed again by whoever claims them."""
+        if partitions:
+            self._reader.incremental_unassign([TopicPartition(topic, one) for one in sorted(partitions) for topic in self._plain])
+        for one in partitions:
+            del self._runs[one]
+        self._resting = {(topic, one) for topic, one in self._resting if one not in partitions}
+        self._show()
+
+    # --- reading ---------------------------------------------------------------------------------------------------------------
+
+    def _new_reader(self) -> Consumer:
+        return Consumer(
+            {
+                "bootstrap.servers": self._settings.kafka_bootstrap_servers,
+                # The client asks for a group; nothing joins it and nothing is committed to it.
+                "group.id": f"{self._group_name}-reader",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+            }
+        )
+
+    def _read(self) -> None:
+        batches: dict[tuple[str, int], list[Any]] = defaultdict(list)
+        ends: list[tuple[str, int, int]] = []
+        for message in self._reader.consume(MESSAGES_PER_ROUND, POLL_S):
+            error = message.error()
+            # The client's types allow None where a consumed message always has a value.
+            topic, partition = self._plain.get(str(message.topic()), ""), message.partition() or 0
+            if error is None:
+                batches[topic, partition].append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                ends.append((topic, partition, message.offset() or 0))
+            elif error.fatal():
+                raise KafkaException(error)
+            else:
+                self._log.warning("reading", error=error.str())
+        for (topic, partition), messages in batches.items():
+            if partition in self._runs:
+                self._runs[partition].offer(topic, messages)
+                self._busy_at = time.monotonic()
+        for topic, partition, offset in ends:
+            if partition in self._runs:
+                self._runs[partition].reached(topic, offset)
+
+    def _refuser(self, partition: int) -> Any:
+        def refuse(topic: str, message: Message, error: CodecError) -> None:
+            _, stamp = message.timestamp()
+            letter = dead_letter(
+                "executor",
+                topic,
+                str(error),
+                event_time=stamp,
+                partition=partition,
+                offset=message.offset(),
+                field=error.field,
+                key=message.key(),
+                value=message.value(),
+            )
+            self._publisher.dead_letter(letter)
+
+        return refuse
+
+    def _rest_or_resume(self) -> None:
+        """Bound what is read ahead: a topic rests while enough of it is here and no step waits for it."""
+        for partition, run in self._runs.items():
+            for topic, full in ((TRADES, run.feed.rows_ahead() > TRADES_AHEAD), (STEPS, run.steps_ahead() > STEPS_AHEAD)):
+                rest = full and not run.wants(topic)
+                if rest != ((topic, partition) in self._resting):
+                    where = [TopicPartition(self._settings.topic(topic), partition)]
+                    (self._reader.pause if rest else self._reader.resume)(where)
+                    self._resting ^= {(topic, partition)}
+
+    # --- journalling -------------------------------------------------------------------------------------------------------------
+
+    def _commit_all(self, force: bool = False) -> None:
+        now = time.monotonic()
+        for partition, run in self._runs.items():
+            if run.outputs or (run.is_ahead and (force or now - self._committed_at[partition] > IDLE_COMMIT_S)):
+                self._commit(run)
+                self._committed_at[partition] = now
+        self._show()
+
+    def _commit(self, run: PartitionRun) -> None:
+        expected = run.committed.progress_offset
+        checkpoint, rows = run.checkpoint()
+        self._journal.commit(run.partition, run.epoch, expected, checkpoint, rows)
+        for topic, record in run.was_committed(checkpoint):
+            if topic == "trades_closed":
+                metrics.TRADES_CLOSED.labels(MODE, record["exit_reason"]).inc()
+        if rows:
+            # The commit may have been the moment of a long freeze: whoever took over has sent these rows and more since.
+            if not self._journal.owns(run.partition, run.epoch):
+                raise Fenced(f"partition {run.partition}: epoch {run.epoch} ended before its records were sent")
+            self._publisher.publish(run.partition, rows)
+            self._journal.forget(run.partition, checkpoint.next_seq)
+        self._tell_group(run)
+
+    def _tell_group(self, run: PartitionRun) -> None:
+        """Commit the position to Kafka too: nobody starts from it, but lag tools show it."""
+        assert self._group is not None
+        if run.partition in self._assigned:
+            at = TopicPartition(self._settings.topic(STEPS), run.partition, run.committed.progress_offset)
+            self._group.commit(offsets=[at], asynchronous=True)
+
+    # --- what the world sees --------------------------------------------------------------------------------------------------------
+
+    def _show(self) -> None:
+        metrics.POSITIONS_OPEN.labels(MODE).set(sum(run.book.open_positions() for run in self._runs.values()))
+        for partition, run in self._runs.items():
+            if run.committed.event_time is not None:
+                metrics.EXECUTOR_EVENT_TIME.labels(str(partition)).set(run.committed.event_time / 1000)
+
+    def _health(self) -> dict[str, Any]:
+        runs = dict(self._runs)
+        return {
+            "ok": self._connected,
+            "partitions": sorted(runs),
+            "steps_waiting": sum(run.steps_ahead() for run in runs.values()),
+            "positions_open": sum(run.book.open_positions() for run in runs.values()),
+        }
