@@ -20,7 +20,7 @@ import numpy.typing as npt
 from stream_apps.core import kernels as k
 from stream_apps.core.marks import MarkLog
 from stream_apps.core.scoring import StrategyMemory
-from stream_apps.core.state import PRINT, MarketState
+from stream_apps.core.state import MarketState, join_prints
 from stream_apps.core.strategy import StrategyConfig, config_hash
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _pane_value(state: MarketState, pane: int) -> bytes | None:
         "rows": rows.astype(np.int32),
         "sums": sums[rows],
         "histogram": histogram,
-        "prints": np.concatenate(kept) if kept else np.empty(0, dtype=PRINT),
+        "prints": join_prints(kept),
     }
     return pack({"pane": pane}, arrays)
 
@@ -148,7 +148,7 @@ def _head_value(engine: PartitionEngine, sequence: int) -> bytes:
     for name in ("in_pane", "in_at", "in_value"):
         arrays[name] = state.a[name][where]
     coming = [rows for i, panes in state.print_rows.items() for pane, rows in panes.items() if pane > closed[i]]
-    arrays["open_prints"] = np.concatenate(coming) if coming else np.empty(0, dtype=PRINT)
+    arrays["open_prints"] = join_prints(coming)
     return pack(meta, arrays)
 
 
@@ -236,9 +236,7 @@ def _restore_panes(state: MarketState, panes: list[tuple[dict[str, Any], dict[st
         if fresh.any():
             state.keep_prints(prints[fresh].copy())
     if not np.array_equal(a_day_back, state.a["totals"][:n]):
-        raise ValueError(
-            "state changelog: the panes do not hold the trades that the head counts; the changelog is damaged, start with a new app id"
-        )
+        raise ChangelogDamaged("state changelog: the panes do not hold the trades that the head counts")
     slots = np.arange(state.ring)
     for i in range(n):
         if closed[i] > 0:

@@ -51,9 +51,9 @@ N_BUCKETS = 128 * 40 + 256  # quantities up to 2^47 lots
 
 @njit(cache=True, nogil=True)
 def _seen(i: int, agg_id: int, meta: Any, holes: Any) -> Any:
-    """Tell whether a trade id was applied before, and remember it. Ids are consecutive; what is skipped stays open as a hole."""
+    """Tell whether a trade id was applied before, and remember it. Ids are consecutive from 0; what is skipped stays open as a hole."""
     last = meta[i, LAST_AGG_ID]
-    if last < 0 or agg_id == last + 1:
+    if agg_id == last + 1:
         meta[i, LAST_AGG_ID] = agg_id
         return False
     n = meta[i, N_HOLES]
@@ -368,8 +368,8 @@ def _input(i: int, kind: int, instant: int, limit: int, grid: int, in_pane: Any,
 
 @njit(cache=True, nogil=True)
 def fill_features(
-    chosen: Any, spot: Any, pane: int, grid: int, window_panes: Any, fast_windows: int, vwap_panes: int, atr_length: int, percentile_min: int, quantile_min: int,
-    stale_book: int, stale_funding: int, stale_indicator: int, oi_horizon: int, p99_floor: Any,
+    chosen: Any, spot: Any, pane: int, grid: int, window_panes: Any, fast_windows: int, vwap_panes: int, atr_length: int, percentile_min: int,
+    quantile_min: int, stale_book: int, stale_funding: int, stale_indicator: int, oi_horizon: int, p99_floor: Any,
     meta: Any, scale: Any, cumulative: Any, atr: Any, atr_history: Any, histogram: Any, totals: Any, p99_lots: Any,
     in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, out: Any, states: Any,
 ) -> None:  # fmt: skip
