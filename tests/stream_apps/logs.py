@@ -104,7 +104,9 @@ def pieces(messages: list[Message], random_source: random.Random | None, size: i
         at += step
 
 
-def run(log: Log, config: EngineConfig | None = None, seed: int | None = None, restart_every: int | None = None, size: int = 5000) -> tuple[list[OutputRecord], PartitionEngine]:  # fmt: skip
+def run(
+    log: Log, config: EngineConfig | None = None, seed: int | None = None, restart_every: int | None = None, size: int = 5000
+) -> tuple[list[OutputRecord], PartitionEngine]:
     """Drive an engine over a log; ``seed`` cuts and interleaves the feeds at random, ``restart_every`` kills it after so many rounds.
 
     A kill loses everything but the changelog: the engine is rebuilt from the checkpoint before last and reads again from there.

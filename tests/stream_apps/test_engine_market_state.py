@@ -127,7 +127,7 @@ def test_quantiles_keep_the_stated_error(ltc):
 
 
 def test_bars_of_all_timeframes_add_up(ltc):
-    rows, features, bars, _ = ltc
+    rows, _, bars, _ = ltc
     last_day = max(bar["event_time"] for bar in bars if bar["timeframe"] == "1d")
     for timeframe in ("1m", "5m", "15m", "1h", "4h", "1d"):
         chosen = [bar for bar in bars if bar["timeframe"] == timeframe and bar["event_time"] <= last_day]
