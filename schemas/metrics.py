@@ -26,6 +26,10 @@ BOOK_RESYNCS = Counter("perpflow_book_resyncs", "Order books rebuilt from a snap
 STREAM_SILENT = Gauge("perpflow_stream_silent", "1 while a subscribed stream is silent beyond its limit.", ["venue", "stream"])
 BACKPRESSURE = Counter("perpflow_backpressure_seconds", "Time the reader waited because a buffer was full.", ["venue"])
 
+# --- recorded venue ------------------------------------------------------------------------------------------------
+SIMULATED_FRAMES = Counter("perpflow_simulated_frames", "Frames the recorded venue sent, whatever the number of clients.", ["symbol", "stream"])
+SIMULATED_FAULTS = Counter("perpflow_simulated_faults", "Misbehaviour of the recorded venue applied on purpose.", ["kind"])
+
 # --- worker --------------------------------------------------------------------------------------------------------
 RECORDS_APPLIED = Counter("perpflow_records_applied", "Input records applied to the engine.", ["topic"])
 LATE_TRADES = Counter("perpflow_late_trades", "Trades that came after their instant had fired.", [])

@@ -143,7 +143,14 @@ class RecordedVenue:
         await asyncio.gather(*self._tasks)
 
     async def _play(self, playback: Playback) -> None:
-        await playback.run()
+        try:
+            await playback.run()
+        except Exception:
+            # What is left cannot be served; clients must not take the silence for a quiet market.
+            for connection in list(self.connections):
+                if any(self._owner(stream) is playback for stream in connection.streams):
+                    connection.close(WSCloseCode.INTERNAL_ERROR, "recording cannot be read")
+            raise
         for connection in list(self.connections):
             self.end_if_over(connection)
 

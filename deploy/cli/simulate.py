@@ -1,0 +1,150 @@
+"""``perpflow simulate``: the recorded venue as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from producers.recorded.events import FormatError
+from producers.recorded.recording import Recording
+from producers.recorded.venue import RecordedVenue
+from schemas import metrics
+from schemas.service import Service, configure_logging
+from schemas.settings import Settings
+
+app = typer.Typer(help="Serve recordings as a Binance USD-M venue on real sockets.")
+
+# Seconds between two progress lines.
+PROGRESS_S = 5.0
+
+
+@app.command()
+def simulate(
+    recording: Annotated[
+        list[str], typer.Option("--recording", metavar="FILE=SYMBOL[:spot]", help="File, folder or glob to serve as SYMBOL; repeatable.")
+    ],
+    speed: Annotated[str, typer.Option(help="Venue seconds a second, or max: as fast as the clients read.")] = "1",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of everything; 0: any free one, printed when ready.")] = 0,
+    fault: Annotated[
+        list[str] | None, typer.Option("--fault", metavar="KIND:OPTION=VALUE,...", help="Misbehaviour; repeatable, see below.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the faults' draws.")] = 0,
+    expect_routes: Annotated[
+        str, typer.Option(help="Routes that need a subscriber before playback starts, e.g. market; default: those of the recording.")
+    ] = "",
+    wait_for_clients: Annotated[bool, typer.Option(help="Pause while nobody is subscribed.")] = True,
+    hold_routes: Annotated[bool, typer.Option(help="Pause while any expected route has no subscriber, not only all.")] = False,
+    settle: Annotated[float, typer.Option(min=0, help="Quiet seconds after the last subscription before playback starts.")] = 0.25,
+    snapshot_hold: Annotated[
+        float, typer.Option(min=0, help="Longest wait, seconds, for a new depth subscriber to fetch its snapshot; 0: none.")
+    ] = 10.0,
+    weight_limit: Annotated[int, typer.Option(min=1, help="REST request weight a minute.")] = 2400,
+    funding: Annotated[
+        list[str] | None, typer.Option(metavar="FILE=SYMBOL", help="Settled funding rates (Symbol,Date,Funding Rate; UTC+3).")
+    ] = None,
+    exit_at_end: Annotated[bool, typer.Option(help="Leave when every recording has ended, instead of keeping REST up.")] = False,
+) -> None:
+    """Serve recordings as a Binance USD-M venue: websocket /public and /market, REST /fapi/v1, /control and /health on one port.
+
+    When it is ready one JSON line with ws_url, rest_url and port goes to standard output. Playback of a symbol starts when
+    each route on which its recording has streams has a subscriber.
+
+    Examples:
+
+      perpflow simulate --recording tests/data/binance_usdm_raw/btcusdt_20240808.gz=BTCUSDT --speed 10
+
+      perpflow simulate --recording tests/data/ltcusdt_spot_trades=LTCUSDT:spot --speed max --fault drop:stream=aggTrade,rate=0.01
+
+    Faults: drop, gap, silence, duplicate, reorder, delay, garbage (stream=, rate= or at= and n=, ms=), cut:after=5000,route=market,
+    rest:429,n=2. At run time: POST /control/faults {"faults": ["cut:after=1"]}.
+    """
+    settings = Settings()
+    configure_logging(settings.log_level)
+    try:
+        recordings = [Recording.parse(text) for text in recording]
+        for text in funding or ():
+            source = Recording.parse(text)
+            recordings = [replace(one, funding=source.path) if one.symbol == source.symbol else one for one in recordings]
+        venue = RecordedVenue(
+            recordings,
+            speed=_speed(speed),
+            faults=fault or (),
+            seed=seed,
+            host=host,
+            port=port,
+            expect_routes=[route.strip() for route in expect_routes.split(",")] if expect_routes else None,
+            wait_for=("route" if hold_routes else "client") if wait_for_clients else "none",
+            settle_s=settle,
+            snapshot_hold_s=snapshot_hold,
+            weight_limit=weight_limit,
+        )
+        asyncio.run(_serve(venue, settings, exit_at_end))
+    except (FormatError, FileNotFoundError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+    except OSError as error:
+        typer.echo(f"simulate: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--speed: expected a number or max, got {text!r}") from None
+
+
+async def _serve(venue: RecordedVenue, settings: Settings, exit_at_end: bool) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    with Service("simulate", settings.http_port) as service:
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(stop.set)
+
+        service.on_stop(wake)
+        async with venue:
+            service.set_health(lambda: {"ok": venue.failure() is None, "finished": venue.finished})
+            ready = {"ready": True, "port": venue.port, "ws_url": venue.ws_url, "rest_url": venue.rest_url}
+            typer.echo(json.dumps({**ready, "http_port": service.http_port, "symbols": list(venue.playbacks)}))
+            seen: dict[tuple[str, str], int] = {}
+            while not service.stopping.is_set():
+                _count(venue, seen)
+                failure = venue.failure()
+                if failure is not None:
+                    raise failure
+                for symbol, status in venue.status()["symbols"].items():
+                    service.log.info(
+                        "playback", symbol=symbol, state=status["state"], progress=status["progress"], messages=status["messages"]
+                    )
+                if venue.finished and exit_at_end and not venue.connections:
+                    break
+                try:
+                    await asyncio.wait_for(stop.wait(), 0.2 if venue.finished and exit_at_end else PROGRESS_S)
+                except TimeoutError:
+                    continue  # time for the next progress line
+
+
+def _count(venue: RecordedVenue, seen: dict[tuple[str, str], int]) -> None:
+    """Bring the metrics up to what was sent and what was done wrong on purpose."""
+    now = {(symbol, stream): count for symbol, one in venue.playbacks.items() for stream, count in one.sent.items()}
+    now |= {("", kind): count for kind, count in venue.plan.applied.items()}
+    for (symbol, name), count in now.items():
+        counter = metrics.SIMULATED_FRAMES.labels(symbol, name) if symbol else metrics.SIMULATED_FAULTS.labels(name)
+        counter.inc(count - seen.get((symbol, name), 0))
+    seen.update(now)
+
+
+def main() -> None:
+    """Run the command alone."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
