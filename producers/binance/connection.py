@@ -1,0 +1,238 @@
+"""One websocket connection of the venue, kept alive: connect, read, reconnect with backoff, rotate before the venue's own cut.
+
+The reader hands frames over one by one and stops reading when told to; the socket is the buffer (back-pressure up to the venue).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from enum import Enum
+from typing import Protocol
+
+import structlog
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from schemas import metrics
+
+# The close reason by which a recorded venue says that nothing will follow.
+END_OF_RECORDING = "end of recording"
+BACKOFF_FIRST_S = 1.0
+BACKOFF_CAP_S = 32.0
+# A connection that lived so long was no failure: the next backoff starts over.
+HEALTHY_S = 60.0
+# A ban (HTTP 418) lasts two minutes at least; asking sooner prolongs it.
+BAN_WAIT_S = 120.0
+# The venue cuts at 24 h.
+ROTATE_AFTER_S = 23 * 3600.0
+# How long the old connection is read on beside its successor before it is closed.
+OVERLAP_S = 5.0
+# Frames between two looks at back-pressure and the other tasks.
+BATCH = 64
+# Frames that the library holds before it stops reading the socket.
+QUEUE_FRAMES = 2048
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+
+
+def backoff_delays(rng: random.Random, first: float = BACKOFF_FIRST_S, cap: float = BACKOFF_CAP_S) -> Iterator[float]:
+    """Yield the waits before the reconnects: doubling from ``first`` to ``cap``, each drawn from its upper half."""
+    delay = first
+    while True:
+        yield delay * (0.5 + 0.5 * rng.random()) if delay > first else first * (1.0 + 0.25 * rng.random())
+        delay = min(cap, delay * 2)
+
+
+def retry_after(value: str | None) -> float | None:
+    """Return the seconds of a Retry-After header; None when there is none or it is a date."""
+    return float(value) if value is not None and value.strip().isdigit() else None
+
+
+class Ended(Enum):
+    """Why ``Connection.run`` returned."""
+
+    RECORDING = "end of recording"
+    STOPPED = "stopped"
+
+
+class Handler(Protocol):
+    """What a connection tells its owner."""
+
+    def frame(self, raw: bytes) -> Awaitable[None] | None:
+        """Take a frame; the awaitable, if any, is awaited before the next one is read."""
+
+    async def pause(self) -> None:
+        """Called every few frames: wait while there is no room for more, and yield."""
+
+    def connected(self) -> None:
+        """The connection is open."""
+
+    def disconnected(self, reason: str) -> None:
+        """The connection broke; it will be opened again."""
+
+    def clock(self) -> int | None:
+        """The newest venue time seen, for the hand-over of a rotation."""
+
+
+class Connection:
+    """A websocket of one route with its streams.
+
+    Args:
+        name: For logs and metrics.
+        url: Full URL with the streams.
+        handler: Gets the frames.
+        venue: Label of metrics.
+        rng: Jitter of the backoff.
+        backoff_first_s, ban_wait_s, rotate_after_s: See the constants.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        handler: Handler,
+        venue: str,
+        *,
+        rng: random.Random | None = None,
+        backoff_first_s: float = BACKOFF_FIRST_S,
+        ban_wait_s: float = BAN_WAIT_S,
+        rotate_after_s: float = ROTATE_AFTER_S,
+    ) -> None:
+        self.name = name
+        self.url = url
+        self.open = False
+        self._handler = handler
+        self._venue = venue
+        self._rng = rng or random.Random()
+        self._backoff_first_s = backoff_first_s
+        self._ban_wait_s = ban_wait_s
+        self._rotate_after_s = rotate_after_s
+        self._ws: ClientConnection | None = None
+        self._rotation: asyncio.Task[ClientConnection] | None = None
+        self._stopping = False
+        self._log = structlog.get_logger().bind(venue=venue, connection=name)
+
+    async def run(self) -> Ended:
+        """Read until the venue says that the recording is over, or ``stop``; reconnect after everything else."""
+        delays = backoff_delays(self._rng, self._backoff_first_s)
+        while not self._stopping:
+            started = time.monotonic()
+            wait: float | None = None
+            try:
+                self._ws = await self._connect()
+                self.open = True
+                self._handler.connected()
+                reason = await self._read()
+            except InvalidStatus as error:
+                response = error.response
+                reason = f"http {response.status_code}"
+                wait = retry_after(response.headers.get("Retry-After"))
+                if response.status_code == 418:
+                    wait = max(self._ban_wait_s, wait or 0.0)
+            except (OSError, TimeoutError, InvalidHandshake) as error:
+                reason = "connect"
+                self._log.warning("cannot connect", url=self.url, error=f"{type(error).__name__}: {error}")
+            finally:
+                self.open = False
+                await self._close()
+            if reason == END_OF_RECORDING:
+                return Ended.RECORDING
+            if self._stopping:
+                break
+            metrics.RECONNECTS.labels(self._venue, reason).inc()
+            self._handler.disconnected(reason)
+            if time.monotonic() - started >= HEALTHY_S:
+                delays = backoff_delays(self._rng, self._backoff_first_s)
+            wait = next(delays) if wait is None else wait
+            self._log.warning("reconnecting", reason=reason, wait_s=round(wait, 2))
+            await asyncio.sleep(wait)
+        return Ended.STOPPED
+
+    async def stop(self) -> None:
+        """Close the connection for good."""
+        self._stopping = True
+        await self._close()
+
+    async def restart(self, reason: str) -> None:
+        """Break the connection so that it is opened anew (a stream went silent)."""
+        self._log.warning("restarting the connection", reason=reason)
+        if self._ws is not None:
+            await self._ws.close(1000, reason[:100])
+
+    def _connect(self) -> Awaitable[ClientConnection]:
+        return connect(
+            self.url,
+            compression=None,
+            max_size=MAX_FRAME_BYTES,
+            max_queue=QUEUE_FRAMES,
+            # A reader that is held back sees pongs late: the limit is well above any hold.
+            ping_interval=60,
+            ping_timeout=60,
+            close_timeout=5,
+        )
+
+    async def _close(self) -> None:
+        rotation, self._rotation = self._rotation, None
+        if rotation is not None:
+            rotation.cancel()
+            results = await asyncio.gather(rotation, return_exceptions=True)
+            if isinstance(results[0], ClientConnection):
+                await results[0].close()
+        ws, self._ws = self._ws, None
+        if ws is not None:
+            await ws.close()
+
+    async def _read(self) -> str:
+        """Read until the connection ends; return why."""
+        rotate_at = time.monotonic() + self._rotate_after_s
+        frame, pause = self._handler.frame, self._handler.pause
+        while True:
+            ws = self._ws
+            assert ws is not None
+            try:
+                for _ in range(BATCH):
+                    held = frame(await ws.recv(decode=False))
+                    if held is not None:
+                        await held
+            except ConnectionClosed as error:
+                received = error.rcvd
+                if received is None:
+                    return "lost"
+                if received.code == 1000 and received.reason == END_OF_RECORDING:
+                    return END_OF_RECORDING
+                return f"close {received.code}"
+            await pause()
+            if time.monotonic() >= rotate_at:
+                if self._rotation is None:
+                    self._rotation = asyncio.ensure_future(self._connect())
+                elif self._rotation.done():
+                    rotate_at = time.monotonic() + self._rotate_after_s
+                    await self._rotate()
+
+    async def _rotate(self) -> None:
+        """Hand over to the successor: read the old connection until it has caught up with the successor's first frame.
+
+        The successor's frames wait in its socket meanwhile, and what both brought is dropped by its ids. So nothing is missed.
+        """
+        rotation, self._rotation = self._rotation, None
+        assert rotation is not None
+        if rotation.exception() is not None:
+            self._log.warning("rotation failed; the old connection stays", error=str(rotation.exception()))
+            return
+        new, old = rotation.result(), self._ws
+        assert old is not None
+        try:
+            async with asyncio.timeout(OVERLAP_S):
+                while True:
+                    held = self._handler.frame(await old.recv(decode=False))
+                    if held is not None:
+                        await held
+        except (TimeoutError, ConnectionClosed):
+            pass  # the overlap is over, or the venue was faster than we
+        self._ws = new
+        self._handler.connected()
+        await old.close()
+        metrics.RECONNECTS.labels(self._venue, "rotation").inc()
+        self._log.info("rotated")
