@@ -20,19 +20,25 @@ COMMANDS: dict[str, str] = {
     "doctor": "Name what is missing on this machine, and how to get it.",
     "stack": "Run a real Kafka broker and PostgreSQL in one folder.",
     "db": "Migrate the database and show its tables.",
+    "strategies": "Load strategies from files, list and show them.",
     "topics": "Create, list, read and document the topics; show lags.",
 }
 
 
-def load(name: str) -> Any:
-    """Import a sub-command and return it. Raises ModuleNotFoundError when there is none of that name."""
+def load_app(name: str) -> typer.Typer:
+    """Import a sub-command and return its typer application. Raises ModuleNotFoundError when there is none of that name."""
     module_name = name.replace("-", "_")
     module = importlib.import_module(f"{__name__}.{module_name}")
-    sub_app = getattr(module, "app", None)
+    sub_app: typer.Typer | None = getattr(module, "app", None)
     if sub_app is None:
         sub_app = typer.Typer(add_completion=False)
         sub_app.command(name)(getattr(module, module_name))
-    command = typer.main.get_command(sub_app)
+    return sub_app
+
+
+def load(name: str) -> Any:
+    """Import a sub-command and return its command. Raises ModuleNotFoundError when there is none of that name."""
+    command = typer.main.get_command(load_app(name))
     command.name = name
     return command
 
