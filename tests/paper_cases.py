@@ -103,3 +103,28 @@ def ltc_trades(*hours: str) -> TradeColumns:
                 prices.append(float(cells[where[1]]))
                 ids.append(int(cells[where[2]]))
     return TradeColumns.of(times, np.arange(len(times)), ids, prices)
+
+
+def synthetic_signals(start: int, end: int, seed: int, instrument: str = INSTRUMENT) -> list[dict[str, Any]]:
+    """Signals on the grid with sizes that fit the recording: several strategies, both sides, flips, short timeouts, some decided late."""
+    random = np.random.default_rng(seed)
+    made = []
+    for time in range(start + GRID, end, GRID):
+        for strategy in ("a", "b", "c"):
+            if random.random() < 0.06:
+                age = 250 if random.random() < 0.9 else int(random.integers(250, 90_000))
+                made.append(
+                    signal(
+                        time,
+                        instrument=instrument,
+                        strategy_id=strategy,
+                        direction=str(random.choice(["LONG", "SHORT"])),
+                        entry=bool(random.random() < 0.9),
+                        flip=bool(random.random() < 0.3),
+                        decided_at=time + age,
+                        risk_distance=float(random.uniform(0.05, 0.6)),
+                        risk_multiple=float(random.choice([0.5, 1.0, 1.5])),
+                        timeout_minutes=int(random.choice([3, 30, 240])),
+                    )
+                )
+    return made

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paper_cases import GRID, INSTRUMENT, columns, ltc_trades, of, play, settlement, signal
+from paper_cases import GRID, INSTRUMENT, columns, ltc_trades, of, play, settlement, signal, synthetic_signals
 from paper_oracle import Oracle
 
 from schemas.codec import Codec
@@ -307,35 +306,11 @@ def same_as_oracle(oracle, out):
     assert {one["signal_id"] for one in of("orders", out) if one["status"] == "rejected"} == set(oracle.refused)
 
 
-def synthetic_signals(trades, start, end, seed):
-    """Signals on the grid with sizes that fit the recording: several strategies, both sides, flips, short timeouts, some decided late."""
-    random = np.random.default_rng(seed)
-    made = []
-    for time in range(start + GRID, end, GRID):
-        for strategy in ("a", "b", "c"):
-            if random.random() < 0.06:
-                age = 250 if random.random() < 0.9 else int(random.integers(250, 90_000))
-                made.append(
-                    signal(
-                        time,
-                        strategy_id=strategy,
-                        direction=str(random.choice(["LONG", "SHORT"])),
-                        entry=bool(random.random() < 0.9),
-                        flip=bool(random.random() < 0.3),
-                        decided_at=time + age,
-                        risk_distance=float(random.uniform(0.05, 0.6)),
-                        risk_multiple=float(random.choice([0.5, 1.0, 1.5])),
-                        timeout_minutes=int(random.choice([3, 30, 240])),
-                    )
-                )
-    return made
-
-
 def test_recorded_trades_equal_the_independent_simulator():
     trades = ltc_trades("2025-06-21_12h", "2025-06-21_15h")
     start = int(trades.event_time[0]) // GRID * GRID
     end = int(trades.event_time[-1]) // GRID * GRID
-    signals = synthetic_signals(trades, start, end, seed=1)
+    signals = synthetic_signals(start, end, seed=1)
     settlements = [settlement(time, 0.0001 * (-1) ** index) for index, time in enumerate(range(start + 1_800_000, end, 1_800_000))]
     out = play(PaperBook(), trades, signals, end, settlements, start=start)
     same_as_oracle(oracle_run(Oracle(), trades, signals, settlements, end), out)
