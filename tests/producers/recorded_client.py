@@ -64,9 +64,10 @@ class Client:
 
 
 async def get(url: str) -> tuple[int, Any, dict[str, str]]:
-    """Return status, JSON and headers of a GET."""
+    """Return status, JSON (or text) and headers of a GET."""
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
-        return answer.status, await answer.json(content_type=None), dict(answer.headers)
+        body = await (answer.json() if answer.content_type == "application/json" else answer.text())
+        return answer.status, body, dict(answer.headers)
 
 
 async def post(url: str, body: Any = None) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import zipfile
 from decimal import Decimal
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_capture_rows_of_one_update_are_one_event() -> None:
     assert (body["U"], body["u"], body["pu"]) == (6918041782209, 6918041798669, 6918041778741)
     assert body["b"] == [["0.23098", "17739.0"]]
     assert body["a"] == [["0.23104", "14763.0"], ["0.2311", "45202.0"], ["0.23151", "5193.0"], ["0.46203", "0.0"]]
-    assert all(later.body["pu"] == earlier.body["u"] for earlier, later in zip(events, events[1:], strict=False))
+    assert all(later.body["pu"] == earlier.body["u"] for earlier, later in itertools.pairwise(events))
 
 
 def test_merged_capture_gives_snapshots_depth_and_trades() -> None:
@@ -67,7 +68,7 @@ def test_merged_capture_gives_snapshots_depth_and_trades() -> None:
     depth = [event.body for event in events if event.kind == DEPTH]
     assert events[0].body["lastUpdateId"] == depth[0]["pu"]
     assert sum(len(events[0].body[side]) for side in ("bids", "asks")) == 5521
-    assert all(later["pu"] == earlier["u"] for earlier, later in zip(depth, depth[1:], strict=False))
+    assert all(later["pu"] == earlier["u"] for earlier, later in itertools.pairwise(depth))
 
 
 def test_planted_faults_are_data() -> None:
