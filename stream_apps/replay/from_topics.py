@@ -1,0 +1,87 @@
+"""``perpflow replay --from-topics``: run all partitions of the topics through the cores, and compare with what the services wrote."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from schemas.catalogue import RESULT_TOPICS
+from schemas.settings import Settings
+from stream_apps.core.config import EngineConfig
+from stream_apps.core.engine import PartitionEngine
+from stream_apps.core.paper_position import PaperSettings
+from stream_apps.replay.results import Difference, ResultSet, differences
+from stream_apps.replay.run import PartitionReplay
+from stream_apps.replay.topics import TopicSource
+
+
+@dataclass
+class ReplayReport:
+    """What a replay did.
+
+    Attributes:
+        results: Records by result topic.
+        outputs: Topic -> records of every kind written by the cores.
+        inputs: Topic -> records read.
+        seconds: Duration, wall clock.
+        differences: Against the topics, when compared.
+    """
+
+    results: ResultSet
+    outputs: dict[str, int] = field(default_factory=dict)
+    inputs: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    written: ResultSet | None = None
+    differences: list[Difference] = field(default_factory=list)
+
+
+Progress = Callable[[int, str, int], None]
+
+
+def read_results(settings: Settings) -> ResultSet:
+    """Return what the services have written to the result topics."""
+    written = ResultSet(settings.codec)
+    with TopicSource(settings, RESULT_TOPICS) as source:
+        for partition in range(settings.partitions):
+            for topic, records in source.records(partition):
+                for row in range(len(records)):
+                    written.add(topic, records.value(row))
+    return written
+
+
+def replay_topics(
+    settings: Settings, paper: PaperSettings | None = None, compare: bool = True, progress: Progress | None = None
+) -> ReplayReport:
+    """Replay every partition from the beginning of its topics to their present end.
+
+    Args:
+        settings: Environment.
+        paper: Numbers of the paper model; must be the executor's for a comparison.
+        compare: Read what the services wrote and list the differences.
+        progress: Called with (partition, topic, records) as records are read.
+
+    Raises:
+        confluent_kafka.KafkaException: the broker refused.
+    """
+    report = ReplayReport(ResultSet(settings.codec))
+    config = EngineConfig.from_settings(settings)
+    started = time.perf_counter()
+    with TopicSource(settings, PartitionEngine.INPUTS) as source:
+        for partition in range(settings.partitions):
+            replay = PartitionReplay(partition, config, settings.codec, paper)
+            for topic, (first, _) in source.ends(partition).items():
+                if first:
+                    replay.engine.skip_to(topic, first)
+            for topic, records in source.records(partition, replay.engine.backlog, replay.engine.wants):
+                report.inputs[topic] = report.inputs.get(topic, 0) + len(records)
+                if progress is not None:
+                    progress(partition, topic, len(records))
+                for result in replay.feed(topic, records):
+                    report.outputs[result.topic] = report.outputs.get(result.topic, 0) + 1
+                    report.results.add(result.topic, result.value)
+    report.seconds = time.perf_counter() - started
+    if compare:
+        report.written = read_results(settings)
+        report.differences = differences(report.written, report.results)
+    return report

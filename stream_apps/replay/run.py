@@ -1,0 +1,100 @@
+"""One partition of the pipeline in process: engine, scorer and paper model over the same records that the services read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from schemas import columnar
+from schemas.codec import Codec, CodecError
+from schemas.columnar import RecordSet
+from stream_apps.core.config import EngineConfig
+from stream_apps.core.engine import OutputRecord, PartitionEngine
+from stream_apps.core.paper import PaperBook
+from stream_apps.core.paper_feed import PaperFeed, Step, TradeBlock
+from stream_apps.core.paper_position import PaperSettings
+
+
+class Result(NamedTuple):
+    """One record of a run: topic, key, encoded value."""
+
+    topic: str
+    key: bytes
+    value: bytes
+
+
+class PartitionReplay:
+    """Feed the input topics of one partition in offset order; take the results of all stages.
+
+    Args:
+        partition: Kafka partition.
+        config: Numbers of the market state.
+        codec: Codec of the environment.
+        paper: Numbers of the paper model.
+    """
+
+    def __init__(self, partition: int, config: EngineConfig, codec: Codec, paper: PaperSettings | None = None) -> None:
+        self.engine = PartitionEngine(partition, config, codec)
+        self.book = PaperBook(paper)
+        self._feed = PaperFeed()
+        self._codec = codec
+        self._signals = 0
+        self._encode = {topic: codec.encoder(topic) for topic in ("orders", "fills", "positions", "trades_closed", "worker_progress")}
+
+    def feed(self, topic: str, records: RecordSet) -> Iterator[Result]:
+        """Take records of a topic and yield what the pipeline writes because of them, in order."""
+        outputs = self.engine.feed(topic, records)
+        if len(records):
+            if topic == "agg_trades":
+                self._feed.add_trades(trade_block(self._codec, records))
+            elif topic in ("funding", "instruments"):
+                rows = []
+                for row, offset in enumerate(records.offsets.tolist()):
+                    try:
+                        rows.append((offset, self._codec.decode(topic, records.value(row))))
+                    except CodecError:
+                        continue  # the engine makes the dead letter of it
+                (self._feed.add_settlements if topic == "funding" else self._feed.add_instruments)(rows)
+        for output in (*outputs, *self.engine.advance()):
+            yield from self._pass_on(output)
+
+    def _pass_on(self, output: OutputRecord) -> Iterator[Result]:
+        if output.topic == "signals":
+            self._feed.add_signals([(self._signals, self._codec.decode("signals", output.value))])
+            self._signals += 1
+        if output.step is None:
+            assert output.value is not None  # only steps come without a value
+            yield Result(output.topic, output.key, output.value)
+            return
+        step = {**output.step, "signals_offset": self._signals}
+        yield Result("worker_progress", output.key, self._encode["worker_progress"](step))
+        taken = self._feed.take(Step.from_record(step), self.book.active_instruments)
+        executed = self.book.step(
+            time=taken.time,
+            decided_at=taken.decided_at,
+            instruments=taken.instruments,
+            trades=taken.trades,
+            signals=taken.signals,
+            settlements=taken.settlements,
+        )
+        for topic, record in executed:
+            yield Result(topic, record["instrument"].encode(), self._encode[topic](record))
+
+
+def trade_block(codec: Codec, records: RecordSet) -> TradeBlock:
+    """Return agg_trades records as the paper model's columns. What cannot be a trade (undecodable, no positive finite price) is left out."""
+    columns = columnar.decode(codec, "agg_trades", records)
+    price = columns.double("price")
+    good = columns.good & np.isfinite(price) & (price > 0.0)
+    keys = columnar.KeyTable()
+    code = keys.match(records)
+    for row in np.flatnonzero(code < 0).tolist():
+        if code[row] < 0:
+            keys.add((records.key(row) or b"").decode("utf-8", "replace"))
+            code = keys.match(records)
+    rows = np.flatnonzero(good & (code >= 0))
+    return TradeBlock(
+        keys.keys, code[rows], columns.long("event_time")[rows], records.offsets[rows], columns.long("agg_id")[rows], price[rows]
+    )
