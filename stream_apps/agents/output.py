@@ -89,7 +89,7 @@ class Outbox:
         """Send records in order, in as few batches as the producer's batch size allows. Waits only when the partition's queue is full.
 
         Raises:
-            OutputError: an earlier batch failed, or a record does not fit an empty batch.
+            OutputError: an earlier batch failed.
         """
         self.check()
         producer = self._producer()
@@ -97,12 +97,9 @@ class Outbox:
         batch = producer.create_batch()
         for timestamp, key, value in records:
             if batch.append(timestamp=timestamp, key=key, value=value) is None:
-                if not batch.record_count():
-                    raise OutputError(f"{topic}: a record of {len(value or b'')} bytes does not fit a batch")
                 sent.append(await self._submit(producer, batch, topic, partition))
                 batch = producer.create_batch()
-                if batch.append(timestamp=timestamp, key=key, value=value) is None:
-                    raise OutputError(f"{topic}: a record of {len(value or b'')} bytes does not fit a batch")
+                batch.append(timestamp=timestamp, key=key, value=value)  # an empty batch takes a record of any size
         if batch.record_count():
             sent.append(await self._submit(producer, batch, topic, partition))
         return sent
@@ -123,8 +120,7 @@ class Outbox:
             batch = BatchBuilder(CHECKPOINT_MAX_BYTES, _NO_COMPRESSION)
             headers = ownership.headers(more=i + 1 < len(runs))
             for key, value in run:
-                if batch.append(timestamp=time_ms, key=key, value=value, headers=headers) is None:
-                    raise OutputError(f"{topic}/{partition}: state entry {key!r} of {len(value or b'')} bytes does not fit a batch")
+                batch.append(timestamp=time_ms, key=key, value=value, headers=headers)
             sent.append(await self._submit(producer, batch, topic, partition))
         await asyncio.wait([batch.future for batch in sent])
         self.check()

@@ -8,19 +8,24 @@ import time
 from typing import Any
 
 import structlog
+from aiokafka.errors import IllegalStateError
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from schemas import metrics
 from schemas.settings import Settings
-from stream_apps.agents.changelog import Fold, Ownership
+from stream_apps.agents.changelog import Entry, Fold, Ownership
 from stream_apps.agents.intake import RawRecords, read_to_end
 from stream_apps.agents.output import CHECKPOINT_MAX_BYTES, OutputError
-from stream_apps.agents.runner import SIGNALS, EngineType, Limits, PartitionRunner
+from stream_apps.agents.runner import SIGNALS, Engine, EngineType, Limits, PartitionRunner
+from stream_apps.core.checkpoint import ChangelogDamaged
 
 # A changelog that another worker keeps writing while it is read is read again; after this many times something else is wrong.
 CLAIM_ATTEMPTS = 10
+# Composites wait in a queue while the engine works; only what stays away for so long counts as lost. To read something twice does no harm.
+WATCH_S = 1.0
+WATCH_TIMES = 3
 
 
 class Partitions:
@@ -47,6 +52,7 @@ class Partitions:
         self._changelog = changelog
         self._limits = limits
         self._owner = os.urandom(16)
+        self._watch: asyncio.Task[None] | None = None
         self._wire = settings.topic
         self._plain = {settings.topic(name): name for name in engine.INPUTS}
 
@@ -70,9 +76,8 @@ class Partitions:
         seeks: dict[TP, int] = {}
         for partition in sorted(partitions):
             fold, ownership, changelog_end = owned[partition]
-            engine = self._engine.restore(partition, self._config, list(fold.entries.items()))
-            positions = engine.positions()
-            fed = {name: positions.get(name, int(earliest[sources[name, partition]])) for name in self._engine.INPUTS}
+            engine, changelog_end = await self._restored(partition, fold, ownership, changelog_end)
+            fed = self._first_wanted(partition, engine, {name: int(earliest[sources[name, partition]]) for name in self._engine.INPUTS})
             self.runners[partition] = PartitionRunner(
                 partition,
                 engine,
@@ -94,6 +99,31 @@ class Partitions:
         late = sum(fold.late for fold, _, _ in owned.values())
         self.log.info("recovered", partitions=sorted(partitions), entries=entries, late=late, seconds=round(self.recovered_s, 3))
         return seeks
+
+    async def _restored(self, partition: int, fold: Fold, ownership: Ownership, end: int) -> tuple[Engine, int]:
+        """Return the engine and the end of the changelog. A damaged state is deleted: the inputs are still there, what comes of them are repeats."""
+        codec = self._settings.codec
+        try:
+            return self._engine.restore(partition, self._config, codec, list(fold.entries.items())), end
+        except ChangelogDamaged as error:
+            self.log.error("state is damaged, computing it anew from the inputs", partition=partition, error=str(error))
+            deletions: list[Entry] = [(key, None) for key in fold.entries]
+            now = int(time.time() * 1000)
+            end = await self._app.producer.outbox.send_checkpoint(self._changelog, partition, now, deletions, ownership)
+            return self._engine.restore(partition, self._config, codec, []), end
+
+    def _first_wanted(self, partition: int, engine: Engine, earliest: dict[str, int]) -> dict[str, int]:
+        """Return where each input is read from: where the state ends, or where the log begins."""
+        positions = engine.positions()
+        first: dict[str, int] = {}
+        for topic, start in earliest.items():
+            wanted = positions.get(topic, 0)
+            if wanted > 0 and wanted < start:
+                self.log.error("records are gone from the log (retention)", partition=partition, topic=topic, first=wanted, next=start)
+            if wanted < start:
+                engine.skip_to(topic, start)
+            first[topic] = max(wanted, start)
+        return first
 
     async def _claim(self, partitions: set[int]) -> dict[int, tuple[Fold, Ownership, int]]:
         """Read the changelogs and take them: read again whichever got another record between its end and our claim."""
@@ -126,6 +156,35 @@ class Partitions:
         self.generation = generation
         for runner in self.runners.values():
             runner.start()
+        self._watch = asyncio.create_task(self._watched())
+
+    async def _watched(self) -> None:
+        try:
+            await self._watch_delivery()
+        except Exception as error:
+            self._failed(error)
+
+    async def _watch_delivery(self) -> None:
+        """Find what was fetched but never came, when nothing follows that would show the gap (see ``PartitionRunner.feed``)."""
+        behind: dict[TP, tuple[int, int, int]] = {}  # first wanted, fetched up to, how often seen so
+        while True:
+            await asyncio.sleep(WATCH_S)
+            fetched = await self._app.consumer.positions()
+            seen: dict[TP, tuple[int, int, int]] = {}
+            for partition, runner in self.runners.items():
+                for topic, wanted in runner.fed.items():
+                    tp = TP(self._wire(topic), partition)
+                    position = fetched.get(tp, wanted)
+                    if position <= wanted:
+                        continue
+                    times = behind[tp][2] + 1 if behind.get(tp, ())[:2] == (wanted, position) else 1
+                    seen[tp] = (wanted, position, times)
+                    if times >= WATCH_TIMES:
+                        metrics.CONTINUITY_HEALED.labels(topic).inc()
+                        self.log.warning("fetched but never delivered, reading again", topic=topic, partition=partition, wanted=wanted)
+                        await self.seek(topic, partition, wanted)
+                        del seen[tp]
+            behind = seen
 
     # --- work ---------------------------------------------------------------------------------------------------------
     async def feed(self, event: Any) -> None:
@@ -137,7 +196,11 @@ class Partitions:
 
     async def seek(self, topic: str, partition: int, offset: int) -> None:
         """Read a topic's partition again from an offset (plain name)."""
-        await self._app.consumer.seek_wait({TP(self._wire(topic), partition): offset})
+        try:
+            await self._app.consumer.seek_wait({TP(self._wire(topic), partition): offset})
+        except IllegalStateError:
+            # A rebalance took the partition this moment; recovery seeks whatever stays.
+            self.log.info("not sought, the partition is gone", topic=topic, partition=partition)
 
     async def end(self, topic: str, partition: int) -> int:
         """Return the offset after the last record."""
@@ -174,6 +237,9 @@ class Partitions:
     async def abandon(self) -> None:
         """Drop all partitions at once."""
         runners, self.runners, self.generation = self.runners, {}, None
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         await asyncio.gather(*(runner.abandon() for runner in runners.values()))
 
     def health(self) -> dict[str, Any]:

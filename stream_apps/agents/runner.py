@@ -28,6 +28,8 @@ DEAD_LETTERS = "dead_letters"
 
 # Lets what a fetch brought for the other topics of the partition arrive first: one round instead of one for each.
 COALESCE_S = 0.001
+# Kafka takes a record of 1 MiB unless told otherwise; a dead letter carries a whole refused record and some words.
+DEAD_LETTER_BYTES = 900_000
 
 
 class OutputRecord(Protocol):
@@ -49,7 +51,8 @@ class Engine(Protocol):
     """The pure engine of one partition (stream_apps.core.engine)."""
 
     def next_offset(self, topic: str) -> int | None: ...
-    def feed(self, topic: str, records: RecordSet) -> None: ...
+    def feed(self, topic: str, records: RecordSet) -> list[Any]: ...
+    def skip_to(self, topic: str, offset: int) -> None: ...
     def advance(self, limit: int | None = None) -> list[Any]: ...
     def backlog(self) -> dict[str, int]: ...
     def wants(self) -> set[str]: ...
@@ -62,7 +65,7 @@ class EngineType(Protocol):
 
     INPUTS: tuple[str, ...]
 
-    def restore(self, partition: int, config: Any, entries: Iterable[tuple[bytes, bytes]]) -> Engine: ...
+    def restore(self, partition: int, config: Any, codec: Codec, entries: Iterable[tuple[bytes, bytes]]) -> Engine: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,16 @@ class Acknowledged(Protocol):
     """A Faust event: acknowledging it makes everything up to it committable."""
 
     def ack(self) -> bool: ...
+
+
+def shortened(codec: Codec, value: bytes) -> bytes:
+    """Return a dead letter whose refused bytes are cut to what Kafka takes, with their full length in the reason."""
+    record = codec.decode(DEAD_LETTERS, value)
+    for name in ("key", "value"):
+        if record[name] is not None and len(record[name]) > DEAD_LETTER_BYTES // 4:
+            record["reason"] += f" ({name}: the first {DEAD_LETTER_BYTES // 4} of {len(record[name])} bytes)"
+            record[name] = record[name][: DEAD_LETTER_BYTES // 4]
+    return codec.encode(DEAD_LETTERS, record)
 
 
 class PartitionRunner:
@@ -138,6 +151,7 @@ class PartitionRunner:
         self._outbox = outbox
         self._source = source
         self._wire = wire
+        self._codec = codec
         self._encode_step = codec.encoder(STEPS)
         self._changelog = changelog
         self._ownership = ownership
@@ -152,6 +166,7 @@ class PartitionRunner:
         self._steps: asyncio.Queue[tuple[list[Sent], list[tuple[int, Any]]] | asyncio.Future[None]] = asyncio.Queue()
         self._unread: dict[str, deque[tuple[int, Acknowledged]]] = {}  # composites not yet in a checkpoint, by their last offset
         self._sought: dict[str, tuple[int, int]] = {}
+        self._refused: list[Any] = []  # dead letters of records that could not even be fed
         self._moved = False  # a round ran since the last checkpoint
         self._gone = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -168,7 +183,7 @@ class PartitionRunner:
         if wanted is not None and raw.last < wanted:
             return
         records = RecordSet.from_raw(raw.data, raw.first if wanted is None else max(raw.first, wanted), raw.last)
-        self.engine.feed(topic, records)
+        self._refused += self.engine.feed(topic, records)
         self.fed[topic] = raw.last + 1
         metrics.RECORDS_APPLIED.labels(topic).inc(len(records))
         self._dirty.set()
@@ -178,6 +193,7 @@ class PartitionRunner:
         gap = (wanted, raw.first)
         if self._sought.pop(topic, None) == gap:
             self.log.error("records are gone from the log (retention), going on after them", topic=topic, first=wanted, next=raw.first)
+            self.engine.skip_to(topic, raw.first)
             return True
         self._sought[topic] = gap
         metrics.CONTINUITY_HEALED.labels(topic).inc()
@@ -207,7 +223,8 @@ class PartitionRunner:
             self._dirty.clear()
             self._idle.clear()
             with metrics.EVALUATION_SECONDS.time():
-                outputs = self.engine.advance()
+                refused, self._refused = self._refused, []
+                outputs = [*refused, *self.engine.advance()]
             await self._publish(outputs)
             self._moved = True
             self._balance()
@@ -223,7 +240,10 @@ class PartitionRunner:
                 steps.append((signals, record))
                 continue
             signals += record.topic == SIGNALS
-            by_topic.setdefault(record.topic, []).append((record.timestamp_ms, record.key, record.value))
+            value = record.value
+            if record.topic == DEAD_LETTERS and len(value) > DEAD_LETTER_BYTES:
+                value = shortened(self._codec, value)
+            by_topic.setdefault(record.topic, []).append((record.timestamp_ms, record.key, value))
         sent_signals: list[Sent] = []
         for topic, records in by_topic.items():
             sent = await self._outbox.send(self._wire(topic), 0 if topic == DEAD_LETTERS else self.partition, records)

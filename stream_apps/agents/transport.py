@@ -80,6 +80,20 @@ class RawConsumerThread(driver.AIOKafkaConsumerThread):
             consumer.seek(TopicPartition(tp.topic, tp.partition), offset)
             self.consumer._read_offset[tp] = offset if offset > 0 else None
 
+    async def positions(self) -> dict[TP, int]:
+        """Return the next offset to be fetched of every assigned partition that has one."""
+        found: dict[TP, int] = await self.call_thread(self._positions)
+        return found
+
+    async def _positions(self) -> dict[TP, int]:
+        consumer = self._ensure_consumer()
+        subscription = consumer._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        if assignment is None:
+            return {}
+        states = ((tp, assignment.state_value(tp)) for tp in assignment.tps)
+        return {TP(tp.topic, tp.partition): state.position for tp, state in states if state.has_valid_position}
+
     async def rejoin(self) -> None:
         """Ask for a rebalance."""
         await self.call_thread(self._rejoin)
@@ -159,6 +173,10 @@ class RawConsumer(driver.Consumer):
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Not used: it calls a partition slow that waits for its progress mark. The worker's /health tells what is behind."""
+
+    async def positions(self) -> dict[TP, int]:
+        """Return the next offset to be fetched of every assigned partition that has one."""
+        return await self._thread.positions()
 
     async def rejoin(self) -> None:
         """Ask for a rebalance, in which every partition is recovered by whoever owns it then."""
