@@ -37,9 +37,12 @@ def simulate(
     expect_routes: Annotated[
         str, typer.Option(help="Routes that need a subscriber before playback starts, e.g. market; default: those of the recording.")
     ] = "",
+    expect_streams: Annotated[
+        str, typer.Option(help="Streams that need a subscriber too, e.g. depth,aggTrade; for clients with several connections a route.")
+    ] = "",
     wait_for_clients: Annotated[bool, typer.Option(help="Pause while nobody is subscribed.")] = True,
-    hold_routes: Annotated[bool, typer.Option(help="Pause while any expected route has no subscriber, not only all.")] = False,
-    settle: Annotated[float, typer.Option(min=0, help="Quiet seconds after the last subscription before playback starts.")] = 0.25,
+    hold_routes: Annotated[bool, typer.Option(help="Pause while any expected route or stream has no subscriber.")] = False,
+    settle: Annotated[float, typer.Option(min=0, help="Quiet seconds after the last subscription before playback starts.")] = 1.0,
     snapshot_hold: Annotated[
         float, typer.Option(min=0, help="Longest wait, seconds, for a new depth subscriber to fetch its snapshot; 0: none.")
     ] = 10.0,
@@ -77,7 +80,8 @@ def simulate(
             seed=seed,
             host=host,
             port=port,
-            expect_routes=[route.strip() for route in expect_routes.split(",")] if expect_routes else None,
+            expect_routes=_names(expect_routes) or None,
+            expect_streams=_names(expect_streams),
             wait_for=("route" if hold_routes else "client") if wait_for_clients else "none",
             settle_s=settle,
             snapshot_hold_s=snapshot_hold,
@@ -89,6 +93,10 @@ def simulate(
     except OSError as error:
         typer.echo(f"simulate: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _speed(text: str) -> float | None:

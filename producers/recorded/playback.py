@@ -5,14 +5,15 @@ for each subscribed stream. Nothing of it depends on time, so the frames of a co
 the plan of faults and the subscriptions; speed only decides when.
 
 When playback runs
-    It starts when every route on which the recording has streams (or ``expect_routes``) has a subscriber of the symbol and no
-    subscription was added for ``settle_s``; so a client may open its connections one after the other and still get all
-    from the first message on. It pauses while nobody is subscribed (``wait_for`` "client"; "route": while any expected route
-    has nobody; "none": never) and goes on by the rule of the start.
+    It starts when every route on which the recording has streams (or ``expect_routes``) has a subscriber of the symbol, so has each
+    of ``expect_streams``, and no subscription was added for ``settle_s``; so a client may open its connections one after the
+    other and still get all from the first message on. It pauses while nobody is subscribed (``wait_for`` "client"; "route": while any expected route
+    or stream has nobody; "none": never) and goes on by the rule of the start.
 Snapshot rendezvous
     A client joins a depth stream by fetching a snapshot after the first diff. At high speed minutes would pass meanwhile, and
     where in the recording the book starts would depend on the machine. So after the first diff sent to a new depth subscription
-    playback holds until the snapshot was fetched, the subscriber left, or ``snapshot_hold_s`` passed.
+    playback holds until the snapshot was fetched, the subscriber left, or ``snapshot_hold_s`` passed. A subscriber that joins while
+    another one is served (a planned change of connections) needs no new book, and is not waited for.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Playback:
         plan: Faults in force, shared by all timelines of a venue.
         speed: Venue seconds a second; None: as fast as the clients read.
         expect_routes: Routes that must have a subscriber before it starts; None: those of the recording.
+        expect_streams: Streams that must have a subscriber too, without symbol and cadence, e.g. ``depth``, ``aggTrade``.
         wait_for: "client", "route" or "none", see above.
         settle_s: Quiet time after the last subscription before a start, seconds.
         snapshot_hold_s: Longest hold for the snapshot rendezvous, seconds; 0: no rendezvous.
@@ -59,14 +61,16 @@ class Playback:
         plan: FaultPlan,
         speed: float | None,
         expect_routes: frozenset[str] | None = None,
+        expect_streams: frozenset[str] = frozenset(),
         wait_for: str = "client",
-        settle_s: float = 0.25,
+        settle_s: float = 1.0,
         snapshot_hold_s: float = 10.0,
     ) -> None:
         self.recording = recording
         self.facts = facts
         self.speed = speed
         self.routes = facts.routes if expect_routes is None else expect_routes
+        self.expect_streams = expect_streams
         self.wait_for = wait_for
         self.state = "waiting"
         self.clock = facts.first
@@ -85,7 +89,8 @@ class Playback:
         self._mergers: dict[str, DepthMerger] = {}
         self._slow_mark: int | None = None
         self._joining: set[tuple[Connection, str]] = set()  # depth subscriptions that have not got a diff yet
-        self._held_by: set[Connection] = set()  # those that got it and have not fetched the snapshot yet
+        self._served: set[tuple[Connection, str]] = set()  # those that got one
+        self._held_by: set[Connection] = set()  # those whose snapshot playback waits for
         self._changed = asyncio.Event()
         self._changed_at = 0.0
         self._paused_by_hand = False
@@ -108,6 +113,7 @@ class Playback:
             if not listeners:
                 del self._subscribers[stream]
         self._joining.discard((connection, stream))
+        self._served.discard((connection, stream))
         if stream in DEPTH_CADENCES:
             self._held_by.discard(connection)
         self._changed.set()
@@ -137,8 +143,9 @@ class Playback:
         return {connection.route for listeners in self._subscribers.values() for connection in listeners if connection.open}
 
     def missing(self) -> set[str]:
-        """Return the expected routes that have no subscriber."""
-        return set(self.routes) - self.present()
+        """Return the expected routes and streams that have no subscriber."""
+        streams = {stream.partition("@")[0] for stream, listeners in self._subscribers.items() if any(one.open for one in listeners)}
+        return (set(self.routes) - self.present()) | (self.expect_streams - streams)
 
     def _must_wait(self) -> bool:
         if self._paused_by_hand:
@@ -165,8 +172,8 @@ class Playback:
             quiet = time.monotonic() - self._changed_at
             if not missing and not self._paused_by_hand and quiet >= self._settle_s:
                 break
-            if missing != reported:
-                log.info("waiting for subscribers", symbol=self.recording.symbol, routes=sorted(missing))
+            if missing and missing != reported:
+                log.info("waiting for subscribers", symbol=self.recording.symbol, missing=sorted(missing))
                 reported = missing
             self._changed.clear()
             timeout = None if missing or self._paused_by_hand else self._settle_s - quiet
@@ -328,10 +335,12 @@ class Playback:
                 self._cut(route_of_stream(stream))
 
     def _joined(self, stream: str, listeners: list[Connection]) -> None:
+        needs_book = self._hold_s > 0 and not any(connection.open for connection, _ in self._served)
         for connection in listeners:
             if (connection, stream) in self._joining:
                 self._joining.discard((connection, stream))
-                if self._hold_s > 0:
+                self._served.add((connection, stream))
+                if needs_book:
                     self._held_by.add(connection)
 
     def _cut(self, route: str) -> None:

@@ -32,7 +32,8 @@ class RecordedVenue:
         faults: Faults in force from the start, as text or ``Fault`` (see ``faults``). seed: of their draws.
         host, port: Where to listen; port 0 takes a free one.
         expect_routes: Routes that must have a subscriber before a recording starts; None: those on which it has streams.
-        wait_for: When a running playback pauses: "client" (nobody subscribed), "route" (an expected route has nobody), "none".
+        expect_streams: Streams that must have one too, e.g. ``depth``, ``aggTrade``; for clients with several connections a route.
+        wait_for: When a running playback pauses: "client" (nobody subscribed), "route" (an expected route or stream has nobody), "none".
         settle_s, snapshot_hold_s: See ``playback``.
         weight_limit: REST request weight a minute.
         ping_interval_s, max_connection_s: Server pings, and the age at which the venue closes a connection.
@@ -53,8 +54,9 @@ class RecordedVenue:
         host: str = "127.0.0.1",
         port: int = 0,
         expect_routes: Iterable[str] | None = None,
+        expect_streams: Iterable[str] = (),
         wait_for: str = "client",
-        settle_s: float = 0.25,
+        settle_s: float = 1.0,
         snapshot_hold_s: float = 10.0,
         weight_limit: int = WEIGHT_A_MINUTE,
         ping_interval_s: float = PING_INTERVAL_S,
@@ -79,7 +81,13 @@ class RecordedVenue:
         self.ping_interval_s = ping_interval_s
         self.max_connection_s = max_connection_s
         self._speed = speed
-        self._timeline = {"expect_routes": routes, "wait_for": wait_for, "settle_s": settle_s, "snapshot_hold_s": snapshot_hold_s}
+        self._timeline: dict[str, Any] = {
+            "expect_routes": routes,
+            "expect_streams": frozenset(expect_streams),
+            "wait_for": wait_for,
+            "settle_s": settle_s,
+            "snapshot_hold_s": snapshot_hold_s,
+        }
         self._weight_limit = weight_limit
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -103,8 +111,7 @@ class RecordedVenue:
     async def __aenter__(self) -> RecordedVenue:
         for recording in self.recordings:
             facts = await asyncio.to_thread(survey, recording)
-            options: dict[str, Any] = self._timeline
-            self.playbacks[recording.symbol] = Playback(recording, facts, self.plan, self._speed, **options)
+            self.playbacks[recording.symbol] = Playback(recording, facts, self.plan, self._speed, **self._timeline)
         app = web.Application()
         for route in ("public", "market"):
             app.router.add_get(f"/{route}/ws", self._ws_handler(route, combined=False))

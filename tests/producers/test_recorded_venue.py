@@ -251,7 +251,10 @@ def test_rest_pages_equal_the_stream_and_never_run_ahead() -> None:
 def test_rest_describes_the_recording_and_invents_nothing() -> None:
     async def work() -> None:
         funding = CAPTURES.parent / "funding_history/BTCUSDT_binance_funding_2020_2024.csv.gz"
-        recordings = [Recording(BTC_2023, "BTCUSDT", funding=funding, funding_interval_hours=8), Recording(f"{LTC}/*21_06h*", "LTCUSDT", "spot")]
+        recordings = [
+            Recording(BTC_2023, "BTCUSDT", funding=funding, funding_interval_hours=8),
+            Recording(f"{LTC}/*21_06h*", "LTCUSDT", "spot"),
+        ]
         async with RecordedVenue(recordings, speed=None, settle_s=0.05, snapshot_hold_s=0) as serving:
             base = f"{serving.rest_url}/fapi/v1"
             info = {one["symbol"]: one for one in (await get(f"{base}/exchangeInfo"))[1]["symbols"]}
@@ -379,6 +382,47 @@ def test_playback_holds_for_the_snapshot_but_not_for_ever(slice_of_btc: Path) ->
             assert len(client.texts) == 1
             await task
             assert len(client.texts) > 100
+
+    run(work())
+
+
+def test_a_second_connection_joins_without_a_hold(slice_of_btc: Path) -> None:
+    async def work() -> None:
+        async with venue(slice_of_btc, "BTCUSDT", expect_routes=["public"], speed=5.0) as serving:
+            taken: list[dict[str, Any]] = []
+            url = f"{serving.ws_url}/public/ws/btcusdt@depth@100ms"
+            first = Client(url, snapshot_taker(serving, "BTCUSDT", taken))
+            task = asyncio.create_task(first.run())
+            await until(lambda: len(first.texts) > 10)
+            second = Client(url)
+            started = asyncio.get_running_loop().time()
+            await asyncio.gather(task, second.run())
+            assert asyncio.get_running_loop().time() - started < 8  # no rendezvous of 10 s
+            assert second.texts and second.texts == first.texts[-len(second.texts) :]
+
+    run(work())
+
+
+def test_playback_can_wait_for_streams_and_for_every_route(slice_of_btc: Path) -> None:
+    async def work() -> None:
+        options: dict[str, Any] = {"expect_streams": ["aggTrade", "markPrice"], "wait_for": "route", "speed": 20.0}
+        async with venue(slice_of_btc, "BTCUSDT", **options) as serving:
+            playback = serving.playbacks["BTCUSDT"]
+            assert playback.missing() == {"public", "market", "aggTrade", "markPrice"}
+            public = asyncio.create_task(Client(f"{serving.ws_url}/public/ws/btcusdt@bookTicker").run())
+            market = asyncio.create_task(Client(f"{serving.ws_url}/market/ws/btcusdt@aggTrade", stop_after=20).run())
+            await until(lambda: playback.missing() == {"markPrice"})
+            await asyncio.sleep(0.2)
+            assert playback.events == 0
+            mark = asyncio.create_task(Client(f"{serving.ws_url}/market/ws/btcusdt@markPrice@1s").run())
+            await market
+            await until(lambda: playback.state == "waiting")
+            assert playback.missing() == {"aggTrade"} and not mark.done()
+            position = playback.events
+            await asyncio.sleep(0.2)
+            assert playback.events == position and not public.done()
+            await post(f"{serving.rest_url}/control/resume")
+            assert (await public).code == (await mark).code == 1000
 
     run(work())
 
