@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import numpy as np
-
 from schemas.codec import Codec, CodecError, Record
+from schemas.columnar import KeyTable, RecordSet
 from stream_apps.core.paper_feed import TradeBlock
+from stream_apps.core.paper_trades import trade_block
 
 
 class Message(Protocol):
@@ -34,16 +34,7 @@ def records_of(codec: Codec, topic: str, messages: Sequence[Message], refuse: Re
     return found
 
 
-def trades_of(codec: Codec, messages: Sequence[Message], refuse: Refuse) -> TradeBlock:
-    """Return ``agg_trades`` messages as columns; one that cannot be decoded goes to ``refuse`` and is left out."""
-    rows = records_of(codec, "agg_trades", messages, refuse)
-    codes: dict[str, int] = {}
-    code = [codes.setdefault(record["instrument"], len(codes)) for _, record in rows]
-    return TradeBlock(
-        list(codes),
-        np.array(code, np.int64),
-        np.array([record["event_time"] for _, record in rows], np.int64),
-        np.array([offset for offset, _ in rows], np.int64),
-        np.array([record["agg_id"] for _, record in rows], np.int64),
-        np.array([record["price"] for _, record in rows], np.float64),
-    )
+def trades_of(codec: Codec, messages: Sequence[Message], keys: KeyTable) -> TradeBlock:
+    """Return ``agg_trades`` messages as columns, without what cannot be a trade (see ``trade_block``)."""
+    rows = [(message.offset(), message.timestamp()[1], message.key(), message.value()) for message in messages]
+    return trade_block(codec, RecordSet.from_messages(rows), keys)

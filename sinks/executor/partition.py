@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from schemas.catalogue import TOPICS
-from schemas.codec import Codec, Record
+from schemas.codec import Codec, CodecError, Record
+from schemas.columnar import KeyTable
 from sinks.executor.decode import Message, Refuse, records_of, trades_of
 from sinks.executor.journal import Checkpoint, OutboxRow
 from stream_apps.core.paper import Output, PaperBook, PaperSettings
@@ -26,7 +27,7 @@ class PartitionRun:
         at: Where the journal stands.
         codec: For reading and writing.
         settings: Of the paper model.
-        refuse: Takes what cannot be decoded.
+        refuse: Takes steps and signals that cannot be decoded.
     """
 
     def __init__(self, partition: int, epoch: int, at: Checkpoint, codec: Codec, settings: PaperSettings, refuse: Refuse) -> None:
@@ -35,6 +36,7 @@ class PartitionRun:
         self.committed = at
         self._codec = codec
         self._refuse = refuse
+        self._keys = KeyTable()
         self._encoders = {topic: codec.encoder(topic) for topic in ("orders", "fills", "positions", "trades_closed")}
         if at.state:
             state = json.loads(at.state)
@@ -61,9 +63,9 @@ class PartitionRun:
         if not fresh:
             return
         if topic == TRADES:
-            self.feed.add_trades(trades_of(self._codec, fresh, self._refuse))
+            self.feed.add_trades(trades_of(self._codec, fresh, self._keys))
         else:
-            records = records_of(self._codec, topic, fresh, self._refuse)
+            records = records_of(self._codec, topic, fresh, self._refuse if topic in (STEPS, SIGNALS) else _left_to_the_engine)
             if topic == STEPS:
                 self._steps.extend((offset, Step.from_record(record)) for offset, record in records)
             elif topic == SIGNALS:
@@ -78,9 +80,9 @@ class PartitionRun:
         """Take note that nothing stands before ``offset`` that was not offered (the end of the log; offsets can be skipped)."""
         self.read[topic] = max(self.read[topic], offset)
 
-    def steps_ahead(self) -> int:
-        """Return the number of steps read and not taken."""
-        return len(self._steps)
+    def rows_ahead(self, topic: str) -> int:
+        """Return the number of records of a topic that were read and not taken."""
+        return len(self._steps) if topic == STEPS else self.feed.rows_ahead(topic)
 
     def wants(self, topic: str) -> bool:
         """Return whether the next step waits for this topic."""
@@ -135,6 +137,10 @@ class PartitionRun:
         self.committed = now
         final, self.outputs = self.outputs, []
         return final
+
+
+def _left_to_the_engine(topic: str, message: Message, error: CodecError) -> None:
+    """The engine reads market data too and writes the dead letter of what it cannot decode; one is enough."""
 
 
 def _key(topic: str, record: Record) -> bytes:

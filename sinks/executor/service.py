@@ -33,16 +33,16 @@ from sinks.executor.journal import Fenced, Journal
 from sinks.executor.partition import STEPS, TOPICS_READ, PartitionRun
 from sinks.executor.publish import NotAcknowledged, Publisher
 from stream_apps.core.paper import PaperSettings
-from stream_apps.core.paper_feed import TRADES
+from stream_apps.core.paper_feed import SIGNALS, TRADES
 from stream_apps.core.paper_records import MODE
 
 # One transaction holds at most this many steps, so that a start from far behind commits as it goes.
 STEPS_PER_COMMIT = 200
 # Steps that decided nothing are journalled at least this often (wall time; only how much is read again depends on it).
 IDLE_COMMIT_S = 1.0
-# Trades read ahead of the worker, per partition; beyond it reading of that partition rests. About 40 bytes each.
-TRADES_AHEAD = 200_000
-STEPS_AHEAD = 20_000
+# Records read ahead of the worker, per partition; beyond it reading of that partition rests. A trade takes about 40 bytes, the others about 2 kB.
+# Funding is not in it: of its records only settlements are kept.
+READ_AHEAD = {TRADES: 200_000, SIGNALS: 5_000, STEPS: 5_000}
 MESSAGES_PER_ROUND = 20_000
 POLL_S = 0.02
 RETRY_S = 0.5
@@ -269,8 +269,8 @@ class Executor:
     def _rest_or_resume(self) -> None:
         """Bound what is read ahead: a topic rests while enough of it is here and no step waits for it."""
         for partition, run in self._runs.items():
-            for topic, full in ((TRADES, run.feed.rows_ahead() > TRADES_AHEAD), (STEPS, run.steps_ahead() > STEPS_AHEAD)):
-                rest = full and not run.wants(topic)
+            for topic, limit in READ_AHEAD.items():
+                rest = run.rows_ahead(topic) > limit and not run.wants(topic)
                 if rest != ((topic, partition) in self._resting):
                     where = [TopicPartition(self._settings.topic(topic), partition)]
                     (self._reader.pause if rest else self._reader.resume)(where)
@@ -321,6 +321,6 @@ class Executor:
         return {
             "ok": self._connected,
             "partitions": sorted(runs),
-            "steps_waiting": sum(run.steps_ahead() for run in runs.values()),
+            "steps_waiting": sum(run.rows_ahead(STEPS) for run in runs.values()),
             "positions_open": sum(run.book.open_positions() for run in runs.values()),
         }

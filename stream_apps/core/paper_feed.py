@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,21 @@ class _Owned:
     funding: int = 0
 
 
+@dataclass(slots=True)
+class _Rows:
+    """(offset, record) rows of one topic: those beyond every cut so far, in order of offset, and those before one that wait for their step."""
+
+    ahead: deque[tuple[int, Record]] = field(default_factory=deque)
+    waiting: list[tuple[int, Record]] = field(default_factory=list)
+
+    def before(self, reach: int) -> list[tuple[int, Record]]:
+        """Return what waits, with what a step's cut newly reaches."""
+        found = self.waiting
+        while self.ahead and self.ahead[0][0] < reach:
+            found.append(self.ahead.popleft())
+        return found
+
+
 class PaperFeed:
     """The inputs of one partition. Add records in log order, then ``take`` steps in log order."""
 
@@ -110,8 +125,8 @@ class PaperFeed:
         self._names: list[str] = []
         self._ahead: deque[TradeBlock] = deque()
         self._waiting: TradeBlock | None = None
-        self._settlements: list[tuple[int, Record]] = []
-        self._signals: list[tuple[int, Record]] = []
+        self._settlements = _Rows()
+        self._signals = _Rows()
         self._instruments: deque[tuple[int, Record]] = deque()
 
     # --- records in -----------------------------------------------------------------------------------------------------
@@ -132,18 +147,23 @@ class PaperFeed:
             owned = self._owned.get(record["instrument"])
             taken = owned is not None and offset < owned.funding and record["event_time"] <= owned.time
             if record["settled_rate"] is not None and not taken:
-                self._settlements.append((offset, record))
+                self._settlements.ahead.append((offset, record))
 
     def add_signals(self, rows: Iterable[tuple[int, Record]]) -> None:
         """Add (offset, ``signals`` record) in log order. Repeats, known by their instant, are dropped when they are due."""
-        self._signals.extend(rows)
+        self._signals.ahead.extend(rows)
 
     def add_instruments(self, rows: Iterable[tuple[int, Record]]) -> None:
         """Add (offset, ``instruments`` record) in log order; they say who the author of an instrument is."""
         self._instruments.extend(rows)
 
-    def rows_ahead(self) -> int:
-        """Return the number of trades read and not taken."""
+    def rows_ahead(self, topic: str = TRADES) -> int:
+        """Return the number of records of a topic that were read and not taken."""
+        if topic in (SIGNALS, FUNDING):
+            rows = self._signals if topic == SIGNALS else self._settlements
+            return len(rows.ahead) + len(rows.waiting)
+        if topic == INSTRUMENTS:
+            return len(self._instruments)
         return sum(map(len, self._ahead)) + (len(self._waiting) if self._waiting is not None else 0)
 
     def _code(self, name: str) -> int:
@@ -223,24 +243,24 @@ class PaperFeed:
     def _take_signals(self, step: Step, mine: Mapping[str, _Owned]) -> list[Record]:
         due: dict[str, Record] = {}
         later = []
-        for offset, record in self._signals:
+        for offset, record in self._signals.before(step.reach[SIGNALS]):
             owned = mine.get(record["instrument"])
             if owned is None or record["event_time"] > step.time or offset >= step.reach[SIGNALS]:
                 later.append((offset, record))
             elif record["event_time"] > owned.time:
                 due.setdefault(record["signal_id"], record)
-        self._signals = later
+        self._signals.waiting = later
         return list(due.values())
 
     def _take_settlements(self, step: Step, mine: Mapping[str, _Owned]) -> list[Record]:
         due, later = [], []
-        for offset, record in self._settlements:
+        for offset, record in self._settlements.before(step.reach[FUNDING]):
             owned = mine.get(record["instrument"])
             if owned is not None and record["event_time"] <= max(step.time, owned.time) and offset < step.reach[FUNDING]:
                 due.append(record)
             else:
                 later.append((offset, record))
-        self._settlements = later
+        self._settlements.waiting = later
         return due
 
     # --- the journal ------------------------------------------------------------------------------------------------------
@@ -250,8 +270,8 @@ class PaperFeed:
         oldest = dict(self._reach)
         if self._waiting is not None:
             oldest[TRADES] = min(oldest[TRADES], int(self._waiting.offset.min()))
-        for topic, kept in ((SIGNALS, self._signals), (FUNDING, self._settlements)):
-            oldest[topic] = min([oldest[topic], *(offset for offset, _ in kept)])
+        for topic, rows in ((SIGNALS, self._signals), (FUNDING, self._settlements)):
+            oldest[topic] = min([oldest[topic], *(offset for offset, _ in rows.waiting)])
         return oldest
 
     def to_json(self) -> dict[str, Any]:

@@ -140,6 +140,7 @@ def test_killed_at_random_points_and_started_again(world, instruments, truth, en
     write_all(world, log_of(instruments, world.partitions))
     steps = sum(one.topic == "worker_progress" for batch in log_of(instruments, world.partitions) for one in batch)
     chance = random.Random(os.environ.get("PERPFLOW_TEST_SEED", "3"))
+    killed_at = []
     for target in sorted(chance.sample(range(1, steps), 3)):
         process = start(environment_variables, "--session-timeout-ms", "6000", "--until-idle", "30")
         try:
@@ -147,6 +148,8 @@ def test_killed_at_random_points_and_started_again(world, instruments, truth, en
         finally:
             process.kill()
             process.communicate()
+        killed_at.append(progress(world))
+    assert killed_at[0] < steps, "it must be killed at work"
     finish(start(environment_variables, "--until-idle", "2", "--session-timeout-ms", "6000"))
     assert progress(world) == steps
     assert written(world) == truth

@@ -9,7 +9,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.codec import Codec
+from schemas.columnar import KeyTable, RecordSet
 from stream_apps.core.paper_feed import FUNDING, INSTRUMENTS, SIGNALS, TRADES, PaperFeed, Step, TradeBlock
+from stream_apps.core.paper_trades import trade_block
 
 # Two instruments of author A, one of author B.
 OWNERS = {"X": "A", "Y": "A", "Z": "B"}
@@ -114,3 +117,34 @@ def test_an_instrument_follows_its_new_author_without_a_trade_lost_or_repeated()
     third = feed.take(Step("A", 30, 0, {TRADES: 3, FUNDING: 0, SIGNALS: 0, INSTRUMENTS: 4}), {"X"})
     fourth = feed.take(Step("B", 30, 0, {TRADES: 3, FUNDING: 0, SIGNALS: 0, INSTRUMENTS: 4}), {"X"})
     assert [numbers(one)[0] for one in (first, second, third, fourth)] == [{"X": [0]}, {"X": [1]}, {}, {"X": [2]}]
+
+
+def test_what_cannot_be_a_trade_is_left_out_and_instruments_keep_their_numbers():
+    codec = Codec()
+    whole = {
+        "instrument": "X",
+        "event_time": 5,
+        "receive_time": 5,
+        "agg_id": 1,
+        "first_trade_id": 1,
+        "last_trade_id": 1,
+        "price": 2.5,
+        "quantity": 1.0,
+        "buyer_is_maker": False,
+        "backfilled": False,
+    }
+
+    def rows(*changes: tuple[bytes | None, dict[str, Any]]) -> RecordSet:
+        return RecordSet.from_messages(
+            [(at, 5, key, codec.encode("agg_trades", {**whole, **more})) for at, (key, more) in enumerate(changes)]
+        )
+
+    keys = KeyTable()
+    bad = [(b"X", {name: value}) for name in ("price", "quantity") for value in (0.0, -1.0, float("nan"), float("inf"))]
+    found = trade_block(codec, rows((b"Y", {}), *bad, (None, {}), (b"X", {"agg_id": 7, "price": 3.5})), keys)
+    assert [(found.names[code], at) for code, at in zip(found.code, found.offset, strict=True)] == [("Y", 0), ("X", 10)]
+    assert (found.agg_id[1], found.price[1], found.event_time[1]) == (7, 3.5, 5)
+    again = trade_block(codec, rows((b"X", {}), (b"Z", {})), keys)
+    assert [again.names[code] for code in again.code] == ["X", "Z"] and keys.keys == ["Y", "X", "Z"]
+    garbage = RecordSet.from_messages([(0, 5, b"X", b"\xc3\x01garbage"), (1, 5, b"X", None)])
+    assert len(trade_block(codec, garbage, keys)) == 0
