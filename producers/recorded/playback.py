@@ -7,8 +7,8 @@ the plan of faults and the subscriptions; speed only decides when.
 When playback runs
     It starts when every route on which the recording has streams (or ``expect_routes``) has a subscriber of the symbol, so has each
     of ``expect_streams``, and no subscription was added for ``settle_s``; so a client may open its connections one after the
-    other and still get all from the first message on. It pauses while nobody is subscribed (``wait_for`` "client"; "route": while any expected route
-    or stream has nobody; "none": never) and goes on by the rule of the start.
+    other and still get all from the first message on. It pauses while nobody is subscribed (``wait_for`` "client"; "route": while
+    any expected route or stream has nobody; "none": never) and goes on by the rule of the start.
 Snapshot rendezvous
     A client joins a depth stream by fetching a snapshot after the first diff. At high speed minutes would pass meanwhile, and
     where in the recording the book starts would depend on the machine. So after the first diff sent to a new depth subscription
