@@ -18,7 +18,7 @@ from schemas.settings import Settings
 from stream_apps.agents.changelog import Entry, Fold, Ownership
 from stream_apps.agents.intake import RawRecords, read_to_end
 from stream_apps.agents.output import CHECKPOINT_MAX_BYTES, OutputError
-from stream_apps.agents.runner import SIGNALS, Engine, EngineType, Limits, PartitionRunner
+from stream_apps.agents.runner import SIGNALS, Engine, Limits, PartitionRunner
 from stream_apps.core.checkpoint import ChangelogDamaged
 
 # A changelog that another worker keeps writing while it is read is read again; after this many times something else is wrong.
@@ -40,7 +40,7 @@ class Partitions:
         limits: Bounds of a partition.
     """
 
-    def __init__(self, app: Any, engine: EngineType, config: Any, settings: Settings, changelog: str, limits: Limits) -> None:
+    def __init__(self, app: Any, engine: type[Engine], config: Any, settings: Settings, changelog: str, limits: Limits) -> None:
         self.runners: dict[int, PartitionRunner] = {}
         self.generation: int | None = None
         self.recovered_s: float | None = None

@@ -26,7 +26,7 @@ from schemas.settings import Settings
 from stream_apps.agents.output import CHECKPOINT_MAX_BYTES
 from stream_apps.agents.partitions import Partitions
 from stream_apps.agents.recovery import EngineTables
-from stream_apps.agents.runner import EngineType, Limits
+from stream_apps.agents.runner import Engine, Limits
 from stream_apps.agents.transport import RawTransport, broker_urls, check_pins
 
 TABLE = "state"
@@ -82,7 +82,7 @@ class WorkerApp(faust.App):
 
 
 def build_app(
-    app_id: str, settings: Settings, engine: EngineType, config: Any, *, limits: Limits, datadir: Path, session_timeout_s: float
+    app_id: str, settings: Settings, engine: type[Engine], config: Any, *, limits: Limits, datadir: Path, session_timeout_s: float
 ) -> WorkerApp:
     """Make the app: settings of Faust with their reasons, the table, the agent."""
     app = WorkerApp(
@@ -145,7 +145,7 @@ def changelog_config() -> dict[str, str]:
     }
 
 
-def check_topics(settings: Settings, engine: EngineType, changelog: str) -> None:
+def check_topics(settings: Settings, engine: type[Engine], changelog: str) -> None:
     """See that every input and output exists with the environment's partition count, and create the changelog when it is not there.
 
     Raises:
@@ -211,7 +211,7 @@ async def _serve(app: WorkerApp, service: Service) -> int:
 def run(
     settings: Settings,
     app_id: str,
-    engine: EngineType,
+    engine: type[Engine],
     config: Any,
     *,
     datadir: Path | None = None,

@@ -1,0 +1,57 @@
+"""``perpflow worker``: market data to features, scores and signals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.errors import UserError
+from schemas.settings import Settings
+from stream_apps.agents.runner import Limits
+from stream_apps.agents.worker import SESSION_TIMEOUT_S, WorkerError, run
+from stream_apps.core.config import EngineConfig
+from stream_apps.core.engine import PartitionEngine
+
+
+def worker(
+    app_id: Annotated[str, typer.Option(help="Consumer group and name of the state changelog; workers of one id share the partitions.")] = (
+        "perpflow-worker"
+    ),
+    datadir: Annotated[Path | None, typer.Option(help="Faust's data directory; default: a temporary one. No state is kept in it.")] = None,
+    checkpoint_interval: Annotated[float, typer.Option(min=0.05, help="Seconds between two checkpoints of a partition.")] = 1.0,
+    backlog: Annotated[
+        int, typer.Option(min=1000, help="Records of a topic and partition read ahead of the marks before it is paused.")
+    ] = 200_000,
+    session_timeout: Annotated[
+        float, typer.Option(min=6, help="Seconds without a heartbeat after which the group gives the partitions to others.")
+    ] = SESSION_TIMEOUT_S,
+) -> None:
+    """Compute features, bars, scores and signals from the market-data topics, until SIGTERM or Ctrl-C.
+
+    State is kept in the changelog topic and recovered from it: a worker can be killed at any moment. Leaves with 0 after a clean stop
+    and with 1 after a failure that a restart mends. KAFKA_BOOTSTRAP_SERVERS says where Kafka is (`perpflow stack env`);
+    /health and /metrics are on PERPFLOW_HTTP_PORT.
+
+    Examples:
+
+        perpflow worker
+
+        perpflow worker --app-id research --checkpoint-interval 5
+    """
+    settings = Settings()
+    limits = Limits(checkpoint_s=checkpoint_interval, backlog_high=backlog)
+    try:
+        code = run(
+            settings,
+            app_id,
+            PartitionEngine,
+            EngineConfig.from_settings(settings),
+            datadir=datadir,
+            limits=limits,
+            session_timeout_s=session_timeout,
+        )
+    except WorkerError as error:
+        raise UserError(str(error)) from error
+    raise typer.Exit(code)
