@@ -20,7 +20,7 @@ from schemas.settings import Settings
 REUSE_VARIABLE = "PERPFLOW_TEST_STACK_DIR"
 
 KAFKA_IMAGE = "apache/kafka:4.3.1"
-DATABASE_IMAGE = "timescale/timescaledb:2.25.0-pg18"
+DATABASE_IMAGE = "timescale/timescaledb:2.29.1-pg18"
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,14 @@ COMMANDS: dict[str, str] = {
     "doctor": "Name what is missing on this machine, and how to get it.",
     "stack": "Run a real Kafka broker and PostgreSQL in one folder.",
     "db": "Migrate the database and show its tables.",
-    "strategies": "Load strategies from files, list and show them.",
     "topics": "Create, list, read and document the topics; show lags.",
+    "strategies": "Load strategies from files, list and show them.",
+    "simulate": "Serve recordings as a venue on real sockets.",
+    "produce": "Read a venue and write its market data to Kafka.",
+    "worker": "Turn market data into features, scores and signals.",
+    "sink": "Write the topics into the database.",
+    "execute": "Act on signals.",
+    "replay": "Decide again what the topics hold, and compare.",
 }
 
 
