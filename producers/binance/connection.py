@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from enum import Enum
 from typing import Protocol
 
@@ -66,14 +66,14 @@ class Handler(Protocol):
     async def pause(self) -> None:
         """Called every few frames: wait while there is no room for more, and yield."""
 
+    def must_wait(self) -> bool:
+        """Return True while there is no room for more."""
+
     def connected(self) -> None:
         """The connection is open."""
 
     def disconnected(self, reason: str) -> None:
         """The connection broke; it will be opened again."""
-
-    def clock(self) -> int | None:
-        """The newest venue time seen, for the hand-over of a rotation."""
 
 
 class Connection:
@@ -85,7 +85,7 @@ class Connection:
         handler: Gets the frames.
         venue: Label of metrics.
         rng: Jitter of the backoff.
-        backoff_first_s, ban_wait_s, rotate_after_s: See the constants.
+        backoff_first_s, ban_wait_s, rotate_after_s, overlap_s: See the constants.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Connection:
         backoff_first_s: float = BACKOFF_FIRST_S,
         ban_wait_s: float = BAN_WAIT_S,
         rotate_after_s: float = ROTATE_AFTER_S,
+        overlap_s: float = OVERLAP_S,
     ) -> None:
         self.name = name
         self.url = url
@@ -109,6 +110,7 @@ class Connection:
         self._backoff_first_s = backoff_first_s
         self._ban_wait_s = ban_wait_s
         self._rotate_after_s = rotate_after_s
+        self._overlap_s = overlap_s
         self._ws: ClientConnection | None = None
         self._rotation: asyncio.Task[ClientConnection] | None = None
         self._stopping = False
@@ -212,7 +214,7 @@ class Connection:
                     await self._rotate()
 
     async def _rotate(self) -> None:
-        """Hand over to the successor: read the old connection until it has caught up with the successor's first frame.
+        """Hand over to the successor: read the old connection on for a while, then close it.
 
         The successor's frames wait in its socket meanwhile, and what both brought is dropped by its ids. So nothing is missed.
         """
@@ -223,12 +225,14 @@ class Connection:
             return
         new, old = rotation.result(), self._ws
         assert old is not None
+        until = time.monotonic() + self._overlap_s
         try:
-            async with asyncio.timeout(OVERLAP_S):
-                while True:
-                    held = self._handler.frame(await old.recv(decode=False))
-                    if held is not None:
-                        await held
+            while (left := until - time.monotonic()) > 0:
+                held = self._handler.frame(await asyncio.wait_for(old.recv(decode=False), left))
+                if held is not None:
+                    await held
+                if self._handler.must_wait():
+                    await self._handler.pause()
         except (TimeoutError, ConnectionClosed):
             pass  # the overlap is over, or the venue was faster than we
         self._ws = new

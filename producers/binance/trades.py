@@ -50,10 +50,6 @@ class TradeIds:
         """Return True when an id of the range is still missing."""
         return any(low <= last and first <= high for low, high in self.missing)
 
-    def forget(self, first: int, last: int) -> None:
-        """Give the holes within a range up: the venue no longer has those trades."""
-        self.missing = [(low, high) for low, high in self.missing if low < first or high > last]
-
 
 def holes(ids: list[int]) -> list[tuple[int, int]]:
     """Return the ranges of ids missing between the smallest and the largest of ``ids``."""
