@@ -1,0 +1,288 @@
+"""Records as rows of PostgreSQL's binary COPY format.
+
+``encode`` is the seam: the values of one topic partition in, rows ready for COPY out. It asks the compiled transcoder first
+(``transcode``) and decodes with the codec what that leaves: other frames, older schemas, maps and nested records, text beyond ASCII, and every
+value that is to be refused, so that reasons are given in one place. Both ways give the same bytes; a test holds that. Pure.
+
+Row format: https://www.postgresql.org/docs/current/sql-copy.html ("Binary Format"): field count, then per field its length (-1: null)
+and its bytes in network order. timestamptz is int64 microseconds since 2000-01-01; jsonb is a version byte and text; an array is
+its dimensions and elements.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import orjson
+
+from schemas import catalogue
+from schemas.codec import Codec, CodecError, Record
+from sinks.timescale import transcode
+from sinks.timescale.tables import table, unwrap
+
+COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
+COPY_TRAILER = struct.pack("!h", -1)
+
+_NULL = struct.pack("!i", -1)
+_INT4 = struct.Struct("!ii")
+_INT8 = struct.Struct("!iq")
+_FLOAT8 = struct.Struct("!id")
+_FLOAT4 = struct.Struct("!if")
+_PLACE = struct.Struct("!iiiq")
+_LENGTH = struct.Struct("!i")
+_ARRAY_HEAD = struct.Struct("!iiiii")  # dimensions, has-null flag, element type, length, lower bound
+_ARRAY_EMPTY = struct.Struct("!iii")
+OID_TEXT, OID_FLOAT8 = 25, 701
+
+Packer = Callable[[Any], bytes]
+
+
+class RegistryAway(RuntimeError):
+    """The schema registry cannot be asked now: no value may be refused for that."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A value that cannot become a row.
+
+    Attributes:
+        index: Its place among the values given.
+        reason: Why.
+        field: Field at fault, where known.
+        instrument: Its instrument, where it could be read.
+    """
+
+    index: int
+    reason: str
+    field: str | None = None
+    instrument: str | None = None
+
+
+@dataclass
+class Rows:
+    """Rows of one topic partition in COPY format.
+
+    Attributes:
+        topic: Topic and table.
+        payload: The rows, one after another.
+        bounds: int64, one more than rows: row i is ``payload[bounds[i]:bounds[i + 1]]``.
+        index: int64, the place of each row's value among the values given.
+        event_times: int64 ms.
+        ids: Record id of each row by field: int64 arrays for numbers, lists for text; empty where the place in Kafka is the id.
+        refused: Values that did not become rows.
+    """
+
+    topic: str
+    payload: memoryview
+    bounds: np.ndarray
+    index: np.ndarray
+    event_times: np.ndarray
+    ids: list[Any] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def slices(self, keep: np.ndarray) -> list[memoryview]:
+        """Return the payload of the rows with the given (ascending) numbers, neighbours in one piece."""
+        if not len(keep):
+            return []
+        breaks = np.flatnonzero(np.diff(keep) != 1) + 1
+        first = keep[np.concatenate(([0], breaks))]
+        last = keep[np.concatenate((breaks - 1, [len(keep) - 1]))]
+        return [self.payload[a:b] for a, b in zip(self.bounds[first].tolist(), self.bounds[last + 1].tolist(), strict=True)]
+
+
+def encode(codec: Codec, topic: str, values: Sequence[bytes | None], offsets: Sequence[int], partition: int) -> Rows:
+    """Return the rows of one topic partition's values.
+
+    Args:
+        codec: Decodes what the compiled transcoder leaves.
+        topic: Plain topic name.
+        values: Kafka values; None (a tombstone) is refused.
+        offsets: Their Kafka offsets.
+        partition: Their Kafka partition.
+
+    Raises:
+        RegistryAway: a schema is not known here and the registry does not answer.
+    """
+    id_fields = table(topic).record_id
+    fast = transcode.encode(topic, _header(codec, topic), values, offsets, partition, id_fields)
+    if fast is not None and not len(fast.left):
+        return Rows(topic, fast.payload, fast.bounds, np.arange(len(values)), fast.event_times, fast.ids)
+    pack = packer(topic)
+    pieces: list[bytes | memoryview] = []
+    index: list[int] = []
+    times: list[int] = []
+    ids: list[list[Any]] = [[] for _ in id_fields]
+    refused: list[Refusal] = []
+    left = set(range(len(values))) if fast is None else set(fast.left.tolist())
+    bounds = [] if fast is None else fast.bounds.tolist()
+    for i, (value, offset) in enumerate(zip(values, offsets, strict=True)):
+        if i not in left:
+            assert fast is not None
+            pieces.append(fast.payload[bounds[i] : bounds[i + 1]])
+            times.append(int(fast.event_times[i]))
+            for column, known in zip(ids, fast.ids, strict=True):
+                column.append(known[i])
+        else:
+            record: Record = {}
+            try:
+                record = codec.decode(topic, value)
+                row = pack(record, partition, offset)
+            except CodecError as error:
+                _raise_if_registry_away(codec, error)
+                refused.append(Refusal(i, error.reason, error.field, _text(record.get("instrument"))))
+                continue
+            pieces.append(row)
+            times.append(record["event_time"])
+            for column, name in zip(ids, id_fields, strict=True):
+                column.append(record[name])
+        index.append(i)
+    lengths = np.fromiter((len(piece) for piece in pieces), dtype=np.int64, count=len(pieces))
+    return Rows(
+        topic,
+        memoryview(b"".join(pieces)),
+        np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths))),
+        np.array(index, dtype=np.int64),
+        np.array(times, dtype=np.int64),
+        [np.array(column, dtype=np.int64) if _is_number(topic, name) else column for column, name in zip(ids, id_fields, strict=True)],
+        refused,
+    )
+
+
+def _header(codec: Codec, topic: str) -> bytes:
+    if codec.registry is None:
+        return codec.header(topic)
+    try:
+        return codec.header(topic)
+    except Exception as error:  # the client raises what its HTTP library raises
+        raise RegistryAway(f"{topic}: {type(error).__name__}: {error}") from error
+
+
+def _raise_if_registry_away(codec: Codec, error: CodecError) -> None:
+    """Tell a value of an unknown schema (the registry says so: HTTP 404) from a registry that did not answer."""
+    cause = error.__cause__
+    if codec.registry is None or cause is None or not error.reason.startswith("schema id "):
+        return
+    if getattr(cause, "http_status_code", None) != 404:
+        raise RegistryAway(f"{error}") from error
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+@cache
+def _is_number(topic: str, name: str) -> bool:
+    kind = next(column.type for column in table(topic).columns if column.name == name)
+    return kind in ("bigint", "integer", "timestamp with time zone")
+
+
+@cache
+def packer(topic: str) -> Callable[[Record, int, int], bytes]:
+    """Return a function (record, kafka partition, kafka offset) -> COPY row; it raises CodecError naming the field that does not fit."""
+    fields = [(entry["name"], _packer(*unwrap(entry["type"]))) for entry in catalogue.schema(topic)["fields"]]
+    count = struct.pack("!h", len(fields) + 2)
+
+    def pack(record: Record, partition: int, offset: int) -> bytes:
+        parts = [count]
+        for name, one in fields:
+            try:
+                parts.append(one(record[name]))
+            except (struct.error, ValueError, TypeError, OverflowError, UnicodeEncodeError) as error:
+                raise CodecError(topic, f"{name}: {error}", name) from error
+        parts.append(_PLACE.pack(4, partition, 8, offset))
+        return b"".join(parts)
+
+    return pack
+
+
+def _packer(kind: Any, nullable: bool) -> Packer:
+    one = _value_packer(kind)
+    if not nullable:
+        return one
+
+    def pack(value: Any) -> bytes:
+        return _NULL if value is None else one(value)
+
+    return pack
+
+
+def _value_packer(kind: Any) -> Packer:
+    if isinstance(kind, dict):
+        if kind.get("logicalType") == "timestamp-millis":
+            return _timestamp
+        if kind["type"] == "array" and kind["items"] == "double":
+            return _doubles
+        if kind["type"] == "array" and kind["items"] == "string":
+            return _texts
+        if kind["type"] in _PACKERS:
+            return _PACKERS[kind["type"]]
+        return _json
+    return _PACKERS.get(kind, _json) if isinstance(kind, str) else _json
+
+
+def _timestamp(ms: int) -> bytes:
+    if not transcode.MIN_MS <= ms < transcode.END_MS:
+        raise ValueError(f"time {ms} ms is out of the database's range")
+    return _INT8.pack(8, ms * 1000 - transcode.EPOCH_US)
+
+
+def _string(text: str) -> bytes:
+    data = text.encode()
+    if b"\0" in data:
+        raise ValueError("text holds a zero character, which PostgreSQL cannot store")
+    return _LENGTH.pack(len(data)) + data
+
+
+def _doubles(values: list[float]) -> bytes:
+    if not values:
+        return _LENGTH.pack(12) + _ARRAY_EMPTY.pack(0, 0, OID_FLOAT8)
+    body = b"".join([_FLOAT8.pack(8, value) for value in values])
+    return _LENGTH.pack(20 + len(body)) + _ARRAY_HEAD.pack(1, 0, OID_FLOAT8, len(values), 1) + body
+
+
+def _texts(values: list[str]) -> bytes:
+    if not values:
+        return _LENGTH.pack(12) + _ARRAY_EMPTY.pack(0, 0, OID_TEXT)
+    body = b"".join([_string(value) for value in values])
+    return _LENGTH.pack(20 + len(body)) + _ARRAY_HEAD.pack(1, 0, OID_TEXT, len(values), 1) + body
+
+
+def _json(value: Any) -> bytes:
+    text = orjson.dumps(_finite(value))
+    return _LENGTH.pack(len(text) + 1) + b"\1" + text
+
+
+def _finite(value: Any) -> Any:
+    """Return a value whose non-finite numbers are text (``NaN``, ``Infinity``, ``-Infinity``): JSON has no such numbers, and null means missing."""
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        return "NaN" if value != value else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    return value
+
+
+_PACKERS: dict[str, Packer] = {
+    "string": _string,
+    "enum": _string,
+    "boolean": lambda value: b"\0\0\0\1\1" if value else b"\0\0\0\1\0",
+    "int": lambda value: _INT4.pack(4, value),
+    "long": lambda value: _INT8.pack(8, value),
+    "float": lambda value: _FLOAT4.pack(4, value),
+    "double": lambda value: _FLOAT8.pack(8, value),
+    "bytes": lambda value: _LENGTH.pack(len(value)) + value,
+}

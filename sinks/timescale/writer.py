@@ -1,0 +1,270 @@
+"""One batch, one transaction: rows, record repeats, refused rows and offsets, or nothing of it (DESIGN 4).
+
+Offsets are locked first. Whoever holds the lock of a partition's offset row is its only writer; a sink that expected another offset than
+the one stored (it was frozen, its partition went to another) is fenced: nothing of that partition is written and it must read again
+from the stored offset.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import psycopg
+from psycopg import sql
+
+from schemas import metrics
+from sinks.timescale import offsets, repeats
+from sinks.timescale.letters import Letters
+from sinks.timescale.offsets import Place
+from sinks.timescale.partitions import Partitions
+from sinks.timescale.rows import COPY_HEADER, COPY_TRAILER, Rows
+from sinks.timescale.tables import table
+
+# A frozen sink holds its locks only this long; a successor waits for them a little longer than a normal batch takes.
+STATEMENT_TIMEOUT = "60s"
+IDLE_TIMEOUT = "15s"
+LOCK_TIMEOUT = "10s"
+CONNECT_TIMEOUT_S = 5
+
+# Errors that blame the row: data exception, integrity violation, a limit (index entry too large). Everything else blames the database and is retried.
+_ROW_ERRORS = ("22", "23", "54")
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a dead letter needs of a Kafka message: key, value, offset and timestamp (ms, negative: none)."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass
+class Part:
+    """What a batch holds of one topic partition.
+
+    Attributes:
+        place: Plain topic name and partition.
+        expected: The next offset that the database must hold.
+        next_offset: The one that it will hold.
+        rows: Rows in COPY format.
+        message: Gives the message of a value's index (for dead letters).
+        size: Bytes of the values.
+    """
+
+    place: Place
+    expected: int
+    next_offset: int
+    rows: Rows
+    message: Callable[[int], Message]
+    size: int = 0
+
+
+@dataclass
+class Outcome:
+    """What became of a batch: next offset of each partition written, and the stored offset of each that was fenced."""
+
+    written: dict[Place, int] = field(default_factory=dict)
+    fenced: dict[Place, int] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    repeated: dict[str, int] = field(default_factory=dict)
+    refused: int = 0
+
+
+class Writer:
+    """Holds the database connection. Not thread-safe: one thread at a time.
+
+    Args:
+        database_url: PostgreSQL or TimescaleDB.
+        letters: Takes what is refused.
+    """
+
+    def __init__(self, database_url: str, letters: Letters) -> None:
+        self._url = database_url
+        self._letters = letters
+        self._connection: psycopg.Connection | None = None
+        self._partitions: Partitions | None = None
+        self._watermarks: dict[Place, repeats.Watermarks] = {}
+
+    # --- connection ------------------------------------------------------------------------------------------------
+
+    def connection(self) -> psycopg.Connection:
+        """Return the connection, opened when there is none. Raises psycopg.OperationalError when the database does not answer."""
+        if self._connection is None or self._connection.closed:
+            connection = psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name="perpflow-sink")
+            connection.execute(
+                "SELECT set_config('timezone', 'UTC', false), set_config('statement_timeout', %s, false),"
+                " set_config('idle_in_transaction_session_timeout', %s, false), set_config('lock_timeout', %s, false),"
+                # Lookups of ids are index lookups; the estimate for a table without statistics must not turn them into scans.
+                " set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),"
+                # Lets go of a dead machine's locks within a minute.
+                " set_config('tcp_keepalives_idle', '20', false), set_config('tcp_keepalives_interval', '10', false)",
+                (STATEMENT_TIMEOUT, IDLE_TIMEOUT, LOCK_TIMEOUT),
+            )
+            self._connection, self._partitions = connection, Partitions(connection)
+        return self._connection
+
+    def close(self) -> None:
+        """Close the connection; the next call opens another one."""
+        connection, self._connection, self._partitions = self._connection, None, None
+        if connection is not None:
+            connection.close()
+
+    # --- positions -------------------------------------------------------------------------------------------------
+
+    def positions(self, topic_ids: Mapping[str, str], places: Iterable[Place]) -> tuple[dict[Place, int], list[Place]]:
+        """Return the stored next offsets of partitions that come to this sink, and which of them begin again (see ``offsets.stored``)."""
+        wanted = list(places)
+        connection = self.connection()
+        found = offsets.stored(connection, topic_ids, wanted)
+        self._watermarks.update(offsets.watermarks(connection, (place for place in wanted if place[0] in repeats.HIGHEST_ID_TOPICS)))
+        return found
+
+    # --- a batch ---------------------------------------------------------------------------------------------------
+
+    def write(self, parts: list[Part]) -> Outcome:
+        """Write a batch. After an error nothing of it is in the database (or all of it, if the error hid a commit) and it may be tried again.
+
+        Raises:
+            psycopg.Error: the database is not there or not as it must be.
+            NotDelivered: Kafka did not take the dead letters.
+        """
+        started = time.perf_counter()
+        try:
+            connection = self.connection()
+            assert self._partitions is not None
+            for topic, times in _times(parts).items():
+                self._partitions.ensure(topic, times)
+            outcome = Outcome()
+            marks: dict[Place, repeats.Watermarks] = {}
+            with connection.transaction():
+                mine = self._unfenced(connection, parts, outcome)
+                chosen = [(part, self._new(connection, part, outcome, marks)) for part in mine]
+                letters = [letter for part in mine for letter in _refusals(part)]
+                for topic in sorted({part.place[0] for part in mine}):
+                    letters += self._copy(connection, topic, [(part, keep) for part, keep in chosen if part.place[0] == topic], outcome)
+                offsets.raise_watermarks(connection, marks)
+                offsets.advance(connection, {part.place: (part.expected, part.next_offset) for part in mine})
+                self._letters.write(letters)
+        except BaseException:
+            self.close()  # whatever state the session is in, nobody waits for its locks
+            raise
+        for place, changed in marks.items():
+            self._watermarks.setdefault(place, {}).update(changed)
+        for place in outcome.fenced:
+            if place[0] in repeats.HIGHEST_ID_TOPICS:
+                self._watermarks[place] = offsets.watermarks(connection, [place])[place]
+        outcome.written = {part.place: part.next_offset for part in mine}
+        outcome.refused = len(letters)
+        self._letters.forget()
+        for topic, count in outcome.rows.items():
+            metrics.ROWS_WRITTEN.labels(topic).inc(count)
+        for topic, count in outcome.repeated.items():
+            metrics.ROWS_REPEATED.labels(topic).inc(count)
+        metrics.COPY_SECONDS.observe(time.perf_counter() - started)
+        return outcome
+
+    def _unfenced(self, connection: psycopg.Connection, parts: list[Part], outcome: Outcome) -> list[Part]:
+        held = offsets.lock(connection, (part.place for part in parts))
+        mine = []
+        for part in parts:
+            if held.get(part.place) == part.expected:
+                mine.append(part)
+            else:
+                outcome.fenced[part.place] = held.get(part.place, 0)
+        return mine
+
+    def _new(self, connection: psycopg.Connection, part: Part, outcome: Outcome, marks: dict[Place, repeats.Watermarks]) -> np.ndarray:
+        """Return the numbers of a part's rows that the table does not have."""
+        topic, partition = part.place
+        if topic in repeats.HIGHEST_ID_TOPICS:
+            keep, marks[part.place] = repeats.new_trades(connection, part.rows, partition, self._watermarks.get(part.place, {}))
+        elif table(topic).record_id:
+            keep = repeats.new_rows(connection, part.rows, partition)
+        else:
+            return np.arange(len(part.rows))
+        if len(keep) < len(part.rows):
+            outcome.repeated[topic] = outcome.repeated.get(topic, 0) + len(part.rows) - len(keep)
+        return keep
+
+    def _copy(
+        self, connection: psycopg.Connection, topic: str, chosen: list[tuple[Part, np.ndarray]], outcome: Outcome
+    ) -> list[dict[str, Any]]:
+        """Copy the rows of one table; return the letters of those that the database refuses."""
+        count = sum(len(keep) for _, keep in chosen)
+        if not count:
+            return []
+        error = _try_copy(connection, topic, [piece for part, keep in chosen for piece in part.rows.slices(keep)])
+        letters: list[dict[str, Any]] = []
+        if error is not None:
+            for part, keep in chosen:
+                letters += [_refused(part, int(number), reason) for number, reason in _bisect(connection, part.rows, keep)]
+        outcome.rows[topic] = count - len(letters)
+        return letters
+
+
+def _times(parts: list[Part]) -> dict[str, np.ndarray]:
+    by_topic: dict[str, list[np.ndarray]] = {}
+    for part in parts:
+        if len(part.rows):
+            by_topic.setdefault(part.place[0], []).append(part.rows.event_times)
+    return {topic: np.concatenate(times) for topic, times in by_topic.items()}
+
+
+def _try_copy(connection: psycopg.Connection, topic: str, pieces: Iterable[memoryview]) -> psycopg.Error | None:
+    """Copy rows under a savepoint; return the error if the database blames the rows. Other errors are raised."""
+    columns = sql.SQL(", ").join(map(sql.Identifier, table(topic).column_names))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(topic), columns)
+    try:
+        with connection.transaction(), connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(COPY_HEADER)
+            for piece in pieces:
+                copy.write(piece)
+            copy.write(COPY_TRAILER)
+    except psycopg.Error as error:
+        if error.sqlstate is None or not error.sqlstate.startswith(_ROW_ERRORS):
+            raise
+        return error
+    return None
+
+
+def _bisect(connection: psycopg.Connection, rows: Rows, keep: np.ndarray) -> list[tuple[int, str]]:
+    """Copy what can be copied of some rows; return the numbers of those that the database refuses, with its reason."""
+    if not len(keep):
+        return []
+    error = _try_copy(connection, rows.topic, rows.slices(keep))
+    if error is None:
+        return []
+    if len(keep) == 1:
+        return [(int(keep[0]), f"refused by the database: {str(error).strip()}")]
+    half = len(keep) // 2
+    return _bisect(connection, rows, keep[:half]) + _bisect(connection, rows, keep[half:])
+
+
+def _refusals(part: Part) -> list[dict[str, Any]]:
+    return [
+        {**_letter(part, refusal.index, refusal.reason), "field": refusal.field, "instrument": refusal.instrument}
+        for refusal in part.rows.refused
+    ]
+
+
+def _refused(part: Part, number: int, reason: str) -> dict[str, Any]:
+    return _letter(part, int(part.rows.index[number]), reason)
+
+
+def _letter(part: Part, index: int, reason: str) -> dict[str, Any]:
+    message = part.message(index)
+    return {
+        "source": part.place[0],
+        "reason": reason,
+        "event_time": message.timestamp,
+        "partition": part.place[1],
+        "offset": message.offset,
+        "key": message.key,
+        "value": message.value,
+    }
