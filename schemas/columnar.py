@@ -315,6 +315,7 @@ def _decode(buf: U8, index: I64, header: U8, ops: I64, columns: I64, longs: I64,
             continue
         at += header_length
         good = True
+        plain = True
         for f in range(len(ops)):
             op = ops[f]
             column = columns[f]
@@ -338,6 +339,9 @@ def _decode(buf: U8, index: I64, header: U8, ops: I64, columns: I64, longs: I64,
                     good = False
                     break
                 longs[row, column] = (at << 20) | min(size, (1 << 20) - 1)
+                for j in range(at, at + size):
+                    if buf[j] >= 0x80:
+                        plain = False  # the codec judges whether this is UTF-8
                 at += size
             elif op == BOOLEAN:
                 if at >= end or buf[at] > 1:
@@ -400,6 +404,8 @@ def _decode(buf: U8, index: I64, header: U8, ops: I64, columns: I64, longs: I64,
             status[row] = MALFORMED
         elif at != end:
             status[row] = LEFT_OVER
+        elif not plain:
+            status[row] = OTHER_FRAME
         else:
             status[row] = OK
 

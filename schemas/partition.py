@@ -80,8 +80,8 @@ def instrument_id(venue: str, symbol: str, kind: str) -> str:
     return f"{venue}:{symbol}-PERP" if kind == "perp" else f"{venue}:{symbol}"
 
 
-# Longest first, so that FDUSD is not read as ...F + DUSD.
-_QUOTES = ("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USD", "BTC", "ETH", "EUR", "TRY")
+# Longest first, so that FDUSD is not read as ...FD + USD. TUSD is left out: XBTUSD is bitcoin against the dollar.
+_QUOTES = ("FDUSD", "USDT", "USDC", "BUSD", "USD", "BTC", "ETH", "EUR", "TRY")
 
 
 def base_of_instrument(instrument: str) -> str:
@@ -97,7 +97,10 @@ def base_of_instrument(instrument: str) -> str:
     if not sep or not venue or not rest:
         raise ValueError(f"instrument: expected VENUE:SYMBOL or VENUE:SYMBOL-PERP, got {instrument!r}")
     symbol = rest.removesuffix("-PERP").replace("-", "").replace("_", "").replace("/", "")
-    return base_asset(split_symbol(symbol)[0])
+    try:
+        return base_asset(split_symbol(symbol)[0])
+    except ValueError as error:
+        raise ValueError(f"instrument: {instrument!r}: {error}") from error
 
 
 def split_symbol(symbol: str) -> tuple[str, str]:

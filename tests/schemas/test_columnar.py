@@ -1,0 +1,161 @@
+"""The compiled decoder against its plain twin, the codec, on random records and on random bytes."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas import catalogue, columnar
+from schemas.codec import Codec, CodecError
+from schemas.columnar import KeyTable, RecordSet, RecordSetError
+
+CODEC = Codec()
+FLAT = ("agg_trades", "depth", "quotes", "funding", "liquidations", "market_indicators", "instruments")
+doubles = st.floats(allow_nan=False)
+longs = st.integers(-(2**62), 2**62)
+
+
+def value_of(kind):
+    if isinstance(kind, list):
+        return st.none() | value_of(kind[1])
+    if isinstance(kind, dict):
+        return st.lists(doubles, max_size=24) if kind["type"] == "array" else value_of(kind["type"])
+    return {"string": st.text(max_size=12), "long": longs, "int": st.integers(-(2**31), 2**31 - 1), "double": doubles, "boolean": st.booleans()}[kind]
+
+
+def records_of(topic):
+    return st.lists(st.fixed_dictionaries({f["name"]: value_of(f["type"]) for f in catalogue.schema(topic)["fields"]}), max_size=12)
+
+
+def messages_of(values, start=0):
+    return [(start + i, 1000 + i, b"K:%d" % (i % 3), value) for i, value in enumerate(values)]
+
+
+def assert_equal_to_codec(topic, columns, values):
+    rejected = {bad.row: bad for bad in columns.rejected}
+    for row, value in enumerate(values):
+        try:
+            record = CODEC.decode(topic, value)
+        except CodecError:
+            assert row in rejected and not columns.good[row] and rejected[row].reason
+            continue
+        assert row not in rejected and columns.good[row]
+        for field in catalogue.schema(topic)["fields"]:
+            name, kind, want = field["name"], field["type"], record[field["name"]]
+            inner = kind[1] if isinstance(kind, list) else kind
+            inner = inner["type"] if isinstance(inner, dict) and inner["type"] != "array" else inner
+            if isinstance(inner, dict):
+                got = columns.doubles(name)[row]
+                assert got[: len(want)].tolist() == want[:20] and np.isnan(got[len(want) :]).all()
+            elif inner == "double":
+                got = columns.double(name)[row]
+                assert (want is None and np.isnan(got)) or got == want
+            elif inner == "string":
+                assert columns.text(name, row) == want
+            else:
+                assert columns.long(name)[row] == (columnar.NULL_LONG if want is None else want)
+
+
+@pytest.mark.parametrize("topic", FLAT)
+def test_columns_equal_the_codec_on_random_records(topic):
+    @settings(max_examples=25, deadline=None)
+    @given(records_of(topic))
+    def check(records):
+        values = [CODEC.encode(topic, record) for record in records]
+        assert_equal_to_codec(topic, columnar.decode(CODEC, topic, RecordSet.from_messages(messages_of(values))), values)
+
+    check()
+
+
+@settings(max_examples=60, deadline=None)
+@given(records_of("depth"), st.randoms(use_true_random=False), st.lists(st.none() | st.binary(max_size=40), max_size=4))
+def test_damaged_bytes_are_refused_where_the_codec_refuses_them_and_only_there(records, source, garbage):
+    values = [CODEC.encode("depth", record) for record in records]
+    damaged = []
+    for value in values:
+        body = bytearray(value)
+        action = source.randint(0, 4)
+        if action == 0:
+            body = body[: source.randint(0, len(body))]
+        elif action == 1:
+            body += bytes([source.randint(0, 255)])
+        elif action == 2:
+            at = source.randint(0, len(body) - 1)
+            body[at] ^= 1 << source.randint(0, 7)
+        damaged.append(bytes(body))
+    damaged += garbage
+    columns = columnar.decode(CODEC, "depth", RecordSet.from_messages(messages_of(damaged)))
+    rejected = {bad.row for bad in columns.rejected}
+    for row, value in enumerate(damaged):
+        try:
+            CODEC.decode("depth", value)
+        except CodecError:
+            assert row in rejected
+        else:
+            assert row not in rejected
+
+
+def record_set(messages, compression, per_batch, first_base=0):
+    raw, at = b"", 0
+    while at < len(messages):
+        part = messages[at : at + per_batch]
+        builder = DefaultRecordBatchBuilder(2, compression, 0, -1, -1, -1, 1 << 24)
+        for i, (_, timestamp, key, value) in enumerate(part):
+            builder.append(i, timestamp, key, value, [("header", b"x")] if i % 2 else [])
+        batch = bytearray(builder.build())
+        batch[0:8] = (first_base + part[0][0]).to_bytes(8, "big")
+        raw += bytes(batch)
+        at += per_batch
+    return raw
+
+
+@pytest.mark.parametrize("compression", [0, 1, 2, 3, 4], ids=["none", "gzip", "snappy", "lz4", "zstd"])
+@pytest.mark.parametrize("per_batch", [1, 7, 1000])
+def test_raw_record_sets_are_walked_whole_and_from_the_middle(compression, per_batch):
+    source = random.Random(compression * 10 + per_batch)
+    messages = [
+        (i, 1_700_000_000_000 + source.randint(-5, 5), source.choice([None, b"", b"key-%d" % i]), source.choice([None, b"", source.randbytes(source.randint(1, 300))]))
+        for i in range(40)
+    ]  # fmt: skip
+    raw = record_set(messages, compression, per_batch)
+    for first, last in ((0, 39), (5, 39), (13, 20), (39, 39)):
+        records = RecordSet.from_raw(raw, first, last)
+        got = [(int(records.offsets[i]), int(records.timestamps[i]), records.key(i), records.value(i)) for i in range(len(records))]
+        assert got == messages[first : last + 1]
+        assert records.next_offset == last + 1
+
+
+def test_control_batches_carry_no_records_but_move_the_offset():
+    messages = messages_of([b"a", b"b", b"c"])
+    raw = record_set(messages, 0, 3)
+    control = bytearray(record_set(messages_of([b"x"], 3), 0, 1))
+    control[21:23] = (0x20).to_bytes(2, "big")
+    records = RecordSet.from_raw(raw + bytes(control), 0, 3)
+    assert records.offsets.tolist() == [0, 1, 2] and records.next_offset == 4
+
+
+def test_truncated_and_old_sets_are_refused():
+    raw = record_set(messages_of([b"abc"] * 5), 0, 5)
+    with pytest.raises(RecordSetError, match="truncated"):
+        RecordSet.from_raw(raw[:-3], 0, 4)
+    with pytest.raises(RecordSetError, match="truncated"):
+        RecordSet.from_raw(raw[:30], 0, 4)
+    old = bytearray(raw)
+    old[16] = 1
+    with pytest.raises(RecordSetError, match="format 1"):
+        RecordSet.from_raw(bytes(old), 0, 4)
+
+
+@given(st.lists(st.text(min_size=1, max_size=8), max_size=40), st.lists(st.text(max_size=8), max_size=30))
+def test_key_tables_number_keys_in_order(known, asked):
+    table = KeyTable()
+    numbers = [table.add(key) for key in known]
+    first = {key: i for i, key in reversed(list(enumerate(dict.fromkeys(known))))}
+    assert numbers == [first[key] for key in known]
+    records = RecordSet.from_messages([(i, 0, key.encode(), b"v") for i, key in enumerate(asked)])
+    assert table.match(records).tolist() == [first.get(key, -1) if key else -1 for key in asked]
