@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.codec import Codec
@@ -19,6 +19,11 @@ T = 1_700_000_010_000
 INSTRUMENTS = ("BINANCE:BTCUSDT-PERP", "BINANCE:XRPUSDT-PERP")
 GATES = ("gate_vol_enabled", "gate_cvd_enabled", "gate_whale_enabled", "gate_obi_enabled", "gate_spot_perp_enabled")
 FROM_OUTSIDE = ("obi", "spot_perp_divergence", "open_interest_change", "long_short_ratio", "top_trader_long_share", "coinbase_premium")
+
+
+def relaxed(max_examples: int) -> settings:
+    """No limits of wall time: a busy machine is no error of the scorer."""
+    return settings(max_examples=max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def maybe(values: st.SearchStrategy[float]) -> st.SearchStrategy[float | None]:
@@ -129,7 +134,7 @@ def mirrored(market: Snapshot) -> Snapshot:
 
 
 @given(markets(), configs())
-@settings(max_examples=300)
+@relaxed(max_examples=200)
 def test_a_score_is_from_0_to_100_and_fits_its_schema(market: Snapshot, config: StrategyConfig) -> None:
     score, signal, _ = run(market, config)
     assert 0.0 <= score["score"] <= 100.0 and score["score"] == round(score["score"], 1)
@@ -146,7 +151,7 @@ def test_a_score_is_from_0_to_100_and_fits_its_schema(market: Snapshot, config: 
 
 
 @given(markets(), configs())
-@settings(max_examples=300)
+@relaxed(max_examples=200)
 def test_layers_add_up_and_keep_their_maxima(market: Snapshot, config: StrategyConfig) -> None:
     score = run(market, config).score
     for found in score["layers"]:
@@ -158,7 +163,7 @@ def test_layers_add_up_and_keep_their_maxima(market: Snapshot, config: StrategyC
 
 
 @given(markets(), configs())
-@settings(max_examples=300)
+@relaxed(max_examples=200)
 def test_a_mirrored_market_gives_the_mirrored_direction_and_the_same_score(market: Snapshot, config: StrategyConfig) -> None:
     other_limit = {"both": "both", "long_only": "short_only", "short_only": "long_only"}[config.direction]
     here, there = run(market, config), run(mirrored(market), replace(config, direction=other_limit))
@@ -171,7 +176,7 @@ def test_a_mirrored_market_gives_the_mirrored_direction_and_the_same_score(marke
 
 
 @given(markets(), configs(), st.sampled_from(GATES))
-@settings(max_examples=300)
+@relaxed(max_examples=200)
 def test_switching_a_gate_off_never_lowers_the_score(market: Snapshot, config: StrategyConfig, gate: str) -> None:
     with_it = run(market, replace(config, **{gate: True})).score
     without = run(market, replace(config, **{gate: False})).score
@@ -180,7 +185,7 @@ def test_switching_a_gate_off_never_lowers_the_score(market: Snapshot, config: S
 
 
 @given(markets(known_history=True), configs(), st.sampled_from(FROM_OUTSIDE))
-@settings(max_examples=300)
+@relaxed(max_examples=200)
 def test_a_missing_input_never_turns_into_a_number(market: Snapshot, config: StrategyConfig, name: str) -> None:
     score = run(replace(market, **{name: None}), config).score
     gates = {"obi": ("obi", config.gate_obi_enabled), "spot_perp_divergence": ("spot_perp", config.gate_spot_perp_enabled)}
@@ -199,12 +204,13 @@ def test_a_missing_input_never_turns_into_a_number(market: Snapshot, config: Str
         assert [found["parts"][part] for found in score["layers"] if part in found["parts"]] == [neutral[name]]
 
 
-@given(st.lists(markets(known_history=True), min_size=2, max_size=8), configs(), st.integers(0, 30))
-@settings(max_examples=100)
-def test_entries_keep_their_distance_whatever_comes(shots: list[Snapshot], config: StrategyConfig, minutes: int) -> None:
+@given(markets(known_history=True), configs(), st.lists(st.booleans(), min_size=2, max_size=10), st.integers(0, 30))
+@relaxed(max_examples=100)
+def test_entries_keep_their_distance_whatever_comes(market: Snapshot, config: StrategyConfig, turns: list[bool], minutes: int) -> None:
     config = replace(config, cooldown_minutes=minutes, entry_score=60.0, flip_threshold=60.0)
     memory, entries = StrategyMemory(), []
-    for number, shot in enumerate(shots):
+    for number, turned in enumerate(turns):
+        shot = mirrored(market) if turned else market
         result = run(replace(shot, time=T + number * 300_000), config, memory)
         memory = result.memory
         if result.signal is not None and result.signal["entry"]:
@@ -216,7 +222,7 @@ def test_entries_keep_their_distance_whatever_comes(shots: list[Snapshot], confi
 
 
 @given(markets(), configs())
-@settings(max_examples=50)
+@relaxed(max_examples=50)
 def test_the_same_input_gives_the_same_result_and_is_not_changed(market: Snapshot, config: StrategyConfig) -> None:
     before = repr((market, config))
     assert repr(run(market, config)) == repr(run(market, config))
