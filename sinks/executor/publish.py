@@ -12,6 +12,8 @@ from schemas.codec import Record
 from schemas.settings import Settings
 from sinks.executor.journal import OutboxRow
 
+# librdkafka writes plain lines to standard error for every failed connection attempt: our own log lines say it once.
+QUIET = {"log_level": 2, "reconnect.backoff.max.ms": 2000}
 # Longer than a broker's restart. A process that was frozen for longer sends nothing of its past when it wakes.
 MESSAGE_TIMEOUT_MS = 30_000
 
@@ -33,6 +35,7 @@ class Publisher:
     def _new(self) -> Producer:
         return Producer(
             {
+                **QUIET,
                 "bootstrap.servers": self._settings.kafka_bootstrap_servers,
                 "enable.idempotence": True,
                 "acks": "all",

@@ -31,7 +31,7 @@ from schemas.settings import Settings
 from sinks.executor.decode import Message
 from sinks.executor.journal import Fenced, Journal
 from sinks.executor.partition import STEPS, TOPICS_READ, PartitionRun
-from sinks.executor.publish import NotAcknowledged, Publisher
+from sinks.executor.publish import QUIET, NotAcknowledged, Publisher
 from stream_apps.core.paper import PaperSettings
 from stream_apps.core.paper_feed import SIGNALS, TRADES
 from stream_apps.core.paper_records import MODE
@@ -83,6 +83,7 @@ class Executor:
         self._resting: set[tuple[str, int]] = set()
         self._committed_at: dict[int, float] = {}
         self._group: Consumer | None = None
+        self._kafka_down = False
         self._reader = self._new_reader()
         self._connected = False
         self._busy_at = time.monotonic()
@@ -157,6 +158,8 @@ class Executor:
         self._assigned.clear()
         self._group = Consumer(
             {
+                **QUIET,
+                "error_cb": self._kafka_trouble,
                 "bootstrap.servers": self._settings.kafka_bootstrap_servers,
                 "group.id": self._group_name,
                 "enable.auto.commit": False,
@@ -215,6 +218,8 @@ class Executor:
     def _new_reader(self) -> Consumer:
         return Consumer(
             {
+                **QUIET,
+                "error_cb": self._kafka_trouble,
                 "bootstrap.servers": self._settings.kafka_bootstrap_servers,
                 # The client asks for a group; nothing joins it and nothing is committed to it.
                 "group.id": f"{self._group_name}-reader",
@@ -224,6 +229,12 @@ class Executor:
                 "enable.partition.eof": True,
             }
         )
+
+    def _kafka_trouble(self, error: KafkaError) -> None:
+        """Say that the brokers are gone, once per outage; the client goes on trying by itself."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._kafka_down:
+            self._kafka_down = True
+            self._log.warning("no kafka broker answers; the client goes on trying", error=error.str())
 
     def _read(self) -> None:
         batches: dict[tuple[str, int], list[Any]] = defaultdict(list)
@@ -240,6 +251,8 @@ class Executor:
                 raise KafkaException(error)
             else:
                 self._log.warning("reading", error=error.str())
+        if batches:
+            self._kafka_down = False
         for (topic, partition), messages in batches.items():
             if partition in self._runs:
                 self._runs[partition].offer(topic, messages)

@@ -18,8 +18,11 @@ import pytest
 from paper_cases import ltc_trades
 from paper_log import OUTPUTS, Instrument, Writer, expected, log_of, read_topic, written
 
+from deploy.stack import Stack
+from deploy.stack.topics import create_topics
 from schemas import metrics
 from schemas.service import Service, summed
+from schemas.settings import Settings
 from sinks.executor.journal import Checkpoint, Fenced, Journal, OutboxRow
 from sinks.executor.service import Executor
 
@@ -279,3 +282,34 @@ def test_health_and_metrics_answer_and_live_is_refused(world, environment_variab
         service.stop()
         thread.join(20)
         assert not thread.is_alive()
+
+
+@pytest.mark.long
+def test_broker_and_database_restart_at_once(tmp_path, instruments, truth):
+    """On a stack of its own: nobody else's broker is to go down."""
+    own = Stack(tmp_path / "stack")
+    own.up()
+    try:
+        env = own.env()
+        world = Settings(kafka_bootstrap_servers=env["KAFKA_BOOTSTRAP_SERVERS"], database_url=env["DATABASE_URL"], keep_history=True)
+        create_topics(world)
+        with psycopg.connect(world.database_url, autocommit=True) as connection:
+            connection.execute(MIGRATION.read_text())
+        batches = list(log_of(instruments, world.partitions))
+        write_all(world, batches[: len(batches) // 2])
+        with Service("executor") as service:
+            thread = threading.Thread(target=Executor(world, service, session_timeout_ms=6000).run)
+            thread.start()
+            wait_for(lambda: progress(world) > 0)
+            own.down()
+            own.up()
+            assert own.env() == env
+            write_all(world, batches[len(batches) // 2 :])
+            total = sum(one.topic == "worker_progress" for batch in batches for one in batch)
+            wait_for(lambda: progress(world) == total and query(world, "SELECT count(*) FROM executor_outbox") == [(0,)], timeout=120)
+            service.stop()
+            thread.join(20)
+            assert not thread.is_alive()
+        assert written(world) == truth
+    finally:
+        own.reset()
