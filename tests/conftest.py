@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,8 +20,7 @@ from schemas.settings import Settings
 # Points at the folder of a stack that stays up between runs; without it each run starts one of its own and removes it.
 REUSE_VARIABLE = "PERPFLOW_TEST_STACK_DIR"
 
-KAFKA_IMAGE = "apache/kafka:4.3.1"
-DATABASE_IMAGE = "timescale/timescaledb:2.29.1-pg18"
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,27 @@ def _services(local: Stack) -> Services:
 
 
 def _containers() -> Iterator[Services]:
-    from testcontainers.kafka import KafkaContainer
-    from testcontainers.postgres import PostgresContainer
+    """Start the images of docker-compose.yml, the broker with an address that this process can reach."""
+    import yaml
+    from testcontainers.community.postgres import PostgresContainer
+    from testcontainers.core.container import DockerContainer
 
-    with KafkaContainer(KAFKA_IMAGE).with_kraft() as kafka_container, PostgresContainer(DATABASE_IMAGE, driver=None) as database_container:
-        yield Services(kafka_container.get_bootstrap_server(), database_container.get_connection_url(), None)
+    from deploy.stack import broker, processes
+
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    port = processes.free_port()
+    environment = {
+        **services["kafka"]["environment"],
+        "KAFKA_ADVERTISED_LISTENERS": f"INTERNAL://localhost:19092,EXTERNAL://{processes.HOST}:{port}",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
+    }
+    kafka_container = DockerContainer(services["kafka"]["image"]).with_envs(**environment).with_bind_ports(9092, port)
+    with kafka_container, PostgresContainer(services["timescaledb"]["image"], driver=None) as database_container:
+        deadline = time.monotonic() + 120
+        while not broker.ready(port):
+            assert time.monotonic() < deadline, kafka_container.get_logs()
+            time.sleep(0.5)
+        yield Services(f"{processes.HOST}:{port}", database_container.get_connection_url(), None)
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +147,6 @@ def environment_variables(environment: Settings) -> Callable[..., dict[str, str]
     def variables(**more: Any) -> dict[str, str]:
         names = {field.alias: getattr(environment, name) for name, field in Settings.model_fields.items()}
         ours = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in names.items() if key}
-        root = str(Path(__file__).resolve().parent.parent)
-        return {**os.environ, "PYTHONPATH": root, **ours, **{key: str(value) for key, value in more.items()}}
+        return {**os.environ, "PYTHONPATH": str(ROOT), **ours, **{key: str(value) for key, value in more.items()}}
 
     return variables
