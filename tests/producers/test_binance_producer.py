@@ -1,0 +1,333 @@
+"""The producer between the recorded venue and a real broker: golden figures, the same log at any speed, faults, kill -9."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from recorded_client import BTC_2023, BTC_2024, LTC, head
+
+from producers.binance.config import BinanceConfig
+from producers.binance.producer import BinanceProducer, ConfigurationError
+from producers.recorded.recording import Recording
+from producers.recorded.venue import RecordedVenue
+from schemas.catalogue import TOPICS
+from schemas.codec import Record
+from schemas.partition import partition_of
+from schemas.service import Service
+from schemas.settings import Settings
+
+pytestmark = pytest.mark.stack
+
+ALL = "aggTrade,depth,bookTicker,markPrice,forceOrder"
+GRID, LATENESS, STEP = 15_000, 250, 250
+MARKET = ("agg_trades", "depth", "quotes", "funding", "liquidations", "gaps", "instruments")
+
+
+@dataclass
+class Log:
+    """Everything in the topics: topic -> partition -> records in order of their offsets."""
+
+    records: dict[str, dict[int, list[Record]]] = field(default_factory=dict)
+    stamps_fit: bool = True
+
+    def all(self, topic: str) -> list[Record]:
+        return [record for partition in sorted(self.records.get(topic, {})) for record in self.records[topic][partition]]
+
+
+def read_log(settings: Settings) -> Log:
+    """Read all topics of an environment to their ends."""
+    log = Log()
+    consumer = Consumer(
+        {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "reader", "enable.auto.commit": False, "fetch.wait.max.ms": 20}
+    )
+    names = [*MARKET, "progress", "dead_letters"]
+    left: dict[tuple[str, int], int] = {}
+    for name in names:
+        for partition in range(TOPICS[name].partition_count(settings.partitions)):
+            _, high = consumer.get_watermark_offsets(TopicPartition(settings.topic(name), partition), timeout=10)
+            if high:
+                left[name, partition] = high
+    consumer.assign([TopicPartition(settings.topic(name), partition, 0) for name, partition in left])
+    while left:
+        for message in consumer.consume(10_000, timeout=1.0):
+            assert message.error() is None
+            name, partition = message.topic().removeprefix(settings.topic_prefix), message.partition()
+            record = settings.codec.decode(name, message.value())
+            kept = log.records.setdefault(name, {}).setdefault(partition, [])
+            assert message.offset() == len(kept)  # no transaction markers, nothing compacted
+            kept.append(record)
+            key = record.get("instrument") if name in MARKET else record.get("author", record.get("source"))
+            log.stamps_fit &= message.timestamp()[1] == record["event_time"] and message.key().decode() == key
+            if message.offset() + 1 >= left.get((name, partition), 0):
+                left.pop((name, partition), None)
+    consumer.close()
+    return log
+
+
+def without_receive_time(log: Log, topics: Iterable[str]) -> dict[str, Any]:
+    return {
+        topic: {
+            partition: [{name: value for name, value in record.items() if name != "receive_time"} for record in records]
+            for partition, records in log.records.get(topic, {}).items()
+        }
+        for topic in topics
+    }
+
+
+def check_marks(log: Log, author: str = "binance-usdm") -> None:
+    """Marks grow, are whole steps, leave no instant out, and their cuts grow and end at the end."""
+    for partition, every in log.records["progress"].items():
+        marks = [mark for mark in every if mark["author"] == author]
+        times = [mark["event_time"] for mark in marks]
+        assert times == sorted(set(times)) and all(time % STEP == 0 for time in times)
+        instants = [time for time in times if (time - LATENESS) % GRID == 0]
+        assert instants == list(range(instants[0], times[-1] + 1, GRID))
+        assert (times[-1] - LATENESS) % GRID == 0
+        for before, after in zip(marks, marks[1:], strict=False):
+            assert all(after["cut"][topic] >= offset for topic, offset in before["cut"].items())
+        topics = marks[-1]["cut"]
+        assert {"agg_trades", "gaps", "instruments"} <= set(topics)
+        assert topics == {topic: len(log.records.get(topic, {}).get(partition, [])) for topic in topics}
+
+
+def config(venue: RecordedVenue, symbols: str, streams: str = ALL, **more: Any) -> BinanceConfig:
+    return BinanceConfig(
+        symbols=symbols, streams=streams, ws_url=venue.ws_url, rest_url=venue.rest_url, depth_speed="0ms", ban_wait_s=0.5, **more
+    )
+
+
+def produce(settings: Settings, recordings: list[Recording], streams: str = ALL, **venue_options: Any) -> BinanceProducer:
+    """Run the venue and the producer to the end of the recordings in this process."""
+
+    async def work() -> BinanceProducer:
+        options = {"speed": None, "settle_s": 0.05, **venue_options}
+        async with RecordedVenue(recordings, **options) as venue:
+            with Service("produce-test") as service:
+                producer = BinanceProducer(config(venue, ",".join(one.symbol for one in recordings), streams), settings, service)
+                assert await producer.run()
+                return producer
+
+    return asyncio.run(asyncio.wait_for(work(), 200))
+
+
+@pytest.fixture
+def slice_of_btc(tmp_path: Path) -> Path:
+    return head(BTC_2024, 12_000, tmp_path / "btcusdt")
+
+
+def test_golden_figures_out_of_the_topics(environment: Settings, topics: list[str]) -> None:
+    producer = produce(environment, [Recording(BTC_2024, "BTCUSDT")])
+    log = read_log(environment)
+    partition = partition_of("BTC", environment.partitions)
+    assert all(set(partitions) == {partition} for topic, partitions in log.records.items() if topic != "dead_letters")
+    assert log.stamps_fit
+    trades = log.all("agg_trades")
+    assert [trade["agg_id"] for trade in trades] == list(range(1, len(trades) + 1))
+    assert sum(trade["last_trade_id"] - trade["first_trade_id"] + 1 for trade in trades) == 21_313
+    sums = {True: Decimal(0), False: Decimal(0)}
+    for trade in trades:
+        sums[trade["buyer_is_maker"]] += Decimal(repr(trade["quantity"]))
+    assert (sums[False], sums[True]) == (Decimal("1251.576"), Decimal("1177.790"))
+    book = log.all("depth")
+    assert {record["state"] for record in book} == {"live"} and {record["epoch"] for record in book} == {1}
+    last, quote = book[-1], log.all("quotes")[-1]
+    assert len(book) == 6547 and len(last["bid_prices"]) == 20
+    top = (last["bid_prices"][0], last["bid_quantities"][0], last["ask_prices"][0], last["ask_quantities"][0])
+    assert top == (61659.7, 1.486, 61659.8, 0.981)
+    assert top == (quote["bid_price"], quote["bid_quantity"], quote["ask_price"], quote["ask_quantity"])
+    assert len(log.all("quotes")) == 66_089
+    assert log.all("gaps") == [] and log.all("dead_letters") == []
+    (instrument,) = log.all("instruments")
+    assert (instrument["instrument"], instrument["recorded"], instrument["author"]) == ("BINANCE:BTCUSDT-PERP", True, "binance-usdm")
+    assert (instrument["price_decimals"], instrument["quantity_decimals"]) == (1, 3)
+    market = [record for topic in MARKET for record in log.all(topic)]
+    assert instrument["event_time"] <= min(record["event_time"] for record in market)
+    check_marks(log)
+    marks = log.all("progress")
+    assert marks[-1]["event_time"] == 1723161615000 + LATENESS  # the grid instant after the last clock, 1723161601105
+    # In this capture a trade's event time is at most 99 ms after its trade time.
+    for mark in marks:
+        cut = mark["cut"]["agg_trades"]
+        assert all(trade["event_time"] > mark["event_time"] - 100 for trade in trades[cut : cut + 50])
+    assert producer.numbers()["records"] == len(market)
+
+
+def test_funding_and_a_book_without_a_recorded_snapshot(environment: Settings, topics: list[str], tmp_path: Path) -> None:
+    produce(environment, [Recording(head(BTC_2023, 6000, tmp_path / "btcusdt"), "BTCUSDT", funding_interval_hours=8)])
+    log = read_log(environment)
+    funding = log.all("funding")
+    assert len(funding) > 30
+    first = funding[0]
+    assert (first["mark_price"], first["index_price"], first["estimated_rate"], first["interval_hours"]) == (28155.1, 28165.04857143, 0.0000276, 8)
+    assert first["next_funding_time"] == 1680652800000 and first["settled_rate"] is None
+    assert log.all("depth") and log.all("gaps") == []
+    check_marks(log)
+
+
+def test_the_same_log_at_two_speeds(
+    environment: Settings, topics: list[str], slice_of_btc: Path, stack: Any, request: pytest.FixtureRequest
+) -> None:
+    from deploy.stack.topics import create_topics, delete_topics
+
+    other = environment.model_copy(update={"topic_prefix": f"{environment.topic_prefix}slow."})
+    create_topics(other)
+    try:
+        produce(environment, [Recording(slice_of_btc, "BTCUSDT")])
+        produce(other, [Recording(slice_of_btc, "BTCUSDT")], speed=12.0)
+        fast, slow = read_log(environment), read_log(other)
+    finally:
+        delete_topics(other)
+    check_marks(fast)
+    assert len(fast.all("quotes")) > 7000
+    for topic in (*MARKET, "progress"):
+        assert without_receive_time(fast, [topic]) == without_receive_time(slow, [topic]), topic
+
+
+FAULTS = {
+    "drop": ["drop:stream=aggTrade,rate=0.02", "drop:stream=depth,rate=0.005"],
+    "gap": ["gap:stream=aggTrade,at=300,n=120", "gap:stream=depth,at=200,n=20"],
+    "duplicate": ["duplicate:rate=0.1"],
+    "reorder": ["reorder:stream=aggTrade,rate=0.02", "reorder:stream=bookTicker,rate=0.02"],
+    "garbage": ["garbage:rate=0.01"],
+    "cut": ["cut:route=market,after=500,times=2", "cut:route=public,after=3000,times=1"],
+    "refusals": ["drop:stream=aggTrade,rate=0.01", "rest:429,n=3,path=aggTrades,retry_after=1", "rest:418,n=1,path=depth", "rest:500,n=2"],
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_misbehaviour_is_survived(environment: Settings, topics: list[str], slice_of_btc: Path, fault: str) -> None:
+    recording = Recording(slice_of_btc, "BTCUSDT")
+    expected = [event.body["a"] for event in recording.events() if event.kind == "aggTrade"]
+    producer = produce(environment, [recording], faults=FAULTS[fault], seed=3)
+    log = read_log(environment)
+    trades = log.all("agg_trades")
+    gaps, dead = log.all("gaps"), log.all("dead_letters")
+    assert sorted(trade["agg_id"] for trade in trades) == expected  # each once
+    check_marks(log)
+    certain = {(gap["stream"], gap["repaired"]) for gap in gaps if gap["certain"]}
+    if fault in ("drop", "gap"):
+        assert {("agg_trades", True), ("depth", False), ("depth", True)} <= certain
+        assert any(trade["backfilled"] for trade in trades)
+        book = log.all("depth")
+        broken = [index for index, record in enumerate(book) if record["state"] == "invalid"]
+        assert broken and all(book[index]["bid_prices"] == [] for index in broken)
+        epochs = [record["epoch"] for record in book]
+        assert epochs == sorted(epochs) and epochs[-1] >= 1 + len(broken) - 1
+        mended = [gap for gap in gaps if gap["stream"] == "agg_trades"]
+        filled = {trade["agg_id"] for trade in trades if trade["backfilled"]}
+        assert {number for gap in mended for number in range(gap["from_id"], gap["to_id"] + 1)} <= filled
+    elif fault == "duplicate":
+        assert gaps == [] and dead == [] and producer.numbers()["duplicates"] > 500
+        updates = [quote["update_id"] for quote in log.all("quotes")]
+        assert len(updates) == len(set(updates))
+    elif fault == "garbage":
+        assert len(dead) == producer.numbers()["refused"] > 50
+        assert all(letter["value"] and letter["reason"] and letter["service"] == "produce-binance" for letter in dead)
+        named = [letter for letter in dead if letter["field"] is not None]
+        assert named and all(letter["field"] in letter["reason"] for letter in named)
+        for letter in named:
+            assert orjson.loads(letter["value"])["stream"] == letter["source"]
+        assert {("agg_trades", True), ("depth", True)} <= certain
+    elif fault == "cut":
+        assert any(gap["kind"] == "disconnect" and gap["stream"] == "quotes" and not gap["certain"] for gap in gaps)
+        assert any(trade["backfilled"] for trade in trades)
+
+
+def test_a_second_run_adds_nothing(environment: Settings, topics: list[str], tmp_path: Path) -> None:
+    recording = [Recording(LTC / "LTCUSDT_2025-06-22_00h_trades.csv.gz", "LTCUSDT", "spot")]
+    produce(environment, recording, "aggTrade", expect_routes=["market"])
+    before = read_log(environment)
+    produce(environment, recording, "aggTrade", expect_routes=["market"])
+    after = read_log(environment)
+    assert before.all("instruments")[0]["instrument"] == "BINANCE:LTCUSDT"
+    assert without_receive_time(before, before.records) == without_receive_time(after, after.records)
+
+
+def start(settings_env: dict[str, str], venue: RecordedVenue, symbol: str, log_file: Path) -> subprocess.Popen[bytes]:
+    arguments = ["--symbols", symbol, "--streams", "aggTrade", "--ws-url", venue.ws_url, "--rest-url", venue.rest_url]
+    code = "from deploy.cli.produce import app; app()"
+    with log_file.open("ab") as out:
+        return subprocess.Popen([sys.executable, "-c", code, "binance", *arguments], env=settings_env, stdout=out, stderr=out)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_kill_9_loses_and_doubles_no_trade(
+    environment: Settings, topics: list[str], environment_variables: Callable[..., dict[str, str]], tmp_path: Path, seed: int
+) -> None:
+    """A killed producer's successor goes on so that every instant fires with every trade that an undisturbed run has."""
+    path = LTC / "LTCUSDT_2025-06-21_15h_trades.csv.gz"
+    recording = Recording(path, "LTCUSDT", "spot")
+    expected = [event.body["a"] for event in recording.events() if event.kind == "aggTrade"]
+    rng = random.Random(seed)
+    out = tmp_path / "produce.log"
+
+    async def work() -> None:
+        options: dict[str, Any] = {"speed": 1500.0, "settle_s": 0.05, "expect_routes": ["market"], "wait_for": "none" if seed == 2 else "client"}
+        async with RecordedVenue([recording], **options) as venue:
+            playback = venue.playbacks["LTCUSDT"]
+            for _ in range(3):
+                process = start(environment_variables(), venue, "LTCUSDT", out)
+                begun = playback.events
+                while playback.events < begun + 200 and playback.state != "finished":
+                    await asyncio.sleep(0.02)
+                    assert process.poll() is None, out.read_text()
+                await asyncio.sleep(rng.uniform(0.0, 0.8))
+                process.send_signal(signal.SIGKILL)
+                await asyncio.to_thread(process.wait)
+            process = start(environment_variables(), venue, "LTCUSDT", out)
+            assert await asyncio.to_thread(process.wait) == 0, out.read_text()
+
+    asyncio.run(asyncio.wait_for(work(), 150))
+    log = read_log(environment)
+    trades = log.all("agg_trades")
+    assert [trade["agg_id"] for trade in trades] == expected
+    assert len(log.all("instruments")) == 1
+    check_marks(log)
+    for mark in log.all("progress"):
+        if (mark["event_time"] - LATENESS) % GRID == 0:
+            rest = trades[mark["cut"]["agg_trades"] :]
+            assert all(trade["event_time"] > mark["event_time"] for trade in rest[:200])
+
+
+def test_sigterm_ends_it_cleanly(
+    environment: Settings, topics: list[str], environment_variables: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "produce.log"
+
+    async def work() -> None:
+        recording = Recording(LTC / "LTCUSDT_2025-06-21_15h_trades.csv.gz", "LTCUSDT", "spot")
+        async with RecordedVenue([recording], speed=100.0, settle_s=0.05, expect_routes=["market"]) as venue:
+            process = start(environment_variables(), venue, "LTCUSDT", out)
+            while venue.playbacks["LTCUSDT"].events < 50:
+                await asyncio.sleep(0.02)
+                assert process.poll() is None, out.read_text()
+            os.kill(process.pid, signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait, 20) == 0, out.read_text()
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+    assert "Traceback" not in out.read_text()
+
+
+def test_what_is_wrong_is_said(environment: Settings, topics: list[str], slice_of_btc: Path) -> None:
+    async def work(symbols: str) -> None:
+        async with RecordedVenue([Recording(slice_of_btc, "BTCUSDT")]) as venue:
+            with Service("produce-test") as service:
+                await BinanceProducer(config(venue, symbols), environment, service).run()
+
+    with pytest.raises(ConfigurationError, match="'NOPEUSDT'"):
+        asyncio.run(work("BTCUSDT,NOPEUSDT"))
+    with pytest.raises(ConfigurationError, match="top:N"):
+        asyncio.run(work("top:x"))
