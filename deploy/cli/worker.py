@@ -27,6 +27,13 @@ def worker(
     session_timeout: Annotated[
         float, typer.Option(min=6, help="Seconds without a heartbeat after which the group gives the partitions to others.")
     ] = SESSION_TIMEOUT_S,
+    instance_id: Annotated[
+        str | None,
+        typer.Option(
+            help="The same at every start, different for each worker: a killed worker takes its place again at once instead of after the "
+            "session timeout; a stopped one keeps it so long.",
+        ),
+    ] = None,
 ) -> None:
     """Compute features, bars, scores and signals from the market-data topics, until SIGTERM or Ctrl-C.
 
@@ -51,6 +58,7 @@ def worker(
             datadir=datadir,
             limits=limits,
             session_timeout_s=session_timeout,
+            instance_id=instance_id,
         )
     except WorkerError as error:
         raise UserError(str(error)) from error

@@ -7,10 +7,13 @@ around Faust's per-record path: ``transport``, ``runner``.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import tempfile
+import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,9 @@ from stream_apps.agents.transport import RawTransport, broker_urls, check_pins
 TABLE = "state"
 # How long a stopping or revoked worker tries to write its last checkpoints. Below the rebalance timeout, or the group goes on without it.
 CLOSE_TIMEOUT_S = 8.0
-STOP_TIMEOUT_S = 20.0
+COMMIT_TIMEOUT_S = 3.0
+STOP_TIMEOUT_S = 15.0
+EXIT_TIMEOUT_S = 18.0
 SESSION_TIMEOUT_S = 10.0
 # Late records of a former owner are written over by the next owner; compaction must not be there first.
 CHANGELOG_COMPACTION_LAG_MS = 6 * 3600 * 1000
@@ -44,6 +49,34 @@ BUFFERED_COMPOSITES = 16
 
 class WorkerError(RuntimeError):
     """The worker cannot run here: what is missing and how to get it."""
+
+
+class Sparing(logging.Filter):
+    """Lets a line of a library through once in a while: clients that cannot reach a broker say so ten times a second.
+
+    Args:
+        interval_s: Least time between two lines of one kind (logger and message template).
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, interval_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._interval = interval_s
+        self._clock = clock
+        self._last: dict[tuple[str, str], float] = {}
+        self._kept: dict[tuple[str, str], int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the line goes out; it then says how many like it did not."""
+        kind = (record.name, str(record.msg))
+        now = self._clock()
+        if now - self._last.get(kind, now - self._interval) < self._interval:
+            self._kept[kind] = self._kept.get(kind, 0) + 1
+            return False
+        self._last[kind] = now
+        if kept := self._kept.pop(kind, 0):
+            record.msg, record.args = f"{record.getMessage()} (and {kept} more like it)", None
+        return True
 
 
 class _Composite(Schema):
@@ -71,7 +104,11 @@ class WorkerApp(faust.App):
     async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
         """Called by Faust before partitions are revoked and before it stops, when nothing flows any more: the last checkpoints."""
         await self.partitions.close(CLOSE_TIMEOUT_S)
-        await consumer.commit()
+        try:
+            async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                await consumer.commit()
+        except TimeoutError:
+            structlog.get_logger().warning("no answer to the last commit; the state says where to read on", timeout_s=COMMIT_TIMEOUT_S)
         await self.partitions.abandon()
 
     def fail(self, error: BaseException) -> None:
@@ -82,7 +119,15 @@ class WorkerApp(faust.App):
 
 
 def build_app(
-    app_id: str, settings: Settings, engine: type[Engine], config: Any, *, limits: Limits, datadir: Path, session_timeout_s: float
+    app_id: str,
+    settings: Settings,
+    engine: type[Engine],
+    config: Any,
+    *,
+    limits: Limits,
+    datadir: Path,
+    session_timeout_s: float,
+    instance_id: str | None = None,
 ) -> WorkerApp:
     """Make the app: settings of Faust with their reasons, the table, the agent."""
     app = WorkerApp(
@@ -93,7 +138,8 @@ def build_app(
         datadir=datadir,
         web_enabled=False,
         # Faust tells members apart by this address, though nothing listens there.
-        canonical_url=f"http://{uuid.uuid4().hex}",
+        canonical_url=f"http://{instance_id or uuid.uuid4().hex}",
+        consumer_group_instance_id=instance_id,
         TableManager=EngineTables,
         topic_partitions=settings.partitions,
         topic_replication_factor=settings.replication_factor,
@@ -192,6 +238,10 @@ async def _serve(app: WorkerApp, service: Service) -> int:
             await asyncio.wait_for(wake.wait(), timeout=0.2)
         except TimeoutError:
             continue
+    # What hangs in a broken connection, threads among it, must not keep the process alive.
+    last_resort = threading.Timer(EXIT_TIMEOUT_S, _leave, [service])
+    last_resort.daemon = True
+    last_resort.start()
     failure = app.failure or app.crash_reason
     service.log.info("stopping", failure=None if failure is None else f"{type(failure).__name__}: {failure}")
     if failure is not None:
@@ -208,6 +258,11 @@ async def _serve(app: WorkerApp, service: Service) -> int:
     return 0 if failure is None else 1
 
 
+def _leave(service: Service) -> None:
+    service.log.error("leaving: what was to be stopped hangs", timeout_s=EXIT_TIMEOUT_S)
+    os._exit(1)
+
+
 def run(
     settings: Settings,
     app_id: str,
@@ -217,8 +272,12 @@ def run(
     datadir: Path | None = None,
     limits: Limits | None = None,
     session_timeout_s: float = SESSION_TIMEOUT_S,
+    instance_id: str | None = None,
 ) -> int:
     """Run a worker until SIGTERM or SIGINT. Returns 0 after a clean stop, 1 after a failure (a supervisor restarts it then).
+
+    With an ``instance_id``, the same at every start and different for every worker, a killed worker takes its place in the group again at once
+    instead of after its session timeout; in return the group waits so long before it gives a stopped worker's partitions to others.
 
     Raises:
         WorkerError: it cannot run here.
@@ -226,6 +285,8 @@ def run(
     """
     check_pins()
     configure_logging(settings.log_level)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Sparing())
     app_id = f"{settings.topic_prefix}{app_id}"
     check_topics(settings, engine, f"{app_id}-{TABLE}-changelog")
     with tempfile.TemporaryDirectory(prefix="perpflow-worker-") as scratch:
@@ -237,6 +298,7 @@ def run(
             limits=limits or Limits(),
             datadir=datadir or Path(scratch),
             session_timeout_s=session_timeout_s,
+            instance_id=instance_id,
         )
         started = time.monotonic()
 

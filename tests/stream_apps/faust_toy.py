@@ -141,7 +141,15 @@ def main() -> int:
     if "lose" in options:
         lose_deliveries(int(options["lose"]))
     limits = Limits(checkpoint_s=float(options.get("checkpoint", 0.2)), backlog_high=int(options.get("backlog", 200_000)))
-    return run(Settings(), sys.argv[1], ToyEngine, None, limits=limits, session_timeout_s=float(options.get("session", 6)))
+    return run(
+        Settings(),
+        sys.argv[1],
+        ToyEngine,
+        None,
+        limits=limits,
+        session_timeout_s=float(options.get("session", 6)),
+        instance_id=options.get("instance"),
+    )
 
 
 if __name__ == "__main__":

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
-from pathlib import Path
+import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,8 +29,7 @@ from stream_apps.agents import intake, transport
 from stream_apps.agents.changelog import CLAIM_KEY, Fold, Ownership, chunks
 from stream_apps.agents.output import Outbox, OutputError
 from stream_apps.agents.runner import shortened
-
-sys.path.insert(0, str(Path(__file__).parent))
+from stream_apps.agents.worker import Sparing
 
 A, B, C = (Ownership(epoch, owner * 16) for epoch, owner in ((1, b"a"), (2, b"b"), (2, b"c")))
 
@@ -219,6 +217,19 @@ def test_a_dead_letter_of_a_giant_record_is_cut_to_what_kafka_takes() -> None:
     found = codec.decode("dead_letters", shortened(codec, codec.encode("dead_letters", record)))
     assert len(found["value"]) == 225_000 and found["reason"] == "no good (value: the first 225000 of 1000000 bytes)"
     assert {**found, "value": 0, "reason": 0} == {**record, "value": 0, "reason": 0}
+
+
+def test_a_library_that_repeats_itself_is_heard_once_in_a_while() -> None:
+    now = [0.0]
+    sparing = Sparing(10, lambda: now[0])
+    lines = []
+    for second in range(25):
+        now[0] = float(second)
+        record = logging.LogRecord("aiokafka", logging.ERROR, "x", 1, "no node %s", (1,), None)
+        if sparing.filter(record):
+            lines.append(record.getMessage())
+    assert lines == ["no node 1", "no node 1 (and 9 more like it)", "no node 1 (and 9 more like it)"]
+    assert sparing.filter(logging.LogRecord("aiokafka", logging.ERROR, "x", 1, "other", (), None))
 
 
 # --- co-partitioning -------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import json
 import random
 import re
 import signal
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,11 +15,9 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from faust_lab import Lab
 
 from schemas.settings import Settings
-
-sys.path.insert(0, str(Path(__file__).parent))
-from faust_lab import Lab
 
 pytestmark = pytest.mark.stack
 
@@ -89,6 +86,22 @@ def test_kill_9_at_random_moments(lab: Lab) -> None:
         worker = lab.worker("toy", "session=6")
     lab.produce(5)
     lab.wait(90)
+    assert lab.stop(worker) == 0
+    lab.check()
+
+
+def test_a_killed_worker_with_an_instance_id_takes_its_place_again_at_once(lab: Lab) -> None:
+    lab.produce(10)
+    options = ("toy", "session=60", "instance=one")
+    worker = lab.worker(*options)
+    lab.wait()
+    for number in (1, 2):
+        worker.kill()
+        worker.wait(10)
+        lab.produce(5)
+        worker = lab.worker(*options)
+        until(lambda number=number: bool(recovered(lab, number)), lab, 40)  # type: ignore[misc]
+    lab.wait()
     assert lab.stop(worker) == 0
     lab.check()
 
