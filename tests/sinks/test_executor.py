@@ -138,13 +138,15 @@ def test_repeated_steps_and_signals_and_garbage_change_nothing(world, instrument
     assert (letter["service"], letter["source"], letter["value"]) == ("executor", "signals", b"\xc3\x01garbage-bytes")
 
 
-def test_killed_at_random_points_and_started_again(world, instruments, truth, environment_variables):
-    """kill -9 at three random positions of the log."""
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
+def test_killed_at_random_points_and_started_again(world, instruments, truth, environment_variables, kills):
+    """kill -9 at random positions of the log."""
     write_all(world, log_of(instruments, world.partitions))
     steps = sum(one.topic == "worker_progress" for batch in log_of(instruments, world.partitions) for one in batch)
     chance = random.Random(os.environ.get("PERPFLOW_TEST_SEED", "3"))
     killed_at = []
-    for target in sorted(chance.sample(range(1, steps), 3)):
+    for target in sorted(chance.sample(range(1, steps), kills)):
         process = start(environment_variables, "--session-timeout-ms", "6000", "--until-idle", "30")
         try:
             wait_for(lambda target=target: progress(world) >= target)
