@@ -1,0 +1,335 @@
+"""The whole pipeline as separate processes over a running broker and database: simulated venues, producers, workers, executor and sink.
+
+The demo runs it once and undisturbed; the tests run it while they kill, freeze and restart its parts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+
+from deploy.database import migrate
+from deploy.errors import UserError
+from deploy.stack.processes import free_port
+from deploy.stack.topics import admin, create_topics
+from deploy.strategies import publish
+from producers.recorded.recording import Recording, survey
+from schemas.catalogue import TOPICS
+from schemas.settings import Settings
+from stream_apps.core.strategy import StrategyConfig
+
+# Service starts that fail within this many seconds count towards giving up; a service killed after working is simply started again.
+QUICK_DEATH_S = 20.0
+GIVE_UP_AFTER = 5
+
+
+class PipelineError(UserError):
+    """A part of the pipeline cannot run; the message names its log."""
+
+
+@dataclass
+class Process:
+    """One service as a process of its own, its standard error in a log file."""
+
+    name: str
+    arguments: list[str]
+    environment: dict[str, str]
+    folder: Path
+    restart: bool = True
+    process: subprocess.Popen[bytes] | None = None
+    http_port: int = 0
+    started: float = 0.0
+    quick_deaths: int = 0
+    starts: int = 0
+
+    @property
+    def log(self) -> Path:
+        """The file with its standard error."""
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def output(self) -> Path:
+        """The file with its standard output."""
+        return self.folder / f"{self.name}.out"
+
+    def start(self) -> None:
+        """Start it on a free HTTP port, in a session of its own, so that Ctrl-C reaches the demo alone, which then stops it in order."""
+        self.http_port = self.http_port or free_port()
+        environment = {**os.environ, **self.environment, "PERPFLOW_HTTP_PORT": str(self.http_port)}
+        with self.log.open("ab") as log, self.output.open("wb" if self.starts == 0 else "ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "deploy.cli", *self.arguments],
+                env=environment, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self.started = time.monotonic()
+        self.starts += 1
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it left on its own with status 0."""
+        return self.process is not None and self.process.poll() == 0
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it lives."""
+        if self.process is not None and self.running:
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self.send(signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait(10)
+
+    def stop(self, timeout: float = 20.0) -> None:
+        """SIGTERM; SIGKILL if it has not left in time."""
+        self.send(signal.SIGTERM)
+        if self.process is None:
+            return
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def last_words(self, lines: int = 12) -> str:
+        """Return the end of its log."""
+        if not self.log.exists():
+            return ""
+        return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-lines:])
+
+
+@dataclass
+class Played:
+    """A recording in the pipeline: what it is, its venue and its producer."""
+
+    recording: Recording
+    author: str
+    first: int
+    last: int
+    streams: list[str]
+    venue: Process
+    producer: Process | None = None
+
+
+@dataclass
+class Pipeline:
+    """Everything between the recordings and the tables.
+
+    Attributes:
+        environment: KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL, PERPFLOW_TOPIC_PREFIX ... of all processes.
+        folder: Logs.
+        recordings: What is played, each by a simulated venue and a producer of its own.
+        speed: ``max`` or a factor of the recorded speed.
+        strategies: Written to the strategies topic before anything is played.
+        workers: Number of worker processes.
+        faults: Faults of the venues (see ``perpflow simulate --help``).
+    """
+
+    environment: Mapping[str, str]
+    folder: Path
+    recordings: Sequence[Recording]
+    speed: str = "max"
+    strategies: Sequence[StrategyConfig] = ()
+    workers: int = 1
+    faults: Sequence[str] = ()
+    services: dict[str, Process] = field(default_factory=dict)
+    played: list[Played] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        known = {alias: name for name, info in Settings.model_fields.items() if (alias := info.alias)}
+        self.settings = Settings(**{known[name]: value for name, value in self.environment.items() if name in known})  # type: ignore[arg-type]
+
+    # --- starting and stopping ----------------------------------------------------------------------------------------
+    def prepare(self) -> None:
+        """Create topics and tables, and write the strategies."""
+        create_topics(self.settings)
+        migrate(self.settings.database_url)
+        if self.strategies:
+            publish(self.settings, list(self.strategies), time.time_ns() // 1_000_000)
+
+    def start(self) -> None:
+        """Start the services, then the venues, then the producers."""
+        self._add("sink", ["sink", "--instance", "sink-1"]).start()
+        self._add("executor", ["execute"]).start()
+        for number in range(1, self.workers + 1):
+            self._add(f"worker-{number}", ["worker", "--instance-id", f"worker-{number}"]).start()
+        for recording in self.recordings:
+            self._play(recording)
+        for played in self.played:
+            self._start_producer(played)
+
+    def _add(self, name: str, arguments: list[str], restart: bool = True) -> Process:
+        process = self.services[name] = Process(name, arguments, dict(self.environment), self.folder, restart)
+        return process
+
+    def _play(self, recording: Recording) -> None:
+        facts = survey(recording)
+        recorded: set[str] = {stream.partition("@")[0] for stream in facts.counts}
+        streams: list[str] = [name for name in ("aggTrade", "depth", "bookTicker", "markPrice", "forceOrder") if name in recorded]
+        spot = ":spot" if recording.kind == "spot" else ""
+        arguments = ["simulate", "--recording", f"{recording.path}={recording.symbol}{spot}", "--speed", self.speed]
+        for fault in self.faults:
+            arguments += ["--fault", fault]
+        slug = f"{recording.symbol.lower()}-{recording.kind}"
+        venue = self._add(f"venue-{slug}", arguments, restart=False)
+        venue.start()
+        self.played.append(Played(recording, f"recorded-{slug}", facts.first, facts.last, streams, venue))
+
+    def _start_producer(self, played: Played) -> None:
+        urls = self._urls(played.venue)
+        slug = played.author.removeprefix("recorded-")
+        played.producer = self._add(
+            f"producer-{slug}",
+            [
+                "produce", "binance", "--symbols", played.recording.symbol, "--streams", ",".join(played.streams), "--author", played.author,
+                "--ws-url", urls["ws_url"], "--rest-url", urls["rest_url"], "--depth-speed", "0ms", "--exit-at-end",
+            ],
+        )  # fmt: skip
+        played.producer.start()
+
+    def _urls(self, venue: Process) -> dict[str, str]:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for line in venue.output.read_text("utf-8").splitlines() if venue.output.exists() else []:
+                if line.startswith("{"):
+                    found: dict[str, str] = json.loads(line)
+                    return found
+            if not venue.running:
+                break
+            time.sleep(0.1)
+        raise PipelineError(f"{venue.name} did not come up; its log {venue.log} ends with:\n{venue.last_words()}")
+
+    def supervise(self) -> list[str]:
+        """Start again what died, as a process manager does; returns the names of those. Raises PipelineError when one dies at once again and again."""
+        again = []
+        for process in self.services.values():
+            if process.running or process.finished or process.process is None:
+                continue
+            if not process.restart:
+                raise PipelineError(f"{process.name} ended; its log {process.log} ends with:\n{process.last_words()}")
+            process.quick_deaths = process.quick_deaths + 1 if time.monotonic() - process.started < QUICK_DEATH_S else 0
+            if process.quick_deaths >= GIVE_UP_AFTER:
+                raise PipelineError(f"{process.name} does not stay up; its log {process.log} ends with:\n{process.last_words()}")
+            process.start()
+            again.append(process.name)
+        return again
+
+    def stop(self) -> None:
+        """Stop everything, the sources first, so that what is under way is finished."""
+        order = [played.producer for played in self.played] + [played.venue for played in self.played]
+        order += [process for process in self.services.values() if process not in order]
+        for process in order:
+            if process is not None:
+                process.send(signal.SIGCONT)
+                process.send(signal.SIGTERM)
+        for process in order:
+            if process is not None:
+                process.stop()
+
+    # --- how far it is ------------------------------------------------------------------------------------------------
+    def ends(self, topics: Sequence[str]) -> dict[tuple[str, int], int]:
+        """Return (topic, partition) -> next offset, for partitions that hold something."""
+        asked = {}
+        for topic in topics:
+            for partition in range(TOPICS[topic].partition_count(self.settings.partitions)):
+                asked[TopicPartition(self.settings.topic(topic), partition)] = OffsetSpec.latest()
+        plain = {self.settings.topic(topic): topic for topic in topics}
+        client = admin(self.settings)  # held until the answers are there: they come on its thread
+        answers = client.list_offsets(asked)
+        return {(plain[place.topic], place.partition): end for place, answer in answers.items() if (end := answer.result(20).offset) > 0}
+
+    def counts(self) -> dict[str, int]:
+        """Return topic -> records written."""
+        totals = dict.fromkeys(TOPICS, 0)
+        for (topic, _), end in self.ends(list(TOPICS)).items():
+            totals[topic] += end
+        return totals
+
+    def produced(self) -> bool:
+        """Whether every producer has come to the end of its recording."""
+        return bool(self.played) and all(played.producer is not None and played.producer.finished for played in self.played)
+
+    def evaluated(self) -> bool:
+        """Whether the workers have decided every instant that the marks make due."""
+        newest: dict[tuple[int, str], int] = {}
+        decided: dict[tuple[int, str], int] = {}
+        for (_, partition), end in self.ends(["progress"]).items():
+            for record in self._tail("progress", partition, end):
+                if record["venue"]:
+                    due = (record["event_time"] - self.settings.allowed_lateness_ms) // self.settings.grid_ms * self.settings.grid_ms
+                    newest[partition, record["author"]] = max(due, newest.get((partition, record["author"]), 0))
+        for (_, partition), end in self.ends(["worker_progress"]).items():
+            for record in self._tail("worker_progress", partition, end):
+                decided[partition, record["author"]] = max(record["event_time"], decided.get((partition, record["author"]), 0))
+        return bool(newest) and all(decided.get(place, 0) >= time for place, time in newest.items())
+
+    def _tail(self, topic: str, partition: int, end: int, records: int = 50) -> list[dict[str, Any]]:
+        consumer = Consumer(
+            {"bootstrap.servers": self.settings.kafka_bootstrap_servers, "group.id": "perpflow-demo", "enable.auto.commit": False}
+        )
+        found = []
+        try:
+            consumer.assign([TopicPartition(self.settings.topic(topic), partition, max(end - records, 0))])
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                for message in consumer.consume(records, timeout=0.5):
+                    if not message.error():
+                        found.append(self.settings.codec.decode(topic, message.value()))
+                if consumer.position([TopicPartition(self.settings.topic(topic), partition)])[0].offset >= end:
+                    break
+        finally:
+            consumer.close()
+        return found
+
+    def executed(self) -> bool:
+        """Whether the executor has taken every step and published what came of it."""
+        steps = {partition: end for (_, partition), end in self.ends(["worker_progress"]).items()}
+        with psycopg.connect(self.settings.database_url) as connection:
+            taken: dict[int, int] = dict(connection.execute("SELECT partition, progress_offset FROM executor_state").fetchall())
+            row = connection.execute("SELECT count(*) FROM executor_outbox").fetchone()
+        return all(taken.get(partition, 0) >= end for partition, end in steps.items()) and row is not None and row[0] == 0
+
+    def written(self) -> bool:
+        """Whether every record of every topic is in the database."""
+        with psycopg.connect(self.settings.database_url) as connection:
+            rows = connection.execute("SELECT topic, partition, next_offset FROM sink_offsets").fetchall()
+        there = {(topic.removeprefix(self.settings.topic_prefix), partition): offset for topic, partition, offset in rows}
+        return all(there.get(place, 0) >= end for place, end in self.ends(list(TOPICS)).items())
+
+    def stage(self) -> str:
+        """Return what is still under way: playing, evaluating, executing, writing or done."""
+        for name, done in (
+            ("playing", self.produced),
+            ("evaluating", self.evaluated),
+            ("executing", self.executed),
+            ("writing", self.written),
+        ):
+            if not done():
+                return name
+        return "done"
+
+    def run_to_the_end(self, timeout: float = 600.0) -> None:
+        """Supervise until everything is done. Raises PipelineError when that takes longer than ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        while (stage := self.stage()) != "done":
+            if time.monotonic() > deadline:
+                raise PipelineError(f"still {stage} after {timeout:.0f} s; the logs are in {self.folder}")
+            self.supervise()
+            time.sleep(0.5)
