@@ -1,0 +1,443 @@
+"""What a recording must come to, told by the file alone, and whether the database says the same.
+
+The files are read here a second time, by other code than the recorded venue's, with exact decimals: an error in the pipeline's own reading,
+grouping, transport or storage cannot hide in the expected figures. Only the names of files are found by the shared function.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import orjson
+
+from deploy.demo.facts import Check, DemoFacts, InstrumentFacts, Top, decimal_text
+from producers.recorded.formats import recording_files
+from schemas.partition import instrument_id
+
+VENUE = "BINANCE"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a recording: its name, size, and the sha256 of its bytes as they lie on disk."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures of a recording that are known from elsewhere: see tests/data/PROVENANCE.md."""
+
+    name: str
+    trades: int
+    buy: Decimal
+    sell: Decimal
+    book: tuple[Decimal, Decimal, Decimal, Decimal] | None = None
+    gap_rows: int | None = None
+
+    @property
+    def cvd(self) -> Decimal:
+        """Taker buy minus taker sell quantity."""
+        return self.buy - self.sell
+
+
+# By sha256 of the unpacked content, so that a renamed file is known and an altered one is not.
+PUBLISHED = {
+    "9a0505c20c5a6a013cfe0d4e341a53f600266ca314623bc73a29e43d05693ded": Published(
+        "btcusdt_20240808",
+        21_313,
+        Decimal("1251.576"),
+        Decimal("1177.790"),
+        book=(Decimal("61659.70"), Decimal("1.486"), Decimal("61659.80"), Decimal("0.981")),
+        gap_rows=0,
+    ),
+    "4671e774589d6de9b0d79c83b593244b546062e3de4752505c4532de11c47033": Published(
+        "ltcusdt_spot_trades", 125_293, Decimal("246934.874"), Decimal("274116.917"), gap_rows=0
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What a recording holds.
+
+    Attributes:
+        content_sha256: Of the unpacked content of all files in order.
+        trades: Single trades that join aggregate trades (market trades with price and quantity above zero).
+        other_trades: Prints of another kind (insurance fund, ADL); they are in no aggregate trade.
+        refused: Rows that no venue could have sent: price or quantity not above zero.
+        buy, sell: Taker quantity.
+        first_time .. last_price: By (trade time, id); None without trades.
+        holes: Breaks in the update ids of depth diffs and in the ids of recorded aggregate trades.
+        quote: Last bookTicker.
+        book: Best prices of the book after the first snapshot and all diffs; None without a snapshot or with a break.
+        published: Figures known from elsewhere.
+    """
+
+    instrument: str
+    files: tuple[SourceFile, ...] = ()
+    content_sha256: str = ""
+    trades: int = 0
+    other_trades: int = 0
+    refused: int = 0
+    buy: Decimal = Decimal(0)
+    sell: Decimal = Decimal(0)
+    first_time: int | None = None
+    last_time: int | None = None
+    first_price: Decimal | None = None
+    last_price: Decimal | None = None
+    low: Decimal | None = None
+    high: Decimal | None = None
+    holes: int = 0
+    quote: Top | None = None
+    book: Top | None = None
+    published: Published | None = None
+
+    @property
+    def cvd(self) -> Decimal:
+        """Taker buy minus taker sell quantity."""
+        return self.buy - self.sell
+
+
+def golden_of_recording(path: str | Path, symbol: str, kind: str = "perp") -> Golden:
+    """Return what the recording of ``symbol`` at ``path`` holds. Reads line by line, in constant memory.
+
+    Args:
+        path: File, folder, glob or comma-separated list, as the recorded venue takes it.
+        symbol: The venue's symbol; files that do not name a symbol are taken to be of it.
+        kind: ``perp`` or ``spot``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file is of no known format or a line of it cannot be read; the message names file and line.
+    """
+    reading = _Reading(symbol)
+    content = hashlib.sha256()
+    sources = []
+    for file in recording_files(path):
+        with file.open("rb") as stored:
+            sources.append(SourceFile(file.name, file.stat().st_size, hashlib.file_digest(stored, "sha256").hexdigest()))
+        with _unpacked(file) as streams:
+            for stream in streams:
+                reading.read(file.name, stream, content.update)
+    counted = reading.single if reading.single.rows else reading.aggregate
+    digest = content.hexdigest()
+    return Golden(
+        instrument=instrument_id(VENUE, symbol, kind),
+        files=tuple(sources),
+        content_sha256=digest,
+        trades=counted.trades,
+        other_trades=counted.other,
+        refused=counted.refused,
+        buy=counted.buy,
+        sell=counted.sell,
+        first_time=counted.first[0] if counted.first else None,
+        first_price=counted.first[2] if counted.first else None,
+        last_time=counted.last[0] if counted.last else None,
+        last_price=counted.last[2] if counted.last else None,
+        low=counted.low,
+        high=counted.high,
+        holes=reading.holes + counted.holes,
+        quote=reading.quote,
+        book=reading.book.top() if not reading.holes else None,
+        published=PUBLISHED.get(digest),
+    )
+
+
+@contextmanager
+def _unpacked(file: Path) -> Iterator[list[BinaryIO]]:
+    """Open a plain, gzip or zip file, told by its first bytes."""
+    with file.open("rb") as stored:
+        start = stored.read(4)
+        stored.seek(0)
+        if start[:2] == b"\x1f\x8b":
+            with gzip.open(stored) as stream:
+                yield [cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream), 1 << 18))]
+        elif start == b"PK\x03\x04":
+            with zipfile.ZipFile(stored) as archive:
+                names = sorted(name for name in archive.namelist() if not name.endswith("/"))
+                yield [cast(BinaryIO, archive.open(name)) for name in names]
+        else:
+            yield [stored]
+
+
+@dataclass
+class _Tally:
+    """Sums over the trades of a recording; a row is one trade or one aggregate of several."""
+
+    rows: int = 0
+    trades: int = 0
+    other: int = 0
+    refused: int = 0
+    holes: int = 0
+    buy: Decimal = Decimal(0)
+    sell: Decimal = Decimal(0)
+    low: Decimal | None = None
+    high: Decimal | None = None
+    first: tuple[int, int, Decimal] | None = None
+    last: tuple[int, int, Decimal] | None = None
+
+    def add(self, time: int, number: int, price: Decimal, quantity: Decimal, maker: bool, trades: int = 1) -> None:
+        self.rows += 1
+        if price <= 0 or quantity <= 0:
+            self.refused += trades
+            return
+        self.trades += trades
+        if maker:
+            self.sell += quantity
+        else:
+            self.buy += quantity
+        time = _milliseconds(time)
+        if self.first is None or (time, number) < self.first[:2]:
+            self.first = (time, number, price)
+        if self.last is None or (time, number) >= self.last[:2]:
+            self.last = (time, number, price)
+        self.low = price if self.low is None else min(self.low, price)
+        self.high = price if self.high is None else max(self.high, price)
+
+
+class _Reading:
+    """Takes files in order, line by line, and tells what all of them together say."""
+
+    def __init__(self, symbol: str) -> None:
+        self.symbol = symbol
+        self.single = _Tally()
+        self.aggregate = _Tally()
+        self.quote: Top | None = None
+        self.book = _Book()
+        self.holes = 0
+        self._update_id: int | None = None
+        self._aggregate_id: int | None = None
+
+    def read(self, name: str, stream: BinaryIO, digest: Callable[[bytes], None]) -> None:
+        """Read one file; ``digest`` is given every byte of it. Raises ValueError with file and line."""
+        take: Callable[[str], None] | None = None
+        number = 0
+        try:
+            for line in stream:
+                number += 1
+                digest(line)
+                text = line.decode("utf-8", "replace").strip()
+                if not text or text.startswith("#"):
+                    continue
+                if take is None:
+                    take, is_header = self._taker(text)
+                    if is_header:
+                        continue
+                take(text)
+        except (KeyError, TypeError, ValueError, InvalidOperation) as error:
+            raise ValueError(f"{name}:{number}: {type(error).__name__}: {error}") from error
+        if take is None:
+            raise ValueError(f"{name}:{number}: the file holds no line of data")
+
+    def _taker(self, text: str) -> tuple[Callable[[str], None], bool]:
+        """Return what takes the lines of a file that starts with ``text``, and whether that line is a header."""
+        stamp, _, rest = text.partition(" ")
+        cells = text.split(",")
+        if stamp.isdigit() and rest.startswith("{"):
+            return self._message, False
+        if cells[0] == "timestamp":
+            return self._rows(cells, self._trade_row), True
+        if cells[0].startswith("TimestampOfReceive"):
+            return self._rows(cells, self._capture_row), True
+        if cells[0] == "agg_trade_id" or (len(cells) in (7, 8) and cells[0].isdigit()):
+            return self._rows(["a", "p", "q", "f", "l", "T", "m"], self._dump_row), cells[0] == "agg_trade_id"
+        raise ValueError(f"not a known recording format: {text[:80]!r}")
+
+    def _rows(self, columns: list[str], take: Callable[[dict[str, str]], None]) -> Callable[[str], None]:
+        # None of the formats quotes its cells.
+        return lambda text: take(dict(zip(columns, text.split(","), strict=False)))
+
+    def _trade_row(self, row: dict[str, str]) -> None:
+        maker = {"buy": False, "sell": True}[row["side"]]
+        self.single.add(int(row["timestamp"]), int(row["tradeId"]), Decimal(row["price"]), Decimal(row["quantity"]), maker)
+
+    def _dump_row(self, row: dict[str, str]) -> None:
+        self._aggregate({**row, "m": {"true": True, "false": False}[row["m"].lower()]})
+
+    def _capture_row(self, row: dict[str, str]) -> None:
+        if row["Symbol"] != self.symbol:
+            return
+        if row.get("TradeId"):
+            if (row.get("XUnknownParameter") or "MARKET") != "MARKET":
+                self.single.other += 1
+                return
+            maker = {"1": True, "0": False, "true": True, "false": False}[row["IsBuyerMarketMaker"].lower()]
+            self.single.add(int(row["TransactionTime"]), int(row["TradeId"]), Decimal(row["Price"]), Decimal(row["Quantity"]), maker)
+        elif row.get("StreamType", "DIFFERENCE_DEPTH_STREAM") == "DIFFERENCE_DEPTH_STREAM":
+            final = int(row["FinalUpdateId"])
+            if final != self._update_id:  # one row a level: the first of a message tells
+                self._chain(final, int(row["FinalUpdateIdInLastStream"]))
+
+    def _message(self, text: str) -> None:
+        message = orjson.loads(text.partition(" ")[2])
+        if "stream" not in message:
+            self.book.offer(message)
+            return
+        body = message["data"]
+        if message["stream"].partition("@")[0] != self.symbol.lower():
+            return
+        kind = body.get("e")
+        if kind == "trade":
+            if body.get("X", "MARKET") != "MARKET":
+                self.single.other += 1
+            else:
+                self.single.add(body["T"], body["t"], Decimal(body["p"]), Decimal(body["q"]), body["m"])
+        elif kind == "aggTrade":
+            self._aggregate(body)
+        elif kind == "bookTicker":
+            self.quote = Top(body["T"], *(Decimal(body[name]) for name in "bBaA"))
+        elif kind == "depthUpdate":
+            self._chain(body["u"], body["pu"])
+            self.book.apply(body)
+
+    def _aggregate(self, body: dict[str, Any]) -> None:
+        number, trades = int(body["a"]), int(body["l"]) - int(body["f"]) + 1
+        self.aggregate.holes += self._aggregate_id is not None and number != self._aggregate_id + 1
+        self._aggregate_id = number
+        self.aggregate.add(int(body["T"]), number, Decimal(body["p"]), Decimal(body["q"]), body["m"], trades)
+
+    def _chain(self, final: int, previous: int) -> None:
+        self.holes += self._update_id is not None and previous != self._update_id
+        self._update_id = final
+
+
+class _Book:
+    """The book of the first snapshot and the diffs; the recorder may have got the snapshot after the diffs that follow it."""
+
+    # Diffs kept until a snapshot is met: minutes of the fastest stream. A snapshot older than all of them gives no book.
+    EARLY = 50_000
+
+    def __init__(self) -> None:
+        self._early: deque[dict[str, Any]] = deque(maxlen=self.EARLY)
+        self._last_id: int | None = None
+        self._sound = True
+        self._time = 0
+        self._bids: dict[Decimal, Decimal] = {}
+        self._asks: dict[Decimal, Decimal] = {}
+
+    def offer(self, snapshot: dict[str, Any]) -> None:
+        if self._last_id is not None:
+            return
+        self._last_id = snapshot["lastUpdateId"]
+        self._time = snapshot.get("T", snapshot.get("E", 0))
+        self._sound = not self._early or self._early[0]["pu"] <= self._last_id
+        self._set(snapshot["bids"], snapshot["asks"])
+        for diff in self._early:
+            self.apply(diff)
+        self._early.clear()
+
+    def apply(self, diff: dict[str, Any]) -> None:
+        if self._last_id is None:
+            self._early.append(diff)
+        elif diff["u"] >= self._last_id:
+            self._time = diff["T"]
+            self._set(diff["b"], diff["a"])
+
+    def _set(self, bids: list[list[str]], asks: list[list[str]]) -> None:
+        for side, levels in ((self._bids, bids), (self._asks, asks)):
+            for level in levels:
+                price, quantity = Decimal(level[0]), Decimal(level[1])
+                if quantity:
+                    side[price] = quantity
+                else:
+                    side.pop(price, None)
+
+    def top(self) -> Top | None:
+        """Return the best prices; None when no book is known."""
+        if not self._bids or not self._asks or not self._sound:
+            return None
+        bid, ask = max(self._bids), min(self._asks)
+        return Top(self._time, bid, self._bids[bid], ask, self._asks[ask])
+
+
+def _milliseconds(stamp: int) -> int:
+    # Bulk files of spot have microseconds since 2025; 16 digits of milliseconds are the year 33658.
+    return stamp // 1000 if stamp >= 10**15 else stamp
+
+
+def golden_checks(facts: DemoFacts, goldens: Sequence[Golden] = ()) -> list[Check]:
+    """Return the comparisons of a run with its recordings.
+
+    Args:
+        facts: What the database says.
+        goldens: What each played recording holds (``golden_of_recording``). Instruments without one are only checked for doubled rows.
+    """
+    checks = [
+        _check(one.instrument, "agg_trades rows that repeat an id", 0, one.repeated_trades, "no row is written twice")
+        for one in facts.instruments
+    ]
+    for golden in goldens:
+        found = facts.instrument(golden.instrument) or InstrumentFacts(golden.instrument)
+        checks += _recording_checks(golden, found)
+    return checks
+
+
+def _recording_checks(golden: Golden, found: InstrumentFacts) -> Iterator[Check]:
+    name, source = golden.instrument, "counted from the recording"
+    if golden.trades:
+        yield _check(name, "trades (by id range)", golden.trades, found.trades, source)
+        yield _check(name, "taker buy quantity", golden.buy, found.buy, source)
+        yield _check(name, "taker sell quantity", golden.sell, found.sell, source)
+        yield _check(name, "CVD", golden.cvd, found.cvd, source)
+        yield _check(name, "first price", golden.first_price, found.first_price, source)
+        yield _check(name, "last price", golden.last_price, found.last_price, source)
+        yield _check(name, "lowest price", golden.low, found.low, source)
+        yield _check(name, "highest price", golden.high, found.high, source)
+        yield _check(name, "time of the first trade, ms", golden.first_time, found.first_time, source)
+        yield _check(name, "time of the last trade, ms", golden.last_time, found.last_time, source)
+    if golden.quote is not None:
+        yield _check(name, "last quote", golden.quote, found.quote, source)
+    if golden.book is not None:
+        yield _check(name, "last book, best prices", golden.book, found.book, "snapshot and diffs of the recording")
+    if golden.quote is not None and golden.book is not None and golden.quote.values == golden.book.values:
+        yield _check(name, "last book equals last quote", found.quote, found.book, "two streams of the recording agree")
+    if not golden.holes and not golden.refused:
+        yield _check(name, "gap rows", 0, found.gap_rows, "the recording has no hole")
+    known = golden.published
+    if known is None:
+        return
+    source = f"published figures of {known.name}"
+    yield _check(name, "trades (by id range)", known.trades, found.trades, source)
+    yield _check(name, "taker buy quantity", known.buy, found.buy, source)
+    yield _check(name, "taker sell quantity", known.sell, found.sell, source)
+    yield _check(name, "CVD", known.cvd, found.cvd, source)
+    if known.book is not None:
+        yield _check(name, "last book, best prices", Top(0, *known.book), found.book, source)
+    if known.gap_rows is not None:
+        yield _check(name, "gap rows", known.gap_rows, found.gap_rows, source)
+
+
+Value = int | Decimal | Top | None
+
+
+def _check(instrument: str, name: str, expected: Value, found: Value, source: str) -> Check:
+    same = expected == found
+    if isinstance(expected, Top) and isinstance(found, Top):
+        same = expected.values == found.values  # a merged diff has another time, and the same book
+    ok = same and expected is not None
+    return Check(name, value_text(expected), value_text(found), ok, instrument, source)
+
+
+def value_text(value: Value) -> str:
+    """Return a figure for people: ``21,313``, ``73.786``, ``61659.7 x 1.486 / 61659.8 x 0.981``, or ``none``."""
+    if value is None:
+        return "none"
+    if isinstance(value, Top):
+        bid, bid_quantity, ask, ask_quantity = (decimal_text(one) for one in value.values)
+        return f"{bid} x {bid_quantity} / {ask} x {ask_quantity}"
+    if isinstance(value, int):
+        return str(value) if value > 10**12 else f"{value:,}"  # times in ms are no amounts
+    return decimal_text(value)

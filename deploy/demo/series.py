@@ -1,0 +1,195 @@
+"""Read from the database what a report draws and lists.
+
+Long series are thinned to what a screen can show; what is thinned is lines only, never signals, trades or states. Times are ms UTC as numbers, prices and
+quantities doubles (for drawing; exact sums are in ``facts``). None in the database is NaN in a series: a line is broken there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from psycopg import sql
+
+from deploy.demo.collect import Connection, ms
+from deploy.demo.facts import InstrumentFacts
+
+# Points of a line; more than a wide screen has columns.
+MOST_POINTS = 4_000
+# Buckets of the trade line, ms, from one trade at a time to a day.
+BUCKETS = (100, 250, 1_000, 5_000, 15_000, 60_000, 300_000, 900_000, 3_600_000, 14_400_000, 86_400_000)
+# Candles: the finest that gives at most so many.
+TIMEFRAMES = (("1m", 60_000), ("5m", 300_000), ("15m", 900_000), ("1h", 3_600_000), ("4h", 14_400_000), ("1d", 86_400_000))
+MOST_CANDLES = 800
+LARGEST_PRINTS = 300
+# Longer lists than this are cut in the report, which says so.
+MOST_ROWS = 500
+
+Row = dict[str, Any]
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One strategy's evaluations of one instrument, in order of time.
+
+    Attributes:
+        state: What became of each: ``not warm``, the kind of the block, ``cooldown``, ``below entry``, ``signal``, or ``no signal`` (a score
+            for an entry that the strategy's direction forbids).
+    """
+
+    strategy_id: str
+    time: Array
+    score: Array
+    state: list[str]
+    direction: list[str]
+
+
+@dataclass(frozen=True)
+class Series:
+    """What is drawn of one instrument.
+
+    Attributes:
+        bucket_ms: Step of ``trade_time``: the end of each bucket that had a trade, with its last price and the running CVD there.
+        timeframe: Of ``bars``; empty without bars.
+        bars: Columns time (end), open, high, low, close, volume.
+        features: Columns by field, and ``time``.
+        prints: Largest aggregate trades: time, price, quantity, buy (1 or 0).
+        gaps: Rows of the gaps table.
+        fills: Paper fills. closed: Paper trades.
+    """
+
+    instrument: str
+    bucket_ms: int
+    trade_time: Array
+    trade_price: Array
+    trade_cvd: Array
+    timeframe: str
+    bars: dict[str, Array]
+    features: dict[str, Array]
+    scores: list[Scores]
+    prints: dict[str, Array]
+    gaps: list[Row] = field(default_factory=list)
+    fills: list[Row] = field(default_factory=list)
+    closed: list[Row] = field(default_factory=list)
+
+
+FEATURES = ("price", "cvd_30m", "cvd_4h", "vwap_30m", "obi", "mark_price", "index_price", "estimated_funding_rate", "whale_flow", "atr")
+
+
+def read_series(connection: Connection, facts: InstrumentFacts) -> Series:
+    """Return what is drawn of an instrument. ``connection`` is one of ``collect.snapshot``."""
+    name = facts.instrument
+    times = [time for time in (facts.first_time, facts.last_time, facts.first_instant, facts.last_instant) if time is not None]
+    span = max(times) - min(times) if times else 0
+    bucket = next((step for step in BUCKETS if span <= step * MOST_POINTS), BUCKETS[-1])
+    trade_time, trade_price, trade_cvd = _trades(connection, name, bucket)
+    timeframe, bars = _bars(connection, name, span)
+    return Series(
+        instrument=name,
+        bucket_ms=bucket,
+        trade_time=trade_time,
+        trade_price=trade_price,
+        trade_cvd=trade_cvd,
+        timeframe=timeframe,
+        bars=bars,
+        features=_features(connection, name, facts.features),
+        scores=_scores(connection, name),
+        prints=_prints(connection, name),
+        gaps=rows(connection, "gaps", "instrument = %s", name),
+        fills=rows(connection, "fills", "instrument = %s", name),
+        closed=rows(connection, "trades_closed", "instrument = %s", name),
+    )
+
+
+def rows(connection: Connection, table: str, condition: str = "true", *parameters: Any) -> list[Row]:
+    """Return the rows of a small table in order of event time, times as ms."""
+    columns = connection.execute(
+        "SELECT attname AS name, atttypid = 'timestamptz'::regtype AS is_time FROM pg_attribute"
+        " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        (table,),
+    ).fetchall()
+    chosen = [
+        sql.SQL("(extract(epoch FROM {0}) * 1000)::bigint AS {0}" if row["is_time"] else "{0}").format(sql.Identifier(row["name"]))
+        for row in columns
+    ]
+    order = sql.SQL("{0}.event_time, {0}.kafka_partition, {0}.kafka_offset").format(sql.Identifier(table))
+    query = sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}").format(
+        sql.SQL(", ").join(chosen),
+        sql.Identifier(table),
+        sql.SQL(condition),  # type: ignore[arg-type]
+        order,
+    )
+    return connection.execute(query, parameters).fetchall()
+
+
+def _columns(found: list[Row], names: tuple[str, ...]) -> dict[str, Array]:
+    return {name: np.array([np.nan if row[name] is None else row[name] for row in found], dtype=np.float64) for name in names}
+
+
+def _trades(connection: Connection, name: str, bucket: int) -> tuple[Array, Array, Array]:
+    query = sql.SQL("""
+        SELECT -div(-{time}, {bucket}) * {bucket} AS time, (array_agg(price ORDER BY event_time DESC, agg_id DESC))[1] AS price,
+               sum(CASE WHEN buyer_is_maker THEN -quantity::text::numeric ELSE quantity::text::numeric END) AS flow
+        FROM agg_trades WHERE instrument = %s GROUP BY 1 ORDER BY 1""").format(time=ms("event_time"), bucket=sql.Literal(bucket))
+    found = connection.execute(query, (name,)).fetchall()
+    # Summed as decimals, so that the line ends at the exact CVD.
+    running = [float(total) for total in accumulate(row["flow"] for row in found)]
+    return (
+        np.array([float(row["time"]) for row in found]),
+        np.array([row["price"] for row in found], dtype=np.float64),
+        np.array(running, dtype=np.float64),
+    )
+
+
+def _bars(connection: Connection, name: str, span: int) -> tuple[str, dict[str, Array]]:
+    names = ("time", "open", "high", "low", "close", "volume")
+    timeframe = next((one for one, step in TIMEFRAMES if span <= step * MOST_CANDLES), TIMEFRAMES[-1][0])
+    query = sql.SQL(
+        "SELECT {} AS time, open, high, low, close, volume FROM bars WHERE instrument = %s AND timeframe = %s ORDER BY bars.event_time"
+    )
+    found = connection.execute(query.format(ms("event_time")), (name, timeframe)).fetchall()
+    return (timeframe if found else ""), _columns(found, names)
+
+
+def _features(connection: Connection, name: str, count: int) -> dict[str, Array]:
+    query = sql.SQL(
+        "SELECT * FROM (SELECT {} AS time, {}, row_number() OVER (ORDER BY event_time) - 1 AS place FROM features WHERE instrument = %s)"
+        " AS numbered WHERE place %% %s = 0 OR place = %s - 1 ORDER BY time"
+    ).format(ms("event_time"), sql.SQL(", ").join(map(sql.Identifier, FEATURES)))
+    stride = max(1, -(-count // MOST_POINTS))
+    return _columns(connection.execute(query, (name, stride, count)).fetchall(), ("time", *FEATURES))
+
+
+_STATE = """
+    CASE WHEN NOT warm THEN 'not warm' WHEN gate_block IS NOT NULL THEN regexp_replace(gate_block, '\\(.*\\)$', '')
+         WHEN signalled THEN 'signal' WHEN cooldown THEN 'cooldown' WHEN tier IS NULL THEN 'below entry' ELSE 'no signal' END"""
+
+
+def _scores(connection: Connection, name: str) -> list[Scores]:
+    query = sql.SQL(
+        "SELECT strategy_id, {} AS time, score, " + _STATE + " AS state, direction FROM scores WHERE instrument = %s ORDER BY 1, 2"
+    )
+    groups: dict[str, list[Row]] = {}
+    for row in connection.execute(query.format(ms("event_time")), (name,)):
+        groups.setdefault(row["strategy_id"], []).append(row)
+    return [
+        Scores(
+            strategy_id,
+            **_columns(found, ("time", "score")),
+            state=[row["state"] for row in found],
+            direction=[row["direction"] for row in found],
+        )
+        for strategy_id, found in groups.items()
+    ]
+
+
+def _prints(connection: Connection, name: str) -> dict[str, Array]:
+    query = sql.SQL(
+        "SELECT * FROM (SELECT {} AS time, price, quantity, (NOT buyer_is_maker)::int AS buy FROM agg_trades WHERE instrument = %s"
+        " ORDER BY quantity DESC, agg_id LIMIT %s) AS largest ORDER BY time"
+    )
+    found = connection.execute(query.format(ms("event_time")), (name, LARGEST_PRINTS)).fetchall()
+    return _columns(found, ("time", "price", "quantity", "buy"))
