@@ -12,7 +12,6 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
-from typing import LiteralString, cast
 
 import psycopg
 from psycopg import sql
@@ -186,7 +185,7 @@ def _with_state(connection: psycopg.Connection) -> list[Migration]:
 def _apply(connection: psycopg.Connection, migration: Migration) -> None:
     try:
         with connection.transaction():
-            connection.execute(cast(LiteralString, migration.text))
+            connection.execute(migration.text.encode())
             connection.execute(
                 "INSERT INTO schema_migrations (version, name, checksum) VALUES (%s, %s, %s)",
                 (migration.version, migration.name, migration.checksum),
@@ -198,7 +197,7 @@ def _apply(connection: psycopg.Connection, migration: Migration) -> None:
 def _comment(connection: psycopg.Connection) -> None:
     """Put the schemas' documentation on tables and columns, where it is not there yet."""
     for table in tables():
-        existing = dict(
+        existing: dict[str, str | None] = dict(
             connection.execute(
                 "SELECT attname, col_description(attrelid, attnum) FROM pg_attribute"
                 " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"

@@ -308,8 +308,8 @@ class Reader:
         self._client.incremental_unassign([self._wire(place) for place, partition in moved.items() if partition.attached])
         given = [self._wire(place, offset) for place, offset in self._seeks.items()]
         self._client.incremental_assign(given)
-        if self.paused:
-            self._client.pause(given)
+        # The client remembers a pause beyond taking and giving back, even when the group took the partition meanwhile.
+        (self._client.pause if self.paused else self._client.resume)(given)
         for partition in moved.values():
             partition.attached = partition.placed = True
         self._seeks.clear()
