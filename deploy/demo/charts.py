@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from plotly.subplots import make_subplots
 from deploy.demo.collect import SILENCE_MS
 from deploy.demo.facts import InstrumentFacts, StrategyFacts
 from deploy.demo.series import LARGEST_PRINTS, MOST_POINTS, Array, Row, Scores, Series
+from deploy.demo.words import LEGS, utc
 
 BUY, SELL, INK, MUTED, BLUE, ORANGE, PURPLE = "#0b7a5f", "#c2412d", "#1f2937", "#9aa3af", "#2563a8", "#d98314", "#7a4fb0"
 # What became of an evaluation -> colour; kinds of blocks that are not named here take the spare colours in order.
@@ -35,15 +35,6 @@ STATE_COLOURS = {
     "signal": BUY,
 }
 SPARE_COLOURS = ("#a3b18a", "#c9ada7", "#b5c99a", "#a5a58d", "#d4a373", "#90a4ae")
-LEGS = {
-    "entry": "entry",
-    "tp1": "TP1",
-    "tp2": "TP2",
-    "stop": "stop",
-    "break_even_stop": "break-even stop",
-    "timeout": "timeout",
-    "flip": "flip",
-}
 
 
 @dataclass(frozen=True)
@@ -83,13 +74,6 @@ class Pen:
     def axis(self, **settings: Any) -> None:
         """Set properties of the row's y axis."""
         self.figure.update_yaxes(row=self.row, col=1, **settings)
-
-
-def utc(time: int | float) -> str:
-    """Return a time as text: ``2024-08-08 23:54:16.322``; whole seconds without the point."""
-    at = datetime.fromtimestamp(int(time) // 1000, UTC)
-    part = int(time) % 1000
-    return f"{at:%Y-%m-%d %H:%M:%S}" + (f".{part:03d}" if part else "")
 
 
 def instrument_figure(facts: InstrumentFacts, series: Series, strategies: Sequence[StrategyFacts]) -> go.Figure | None:

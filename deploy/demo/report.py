@@ -1,0 +1,454 @@
+"""Write one self-contained HTML page about a run: charts, tables, checks, data quality. It says where every figure comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from deploy.demo.charts import account_figure, instrument_figure
+from deploy.demo.collect import SILENCE_MS, snapshot
+from deploy.demo.facts import Check, DemoFacts, EvaluationFacts, InstrumentFacts, PaperFacts
+from deploy.demo.golden import Golden, value_text
+from deploy.demo.page import Html, block, columns, figure, marked, none_line, note, page, section, table, text, tiles
+from deploy.demo.series import MOST_ROWS, Row, read_series, rows
+from deploy.demo.words import LEGS, Rates, duration, rate_text, utc
+from schemas.catalogue import TOPICS, schema
+
+RECORDED = "Recorded data, played back"
+
+
+def write_report(
+    path: str | Path,
+    database_url: str,
+    facts: DemoFacts,
+    checks: Sequence[Check],
+    title: str,
+    *,
+    goldens: Sequence[Golden] = (),
+    rates: Rates | None = None,
+    hashes: Mapping[str, str] | None = None,
+    generated_at: datetime | None = None,
+) -> Path:
+    """Write the report and return its path.
+
+    Args:
+        path: File to write; its folder is made.
+        database_url: Database from which the series are read.
+        facts: ``collect.collect`` of the same database.
+        checks: ``golden.golden_checks``.
+        title: Heading of the page.
+        goldens: The recordings that were played: file names and hashes stand in the report as its sources.
+        rates: Name -> figure, e.g. records a second; None shows as "none".
+        hashes: Topic -> sha256 over its sorted records.
+        generated_at: Time to print; default now.
+
+    Raises:
+        DatabaseError: the database does not answer.
+        OSError: the file cannot be written.
+    """
+    parts: list[str] = []
+    drawn = False
+    with snapshot(database_url) as connection:
+        for number, one in enumerate(facts.instruments, 1):
+            series = read_series(connection, one)
+            made = instrument_figure(one, series, [strategy for strategy in facts.strategies if strategy.instrument == one.instrument])
+            drawn = drawn or made is not None
+            chart = none_line("none: no trade, bar or evaluation is stored") if made is None else figure(f"chart-{number}", made)
+            parts.append(_instrument(number, one, chart, facts, goldens))
+        chosen = [one.instrument for one in facts.instruments]
+        closed = rows(connection, "trades_closed", "instrument = ANY(%s)", chosen)
+        signals = rows(connection, "signals", "instrument = ANY(%s)", chosen)
+        gaps = rows(connection, "gaps", "instrument = ANY(%s)", chosen)
+    account = account_figure(closed)
+    at = generated_at or datetime.now(UTC)
+    document = page(
+        title,
+        *_head(title, facts, checks, goldens),
+        *parts,
+        _paper(facts, closed, Html("") if account is None else figure("chart-account", account)),
+        _signals(facts, signals),
+        _evaluations(facts),
+        _quality(facts, gaps),
+        _checks(checks),
+        _records(facts, rates, hashes),
+        _sources(facts, goldens),
+        f"<footer>All times are UTC. Written {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC by perpflow from its database. Paper trades are "
+        "computed by a model from recorded trades: no order was sent anywhere.</footer>",
+        with_figures=drawn or account is not None,
+    )
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(document, encoding="utf-8")
+    return target
+
+
+def origin(one: InstrumentFacts, goldens: Sequence[Golden]) -> str:
+    """Return what the data of an instrument is, as its producer labelled it; a played recording is one in any case."""
+    names = [file.name for golden in goldens if golden.instrument == one.instrument for file in golden.files]
+    if one.recorded or names:
+        label = RECORDED
+    elif one.recorded is None:
+        label = "Origin not known: the producer wrote no instruments record"
+    else:
+        label = "Live data"
+    if not names:
+        return label
+    listed = ", ".join(names) if len(names) <= 3 else f"{names[0]} ... {names[-1]} ({len(names)} files)"
+    return f"{label}: {listed}"
+
+
+def _head(title: str, facts: DemoFacts, checks: Sequence[Check], goldens: Sequence[Golden]) -> Iterator[str]:
+    labels = [origin(one, goldens) for one in facts.instruments]
+    recorded = bool(labels) and all(label.startswith(RECORDED) for label in labels)
+    banner = f"{RECORDED}: nothing on this page is live" if recorded else "; ".join(sorted({label.partition(":")[0] for label in labels}))
+    yield f"<h1>{text(title)}</h1>"
+    yield f'<div class="label">{text(banner or "No data: none of the tables holds an instrument")}</div>'
+    for one, label in zip(facts.instruments, labels, strict=True):
+        span = (
+            f"{utc(one.first_time)} to {utc(one.last_time)} UTC"
+            if one.first_time is not None and one.last_time is not None
+            else "no trades"
+        )
+        yield f'<div class="source"><b>{text(one.instrument)}</b> {text(span)}. {text(label)}</div>'
+    links = [(f"i{number}", one.instrument) for number, one in enumerate(facts.instruments, 1)]
+    links += [("paper", "Paper trades"), ("signals", "Signals"), ("evaluations", "Evaluations"), ("quality", "Data quality")]
+    links += [("checks", "Checks"), ("records", "Records, rates, hashes"), ("sources", "Sources")]
+    yield "<nav>" + "".join(f'<a href="#{anchor}">{text(name)}</a>' for anchor, name in links) + "</nav>"
+    failed = sum(not check.ok for check in checks)
+    passed = marked(f"{len(checks) - failed} of {len(checks)}", not failed) if checks else None
+    paper = facts.paper
+    yield tiles(
+        [
+            ("checks passed", passed),
+            ("records stored", f"{sum(facts.rows.values()):,}"),
+            ("trades (by id range)", _count(sum(one.trades for one in facts.instruments if one.trades is not None))),
+            ("evaluations", f"{sum(one.evaluations for one in facts.evaluations):,}"),
+            ("signals", f"{sum(one.count for one in facts.signals):,}"),
+            ("paper trades closed", f"{paper.trades:,}"),
+            ("net, R", _signed(paper.net_r, "+.2f")),
+            ("net, money", _signed(paper.net_pnl, "+,.2f")),
+        ]
+    )
+
+
+def _count(value: int | None) -> str | None:
+    return None if value is None else f"{value:,}"
+
+
+def _number(value: float | None, form: str = ",.2f") -> str | None:
+    return None if value is None else format(value, form)
+
+
+def _signed(value: float | None, form: str = "+.2f") -> Html | None:
+    """Return a number with its sign, coloured by it."""
+    return None if value is None else marked(format(value, form), value >= 0)
+
+
+def _time(value: int | None) -> str | None:
+    return None if value is None else utc(value)
+
+
+def _instrument(number: int, one: InstrumentFacts, chart: str, facts: DemoFacts, goldens: Sequence[Golden]) -> str:
+    label = f'<div class="label">{text(origin(one, goldens))}</div>'
+    mine = [strategy for strategy in facts.strategies if strategy.instrument == one.instrument]
+    market = table(
+        ["", ">value"],
+        [
+            ("trades (by id range)", _count(one.trades)),
+            ("aggregate trades", _count(one.agg_trades)),
+            ("taker buy quantity", value_text(one.buy)),
+            ("taker sell quantity", value_text(one.sell)),
+            ("CVD", value_text(one.cvd)),
+            ("first / last price", f"{value_text(one.first_price)} / {value_text(one.last_price)}"),
+            ("lowest / highest price", f"{value_text(one.low)} / {value_text(one.high)}"),
+            ("largest aggregate trade", value_text(one.largest)),
+            ("last book", value_text(one.book)),
+            ("last quote", value_text(one.quote)),
+            ("evaluated instants", _count(one.features)),
+        ],
+    )
+    strategies = table(
+        ["strategy", "windows", ">entry", ">flip", "gates switched off", "~description"],
+        [
+            (
+                f"{strategy.display_name} (revision {strategy.revision})",
+                f"{strategy.cvd_fast_window}, {strategy.cvd_slow_window}",
+                f"{strategy.entry_score:g}",
+                f"{strategy.flip_threshold:g}",
+                ", ".join(strategy.gates_off) or None,
+                strategy.description,
+            )
+            for strategy in mine
+        ],
+    )
+    shaded = ""
+    if one.silences:
+        shaded = note(f"Shaded: stretches of at least {SILENCE_MS // 60_000} minutes without a trade. Lines are broken there.")
+    return section(
+        f"i{number}", one.instrument, label, chart, shaded, columns(block("Market data", market), block("Strategies", strategies))
+    )
+
+
+def _paper(facts: DemoFacts, closed: Sequence[Row], account: Html) -> str:
+    paper = facts.paper
+    per_strategy = [("all", paper), *((f"{one.strategy_id} on {one.instrument}", one.paper) for one in facts.papers)]
+    statistics = table(
+        ["", ">trades", ">wins", ">win rate", ">profit factor", ">net R", ">net money", ">fees", ">funding", ">best R", ">worst R",
+         ">max drawdown R", ">max drawdown money", ">mean hold", "exits"],
+        [_statistics(name, one) for name, one in per_strategy] if paper.trades else (),
+        "none: no paper trade was closed",
+    )  # fmt: skip
+    listed = table(
+        ["entry (UTC)", "exit (UTC)", "instrument", "strategy", "side", "tier", ">score", ">entry", ">exit", "exit by", ">quantity",
+         ">net R", ">net money", ">fees R", ">funding R", ">slippage R", ">MFE R", ">MAE R", ">held"],
+        [_trade(row) for row in closed[:MOST_ROWS]],
+    )  # fmt: skip
+    opened = table(
+        ["instrument", "strategy", "status", "side", "entry (UTC)", ">entry price", ">open quantity", ">realised"],
+        [
+            (
+                one.instrument, one.strategy_id, one.status, one.direction, _time(one.entry_time), value_text(one.entry_price),
+                value_text(one.open_quantity), _signed(one.realised_pnl, "+,.2f"),
+            )
+            for one in facts.open_positions
+        ],
+        "none: no position was left open",
+    )  # fmt: skip
+    orders = table(
+        ["instrument", "leg", "last status", "~reason", ">orders"],
+        [(one.instrument, LEGS.get(one.leg, one.leg), one.status, one.reason, f"{one.count:,}") for one in facts.orders],
+    )
+    return section(
+        "paper",
+        "Paper trades",
+        note(
+            "Computed by the paper model from the trades played back. 1 R is the money that a strategy risks per trade; net R is after fees and funding."
+        ),
+        account,
+        block("Statistics of closed trades", statistics),
+        block("Closed trades", listed, _cut(len(closed))),
+        columns(block("Positions that the end of the data left open (in no statistic)", opened), block("Orders", orders)),
+    )
+
+
+def _statistics(name: str, one: PaperFacts) -> Sequence[Any]:
+    exits = ", ".join(f"{LEGS.get(reason, reason)} {count}" for reason, count in one.exits.items())
+    return (
+        name, _count(one.trades), _count(one.wins), _number(one.win_rate, ".1%"), _number(one.profit_factor), _signed(one.net_r),
+        _signed(one.net_pnl, "+,.2f"), _number(one.fees), _number(one.funding), _signed(one.best_r), _signed(one.worst_r),
+        _number(one.max_drawdown_r), _number(one.max_drawdown_pnl), duration(one.mean_hold_ms), exits,
+    )  # fmt: skip
+
+
+def _trade(row: Row) -> Sequence[Any]:
+    return (
+        utc(row["entry_time"]), utc(row["event_time"]), row["instrument"], row["strategy_name"], row["direction"], row["tier"],
+        f"{row['score']:.1f}", f"{row['entry_price']:.8g}", f"{row['exit_price']:.8g}",
+        str(LEGS.get(row["exit_reason"], row["exit_reason"])) + (" after TP1" if row["tp1_hit"] and row["exit_reason"] != "tp2" else ""),
+        f"{row['quantity']:.8g}", _signed(row["net_r"]), _signed(row["net_pnl"], "+,.2f"), f"{row['fee_r']:.3f}", f"{row['funding_r']:.3f}",
+        f"{row['slippage_r']:.3f}", f"{row['mfe_r']:.2f}", f"{row['mae_r']:.2f}", duration(row["hold_ms"]),
+    )  # fmt: skip
+
+
+def _cut(count: int) -> str:
+    return note(f"The first {MOST_ROWS:,} of {count:,} are listed.") if count > MOST_ROWS else ""
+
+
+def _signals(facts: DemoFacts, signals: Sequence[Row]) -> str:
+    counts = table(
+        ["instrument", "strategy", "side", "tier", "entry", "flip", ">signals"],
+        [
+            (one.instrument, one.strategy_id, one.direction, one.tier, _yes(one.entry), _yes(one.flip), f"{one.count:,}")
+            for one in facts.signals
+        ],
+        "none: no evaluation became a signal",
+    )
+    listed = table(
+        ["instant (UTC)", "decided (UTC)", "instrument", "strategy", "side", ">score", "tier", "entry", "flip", "regime", ">price", ">ATR", ">risk distance"],
+        [
+            (
+                utc(row["event_time"]), utc(row["decided_at"]), row["instrument"], row["strategy_name"], row["direction"], f"{row['score']:.1f}",
+                row["tier"], _yes(row["entry"]), _yes(row["flip"]), row["regime"], f"{row['price']:.8g}", f"{row['atr']:.6g}",
+                f"{row['risk_distance']:.6g}",
+            )
+            for row in signals[:MOST_ROWS]
+        ],
+    )  # fmt: skip
+    return section("signals", "Signals", counts, block("All signals", listed, _cut(len(signals))) if signals else "")
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _evaluations(facts: DemoFacts) -> str:
+    overview = table(
+        ["instrument", "strategy", ">evaluations", ">not warm", ">blocked by a gate", ">passed", ">below entry", ">cooling down", ">signalled", ">best score"],
+        [
+            (
+                one.instrument, one.strategy_id, f"{one.evaluations:,}", f"{one.not_warm:,}", f"{one.blocked:,}", f"{one.passed:,}",
+                f"{one.below_entry:,}", f"{one.cooling:,}", f"{one.signalled:,}", _number(one.best_score, ".1f"),
+            )
+            for one in facts.evaluations
+        ],
+        "none: nothing was evaluated",
+    )  # fmt: skip
+    parts: list[str] = [
+        note("Not warm: the history was too short to judge. An evaluation that a gate blocked counts under the first gate that did."),
+        overview,
+    ]
+    for one in facts.evaluations:
+        parts.append(f"<h3>{text(one.strategy_id)} on {text(one.instrument)}</h3>")
+        parts.append(columns(*_histograms(one)))
+    return section("evaluations", "Evaluations", *parts)
+
+
+def _histograms(one: EvaluationFacts) -> Iterator[str]:
+    for title, counts, empty in (
+        ("Gate blocks", one.blocks, "none: no gate blocked"),
+        ("Inputs without a value", one.missing_inputs, "none: every input had a value"),
+        ("Of these, too old", one.stale_inputs, "none: no input was stale"),
+        ("Regime", one.regimes, "none"),
+    ):
+        yield block(title, table(["", ">evaluations", ">share"], _histogram(counts, one.evaluations), empty))
+
+
+def _histogram(counts: Mapping[str, int], total: int) -> list[Sequence[Any]]:
+    return [(name, f"{count:,}", f"{count / total:.1%}") for name, count in counts.items()]
+
+
+def _quality(facts: DemoFacts, gaps: Sequence[Row]) -> str:
+    overview = table(
+        ["instrument", ">late trades", ">gap rows", ">not repaired", ">missing aggregate ids", ">repeated rows", ">back-filled",
+         "last book equals last quote", "state of the last book", ">book epoch"],
+        [
+            (
+                one.instrument, _count(one.late_trades), f"{one.gap_rows:,}", f"{one.gap_rows_open:,}", f"{one.missing_agg_ids:,}",
+                f"{one.repeated_trades:,}", f"{one.backfilled:,}",
+                None if one.book_equals_quote is None else marked(_yes(one.book_equals_quote), one.book_equals_quote),
+                one.book_state, _count(one.book_epoch),
+            )
+            for one in facts.instruments
+        ],
+    )  # fmt: skip
+    silences = table(
+        ["instrument", "from (UTC)", "to (UTC)", ">length"],
+        [
+            (one.instrument, utc(silence.since), utc(silence.until), duration(silence.until - silence.since))
+            for one in facts.instruments
+            for silence in one.silences
+        ],
+        f"none of {SILENCE_MS // 60_000} minutes or more",
+    )
+    inputs = [
+        (one.instrument, name, f"{count:,}", f"{one.stale_inputs.get(name, 0):,}", f"{count / one.features:.1%}")
+        for one in facts.instruments
+        for name, count in one.missing_inputs.items()
+    ]
+    missing = table(
+        ["instrument", "input", ">instants without it", ">of these stale", ">share"],
+        inputs,
+        "none: every input had a value at every instant",
+    )
+    holes = table(
+        ["at (UTC)", "instrument", "stream", "kind", "certain", "repaired", "~detail"],
+        [
+            (
+                utc(row["event_time"]),
+                row["instrument"],
+                row["stream"],
+                row["kind"],
+                _yes(row["certain"]),
+                _yes(row["repaired"]),
+                row["detail"],
+            )
+            for row in gaps[:MOST_ROWS]
+        ],
+        "none: no gap was recorded",
+    )
+    letters = table(
+        ["service", "source", "instrument", "field", "~reason", ">records"],
+        [
+            (one.service, one.source, one.instrument, one.field, one.reason[:300], f"{one.count:,}")
+            for one in facts.dead_letters[:MOST_ROWS]
+        ],
+        "none: no record was refused",
+    )
+    return section(
+        "quality",
+        "Data quality",
+        overview,
+        block("Gaps", holes, _cut(len(gaps))),
+        block("Refused records (dead_letters)", letters, _cut(len(facts.dead_letters))),
+        columns(block("Longest stretches without a trade", silences), block("Missing and stale inputs by evaluated instant", missing)),
+    )
+
+
+def _checks(checks: Sequence[Check]) -> str:
+    listed = table(
+        ["", "instrument", "check", ">expected", ">found", "~expected from"],
+        [
+            (marked("ok" if one.ok else "DIFFERS", one.ok), one.instrument, one.name, one.expected, one.found, one.source)
+            for one in sorted(checks, key=lambda check: check.ok)
+        ],
+        "none: no recording was given to compare with",
+    )
+    return section(
+        "checks",
+        "Checks against the recordings",
+        note(
+            "Expected figures are counted from the recorded files by separate code in exact decimals; found figures come from the database."
+        ),
+        listed,
+    )
+
+
+def _records(facts: DemoFacts, rates: Rates | None, hashes: Mapping[str, str] | None) -> str:
+    stored = table(["topic", ">rows stored", "~meaning"], [(name, f"{facts.rows.get(name, 0):,}", _meaning(name)) for name in TOPICS])
+    measured = table(["", ">rate"], [(name, rate_text(value)) for name, value in (rates or {}).items()], "none: nothing was measured")
+    digests = table(
+        ["topic", "~sha256 over the sorted records"],
+        [(topic, Html(f"<code>{text(digest)}</code>")) for topic, digest in (hashes or {}).items()],
+        "none: no hashes were taken",
+    )
+    return section(
+        "records",
+        "Records, rates, hashes",
+        columns(block("Records by topic", stored), Html(block("Rates", measured) + block("Hashes of the results", digests))),
+    )
+
+
+def _meaning(topic: str) -> str:
+    return str(schema(topic).get("doc", ""))
+
+
+def _sources(facts: DemoFacts, goldens: Sequence[Golden]) -> str:
+    files = table(
+        ["instrument", "file", ">bytes", "~sha256", "~what the recording holds"],
+        [
+            (golden.instrument, file.name, f"{file.size:,}", Html(f"<code>{text(file.sha256)}</code>"), _holds(golden) if not place else "")
+            for golden in goldens
+            for place, file in enumerate(golden.files)
+        ],
+        "none: no recording was named",
+    )
+    labels = table(
+        ["instrument", "label of its producer"],
+        [(one.instrument, {True: "recorded", False: "live", None: None}[one.recorded]) for one in facts.instruments],
+    )
+    return section("sources", "Sources", block("Files played back", files), block("Instruments", labels))
+
+
+def _holds(golden: Golden) -> str:
+    said = [f"{golden.trades:,} trades"]
+    if golden.other_trades:
+        said.append(f"{golden.other_trades:,} insurance-fund or ADL prints, which are in no aggregate trade")
+    if golden.refused:
+        said.append(f"{golden.refused:,} rows with a price or quantity that cannot be")
+    if golden.holes:
+        said.append(f"{golden.holes:,} breaks of its ids")
+    if golden.published is not None:
+        said.append(f"known as {golden.published.name}")
+    return ", ".join(said)

@@ -1,0 +1,44 @@
+"""How figures and names are written for people; the same in the terminal and in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+# Name -> measured figure; None: it was not measured.
+Rates = Mapping[str, float | str | None]
+
+# Leg of an order, or reason of an exit -> word.
+LEGS = {
+    "entry": "entry",
+    "tp1": "TP1",
+    "tp2": "TP2",
+    "stop": "stop",
+    "break_even_stop": "break-even stop",
+    "timeout": "timeout",
+    "flip": "flip",
+}
+
+
+def utc(time: int | float) -> str:
+    """Return a time (ms UTC) as text: ``2024-08-08 23:54:16.322``; whole seconds without the point."""
+    at = datetime.fromtimestamp(int(time) // 1000, UTC)
+    part = int(time) % 1000
+    return f"{at:%Y-%m-%d %H:%M:%S}" + (f".{part:03d}" if part else "")
+
+
+def duration(milliseconds: float | None) -> str | None:
+    """Return a length of time: ``12 s``, ``4 min 05 s``, ``5 h 01 min``."""
+    if milliseconds is None:
+        return None
+    seconds = round(milliseconds / 1000)
+    if seconds < 60:
+        return f"{seconds} s"
+    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds < 3600 else f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def rate_text(value: float | str | None) -> str | None:
+    """Return a measured figure: numbers with thousands separators, text as it is."""
+    if value is None or isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
