@@ -90,9 +90,10 @@ class Feeds:
             clock = mapping.event_clock(data, received)
             if stream.kind != "forceOrder":  # which has its symbol inside
                 mapping.check_symbol(data, stream.feed.symbol, stream.kind)
-            if line.lost_at is not None:
-                self._outage(line, clock)
             result = stream.handle(stream, data, clock, received)
+            if line.lost_at is not None and result is None:
+                # Not while a hole is being mended: the clock must not run ahead of the trades that fill it.
+                self._outage(line, clock)
         except (MappingError, CodecError) as error:
             self._holes.refuse(raw, stream.name, str(error), error.field, stream.feed.instrument)
             return None
@@ -179,7 +180,6 @@ class Feeds:
     def _outage(self, line: Line, clock: int) -> None:
         """A connection is back: note on its streams without ids that something may be missing."""
         lost, line.lost_at = line.lost_at, None
-        self._pipeline.advance(line.source, clock)
         for stream in line.streams:
             if stream.kind in UNCERTAIN:
                 self._holes.emit_gap(
