@@ -17,6 +17,7 @@ from deploy.errors import UserError
 
 # Name -> what `perpflow --help` says. In the order of first use.
 COMMANDS: dict[str, str] = {
+    "demo": "Play recorded real data through the whole pipeline and report.",
     "doctor": "Name what is missing on this machine, and how to get it.",
     "stack": "Run a real Kafka broker and PostgreSQL in one folder.",
     "db": "Migrate the database and show its tables.",

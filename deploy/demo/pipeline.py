@@ -27,6 +27,7 @@ from deploy.stack.topics import admin, create_topics
 from deploy.strategies import publish
 from producers.recorded.recording import Recording, survey
 from schemas.catalogue import TOPICS
+from schemas.partition import base_asset, partition_of, split_symbol
 from schemas.settings import Settings
 from stream_apps.core.strategy import StrategyConfig
 
@@ -184,7 +185,7 @@ class Pipeline:
         recorded: set[str] = {stream.partition("@")[0] for stream in facts.counts}
         streams: list[str] = [name for name in ("aggTrade", "depth", "bookTicker", "markPrice", "forceOrder") if name in recorded]
         spot = ":spot" if recording.kind == "spot" else ""
-        arguments = ["simulate", "--recording", f"{recording.path}={recording.symbol}{spot}", "--speed", self.speed]
+        arguments = ["simulate", "--recording", f"{_absolute(recording.path)}={recording.symbol}{spot}", "--speed", self.speed]
         for fault in self.faults:
             arguments += ["--fault", fault]
         slug = f"{recording.symbol.lower()}-{recording.kind}"
@@ -262,6 +263,13 @@ class Pipeline:
             totals[topic] += end
         return totals
 
+    def newest_mark(self, played: Played) -> int | None:
+        """Return the time of the newest mark of a recording's producer, ms UTC; None before its first."""
+        partition = partition_of(base_asset(split_symbol(played.recording.symbol)[0]), self.settings.partitions)
+        end = self.ends(["progress"]).get(("progress", partition))
+        marks = self._tail("progress", partition, end) if end else []
+        return max((record["event_time"] for record in marks if record["author"] == played.author), default=None)
+
     def produced(self) -> bool:
         """Whether every producer has come to the end of its recording."""
         return bool(self.played) and all(played.producer is not None and played.producer.finished for played in self.played)
@@ -333,3 +341,8 @@ class Pipeline:
                 raise PipelineError(f"still {stage} after {timeout:.0f} s; the logs are in {self.folder}")
             self.supervise()
             time.sleep(0.5)
+
+
+def _absolute(path: str | Path) -> str:
+    """Return a recording's path so that it holds in the services' folder too; lists and globs part by part."""
+    return ",".join(str(Path(part).absolute()) for part in str(path).split(","))

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-
-from schemas import columnar
+from schemas.catalogue import TOPICS
 from schemas.codec import Codec, CodecError
-from schemas.columnar import RecordSet
+from schemas.columnar import KeyTable, RecordSet
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import OutputRecord, PartitionEngine
 from stream_apps.core.paper import PaperBook
-from stream_apps.core.paper_feed import PaperFeed, Step, TradeBlock
+from stream_apps.core.paper_feed import PaperFeed, Step
 from stream_apps.core.paper_position import PaperSettings
+from stream_apps.core.paper_trades import trade_block
 
 
 class Result(NamedTuple):
@@ -41,6 +40,7 @@ class PartitionReplay:
         self._feed = PaperFeed()
         self._codec = codec
         self._signals = 0
+        self._keys = KeyTable()
         self._encode = {topic: codec.encoder(topic) for topic in ("orders", "fills", "positions", "trades_closed", "worker_progress")}
 
     def feed(self, topic: str, records: RecordSet) -> Iterator[Result]:
@@ -48,7 +48,7 @@ class PartitionReplay:
         outputs = self.engine.feed(topic, records)
         if len(records):
             if topic == "agg_trades":
-                self._feed.add_trades(trade_block(self._codec, records))
+                self._feed.add_trades(trade_block(self._codec, records, self._keys))
             elif topic in ("funding", "instruments"):
                 rows = []
                 for row, offset in enumerate(records.offsets.tolist()):
@@ -80,21 +80,4 @@ class PartitionReplay:
             settlements=taken.settlements,
         )
         for topic, record in executed:
-            yield Result(topic, record["instrument"].encode(), self._encode[topic](record))
-
-
-def trade_block(codec: Codec, records: RecordSet) -> TradeBlock:
-    """Return agg_trades records as the paper model's columns. What cannot be a trade (undecodable, no positive finite price) is left out."""
-    columns = columnar.decode(codec, "agg_trades", records)
-    price = columns.double("price")
-    good = columns.good & np.isfinite(price) & (price > 0.0)
-    keys = columnar.KeyTable()
-    code = keys.match(records)
-    for row in np.flatnonzero(code < 0).tolist():
-        if code[row] < 0:
-            keys.add((records.key(row) or b"").decode("utf-8", "replace"))
-            code = keys.match(records)
-    rows = np.flatnonzero(good & (code >= 0))
-    return TradeBlock(
-        keys.keys, code[rows], columns.long("event_time")[rows], records.offsets[rows], columns.long("agg_id")[rows], price[rows]
-    )
+            yield Result(topic, str(record[TOPICS[topic].key]).encode(), self._encode[topic](record))

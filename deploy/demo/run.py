@@ -1,0 +1,210 @@
+"""``perpflow demo``: everything missing is set up, recordings go through the whole pipeline, and what happened is shown."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from deploy.demo.collect import collect
+from deploy.demo.facts import as_json
+from deploy.demo.golden import golden_checks, golden_of_recording
+from deploy.demo.pipeline import Pipeline, PipelineError
+from deploy.demo.report import write_report
+from deploy.demo.summary import print_summary
+from deploy.errors import UserError
+from deploy.stack import Stack
+from producers.recorded.recording import Recording
+from schemas.partition import instrument_id
+from stream_apps.core.strategy import StrategyConfig
+from stream_apps.replay.from_topics import ReplayReport, replay_topics
+from stream_apps.strategy_files import default_files, load_strategy_files, recorded_files
+
+ROOT = Path(__file__).parents[2]
+# The recordings of the demo: real captures, their sources and licences are in tests/data/PROVENANCE.md.
+RECORDINGS = (
+    Recording(ROOT / "tests" / "data" / "ltcusdt_spot_trades", "LTCUSDT", "spot"),
+    Recording(ROOT / "tests" / "data" / "binance_usdm_raw" / "btcusdt_20240808.gz", "BTCUSDT"),
+)
+# Long enough for a day's capture on a slow machine; a demo that stands still ends with an error instead of never.
+TIMEOUT_S = 1800.0
+SHOWN = ("agg_trades", "quotes", "depth", "progress", "features", "scores", "signals", "fills", "trades_closed", "dead_letters", "gaps")
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the user asked for.
+
+    Attributes:
+        recordings: Recordings to play; empty: the demo's own.
+        speed: ``max`` or a factor of the recorded speed.
+        keep: Leave broker and database running at the end.
+        json_file: Where to write counts, rates, checks and hashes.
+        report: Where to write the HTML report.
+        folder: Folder of the stack, the logs and the report; emptied at the start.
+    """
+
+    recordings: Sequence[Recording] = ()
+    speed: str = "max"
+    keep: bool = False
+    json_file: Path | None = None
+    report: Path | None = None
+    folder: Path = Path(".perpflow/demo")
+
+
+def strategies_for(recordings: Sequence[Recording]) -> list[StrategyConfig]:
+    """Return the strategies of the repository whose instrument is played: those made for recordings, else the default set's."""
+    played = {instrument_id("BINANCE", recording.symbol, recording.kind) for recording in recordings}
+    made_for = [config for config in load_strategy_files(recorded_files()) if config.instrument in played]
+    covered = {config.instrument for config in made_for}
+    return made_for + [config for config in load_strategy_files(default_files()) if config.instrument in played - covered]
+
+
+def run_demo(options: DemoOptions, console: Console) -> int:
+    """Run the demo; returns the exit status: 0 when every check held.
+
+    Raises:
+        UserError: a part could not run; the message says which and why.
+    """
+    recordings = list(options.recordings) or list(RECORDINGS)
+    for recording in recordings:
+        if isinstance(recording.path, Path) and not recording.path.exists():
+            raise UserError(f"demo: recording {recording.path} does not exist")
+    folder = options.folder.resolve()
+    stack = Stack(folder / "stack")
+    began = time.monotonic()
+    pipeline: Pipeline | None = None
+    try:
+        with console.status("setting up the broker and the database") as status:
+            stack.reset()
+            stack.up(lambda message: status.update(f"setting up: {message}"))
+            pipeline = Pipeline(stack.env(), folder / "logs", recordings, options.speed, strategies_for(recordings))
+            status.update("setting up: topics, tables and strategies")
+            pipeline.prepare()
+            status.update("starting the services")
+            pipeline.start()
+        playing = time.monotonic()
+        _watch(pipeline, console)
+        seconds = time.monotonic() - playing
+        pipeline.stop()
+        with console.status("replaying the topics in process, and counting"):
+            replayed = replay_topics(pipeline.settings)
+            status_code = _conclude(pipeline, replayed, options, console, seconds, folder)
+        console.print(f"[bold]{time.monotonic() - began:.0f} s in all.[/bold]")
+        if options.keep:
+            _point_at(stack, options, console)
+        return status_code
+    finally:
+        if pipeline is not None:
+            pipeline.stop()
+        if not options.keep:
+            stack.down()
+
+
+def _watch(pipeline: Pipeline, console: Console) -> None:
+    """Show the progress until everything is done."""
+    bars = Progress(
+        TextColumn("{task.description:24}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[at]}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+    tasks = {
+        played.author: bars.add_task(
+            f"{played.recording.symbol} ({played.recording.kind})", total=max(played.last - played.first, 1), at=""
+        )
+        for played in pipeline.played
+    }
+    deadline = time.monotonic() + TIMEOUT_S
+    counts, at = pipeline.counts(), time.monotonic()
+    stage = "playing"
+    with Live(Group(_counters(counts, counts, 1.0, stage), bars), console=console, refresh_per_second=4, transient=True) as live:
+        while stage != "done":
+            if time.monotonic() > deadline:
+                raise PipelineError(f"demo: still {stage} after {TIMEOUT_S:.0f} s; the logs are in {pipeline.folder}")
+            time.sleep(0.5)
+            for name in pipeline.supervise():
+                console.print(f"{name} was started again")
+            newest, now = pipeline.counts(), time.monotonic()
+            for played in pipeline.played:
+                time_ms = pipeline.newest_mark(played)
+                if time_ms is not None:
+                    text = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(time_ms / 1000))
+                    bars.update(tasks[played.author], completed=min(time_ms, played.last) - played.first, at=f"{text} UTC (recorded)")
+            live.update(Group(_counters(newest, counts, now - at, stage), bars))
+            counts, at = newest, now
+            stage = pipeline.stage()
+
+
+def _counters(counts: dict[str, int], before: dict[str, int], seconds: float, stage: str) -> Table:
+    table = Table(title=f"perpflow demo: {stage}", show_edge=False)
+    for name in SHOWN:
+        table.add_column(name, justify="right")
+    table.add_row(*(f"{counts[name]:,}" for name in SHOWN))
+    table.add_row(*(f"{(counts[name] - before[name]) / max(seconds, 1e-3):,.0f}/s" for name in SHOWN), style="dim")
+    return table
+
+
+def _conclude(pipeline: Pipeline, replayed: ReplayReport, options: DemoOptions, console: Console, seconds: float, folder: Path) -> int:
+    database_url = pipeline.settings.database_url
+    facts = collect(database_url)
+    goldens = [golden_of_recording(recording.path, recording.symbol, recording.kind) for recording in pipeline.recordings]
+    checks = golden_checks(facts, goldens)
+    counts = pipeline.counts()
+    rates = {topic: count / seconds for topic, count in counts.items() if count}
+    assert replayed.written is not None  # replay_topics compares unless told otherwise
+    hashes = {"written": replayed.written.hashes(), "replayed": replayed.results.hashes()}
+    identical = not replayed.differences and not replayed.written.conflicts
+    report = options.report or folder / "report.html"
+    title = "perpflow demo: " + ", ".join(f"{recording.symbol} {recording.kind}" for recording in pipeline.recordings)
+    write_report(report, database_url, facts, checks, title, goldens=goldens, rates=rates, hashes=hashes["written"])
+    print_summary(console, facts, checks, rates)
+    table = Table("topic", "records", "sha256 of the services' records", "replay in process", title="The same log gives the same bytes")
+    for topic, count in replayed.written.counts().items():
+        same = hashes["written"][topic] == hashes["replayed"][topic]
+        table.add_row(topic, f"{count:,}", hashes["written"][topic][:32], "[green]identical[/green]" if same else "[red]different[/red]")
+    console.print(table)
+    for difference in replayed.differences[:5]:
+        console.print(str(difference), markup=False, style="red")
+    console.print(f"Report: {report}\nLogs:   {pipeline.folder}")
+    if options.json_file is not None:
+        result: dict[str, Any] = {
+            "seconds": seconds,
+            "counts": counts,
+            "rates": rates,
+            "checks": [as_json(check) for check in checks],
+            "hashes": hashes["written"],
+            "replay": {
+                "identical": identical,
+                "hashes": hashes["replayed"],
+                "seconds": replayed.seconds,
+                "differences": [str(d) for d in replayed.differences],
+            },
+            "facts": as_json(facts),
+            "recordings": [f"{recording.path}={recording.symbol}:{recording.kind}" for recording in pipeline.recordings],
+        }
+        options.json_file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return 0 if identical and all(check.ok for check in checks) else 1
+
+
+def _point_at(stack: Stack, options: DemoOptions, console: Console) -> None:
+    console.print("\nBroker and database keep running. Look into them with:", style="bold")
+    stack_folder = options.folder / "stack"
+    for line in (
+        f'eval "$(perpflow stack env --dir {stack_folder})"',
+        "perpflow topics tail signals --count 5",
+        "perpflow topics lag",
+        'psql "$DATABASE_URL"',
+        f"perpflow stack down --dir {stack_folder}",
+    ):
+        console.print(f"  {line}", markup=False, highlight=False)
