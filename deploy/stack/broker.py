@@ -133,9 +133,16 @@ class Broker:
             return
         jars = kafka_jars(progress)
         progress("formatting the broker's storage")
+        # The id may begin with "-": hence the form with "=" below.
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = self._command(
-            jars, self.log.with_name("kafka-format.log"), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", self.properties.name
+            jars,
+            self.log.with_name("kafka-format.log"),
+            "kafka.tools.StorageTool",
+            "format",
+            f"--cluster-id={cluster}",
+            "-c",
+            self.properties.name,
         )
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder, env=_environment())
         if done.returncode != 0:
