@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from producers.sequencer import Step
 from schemas import metrics
@@ -176,6 +176,8 @@ class KafkaOut:
                 counts[topic] = counts.get(topic, 0) + 1
         except BufferError:
             pass  # librdkafka is full before our own limit: the rest waits for acknowledgements
+        except KafkaException as error:
+            self.failure = self.failure or DeliveryFailed(f"{topic}[{partition}]: Kafka refused a record: {error.args[0].str()}")
         self.in_flight += index - flight.sent
         flight.sent = index
         return index == len(items)

@@ -110,7 +110,7 @@ class _Reader:
         for (_, partition, _), marks in found.items():
             tail.marks[partition] = max(mark["event_time"] for mark in marks)
         wanted = {(topic, p): set(names) for p, names in known.items() for topic in self.topics if topic not in ("instruments", "gaps")}
-        floor = {p: mark - REACH_MS for p, mark in tail.marks.items()}
+        floor = {p: max(0, mark - REACH_MS) for p, mark in tail.marks.items()}
         for (topic, _, name), records in self._newest(bounds, wanted, floor).items():
             tail.newest[topic, name] = records
         return tail

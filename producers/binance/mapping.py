@@ -72,14 +72,16 @@ def _get(data: dict[str, Any], field: str, record: str) -> Any:
 
 
 def _integer(data: dict[str, Any], field: str, record: str) -> int:
-    value = _get(data, field, record)
-    if type(value) is not int or value < 0:
-        raise MappingError(record, field, f"expected a whole number >= 0, got {value!r}")
-    return value
+    try:
+        value = data[field]
+        if type(value) is int and value >= 0:
+            return value
+    except (KeyError, TypeError):
+        value = _get(data, field, record)  # says what is wrong
+    raise MappingError(record, field, f"expected a whole number >= 0, got {value!r}")
 
 
 def _number(value: Any, field: str, record: str) -> float:
-    # Decimal text only: a JSON number has already lost the venue's decimal.
     if type(value) is not str:
         raise MappingError(record, field, f"expected decimal text, got {value!r}")
     try:
@@ -114,6 +116,21 @@ def _optional(data: dict[str, Any], field: str, record: str) -> float | None:
 
 def _levels(data: dict[str, Any], field: str, record: str) -> list[Level]:
     rows = _get(data, field, record)
+    try:
+        # A busy depth stream has a million levels a minute: one pass over good ones, and a second look only at bad ones.
+        levels = [(float(price), float(quantity)) for price, quantity in rows if type(price) is str is type(quantity)]
+        if (
+            len(levels) == len(rows)
+            and set(map(type, rows)) <= {list}
+            and all([0.0 < price < inf and 0.0 <= quantity < inf for price, quantity in levels])
+        ):
+            return levels
+    except (TypeError, ValueError):
+        pass  # the second look names the level
+    return _checked_levels(rows, field, record)
+
+
+def _checked_levels(rows: Any, field: str, record: str) -> list[Level]:
     if type(rows) is not list:
         raise MappingError(record, field, f"expected a list of levels, got {rows!r}")
     levels = []

@@ -195,7 +195,9 @@ def test_every_recorded_message_maps_and_keeps_its_decimals(name: str) -> None:
             mapping.event_clock(data, NOW)
             if data["e"] == "bookTicker":
                 record = mapping.quote(data, ID, NOW)
-                assert Decimal(repr(record["bid_price"])) == Decimal(data["b"]) and Decimal(repr(record["ask_quantity"])) == Decimal(data["A"])
+                assert Decimal(repr(record["bid_price"])) == Decimal(data["b"]) and Decimal(repr(record["ask_quantity"])) == Decimal(
+                    data["A"]
+                )
             elif data["e"] == "depthUpdate":
                 diff = mapping.depth_diff(data)
                 assert len(diff.bids) == len(data["b"]) and len(diff.asks) == len(data["a"])

@@ -171,7 +171,12 @@ def test_funding_and_a_book_without_a_recorded_snapshot(environment: Settings, t
     funding = log.all("funding")
     assert len(funding) > 30
     first = funding[0]
-    assert (first["mark_price"], first["index_price"], first["estimated_rate"], first["interval_hours"]) == (28155.1, 28165.04857143, 0.0000276, 8)
+    assert (first["mark_price"], first["index_price"], first["estimated_rate"], first["interval_hours"]) == (
+        28155.1,
+        28165.04857143,
+        0.0000276,
+        8,
+    )
     assert first["next_funding_time"] == 1680652800000 and first["settled_rate"] is None
     assert log.all("depth") and log.all("gaps") == []
     check_marks(log)
@@ -275,7 +280,12 @@ def test_kill_9_loses_and_doubles_no_trade(
     out = tmp_path / "produce.log"
 
     async def work() -> None:
-        options: dict[str, Any] = {"speed": 1500.0, "settle_s": 0.05, "expect_routes": ["market"], "wait_for": "none" if seed == 2 else "client"}
+        options: dict[str, Any] = {
+            "speed": 1500.0,
+            "settle_s": 0.05,
+            "expect_routes": ["market"],
+            "wait_for": "none" if seed == 2 else "client",
+        }
         async with RecordedVenue([recording], **options) as venue:
             playback = venue.playbacks["LTCUSDT"]
             for _ in range(3):

@@ -102,9 +102,7 @@ def test_every_record_once_before_its_mark_and_marks_grow(raw: list[Source], ord
     # From the first mark on no instant is left out, up to the last one at or after the newest clock.
     last = max(clock for source in sources for clock, _ in source)
     end = -(-last // GRID) * GRID + LATENESS
-    assert [mark for mark in marks if (mark - LATENESS) % GRID == 0] == [
-        t for t in range(marks[0], end + 1) if (t - LATENESS) % GRID == 0
-    ]
+    assert [mark for mark in marks if (mark - LATENESS) % GRID == 0] == [t for t in range(marks[0], end + 1) if (t - LATENESS) % GRID == 0]
     assert [step.time for step in steps if step.grid] == [mark for mark in marks if (mark - LATENESS) % GRID == 0]
 
 

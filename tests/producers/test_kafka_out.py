@@ -1,0 +1,142 @@
+"""Writing steps and marks to a real broker, and finding them again after a crash."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from producers.kafka_out import MAX_IN_FLIGHT, DeliveryFailed, KafkaOut, Outgoing
+from producers.log_tail import FIRST_LOOK, LogError, read_tail
+from producers.sequencer import Step
+from schemas.codec import Record
+from schemas.settings import Settings
+
+pytestmark = pytest.mark.stack
+
+TOPICS = ("instruments", "agg_trades")
+
+
+def trade(settings: Settings, number: int, partition: int = 3, instrument: str = "V:AUSDT-PERP", at: int | None = None) -> Outgoing:
+    record = {
+        "instrument": instrument, "event_time": at or 1_000_000 + number, "receive_time": 2_000_000, "agg_id": number, "first_trade_id": number,
+        "last_trade_id": number, "price": 1.5, "quantity": 2.0, "buyer_is_maker": False, "backfilled": False,
+    }  # fmt: skip
+    value = settings.codec.encode("agg_trades", record)
+    return ("agg_trades", partition, instrument.encode(), value, record["event_time"], 2_000_000)
+
+
+def instrument(settings: Settings, name: str, author: str, partition: int) -> Outgoing:
+    record = {
+        "instrument": name, "event_time": 1_000_000, "receive_time": 1, "author": author, "venue": "V", "symbol": "X", "base_asset": "A",
+        "quote_asset": "USDT", "kind": "perp", "status": "trading", "tick_size": 0.1, "step_size": 1.0, "min_notional": None,
+        "price_decimals": 1, "quantity_decimals": 0, "funding_interval_hours": 8, "recorded": True,
+    }  # fmt: skip
+    return ("instruments", partition, name.encode(), settings.codec.encode("instruments", record), 1_000_000, 1)
+
+
+def read(settings: Settings, topic: str, partition: int) -> list[Record]:
+    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "reader", "enable.auto.commit": False})
+    place = TopicPartition(settings.topic(topic), partition, 0)
+    _, high = consumer.get_watermark_offsets(place, timeout=10)
+    consumer.assign([place])
+    records: list[Record] = []
+    while len(records) < high:
+        for message in consumer.consume(high, timeout=1.0):
+            assert message.error() is None
+            records.append(settings.codec.decode(topic, message.value()))
+    consumer.close()
+    return records
+
+
+def writer(settings: Settings, cuts: dict[int, dict[str, int]] | None = None, marks: dict[int, int] | None = None) -> KafkaOut:
+    return KafkaOut(settings, "me", "V", cuts or {p: dict.fromkeys(TOPICS, 0) for p in (3, 4)}, marks or {})
+
+
+def test_marks_follow_their_steps_and_cut_what_is_acknowledged(environment: Settings, topics: list[str]) -> None:
+    out = writer(environment)
+    out.offer(
+        [
+            Step(None, [trade(environment, 1)]),
+            Step(1_000_250, [trade(environment, 2), trade(environment, 3), trade(environment, 4, partition=4)]),
+            Step(1_000_500, [trade(environment, 5)]),
+            Step(1_000_750, [], grid=True),
+        ]
+    )
+    assert out.marks_written == 0  # nothing is acknowledged yet
+    assert out.close() and out.idle and out.in_flight == 0
+    three, four = read(environment, "progress", 3), read(environment, "progress", 4)
+    assert [(mark["event_time"], mark["cut"]["agg_trades"]) for mark in three] == [(1_000_250, 3), (1_000_500, 4), (1_000_750, 4)]
+    # A quiet step is left out on a partition that had nothing in it; an instant of the grid is not.
+    assert [(mark["event_time"], mark["cut"]["agg_trades"]) for mark in four] == [(1_000_250, 1), (1_000_750, 1)]
+    assert {(mark["author"], mark["venue"], mark["cut"]["instruments"]) for mark in three + four} == {("me", "V", 0)}
+    assert [record["agg_id"] for record in read(environment, "agg_trades", 3)] == [1, 2, 3, 5]
+
+
+def test_nothing_is_written_past_a_barrier_until_it_is_acknowledged(environment: Settings, topics: list[str]) -> None:
+    out = writer(environment)
+    out.offer([Step(None, [instrument(environment, "V:AUSDT-PERP", "me", 3)])], barrier=True)
+    out.offer([Step(1_000_250, [trade(environment, 1)])])
+    assert out.congested and out.in_flight == 1
+    assert out.close() and not out.congested
+    assert read(environment, "progress", 3)[0]["cut"] == {"instruments": 1, "agg_trades": 1}
+
+
+def test_more_than_fits_in_flight_waits_its_turn(environment: Settings, topics: list[str]) -> None:
+    out = writer(environment)
+    item = trade(environment, 1)
+    out.offer([Step(1_000_250, [item] * (MAX_IN_FLIGHT + 1000)), Step(1_000_500, [item])])
+    assert out.congested and out.in_flight <= MAX_IN_FLIGHT
+    assert out.close(60) and not out.congested
+    assert [mark["cut"]["agg_trades"] for mark in read(environment, "progress", 3)] == [MAX_IN_FLIGHT + 1000, MAX_IN_FLIGHT + 1001]
+
+
+def test_a_record_that_kafka_refuses_stops_the_marks(environment: Settings, topics: list[str]) -> None:
+    out = writer(environment)
+    huge = ("agg_trades", 3, b"k", b"x" * 2_000_000, 1_000_001, 1)
+    with pytest.raises(DeliveryFailed, match=r"agg_trades\[3\]"):
+        out.offer([Step(1_000_250, [trade(environment, 1), huge])])
+    with pytest.raises(DeliveryFailed):
+        out.pump()
+    deadline = time.monotonic() + 2
+    while out.in_flight and time.monotonic() < deadline:
+        out._producer.poll(0.05)
+    assert read(environment, "progress", 3) == []
+
+
+def test_a_successor_finds_what_was_left(environment: Settings, topics: list[str]) -> None:
+    out = writer(environment)
+    mine, other, foreign = "V:AUSDT-PERP", "V:AUSDC-PERP", "V:BUSDT-PERP"
+    items = [instrument(environment, mine, "me", 3), instrument(environment, other, "me", 3), instrument(environment, foreign, "you", 3)]
+    # The quiet instrument's only trade lies far before the end, so one look back does not find it.
+    items += [trade(environment, 900, instrument=other)]
+    items += [trade(environment, number) for number in range(1, 3 * FIRST_LOOK) if number not in (3 * FIRST_LOOK - 10,)]
+    items += [trade(environment, 7, instrument=foreign)]
+    out.offer([Step(1_030_000, items), Step(1_045_250, [trade(environment, 3 * FIRST_LOOK)], grid=True)])
+    assert out.close(30)
+    tail = read_tail(environment, "me", {mine: 3, other: 3, "V:NEWUSDT-PERP": 4}, TOPICS)
+    assert tail.marks == {3: 1_045_250}  # on partition 4 nothing of ours was ever announced
+    assert tail.cuts == {3: {"instruments": 3, "agg_trades": 3 * FIRST_LOOK + 1}, 4: {"instruments": 0, "agg_trades": 0}}
+    assert set(tail.instruments) == {mine, other} and tail.instruments[mine]["author"] == "me"
+    ids = [record["agg_id"] for record in tail.newest["agg_trades", mine]]
+    assert ids[-1] == 3 * FIRST_LOOK and 3 * FIRST_LOOK - 10 not in ids and 3 * FIRST_LOOK - 9 in ids
+    assert [record["agg_id"] for record in tail.newest["agg_trades", other]] == [900]
+    assert tail.clock == 1_000_000 + 3 * FIRST_LOOK
+    # Its marks go on after the last one, and its cuts from the ends.
+    successor = KafkaOut(environment, "me", "V", tail.cuts, tail.marks)
+    successor.offer([Step(1_045_250, [], grid=True), Step(1_060_250, [], grid=True)])
+    assert successor.close()
+    assert [mark["event_time"] for mark in read(environment, "progress", 3)] == [1_030_000, 1_045_250, 1_060_250]
+    assert read(environment, "progress", 3)[-1]["cut"] == tail.cuts[3]
+
+
+def test_topics_that_are_missing_are_named(environment: Settings) -> None:
+    with pytest.raises(LogError, match=r"topic .* does not exist: create the topics first"):
+        read_tail(environment, "me", {"V:AUSDT-PERP": 3}, TOPICS)
+
+
+def test_another_partition_count_is_refused(environment: Settings, topics: list[str]) -> None:
+    wrong = environment.model_copy(update={"partitions": 6})
+    with pytest.raises(LogError, match="12 partitions, but PERPFLOW_PARTITIONS is 6"):
+        read_tail(wrong, "me", {"V:AUSDT-PERP": 3}, TOPICS)
