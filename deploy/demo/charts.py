@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from plotly.subplots import make_subplots
 
 from deploy.demo.collect import SILENCE_MS
 from deploy.demo.facts import InstrumentFacts, StrategyFacts
-from deploy.demo.series import LARGEST_PRINTS, MOST_POINTS, Array, Row, Scores, Series
+from deploy.demo.series import LARGEST_PRINTS, MOST_POINTS, TIMEFRAMES, Array, Row, Scores, Series
 from deploy.demo.words import LEGS, utc
 
 BUY, SELL, INK, MUTED, BLUE, ORANGE, PURPLE = "#0b7a5f", "#c2412d", "#1f2937", "#9aa3af", "#2563a8", "#d98314", "#7a4fb0"
+# With fewer candles than this the trades themselves are drawn too.
+FEW_CANDLES = 60
 # What became of an evaluation -> colour; kinds of blocks that are not named here take the spare colours in order.
 STATE_COLOURS = {
     "not warm": "#d5dae1",
@@ -32,6 +35,7 @@ STATE_COLOURS = {
     "below entry": "#7db6de",
     "cooldown": "#5c6f87",
     "no signal": "#8fa3ad",
+    "flip signal": "#55b89b",
     "signal": BUY,
 }
 SPARE_COLOURS = ("#a3b18a", "#c9ada7", "#b5c99a", "#a5a58d", "#d4a373", "#90a4ae")
@@ -53,9 +57,10 @@ class Pen:
         self.figure = figure
         self.row = row
 
-    def add(self, trace: Any) -> None:
-        """Add a trace."""
-        trace.legend = "legend" if self.row == 1 else f"legend{self.row}"
+    def add(self, trace: Any, legend_of: int = 0) -> None:
+        """Add a trace; it stands in the legend of this row, or of the row so many above."""
+        row = self.row - legend_of
+        trace.legend = "legend" if row == 1 else f"legend{row}"
         self.figure.add_trace(trace, row=self.row, col=1)
 
     def line(self, name: str, time: Array, values: Array, colour: str, text: str = "", **more: Any) -> None:
@@ -64,11 +69,11 @@ class Pen:
         hover = f"%{{x|%Y-%m-%d %H:%M:%S}} UTC<br>{name}: {text or '%{y}'}<extra></extra>"
         self.add(go.Scatter(x=time, y=values, name=name, mode="lines", line=style, hovertemplate=hover, **more))
 
-    def level(self, y: float, text: str, colour: str = MUTED) -> None:
+    def level(self, y: float, text: str, colour: str = MUTED, position: str = "top left") -> None:
         """Add a horizontal line with a label."""
         self.figure.add_hline(
             y=y, row=self.row, col=1, line={"color": colour, "width": 1, "dash": "dot"}, annotation_text=text,
-            annotation_position="top left", annotation_font={"size": 10, "color": colour},
+            exclude_empty_subplots=False, annotation_position=position, annotation_font={"size": 10, "color": colour},
         )  # fmt: skip
 
     def axis(self, **settings: Any) -> None:
@@ -104,7 +109,16 @@ def instrument_figure(facts: InstrumentFacts, series: Series, strategies: Sequen
     )
     figure.update_xaxes(row=len(panels), col=1, title_text="UTC", title_font={"size": 11}, title_standoff=4)
     for silence in facts.silences:
-        figure.add_vrect(x0=silence.since, x1=silence.until, row="all", col=1, fillcolor="#eef0f3", line_width=0, layer="below")
+        figure.add_vrect(
+            x0=silence.since,
+            x1=silence.until,
+            row="all",
+            col=1,
+            fillcolor="#eef0f3",
+            line_width=0,
+            layer="below",
+            exclude_empty_subplots=False,
+        )
     return figure
 
 
@@ -123,7 +137,7 @@ def _dress(figure: go.Figure, height: int) -> None:
         dragmode="zoom",
         bargap=0.1,
     )
-    figure.update_yaxes(zeroline=False, gridcolor="#eceff3", fixedrange=False, tickfont={"size": 10}, nticks=6)
+    figure.update_yaxes(zeroline=False, gridcolor="#eceff3", tickfont={"size": 10}, nticks=6, exponentformat="none", separatethousands=True)
     figure.update_xaxes(gridcolor="#eceff3", rangeslider_visible=False, tickfont={"size": 10})
 
 
@@ -142,7 +156,7 @@ def _panels(series: Series, strategies: Sequence[StrategyFacts]) -> Iterator[Pan
     if len(series.trade_time) or has["cvd_30m"] or has["cvd_4h"]:
         yield Panel("CVD: taker buy less taker sell quantity", 170, lambda pen: _cvd(pen, series, has))
     if series.scores:
-        yield Panel("Score (0-100) of evaluations that passed all gates", 190, lambda pen: _score(pen, series.scores, strategies))
+        yield Panel("Score (0-100) of evaluations that passed all gates", 220, lambda pen: _score(pen, series.scores, strategies))
         yield Panel("What became of each evaluation", 34 + 26 * len(series.scores), lambda pen: _states(pen, series.scores, strategies))
     if len(series.prints["time"]):
         yield Panel(f"Largest trades (the {LARGEST_PRINTS} of most quantity)", 130, lambda pen: _prints(pen, series))
@@ -162,19 +176,30 @@ def broken(time: Array, *values: Array) -> tuple[Array, ...]:
 
 def _price(pen: Pen, series: Series, has_vwap: bool) -> None:
     bars = series.bars
+    with_line = len(series.trade_time) > 0 and len(bars["time"]) < FEW_CANDLES
     if series.timeframe:
         # Bars carry their end; a bar without trades repeats the close, which is no trade: it is left out.
         traded = bars["volume"] > 0
+        step = dict(TIMEFRAMES)[series.timeframe]
+        time = bars["time"][traded]
+        values = {name: bars[name][traded] for name in ("open", "high", "low", "close")}
+        text = [
+            f"{utc(end - step)} to {utc(end)[11:]} UTC<br>" + "<br>".join(f"{name} {float(values[name][at])!r}" for name in values)
+            for at, end in enumerate(time)
+        ]
         pen.add(
             go.Candlestick(
-                x=bars["time"][traded],
-                **{name: bars[name][traded] for name in ("open", "high", "low", "close")},
-                name=f"{series.timeframe} (at its end)",
+                x=time - step / 2,
+                **values,
+                name=f"{series.timeframe} candles",
                 increasing={"line": {"color": BUY, "width": 1}, "fillcolor": BUY},
                 decreasing={"line": {"color": SELL, "width": 1}, "fillcolor": SELL},
+                opacity=0.3 if with_line else 1,
+                text=text,
+                hoverinfo="text",
             )
         )
-    if len(series.trade_time) and len(bars["time"]) < 60:
+    if with_line:
         time, price = broken(series.trade_time, series.trade_price)
         pen.line(f"last trade per {_step(series.bucket_ms)}", time, price, INK, line={"width": 1, "shape": "hv"})
     if has_vwap:
@@ -276,7 +301,8 @@ def _cvd(pen: Pen, series: Series, has: dict[str, bool]) -> None:
 
 def _score(pen: Pen, scores: Sequence[Scores], strategies: Sequence[StrategyFacts]) -> None:
     known = {one.strategy_id: one for one in strategies}
-    colours = {"below entry": STATE_COLOURS["below entry"], "cooldown": STATE_COLOURS["cooldown"], "no signal": STATE_COLOURS["no signal"]}
+    colours = {name: STATE_COLOURS[name] for name in ("below entry", "cooldown", "no signal", "flip signal")}
+    drawn = {*colours, "signal"}
     for one in scores:
         state, direction = np.array(one.state), np.array(one.direction)
         several = f" ({one.strategy_id})" if len(scores) > 1 else ""
@@ -300,14 +326,17 @@ def _score(pen: Pen, scores: Sequence[Scores], strategies: Sequence[StrategyFact
                 )  # fmt: skip
         if one.strategy_id in known:
             strategy = known[one.strategy_id]
-            pen.level(strategy.entry_score, f"entry {strategy.entry_score:g}{several}", BLUE)
+            pen.level(strategy.entry_score, f"entry {strategy.entry_score:g}{several}", BLUE, "bottom left")
             pen.level(strategy.flip_threshold, f"flip {strategy.flip_threshold:g}{several}", PURPLE)
-    if not any(state not in ("not warm",) for one in scores for state in one.state):
+    states = {state for one in scores for state in one.state}
+    if not states & drawn:
         pen.figure.add_annotation(
-            row=pen.row, col=1, x=0.5, xref="x domain", y=50, showarrow=False, font={"size": 13, "color": MUTED},
-            text="none: the history was too short for every evaluation (not warm)",
+            row=pen.row, col=1, x=0.5, xref="x domain", y=0.5, yref="y domain", showarrow=False, font={"size": 13, "color": MUTED},
+            text="none: " + ("the history was too short for every evaluation (not warm)" if states == {"not warm"} else "no evaluation passed"),
         )  # fmt: skip
-    pen.axis(range=[0, 105])
+    passed = [float(score) for one in scores for score, state in zip(one.score, one.state, strict=True) if state in drawn]
+    limits = [strategy.entry_score for strategy in strategies]
+    pen.axis(range=[max(0.0, min([*passed, *limits, 70.0]) - 10), 102])
 
 
 def segments(time: Array, state: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
@@ -339,10 +368,12 @@ def _states(pen: Pen, scores: Sequence[Scores], strategies: Sequence[StrategyFac
             count = one.state.count(state)
             pen.add(
                 go.Scatter(x=x, y=[None if at is None else lane for at in x], mode="lines+markers" if state == "signal" else "lines",
-                           line={"color": colours[state], "width": 16}, marker={"symbol": "line-ns-open", "size": 16, "color": BUY},
-                           name=state if len(scores) > 1 else f"{state}: {count:,}", legendgroup=state, showlegend=state not in shown,
+                           line={"color": colours[state], "width": 16}, marker={"symbol": "line-ns-open", "size": 14, "color": BUY},
+                           name=state if len(scores) > 1 else f"{state}: {count:,}", legendgroup="states", showlegend=state not in shown,
+                           legendgrouptitle_text=None if shown else "evaluations",
                            text=[f"{names.get(one.strategy_id, one.strategy_id)}: {state} ({count:,} evaluations in all)"] * len(x),
-                           hovertemplate="%{x|%Y-%m-%d %H:%M:%S} UTC<br>%{text}<extra></extra>")
+                           hovertemplate="%{x|%Y-%m-%d %H:%M:%S} UTC<br>%{text}<extra></extra>"),
+                legend_of=1,
             )  # fmt: skip
             shown.add(state)
     lanes = list(range(len(scores)))
@@ -397,7 +428,8 @@ def account_figure(closed: Sequence[Row]) -> go.Figure | None:
     if not closed:
         return None
     figure = go.Figure()
-    for strategy in sorted({row["strategy_id"] for row in closed}):
+    colours = cycle((BLUE, ORANGE, PURPLE, BUY, SELL, MUTED))
+    for strategy, colour in zip(sorted({row["strategy_id"] for row in closed}), colours, strict=False):
         mine = [row for row in closed if row["strategy_id"] == strategy]
         total = np.cumsum([0.0, *(row["net_r"] for row in mine)])
         text = [
@@ -409,7 +441,7 @@ def account_figure(closed: Sequence[Row]) -> go.Figure | None:
         ]
         figure.add_trace(
             go.Scatter(x=[mine[0]["entry_time"], *(row["event_time"] for row in mine)], y=total, name=strategy, mode="lines+markers",
-                       line={"shape": "hv", "width": 1.6}, marker={"size": 6}, text=text,
+                       line={"shape": "hv", "width": 1.6, "color": colour}, marker={"size": 6}, text=text,
                        hovertemplate="%{x|%Y-%m-%d %H:%M:%S} UTC<br>%{text}<br>together %{y:+.2f} R<extra></extra>")
         )  # fmt: skip
     _dress(figure, 240)

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, cast
 import orjson
 
 from deploy.demo.facts import Check, DemoFacts, InstrumentFacts, Top, decimal_text
+from deploy.demo.words import utc
 from producers.recorded.formats import recording_files
 from schemas.partition import instrument_id
 
@@ -375,10 +376,7 @@ def golden_checks(facts: DemoFacts, goldens: Sequence[Golden] = ()) -> list[Chec
         facts: What the database says.
         goldens: What each played recording holds (``golden_of_recording``). Instruments without one are only checked for doubled rows.
     """
-    checks = [
-        _check(one.instrument, "agg_trades rows that repeat an id", 0, one.repeated_trades, "no row is written twice")
-        for one in facts.instruments
-    ]
+    checks = [_check(one.instrument, "repeated agg_trades rows", 0, one.repeated_trades, "ids are unique") for one in facts.instruments]
     for golden in goldens:
         found = facts.instrument(golden.instrument) or InstrumentFacts(golden.instrument)
         checks += _recording_checks(golden, found)
@@ -386,48 +384,62 @@ def golden_checks(facts: DemoFacts, goldens: Sequence[Golden] = ()) -> list[Chec
 
 
 def _recording_checks(golden: Golden, found: InstrumentFacts) -> Iterator[Check]:
-    name, source = golden.instrument, "counted from the recording"
-    if golden.trades:
-        yield _check(name, "trades (by id range)", golden.trades, found.trades, source)
-        yield _check(name, "taker buy quantity", golden.buy, found.buy, source)
-        yield _check(name, "taker sell quantity", golden.sell, found.sell, source)
-        yield _check(name, "CVD", golden.cvd, found.cvd, source)
-        yield _check(name, "first price", golden.first_price, found.first_price, source)
-        yield _check(name, "last price", golden.last_price, found.last_price, source)
-        yield _check(name, "lowest price", golden.low, found.low, source)
-        yield _check(name, "highest price", golden.high, found.high, source)
-        yield _check(name, "time of the first trade, ms", golden.first_time, found.first_time, source)
-        yield _check(name, "time of the last trade, ms", golden.last_time, found.last_time, source)
-    if golden.quote is not None:
-        yield _check(name, "last quote", golden.quote, found.quote, source)
-    if golden.book is not None:
-        yield _check(name, "last book, best prices", golden.book, found.book, "snapshot and diffs of the recording")
-    if golden.quote is not None and golden.book is not None and golden.quote.values == golden.book.values:
-        yield _check(name, "last book equals last quote", found.quote, found.book, "two streams of the recording agree")
-    if not golden.holes and not golden.refused:
-        yield _check(name, "gap rows", 0, found.gap_rows, "the recording has no hole")
-    known = golden.published
-    if known is None:
-        return
-    source = f"published figures of {known.name}"
-    yield _check(name, "trades (by id range)", known.trades, found.trades, source)
-    yield _check(name, "taker buy quantity", known.buy, found.buy, source)
-    yield _check(name, "taker sell quantity", known.sell, found.sell, source)
-    yield _check(name, "CVD", known.cvd, found.cvd, source)
-    if known.book is not None:
-        yield _check(name, "last book, best prices", Top(0, *known.book), found.book, source)
-    if known.gap_rows is not None:
-        yield _check(name, "gap rows", known.gap_rows, found.gap_rows, source)
+    name, known = golden.instrument, golden.published
+    published: dict[str, Value] = {}
+    if known is not None:
+        published = {
+            "trades (by id range)": known.trades,
+            "taker buy quantity": known.buy,
+            "taker sell quantity": known.sell,
+            "CVD": known.cvd,
+            "last book, best prices": None if known.book is None else Top(0, *known.book),
+            "gap rows": known.gap_rows,
+        }
+
+    def both(what: str, counted: Value, value: Value, source: str = "the recording") -> Iterator[Check]:
+        """One check where the count and a published figure agree, two where they do not."""
+        other = published.get(what)
+        if other is not None and _same(counted, other):
+            source, other = f"{source}; published figures", None
+        if counted is not None:
+            yield _check(name, what, counted, value, source)
+        if other is not None:
+            yield _check(name, what, other, value, "published figures")
+
+    if golden.trades or known is not None:
+        yield from both("trades (by id range)", golden.trades, found.trades)
+        yield from both("taker buy quantity", golden.buy, found.buy)
+        yield from both("taker sell quantity", golden.sell, found.sell)
+        yield from both("CVD", golden.cvd, found.cvd)
+        yield from both("first price", golden.first_price, found.first_price)
+        yield from both("last price", golden.last_price, found.last_price)
+        yield from both("lowest price", golden.low, found.low)
+        yield from both("highest price", golden.high, found.high)
+        yield from both("first trade, UTC", _time(golden.first_time), _time(found.first_time))
+        yield from both("last trade, UTC", _time(golden.last_time), _time(found.last_time))
+    yield from both("last quote", golden.quote, found.quote)
+    yield from both("last book, best prices", golden.book, found.book, "its snapshot and diffs")
+    if golden.quote is not None and golden.book is not None and _same(golden.quote, golden.book):
+        yield _check(name, "last book equals last quote", found.quote, found.book, "they agree in the recording")
+    whole = not golden.holes and not golden.refused
+    yield from both("gap rows", 0 if whole else None, found.gap_rows, "it has no hole")
 
 
-Value = int | Decimal | Top | None
+def _time(value: int | None) -> str | None:
+    return None if value is None else utc(value)
+
+
+Value = int | str | Decimal | Top | None
+
+
+def _same(one: Value, other: Value) -> bool:
+    if isinstance(one, Top) and isinstance(other, Top):
+        return one.values == other.values  # a merged diff has another time, and the same book
+    return one == other
 
 
 def _check(instrument: str, name: str, expected: Value, found: Value, source: str) -> Check:
-    same = expected == found
-    if isinstance(expected, Top) and isinstance(found, Top):
-        same = expected.values == found.values  # a merged diff has another time, and the same book
-    ok = same and expected is not None
+    ok = expected is not None and _same(expected, found)
     return Check(name, value_text(expected), value_text(found), ok, instrument, source)
 
 
@@ -438,6 +450,6 @@ def value_text(value: Value) -> str:
     if isinstance(value, Top):
         bid, bid_quantity, ask, ask_quantity = (decimal_text(one) for one in value.values)
         return f"{bid} x {bid_quantity} / {ask} x {ask_quantity}"
-    if isinstance(value, int):
-        return str(value) if value > 10**12 else f"{value:,}"  # times in ms are no amounts
-    return decimal_text(value)
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else decimal_text(value)

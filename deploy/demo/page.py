@@ -25,7 +25,7 @@ section { background: #fff; border: 1px solid var(--line); border-radius: 8px; p
 .source { color: var(--muted); font-size: 12.5px; margin: 4px 0 10px; overflow-wrap: anywhere; }
 .tiles { display: flex; flex-wrap: wrap; gap: 10px; margin-top: 16px; }
 .tile { background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; min-width: 150px; flex: 1; }
-.tile b { display: block; font-size: 20px; font-variant-numeric: tabular-nums; } .tile span { color: var(--muted); font-size: 12px; }
+.tile b { display: block; font-size: 20px; font-variant-numeric: tabular-nums; } .tile > span { color: var(--muted); font-size: 12px; }
 .good { color: var(--good); } .bad { color: var(--bad); } .none { color: var(--muted); font-style: italic; } .note { color: var(--muted); font-size: 12.5px; }
 .wide { overflow: auto; max-height: 460px; border: 1px solid var(--line); border-radius: 6px; }
 table { border-collapse: collapse; width: 100%; font-size: 12.5px; }

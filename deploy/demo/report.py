@@ -153,22 +153,21 @@ def _time(value: int | None) -> str | None:
 def _instrument(number: int, one: InstrumentFacts, chart: str, facts: DemoFacts, goldens: Sequence[Golden]) -> str:
     label = f'<div class="label">{text(origin(one, goldens))}</div>'
     mine = [strategy for strategy in facts.strategies if strategy.instrument == one.instrument]
-    market = table(
-        ["", ">value"],
-        [
-            ("trades (by id range)", _count(one.trades)),
-            ("aggregate trades", _count(one.agg_trades)),
-            ("taker buy quantity", value_text(one.buy)),
-            ("taker sell quantity", value_text(one.sell)),
-            ("CVD", value_text(one.cvd)),
-            ("first / last price", f"{value_text(one.first_price)} / {value_text(one.last_price)}"),
-            ("lowest / highest price", f"{value_text(one.low)} / {value_text(one.high)}"),
-            ("largest aggregate trade", value_text(one.largest)),
-            ("last book", value_text(one.book)),
-            ("last quote", value_text(one.quote)),
-            ("evaluated instants", _count(one.features)),
-        ],
-    )
+    market = [
+        ("trades (by id range)", _count(one.trades)),
+        ("aggregate trades", _count(one.agg_trades)),
+        ("taker buy quantity", value_text(one.buy)),
+        ("taker sell quantity", value_text(one.sell)),
+        ("CVD", value_text(one.cvd)),
+        ("largest aggregate trade", value_text(one.largest)),
+        ("first / last price", f"{value_text(one.first_price)} / {value_text(one.last_price)}"),
+        ("lowest / highest price", f"{value_text(one.low)} / {value_text(one.high)}"),
+        ("last book", value_text(one.book)),
+        ("last quote", value_text(one.quote)),
+        ("evaluated instants", _count(one.features)),
+        ("late trades", _count(one.late_trades)),
+    ]
+    half = len(market) // 2
     strategies = table(
         ["strategy", "windows", ">entry", ">flip", "gates switched off", "~description"],
         [
@@ -185,24 +184,34 @@ def _instrument(number: int, one: InstrumentFacts, chart: str, facts: DemoFacts,
     )
     shaded = ""
     if one.silences:
-        shaded = note(f"Shaded: stretches of at least {SILENCE_MS // 60_000} minutes without a trade. Lines are broken there.")
+        shaded = note(
+            f"Shaded: stretches of at least {SILENCE_MS // 60_000} minutes without a trade. Evaluations go on there, and windows empty."
+        )
     return section(
-        f"i{number}", one.instrument, label, chart, shaded, columns(block("Market data", market), block("Strategies", strategies))
+        f"i{number}",
+        one.instrument,
+        label,
+        chart,
+        shaded,
+        block("Market data", columns(table(["", ">value"], market[:half]), table(["", ">value"], market[half:]))),
+        block("Strategies", strategies),
     )
 
 
 def _paper(facts: DemoFacts, closed: Sequence[Row], account: Html) -> str:
     paper = facts.paper
-    per_strategy = [("all", paper), *((f"{one.strategy_id} on {one.instrument}", one.paper) for one in facts.papers)]
+    per_strategy = [(f"{one.strategy_id} on {one.instrument}", one.paper) for one in facts.papers]
+    if len(per_strategy) > 1:
+        per_strategy.append(("all", paper))
     statistics = table(
-        ["", ">trades", ">wins", ">win rate", ">profit factor", ">net R", ">net money", ">fees", ">funding", ">best R", ">worst R",
-         ">max drawdown R", ">max drawdown money", ">mean hold", "exits"],
-        [_statistics(name, one) for name, one in per_strategy] if paper.trades else (),
+        ["", ">trades", ">win rate", ">profit factor", ">net R", ">net money", ">fees", ">funding", ">best / worst R", ">max drawdown R",
+         ">in money", ">mean hold", "~exits"],
+        [_statistics(name, one) for name, one in per_strategy],
         "none: no paper trade was closed",
     )  # fmt: skip
     listed = table(
-        ["entry (UTC)", "exit (UTC)", "instrument", "strategy", "side", "tier", ">score", ">entry", ">exit", "exit by", ">quantity",
-         ">net R", ">net money", ">fees R", ">funding R", ">slippage R", ">MFE R", ">MAE R", ">held"],
+        ["entry (UTC)", "exit (UTC)", "instrument", "side", "tier", ">score", ">entry", ">exit", "exit by", ">net R", ">net money", ">held",
+         ">quantity", ">fees R", ">funding R", ">slippage R", ">MFE R", ">MAE R", "strategy"],
         [_trade(row) for row in closed[:MOST_ROWS]],
     )  # fmt: skip
     opened = table(
@@ -235,20 +244,21 @@ def _paper(facts: DemoFacts, closed: Sequence[Row], account: Html) -> str:
 
 def _statistics(name: str, one: PaperFacts) -> Sequence[Any]:
     exits = ", ".join(f"{LEGS.get(reason, reason)} {count}" for reason, count in one.exits.items())
+    extremes = None if one.best_r is None or one.worst_r is None else f"{one.best_r:+.2f} / {one.worst_r:+.2f}"
     return (
-        name, _count(one.trades), _count(one.wins), _number(one.win_rate, ".1%"), _number(one.profit_factor), _signed(one.net_r),
-        _signed(one.net_pnl, "+,.2f"), _number(one.fees), _number(one.funding), _signed(one.best_r), _signed(one.worst_r),
-        _number(one.max_drawdown_r), _number(one.max_drawdown_pnl), duration(one.mean_hold_ms), exits,
+        name, _count(one.trades), _number(one.win_rate, ".1%"), _number(one.profit_factor), _signed(one.net_r), _signed(one.net_pnl, "+,.2f"),
+        _number(one.fees), _number(one.funding), extremes, _number(one.max_drawdown_r), _number(one.max_drawdown_pnl),
+        duration(one.mean_hold_ms), exits,
     )  # fmt: skip
 
 
 def _trade(row: Row) -> Sequence[Any]:
+    ended = str(LEGS.get(row["exit_reason"], row["exit_reason"])) + (" after TP1" if row["tp1_hit"] and row["exit_reason"] != "tp2" else "")
     return (
-        utc(row["entry_time"]), utc(row["event_time"]), row["instrument"], row["strategy_name"], row["direction"], row["tier"],
-        f"{row['score']:.1f}", f"{row['entry_price']:.8g}", f"{row['exit_price']:.8g}",
-        str(LEGS.get(row["exit_reason"], row["exit_reason"])) + (" after TP1" if row["tp1_hit"] and row["exit_reason"] != "tp2" else ""),
-        f"{row['quantity']:.8g}", _signed(row["net_r"]), _signed(row["net_pnl"], "+,.2f"), f"{row['fee_r']:.3f}", f"{row['funding_r']:.3f}",
-        f"{row['slippage_r']:.3f}", f"{row['mfe_r']:.2f}", f"{row['mae_r']:.2f}", duration(row["hold_ms"]),
+        utc(row["entry_time"]), utc(row["event_time"]), row["instrument"], row["direction"], row["tier"], f"{row['score']:.1f}",
+        f"{row['entry_price']:.8g}", f"{row['exit_price']:.8g}", ended, _signed(row["net_r"]), _signed(row["net_pnl"], "+,.2f"),
+        duration(row["hold_ms"]), f"{row['quantity']:.8g}", f"{row['fee_r']:.3f}", f"{row['funding_r']:.3f}", f"{row['slippage_r']:.3f}",
+        f"{row['mfe_r']:.2f}", f"{row['mae_r']:.2f}", row["strategy_id"],
     )  # fmt: skip
 
 
@@ -265,18 +275,20 @@ def _signals(facts: DemoFacts, signals: Sequence[Row]) -> str:
         ],
         "none: no evaluation became a signal",
     )
+    entries = [row for row in signals if row["entry"]]
     listed = table(
-        ["instant (UTC)", "decided (UTC)", "instrument", "strategy", "side", ">score", "tier", "entry", "flip", "regime", ">price", ">ATR", ">risk distance"],
+        ["instant (UTC)", "decided (UTC)", "instrument", "side", ">score", "tier", "flips too", "regime", ">price", ">ATR", ">risk distance", "strategy"],
         [
             (
-                utc(row["event_time"]), utc(row["decided_at"]), row["instrument"], row["strategy_name"], row["direction"], f"{row['score']:.1f}",
-                row["tier"], _yes(row["entry"]), _yes(row["flip"]), row["regime"], f"{row['price']:.8g}", f"{row['atr']:.6g}",
-                f"{row['risk_distance']:.6g}",
+                utc(row["event_time"]), utc(row["decided_at"]), row["instrument"], row["direction"], f"{row['score']:.1f}", row["tier"],
+                _yes(row["flip"]), row["regime"], f"{row['price']:.8g}", f"{row['atr']:.6g}", f"{row['risk_distance']:.6g}", row["strategy_id"],
             )
-            for row in signals[:MOST_ROWS]
+            for row in entries[:MOST_ROWS]
         ],
+        "none: no signal may open a position",
     )  # fmt: skip
-    return section("signals", "Signals", counts, block("All signals", listed, _cut(len(signals))) if signals else "")
+    explained = note("A signal without entry came during the cooldown: it closes a position of the other side and opens nothing.")
+    return section("signals", "Signals", explained, counts, block("Signals that may open a position", listed, _cut(len(entries))))
 
 
 def _yes(value: bool) -> str:

@@ -36,8 +36,8 @@ class Scores:
     """One strategy's evaluations of one instrument, in order of time.
 
     Attributes:
-        state: What became of each: ``not warm``, the kind of the block, ``cooldown``, ``below entry``, ``signal``, or ``no signal`` (a score
-            for an entry that the strategy's direction forbids).
+        state: What became of each: ``not warm``, the kind of the block, ``below entry``, ``cooldown``, ``signal``, ``flip signal`` (during the
+            cooldown: it closes the other side and opens nothing), or ``no signal`` (the strategy's direction forbids it).
     """
 
     strategy_id: str
@@ -165,7 +165,8 @@ def _features(connection: Connection, name: str, count: int) -> dict[str, Array]
 
 _STATE = """
     CASE WHEN NOT warm THEN 'not warm' WHEN gate_block IS NOT NULL THEN regexp_replace(gate_block, '\\(.*\\)$', '')
-         WHEN signalled THEN 'signal' WHEN cooldown THEN 'cooldown' WHEN tier IS NULL THEN 'below entry' ELSE 'no signal' END"""
+         WHEN signalled AND cooldown THEN 'flip signal' WHEN signalled THEN 'signal' WHEN cooldown THEN 'cooldown'
+         WHEN tier IS NULL THEN 'below entry' ELSE 'no signal' END"""
 
 
 def _scores(connection: Connection, name: str) -> list[Scores]:
