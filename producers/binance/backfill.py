@@ -103,6 +103,12 @@ class BackFill:
                 newest = trade_id
                 verdict = feed.ids.offer(trade_id)
                 if verdict is Verdict.GAP:
+                    if last is None:  # else the row of the whole range says it
+                        self._holes.emit_gap(
+                            feed, source, "agg_trades", "id_gap", record["event_time"], certain=True,
+                            ids=((feed.ids.last or 0) + 1, trade_id - 1), times=(feed.trade_time, record["event_time"]),
+                            repaired=False, detail="the venue no longer serves them",
+                        )  # fmt: skip
                     feed.ids.skip(trade_id)
                     verdict = feed.ids.offer(trade_id)
                 if verdict is Verdict.NEW:

@@ -121,29 +121,38 @@ class BinanceProducer:
             loop.call_soon_threadsafe(self._stop.set)
 
         self.service.on_stop(ask_to_stop)
+        stop = asyncio.create_task(self._stop.wait())
         try:
-            await self._prepare()
-            work = asyncio.create_task(self._work())
-            background = [
-                asyncio.create_task(coroutine) for coroutine in (self.pipeline.run(), self._watch(), self._repair(), self._refresh())
-            ]
-            stop = asyncio.create_task(self._stop.wait())
-            try:
-                await asyncio.wait({work, stop, *background}, return_when=asyncio.FIRST_COMPLETED)
-                for failed in background:
-                    if failed.done():
-                        failed.result()  # these end only by failing
-                if work.done():
-                    work.result()
-                    return True
+            prepared = asyncio.create_task(self._prepare())
+            await asyncio.wait({prepared, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not prepared.done():
+                prepared.cancel()
                 return False
-            finally:
-                for task in (work, stop, *background):
-                    task.cancel()
-                await asyncio.gather(work, stop, *background, return_exceptions=True)
-                await self._close()
+            prepared.result()
+            return await self._until(stop)
         finally:
+            stop.cancel()
             await self.rest.close()
+
+    async def _until(self, stop: asyncio.Task[Any]) -> bool:
+        """Do the work until it is done, until something fails, or until ``stop`` is done."""
+        work = asyncio.create_task(self._work())
+        background: list[asyncio.Task[None]] = [
+            asyncio.create_task(coroutine) for coroutine in (self.pipeline.run(), self._watch(), self._repair(), self._refresh())
+        ]
+        try:
+            await asyncio.wait({work, stop, *background}, return_when=asyncio.FIRST_COMPLETED)
+            for failed in background:
+                if failed.done():
+                    failed.result()  # these end only by failing
+            if work.done():
+                work.result()
+            return work.done()
+        finally:
+            for task in (work, *background):
+                task.cancel()
+            await asyncio.gather(work, *background, return_exceptions=True)
+            await self._close()
 
     async def _close(self) -> None:
         for connection in self.connections:

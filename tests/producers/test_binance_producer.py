@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -96,7 +98,7 @@ def check_marks(log: Log, author: str = "binance-usdm") -> None:
         instants = [time for time in times if (time - LATENESS) % GRID == 0]
         assert instants == list(range(instants[0], times[-1] + 1, GRID))
         assert (times[-1] - LATENESS) % GRID == 0
-        for before, after in zip(marks, marks[1:], strict=False):
+        for before, after in itertools.pairwise(marks):
             assert all(after["cut"][topic] >= offset for topic, offset in before["cut"].items())
         topics = marks[-1]["cut"]
         assert {"agg_trades", "gaps", "instruments"} <= set(topics)
@@ -329,6 +331,95 @@ def test_sigterm_ends_it_cleanly(
 
     asyncio.run(asyncio.wait_for(work(), 60))
     assert "Traceback" not in out.read_text()
+
+
+def test_a_silent_connection_does_not_hold_the_others_for_ever(environment: Settings, topics: list[str], slice_of_btc: Path) -> None:
+    recording = Recording(slice_of_btc, "BTCUSDT")
+    expected = [event.body["a"] for event in recording.events() if event.kind == "aggTrade"]
+
+    async def work() -> tuple[int | None, int]:
+        faults = ["silence:stream=aggTrade,at=100,n=1000000"]
+        async with RecordedVenue([recording], speed=12.0, settle_s=0.05, faults=faults) as venue:
+            with Service("produce-test") as service:
+                producer = BinanceProducer(config(venue, "BTCUSDT", hold_s=0.5), environment, service)
+                running = asyncio.create_task(producer.run())
+                playback = venue.playbacks["BTCUSDT"]
+                while playback.state != "finished":
+                    await asyncio.sleep(0.02)
+                    if playback.state == "playing":
+                        seen = producer.out.last_mark, playback.clock
+                assert await running
+                return seen
+
+    mark, clock = asyncio.run(asyncio.wait_for(work(), 60))
+    assert mark is not None and clock - mark < 12 * 1500  # a second and a half behind the venue at most, though trades stopped long ago
+    log = read_log(environment)
+    assert [trade["agg_id"] for trade in log.all("agg_trades")] == expected  # the end of the recording was checked over REST
+    check_marks(log)
+
+
+def test_silence_and_liquidations(environment: Settings, topics: list[str], slice_of_btc: Path) -> None:
+    """Frames by hand into a producer that is set up but not connected; the clock of the alarm is an argument."""
+    now = 1723161256322
+    trade = {"e": "aggTrade", "E": now, "s": "BTCUSDT", "a": 1, "p": "61800.30", "q": "0.006", "f": 1, "l": 1, "T": now, "m": False}
+    mark = {"e": "markPriceUpdate", "E": now, "s": "BTCUSDT", "p": "1.5", "i": "1.5", "P": "1.5", "r": "0.0001", "T": now + 1000}
+    order = {"s": "BTCUSDT", "S": "SELL", "q": "0.014", "p": "9910", "ap": "9910", "z": "0.014", "T": now + 5}
+
+    async def work() -> BinanceProducer:
+        async with RecordedVenue([Recording(slice_of_btc, "BTCUSDT")]) as venue:
+            with Service("produce-test") as service:
+                producer = BinanceProducer(config(venue, "BTCUSDT", "aggTrade,markPrice,forceOrder"), environment, service)
+                await producer._prepare()
+                producer._lay_lines()
+                (line,) = producer.connections.values()
+
+                def send(stream: str, data: Any) -> None:
+                    raw = orjson.dumps({"stream": f"btcusdt@{stream}", "data": data})
+                    assert producer.feeds.frame(line, raw) is None
+
+                feeds, start = producer.feeds, time.monotonic()
+                assert feeds.watch(start + 1000) == []  # a recording without a stream is no alarm
+                send("aggTrade", trade)
+                send("markPrice@1s", mark)
+                send("markPrice@1s", mark)
+                for _ in range(2):
+                    send("forceOrder", {"e": "forceOrder", "E": now + 10, "o": order})
+                send("forceOrder", {"e": "forceOrder", "E": now + 10, "o": {**order, "s": "ETHUSDT"}})
+                assert feeds.watch(start + 1) == []
+                assert feeds.watch(start + 20) == ["btcusdt@markPrice@1s"]
+                assert feeds.watch(start + 70) == ["btcusdt@aggTrade", "btcusdt@markPrice@1s"]  # liquidations may be silent
+                assert producer.health()["ok"] is False and len(producer.health()["silent"]) == 2
+                line.source.busy += 1  # while we do not read, silence says nothing
+                assert feeds.watch(start + 80) == []
+                line.source.busy -= 1
+                send("markPrice@1s", {**mark, "E": now + 90_000})
+                send("aggTrade", {**trade, "E": now + 90_001, "a": 2})
+                assert feeds.watch(time.monotonic() + 1) == []
+                assert feeds.frame(line, b'{"result":null,"id":1}') is None  # the answer to a control message is no data
+                assert feeds.frame(line, b'{"stream":"ethusdt@aggTrade","data":{}}') is None
+                assert feeds.frame(line, b"[1]") is None
+                producer.pipeline.leave(line.source)
+                producer.pipeline.finish()
+                assert await producer.pipeline.flush(20)
+                await producer.rest.close()
+                return producer
+
+    producer = asyncio.run(asyncio.wait_for(work(), 60))
+    log = read_log(environment)
+    assert len(log.all("agg_trades")) == 2 and len(log.all("funding")) == 2
+    (liquidation,) = log.all("liquidations")
+    assert (liquidation["side"], liquidation["quantity"], liquidation["event_time"]) == ("LONG", 0.014, now + 5)
+    (gap,) = log.all("gaps")  # ids prove that no trade is missing; of mark prices nobody knows
+    assert (gap["stream"], gap["kind"], gap["certain"], gap["from_time"], gap["to_time"]) == (
+        "funding",
+        "silence",
+        False,
+        now,
+        now + 90_000,
+    )
+    assert {letter["source"] for letter in log.all("dead_letters")} == {"btcusdt@forceOrder", "frame"}
+    assert producer.numbers()["duplicates"] == 2 and producer.numbers()["refused"] == 3
+    check_marks(log)
 
 
 def test_what_is_wrong_is_said(environment: Settings, topics: list[str], slice_of_btc: Path) -> None:
