@@ -140,6 +140,7 @@ class Pipeline:
         strategies: Written to the strategies topic before anything is played.
         workers: Number of worker processes.
         faults: Faults of the venues (see ``perpflow simulate --help``).
+        speeds: Symbol -> speed, where it is not ``speed``: recordings of minutes and of days can so end together.
     """
 
     environment: Mapping[str, str]
@@ -149,6 +150,7 @@ class Pipeline:
     strategies: Sequence[StrategyConfig] = ()
     workers: int = 1
     faults: Sequence[str] = ()
+    speeds: Mapping[str, str] = field(default_factory=dict)
     services: dict[str, Process] = field(default_factory=dict)
     played: list[Played] = field(default_factory=list)
 
@@ -167,33 +169,47 @@ class Pipeline:
 
     def start(self) -> None:
         """Start the services, then the venues, then the producers."""
+        self.start_services()
+        for recording in self.recordings:
+            self.add_venue(recording, self.faults)
+        for played in self.played:
+            self.start_producer(played)
+
+    def start_services(self) -> None:
+        """Start sink, executor and workers: everything that waits for data."""
         self._add("sink", ["sink", "--instance", "sink-1"]).start()
         self._add("executor", ["execute"]).start()
         for number in range(1, self.workers + 1):
             self._add(f"worker-{number}", ["worker", "--instance-id", f"worker-{number}"]).start()
-        for recording in self.recordings:
-            self._play(recording)
-        for played in self.played:
-            self._start_producer(played)
 
     def _add(self, name: str, arguments: list[str], restart: bool = True) -> Process:
         process = self.services[name] = Process(name, arguments, dict(self.environment), self.folder, restart)
         return process
 
-    def _play(self, recording: Recording) -> None:
+    def add_venue(self, recording: Recording, faults: Sequence[str] = ()) -> Played:
+        """Start a simulated venue that will play a recording, with these faults; it waits for its producer (``start_producer``)."""
         facts = survey(recording)
         recorded: set[str] = {stream.partition("@")[0] for stream in facts.counts}
         streams: list[str] = [name for name in ("aggTrade", "depth", "bookTicker", "markPrice", "forceOrder") if name in recorded]
         spot = ":spot" if recording.kind == "spot" else ""
-        arguments = ["simulate", "--recording", f"{_absolute(recording.path)}={recording.symbol}{spot}", "--speed", self.speed]
-        for fault in self.faults:
+        arguments = [
+            "simulate",
+            "--recording",
+            f"{_absolute(recording.path)}={recording.symbol}{spot}",
+            "--speed",
+            self.speeds.get(recording.symbol, self.speed),
+        ]
+        for fault in faults:
             arguments += ["--fault", fault]
         slug = f"{recording.symbol.lower()}-{recording.kind}"
         venue = self._add(f"venue-{slug}", arguments, restart=False)
         venue.start()
-        self.played.append(Played(recording, f"recorded-{slug}", facts.first, facts.last, streams, venue))
+        played = Played(recording, f"recorded-{slug}", facts.first, facts.last, streams, venue)
+        self.played.append(played)
+        return played
 
-    def _start_producer(self, played: Played) -> None:
+    def start_producer(self, played: Played) -> None:
+        """Start the producer of a venue, once that is ready. Raises PipelineError when it does not come up."""
         urls = self._urls(played.venue)
         slug = played.author.removeprefix("recorded-")
         played.producer = self._add(

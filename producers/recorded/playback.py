@@ -133,6 +133,11 @@ class Playback:
         self._forced = self.state == "waiting"
         self._changed.set()
 
+    def set_speed(self, speed: float | None) -> None:
+        """Go on at another speed (venue seconds a second; None: as fast as the clients read)."""
+        self.speed = speed
+        self._anchor = None
+
     def _touch(self) -> None:
         self._changed_at = time.monotonic()
         self._changed.set()
@@ -360,6 +365,7 @@ class Playback:
         return {
             "symbol": self.recording.symbol,
             "state": self.state,
+            "speed": "max" if self.speed is None else self.speed,
             "finished": self.state == "finished",
             "waiting_for": sorted(self.missing()) if self.state == "waiting" else [],
             "clock": self.clock,

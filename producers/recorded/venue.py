@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from math import inf
 from types import TracebackType
 from typing import Any
 
@@ -66,8 +67,7 @@ class RecordedVenue:
         symbols = [recording.symbol for recording in self.recordings]
         if not symbols or len(set(symbols)) != len(symbols):
             raise ValueError(f"recordings: expected one or more with different symbols, got {symbols}")
-        if speed is not None and not speed > 0:
-            raise ValueError(f"speed: expected a positive number, or None for as fast as possible, got {speed!r}")
+        _check_speed(speed)
         if wait_for not in ("client", "route", "none"):
             raise ValueError(f"wait_for: expected client, route or none, got {wait_for!r}")
         routes = None if expect_routes is None else frozenset(expect_routes)
@@ -122,6 +122,7 @@ class RecordedVenue:
         app.router.add_get("/control/status", self._status)
         app.router.add_post("/control/pause", self._pause)
         app.router.add_post("/control/resume", self._resume)
+        app.router.add_post("/control/speed", self._set_speed)
         app.router.add_post("/control/faults", self._add_faults)
         app.router.add_delete("/control/faults", self._clear_faults)
         # Signals belong to the process around the venue; its clients may be slow to leave.
@@ -210,7 +211,6 @@ class RecordedVenue:
         return {
             "recorded": True,
             "finished": self.finished,
-            "speed": "max" if self._speed is None else self._speed,
             "symbols": {symbol: playback.status() for symbol, playback in self.playbacks.items()},
             "connections": [{"route": c.route, "streams": list(c.streams)} for c in self.connections if c.open],
             "faults": [fault.kind for fault in self.plan.faults],
@@ -252,6 +252,18 @@ class RecordedVenue:
             playback.resume()
         return web.json_response(self.status())
 
+    async def _set_speed(self, request: web.Request) -> web.Response:
+        """Take ``{"speed": 10}`` or ``{"speed": "max"}``."""
+        try:
+            wanted = orjson.loads(await request.read())["speed"]
+            speed = None if wanted == "max" else float(wanted)
+            _check_speed(speed)
+        except (ValueError, KeyError, TypeError) as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from error
+        for playback in self._chosen(request):
+            playback.set_speed(speed)
+        return web.json_response(self.status())
+
     async def _add_faults(self, request: web.Request) -> web.Response:
         """Take ``{"faults": ["drop:stream=aggTrade,n=3", ...]}``."""
         try:
@@ -267,3 +279,8 @@ class RecordedVenue:
     async def _clear_faults(self, request: web.Request) -> web.Response:
         self.plan.clear()
         return web.json_response(self.status())
+
+
+def _check_speed(speed: float | None) -> None:
+    if speed is not None and not 0 < speed < inf:
+        raise ValueError(f"speed: expected a positive number, or None for as fast as possible, got {speed!r}")

@@ -359,6 +359,9 @@ def test_control_interface(slice_of_btc: Path) -> None:
             status, body, headers = await get(f"{serving.rest_url}/fapi/v1/time")
             assert (status, body["code"], headers["Retry-After"]) == (418, -1003, "9")
             assert serving.playbacks["BTCUSDT"].events == position
+            assert (await post(f"{control}/speed", {"speed": 0}))[0] == 400
+            assert (await post(f"{control}/speed", {"speed": "max"}))[0] == 200
+            assert serving.status()["symbols"]["BTCUSDT"]["speed"] == "max"
             await post(f"{control}/resume")
             await task
             ids = [one["a"] for one in client.frames]
