@@ -34,8 +34,8 @@ from schemas.partition import partition_of
 from schemas.service import Service
 from schemas.settings import Settings
 
-# Ranks of the back-fills in the merge stand behind those of the connections.
-FILL_RANK = 1000
+# Back-fills come before the connections in a step that both have records in: what was missed is older than what is new.
+FILL_RANK = -1_000_000
 REPAIR_S = 30.0
 WATCH_S = 1.0
 # Longest wait for Kafka at the end of a run.

@@ -263,8 +263,10 @@ def test_a_second_run_adds_nothing(environment: Settings, topics: list[str], tmp
     assert without_receive_time(before, before.records) == without_receive_time(after, after.records)
 
 
-def start(settings_env: dict[str, str], venue: RecordedVenue, symbol: str, log_file: Path) -> subprocess.Popen[bytes]:
-    arguments = ["--symbols", symbol, "--streams", "aggTrade", "--ws-url", venue.ws_url, "--rest-url", venue.rest_url]
+def start(
+    settings_env: dict[str, str], venue: RecordedVenue, symbol: str, log_file: Path, streams: str = "aggTrade"
+) -> subprocess.Popen[bytes]:
+    arguments = ["--symbols", symbol, "--streams", streams, "--ws-url", venue.ws_url, "--rest-url", venue.rest_url, "--depth-speed", "0ms"]
     code = "from deploy.cli.produce import app; app()"
     with log_file.open("ab") as out:
         return subprocess.Popen([sys.executable, "-c", code, "binance", *arguments], env=settings_env, stdout=out, stderr=out)
@@ -312,6 +314,39 @@ def test_kill_9_loses_and_doubles_no_trade(
         if (mark["event_time"] - LATENESS) % GRID == 0:
             rest = trades[mark["cut"]["agg_trades"] :]
             assert [trade for trade in rest[:200] if trade["event_time"] <= mark["event_time"]] == [], mark
+
+
+def test_kill_9_with_all_streams(
+    environment: Settings, topics: list[str], environment_variables: Callable[..., dict[str, str]], slice_of_btc: Path, tmp_path: Path
+) -> None:
+    """Trades continue exactly; of books and quotes, what was in flight is gone: said in gap rows and by a new epoch, never doubled."""
+    recording = Recording(slice_of_btc, "BTCUSDT")
+    expected = [event.body["a"] for event in recording.events() if event.kind == "aggTrade"]
+    out = tmp_path / "produce.log"
+
+    async def work() -> None:
+        async with RecordedVenue([recording], speed=8.0, settle_s=0.05) as venue:
+            playback = venue.playbacks["BTCUSDT"]
+            process = start(environment_variables(), venue, "BTCUSDT", out, ALL)
+            while playback.events < 3000:
+                await asyncio.sleep(0.02)
+                assert process.poll() is None, out.read_text()
+            process.send_signal(signal.SIGKILL)
+            await asyncio.to_thread(process.wait)
+            process = start(environment_variables(), venue, "BTCUSDT", out, ALL)
+            assert await asyncio.to_thread(process.wait) == 0, out.read_text()
+
+    asyncio.run(asyncio.wait_for(work(), 100))
+    log = read_log(environment)
+    assert [trade["agg_id"] for trade in log.all("agg_trades")] == expected
+    assert len(log.all("instruments")) == 1
+    updates = [quote["update_id"] for quote in log.all("quotes")]
+    assert updates == sorted(set(updates))
+    epochs = [record["epoch"] for record in log.all("depth")]
+    assert sorted(set(epochs)) == [1, 2] and epochs == sorted(epochs)
+    assert {gap["stream"] for gap in log.all("gaps")} >= {"quotes", "funding", "liquidations"}
+    assert {gap["kind"] for gap in log.all("gaps") if gap["stream"] == "quotes"} == {"disconnect"}
+    check_marks(log)
 
 
 def test_sigterm_ends_it_cleanly(
