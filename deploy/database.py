@@ -16,6 +16,7 @@ from importlib import resources
 import psycopg
 from psycopg import sql
 
+from deploy.errors import UserError
 from sinks.timescale import partitions
 from sinks.timescale.tables import Column, tables
 
@@ -24,7 +25,7 @@ _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _LOCK_KEY = 0x70657270666C6F77
 
 
-class DatabaseError(RuntimeError):
+class DatabaseError(UserError):
     """The database cannot be used as asked; the message says what to do."""
 
 

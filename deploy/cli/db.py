@@ -23,10 +23,7 @@ def _url(given: str) -> str:
 @app.command(epilog="Example: perpflow db migrate")
 def migrate(database_url: UrlOption = "") -> None:
     """Apply missing migrations and refresh the tables' comments. Harmless to repeat."""
-    try:
-        applied = database.migrate(_url(database_url))
-    except database.DatabaseError as error:
-        raise SystemExit(f"perpflow db migrate: {error}") from error
+    applied = database.migrate(_url(database_url))
     for name in applied:
         typer.echo(f"applied {name}")
     if not applied:
@@ -36,10 +33,7 @@ def migrate(database_url: UrlOption = "") -> None:
 @app.command(epilog="Example: perpflow db status")
 def status(database_url: UrlOption = "") -> None:
     """Show what is applied and where tables differ from the schemas. Ends with 1 when something is missing."""
-    try:
-        state = database.status(_url(database_url))
-    except database.DatabaseError as error:
-        raise SystemExit(f"perpflow db status: {error}") from error
+    state = database.status(_url(database_url))
     shown = Table("migration", "applied")
     for migration in state.migrations:
         at = f"{migration.applied_at:%Y-%m-%d %H:%M:%S%z}" if migration.applied_at else "no"
@@ -56,10 +50,7 @@ def status(database_url: UrlOption = "") -> None:
 @app.command(epilog="Example: perpflow db maintain   (daily, e.g. from cron; the sink makes missing partitions itself)")
 def maintain(database_url: UrlOption = "") -> None:
     """Make partitions ahead and move rows out of the default partitions."""
-    try:
-        done = database.maintain(_url(database_url))
-    except database.DatabaseError as error:
-        raise SystemExit(f"perpflow db maintain: {error}") from error
+    done = database.maintain(_url(database_url))
     for line in done:
         typer.echo(line)
     if not done:

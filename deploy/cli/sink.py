@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from deploy.errors import UserError
 from schemas import catalogue
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
@@ -31,10 +32,10 @@ def sink(
     chosen = tuple(name.strip() for name in topics.split(",") if name.strip()) or tuple(catalogue.TOPICS)
     unknown = [name for name in chosen if name not in catalogue.TOPICS]
     if unknown:
-        raise SystemExit(f"perpflow sink: no topic {', '.join(unknown)}; there are {', '.join(catalogue.TOPICS)}")
+        raise UserError(f"no topic {', '.join(unknown)}; there are {', '.join(catalogue.TOPICS)}")
     settings = Settings()
     if not settings.database_url:
-        raise SystemExit("perpflow sink: DATABASE_URL is not set; `perpflow stack env` prints it for the local stack")
+        raise UserError("DATABASE_URL is not set; `perpflow stack env` prints it for the local stack")
     configure_logging(settings.log_level)
     options = Options(chosen, batch_rows, batch_seconds, until_idle, int(session_timeout * 1000), instance)
     with Service("sink", settings.http_port) as service:
@@ -43,6 +44,3 @@ def sink(
 
 app = typer.Typer()
 app.command(epilog="Example: perpflow sink --topics agg_trades,quotes --batch-rows 50000")(sink)
-
-if __name__ == "__main__":
-    app()

@@ -79,6 +79,7 @@ class Reader:
         self._settings = settings
         self._log = log
         self._names = {settings.topic(name): name for name in topics}
+        self._by_topic: dict[str, dict[int, Partition]] = {wire: {} for wire in self._names}
         self._seeks: dict[Place, int] = {}
         self._client = Consumer(self._client_settings(session_timeout_ms, instance))
         self._admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
@@ -142,14 +143,14 @@ class Reader:
         Raises:
             KafkaException: the client cannot go on (e.g. another sink runs under the same instance name).
         """
-        partitions, names = self.partitions, self._names
+        by_topic = self._by_topic
         messages: list[Any] = self._client.consume(1 if self.paused else most, seconds)
         for message in messages:
             error = message.error()
             if error is not None:
                 self._message_error(message, error)
                 continue
-            partition = partitions.get((names[message.topic()], message.partition()))
+            partition = by_topic[message.topic()].get(message.partition())
             offset = message.offset()
             if partition is None or not partition.placed or offset < partition.position:
                 continue
@@ -244,7 +245,7 @@ class Reader:
         client.incremental_assign([])  # given to the client when placed
         for part in given:
             place = (self._names[part.topic], part.partition)
-            self.partitions[place] = Partition(place)
+            self.partitions[place] = self._by_topic[part.topic][part.partition] = Partition(place)
         self.assigned_once = True
         self._log.info("assigned", partitions=len(given), total=len(self.partitions))
 
@@ -253,6 +254,7 @@ class Reader:
         for part in taken:
             place = (self._names[part.topic], part.partition)
             partition = self.partitions.pop(place, None)
+            self._by_topic[part.topic].pop(part.partition, None)
             self._seeks.pop(place, None)
             self.cut.pop(place, None)
             if partition is not None:

@@ -20,6 +20,7 @@ from psycopg import sql
 
 from sinks.timescale.rows import Rows
 from sinks.timescale.tables import table
+from sinks.timescale.transcode import Coded
 
 HIGHEST_ID_TOPICS = ("agg_trades",)
 # Exact for all times a timestamptz can hold, in a UTC session; a product of an interval and a large number would be rounded.
@@ -117,12 +118,17 @@ def rising_ids(instruments: Sequence[str], ids: np.ndarray, watermarks: Watermar
         ids: int64 id of each row.
         watermarks: Highest id before the first row.
     """
-    codes: dict[str, int] = {}
-    code = np.fromiter((codes.setdefault(name, len(codes)) for name in instruments), np.int64, len(ids))
+    if isinstance(instruments, Coded):
+        codes, code = {name: number for number, name in enumerate(instruments.names)}, instruments.codes
+    else:
+        codes = {}
+        code = np.fromiter((codes.setdefault(name, len(codes)) for name in instruments), np.int64, len(ids))
     rising = np.zeros(len(ids), np.bool_)
     highest: Watermarks = {}
     for name, number in codes.items():
         at = np.flatnonzero(code == number) if len(codes) > 1 else np.arange(len(ids))
+        if not len(at):
+            continue
         own = ids[at]
         before = watermarks.get(name)
         top = np.maximum.accumulate(own)
@@ -138,4 +144,6 @@ def rising_ids(instruments: Sequence[str], ids: np.ndarray, watermarks: Watermar
 
 
 def _take(column: Sequence[Any], numbers: np.ndarray) -> Sequence[Any]:
-    return column[numbers] if isinstance(column, np.ndarray) else [column[number] for number in numbers.tolist()]
+    if isinstance(column, np.ndarray | Coded):
+        return column[numbers]  # type: ignore[return-value]
+    return [column[number] for number in numbers.tolist()]

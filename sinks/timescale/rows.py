@@ -74,7 +74,7 @@ class Rows:
         bounds: int64, one more than rows: row i is ``payload[bounds[i]:bounds[i + 1]]``.
         index: int64, the place of each row's value among the values given.
         event_times: int64 ms.
-        ids: Record id of each row by field: int64 arrays for numbers, lists for text; empty where the place in Kafka is the id.
+        ids: Record id of each row by field: int64 arrays for numbers, lists or ``transcode.Coded`` for text; empty where the place in Kafka is the id.
         refused: Values that did not become rows.
     """
 

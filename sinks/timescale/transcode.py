@@ -6,7 +6,7 @@ schema, text beyond ASCII, a number out of its column's range, bytes left over) 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -28,6 +28,30 @@ _OPS = {"string": _STRING, "long": _LONG, "int": _INT, "double": _DOUBLE, "boole
 # Union branches: where null stands.
 _NOT_NULLABLE, _NULL_FIRST, _NULL_SECOND = -1, 0, 1
 _PLACE_BYTES = 2 + 4 + 4 + 4 + 8
+# A text column with more different texts than this in one batch is a list: ids, not names.
+MOST_NAMES = 64
+
+
+class Coded(Sequence[str]):
+    """A column of few different texts: each text once, and which of them a row has.
+
+    Attributes:
+        names: The texts.
+        codes: int64, one per row.
+    """
+
+    def __init__(self, names: list[str], codes: np.ndarray) -> None:
+        self.names = names
+        self.codes = codes
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, at: Any) -> Any:
+        return self.names[self.codes[at]] if isinstance(at, int) else [self.names[code] for code in self.codes[at].tolist()]
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.names[code] for code in self.codes.tolist())
 
 
 @dataclass(frozen=True)
@@ -120,17 +144,53 @@ def encode(
         ok,
     )
     places = [int(capture[number]) for number in wanted]
-    ids = [
-        _captured(program.ops[number], captured[place], bodies, starts, ok) for number, place in zip(wanted[1:], places[1:], strict=True)
-    ]
+    ids = [_captured(program.ops[number], captured[place], joined) for number, place in zip(wanted[1:], places[1:], strict=True)]
     return Transcoded(out[: bounds[-1]].data, bounds, captured[places[0], 0], ids, np.flatnonzero(~ok))
 
 
-def _captured(op: int, spans: np.ndarray, bodies: list[bytes], starts: np.ndarray, ok: np.ndarray) -> Any:
+def _captured(op: int, spans: np.ndarray, joined: np.ndarray) -> Any:
     if op != _STRING:
         return spans[0]
-    first, last = (spans[0] - starts[:-1]).tolist(), (spans[1] - starts[:-1]).tolist()
-    return [body[a:b].decode() if good else "" for body, a, b, good in zip(bodies, first, last, ok.tolist(), strict=True)]
+    codes = np.empty(spans.shape[1], np.int64)
+    first = np.empty(MOST_NAMES, np.int64)
+    known = _name_codes(joined, spans, codes, first)
+    if known <= MOST_NAMES:
+        names = [joined[spans[0, row] : spans[1, row]].tobytes().decode() for row in first[:known].tolist()]
+        return Coded(names, codes)
+    whole = joined.tobytes()
+    return [whole[a:b].decode() for a, b in zip(spans[0].tolist(), spans[1].tolist(), strict=True)]
+
+
+@numba.njit(cache=True, nogil=True)
+def _name_codes(data: np.ndarray, spans: np.ndarray, codes: np.ndarray, first: np.ndarray) -> int:
+    """Number the different texts of a column; return how many there are (``first``: a row that has each), or one more than fit there."""
+    known = 0
+    last = 0
+    for row in range(spans.shape[1]):
+        length = spans[1, row] - spans[0, row]
+        found = -1
+        for k in range(known):
+            code = (last + k) % known  # neighbours are mostly alike
+            start = spans[0, first[code]]
+            if spans[1, first[code]] - start != length:
+                continue
+            alike = True
+            for i in range(length):
+                if data[start + i] != data[spans[0, row] + i]:
+                    alike = False
+                    break
+            if alike:
+                found = code
+                break
+        if found < 0:
+            if known == len(first):
+                return known + 1
+            first[known] = row
+            found = known
+            known += 1
+        codes[row] = found
+        last = found
+    return known
 
 
 @numba.njit(cache=True, nogil=True)

@@ -78,7 +78,7 @@ def sink_process(variables: dict[str, str], *arguments: str) -> Iterator[subproc
     """Run ``perpflow sink`` as a process; killed at the end if it still runs."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.cli.sink", *arguments], env=variables, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "deploy.cli", "sink", *arguments], env=variables, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
         )
         try:
             yield process
