@@ -31,6 +31,9 @@ class TopicSource:
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "enable.partition.eof": False,
+                # The broker answers one request of a connection after another: a fetch that waits half a second for more at the end of a
+                # partition would hold up every question about the next one.
+                "fetch.wait.max.ms": 10,
                 "fetch.max.bytes": 16 * 1024 * 1024,
                 "log_level": 3,
             }
