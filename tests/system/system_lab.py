@@ -19,11 +19,11 @@ from typing import Any
 
 import psycopg
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from psycopg import sql
 
 from deploy.demo.pipeline import Pipeline, Played, Process
-from deploy.stack.topics import create_topics, delete_topics
+from deploy.stack.topics import admin, create_topics, delete_topics
 from producers.recorded.recording import Recording
 from schemas.catalogue import TOPICS, field_names
 from schemas.settings import Settings
@@ -209,37 +209,32 @@ def copy_inputs(source: Settings, target: Settings) -> int:
     consumer = Consumer(
         {"bootstrap.servers": source.kafka_bootstrap_servers, "group.id": source.group("copy"), "enable.auto.commit": False}
     )
-    copied = 0
+    client = admin(source)
+    answers = client.list_offsets(
+        {
+            TopicPartition(source.topic(topic), partition): OffsetSpec.latest()
+            for topic in PartitionEngine.INPUTS
+            for partition in range(source.partitions)
+        }
+    )
+    ends = {(place.topic, place.partition): end for place, answer in answers.items() if (end := answer.result(20).offset)}
+    plain = {source.topic(topic): topic for topic in PartitionEngine.INPUTS}
+    reached = dict.fromkeys(ends, 0)
     try:
-        for topic in PartitionEngine.INPUTS:
-            for partition in range(source.partitions):
-                place = TopicPartition(source.topic(topic), partition, 0)
-                low, high = consumer.get_watermark_offsets(place, timeout=20)
-                assert low == 0, f"{topic}[{partition}] has lost its beginning"
-                if not high:
-                    continue
-                consumer.assign([place])
-                expected = 0
-                while expected < high:
-                    for message in consumer.consume(10_000, timeout=1.0):
-                        assert message.error() is None, message.error()
-                        assert message.offset() == expected, "a hole: offsets of the copy would differ"
-                        expected += 1
-                        time_ms = message.timestamp()[1]
-                        producer.produce(target.topic(topic), message.value(), message.key(), partition, timestamp=time_ms)
-                    producer.poll(0)
-                copied += high
+        consumer.assign([TopicPartition(topic, partition, 0) for topic, partition in ends])
+        while reached != ends:
+            for message in consumer.consume(10_000, timeout=0.1):
+                assert message.error() is None, message.error()
+                place = (str(message.topic()), int(message.partition() or 0))
+                assert message.offset() == reached[place], f"{place}: a hole, the offsets of the copy would differ"
+                reached[place] += 1
+                time_ms = message.timestamp()[1]
+                producer.produce(target.topic(plain[place[0]]), message.value(), message.key(), place[1], timestamp=time_ms)
+            producer.poll(0)
         assert producer.flush(60) == 0
     finally:
         consumer.close()
-    return copied
-
-
-def decoded(settings: Settings, topic: str) -> list[dict[str, Any]]:
-    """Return all records of a topic, decoded."""
-    from deploy.stack.topic_reader import read
-
-    return [shown.value for shown in read(settings, topic) if shown.value is not None]
+    return sum(ends.values())
 
 
 def sound(results: ResultSet) -> dict[str, str]:
