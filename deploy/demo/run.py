@@ -202,7 +202,7 @@ def _point_at(stack: Stack, options: DemoOptions, console: Console) -> None:
     stack_folder = options.folder / "stack"
     for line in (
         f'eval "$(perpflow stack env --dir {stack_folder})"',
-        "perpflow topics tail signals --count 5",
+        "perpflow topics tail trades_closed --from beginning --count 5",
         "perpflow topics lag",
         'psql "$DATABASE_URL"',
         f"perpflow stack down --dir {stack_folder}",
