@@ -146,7 +146,7 @@ def query(settings: Settings, statement: str, *parameters: Any) -> list[tuple[An
     """Return the rows of a query."""
     with psycopg.connect(settings.database_url) as connection:
         connection.execute("SET timezone = 'UTC'")
-        return connection.execute(statement, parameters).fetchall()  # type: ignore[call-overload]
+        return connection.execute(statement, parameters or None).fetchall()  # type: ignore[call-overload]
 
 
 def table_contents(settings: Settings, table: str, ignored: set[str] | None = None, instrument: str | None = None) -> Counter[str]:
