@@ -331,7 +331,7 @@ def _score(pen: Pen, scores: Sequence[Scores], strategies: Sequence[StrategyFact
     states = {state for one in scores for state in one.state}
     if not states & drawn:
         pen.figure.add_annotation(
-            row=pen.row, col=1, x=0.5, xref="x domain", y=0.5, yref="y domain", showarrow=False, font={"size": 13, "color": MUTED},
+            row=pen.row, col=1, x=0.5, xref="x domain", y=0.2, yref="y domain", showarrow=False, font={"size": 13, "color": MUTED},
             text="none: " + ("the history was too short for every evaluation (not warm)" if states == {"not warm"} else "no evaluation passed"),
         )  # fmt: skip
     passed = [float(score) for one in scores for score, state in zip(one.score, one.state, strict=True) if state in drawn]

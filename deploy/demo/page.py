@@ -27,13 +27,13 @@ section { background: #fff; border: 1px solid var(--line); border-radius: 8px; p
 .tile { background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; min-width: 150px; flex: 1; }
 .tile b { display: block; font-size: 20px; font-variant-numeric: tabular-nums; } .tile > span { color: var(--muted); font-size: 12px; }
 .good { color: var(--good); } .bad { color: var(--bad); } .none { color: var(--muted); font-style: italic; } .note { color: var(--muted); font-size: 12.5px; }
-.wide { overflow: auto; max-height: 460px; border: 1px solid var(--line); border-radius: 6px; }
+.wide { overflow: auto; max-height: 520px; border: 1px solid var(--line); border-radius: 6px; }
 table { border-collapse: collapse; width: 100%; font-size: 12.5px; }
 th, td { text-align: left; padding: 4px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: top; }
 td.text { white-space: normal; overflow-wrap: anywhere; min-width: 160px; }
 th { position: sticky; top: 0; background: #f1f3f6; font-weight: 600; z-index: 1; } tr:last-child td { border-bottom: 0; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
-.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); gap: 6px 22px; } .columns > div { min-width: 0; }
+.columns { display: grid; gap: 6px 22px; } .columns > div { min-width: 0; }
 code { font: 12px ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 nav { margin-top: 10px; font-size: 13px; } nav a { margin-right: 14px; color: #2563a8; }
 footer { color: var(--muted); font-size: 12px; margin-top: 18px; }
@@ -91,9 +91,9 @@ def block(title: str, *parts: str) -> Html:
     return Html(f"<div><h3>{escape(title)}</h3>{''.join(parts)}</div>")
 
 
-def columns(*parts: str) -> Html:
-    """Return parts side by side where the window is wide enough."""
-    return Html(f'<div class="columns">{"".join(parts)}</div>')
+def columns(*parts: str, least: int = 380) -> Html:
+    """Return parts side by side where the window gives each at least so many pixels."""
+    return Html(f'<div class="columns" style="grid-template-columns: repeat(auto-fit, minmax({least}px, 1fr))">{"".join(parts)}</div>')
 
 
 def section(anchor: str, title: str, *parts: str) -> Html:

@@ -313,7 +313,7 @@ def _evaluations(facts: DemoFacts) -> str:
     ]
     for one in facts.evaluations:
         parts.append(f"<h3>{text(one.strategy_id)} on {text(one.instrument)}</h3>")
-        parts.append(columns(*_histograms(one)))
+        parts.append(columns(*_histograms(one), least=250))
     return section("evaluations", "Evaluations", *parts)
 
 

@@ -131,7 +131,7 @@ def _columns(found: list[Row], names: tuple[str, ...]) -> dict[str, Array]:
 
 def _trades(connection: Connection, name: str, bucket: int) -> tuple[Array, Array, Array]:
     query = sql.SQL("""
-        SELECT -div(-{time}, {bucket}) * {bucket} AS time, (array_agg(price ORDER BY event_time DESC, agg_id DESC))[1] AS price,
+        SELECT ({time} + {bucket} - 1) / {bucket} * {bucket} AS time, (array_agg(price ORDER BY event_time DESC, agg_id DESC))[1] AS price,
                sum(CASE WHEN buyer_is_maker THEN -quantity::text::numeric ELSE quantity::text::numeric END) AS flow
         FROM agg_trades WHERE instrument = %s GROUP BY 1 ORDER BY 1""").format(time=ms("event_time"), bucket=sql.Literal(bucket))
     found = connection.execute(query, (name,)).fetchall()
