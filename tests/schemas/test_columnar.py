@@ -25,7 +25,13 @@ def value_of(kind):
         return st.none() | value_of(kind[1])
     if isinstance(kind, dict):
         return st.lists(doubles, max_size=24) if kind["type"] == "array" else value_of(kind["type"])
-    return {"string": st.text(max_size=12), "long": longs, "int": st.integers(-(2**31), 2**31 - 1), "double": doubles, "boolean": st.booleans()}[kind]
+    return {
+        "string": st.text(max_size=12),
+        "long": longs,
+        "int": st.integers(-(2**31), 2**31 - 1),
+        "double": doubles,
+        "boolean": st.booleans(),
+    }[kind]
 
 
 def records_of(topic):
@@ -118,10 +124,11 @@ def record_set(messages, compression, per_batch, first_base=0):
 @pytest.mark.parametrize("per_batch", [1, 7, 1000])
 def test_raw_record_sets_are_walked_whole_and_from_the_middle(compression, per_batch):
     source = random.Random(compression * 10 + per_batch)
-    messages = [
-        (i, 1_700_000_000_000 + source.randint(-5, 5), source.choice([None, b"", b"key-%d" % i]), source.choice([None, b"", source.randbytes(source.randint(1, 300))]))
-        for i in range(40)
-    ]  # fmt: skip
+    keys, values = [None, b"", b"key"], [None, b"", b"v"]
+    messages = []
+    for i in range(40):
+        value = source.choice([*values, source.randbytes(source.randint(1, 300))])
+        messages.append((i, 1_700_000_000_000 + source.randint(-5, 5), source.choice([*keys, b"key-%d" % i]), value))
     raw = record_set(messages, compression, per_batch)
     for first, last in ((0, 39), (5, 39), (13, 20), (39, 39)):
         records = RecordSet.from_raw(raw, first, last)

@@ -18,7 +18,13 @@ def test_murmur2_is_kafkas(data):
 # org.apache.kafka.common.utils.UtilsTest.testMurmur2
 @pytest.mark.parametrize(
     ("text", "signed"),
-    [("21", -973932308), ("foobar", -790332482), ("a-little-bit-long-string", -985981536), ("a-little-bit-longer-string", -1486304829), ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971)],  # fmt: skip
+    [
+        ("21", -973932308),
+        ("foobar", -790332482),
+        ("a-little-bit-long-string", -985981536),
+        ("a-little-bit-longer-string", -1486304829),
+        ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+    ],
 )
 def test_murmur2_equals_the_vectors_of_the_java_client(text, signed):
     assert murmur2(text.encode()) == signed & 0xFFFFFFFF

@@ -9,9 +9,9 @@ import pytest
 from logs import CODEC, DATA, Log, ltc_trades, pieces
 
 from stream_apps.core.config import EngineConfig
-from stream_apps.strategy_files import load_strategy_files
 from stream_apps.replay.results import ResultSet, differences
 from stream_apps.replay.run import PartitionReplay
+from stream_apps.strategy_files import load_strategy_files
 
 STRATEGIES = Path(__file__).parents[2] / "stream_apps" / "default_strategies" / "recorded"
 
