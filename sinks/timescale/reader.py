@@ -89,6 +89,7 @@ class Reader:
         self.oldest = 0.0
         self.paused = False
         self.assigned_once = False
+        self._suspected = False
         self.away: str | None = None
         self.cut: dict[Place, str] = {}
         self.lost: dict[str, int] = {}
@@ -118,6 +119,7 @@ class Reader:
         return config
 
     def _client_error(self, error: KafkaError) -> None:
+        self._suspected = True  # one broken connection is not an absent broker: ``look`` asks
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.away = error.str()
         if error.fatal():
@@ -163,8 +165,6 @@ class Reader:
             partition.end = None
             self.rows += 1
             self.bytes += len(message)
-        if messages:
-            self.away = None
         self._seek_all()
 
     def take(self) -> list[Read]:
@@ -365,12 +365,12 @@ class Reader:
                     lags[place[0]] = lags.get(place[0], 0) + max(0, high - partition.written)
         for topic, lag in lags.items():
             metrics.SINK_LAG.labels(topic).set(lag)
-        if self.away is not None:
+        if self._suspected:
             try:
                 self._client.list_topics(next(iter(self._names)), timeout=1.0)
-                self.away = None
+                self._suspected, self.away = False, None
             except KafkaException as error:
-                self._log.debug("the broker is away", error=str(error))
+                self.away = str(error)
         for place in list(self.cut):
             ends = self._ends_of(place)
             if ends is not None and ends[1] >= self.partitions[place].position:
