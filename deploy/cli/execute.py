@@ -11,6 +11,7 @@ from schemas.settings import Settings
 from sinks.executor.service import Executor
 from stream_apps.core.paper import PaperSettings
 from stream_apps.core.paper_position import FeeRates
+from stream_apps.core.warmup import compile_kernels
 
 _DEFAULT = PaperSettings()
 
@@ -42,4 +43,5 @@ def execute(
         raise SystemExit(f"perpflow execute: {error}") from error
     configure_logging(settings.log_level)
     with Service("executor", settings.http_port) as service:
+        compile_kernels(settings.codec)
         Executor(settings, service, name=executor, paper=paper, session_timeout_ms=session_timeout_ms).run(until_idle)

@@ -13,6 +13,7 @@ from stream_apps.agents.runner import Limits
 from stream_apps.agents.worker import SESSION_TIMEOUT_S, WorkerError, run
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import PartitionEngine
+from stream_apps.core.warmup import compile_kernels
 
 
 def worker(
@@ -48,6 +49,7 @@ def worker(
         perpflow worker --app-id research --checkpoint-interval 5
     """
     settings = Settings()
+    compile_kernels(settings.codec)  # before the group is joined: compiling would hold up its heartbeats
     limits = Limits(checkpoint_s=checkpoint_interval, backlog_high=backlog)
     try:
         code = run(

@@ -25,6 +25,7 @@ from deploy.stack import Stack
 from producers.recorded.recording import Recording
 from schemas.partition import instrument_id
 from stream_apps.core.strategy import StrategyConfig
+from stream_apps.core.warmup import compile_kernels
 from stream_apps.replay.from_topics import ReplayReport, replay_topics
 from stream_apps.strategy_files import default_files, load_strategy_files, recorded_files
 
@@ -89,6 +90,8 @@ def run_demo(options: DemoOptions, console: Console) -> int:
             pipeline = Pipeline(stack.env(), folder / "logs", recordings, options.speed, strategies_for(recordings))
             status.update("setting up: topics, tables and strategies")
             pipeline.prepare()
+            status.update("compiling the kernels (the first time takes a while)")
+            compile_kernels(pipeline.settings.codec)
             status.update("starting the services")
             pipeline.start()
         playing = time.monotonic()

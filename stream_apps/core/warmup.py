@@ -1,0 +1,75 @@
+"""Compile the kernels before they are needed.
+
+The first call of a compiled function on a new machine takes seconds. A service does that before it joins its consumer group, and the demo once before it
+starts several services that would all compile the same.
+"""
+
+from __future__ import annotations
+
+from schemas.catalogue import schema
+from schemas.codec import Codec, Record
+from schemas.columnar import KeyTable, RecordSet
+from stream_apps.core.config import EngineConfig
+from stream_apps.core.engine import PartitionEngine
+from stream_apps.core.paper_trades import trade_block
+
+_INSTRUMENT = "WARMUP:BTCUSDT-PERP"
+_START = 1_500_000_000_000
+
+
+def _record(topic: str, **values: object) -> Record:
+    """Return a record of a topic with plain values where none are given."""
+    plain: dict[str, object] = {"string": "", "long": 0, "int": 0, "double": 1.0, "boolean": False}
+    record: Record = {}
+    for field in schema(topic)["fields"]:
+        kind = field["type"]
+        if isinstance(kind, dict):
+            record[field["name"]] = [1.0] if kind["type"] == "array" else {} if kind["type"] == "map" else plain[kind["type"]]
+        else:
+            record[field["name"]] = None if isinstance(kind, list) else plain[kind]
+    return {**record, "event_time": _START + 1, **values}
+
+
+def compile_kernels(codec: Codec) -> None:
+    """Run one tiny log through an engine, its checkpoint and a restored engine, and through the paper model's decoder."""
+    config = EngineConfig()
+    engine = PartitionEngine(0, config, codec)
+    due = _START + config.grid_ms + config.lateness_ms
+    trades = [
+        _record(
+            "agg_trades",
+            instrument=_INSTRUMENT,
+            event_time=_START + 1 + n,
+            agg_id=n,
+            price=1_000.0,
+            quantity=2.0,
+            buyer_is_maker=n % 2 == 0,
+        )
+        for n in range(200)
+    ]
+    trades.append(_record("agg_trades", instrument=_INSTRUMENT, event_time=_START + 2 * config.grid_ms, agg_id=200))
+    topics = {
+        "instruments": [_record("instruments", instrument=_INSTRUMENT, author="warm-up", price_decimals=1, quantity_decimals=1)],
+        "agg_trades": trades,
+        "quotes": [_record("quotes", instrument=_INSTRUMENT)],
+        "depth": [_record("depth", instrument=_INSTRUMENT, state="live")],
+        "funding": [_record("funding", instrument=_INSTRUMENT, mark_price=1.0)],
+    }
+    cut = {topic: len(records) for topic, records in topics.items()}
+    for topic, records in topics.items():
+        fed = RecordSet.from_messages(
+            [(n, record["event_time"], _INSTRUMENT.encode(), codec.encode(topic, record)) for n, record in enumerate(records)]
+        )
+        engine.feed(topic, fed)
+        if topic == "agg_trades":
+            trade_block(codec, fed, KeyTable())
+    marks = [_record("progress", author="warm-up", venue="WARMUP", event_time=due + n * config.grid_ms, cut=cut) for n in range(3)]
+    engine.feed("progress", RecordSet.from_messages([(n, due, b"warm-up", codec.encode("progress", mark)) for n, mark in enumerate(marks)]))
+    engine.advance()
+    late = RecordSet.from_messages([(201, _START, _INSTRUMENT.encode(), codec.encode("agg_trades", {**trades[0], "agg_id": 201}))])
+    engine.feed("agg_trades", late)
+    mark = {**marks[-1], "event_time": due + 3 * config.grid_ms, "cut": {"agg_trades": 202}}
+    engine.feed("progress", RecordSet.from_messages([(3, due, b"warm-up", codec.encode("progress", mark))]))
+    engine.advance()
+    entries = [(key, value) for key, value in engine.checkpoint() if value is not None]
+    PartitionEngine.restore(0, config, codec, entries)
