@@ -324,7 +324,7 @@ def _histograms(one: EvaluationFacts) -> Iterator[str]:
         ("Of these, too old", one.stale_inputs, "none: no input was stale"),
         ("Regime", one.regimes, "none"),
     ):
-        yield block(title, table(["", ">evaluations", ">share"], _histogram(counts, one.evaluations), empty))
+        yield block(title, table(["", ">count", ">share"], _histogram(counts, one.evaluations), empty))
 
 
 def _histogram(counts: Mapping[str, int], total: int) -> list[Sequence[Any]]:
@@ -333,8 +333,8 @@ def _histogram(counts: Mapping[str, int], total: int) -> list[Sequence[Any]]:
 
 def _quality(facts: DemoFacts, gaps: Sequence[Row]) -> str:
     overview = table(
-        ["instrument", ">late trades", ">gap rows", ">not repaired", ">missing aggregate ids", ">repeated rows", ">back-filled",
-         "last book equals last quote", "state of the last book", ">book epoch"],
+        ["instrument", ">late trades", ">gap rows", ">not repaired", ">ids not stored", ">repeated rows", ">back-filled",
+         "last book = last quote", "last book", ">epoch"],
         [
             (
                 one.instrument, _count(one.late_trades), f"{one.gap_rows:,}", f"{one.gap_rows_open:,}", f"{one.missing_agg_ids:,}",
@@ -428,7 +428,8 @@ def _records(facts: DemoFacts, rates: Rates | None, hashes: Mapping[str, str] | 
     return section(
         "records",
         "Records, rates, hashes",
-        columns(block("Records by topic", stored), Html(block("Rates", measured) + block("Hashes of the results", digests))),
+        columns(block("Rates (records a second, where a topic is named)", measured), block("Hashes of the results", digests)),
+        block("Records by topic", stored),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from rich import box
@@ -10,10 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deploy.demo.facts import Check, DemoFacts, PaperFacts
+from deploy.demo.facts import Check, DemoFacts
 from deploy.demo.golden import value_text
-from deploy.demo.words import LEGS, Rates, rate_text, utc
+from deploy.demo.words import LEGS, Rates, duration, rate_text, utc
 from schemas.catalogue import TOPICS
+
+# Further reasons are counted, not listed.
+LISTED_LETTERS = 20
 
 
 def print_summary(
@@ -43,125 +47,144 @@ def _show(console: Console, title: str, columns: Sequence[str], rows: Sequence[S
     console.print(shown)
 
 
+# A terminal of 80 columns holds so many columns of figures beside their names.
+ABREAST = 2
+
+
+def _sheet(console: Console, title: str, heads: Sequence[str], fields: Mapping[str, Sequence[Any]], empty: str = "none") -> None:
+    """Print a table turned on its side: a line per field, a column per head."""
+    if not heads:
+        _show(console, title, [], [], empty)
+    for start in range(0, len(heads), ABREAST):
+        chosen = slice(start, start + ABREAST)
+        _show(console, title, ["", *(f">{head}" for head in heads[chosen])], [(name, *cells[chosen]) for name, cells in fields.items()])
+
+
 def _records(console: Console, facts: DemoFacts, rates: Rates) -> None:
     _show(console, "Records stored", ["topic", ">rows"], [(topic, f"{facts.rows[topic]:,}") for topic in TOPICS if facts.rows.get(topic)])
     empty = [topic for topic in TOPICS if not facts.rows.get(topic)]
     if empty:
         console.print(f"No records of: {', '.join(empty)}\n")
-    _show(console, "Rates", ["", ">rate"], [(name, rate_text(value)) for name, value in rates.items()], "none measured")
+    _show(console, "Rates", ["", ">a second"], [(name, rate_text(value)) for name, value in rates.items()], "none measured")
 
 
 def _market(console: Console, facts: DemoFacts) -> None:
-    rows = []
-    for one in facts.instruments:
-        label = {True: "recorded, played back", False: "live", None: None}[one.recorded]
-        span = f"{utc(one.first_time)} to {utc(one.last_time)}" if one.first_time is not None and one.last_time is not None else None
-        trades = None if one.trades is None else f"{one.trades:,}"
-        quantities = [None if value is None else value_text(value) for value in (one.buy, one.sell, one.cvd, one.last_price)]
-        rows.append((one.instrument, label, span, trades, *quantities))
-    _show(console, "Market data", ["instrument", "data", "event time, UTC", ">trades", ">buy", ">sell", ">CVD", ">last price"], rows)
+    every = facts.instruments
+    fields: dict[str, Sequence[Any]] = {
+        "data": [{True: "recorded, played back", False: "live", None: None}[one.recorded] for one in every],
+        "first trade, UTC": [_time(one.first_time) for one in every],
+        "last trade, UTC": [_time(one.last_time) for one in every],
+        "trades (by id range)": [_count(one.trades) for one in every],
+        "taker buy quantity": [_value(one.buy) for one in every],
+        "taker sell quantity": [_value(one.sell) for one in every],
+        "CVD": [_value(one.cvd) for one in every],
+        "first price": [_value(one.first_price) for one in every],
+        "last price": [_value(one.last_price) for one in every],
+    }
+    _sheet(console, "Market data", [one.instrument for one in every], fields)
+
+
+def _count(value: int | None) -> str | None:
+    return None if value is None else f"{value:,}"
+
+
+def _time(value: int | None) -> str | None:
+    return None if value is None else utc(value)
+
+
+def _value(value: Decimal | None) -> str | None:
+    return None if value is None else value_text(value)
 
 
 def _evaluations(console: Console, facts: DemoFacts) -> None:
-    counts = [
-        (one.evaluations, one.not_warm, one.blocked, one.passed, one.below_entry, one.cooling, one.signalled) for one in facts.evaluations
-    ]
-    _show(
-        console,
-        "Evaluations",
-        ["instrument", "strategy", ">evaluations", ">not warm", ">blocked", ">passed", ">below entry", ">cooling", ">signalled"],
-        [(one.instrument, one.strategy_id, *(f"{count:,}" for count in row)) for one, row in zip(facts.evaluations, counts, strict=True)],
+    every = facts.evaluations
+    names = {
+        "evaluations": [one.evaluations for one in every],
+        "not warm": [one.not_warm for one in every],
+        "blocked by a gate": [one.blocked for one in every],
+        "passed": [one.passed for one in every],
+        "below the entry score": [one.below_entry for one in every],
+        "cooling down": [one.cooling for one in every],
+        "signalled": [one.signalled for one in every],
+    }
+    _sheet(
+        console, "Evaluations", [one.strategy_id for one in every], {name: [f"{count:,}" for count in row] for name, row in names.items()}
     )
-    for one in facts.evaluations:
-        for name, found in (("gate blocks", one.blocks), ("missing inputs", one.missing_inputs), ("stale inputs", one.stale_inputs)):
+    gates_off = {strategy.strategy_id: ", ".join(strategy.gates_off) or "none" for strategy in facts.strategies}
+    for one in every:
+        console.print(f"{one.strategy_id} on {one.instrument}", markup=False, highlight=False)
+        for name, found in (("blocked by", one.blocks), ("without a value", one.missing_inputs), ("of these, too old", one.stale_inputs)):
             listed = ", ".join(f"{key} {count:,}" for key, count in found.items()) or "none"
-            console.print(f"{escape(one.strategy_id)}: {name}: {escape(listed)}", highlight=False)
-    for strategy in facts.strategies:
-        if strategy.gates_off:
-            console.print(
-                f"{escape(strategy.strategy_id)}: gates switched off in its settings: {', '.join(strategy.gates_off)}", highlight=False
-            )
+            console.print(f"  {name}: {listed}", markup=False, highlight=False)
+        console.print(f"  gates switched off in its settings: {gates_off.get(one.strategy_id, 'none')}\n", markup=False, highlight=False)
     _show(
         console,
         "Signals",
-        ["instrument", "strategy", "side", "tier", "entry", "flip", ">signals"],
+        ["instrument", "side", "tier", "entry", "flip", ">signals"],
         [
-            (
-                one.instrument,
-                one.strategy_id,
-                one.direction,
-                one.tier,
-                "yes" if one.entry else "no",
-                "yes" if one.flip else "no",
-                f"{one.count:,}",
-            )
+            (one.instrument, one.direction, one.tier, "yes" if one.entry else "no", "yes" if one.flip else "no", f"{one.count:,}")
             for one in facts.signals
         ],
     )
 
 
 def _paper(console: Console, facts: DemoFacts) -> None:
-    rows = [(one.instrument, one.strategy_id, *_statistics(one.paper)) for one in facts.papers]
-    if len(rows) > 1:
-        rows.append(("all", "", *_statistics(facts.paper)))
-    _show(
-        console,
-        "Paper trades (closed)",
-        ["instrument", "strategy", ">trades", ">win rate", ">profit factor", ">net R", ">net money", ">fees", ">max drawdown R", "exits"],
-        rows,
-        "none closed",
-    )
+    every = [(one.strategy_id, one.paper) for one in facts.papers]
+    if len(every) > 1:
+        every.append(("all", facts.paper))
+
+    def row(form: str, values: Iterable[float | None]) -> list[str | None]:
+        return [None if value is None else format(value, form) for value in values]
+
+    papers = [paper for _, paper in every]
+    fields: dict[str, Sequence[Any]] = {
+        "trades": [f"{one.trades:,}" for one in papers],
+        "win rate": row(".1%", (one.win_rate for one in papers)),
+        "profit factor": row(".2f", (one.profit_factor for one in papers)),
+        "net R": row("+.2f", (one.net_r for one in papers)),
+        "net money": row("+,.2f", (one.net_pnl for one in papers)),
+        "fees": row(",.2f", (one.fees for one in papers)),
+        "funding": row(",.2f", (one.funding for one in papers)),
+        "max drawdown R": row(".2f", (one.max_drawdown_r for one in papers)),
+        "exits": [", ".join(f"{LEGS.get(reason, reason)} {count}" for reason, count in one.exits.items()) for one in papers],
+    }
+    _sheet(console, "Paper trades (closed)", [name for name, _ in every], fields, "none closed")
     for one in facts.open_positions:
-        console.print(
-            f"Left open by the end of the data: {one.instrument} {one.direction} {value_text(one.open_quantity)} ({one.status})",
-            markup=False,
-        )
-
-
-def _statistics(paper: PaperFacts) -> tuple[str | None, ...]:
-    def number(value: float | None, form: str) -> str | None:
-        return None if value is None else format(value, form)
-
-    return (
-        f"{paper.trades:,}",
-        number(paper.win_rate, ".1%"),
-        number(paper.profit_factor, ".2f"),
-        number(paper.net_r, "+.2f"),
-        number(paper.net_pnl, "+,.2f"),
-        number(paper.fees, ",.2f"),
-        number(paper.max_drawdown_r, ".2f"),
-        ", ".join(f"{LEGS.get(reason, reason)} {count}" for reason, count in paper.exits.items()) or None,
-    )
+        left = f"Left open by the end of the data: {one.instrument} {one.direction} {value_text(one.open_quantity)} ({one.status})\n"
+        console.print(left, markup=False, highlight=False)
 
 
 def _quality(console: Console, facts: DemoFacts) -> None:
-    rows = []
-    for one in facts.instruments:
-        agrees = None if one.book_equals_quote is None else "yes" if one.book_equals_quote else "no"
-        late = None if one.late_trades is None else f"{one.late_trades:,}"
-        longest = f"{(one.silences[0].until - one.silences[0].since) / 60_000:.0f} min" if one.silences else None
-        rows.append((one.instrument, late, f"{one.gap_rows:,}", f"{one.gap_rows_open:,}", f"{one.repeated_trades:,}", longest, agrees))
-    columns = ["instrument", ">late trades", ">gap rows", ">not repaired", ">repeated rows", ">longest pause", "last book = last quote"]
-    _show(console, "Data quality", columns, rows)
-    letters = [(one.service, one.source, one.reason[:120], f"{one.count:,}") for one in facts.dead_letters[:20]]
+    every = facts.instruments
+    fields: dict[str, Sequence[Any]] = {
+        "late trades": [_count(one.late_trades) for one in every],
+        "gap rows": [f"{one.gap_rows:,}" for one in every],
+        "of these not repaired": [f"{one.gap_rows_open:,}" for one in every],
+        "repeated trade rows": [f"{one.repeated_trades:,}" for one in every],
+        "longest pause of trades": [duration(one.silences[0].until - one.silences[0].since) if one.silences else None for one in every],
+        "last book equals last quote": [{True: "yes", False: "no", None: None}[one.book_equals_quote] for one in every],
+    }
+    _sheet(console, "Data quality", [one.instrument for one in every], fields)
+    letters = [(one.service, one.source, one.reason[:120], f"{one.count:,}") for one in facts.dead_letters[:LISTED_LETTERS]]
     _show(console, "Refused records (dead letters)", ["service", "source", "reason", ">records"], letters)
     if len(facts.dead_letters) > len(letters):
         console.print(f"and {len(facts.dead_letters) - len(letters):,} further reasons")
 
 
 def _checks(console: Console, checks: Sequence[Check]) -> None:
-    shown = Table(title="Checks against the recordings", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for name in ("", "instrument", "check", "expected", "found", "expected from"):
-        shown.add_column(name, overflow="fold")
-    for one in checks:
-        shown.add_row(
-            "[green]ok[/green]" if one.ok else "[bold red]DIFFERS[/bold red]",
-            *(escape(value) for value in (one.instrument, one.name, one.expected, one.found, one.source)),
-        )
+    """Print each instrument's checks; where found and expected are the same, once."""
     if not checks:
         console.print("[bold]Checks against the recordings[/bold]: [dim]none[/dim]")
         return
-    console.print(shown)
+    for instrument in dict.fromkeys(check.instrument for check in checks):
+        shown = Table(title=f"Checks of {escape(instrument)}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        for name in ("", "check", "found", "expected"):
+            shown.add_column(name, overflow="fold")
+        for one in (check for check in checks if check.instrument == instrument):
+            verdict = "[green]ok[/green]" if one.ok else "[bold red]DIFFERS[/bold red]"
+            expected = "[dim]the same[/dim]" if one.ok and one.expected == one.found else escape(one.expected)
+            shown.add_row(verdict, escape(one.name), escape(one.found), expected)
+        console.print(shown)
     failed = sum(not one.ok for one in checks)
     if failed:
         console.print(f"[bold red]{failed} of {len(checks)} checks differ[/bold red]")

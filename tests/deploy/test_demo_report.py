@@ -310,7 +310,7 @@ def test_the_summary_says_what_happened(filled):
     facts = collect(filled)
     checks = [Check("CVD", "1.5", "1.25", False, NAME), Check("gap rows", "0", "0", True, NAME)]
     shown = printed(facts, checks, rates={"agg_trades a second": 1234.5, "latency": None}, hashes={"scores": "ab12"})
-    for text in ("recorded, played back", "12.2000001", "low_vol 2", "gates switched off in its settings: OBI, spot-perp", "+0.25", "+50.00",
+    for text in ("recorded, played back", "12.2000001", "blocked by: low_vol 2", "gates switched off in its settings: OBI, spot-perp", "+0.25", "+50.00",
                  "1,234", "ab12", "DIFFERS", "1 of 2 checks differ", "price: <img src=x>", "Left open by the end of the data", "stop 1"):  # fmt: skip
         assert text in shown, text
     assert re.search(r"latency +none", shown)
