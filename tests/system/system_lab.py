@@ -14,6 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -296,13 +297,13 @@ def serves(process: Process) -> bool:
     """Return whether a process is so far that it answers on its port."""
     try:
         health(process)
-    except OSError:
+    except (OSError, HTTPException):
         return False
     return True
 
 
 def health(process: Process) -> dict[str, Any]:
-    """Return what a process says of itself. Raises OSError while nothing answers."""
+    """Return what a process says of itself. Raises OSError or HTTPException while nothing answers."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{process.http_port}/health", timeout=3) as answer:
             return dict(json.loads(answer.read()))

@@ -1,0 +1,114 @@
+"""A worker that freezes and wakes up again, a broker and a database that are killed and come back: the end is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from system_lab import (
+    BTC,
+    LTC,
+    Lab,
+    Reference,
+    assert_same_tables,
+    contents,
+    health,
+    repeated_ids,
+    serves,
+    set_speed,
+    sound,
+    wait_until,
+)
+
+from deploy.demo.pipeline import Pipeline, Process
+from deploy.stack import Stack
+from schemas.partition import partition_of
+from stream_apps.replay.from_topics import read_results
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+
+SLOW = {"BTCUSDT": "2.5", "LTCUSDT": "700"}
+
+
+def assert_as_undisturbed(pipeline: Pipeline, reference: Reference) -> None:
+    """Compare results and tables of a finished run with the reference."""
+    assert sound(read_results(pipeline.settings)) == reference.hashes
+    assert_same_tables(contents(pipeline.settings), reference.contents)
+    assert repeated_ids(pipeline.settings) == {}
+
+
+def owned(worker: Process) -> set[int]:
+    """Return the partitions that a worker works on."""
+    return set(health(worker)["partitions"]) if serves(worker) else set()
+
+
+def recoveries(worker: Process) -> int:
+    """Return how often a worker took partitions over, by its log."""
+    return len(re.findall(r'"event": "recovered"', worker.log.read_text("utf-8")))
+
+
+def test_a_worker_frozen_past_its_session_and_thawed(lab: Lab, reference: Reference) -> None:
+    """It is frozen in the middle of its work, loses its partitions to the other one, wakes up with old records in hand, and harms nobody."""
+    partitions = 4
+    with lab.pipeline([BTC, LTC], speeds=SLOW, workers=2, partitions=partitions) as pipeline:
+        pipeline.start()
+        pair = [pipeline.services[f"worker-{number}"] for number in (1, 2)]
+        busy = {partition_of("LTC", partitions), partition_of("BTC", partitions)}
+
+        def settled() -> bool:
+            return all(serves(one) for one in pair) and set.union(*map(owned, pair)) == set(range(partitions)) and all(map(owned, pair))
+
+        wait_until(settled, pipeline, 60)
+        wait_until(lambda: pipeline.counts()["features"] > 100, pipeline, 60)
+        frozen = max(pair, key=lambda one: len(owned(one) & busy))
+        other = next(one for one in pair if one is not frozen)
+        assert owned(frozen) & busy
+        before = recoveries(frozen)
+        frozen.send(signal.SIGSTOP)
+        wait_until(lambda: owned(other) == set(range(partitions)), pipeline, 60)
+        taken_over = pipeline.counts()["features"]
+        wait_until(lambda: pipeline.counts()["features"] > taken_over + 50, pipeline, 60)
+        frozen.send(signal.SIGCONT)
+        # It notices, joins again and gets its share.
+        wait_until(lambda: recoveries(frozen) > before and settled(), pipeline, 60)
+        assert not pipeline.produced(), "the recordings were over before it was back"
+        set_speed(pipeline, "max")
+        pipeline.run_to_the_end(200)
+        assert other.starts == 1, "the successor was harmed"
+        pipeline.stop()
+        assert_as_undisturbed(pipeline, reference)
+
+
+@pytest.fixture
+def own_stack(tmp_path: Path) -> Iterator[Stack]:
+    """A broker and a database of this test's own, to be killed."""
+    stack = Stack(tmp_path / "stack")
+    stack.up()
+    try:
+        yield stack
+    finally:
+        stack.reset()
+
+
+def test_broker_and_database_killed_and_started_again(own_stack: Stack, tmp_path: Path, reference: Reference) -> None:
+    variables = own_stack.env()
+    lab = Lab(variables["KAFKA_BOOTSTRAP_SERVERS"], variables["DATABASE_URL"], tmp_path / "pipelines")
+    with lab.pipeline([BTC, LTC], speeds=SLOW, partitions=4) as pipeline:
+        pipeline.start()
+        for restart in (own_stack.restart_broker, own_stack.restart_database):
+            written = pipeline.counts()["features"]
+            wait_until(lambda written=written: pipeline.counts()["features"] > written + 50, pipeline, 90)  # type: ignore[misc]
+            restart(kill=True)
+        written = pipeline.counts()["features"]
+        wait_until(lambda: pipeline.counts()["features"] > written + 50, pipeline, 90)
+        assert not pipeline.produced(), "the recordings were over before the last restart"
+        set_speed(pipeline, "max")
+        pipeline.run_to_the_end(200)
+        restarted = {name: process.starts - 1 for name, process in pipeline.services.items() if process.starts > 1}
+        assert not restarted, f"these did not outlast the outages: {json.dumps(restarted)}"
+        pipeline.stop()
+        assert_as_undisturbed(pipeline, reference)
