@@ -107,9 +107,9 @@ def _evaluations(console: Console, facts: DemoFacts) -> None:
         "cooling down": [one.cooling for one in every],
         "signalled": [one.signalled for one in every],
     }
-    _sheet(
-        console, "Evaluations", [one.strategy_id for one in every], {name: [f"{count:,}" for count in row] for name, row in names.items()}
-    )
+    unambiguous = len({one.instrument for one in every}) == len(every)
+    heads = [one.instrument if unambiguous else one.strategy_id for one in every]
+    _sheet(console, "Evaluations", heads, {name: [f"{count:,}" for count in row] for name, row in names.items()})
     gates_off = {strategy.strategy_id: ", ".join(strategy.gates_off) or "none" for strategy in facts.strategies}
     for one in every:
         console.print(f"{one.strategy_id} on {one.instrument}", markup=False, highlight=False)
