@@ -23,11 +23,19 @@ def with_aggregates(events: Events) -> Events:
     The venue's rule: consecutive market trades of the same trade time, price and side, with consecutive ids, are one aggTrade.
     Its quantity is their exact sum, its event time that of its last trade, its id a running number from 1. Insurance fund and
     ADL prints (``X`` other than MARKET) are trades but join no aggTrade. A group ends with the next trade, with the first
-    message of a later event time, or with the recording; aggTrades found in the recording itself pass as they are.
+    message of a later event time, or with the recording. A recording of both streams is served by the one that comes first in
+    it: its own aggTrades pass as they are and none is built, or they are built and its own are left out.
     """
     group: _Group | None = None
     number = 0
+    source: str | None = None
     for event in events:
+        if event.kind in (TRADE, AGG):
+            source = source or event.kind
+            if event.kind != source:
+                if event.kind == TRADE:
+                    yield event
+                continue
         if event.kind == TRADE:
             body = event.body
             market = body.get("X", "MARKET") == "MARKET"

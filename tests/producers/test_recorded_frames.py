@@ -55,6 +55,16 @@ def test_a_later_message_ends_a_group_and_one_of_the_same_time_does_not() -> Non
     assert [one["l"] for one in aggregates(trade(1, 10, "5", "1", False), ticker(11), trade(2, 10, "5", "1", False))] == [1, 2]
 
 
+def test_a_recording_of_trades_and_aggregates_is_not_served_twice() -> None:
+    body = {"e": "aggTrade", "E": 10, "T": 10, "a": 900, "f": 1, "l": 1, "p": "5", "q": "1", "m": False}
+    recorded = Event(AGG, 10, "aggTrade", orjson.dumps(body), body)
+    fill = trade(1, 10, "5", "1", False)
+    later = trade(2, 12, "5", "1", False)
+    assert [one["a"] for one in aggregates(fill, recorded, later)] == [1, 2]
+    assert [one["a"] for one in aggregates(recorded, fill, later)] == [900]
+    assert [event.kind for event in with_aggregates(iter([recorded, fill]))] == [AGG, TRADE]
+
+
 def test_other_causes_are_left_out_and_part_the_ids() -> None:
     made = aggregates(trade(1, 10, "5", "1", False), trade(2, 10, "5", "9", False, cause="INSURANCE_FUND"), trade(3, 10, "5", "1", False))
     assert [(one["f"], one["l"], one["q"]) for one in made] == [(1, 1, "1"), (3, 3, "1")]
