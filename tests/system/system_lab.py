@@ -288,6 +288,7 @@ class Kills:
                 f"{name} was at its end before kill {sum(self.done.values()) + 1} of {len(order)}"
             )
             process.kill()
+            process.quick_deaths = 0  # it did not die of itself
             self.done[name] += 1
             log.warning("killed %s after %.2f s", name, pause)
             assert self.pipeline.supervise() == [name]

@@ -30,14 +30,15 @@ from stream_apps.replay.from_topics import read_results
 pytestmark = pytest.mark.stack
 
 BTC_ID, LTC_ID = "BINANCE:BTCUSDT-PERP", "BINANCE:LTCUSDT"
-# Both recordings would last minutes; when everything was killed they go on as fast as they are read.
+# Both recordings last minutes; when everything was killed they go on as fast as they are read.
 SLOW = {"BTCUSDT": "2.5", "LTCUSDT": "700"}
+SLOWER = {"BTCUSDT": "0.8", "LTCUSDT": "220"}
 
 
 @contextlib.contextmanager
-def disturbed(lab: Lab, victims: dict[str, int], seed: int) -> Iterator[Pipeline]:
+def disturbed(lab: Lab, victims: dict[str, int], seed: int, speeds: dict[str, str]) -> Iterator[Pipeline]:
     """A run whose parts were killed so many times each, when all its data is written."""
-    with lab.pipeline([BTC, LTC], speeds=SLOW, partitions=4) as pipeline:
+    with lab.pipeline([BTC, LTC], speeds=speeds, partitions=4) as pipeline:
         pipeline.start()
         kills = Kills(pipeline, seed, at_work=lambda: pipeline.counts()["features"] > 30)
         kills.run(victims)
@@ -57,8 +58,8 @@ SERVICES = {"worker-1": 3, "sink": 3, "executor": 3}
 PRODUCERS = {"producer-btcusdt-perp": 3, "producer-ltcusdt-spot": 3}
 
 
-def _services_killed(lab: Lab, reference: Reference, victims: dict[str, int], seed: int) -> None:
-    with disturbed(lab, victims, seed) as pipeline:
+def _services_killed(lab: Lab, reference: Reference, victims: dict[str, int], seed: int, speeds: dict[str, str]) -> None:
+    with disturbed(lab, victims, seed, speeds) as pipeline:
         assert sound(read_results(pipeline.settings)) == reference.hashes
         assert_same_tables(contents(pipeline.settings), reference.contents)
         assert repeated_ids(pipeline.settings) == {}
@@ -66,17 +67,17 @@ def _services_killed(lab: Lab, reference: Reference, victims: dict[str, int], se
 
 @pytest.mark.timeout(300)
 def test_worker_sink_and_executor_killed(lab: Lab, reference: Reference) -> None:
-    _services_killed(lab, reference, SERVICES, 1)
+    _services_killed(lab, reference, SERVICES, 1, SLOW)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("service", SERVICES)
 def test_20_kills_of_a_service(lab: Lab, reference: Reference, service: str) -> None:
-    _services_killed(lab, reference, {service: 20}, 20)
+    _services_killed(lab, reference, {service: 20}, 20, SLOWER)
 
 
-def _producers_killed(lab: Lab, reference: Reference, victims: dict[str, int], seed: int) -> None:
+def _producers_killed(lab: Lab, reference: Reference, victims: dict[str, int], seed: int, speeds: dict[str, str]) -> None:
     """What must hold.
 
     Trades are fetched again by their ids, so of what is made of trades alone (LTC) everything is the same to the last byte; only the mark
@@ -84,7 +85,7 @@ def _producers_killed(lab: Lab, reference: Reference, victims: dict[str, int], s
     differ; but every trade is there once, and so is everything that is made of trades: windows, bars, prices. No instant is left out. When the book is
     back it is the right one again.
     """
-    with disturbed(lab, victims, seed) as pipeline:
+    with disturbed(lab, victims, seed, speeds) as pipeline:
         settings = pipeline.settings
         assert repeated_ids(settings) == {}
         fetched_again = PLACE | {"receive_time", "backfilled"}
@@ -108,11 +109,11 @@ def _producers_killed(lab: Lab, reference: Reference, victims: dict[str, int], s
 
 @pytest.mark.timeout(300)
 def test_producers_killed(lab: Lab, reference: Reference) -> None:
-    _producers_killed(lab, reference, PRODUCERS, 2)
+    _producers_killed(lab, reference, PRODUCERS, 2, SLOW)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("producer", PRODUCERS)
 def test_20_kills_of_a_producer(lab: Lab, reference: Reference, producer: str) -> None:
-    _producers_killed(lab, reference, {producer: 20}, 21)
+    _producers_killed(lab, reference, {producer: 20}, 21, SLOWER)
