@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from stream_apps.core import kernels as k
 from stream_apps.core.marks import MarkLog
+from stream_apps.core.prints import join_prints
 from stream_apps.core.scoring import StrategyMemory
-from stream_apps.core.state import MarketState, join_prints
+from stream_apps.core.state import MarketState
 from stream_apps.core.strategy import StrategyConfig, config_hash
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _pane_value(state: MarketState, pane: int) -> bytes | None:
     rows = np.flatnonzero((closed >= pane) & (closed - state.ring + 1 < pane) & (sums[:, k.COUNT] > 0))
     if not len(rows):
         return None
-    kept = [state.print_rows[i][pane] for i in rows.tolist() if pane in state.print_rows.get(i, {})]
+    kept = [prints for i in rows.tolist() if (prints := state.kept.of_pane(i, pane)) is not None]
     histogram = state.pane_histogram.get(pane, np.empty(0, dtype=np.int64))
     arrays = {
         "rows": rows.astype(np.int32),
@@ -147,8 +148,7 @@ def _head_value(engine: PartitionEngine, sequence: int) -> bytes:
     arrays["in_index"] = np.stack(where)
     for name in ("in_pane", "in_at", "in_value"):
         arrays[name] = state.a[name][where]
-    coming = [rows for i, panes in state.print_rows.items() for pane, rows in panes.items() if pane > closed[i]]
-    arrays["open_prints"] = join_prints(coming)
+    arrays["open_prints"] = state.kept.after(closed)
     return pack(meta, arrays)
 
 
@@ -199,7 +199,7 @@ def restore(engine: PartitionEngine, entries: Iterable[tuple[bytes, bytes]]) -> 
         state.a[name][where] = arrays[name]
     _restore_panes(state, panes, n)
     if len(arrays["open_prints"]):
-        state.keep_prints(arrays["open_prints"])
+        state.kept.keep(arrays["open_prints"])
     engine.marks = MarkLog(dict(meta["merged"]), dict(meta["fired"]), dict(meta["times"]), meta["progress"])
     engine.applied = dict(meta["applied"])
     engine.last_instant = meta["last_instant"]
@@ -232,9 +232,9 @@ def _restore_panes(state: MarketState, panes: list[tuple[dict[str, Any], dict[st
             k.add_histogram(histogram[fresh], 1, state.a["histogram"], a_day_back)
         prints = arrays["prints"]
         of = prints["instrument"]
-        fresh = (of < n) & (pane <= closed[np.minimum(of, n - 1)]) & (pane > closed[np.minimum(of, n - 1)] - state.print_panes)
+        fresh = (of < n) & (pane <= closed[np.minimum(of, n - 1)]) & (pane > closed[np.minimum(of, n - 1)] - state.kept.window_panes)
         if fresh.any():
-            state.keep_prints(prints[fresh].copy())
+            state.kept.keep(prints[fresh].copy())
     if not np.array_equal(a_day_back, state.a["totals"][:n]):
         raise ChangelogDamaged("state changelog: the panes do not hold the trades that the head counts")
     slots = np.arange(state.ring)

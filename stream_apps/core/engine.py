@@ -18,11 +18,13 @@ from schemas import columnar
 from schemas.catalogue import ENGINE_INPUTS
 from schemas.codec import Codec, CodecError
 from schemas.columnar import KeyTable, RecordSet
+from schemas.rowwriter import RowWriter, text_bytes, texts_bytes
 from stream_apps.core import checkpoint, kernels
 from stream_apps.core.config import TIMEFRAMES, EngineConfig
 from stream_apps.core.marks import Mark, MarkLog
+from stream_apps.core.prints import Window
 from stream_apps.core.scoring import StrategyMemory, evaluate
-from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Snapshot, whale_flow
+from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Snapshot
 from stream_apps.core.state import FEATURES, INPUTS, MarketState
 from stream_apps.core.strategy import StrategyConfig, StrategyError, config_hash, validate
 
@@ -45,7 +47,8 @@ _INDICATORS = {
     "top_trader_long_share": kernels.TOP_TRADER,
     "coinbase_premium": kernels.PREMIUM,
 }
-_FEATURE_COLUMN = {name: column for column, name in enumerate(FEATURES)}
+# Numeric fields of a features record that are not FEATURES; before them stands the instrument, after them the two lists of ``_Absent``.
+_FEATURE_LONGS = ("event_time", "receive_time", "large_buys", "large_sells", "pane_trades", "late_trades")
 OBI_LEVELS = 10  # D7
 
 
@@ -60,6 +63,14 @@ class OutputRecord(NamedTuple):
     value: bytes | None
     timestamp_ms: int
     step: Record | None = None
+
+
+class _Absent(NamedTuple):
+    """Names of missing and of stale inputs, and both as they end a features record."""
+
+    missing: tuple[str, ...]
+    stale: tuple[str, ...]
+    encoded: bytes
 
 
 class _Inbox:
@@ -124,9 +135,12 @@ class PartitionEngine:
         self._by_author: dict[str, npt.NDArray[np.int64]] | None = None
         self._by_instrument: dict[int, list[str]] | None = None
         self._encode: dict[str, Callable[[Record], bytes]] = {
-            topic: codec.encoder(topic) for topic in ("features", "bars", "scores", "signals", "dead_letters")
+            topic: codec.encoder(topic) for topic in ("bars", "scores", "signals", "dead_letters")
         }
-        self._missing_names: dict[bytes, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._write_features = RowWriter("features", _FEATURE_LONGS, (*FEATURES, "whale_flow"))
+        self._feature_head = codec.header("features")
+        self._heads: dict[str, tuple[bytes, bytes]] = {}
+        self._absences: dict[bytes, _Absent] = {}
         self._journal = checkpoint.Journal()
 
     # --- intake ------------------------------------------------------------------------------------------------------
@@ -265,7 +279,7 @@ class PartitionEngine:
         status = np.full(len(records), kernels.APPLIED, dtype=np.uint8)
         state, good = self.state, columns.good
         if topic == "agg_trades":
-            status, changed = state.apply_trades(
+            applied = state.apply_trades(
                 instrument,
                 good,
                 times,
@@ -275,9 +289,12 @@ class PartitionEngine:
                 columns.double("quantity"),
                 columns.long("buyer_is_maker"),
             )
-            self._journal.dirty.update(changed)
-            self.counts["late"] += int((status == kernels.LATE_ROW).sum())
-            self.counts["duplicates"] += int((status == kernels.DUPLICATE).sum())
+            self._journal.dirty.update(applied.changed)
+            self.counts["late"] += applied.late
+            self.counts["duplicates"] += applied.repeated
+            if not applied.refused:
+                return
+            status = applied.status
         elif topic == "quotes":
             state.put_inputs(
                 kernels.QUOTE, instrument, times, offsets, columns.double("bid_price"), columns.double("ask_price"), good, status
@@ -302,6 +319,8 @@ class PartitionEngine:
     def _start_instruments(self, instrument: npt.NDArray[np.int64], times: npt.NDArray[np.int64], good: Any) -> None:
         """Begin the panes of instruments that have their first records: after what their author has fired, else just before the records."""
         meta = self.state.a["meta"]
+        if not kernels.unstarted(instrument, good, meta):
+            return
         new = [i for i in np.unique(instrument[good]).tolist() if i >= 0 and meta[i, kernels.CLOSED] == 0]
         for i in new:
             fired = self.marks.fired.get(self.state.facts[self.state.names[i]].author)
@@ -338,12 +357,9 @@ class PartitionEngine:
             for bar in bars.tolist():
                 outputs.append(self._bar(bar, mark))
             priced = chosen[meta[chosen, kernels.HAS_PRICE] == 1]
-            rows, states = state.features(priced, pane)
             self.counts["instants"] += len(priced)
-            scored: list[OutputRecord] = []
-            for r, i in enumerate(priced.tolist()):
-                self._evaluate(i, rows[r].tolist(), states[r], pane, instant, mark, outputs, scored)
-            outputs.extend(scored)
+            if len(priced):
+                self._evaluate(priced, pane, instant, mark, outputs)
         self.last_instant = max(self.last_instant, instant)
         outputs.append(
             OutputRecord(
@@ -362,44 +378,48 @@ class PartitionEngine:
             )
         )
 
-    def _evaluate(
+    def _evaluate(self, priced: npt.NDArray[np.int64], pane: int, instant: int, mark: Mark, outputs: list[OutputRecord]) -> None:
+        """Emit the features of instruments at an instant, then their scores and signals."""
+        state = self.state
+        rows, states, counts = state.features(priced, pane)
+        numbers = priced.tolist()
+        windows = [state.prints(i, pane) for i in numbers]
+        absences = [self._absent(states[r]) for r in range(len(numbers))]
+        longs = np.empty((len(numbers), len(_FEATURE_LONGS)), dtype=np.int64)
+        longs[:, 0], longs[:, 1] = instant, mark.time
+        longs[:, 2:4] = [(window.large_buys, window.large_sells) for window in windows]
+        longs[:, 4:6] = counts
+        doubles = np.empty((len(numbers), len(FEATURES) + 1))
+        doubles[:, :-1] = rows
+        doubles[:, -1] = [np.nan if window.whale_flow is None else window.whale_flow for window in windows]
+        names = [state.names[i] for i in numbers]
+        for name, middle, absent in zip(names, self._write_features.write(longs, doubles), absences, strict=True):
+            key, head = self._name_bytes(name)
+            outputs.append(OutputRecord("features", key, head + middle + absent.encoded, instant))
+        for r, i in enumerate(numbers):
+            if running := self._strategies_of(i):
+                self._score(running, names[r], rows[r].tolist(), windows[r], absences[r], int(counts[r, 1]), instant, mark, outputs)
+
+    def _name_bytes(self, name: str) -> tuple[bytes, bytes]:
+        """Return an instrument's key, and the bytes that its features records begin with."""
+        known = self._heads.get(name)
+        if known is None:
+            known = self._heads[name] = (name.encode(), self._feature_head + text_bytes(name))
+        return known
+
+    def _score(
         self,
-        i: int,
+        running: list[str],
+        name: str,
         row: list[float],
-        states: Any,
-        pane: int,
+        prints: Window,
+        absent: _Absent,
+        late: int,
         instant: int,
         mark: Mark,
         outputs: list[OutputRecord],
-        scored: list[OutputRecord],
     ) -> None:
-        state = self.state
-        name, key = state.names[i], state.names[i].encode()
         values: dict[str, Any] = {column: (None if value != value else value) for column, value in zip(FEATURES, row, strict=True)}
-        missing, stale = self._absent(states)
-        prints = state.prints(i, pane)
-        late = int(state.a["meta"][i, kernels.LATE])
-        now, before = (
-            state.a["cumulative"][i, pane % state.ring, kernels.COUNT],
-            state.a["cumulative"][i, (pane - 1) % state.ring, kernels.COUNT],
-        )
-        record = {
-            "instrument": name,
-            "event_time": instant,
-            "receive_time": mark.time,
-            **values,
-            "large_buys": prints.large_buys,
-            "large_sells": prints.large_sells,
-            "whale_flow": whale_flow(prints.whales, self.config.whale_usd),
-            "pane_trades": int(now - before),
-            "late_trades": late,
-            "missing_inputs": missing,
-            "stale_inputs": stale,
-        }
-        outputs.append(OutputRecord("features", key, self._encode["features"](record), instant))
-        running = self._strategies_of(i)
-        if not running:
-            return
         snapshot = Snapshot(
             instrument=name,
             time=instant,
@@ -423,28 +443,27 @@ class PartitionEngine:
             top_trader_long_share=values["top_trader_long_share"],
             coinbase_premium=values["coinbase_premium"],
             late_trades=late,
-            missing_inputs=missing,
-            stale_inputs=stale,
+            missing_inputs=absent.missing,
+            stale_inputs=absent.stale,
         )
+        key = name.encode()
         for strategy_id in running:
             config, hash_ = self.strategies[strategy_id]
             memory = self.memories.get(strategy_id) or StrategyMemory()
             score, signal, self.memories[strategy_id] = evaluate(snapshot, config, hash_, memory)
-            scored.append(OutputRecord("scores", key, self._encode["scores"](score), instant))
+            outputs.append(OutputRecord("scores", key, self._encode["scores"](score), instant))
             if signal is not None:
-                scored.append(OutputRecord("signals", key, self._encode["signals"](signal), instant))
+                outputs.append(OutputRecord("signals", key, self._encode["signals"](signal), instant))
 
-    def _absent(self, states: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _absent(self, states: Any) -> _Absent:
         """Return the names of missing and of stale inputs (remembered per pattern: patterns are few)."""
         pattern = states.tobytes()
-        names = self._missing_names.get(pattern)
-        if names is None:
-            names = (
-                tuple(n for n, s in zip(INPUTS, states.tolist(), strict=True) if s == kernels.MISSING),
-                tuple(n for n, s in zip(INPUTS, states.tolist(), strict=True) if s == kernels.STALE),
-            )
-            self._missing_names[pattern] = names
-        return names
+        absent = self._absences.get(pattern)
+        if absent is None:
+            missing = tuple(n for n, s in zip(INPUTS, states.tolist(), strict=True) if s == kernels.MISSING)
+            stale = tuple(n for n, s in zip(INPUTS, states.tolist(), strict=True) if s == kernels.STALE)
+            absent = self._absences[pattern] = _Absent(missing, stale, texts_bytes(missing) + texts_bytes(stale))
+        return absent
 
     def _bar(self, bar: list[int], mark: Mark) -> OutputRecord:
         i, frame, end, first, high, low, last, volume, cvd, trades = bar

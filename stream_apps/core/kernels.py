@@ -96,55 +96,75 @@ def _seen(i: int, agg_id: int, meta: Any, holes: Any) -> Any:
 def apply_trades(
     instrument: Any, good: Any, times: Any, offsets: Any, ids: Any, prices: Any, quantities: Any, makers: Any, grid: int, print_floor: float,
     meta: Any, scale: Any, holes: Any, p99_lots: Any, open_sum: Any, open_price: Any, open_at: Any,
-    pending: Any, n_pending: int, status: Any, prints: Any,
+    pending: Any, n_pending: int, status: Any, kept: Any,
 ) -> Any:  # fmt: skip
-    """Add trades to their open panes; returns the new length of ``pending`` (packed pane-instrument-bucket of each trade).
+    """Add trades to their open panes; large trades and whales go to ``kept`` as well (dtype prints.PRINT).
 
+    Returns the new length of ``pending`` (packed pane-instrument-bucket of each trade) and the numbers of kept, late, repeated and refused rows.
     Sums are integers, open and close are chosen by (event time, offset): the result does not depend on the order of the rows.
     """
+    n_kept = n_late = n_repeated = n_refused = 0
     for row in range(len(times)):
-        prints[row] = 0
         i = instrument[row]
         if not good[row]:
             status[row] = UNDECODED
+            n_refused += 1
             continue
         if i < 0 or scale[i, 0] == 0.0:
             status[row] = NO_INSTRUMENT
+            n_refused += 1
             continue
         price = prices[row]
         quantity = quantities[row]
         if not (price > 0.0) or price == np.inf:
             status[row] = BAD_PRICE
+            n_refused += 1
             continue
         if not (quantity > 0.0) or quantity == np.inf:
             status[row] = BAD_QUANTITY
+            n_refused += 1
             continue
         exact_ticks = price * scale[i, 0]
         ticks = np.int64(np.floor(exact_ticks + 0.5))
         if abs(exact_ticks - ticks) > 1e-9 * exact_ticks + 1e-6:
             status[row] = OFF_PRICE_GRID
+            n_refused += 1
             continue
         exact_lots = quantity * scale[i, 1]
         lots = np.int64(np.floor(exact_lots + 0.5))
         if lots == 0 or abs(exact_lots - lots) > 1e-9 * exact_lots + 1e-6:
             status[row] = OFF_QUANTITY_GRID
+            n_refused += 1
             continue
         time = times[row]
         pane = (time + grid - 1) // grid
         if pane > meta[i, CLOSED] + AHEAD:
             status[row] = TOO_FAR
+            n_refused += 1
             continue
         if _seen(i, ids[row], meta, holes):
             meta[i, DUPLICATES] += 1
             status[row] = DUPLICATE
+            n_repeated += 1
             continue
+        flags = 0
         if price * quantity >= print_floor:
-            prints[row] |= WHALE
+            flags |= WHALE
         if p99_lots[i] > 0.0 and lots >= p99_lots[i]:
-            prints[row] |= LARGE
+            flags |= LARGE
+        if flags:
+            kept[n_kept].time = time
+            kept[n_kept].offset = offsets[row]
+            kept[n_kept].instrument = i
+            kept[n_kept].price = price
+            kept[n_kept].quantity = quantity
+            kept[n_kept].buy = makers[row] == 0
+            kept[n_kept].flags = flags
+            n_kept += 1
         if pane <= meta[i, CLOSED]:
             meta[i, LATE] += 1
             status[row] = LATE_ROW
+            n_late += 1
             continue
         status[row] = APPLIED
         if meta[i, FIRST_PANE] < 0 or pane < meta[i, FIRST_PANE]:
@@ -181,7 +201,7 @@ def apply_trades(
         open_sum[i, s, COUNT] += 1
         pending[n_pending] = (pane << 32) | (i << 16) | bucket_of(lots)
         n_pending += 1
-    return n_pending
+    return n_pending, n_kept, n_late, n_repeated, n_refused
 
 
 @njit(cache=True, nogil=True)
@@ -292,6 +312,54 @@ def add_histogram(entries: Any, sign: int, histogram: Any, totals: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
+def take_due(pending: Any, chosen: Any, pane: int, is_chosen: Any, entries: Any, panes: Any, histogram: Any, totals: Any) -> Any:
+    """Take the trades of the chosen instruments' panes up to ``pane`` out of ``pending`` and add them to the histograms.
+
+    ``entries`` and ``panes`` receive, in order of (pane, instrument, bucket), what ``add_histogram`` takes away again a day later. Returns the number of
+    trades that stay (at the front of ``pending``, in order) and the number of entries.
+    """
+    for c in chosen:
+        is_chosen[c] = True
+    due = np.empty(len(pending), dtype=np.int64)
+    n = stay = 0
+    for packed in pending:
+        if packed >> 32 <= pane and is_chosen[(packed >> 16) & 0xFFFF]:
+            due[n] = packed
+            n += 1
+        else:
+            pending[stay] = packed
+            stay += 1
+    for c in chosen:
+        is_chosen[c] = False
+    due = np.sort(due[:n])
+    found = at = 0
+    while at < n:
+        packed = due[at]
+        stop = at
+        while stop < n and due[stop] == packed and stop - at < 0xFFFF:  # a count above 16 bits takes several entries
+            stop += 1
+        i = (packed >> 16) & 0xFFFF
+        entries[found] = (i << 32) | ((packed & 0xFFFF) << 16) | (stop - at)
+        panes[found] = packed >> 32
+        histogram[i, packed & 0xFFFF] += stop - at
+        totals[i] += stop - at
+        found += 1
+        at = stop
+    return stay, found
+
+
+@njit(cache=True, nogil=True)
+def unstarted(instrument: Any, good: Any, meta: Any) -> Any:
+    """Tell whether any of the rows belongs to an instrument whose panes have not begun."""
+    found = False
+    for row in range(len(instrument)):
+        if good[row] and instrument[row] >= 0 and meta[instrument[row], CLOSED] == 0:
+            found = True
+            break
+    return found
+
+
+@njit(cache=True, nogil=True)
 def quantile(i: int, per_cent: int, histogram: Any, totals: Any) -> Any:
     """Return the middle of the bucket that holds the floor(q N)-th smallest quantity (0-based), lots (S1 2.4: s[floor(0.95 N)])."""
     above = totals[i] - 1 - (totals[i] * per_cent) // 100
@@ -371,9 +439,12 @@ def fill_features(
     chosen: Any, spot: Any, pane: int, grid: int, window_panes: Any, fast_windows: int, vwap_panes: int, atr_length: int, percentile_min: int,
     quantile_min: int, stale_book: int, stale_funding: int, stale_indicator: int, oi_horizon: int, p99_floor: Any,
     meta: Any, scale: Any, cumulative: Any, atr: Any, atr_history: Any, histogram: Any, totals: Any, p99_lots: Any,
-    in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, out: Any, states: Any,
+    in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, out: Any, states: Any, counts: Any,
 ) -> None:  # fmt: skip
-    """Fill one row of features per chosen instrument at instant ``pane * grid``; NaN where undefined. Column order: ``state.FEATURES``."""
+    """Fill one row of features per chosen instrument at instant ``pane * grid``; NaN where undefined. Column order: ``state.FEATURES``.
+
+    ``counts`` receives the trades of the pane and the late trades so far.
+    """
     ring = cumulative.shape[1]
     instant = pane * grid
     windows = len(window_panes)
@@ -386,6 +457,8 @@ def fill_features(
         out[c, 0] = meta[i, LAST_PRICE] / scale[i, 0]
         history = pane - meta[i, FIRST_PANE] + 1  # whole panes known, this one included
         now = pane % ring
+        counts[c, 0] = cumulative[i, now, COUNT] - cumulative[i, (pane - 1) % ring, COUNT]
+        counts[c, 1] = meta[i, LATE]
         for w in range(windows):
             length = window_panes[w]
             if history < length:

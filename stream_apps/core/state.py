@@ -6,8 +6,8 @@ it costs nothing per event and the same for five minutes and for a day. Nothing 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from schemas.partition import base_of_instrument
 from stream_apps.core import kernels as k
 from stream_apps.core.config import TIMEFRAME_MS, TIMEFRAMES, EngineConfig
-from stream_apps.core.snapshot import FAST_WINDOWS, WINDOW_MS, WINDOWS, Prints
+from stream_apps.core.prints import PRINT, PrintStore, Window
+from stream_apps.core.snapshot import FAST_WINDOWS, WINDOW_MS, WINDOWS
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -63,10 +64,6 @@ INPUTS: tuple[str, ...] = (
 RING_SLACK = 240
 ATR_TIMEFRAME = TIMEFRAMES.index("5m")
 
-PRINT = np.dtype(
-    [("time", "<i8"), ("offset", "<i8"), ("instrument", "<i8"), ("price", "<f8"), ("quantity", "<f8"), ("buy", "?"), ("flags", "u1")]
-)
-
 
 @dataclass(slots=True)
 class InstrumentFacts:
@@ -77,15 +74,14 @@ class InstrumentFacts:
     quantity_decimals: int
 
 
-@dataclass(slots=True)
-class PrintsInWindow:
-    """Prints of an instrument in the current window, rebuilt only when a pane with prints came or went."""
+class TradesApplied(NamedTuple):
+    """What became of rows of agg_trades: status of each (kernels.*), the closed panes that late ones changed, and how many were what."""
 
-    panes: tuple[int, ...] = ()
-    large: Prints = field(default_factory=Prints)
-    whales: Prints = field(default_factory=Prints)
-    large_buys: int = 0
-    large_sells: int = 0
+    status: npt.NDArray[np.uint8]
+    changed: set[int]
+    late: int
+    repeated: int
+    refused: int
 
 
 class MarketState:
@@ -103,7 +99,7 @@ class MarketState:
         self.index: dict[str, int] = {}
         self.window_panes: I64 = np.array([WINDOW_MS[w] // config.grid_ms for w in WINDOWS], dtype=np.int64)
         self.bar_panes: I64 = np.array([TIMEFRAME_MS[f] // config.grid_ms for f in TIMEFRAMES], dtype=np.int64)
-        self.print_panes = config.print_window_ms // config.grid_ms
+        self.kept = PrintStore(config.grid_ms, config.print_window_ms // config.grid_ms, config.whale_usd)
         self._shapes: dict[str, tuple[tuple[int, ...], Any, Any]] = {
             "meta": ((k.N_META,), np.int64, 0),
             "scale": ((2,), np.float64, 0.0),
@@ -128,10 +124,19 @@ class MarketState:
         self.a: dict[str, npt.NDArray[Any]] = {
             name: np.full((0, *shape), fill, dtype) for name, (shape, dtype, fill) in self._shapes.items()
         }
-        self.pending: I64 = np.empty(0, dtype=np.int64)  # packed pane-instrument-bucket of each trade of an open pane
+        self._pending: I64 = np.empty(1024, dtype=np.int64)
+        self._n_pending = 0
         self.pane_histogram: dict[int, I64] = {}  # closed pane -> packed instrument-bucket-count
-        self.print_rows: dict[int, dict[int, npt.NDArray[Any]]] = {}  # instrument -> pane -> kept prints, open panes included
-        self._cache: dict[int, PrintsInWindow] = {}
+        self._chosen = np.zeros(0, dtype=np.bool_)  # scratch of kernels.take_due, all False between calls
+
+    @property
+    def pending(self) -> I64:
+        """Packed pane-instrument-bucket of each trade of an open pane."""
+        return self._pending[: self._n_pending]
+
+    @pending.setter
+    def pending(self, packed: I64) -> None:
+        self._pending, self._n_pending = packed.copy(), len(packed)
 
     # --- instruments -------------------------------------------------------------------------------------------------
     def row(self, name: str) -> int:
@@ -217,21 +222,26 @@ class MarketState:
     # --- trades ------------------------------------------------------------------------------------------------------
     def apply_trades(
         self, instrument: I64, good: Any, times: I64, offsets: I64, ids: I64, prices: F64, quantities: F64, makers: I64
-    ) -> tuple[Any, set[int]]:
-        """Apply rows of agg_trades. Returns their status (kernels.*) and the closed panes that late trades changed."""
+    ) -> TradesApplied:
+        """Apply rows of agg_trades."""
         n = len(times)
         status = np.empty(n, dtype=np.uint8)
-        prints = np.empty(n, dtype=np.uint8)
-        pending = np.empty(len(self.pending) + n, dtype=np.int64)
-        pending[: len(self.pending)] = self.pending
+        kept = np.empty(n, dtype=PRINT)
+        if self._n_pending + n > len(self._pending):
+            grown = np.empty(2 * (self._n_pending + n), dtype=np.int64)
+            grown[: self._n_pending] = self.pending
+            self._pending = grown
         a = self.a
-        filled = k.apply_trades(
+        self._n_pending, n_kept, late, repeated, refused = k.apply_trades(
             instrument, good, times, offsets, ids, prices, quantities, makers, self.config.grid_ms, self.config.print_floor,
-            a["meta"], a["scale"], a["holes"], a["p99_lots"], a["open_sum"], a["open_price"], a["open_at"], pending, len(self.pending), status, prints,
+            a["meta"], a["scale"], a["holes"], a["p99_lots"], a["open_sum"], a["open_price"], a["open_at"], self._pending, self._n_pending, status, kept,
         )  # fmt: skip
-        self.pending = pending[:filled]
-        grid = self.config.grid_ms
+        if n_kept:
+            self.kept.keep(kept[:n_kept])
         changed: set[int] = set()
+        if not late:
+            return TradesApplied(status, changed, 0, repeated, refused)
+        grid = self.config.grid_ms
         for row in np.flatnonzero(status == k.LATE_ROW).tolist():
             i, pane = int(instrument[row]), -(-int(times[row]) // grid)
             if k.add_late(i, pane, prices[row], quantities[row], bool(makers[row]), a["meta"], a["scale"], a["cumulative"]):
@@ -241,13 +251,7 @@ class MarketState:
                     entry = np.array([(i << 32) | (bucket << 16) | 1], dtype=np.int64)
                     k.add_histogram(entry, 1, a["histogram"], a["totals"])
                     self.pane_histogram[pane] = np.concatenate([self.pane_histogram.get(pane, entry[:0]), entry])
-        kept = np.flatnonzero((prints > 0) & (status <= k.LATE_ROW))
-        if len(kept):
-            rows = np.empty(len(kept), dtype=PRINT)
-            rows["time"], rows["offset"], rows["instrument"] = times[kept], offsets[kept], instrument[kept]
-            rows["price"], rows["quantity"], rows["buy"], rows["flags"] = prices[kept], quantities[kept], makers[kept] == 0, prints[kept]
-            self.keep_prints(rows)
-        return status, changed
+        return TradesApplied(status, changed, late, repeated, refused)
 
     def put_inputs(self, kind: int, instrument: I64, times: I64, offsets: I64, first: F64, second: F64, use: Any, status: Any) -> None:
         """Apply rows of a slow input; ``status`` of the used rows is set."""
@@ -285,53 +289,30 @@ class MarketState:
         )  # fmt: skip
         self._move_histogram(chosen, first, pane)
         for i in chosen.tolist():
-            kept = self.print_rows.get(i)
-            if kept:
-                for old in [p for p in kept if p <= pane - self.print_panes]:
-                    del kept[old]
+            self.kept.forget(i, pane - self.kept.window_panes)
         return out[:n]
-
-    def keep_prints(self, rows: npt.NDArray[Any]) -> None:
-        """Keep prints (dtype PRINT) in their panes, in order of (event time, offset)."""
-        panes = -(-rows["time"] // self.config.grid_ms)
-        for i in np.unique(rows["instrument"]).tolist():
-            mine = rows["instrument"] == i
-            of_instrument = self.print_rows.setdefault(i, {})
-            for pane in np.unique(panes[mine]).tolist():
-                new, old = rows[mine & (panes == pane)], of_instrument.get(pane)
-                joined = new if old is None else join_prints([old, new])
-                of_instrument[pane] = joined[np.lexsort((joined["offset"], joined["time"]))]
-            self._cache.pop(i, None)
 
     def _move_histogram(self, chosen: I64, first: int, pane: int) -> None:
         """Let the quantities of panes first..pane into the day's histogram and those a day older out of it, for the chosen instruments."""
         histogram, totals = self.a["histogram"], self.a["totals"]
-        if len(self.pending):
-            is_chosen = np.zeros(len(self.names), dtype=np.bool_)
-            is_chosen[chosen] = True
-            due = (self.pending >> 32 <= pane) & is_chosen[(self.pending >> 16) & 0xFFFF]
-            if due.any():
-                packed, counts = np.unique(self.pending[due], return_counts=True)
-                self.pending = self.pending[~due]
-                panes = packed >> 32
-                starts = np.flatnonzero(np.diff(panes, prepend=-1))
-                for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(packed)], strict=True):
-                    part = np.repeat(packed[start:stop], -(-counts[start:stop] // 0xFFFF))  # a count above 16 bits takes several entries
-                    full = np.full(len(part), 0xFFFF, dtype=np.int64)
-                    last = np.cumsum(-(-counts[start:stop] // 0xFFFF)) - 1
-                    full[last] = counts[start:stop] - 0xFFFF * (-(-counts[start:stop] // 0xFFFF) - 1)
-                    entries = (((part >> 16) & 0xFFFF) << 32) | ((part & 0xFFFF) << 16) | full
-                    k.add_histogram(entries, 1, histogram, totals)
-                    p = int(panes[start])
-                    old = self.pane_histogram.get(p)
-                    self.pane_histogram[p] = entries if old is None else np.concatenate([old, entries])
+        if self._n_pending:
+            if len(self._chosen) < len(self.names):
+                self._chosen = np.zeros(len(self.a["meta"]), dtype=np.bool_)
+            entries, panes = np.empty(self._n_pending, dtype=np.int64), np.empty(self._n_pending, dtype=np.int64)
+            self._n_pending, found = k.take_due(self.pending, chosen, pane, self._chosen, entries, panes, histogram, totals)
+            at = 0
+            while at < found:
+                p = int(panes[at])
+                stop = found if panes[found - 1] == p else int(np.searchsorted(panes[:found], p, side="right"))
+                old = self.pane_histogram.get(p)
+                part = entries[at:stop].copy()
+                self.pane_histogram[p] = part if old is None else np.concatenate([old, part])
+                at = stop
         for old_pane in range(first - self.config.day_panes, pane - self.config.day_panes + 1):
             entries_or_none = self.pane_histogram.get(old_pane)
             if entries_or_none is None:
                 continue
-            is_chosen = np.zeros(len(self.names), dtype=np.bool_)
-            is_chosen[chosen] = True
-            mine = is_chosen[entries_or_none >> 32]
+            mine = np.isin(entries_or_none >> 32, chosen)
             k.add_histogram(entries_or_none[mine], -1, histogram, totals)
             rest = entries_or_none[~mine]
             if len(rest):
@@ -339,40 +320,23 @@ class MarketState:
             else:
                 del self.pane_histogram[old_pane]
 
-    def features(self, chosen: I64, pane: int) -> tuple[F64, npt.NDArray[np.int8]]:
-        """Return feature rows (n, len(FEATURES)), NaN where undefined, and input states (n, len(INPUTS)) at instant ``pane * grid``."""
+    def features(self, chosen: I64, pane: int) -> tuple[F64, npt.NDArray[np.int8], I64]:
+        """Return what is known at instant ``pane * grid``, a row per chosen instrument.
+
+        Features (columns FEATURES, NaN where undefined), states of the inputs (columns INPUTS), and the trades of the pane and the late ones so far.
+        """
         out = np.empty((len(chosen), len(FEATURES)))
         states = np.empty((len(chosen), len(INPUTS)), dtype=np.int8)
+        counts = np.empty((len(chosen), 2), dtype=np.int64)
         a, c = self.a, self.config
         k.fill_features(
             chosen, a["spot"][chosen], pane, c.grid_ms, self.window_panes, len(FAST_WINDOWS), WINDOW_MS["30m"] // c.grid_ms, c.atr_length, c.atr_percentile_min,
             c.quantile_min_trades, c.stale_book_ms, c.stale_funding_ms, c.stale_indicator_ms, c.oi_horizon_ms, a["p99_floor"],
             a["meta"], a["scale"], a["cumulative"], a["atr"], a["atr_history"], a["histogram"], a["totals"], a["p99_lots"],
-            a["in_pane"], a["in_at"], a["in_value"], a["first_seen"], out, states,
+            a["in_pane"], a["in_at"], a["in_value"], a["first_seen"], out, states, counts,
         )  # fmt: skip
-        return out, states
+        return out, states, counts
 
-    def prints(self, i: int, pane: int) -> PrintsInWindow:
-        """Return the kept prints of an instrument in (T - window, T], T = ``pane * grid``, in order of (event time, offset)."""
-        kept = self.print_rows.get(i) or {}
-        panes = tuple(sorted(p for p in kept if pane - self.print_panes < p <= pane))
-        cache = self._cache.get(i)
-        if cache is not None and cache.panes == panes:
-            return cache
-        rows = join_prints([kept[p] for p in panes])
-        large = rows[(rows["flags"] & k.LARGE) > 0]
-        whales = rows[(rows["flags"] & k.WHALE) > 0]
-        buys = int(large["buy"].sum())
-        cache = self._cache[i] = PrintsInWindow(panes, _as_prints(large), _as_prints(whales), buys, len(large) - buys)
-        return cache
-
-
-def join_prints(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Concatenate arrays of dtype PRINT as bytes: numpy compares the fields of structured types pair by pair, which costs more than the copy."""
-    if not parts:
-        return np.empty(0, dtype=PRINT)
-    return np.concatenate([part.view(np.uint8) for part in parts]).view(PRINT)
-
-
-def _as_prints(rows: npt.NDArray[Any]) -> Prints:
-    return Prints(np.ascontiguousarray(rows["price"]), np.ascontiguousarray(rows["quantity"]), np.ascontiguousarray(rows["buy"]))
+    def prints(self, i: int, pane: int) -> Window:
+        """Return the kept prints of an instrument in (T - window, T], T = ``pane * grid``."""
+        return self.kept.window(i, pane)
