@@ -11,6 +11,7 @@ position wins; a pane entry says nothing about instruments that its head has not
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from stream_apps.core import kernels as k
 from stream_apps.core.marks import MarkLog
-from stream_apps.core.prints import join_prints
+from stream_apps.core.prints import PRINT, join_prints
 from stream_apps.core.scoring import StrategyMemory
 from stream_apps.core.state import MarketState
 from stream_apps.core.strategy import StrategyConfig, config_hash
@@ -29,10 +30,15 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-FORMAT = 1
+FORMAT = 2
 # Heads alternate over so many keys, so that a late write of a former owner cannot make compaction drop the newest.
 HEAD_SLOTS = 8
 _DENSE = ("meta", "scale", "bars", "atr", "atr_history", "totals", "p99_lots", "first_seen", "spot")
+
+
+# Entry of a pane: pane, number of rows, of histogram entries and of prints; then the arrays (name, type, columns).
+_PANE = struct.Struct("<qiii")
+_PANE_ARRAYS: tuple[tuple[str, Any, int], ...] = (("rows", "<i4", 1), ("sums", "<i8", 4), ("histogram", "<i8", 1), ("prints", PRINT, 1))
 
 
 class ChangelogDamaged(ValueError):
@@ -107,13 +113,23 @@ def _pane_value(state: MarketState, pane: int) -> bytes | None:
         return None
     kept = [prints for i in rows.tolist() if (prints := state.kept.of_pane(i, pane)) is not None]
     histogram = state.pane_histogram.get(pane, np.empty(0, dtype=np.int64))
-    arrays = {
-        "rows": rows.astype(np.int32),
-        "sums": sums[rows],
-        "histogram": histogram,
-        "prints": join_prints(kept),
-    }
-    return pack({"pane": pane}, arrays)
+    prints = join_prints(kept)
+    # One is written per pane: a header of JSON would cost more than the rest.
+    header = _PANE.pack(pane, len(rows), len(histogram), len(prints))
+    return b"".join([header, rows.astype(np.int32).tobytes(), sums[rows].tobytes(), histogram.tobytes(), prints.tobytes()])
+
+
+def _unpack_pane(value: bytes) -> tuple[int, dict[str, Array]]:
+    """Return the pane of an entry and its arrays."""
+    pane, *counts = _PANE.unpack_from(value)
+    at, arrays = _PANE.size, {}
+    for (name, dtype, width), count in zip(_PANE_ARRAYS, (counts[0], *counts), strict=True):
+        array = np.frombuffer(value, dtype, count * width, at)
+        arrays[name] = array.reshape(count, width) if width > 1 else array
+        at += array.nbytes
+    if at != len(value):
+        raise ChangelogDamaged(f"state changelog: {len(value) - at} bytes left after pane {pane}")
+    return pane, arrays
 
 
 def _head_value(engine: PartitionEngine, sequence: int) -> bytes:
@@ -170,12 +186,11 @@ def restore(engine: PartitionEngine, entries: Iterable[tuple[bytes, bytes]]) -> 
         ValueError: the changelog was written with another grid or by another format.
         ChangelogDamaged: the panes do not add up to what the head says.
     """
-    heads: list[tuple[dict[str, Any], dict[str, Array]]] = []
-    panes: list[tuple[dict[str, Any], dict[str, Array]]] = []
-    for key, value in entries:
-        (heads if key[:1] == b"h" else panes).append(unpack(value))
+    kept = list(entries)
+    heads = [unpack(value) for key, value in kept if key[:1] == b"h"]  # first: they tell the format
     if not heads:
         return
+    panes = [_unpack_pane(value) for key, value in kept if key[:1] != b"h"]
     meta, arrays = max(heads, key=lambda head: (head[0]["progress"], head[0]["sequence"]))
     if meta["grid_ms"] != engine.config.grid_ms:
         raise ValueError(
@@ -212,14 +227,14 @@ def restore(engine: PartitionEngine, entries: Iterable[tuple[bytes, bytes]]) -> 
     engine._journal._position = meta["progress"]
 
 
-def _restore_panes(state: MarketState, panes: list[tuple[dict[str, Any], dict[str, Array]]], n: int) -> None:
+def _restore_panes(state: MarketState, panes: list[tuple[int, dict[str, Array]]], n: int) -> None:
     """Lay the pane sums into the ring and add them up; rows that the head has not closed, or that left the ring, are passed over."""
     closed = state.a["meta"][:n, k.CLOSED]
     sums = state.a["cumulative"]
     day = state.config.day_panes
     a_day_back = np.zeros(n, dtype=np.int64)
-    for meta, arrays in panes:
-        pane, rows = int(meta["pane"]), arrays["rows"].astype(np.int64)
+    for pane, arrays in panes:
+        rows = arrays["rows"].astype(np.int64)
         known = rows < n
         rows, part = rows[known], arrays["sums"][known]
         valid = (pane <= closed[rows]) & (pane > closed[rows] - state.ring + 1)

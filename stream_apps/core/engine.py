@@ -7,23 +7,23 @@ cut into feeds.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas import columnar
 from schemas.catalogue import ENGINE_INPUTS
 from schemas.codec import Codec, CodecError
 from schemas.columnar import KeyTable, RecordSet
 from schemas.rowwriter import RowWriter, text_bytes, texts_bytes
 from stream_apps.core import checkpoint, kernels
 from stream_apps.core.config import TIMEFRAMES, EngineConfig
+from stream_apps.core.inbox import Chunk, Inbox
 from stream_apps.core.marks import Mark, MarkLog
 from stream_apps.core.prints import Window
 from stream_apps.core.scoring import StrategyMemory, evaluate
+from stream_apps.core.slow_inputs import slow_inputs
 from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Snapshot
 from stream_apps.core.state import FEATURES, INPUTS, MarketState
 from stream_apps.core.strategy import StrategyConfig, StrategyError, config_hash, validate
@@ -41,15 +41,8 @@ _REASONS: dict[int, tuple[str | None, str]] = {
     kernels.OFF_QUANTITY_GRID: ("quantity", "has more decimals than the instrument's quantity_decimals"),
     kernels.TOO_FAR: ("event_time", "lies more than an hour beyond what has fired"),
 }
-_INDICATORS = {
-    "open_interest": kernels.OPEN_INTEREST,
-    "long_short_ratio": kernels.LONG_SHORT,
-    "top_trader_long_share": kernels.TOP_TRADER,
-    "coinbase_premium": kernels.PREMIUM,
-}
 # Numeric fields of a features record that are not FEATURES; before them stands the instrument, after them the two lists of ``_Absent``.
 _FEATURE_LONGS = ("event_time", "receive_time", "large_buys", "large_sells", "pane_trades", "late_trades")
-OBI_LEVELS = 10  # D7
 
 
 class OutputRecord(NamedTuple):
@@ -71,38 +64,6 @@ class _Absent(NamedTuple):
     missing: tuple[str, ...]
     stale: tuple[str, ...]
     encoded: bytes
-
-
-class _Inbox:
-    """Records of one topic that have been fed and not yet applied."""
-
-    def __init__(self) -> None:
-        self.chunks: deque[RecordSet] = deque()
-        self.next_offset: int | None = None
-        self.size = 0
-
-    def feed(self, records: RecordSet) -> None:
-        if self.next_offset is not None and len(records) and int(records.index[0, 0]) < self.next_offset:
-            records = RecordSet(
-                records.buffer, records.index[int(np.searchsorted(records.offsets, self.next_offset)) :], records.next_offset
-            )
-        if len(records):
-            self.chunks.append(records)
-            self.size += len(records)
-        self.next_offset = max(records.next_offset, self.next_offset or 0)
-
-    def take(self, cut: int) -> list[RecordSet]:
-        """Take the records with offset < cut."""
-        taken: list[RecordSet] = []
-        while self.chunks and int(self.chunks[0].index[0, 0]) < cut:
-            chunk = self.chunks.popleft()
-            stop = int(np.searchsorted(chunk.offsets, cut))
-            if stop < len(chunk):
-                self.chunks.appendleft(chunk.rows(stop, len(chunk)))
-                chunk = chunk.rows(0, stop)
-            taken.append(chunk)
-            self.size -= len(chunk)
-        return taken
 
 
 class PartitionEngine:
@@ -128,7 +89,7 @@ class PartitionEngine:
         self.last_instant = 0
         self.counts: dict[str, int] = {"instants": 0, "late": 0, "duplicates": 0, "rejected": 0}
         self.applied_counts: dict[str, int] = dict.fromkeys(ENGINE_INPUTS, 0)
-        self._inboxes = {topic: _Inbox() for topic in ENGINE_INPUTS}
+        self._inboxes = {topic: Inbox() for topic in ENGINE_INPUTS}
         self._progress_next: int | None = None
         self._keys = KeyTable()
         self._rows: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)  # key number -> row of the state
@@ -224,18 +185,18 @@ class PartitionEngine:
         for topic in ("instruments", "strategies", *ENGINE_INPUTS):
             if topic not in cut or (topic in ("instruments", "strategies") and self.applied.get(topic) == cut[topic]):
                 continue
-            for records in self._inboxes[topic].take(cut[topic]):
-                self.applied_counts[topic] += len(records)
+            for chunk, rows in self._inboxes[topic].take(cut[topic]):
+                self.applied_counts[topic] += len(rows)
                 if topic == "instruments":
-                    self._apply_instruments(records, mark, outputs)
+                    self._apply_instruments(chunk.records, rows, mark, outputs)
                 elif topic == "strategies":
-                    self._apply_strategies(records, mark, outputs)
+                    self._apply_strategies(chunk.records, rows, mark, outputs)
                 else:
-                    self._apply_market(topic, records, mark, outputs)
+                    self._apply_market(topic, chunk, rows, mark, outputs)
             self.applied[topic] = cut[topic]
 
-    def _apply_instruments(self, records: RecordSet, mark: Mark, outputs: list[OutputRecord]) -> None:
-        for row in range(len(records)):
+    def _apply_instruments(self, records: RecordSet, rows: range, mark: Mark, outputs: list[OutputRecord]) -> None:
+        for row in rows:
             try:
                 record = self.codec.decode("instruments", records.value(row))
             except CodecError as error:
@@ -250,8 +211,8 @@ class PartitionEngine:
                 self._rows = np.append(self._rows, i)
             self._by_author = self._by_instrument = None
 
-    def _apply_strategies(self, records: RecordSet, mark: Mark, outputs: list[OutputRecord]) -> None:
-        for row in range(len(records)):
+    def _apply_strategies(self, records: RecordSet, rows: range, mark: Mark, outputs: list[OutputRecord]) -> None:
+        for row in rows:
             try:
                 config = StrategyConfig.from_record(self.codec.decode("strategies", records.value(row)))
                 validate(config)
@@ -268,26 +229,25 @@ class PartitionEngine:
             self.strategies[config.strategy_id] = (config, config_hash(config))
             self._by_instrument = None
 
-    def _apply_market(self, topic: str, records: RecordSet, mark: Mark, outputs: list[OutputRecord]) -> None:
-        columns = columnar.decode(self.codec, topic, records)
-        numbers = self._keys.match(records)
-        instrument = np.where(numbers >= 0, self._rows[numbers], -1) if len(self._rows) else numbers
-        for rejected in columns.rejected:
-            outputs.append(self._dead_letter(topic, records, rejected.row, rejected.field, rejected.reason, mark.time))
-        times, offsets = columns.long("event_time"), records.offsets
-        self._start_instruments(instrument, times, columns.good)
-        status = np.full(len(records), kernels.APPLIED, dtype=np.uint8)
-        state, good = self.state, columns.good
+    def _apply_market(self, topic: str, chunk: Chunk, rows: range, mark: Mark, outputs: list[OutputRecord]) -> None:
+        part = slice(rows.start, rows.stop)
+        columns = chunk.columns(self.codec, topic)
+        instrument = chunk.instruments(self._keys, self._rows)[part]
+        for rejected in chunk.rejected(rows):
+            outputs.append(self._dead_letter(topic, chunk.records, rejected.row, rejected.field, rejected.reason, mark.time))
+        times, offsets, good = columns.long("event_time")[part], chunk.offsets[part], columns.good[part]
+        self._start_instruments(instrument, times, good)
+        state = self.state
         if topic == "agg_trades":
             applied = state.apply_trades(
                 instrument,
                 good,
                 times,
                 offsets,
-                columns.long("agg_id"),
-                columns.double("price"),
-                columns.double("quantity"),
-                columns.long("buyer_is_maker"),
+                columns.long("agg_id")[part],
+                columns.double("price")[part],
+                columns.double("quantity")[part],
+                columns.long("buyer_is_maker")[part],
             )
             self._journal.dirty.update(applied.changed)
             self.counts["late"] += applied.late
@@ -295,26 +255,14 @@ class PartitionEngine:
             if not applied.refused:
                 return
             status = applied.status
-        elif topic == "quotes":
-            state.put_inputs(
-                kernels.QUOTE, instrument, times, offsets, columns.double("bid_price"), columns.double("ask_price"), good, status
-            )
-        elif topic == "depth":
-            imbalance = _imbalance(columns)
-            state.put_inputs(kernels.OBI, instrument, times, offsets, imbalance, imbalance, good, status)
-        elif topic == "funding":
-            for kind, name in ((kernels.MARK, "mark_price"), (kernels.INDEX, "index_price"), (kernels.FUNDING, "estimated_rate")):
-                values = columns.double(name)  # a null field says nothing: it never hides a known value
-                state.put_inputs(kind, instrument, times, offsets, values, values, good & ~np.isnan(values), status)
-        elif topic == "market_indicators":
-            values = columns.double("value")
-            names = np.array([_INDICATORS.get(columns.text("indicator", row), -1) if good[row] else -1 for row in range(len(records))])
-            for kind in _INDICATORS.values():
-                state.put_inputs(kind, instrument, times, offsets, values, values, good & (names == kind), status)
+        else:
+            status = np.full(len(rows), kernels.APPLIED, dtype=np.uint8)
+            for kind, first, second, known in slow_inputs(topic, chunk, columns):
+                state.put_inputs(kind, instrument, times, offsets, first[part], second[part], known[part], status)
         for row in np.flatnonzero(status >= kernels.NO_INSTRUMENT).tolist():
             if status[row] != kernels.UNDECODED:
                 field, reason = _REASONS[int(status[row])]
-                outputs.append(self._dead_letter(topic, records, row, field, reason, mark.time))
+                outputs.append(self._dead_letter(topic, chunk.records, rows.start + row, field, reason, mark.time))
 
     def _start_instruments(self, instrument: npt.NDArray[np.int64], times: npt.NDArray[np.int64], good: Any) -> None:
         """Begin the panes of instruments that have their first records: after what their author has fired, else just before the records."""
@@ -542,12 +490,3 @@ class PartitionEngine:
             engine._keys.add(name)
             engine._rows = np.append(engine._rows, engine.state.index[name])
         return engine
-
-
-def _imbalance(columns: columnar.Columns) -> npt.NDArray[np.float64]:
-    """Return (bids - asks)/(bids + asks) over the top 10 levels per row (D7); NaN while the book is invalid or one side is empty."""
-    bids = np.nan_to_num(columns.doubles("bid_quantities")[:, :OBI_LEVELS]).sum(axis=1)
-    asks = np.nan_to_num(columns.doubles("ask_quantities")[:, :OBI_LEVELS]).sum(axis=1)
-    live = np.array([columns.text("state", row) == "live" if columns.good[row] else False for row in range(len(bids))], dtype=np.bool_)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(live & (bids > 0) & (asks > 0), (bids - asks) / (bids + asks), np.nan)

@@ -1,0 +1,105 @@
+"""Records that have been fed to an engine and wait for their mark."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas import columnar
+from schemas.codec import Codec
+from schemas.columnar import Columns, KeyTable, RecordSet, Rejected
+
+
+class Chunk:
+    """Records as they were fed. A mark takes some rows of it; what costs a call is done once for all of them.
+
+    Attributes:
+        records: The records.
+        offsets: Their offsets, contiguous in memory.
+        at: First row not yet taken.
+        derived: Whatever column the taker made of ``columns``, kept for its next rows.
+    """
+
+    __slots__ = ("_columns", "_first", "_keys_known", "_numbers", "_whole", "at", "derived", "offsets", "records")
+
+    def __init__(self, records: RecordSet) -> None:
+        self.records = records
+        self.offsets = np.ascontiguousarray(records.offsets)
+        self.at = 0
+        self.derived: Any = None
+        self._first = int(self.offsets[0])
+        self._whole = int(self.offsets[-1]) - self._first + 1 == len(self.offsets)  # no offset is left out
+        self._columns: Columns | None = None
+        self._numbers: npt.NDArray[np.int64] | None = None
+        self._keys_known = -1
+
+    def take(self, cut: int) -> range:
+        """Take the rows with offset < cut that have not been taken."""
+        stop = cut - self._first if self._whole else int(np.searchsorted(self.offsets, cut))
+        taken = range(self.at, max(self.at, min(stop, len(self.offsets))))
+        self.at = taken.stop
+        return taken
+
+    def columns(self, codec: Codec, topic: str) -> Columns:
+        """Return all rows decoded."""
+        if self._columns is None:
+            self._columns = columnar.decode(codec, topic, self.records)
+        return self._columns
+
+    def rejected(self, rows: range) -> list[Rejected]:
+        """Return which of the rows could not be decoded."""
+        found = self._columns.rejected if self._columns is not None else []
+        if not found:
+            return []
+        start = bisect_left(found, rows.start, key=lambda rejected: rejected.row)
+        return found[start : bisect_left(found, rows.stop, key=lambda rejected: rejected.row)]
+
+    def instruments(self, keys: KeyTable, rows_of: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return ``rows_of[number of the key]`` of each record, -1 where the key is unknown (so far)."""
+        if self._numbers is None or self._keys_known != len(keys):
+            numbers = keys.match(self.records)
+            self._numbers = np.where(numbers >= 0, rows_of[numbers], -1) if len(rows_of) else numbers
+            self._keys_known = len(keys)
+        return self._numbers
+
+
+class Inbox:
+    """Records of one topic that have been fed and not yet applied.
+
+    Attributes:
+        next_offset: First offset not fed; None when nothing is known.
+        size: Number of records.
+    """
+
+    def __init__(self) -> None:
+        self.next_offset: int | None = None
+        self.size = 0
+        self._chunks: deque[Chunk] = deque()
+
+    def feed(self, records: RecordSet) -> None:
+        """Append records; those below ``next_offset`` are passed over."""
+        if self.next_offset is not None and len(records) and int(records.index[0, 0]) < self.next_offset:
+            start = int(np.searchsorted(records.offsets, self.next_offset))
+            records = RecordSet(records.buffer, records.index[start:], records.next_offset)
+        if len(records):
+            self._chunks.append(Chunk(records))
+            self.size += len(records)
+        self.next_offset = max(records.next_offset, self.next_offset or 0)
+
+    def take(self, cut: int) -> list[tuple[Chunk, range]]:
+        """Take the records with offset < cut."""
+        taken: list[tuple[Chunk, range]] = []
+        while self._chunks:
+            chunk = self._chunks[0]
+            rows = chunk.take(cut)
+            if rows:
+                taken.append((chunk, rows))
+                self.size -= len(rows)
+            if rows.stop < len(chunk.records):
+                break
+            self._chunks.popleft()
+        return taken

@@ -1,0 +1,56 @@
+"""What the records of the slow topics say to the market state: quotes, order-book imbalance, mark price, funding, indicators."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.columnar import Columns
+from stream_apps.core import kernels
+from stream_apps.core.inbox import Chunk
+
+_INDICATORS = {
+    "open_interest": kernels.OPEN_INTEREST,
+    "long_short_ratio": kernels.LONG_SHORT,
+    "top_trader_long_share": kernels.TOP_TRADER,
+    "coinbase_premium": kernels.PREMIUM,
+}
+OBI_LEVELS = 10  # D7
+
+# Kind, first and second value of each row, and the rows that say it.
+Input = tuple[int, npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]
+
+
+def slow_inputs(topic: str, chunk: Chunk, columns: Columns) -> list[Input]:
+    """Return what the records of a chunk say: kind, first and second value, and the rows that say it."""
+    if chunk.derived is None:
+        chunk.derived = _derive(topic, columns)
+    inputs: list[Input] = chunk.derived
+    return inputs
+
+
+def _derive(topic: str, columns: Columns) -> list[Input]:
+    good = columns.good
+    if topic == "quotes":
+        return [(kernels.QUOTE, columns.double("bid_price"), columns.double("ask_price"), good)]
+    if topic == "depth":
+        imbalance = _imbalance(columns)
+        return [(kernels.OBI, imbalance, imbalance, good)]
+    if topic == "funding":
+        pairs = ((kernels.MARK, "mark_price"), (kernels.INDEX, "index_price"), (kernels.FUNDING, "estimated_rate"))
+        # A null field says nothing: it never hides a known value.
+        return [(kind, values, values, good & ~np.isnan(values)) for kind, values in ((k, columns.double(name)) for k, name in pairs)]
+    if topic == "market_indicators":
+        values = columns.double("value")
+        names = np.array([_INDICATORS.get(columns.text("indicator", row), -1) if good[row] else -1 for row in range(len(good))])
+        return [(kind, values, values, good & (names == kind)) for kind in _INDICATORS.values()]
+    return []  # liquidations: nothing is decided by them yet
+
+
+def _imbalance(columns: Columns) -> npt.NDArray[np.float64]:
+    """Return (bids - asks)/(bids + asks) over the top 10 levels per row (D7); NaN while the book is invalid or one side is empty."""
+    bids = np.nan_to_num(columns.doubles("bid_quantities")[:, :OBI_LEVELS]).sum(axis=1)
+    asks = np.nan_to_num(columns.doubles("ask_quantities")[:, :OBI_LEVELS]).sum(axis=1)
+    live = np.array([columns.text("state", row) == "live" if columns.good[row] else False for row in range(len(bids))], dtype=np.bool_)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(live & (bids > 0) & (asks > 0), (bids - asks) / (bids + asks), np.nan)
