@@ -36,7 +36,8 @@ log = logging.getLogger("system")
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 BTC = Recording(DATA / "binance_usdm_raw" / "btcusdt_20240808.gz", "BTCUSDT")
-LTC = Recording(DATA / "ltcusdt_spot_trades", "LTCUSDT", "spot")
+# The first of its two days: enough for warm windows, signals and closed trades.
+LTC = Recording(DATA / "ltcusdt_spot_trades" / "LTCUSDT_2025-06-21_*_trades.csv.gz", "LTCUSDT", "spot")
 
 # Wall clocks and places in Kafka: everything else in a row is a function of the recording. Decisions and their consequences have no wall clock
 # at all, so their receive_time counts too; their offsets do not, since a restarted service may write a record again.

@@ -31,8 +31,8 @@ pytestmark = pytest.mark.stack
 
 BTC_ID, LTC_ID = "BINANCE:BTCUSDT-PERP", "BINANCE:LTCUSDT"
 # Both recordings last minutes; when everything was killed they go on as fast as they are read.
-SLOW = {"BTCUSDT": "2.5", "LTCUSDT": "700"}
-SLOWER = {"BTCUSDT": "0.8", "LTCUSDT": "220"}
+SLOW = {"BTCUSDT": "2.5", "LTCUSDT": "320"}
+SLOWER = {"BTCUSDT": "0.8", "LTCUSDT": "100"}
 
 
 @contextlib.contextmanager

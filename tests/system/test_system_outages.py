@@ -31,7 +31,7 @@ from stream_apps.replay.from_topics import read_results
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
-SLOW = {"BTCUSDT": "2.5", "LTCUSDT": "700"}
+SLOW = {"BTCUSDT": "2.5", "LTCUSDT": "320"}
 
 
 def assert_as_undisturbed(pipeline: Pipeline, reference: Reference) -> None:

@@ -71,13 +71,13 @@ def test_nothing_is_missing_refused_or_doubled(reference: Reference) -> None:
         assert query(reference.settings, f"SELECT count(*) FROM {table}") == [(0,)]
     assert repeated_ids(reference.settings) == {}
     # There is something in every result, or equal hashes would say nothing.
-    counts = {topic: reference.contents[topic].total() for topic in ("features", "bars", "scores", "signals", "fills", "trades_closed")}
-    assert min(counts.values()) > 10, counts
+    counts = {topic: reference.contents[topic].total() for topic in ("features", "bars", "scores", "signals", "fills")}
+    assert min(counts.values()) > 10 and reference.contents["trades_closed"].total() > 5, counts
     # Every LTC trade of the recording, by id ranges; a group ends at a hole in the recorded ids.
     assert query(
         reference.settings,
         "SELECT sum(last_trade_id - first_trade_id + 1), count(DISTINCT agg_id) - count(*) FROM agg_trades WHERE instrument = 'BINANCE:LTCUSDT'",
-    ) == [(125_293, 0)]
+    ) == [(53_325, 0)]
 
 
 def test_the_database_holds_exactly_what_the_topics_hold(reference: Reference) -> None:
@@ -96,7 +96,7 @@ def test_replay_in_process_gives_the_same_bytes(reference: Reference) -> None:
 def test_the_same_topics_give_the_same_bytes(lab: Lab, reference: Reference, workers: int, kills: int) -> None:
     with lab.environment() as variables, lab.pipeline([], workers=workers, environment=variables, strategies=False) as pipeline:
         settings = settings_of(variables)
-        assert copy_inputs(reference.settings, settings) > 200_000
+        assert copy_inputs(reference.settings, settings) > 100_000
         pipeline.start_services()
         if kills:
             Kills(pipeline, seed=kills, longest=1.0, at_work=lambda: pipeline.counts()["features"] > 0).run({"worker-1": kills})
@@ -113,8 +113,8 @@ def test_the_same_topics_give_the_same_bytes(lab: Lab, reference: Reference, wor
 
 
 def test_the_same_recordings_at_another_speed_give_the_same_bytes(lab: Lab, reference: Reference) -> None:
-    """345 s in 25 s, and 26 hours in about as long, against both as fast as they can be read."""
-    with lab.pipeline([BTC, LTC], speeds={"BTCUSDT": "14", "LTCUSDT": "3800"}, partitions=4) as pipeline:
+    """345 s in 25 s, and 12 hours in about as long, against both as fast as they can be read."""
+    with lab.pipeline([BTC, LTC], speeds={"BTCUSDT": "14", "LTCUSDT": "1800"}, partitions=4) as pipeline:
         pipeline.start()
         pipeline.run_to_the_end(200)
         pipeline.stop()
