@@ -247,7 +247,8 @@ class Bench:
         settings = self.settings.model_copy(update={"topic_prefix": f"{self.settings.topic_prefix}plain."})
         create_topics(settings)
         fill(self.workload, settings, 0, self.few_panes)
-        command = [sys.executable, str(Path(__file__).with_name("plain_faust.py")), f"{settings.topic_prefix}app", str(self.few_trades)]
+        script = str(Path(__file__).with_name("plain_faust.py"))
+        command = [sys.executable, script, f"{settings.topic_prefix}app", str(self.few_trades), str(self.logs / "plain-data")]
         process = self.cores.start(command, self.variables(settings), self.logs / "plain.log", stdout=subprocess.PIPE)
         try:
             out, _ = process.communicate(timeout=TIMEOUT_S)

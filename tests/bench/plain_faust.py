@@ -1,7 +1,7 @@
 """The plain Faust worker of the benchmark: what one writes after reading Faust's documentation, in its favourable form.
 
 One agent, one event a message, Avro by fastavro; the open pane of an instrument is a local, a closed one is a write to a table with a changelog
-and a send. ``python plain_faust.py APP TRADES`` reads the topic ``$PERPFLOW_TOPIC_PREFIX`` + agg_trades until it has seen so many trades, closes
+and a send. ``python plain_faust.py APP TRADES DATADIR`` reads the topic ``$PERPFLOW_TOPIC_PREFIX`` + agg_trades until it has seen so many trades, closes
 the open panes, waits for every acknowledgement, and prints a line of JSON: seconds, CPU seconds, {instrument: {pane: CVD in lots}}.
 """
 
@@ -12,7 +12,6 @@ import io
 import json
 import os
 import sys
-import tempfile
 import time
 
 import fastavro
@@ -24,13 +23,13 @@ from schemas.settings import Settings
 QUANTITY = 1000  # lots a unit: both tapes have three decimals
 
 
-def main(app_id: str, wanted: int) -> None:
+def main(app_id: str, wanted: int, datadir: str) -> None:
     settings = Settings()
     schema, grid = parsed("agg_trades"), settings.grid_ms
     app = faust.App(
         app_id,
         broker=f"kafka://{settings.kafka_bootstrap_servers}",
-        datadir=tempfile.mkdtemp(prefix="plain-faust-"),
+        datadir=datadir,
         web_enabled=False,
         autodiscover=False,
         store="memory://",
@@ -92,4 +91,4 @@ def main(app_id: str, wanted: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
