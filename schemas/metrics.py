@@ -27,7 +27,9 @@ STREAM_SILENT = Gauge("perpflow_stream_silent", "1 while a subscribed stream is 
 BACKPRESSURE = Counter("perpflow_backpressure_seconds", "Time the reader waited because a buffer was full.", ["venue"])
 
 # --- recorded venue ------------------------------------------------------------------------------------------------
-SIMULATED_FRAMES = Counter("perpflow_simulated_frames", "Frames the recorded venue sent, whatever the number of clients.", ["symbol", "stream"])
+SIMULATED_FRAMES = Counter(
+    "perpflow_simulated_frames", "Frames the recorded venue sent, whatever the number of clients.", ["symbol", "stream"]
+)
 SIMULATED_FAULTS = Counter("perpflow_simulated_faults", "Misbehaviour of the recorded venue applied on purpose.", ["kind"])
 
 # --- worker --------------------------------------------------------------------------------------------------------
