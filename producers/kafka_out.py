@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from producers.sequencer import Step
 from schemas import metrics
@@ -53,6 +54,12 @@ def producer_config(settings: Settings, client_id: str) -> dict[str, Any]:
     }
 
 
+# A broker that dies after it wrote a batch and before it said so answers the repeated batch "already there", without offsets.
+UNKNOWN_OFFSET = -1
+# How long the broker may take to say where a log ends; it has just acknowledged a record.
+LOG_END_S = 30.0
+
+
 class _Flight:
     """A step on its way: how many of its records are not acknowledged yet, and where those that are begin and end."""
 
@@ -72,13 +79,14 @@ class _Flight:
         self.received = step.items[0][5] if step.items else 0
 
     def delivered(self, error: KafkaError | None, message: Message) -> None:
-        """Delivery report of one record; reports of a partition come in the order of its offsets."""
+        """Delivery report of one record; reports of a partition come in the order of its offsets, which may be missing (UNKNOWN_OFFSET)."""
         if error is not None:
             self.owner.refused(error, message)
             return
         self.waiting -= 1
         self.owner.in_flight -= 1
-        self.ends[message.topic(), message.partition()] = message.offset()  # type: ignore[index,assignment]
+        offset = message.offset()
+        self.ends[message.topic(), message.partition()] = UNKNOWN_OFFSET if offset is None or offset < 0 else offset  # type: ignore[index]
 
 
 class KafkaOut:
@@ -117,6 +125,7 @@ class KafkaOut:
         self._encode_mark = settings.codec.encoder("progress")
         self._encode_dead = settings.codec.encoder("dead_letters")
         self._author_key = author.encode()
+        self._servers = settings.kafka_bootstrap_servers
         self._cuts = {partition: dict(topics) for partition, topics in cuts.items()}
         self._marks = dict(marks)
         self._outbox: deque[_Flight] = deque()
@@ -188,7 +197,7 @@ class KafkaOut:
         while flights and flights[0].waiting == 0:
             flight = flights.popleft()
             for (name, partition), offset in flight.ends.items():
-                self._cuts[partition][self._topics[name]] = offset + 1
+                self._cuts[partition][self._topics[name]] = self._log_end(name, partition) if offset == UNKNOWN_OFFSET else offset + 1
             for topic, count in flight.counts.items():
                 metrics.RECORDS_PRODUCED.labels(topic).inc(count)
                 self.records += count
@@ -197,6 +206,17 @@ class KafkaOut:
             if flight.time is not None:
                 self._mark(flight.time, self._cuts if flight.grid else sorted(flight.partitions))
             flight.items = []
+
+    def _log_end(self, name: str, partition: int) -> int:
+        """Return where a log ends now: all that was acknowledged lies before it. Raises DeliveryFailed when the broker does not say."""
+        client = AdminClient({"bootstrap.servers": self._servers})
+        place = TopicPartition(name, partition)
+        try:
+            return int(client.list_offsets({place: OffsetSpec.latest()})[place].result(LOG_END_S).offset)
+        except (KafkaException, TimeoutError) as error:
+            raise DeliveryFailed(
+                f"{name}[{partition}]: acknowledged without an offset, and the broker does not say where the log ends"
+            ) from error
 
     def _mark(self, time_ms: int, partitions: Any) -> None:
         now = self._wall_ms()

@@ -7,6 +7,7 @@ import time
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from producers import kafka_out
 from producers.kafka_out import MAX_IN_FLIGHT, DeliveryFailed, KafkaOut, Outgoing
 from producers.log_tail import FIRST_LOOK, LogError, read_tail
 from producers.sequencer import Step
@@ -90,6 +91,30 @@ def test_more_than_fits_in_flight_waits_its_turn(environment: Settings, topics: 
     assert out.congested and out.in_flight <= MAX_IN_FLIGHT
     assert out.close(60) and not out.congested
     assert [mark["cut"]["agg_trades"] for mark in read(environment, "progress", 3)] == [MAX_IN_FLIGHT + 1000, MAX_IN_FLIGHT + 1001]
+
+
+class WithoutOffset:
+    """A delivery report of a batch that was there already: the broker names no offset (KIP-98, duplicate sequence number)."""
+
+    def __init__(self, message: object) -> None:
+        self._message = message
+
+    def offset(self) -> None:
+        return None
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._message, name)
+
+
+def test_an_acknowledgement_without_an_offset_cuts_at_the_end_of_the_log(
+    environment: Settings, topics: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = kafka_out._Flight.delivered
+    monkeypatch.setattr(kafka_out._Flight, "delivered", lambda flight, error, message: plain(flight, error, WithoutOffset(message)))
+    out = writer(environment)
+    out.offer([Step(1_000_250, [trade(environment, 1), trade(environment, 2)], False)])
+    out.close(20)
+    assert [mark["cut"]["agg_trades"] for mark in read(environment, "progress", 3)] == [2]
 
 
 def test_a_record_that_kafka_refuses_stops_the_marks(environment: Settings, topics: list[str]) -> None:
