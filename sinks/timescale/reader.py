@@ -64,6 +64,13 @@ class Read:
         return Message(one.offset(), one.timestamp()[1], one.key(), one.value())
 
 
+def _is_fatal(error: KafkaError) -> bool:
+    """Whether the client has stopped for good. After a broker's death a sink with an instance name may find itself fenced by its own former self;
+    librdkafka reports that as a message with the code _FATAL that does not call itself fatal. The process ends and its supervisor starts it again.
+    """
+    return error.fatal() or error.code() == KafkaError._FATAL
+
+
 class Reader:
     """Reads the partitions that the group gives this process.
 
@@ -90,6 +97,7 @@ class Reader:
         self.paused = False
         self.assigned_once = False
         self._suspected = False
+        self._fatal: KafkaError | None = None
         self.away: str | None = None
         self.cut: dict[Place, str] = {}
         self.lost: dict[str, int] = {}
@@ -122,8 +130,9 @@ class Reader:
         self._suspected = True  # one broken connection is not an absent broker: ``look`` asks
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.away = error.str()
-        if error.fatal():
+        if _is_fatal(error):
             self._log.error("the Kafka client cannot go on", error=error.str())
+            self._fatal = error
 
     def _wire(self, place: Place, offset: int | None = None) -> TopicPartition:
         name, partition = self._settings.topic(place[0]), place[1]
@@ -147,6 +156,8 @@ class Reader:
         """
         by_topic = self._by_topic
         messages: list[Any] = self._client.consume(1 if self.paused else most, seconds)
+        if self._fatal is not None:
+            raise KafkaException(self._fatal)
         for message in messages:
             error = message.error()
             if error is not None:
@@ -179,7 +190,7 @@ class Reader:
         return taken
 
     def _message_error(self, message: Any, error: KafkaError) -> None:
-        if error.fatal():
+        if _is_fatal(error):
             raise KafkaException(error)
         name = self._names.get(message.topic() or "")
         if name is None:
