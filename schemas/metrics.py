@@ -24,6 +24,7 @@ GAPS = Counter("perpflow_gaps", "Holes found in a stream.", ["venue", "stream", 
 BACKFILLED = Counter("perpflow_backfilled_trades", "Trades fetched over REST to fill a hole.", ["venue"])
 BOOK_RESYNCS = Counter("perpflow_book_resyncs", "Order books rebuilt from a snapshot.", ["venue", "reason"])
 STREAM_SILENT = Gauge("perpflow_stream_silent", "1 while a subscribed stream is silent beyond its limit.", ["venue", "stream"])
+REST_BUDGET = Gauge("perpflow_rest_budget_ratio", "Share of the REST request budget that is spent, per window.", ["venue", "window"])
 BACKPRESSURE = Counter("perpflow_backpressure_seconds", "Time the reader waited because a buffer was full.", ["venue"])
 
 # --- recorded venue ------------------------------------------------------------------------------------------------
