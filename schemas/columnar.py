@@ -238,7 +238,7 @@ class RecordSet:
 
 
 # --- Avro bodies -----------------------------------------------------------------------------------------------------
-STRING, LONG, DOUBLE, BOOLEAN, DOUBLES, NULL_DOUBLE, NULL_LONG_OP = range(7)
+STRING, LONG, DOUBLE, BOOLEAN, DOUBLES, NULL_DOUBLE, NULL_LONG_OP, NULL_STRING = range(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ def _op(kind: Any) -> int | None:
         kind = kind["type"]
     if isinstance(kind, list):
         inner = _op(kind[1]) if len(kind) == 2 and kind[0] == "null" else None
-        return {DOUBLE: NULL_DOUBLE, LONG: NULL_LONG_OP}.get(inner) if inner is not None else None
+        return {DOUBLE: NULL_DOUBLE, LONG: NULL_LONG_OP, STRING: NULL_STRING}.get(inner) if inner is not None else None
     if not isinstance(kind, str):
         return None
     return {"string": STRING, "long": LONG, "int": LONG, "double": DOUBLE, "boolean": BOOLEAN}.get(kind)
@@ -394,6 +394,16 @@ def _decode(buf: U8, index: I64, header: U8, ops: I64, columns: I64, longs: I64,
                         at += 8
                 elif branch == 0:
                     longs[row, column] = NULL_LONG
+                elif op == NULL_STRING:
+                    size, at = _zigzag(buf, at, end)
+                    if at < 0 or size < 0 or at + size > end:
+                        good = False
+                        break
+                    longs[row, column] = (at << 20) | min(size, (1 << 20) - 1)
+                    for j in range(at, at + size):
+                        if buf[j] >= 0x80:
+                            plain = False
+                    at += size
                 else:
                     value, at = _zigzag(buf, at, end)
                     if at < 0:
@@ -422,7 +432,8 @@ class Rejected:
 class Columns:
     """Decoded columns of a record set; row i belongs to row i of ``records``.
 
-    Nullable doubles hold NaN, nullable longs ``NULL_LONG``. Rows in ``rejected`` have undefined values and ``good[row]`` False.
+    Nullable doubles hold NaN, nullable longs (and the places of nullable strings) ``NULL_LONG``.
+    Rows in ``rejected`` have undefined values and ``good[row]`` False.
     """
 
     def __init__(
@@ -461,7 +472,7 @@ class Columns:
         return column
 
     def text(self, name: str, row: int) -> str:
-        """Return one string."""
+        """Return one string; of a nullable field only where it is not null (see ``text_or_none``)."""
         column = self._where[name][1]
         other = self._strings.get(column, {}).get(row)
         if other is not None:
@@ -470,12 +481,18 @@ class Columns:
         at, size = packed >> 20, packed & 0xFFFFF
         return self.records.buffer[at : at + size].tobytes().decode("utf-8", "replace")
 
+    def text_or_none(self, name: str, row: int) -> str | None:
+        """Return one string of a nullable field."""
+        return None if self._longs[row, self._where[name][1]] == NULL_LONG else self.text(name, row)
+
     def _put(self, row: int, record: dict[str, Any]) -> None:
         """Set a row from a decoded record (rows in another frame or of an older schema)."""
         for name, (op, column) in self._where.items():
             value = record[name]
-            if op == STRING:
-                self._strings.setdefault(column, {})[row] = value
+            if op in (STRING, NULL_STRING):
+                self._longs[row, column] = NULL_LONG if value is None else 0
+                if value is not None:
+                    self._strings.setdefault(column, {})[row] = value
             elif op in (DOUBLE, NULL_DOUBLE):
                 self._doubles[row, column] = np.nan if value is None else value
             elif op == DOUBLES:

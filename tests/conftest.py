@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from deploy.stack import Stack
@@ -21,6 +22,10 @@ from schemas.settings import Settings
 REUSE_VARIABLE = "PERPFLOW_TEST_STACK_DIR"
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# The first example of a compiled function waits for its compilation: a deadline would judge that, not the function.
+hypothesis.settings.register_profile("compiled", deadline=None)
+hypothesis.settings.load_profile("compiled")
 
 
 @dataclass(frozen=True)

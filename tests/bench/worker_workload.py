@@ -244,8 +244,9 @@ def _encode(head: Any, times: Any, prices: Any, quantities: Any, makers: Any, ou
             out[at + 8 + b] = quantities[n, b]
         at += 16
         out[at] = makers[n]
-        out[at + 1] = 0
-        at += 2
+        out[at + 1] = 0  # backfilled: no
+        out[at + 2] = 0  # venue_trade_id: null
+        at += 3
         ends[n] = at
 
 
