@@ -5,6 +5,7 @@ Decimal text becomes the double whose shortest text is that decimal.
 
 from __future__ import annotations
 
+from decimal import Context
 from math import inf
 from typing import Any
 
@@ -12,6 +13,10 @@ from producers.venue.adapter import Level, MappingError
 
 # A venue time this far ahead of our clock is no skew but a broken frame; taken as a clock it would stop the merge of connections.
 MAX_AHEAD_MS = 60_000
+# Ids and times are written as 64-bit numbers.
+MAX_LONG = 2**63 - 1
+# Digits enough for the product of any two numbers that a venue writes.
+_EXACT = Context(prec=400)
 
 
 def get(data: Any, field: str, record: str) -> Any:
@@ -27,11 +32,27 @@ def get(data: Any, field: str, record: str) -> Any:
 def integer(data: Any, field: str, record: str) -> int:
     """Return a whole number >= 0, given as number or, as some venues do, as text of digits."""
     value = get(data, field, record)
-    if type(value) is int and value >= 0:
+    if type(value) is str and len(value) < 20 and value.isascii() and value.isdigit():
+        value = int(value)
+    if type(value) is int and 0 <= value <= MAX_LONG:
         return value
-    if type(value) is str and value.isascii() and value.isdigit():
-        return int(value)
     raise MappingError(record, field, f"expected a whole number >= 0, got {value!r}")
+
+
+def text(data: Any, field: str, record: str) -> str:
+    """Return a text that is not empty."""
+    value = get(data, field, record)
+    if type(value) is not str or not value:
+        raise MappingError(record, field, f"expected text, got {value!r}")
+    return value
+
+
+def listed(data: Any, field: str, record: str) -> list[Any]:
+    """Return a list."""
+    value = get(data, field, record)
+    if type(value) is not list:
+        raise MappingError(record, field, f"expected a list, got {value!r}")
+    return value
 
 
 def time_ms(data: Any, field: str, record: str, received: int) -> int:
@@ -77,6 +98,16 @@ def optional(data: dict[str, Any], field: str, record: str) -> float | None:
     """Return decimal text, or None for a field that is absent, null or empty: it says nothing."""
     value = data.get(field)
     return None if value is None or value == "" else number(value, field, record)
+
+
+def product(data: Any, left: str, right: str, record: str) -> float:
+    """Return the product of two decimal texts, multiplied exactly and rounded once; a failure names ``left``."""
+    for field in (left, right):
+        number(get(data, field, record), field, record)
+    result = float(_EXACT.multiply(_EXACT.create_decimal(data[left]), _EXACT.create_decimal(data[right])))
+    if not -inf < result < inf:
+        raise MappingError(record, left, f"{data[left]!r} times {right} {data[right]!r} is no finite number")
+    return result
 
 
 def one_of(data: Any, field: str, record: str, allowed: tuple[str, ...]) -> str:

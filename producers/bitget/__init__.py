@@ -1,0 +1,1 @@
+"""Bitget USDT-M perpetual futures."""

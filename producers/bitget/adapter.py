@@ -1,0 +1,194 @@
+"""The Bitget adapter: USDT-M perpetuals, v2.
+
+What it does not give, because the venue has no public source of it: liquidations (neither a stream nor REST) and a top-trader ratio.
+Sources: the venue's v2 documents (common/websocket-intro, contract/websocket/public, contract/market).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+from zlib import crc32
+
+import orjson
+
+from producers.bitget import mapping
+from producers.bitget.mapping import VENUE
+from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, MappingError, Market, Part, Plan, Poll, Refused, mapped
+from producers.venue.rest import SLOW_DOWN_S, Limit, Rest
+from producers.venue.values import get, listed, one_of, text
+from schemas.codec import Record
+
+PRODUCT = "USDT-FUTURES"
+MARKET_PATH = "/api/v2/mix/market"
+SUBSCRIBE_BATCH = 25  # arguments of one message: about 2 kB, half of the venue's limit
+# Addresses may send 20 requests a second to most calls, 10 to fills-history and 1 to account-long-short: their weights say so.
+FILLS_HISTORY_WEIGHT = 2
+ACCOUNT_RATIO_WEIGHT = 20
+RECENT_FILLS = 100
+HISTORY_FILLS = 1000
+# Pages of a back-fill: fills-history reaches back a week when no time is named.
+MAX_PAGES = 200
+SETTLEMENTS = 20
+TOO_MANY = ("429", "40429", "30007")
+
+TRADE = Channel("trade", "agg_trades", 60.0)
+BOOKS = Channel("books", "depth", 15.0)
+QUOTES = Channel("books1", "quotes", 15.0)
+TICKER = Channel("ticker", "funding", 30.0)
+
+
+class BitgetFutures(Adapter):
+    """Bitget USDT-FUTURES.
+
+    The trade stream begins with recent trades, which are doubles after a reconnect; ids ascend with holes. The book carries a checksum and, in
+    newer pushes, the number of the push before (see ``mapping.books``).
+    """
+
+    venue: ClassVar[str] = VENUE
+    author: ClassVar[str] = "bitget"
+    kind: ClassVar[Literal["perp", "spot"]] = "perp"
+    ws_url: ClassVar[str] = "wss://ws.bitget.com"
+    rest_url: ClassVar[str] = "https://api.bitget.com"
+    channels: ClassVar[tuple[Channel, ...]] = (TRADE, BOOKS, QUOTES, TICKER)
+    book_mode: ClassVar[Literal["rest", "stream", "full"]] = "stream"
+    consecutive_ids: ClassVar[bool] = False
+    limits: ClassVar[tuple[Limit, ...]] = (Limit(20, 1.0), Limit(6000, 60.0))
+    heartbeat: ClassVar[Heartbeat | None] = Heartbeat("ping", 25.0)
+    # "We highly recommend not to subscribe more than 50 channels on one connection"; at most 10 messages a second.
+    max_streams: ClassVar[int] = 50
+    send_pause_s: ClassVar[float] = 0.2
+    default_symbols: ClassVar[str] = "BTCUSDT,ETHUSDT,SOLUSDT,XRPUSDT"
+
+    # --- streams -----------------------------------------------------------------------------------------------------
+
+    def wire_name(self, symbol: str, channel: Channel) -> str:
+        return f"{channel.name}:{symbol}"
+
+    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[Plan]:
+        found: list[Plan] = []
+        for start in range(0, len(wanted), self.max_streams):
+            streams = list(wanted[start : start + self.max_streams])
+            opening = [_message("subscribe", streams[first : first + SUBSCRIBE_BATCH]) for first in range(0, len(streams), SUBSCRIBE_BATCH)]
+            found.append(Plan(f"public-{len(found) + 1}", f"{base_url}/v2/ws/public", streams, opening))
+        return found
+
+    def resubscribe(self, symbol: str, channel: Channel) -> list[str]:
+        return [_message("unsubscribe", [(symbol, channel)]), _message("subscribe", [(symbol, channel)])]
+
+    def split(self, raw: bytes, received: int) -> Sequence[Part]:
+        if raw == b"pong":
+            return ()
+        try:
+            message = orjson.loads(raw)
+        except ValueError as error:
+            raise MappingError("frame", "frame", f"no JSON: {error}") from error
+        if type(message) is not dict:
+            raise MappingError("frame", "frame", f"expected an object, got {type(message).__name__}")
+        if "event" in message:
+            if one_of(message, "event", "frame", ("subscribe", "unsubscribe", "error")) == "error":
+                raise MappingError("frame", "event", f"the venue refuses: {message.get('code')} {message.get('msg')}")
+            return ()
+        arg = get(message, "arg", "frame")
+        one_of(arg, "instType", "frame", (PRODUCT,))
+        stream = f"{text(arg, 'channel', 'frame')}:{text(arg, 'instId', 'frame')}"
+        listed(message, "data", "frame")
+        return (Part(stream, mapping.clock(message, received), message),)
+
+    def take(self, channel: Channel, data: Any, market: Market, received: int) -> Sequence[Event]:
+        if channel is BOOKS:
+            return [("depth", change) for change in mapping.books(data, market, received)]
+        if channel is TRADE:
+            return [("agg_trades", record) for record in mapping.trades(data, market.instrument, received)]
+        if channel is QUOTES:
+            return [("quotes", record) for record in mapping.quotes(data, market.instrument, received)]
+        return mapping.ticker(data, market.instrument, received)
+
+    def checksum(self, bids: Sequence[str], asks: Sequence[str]) -> int:
+        """Return the signed CRC-32 of the best 25 levels, bids and asks in turns; where one side is shorter, the other goes on alone."""
+        parts = []
+        for index in range(min(25, max(len(bids), len(asks)))):
+            parts += [side[index] for side in (bids, asks) if index < len(side)]
+        value = crc32(":".join(parts).encode())
+        return value - 2**32 if value >= 2**31 else value
+
+    # --- REST --------------------------------------------------------------------------------------------------------
+
+    def refusal(self, answer: Any) -> tuple[str, float | None] | None:
+        code = answer.get("code") if type(answer) is dict else None
+        if code == "00000":
+            return None
+        reason = f"the venue answers {code}: {answer.get('msg')}" if type(answer) is dict else "no answer of the venue's form"
+        return reason, SLOW_DOWN_S if str(code) in TOO_MANY else None
+
+    async def server_time(self, rest: Rest) -> int:
+        return mapping.server_time(await rest.get("/api/v2/public/time"))
+
+    async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
+        answer = await rest.get(f"{MARKET_PATH}/contracts", productType=PRODUCT)
+        records = (mapping.instrument_facts(row, author) for row in listed(answer, "data", "contracts"))
+        return {record["symbol"]: Facts(record, {}) for record in records if record is not None}
+
+    async def volumes(self, rest: Rest) -> dict[str, float]:
+        return mapping.volumes(await rest.get(f"{MARKET_PATH}/tickers", productType=PRODUCT))
+
+    async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | Refused], bool]:
+        """Return the newest 100 fills, and from there page by page what fills-history has (the last week)."""
+        good: list[Record] = []
+        refused: list[Record | Refused] = []
+        for page in range(MAX_PAGES):
+            if page == 0:
+                answer = await rest.get(f"{MARKET_PATH}/fills", symbol=market.symbol, productType=PRODUCT, limit=RECENT_FILLS)
+            else:
+                answer = await rest.get(
+                    f"{MARKET_PATH}/fills-history", FILLS_HISTORY_WEIGHT, symbol=market.symbol, productType=PRODUCT, limit=HISTORY_FILLS,
+                    idLessThan=good[0]["venue_trade_id"],
+                )  # fmt: skip
+            rows = listed(answer, "data", "fills")
+            found = mapped(rows, lambda row: mapping.trade(row, market.instrument, received, backfilled=True))
+            refused += [row for row in found if isinstance(row, Refused)]
+            # A page that brings nothing older would be asked for again for ever.
+            older = [row for row in found if not isinstance(row, Refused) and (not good or mapping.age(row) < mapping.age(good[0]))]
+            if not older:
+                break
+            good = sorted(older, key=mapping.age) + good
+            if good[0]["event_time"] < since:
+                return [*refused, *(row for row in good if row["event_time"] >= since)], True
+        return [*refused, *good], False
+
+    def polls(self) -> list[Poll]:
+        return [
+            Poll("current-fund-rate", "funding", 60.0, True, _schedule),
+            Poll("history-fund-rate", "funding", 600.0, False, _settled),
+            Poll("account-long-short", "market_indicators", 300.0, False, _account_ratio),
+        ]
+
+
+def _message(op: str, streams: Sequence[tuple[str, Channel]]) -> str:
+    arguments = [{"instType": PRODUCT, "channel": channel.name, "instId": symbol} for symbol, channel in streams]
+    return orjson.dumps({"op": op, "args": arguments}).decode()
+
+
+async def _schedule(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
+    return mapping.schedule(await rest.get(f"{MARKET_PATH}/current-fund-rate", productType=PRODUCT), received)
+
+
+async def _settled(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
+    """Return the settlements that were not said before: the newest twenty at first, then each new one once."""
+    found = []
+    for market in markets:
+        answer = await rest.get(f"{MARKET_PATH}/history-fund-rate", symbol=market.symbol, productType=PRODUCT, pageSize=SETTLEMENTS)
+        records = mapping.settled(answer, market.memory.get("settled", 0), received)
+        if records:
+            market.memory["settled"] = records[-1]["event_time"]
+        found += [(market.symbol, "funding", record) for record in records]
+    return found
+
+
+async def _account_ratio(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
+    found = []
+    for market in markets:
+        answer = await rest.get(f"{MARKET_PATH}/account-long-short", ACCOUNT_RATIO_WEIGHT, symbol=market.symbol, period="5m")
+        if (record := mapping.account_ratio(answer, received)) is not None:
+            found.append((market.symbol, "market_indicators", record))
+    return found

@@ -1,0 +1,302 @@
+"""Bitget's JSON to our records (pure).
+
+Fields that we do not use are ignored: the venue adds some without notice. Numbers come as decimal text, times as number or text of digits.
+Sources: the venue's v2 documents, contract/websocket/public (trade, books, ticker) and contract/market (REST), and the payloads of
+tests/data/venues/bitget.
+
+Times are venue times, ms UTC; ``received`` is our wall clock, ms UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from producers.venue.adapter import BookDiff, BookSnapshot, Event, Level, MappingError, Market
+from producers.venue.values import get, integer, levels, listed, one_of, optional, positive, product, quantity, text, time_ms
+from schemas.codec import Record
+from schemas.partition import base_asset, instrument_id
+
+VENUE = "BITGET"
+# Of ``symbolStatus``; ``maintain`` is a pause. The others are ``listed`` (not yet) and ``off`` (no longer).
+TRADING = ("normal", "maintain", "limit_open", "restrictedAPI")
+
+
+def clock(message: dict[str, Any], received: int) -> int:
+    """Return the venue's clock of a push: its ``ts``, else the newest of its rows (some channels leave the outer one out)."""
+    if "ts" in message:
+        return time_ms(message, "ts", "push", received)
+    return max((time_ms(row, "ts", "push", received) for row in listed(message, "data", "push")), default=0)
+
+
+# --- trades ----------------------------------------------------------------------------------------------------------
+
+
+def trade(row: Any, instrument: str, received: int, *, backfilled: bool = False) -> Record:
+    """Return the ``agg_trades`` record of a row of the trade channel, of fills or of fills-history (there ``Buy`` and ``Sell``).
+
+    ``side`` is the taker's. Ids ascend but have holes: ours is 0 and the venue's stands beside.
+    """
+    side = one_of(row, "side", "trade", ("buy", "sell", "Buy", "Sell"))
+    return {
+        "instrument": instrument,
+        "event_time": time_ms(row, "ts", "trade", received),
+        "receive_time": received,
+        "agg_id": 0,
+        "first_trade_id": 0,
+        "last_trade_id": 0,
+        "price": positive(row, "price", "trade"),
+        "quantity": positive(row, "size", "trade"),
+        "buyer_is_maker": side in ("sell", "Sell"),
+        "backfilled": backfilled,
+        "venue_trade_id": str(integer(row, "tradeId", "trade")),
+    }
+
+
+def age(record: Record) -> tuple[int, int]:
+    """Return the place of a trade among its instrument's: by time, within a millisecond by id (the venue's ids ascend)."""
+    return record["event_time"], int(record["venue_trade_id"])
+
+
+def trades(message: dict[str, Any], instrument: str, received: int) -> list[Record]:
+    """Return the records of a trade push, ascending; the venue puts the newest first."""
+    return sorted((trade(row, instrument, received) for row in listed(message, "data", "trade")), key=age)
+
+
+# --- books -----------------------------------------------------------------------------------------------------------
+
+
+def quotes(message: dict[str, Any], instrument: str, received: int) -> list[Record]:
+    """Return the ``quotes`` records of a books1 push; a book with an empty side has no quote."""
+    found = []
+    for row in listed(message, "data", "books1"):
+        bids, asks = levels(row, "bids", "books1"), levels(row, "asks", "books1")
+        time, update = time_ms(row, "ts", "books1", received), integer(row, "seq", "books1")
+        if bids and asks:
+            found.append(
+                {
+                    "instrument": instrument,
+                    "event_time": time,
+                    "receive_time": received,
+                    "update_id": update,
+                    "bid_price": bids[0][0],
+                    "bid_quantity": bids[0][1],
+                    "ask_price": asks[0][0],
+                    "ask_quantity": asks[0][1],
+                }
+            )
+    return found
+
+
+def books(message: dict[str, Any], market: Market, received: int) -> list[BookDiff | BookSnapshot]:
+    """Return what a books push says.
+
+    ``seq`` ascends with holes. Where the push names the one it follows on (``pseq``), that is ``previous``; else it is the last one heard, so a
+    lost push shows only in the checksum. A number below the last one at a later time means that the venue began to count anew ("except during
+    symbol maintenance"): said as a hole, so that the book is taken again.
+
+    The market's memory holds (seq, time) of the newest push under ``books``.
+    """
+    whole = one_of(message, "action", "books", ("snapshot", "update")) == "snapshot"
+    found: list[BookDiff | BookSnapshot] = []
+    for row in listed(message, "data", "books"):
+        seq, time = integer(row, "seq", "books"), time_ms(row, "ts", "books", received)
+        bids, asks = levels(row, "bids", "books"), levels(row, "asks", "books")
+        texts = _texts(row, bids, asks)
+        known: tuple[int, int] | None = market.memory.get("books")
+        if whole:
+            found.append(BookSnapshot(seq, bids, asks, time, _checksum(row), texts))
+        elif known is not None and seq < known[0] and time > known[1]:
+            found.append(BookDiff(time, known[0] + 1, known[0] + 1, seq, bids, asks, None, texts))
+            continue
+        else:
+            found.append(BookDiff(time, seq, seq, _previous(row, seq, known), bids, asks, _checksum(row), texts))
+        if known is None or seq > known[0] or time > known[1]:
+            market.memory["books"] = (seq, time)
+    return found
+
+
+def _previous(row: dict[str, Any], seq: int, known: tuple[int, int] | None) -> int:
+    if row.get("pseq") not in (None, "", 0, "0"):
+        previous = integer(row, "pseq", "books")
+        if previous >= seq:
+            raise MappingError("books", "pseq", f"{previous} is not below seq {seq}")
+        return previous
+    return known[0] if known is not None and known[0] < seq else seq - 1
+
+
+def _checksum(row: dict[str, Any]) -> int | None:
+    """Return the checksum; 0 says that the venue computed none."""
+    value = row.get("checksum")
+    if value is not None and type(value) is not int:
+        raise MappingError("books", "checksum", f"expected a whole number, got {value!r}")
+    return value or None
+
+
+def _texts(row: dict[str, Any], bids: Sequence[Level], asks: Sequence[Level]) -> dict[float, str]:
+    """Return price -> ``price:amount`` in the venue's own writing: the checksum is made of ``0.5000``, not of 0.5. Removed levels have none."""
+    return {
+        price: f"{written[0]}:{written[1]}"
+        for found, field in ((bids, "bids"), (asks, "asks"))
+        for (price, size), written in zip(found, row[field], strict=True)
+        if size > 0.0
+    }
+
+
+# --- ticker ----------------------------------------------------------------------------------------------------------
+
+
+def ticker(message: dict[str, Any], instrument: str, received: int) -> list[Event]:
+    """Return what a ticker push says: mark, index and funding; open interest and 24 h volume in quote units.
+
+    ``fundingRate`` is the estimate of the running interval. Absent fields say nothing. ``holdingAmount`` is in coins and is valued at the mark
+    price of the same push, exactly.
+    """
+    events: list[Event] = []
+    for row in listed(message, "data", "ticker"):
+        time = time_ms(row, "ts", "ticker", received)
+        mark, index = _price(row, "markPrice"), _price(row, "indexPrice")
+        rate, next_time = optional(row, "fundingRate", "ticker"), _filled(row, "nextFundingTime", "ticker")
+        if any(value is not None for value in (mark, index, rate, next_time)):
+            events.append(("funding", _funding(instrument, time, received, mark=mark, index=index, rate=rate, next_time=next_time)))
+        if mark is not None and row.get("holdingAmount") not in (None, ""):
+            quantity(row, "holdingAmount", "ticker")
+            value = product(row, "holdingAmount", "markPrice", "ticker")
+            events.append(("market_indicators", _indicator(instrument, time, received, "open_interest", value)))
+        if row.get("quoteVolume") not in (None, ""):
+            volume = quantity(row, "quoteVolume", "ticker")
+            events.append(("market_indicators", _indicator(instrument, time, received, "volume_24h", volume)))
+    return events
+
+
+def _price(row: dict[str, Any], field: str) -> float | None:
+    """Return a price, None when absent; new contracts have ``0`` for what is not known yet."""
+    value = optional(row, field, "ticker")
+    if value is not None and value < 0.0:
+        raise MappingError("ticker", field, f"expected a number >= 0, got {row[field]!r}")
+    return value or None
+
+
+def _filled(row: dict[str, Any], field: str, record: str) -> int | None:
+    """Return a whole number, None when it is absent, empty or 0: then it says nothing."""
+    return None if row.get(field) in (None, "") else integer(row, field, record) or None
+
+
+def _indicator(instrument: str, time: int, received: int, name: str, value: float) -> Record:
+    return {"instrument": instrument, "event_time": time, "receive_time": received, "indicator": name, "value": value}
+
+
+def _funding(
+    instrument: str | None, time: int, received: int, *, mark: float | None = None, index: float | None = None, rate: float | None = None,
+    settled: float | None = None, next_time: int | None = None, hours: int | None = None,
+) -> Record:  # fmt: skip
+    record = {
+        "event_time": time,
+        "receive_time": received,
+        "mark_price": mark,
+        "index_price": index,
+        "estimated_settle_price": None,
+        "estimated_rate": rate,
+        "settled_rate": settled,
+        "next_funding_time": next_time,
+        "interval_hours": hours,
+    }
+    return record if instrument is None else {"instrument": instrument, **record}
+
+
+# --- REST ------------------------------------------------------------------------------------------------------------
+
+
+def server_time(answer: Any) -> int:
+    """Return the clock of ``/api/v2/public/time``."""
+    return integer(get(answer, "data", "time"), "serverTime", "time")
+
+
+def schedule(answer: Any, received: int) -> list[tuple[str, str, Record]]:
+    """Return symbol, topic and record of each row of current-fund-rate: the estimate, the interval and the next settlement."""
+    time = time_ms(answer, "requestTime", "current-fund-rate", received)
+    found = []
+    for row in listed(answer, "data", "current-fund-rate"):
+        symbol = text(row, "symbol", "current-fund-rate")
+        record = _funding(
+            None, time, received, rate=optional(row, "fundingRate", "current-fund-rate"),
+            next_time=_filled(row, "nextUpdate", "current-fund-rate"), hours=_hours(row, "fundingRateInterval", "current-fund-rate"),
+        )  # fmt: skip
+        found.append((symbol, "funding", record))
+    return found
+
+
+def settled(answer: Any, after: int, received: int) -> list[Record]:
+    """Return the settlements of history-fund-rate after a time, ascending."""
+    found = []
+    for row in listed(answer, "data", "history-fund-rate"):
+        time = time_ms(row, "fundingTime", "history-fund-rate", received)
+        rate = optional(row, "fundingRate", "history-fund-rate")
+        if rate is None:
+            raise MappingError("history-fund-rate", "fundingRate", "is missing")
+        if time > after:
+            found.append(_funding(None, time, received, settled=rate))
+    return sorted(found, key=lambda record: record["event_time"])
+
+
+def account_ratio(answer: Any, received: int) -> Record | None:
+    """Return the newest observation of account-long-short: accounts that are long over those that are short; None when there is none."""
+    record = "account-long-short"
+    newest: Record | None = None
+    for row in listed(answer, "data", record):
+        time = time_ms(row, "ts", record, received)
+        value = quantity(row, "longShortAccountRatio", record)
+        if newest is None or time > newest["event_time"]:
+            newest = {"event_time": time, "receive_time": received, "indicator": "long_short_ratio", "value": value}
+    return newest
+
+
+def volumes(answer: Any) -> dict[str, float]:
+    """Return symbol -> 24 h volume in quote units of the whole market's tickers."""
+    return {text(row, "symbol", "tickers"): quantity(row, "quoteVolume", "tickers") for row in listed(answer, "data", "tickers")}
+
+
+def instrument_facts(row: Any, author: str) -> Record | None:
+    """Return the ``instruments`` record of a contract without its times; None for a delivery contract.
+
+    The price step is ``priceEndStep`` units of the last of ``pricePlace`` decimals.
+    """
+    record = "contracts"
+    symbol = text(row, "symbol", record)
+    if text(row, "symbolType", record) != "perpetual":
+        return None
+    price_decimals, quantity_decimals = _places(row, "pricePlace"), _places(row, "volumePlace")
+    positive(row, "priceEndStep", record)
+    tick = Decimal(row["priceEndStep"]).scaleb(-price_decimals)
+    return {
+        "instrument": instrument_id(VENUE, symbol, "perp"),
+        "author": author,
+        "venue": VENUE,
+        "symbol": symbol,
+        "base_asset": base_asset(text(row, "baseCoin", record), VENUE),
+        "quote_asset": text(row, "quoteCoin", record),
+        "kind": "perp",
+        "status": "trading" if text(row, "symbolStatus", record) in TRADING else "closed",
+        "tick_size": float(tick),
+        "step_size": positive(row, "sizeMultiplier", record),
+        "min_notional": optional(row, "minTradeUSDT", record),
+        "price_decimals": price_decimals,
+        "quantity_decimals": quantity_decimals,
+        "funding_interval_hours": _hours(row, "fundInterval", record),
+        "recorded": row.get("recorded") is True,
+    }
+
+
+def _places(row: Any, field: str) -> int:
+    value = integer(row, field, "contracts")
+    if value > 18:
+        raise MappingError("contracts", field, f"expected a number of decimal places, got {value!r}")
+    return value
+
+
+def _hours(row: dict[str, Any], field: str, record: str) -> int | None:
+    hours = _filled(row, field, record)
+    if hours is not None and hours > 24:
+        raise MappingError(record, field, f"expected a funding interval in hours, got {hours}")
+    return hours
