@@ -8,31 +8,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-# Venue spellings of an asset -> the asset. Multiplier contracts (1000PEPE, kPEPE, 1MBABYDOGE) trade the same asset.
-BASE_ASSET_ALIASES: dict[str, str] = {
-    "XBT": "BTC",
-    "1000PEPE": "PEPE",
-    "kPEPE": "PEPE",
-    "1000SHIB": "SHIB",
-    "SHIB1000": "SHIB",
-    "kSHIB": "SHIB",
-    "1000BONK": "BONK",
-    "kBONK": "BONK",
-    "1000FLOKI": "FLOKI",
-    "kFLOKI": "FLOKI",
-    "1000LUNC": "LUNC",
-    "kLUNC": "LUNC",
-    "1000XEC": "XEC",
-    "1000SATS": "SATS",
-    "10000SATS": "SATS",
-    "1000RATS": "RATS",
-    "1000CAT": "CAT",
-    "1000CHEEMS": "CHEEMS",
-    "1000WHY": "WHY",
-    "1000X": "X",
-    "1000000MOG": "MOG",
-    "1MBABYDOGE": "BABYDOGE",
-}
+from schemas.assets import base_asset
+
+__all__ = ["base_asset", "base_of_instrument", "instrument_id", "murmur2", "partition_of", "split_symbol"]
 
 
 def murmur2(data: bytes) -> int:
@@ -58,11 +36,6 @@ def murmur2(data: bytes) -> int:
     return h
 
 
-def base_asset(symbol_base: str) -> str:
-    """Return the asset behind a venue's spelling of a base asset, e.g. ``1000PEPE`` -> ``PEPE``."""
-    return BASE_ASSET_ALIASES.get(symbol_base, symbol_base)
-
-
 @lru_cache(maxsize=65536)
 def partition_of(asset: str, partitions: int) -> int:
     """Return the partition of a (mapped) base asset: ``toPositive(murmur2(asset)) mod partitions``."""
@@ -81,7 +54,11 @@ def instrument_id(venue: str, symbol: str, kind: str) -> str:
 
 
 # Longest first, so that FDUSD is not read as ...FD + USD. TUSD is left out: XBTUSD is bitcoin against the dollar.
-_QUOTES = ("FDUSD", "USDT", "USDC", "BUSD", "USD", "BTC", "ETH", "EUR", "TRY")
+# U is a dollar of Binance's and Bitget's lists of 2026 (BTCU).
+_QUOTES = ("FDUSD", "USDT", "USDC", "BUSD", "USD1", "USD", "BTC", "ETH", "EUR", "TRY", "U")
+# Venues whose perpetuals are named by the base asset alone (``BTC``, ``kPEPE``).
+_BARE_VENUES = ("HYPERLIQUID", "LIGHTER")
+_SEPARATORS = ("-", "_", "/")
 
 
 def base_of_instrument(instrument: str) -> str:
@@ -94,11 +71,20 @@ def base_of_instrument(instrument: str) -> str:
         ValueError: the id has no venue or no known quote asset.
     """
     venue, sep, rest = instrument.partition(":")
-    if not sep or not venue or not rest:
+    symbol = rest.removesuffix("-PERP")
+    if not sep or not venue or not symbol:
         raise ValueError(f"instrument: expected VENUE:SYMBOL or VENUE:SYMBOL-PERP, got {instrument!r}")
-    symbol = rest.removesuffix("-PERP").replace("-", "").replace("_", "").replace("/", "")
+    if venue in _BARE_VENUES and symbol != rest:
+        return base_asset(symbol, venue)
+    for separator in _SEPARATORS:
+        base, found, _ = symbol.partition(separator)
+        if found and base:
+            return base_asset(base, venue)
+    # Bybit's contracts against USDC: BTCPERP. A token of that name has a quote behind it (PERPUSDT).
+    if venue == "BYBIT" and symbol != rest and symbol.endswith("PERP") and symbol != "PERP":
+        return base_asset(symbol.removesuffix("PERP"), venue)
     try:
-        return base_asset(split_symbol(symbol)[0])
+        return base_asset(split_symbol(symbol)[0], venue)
     except ValueError as error:
         raise ValueError(f"instrument: {instrument!r}: {error}") from error
 

@@ -1,0 +1,107 @@
+"""Which asset a venue's spelling of a base asset means, and how many units of it one contract unit is.
+
+The same asset must meet itself across venues (spreads, premium, one partition, DESIGN 2), and two assets must never be taken for one. Cheap tokens
+trade by the thousand or million: ``1000PEPE``, ``10000SATS``, ``1000000MOG``, ``1MBABYDOGE``, ``kPEPE``, ``SHIB1000``. Those follow rules; what does
+not is in the tables below. A spelling that stands in no table and follows no rule is its own asset: not joining is the safe side.
+
+``tests/schemas/test_assets.py`` holds the tables to the instrument lists that the venues published (tests/data/venues).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+# What stands before a letter counts units. 1INCH, 0G, 2Z, 4, 10SET have no such number; an upper-case K is a letter (KAVA, KAS).
+_PREFIX = re.compile(r"(1000000|100000|10000|1000|1M|k)(?=[A-Z])(.+)")
+_PREFIX_UNITS = {"1000000": 1_000_000, "100000": 100_000, "10000": 10_000, "1000": 1_000, "1M": 1_000_000, "k": 1_000}
+# Bybit's way. Not a suffix of its own: KODEX200, NDX100, SP500, BANANAS31.
+_SUFFIX = re.compile(r"([A-Z]{2,})1000")
+
+# Spellings of an asset -> (the asset, units of it in one). Applied after the rules, so 1000NEIROCTO is 1000 x NEIRO.
+SPELLINGS: dict[str, tuple[str, int]] = {
+    # Codes of other lists.
+    "XBT": ("BTC", 1),
+    "BCHABC": ("BCH", 1),
+    "BCHSV": ("BSV", 1),
+    # GRVT writes Hyperliquid's kilo-tokens in capitals.
+    "KBONK": ("BONK", 1000),
+    "KFLOKI": ("FLOKI", 1000),
+    "KLUNC": ("LUNC", 1000),
+    "KNEIRO": ("NEIRO", 1000),
+    "KPEPE": ("PEPE", 1000),
+    "KSHIB": ("SHIB", 1000),
+    # A venue had, or has, another contract under the plain name.
+    "BEAMX": ("BEAM", 1),
+    "BOBBOB": ("BOB", 1),
+    "BTTC": ("BTT", 1),
+    "DODOX": ("DODO", 1),
+    "LUNA2": ("LUNA", 1),
+    "NEIROCTO": ("NEIRO", 1),
+    "PUMPFUN": ("PUMP", 1),
+    "RAYDIUM": ("RAY", 1),
+    "RAYSOL": ("RAY", 1),
+    "SOLAYER": ("LAYER", 1),
+    # Written out.
+    "CORECHAIN": ("CORE", 1),
+    "JUPITER": ("JUP", 1),
+    "LIGHTER": ("LIT", 1),
+    "MANTLE": ("MNT", 1),
+    "RONIN": ("RON", 1),
+    # Renamed, and not by all venues yet: in the recorded lists of August to October 2026 OKX, Bybit and Bitget have the new name
+    # in the old one's place, Coinbase the old one, Binance's contracts both.
+    "TON": ("GRAM", 1),
+    "IP": ("DATA", 1),
+    "DATAIP": ("DATA", 1),
+    # Shares: of these the plain ticker is no token on any venue.
+    "AMDSTOCK": ("AMD", 1),
+    "APPSTOCK": ("APP", 1),
+    "GMESTOCK": ("GME", 1),
+    "NOKIA": ("NOK", 1),
+    "NOKSTOCK": ("NOK", 1),
+    "PENGSTOCK": ("PENG", 1),
+    "VRTXSTOCK": ("VRTX", 1),
+    "WENSTOCK": ("WEN", 1),
+}
+
+# Where a name means something else than it seems: (venue, or "" for all; spelling) -> as above, before any rule.
+VENUE_SPELLINGS: dict[tuple[str, str], tuple[str, int]] = {
+    # A token of BNB Chain; BOB is Build on Bitcoin, which trades beside it.
+    ("", "1000000BOB"): ("1000000BOB", 1),
+    # Caterpillar; the token of that name is their 1000CAT.
+    ("BINANCE", "CAT"): ("CATSTOCK", 1),
+    ("BITGET", "CAT"): ("CATSTOCK", 1),
+}
+
+
+class Asset(NamedTuple):
+    """An asset, and how many units of it one unit of the contract or pair is: 1000PEPE is (``PEPE``, 1000)."""
+
+    name: str
+    units: int
+
+
+@lru_cache(maxsize=65536)
+def asset_of(spelling: str, venue: str = "") -> Asset:
+    """Return the asset behind a venue's spelling of a base asset.
+
+    Args:
+        spelling: As the venue writes it, upper and lower case kept (``kPEPE``).
+        venue: E.g. ``BITGET``; without it what a venue alone means by a name is not known.
+    """
+    special = VENUE_SPELLINGS.get((venue, spelling)) or VENUE_SPELLINGS.get(("", spelling))
+    if special is not None:
+        return Asset(*special)
+    name, units = spelling, 1
+    if prefix := _PREFIX.fullmatch(spelling):
+        name, units = prefix[2], _PREFIX_UNITS[prefix[1]]
+    elif suffix := _SUFFIX.fullmatch(spelling):
+        name, units = suffix[1], 1_000
+    asset, each = SPELLINGS.get(name, (name, 1))
+    return Asset(asset, units * each)
+
+
+def base_asset(spelling: str, venue: str = "") -> str:
+    """Return the asset behind a venue's spelling of a base asset, e.g. ``1000PEPE`` -> ``PEPE``; see ``asset_of``."""
+    return asset_of(spelling, venue).name
