@@ -132,6 +132,18 @@ class KafkaOut:
         self._flights: deque[_Flight] = deque()
         self._producer = Producer(producer_config(settings, f"perpflow-{author}"), error_cb=self._on_error)
 
+    def cover(self, cuts: Mapping[int, Mapping[str, int]], marks: Mapping[int, int]) -> None:
+        """Write marks to more partitions from now on; those covered already stay as they are.
+
+        Args:
+            cuts, marks: As for the class.
+        """
+        for partition, topics in cuts.items():
+            if partition not in self._cuts:
+                self._cuts[partition] = dict(topics)
+                if partition in marks:
+                    self._marks[partition] = marks[partition]
+
     # --- writing -----------------------------------------------------------------------------------------------------
 
     @property

@@ -77,9 +77,9 @@ class Pipeline:
 
     # --- sources -----------------------------------------------------------------------------------------------------
 
-    def join(self, name: str, rank: int) -> Source:
+    def join(self, name: str, rank: int, *, suspended: bool = False) -> Source:
         """Add a source to the merge; see ``Sequencer.join``."""
-        self.sequencer.join(name, rank)
+        self.sequencer.join(name, rank, suspended=suspended)
         source = self._sources[name] = Source(name)
         return source
 

@@ -23,7 +23,12 @@ RECONNECTS = Counter("perpflow_reconnects", "Connections that ended and were ope
 GAPS = Counter("perpflow_gaps", "Holes found in a stream.", ["venue", "stream", "kind"])
 BACKFILLED = Counter("perpflow_backfilled_trades", "Trades fetched over REST to fill a hole.", ["venue"])
 BOOK_RESYNCS = Counter("perpflow_book_resyncs", "Order books rebuilt from a snapshot.", ["venue", "reason"])
-STREAM_SILENT = Gauge("perpflow_stream_silent", "1 while a subscribed stream is silent beyond its limit.", ["venue", "stream"])
+STREAMS = Gauge(
+    "perpflow_streams", "Subscribed streams by state: connecting, syncing, live, stale, invalid, closed.", ["venue", "channel", "state"]
+)
+CONFLATED = Counter("perpflow_conflated_records", "Depth and quote records left out because the producer was behind.", ["venue", "topic"])
+POLLS = Counter("perpflow_polls", "Rounds of REST polling, by outcome: ok, failed.", ["venue", "poll", "outcome"])
+POLLED = Gauge("perpflow_polled_time_seconds", "When a poll last succeeded, Unix time.", ["venue", "poll"])
 REST_BUDGET = Gauge("perpflow_rest_budget_ratio", "Share of the REST request budget that is spent, per window.", ["venue", "window"])
 BACKPRESSURE = Counter("perpflow_backpressure_seconds", "Time the reader waited because a buffer was full.", ["venue"])
 

@@ -4,62 +4,74 @@ from __future__ import annotations
 
 import asyncio
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from pydantic import ValidationError
 
 from deploy.errors import UserError
-from producers.binance.config import BinanceConfig
-from producers.binance.producer import BinanceProducer, ConfigurationError
-from producers.binance.rest import RestError
 from producers.log_tail import LogError
+from producers.venue.adapter import MappingError
+from producers.venue.config import TOPICS, ProducerConfig
+from producers.venue.producer import ConfigurationError, VenueProducer
+from producers.venue.rest import RestError
+from producers.venues import VENUES, adapter_of
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
 
-app = typer.Typer(help="Write a venue's market data into the topics.", no_args_is_help=True)
+app = typer.Typer(help="Write a venue's market data into the topics.")
 
 
-@app.callback()
-def produce() -> None:
-    """Write a venue's market data into the topics."""
-
-
-@app.command()
-def binance(
+@app.callback(invoke_without_command=True)
+def produce(
+    venue: Annotated[str, typer.Option(help=f"Of {', '.join(VENUES)}.", envvar="PERPFLOW_VENUE")] = "BINANCE",
     symbols: Annotated[
         str | None, typer.Option(help="Symbols with commas, top:N by 24 h quote volume, or all.", envvar="PERPFLOW_SYMBOLS")
     ] = None,
     streams: Annotated[
-        str | None,
-        typer.Option(help="Of aggTrade,depth,bookTicker,markPrice,forceOrder; default all.", envvar="PERPFLOW_BINANCE_STREAMS"),
+        str | None, typer.Option(help=f"Topics to feed, of {','.join(TOPICS)}; default all.", envvar="PERPFLOW_STREAMS")
     ] = None,
-    ws_url: Annotated[str | None, typer.Option(help="Base of the websocket routes.", envvar="PERPFLOW_BINANCE_WS_URL")] = None,
-    rest_url: Annotated[str | None, typer.Option(help="Base of the REST interface.", envvar="PERPFLOW_BINANCE_REST_URL")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Address of a simulated venue: its websocket and REST interface.", envvar="PERPFLOW_BASE_URL")
+    ] = None,
+    ws_url: Annotated[str | None, typer.Option(help="Base of the websocket addresses alone.", envvar="PERPFLOW_WS_URL")] = None,
+    rest_url: Annotated[str | None, typer.Option(help="Base of the REST interface alone.", envvar="PERPFLOW_REST_URL")] = None,
     author: Annotated[
-        str | None, typer.Option(help="Author of the progress marks; each running producer has its own.", envvar="PERPFLOW_BINANCE_AUTHOR")
+        str | None, typer.Option(help="Author of the progress marks; each running producer has its own.", envvar="PERPFLOW_AUTHOR")
     ] = None,
     depth_speed: Annotated[
         str | None,
-        typer.Option(help="Cadence of the depth diffs: 100ms, 250ms, 500ms; recordings: 0ms.", envvar="PERPFLOW_BINANCE_DEPTH_SPEED"),
+        typer.Option(help="Binance: cadence of the depth diffs: 100ms, 250ms, 500ms; recordings: 0ms.", envvar="PERPFLOW_DEPTH_SPEED"),
+    ] = None,
+    history_hours: Annotated[
+        float | None,
+        typer.Option(help="Hours of trades, funding and indicators fetched on a cold start.", envvar="PERPFLOW_HISTORY_HOURS"),
     ] = None,
     exit_at_end: Annotated[
         bool | None,
         typer.Option("--exit-at-end/--stay", help="Leave when a recorded venue is at its end (default).", envvar="PERPFLOW_EXIT_AT_END"),
     ] = None,
 ) -> None:
-    """Write Binance USD-M market data into the topics, with progress marks.
+    """Write a venue's market data into the topics, with progress marks.
 
-    Connects to the real venue unless told otherwise; needs no keys. After kill -9 it goes on where it was: trades are fetched again over REST by
-    their ids, none is lost or doubled.
+    Connects to the real venue unless told otherwise; needs no keys. After kill -9 it goes on where it was: trades are fetched again over REST,
+    none is lost or doubled as far as the venue serves them, and what it no longer serves is written to the gaps topic.
 
     Examples:
 
-      perpflow produce binance --symbols BTCUSDT,ETHUSDT
+      perpflow produce --symbols BTCUSDT,ETHUSDT
 
-      perpflow produce binance --symbols BTCUSDT --ws-url ws://127.0.0.1:9001 --rest-url http://127.0.0.1:9001 --depth-speed 0ms
+      perpflow produce --venue BYBIT --symbols top:50 --history-hours 4
 
-      perpflow produce binance --symbols LTCUSDT --streams aggTrade --author recorded-ltc --ws-url ... --rest-url ...
+      perpflow produce --venue OKX --symbols all --streams agg_trades,quotes,funding
+
+      perpflow produce --symbols BTCUSDT --base-url http://127.0.0.1:9001 --depth-speed 0ms
     """
+    if base_url is not None:
+        address = urlsplit(base_url).netloc or base_url
+        secure = "s" if urlsplit(base_url).scheme in ("https", "wss") else ""
+        ws_url = ws_url or f"ws{secure}://{address}"
+        rest_url = rest_url or f"http{secure}://{address}"
     given: dict[str, Any] = {
         "symbols": symbols,
         "streams": streams,
@@ -67,17 +79,21 @@ def binance(
         "rest_url": rest_url,
         "author": author,
         "depth_speed": depth_speed,
+        "history_hours": history_hours,
         "exit_at_end": exit_at_end,
     }
     try:
         settings = Settings()
-        config = BinanceConfig(**{name: value for name, value in given.items() if value is not None})
+        config = ProducerConfig(**{name: value for name, value in given.items() if value is not None})
+        adapter = adapter_of(venue, depth_speed=config.depth_speed)
     except ValidationError as error:
         reasons = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         raise UserError("produce: " + "; ".join(reasons)) from error
+    except ValueError as error:
+        raise UserError(f"produce: {error}") from error
     configure_logging(settings.log_level)
     try:
-        with Service("produce-binance", settings.http_port) as service:
-            asyncio.run(BinanceProducer(config, settings, service).run())
-    except (ConfigurationError, RestError, LogError) as error:
+        with Service(f"produce-{adapter.venue.lower()}", settings.http_port) as service:
+            asyncio.run(VenueProducer(adapter, config, settings, service).run())
+    except (ConfigurationError, RestError, LogError, MappingError) as error:
         raise UserError(f"produce: {error}") from error

@@ -25,6 +25,7 @@ from deploy.errors import UserError
 from deploy.stack.processes import free_port
 from deploy.stack.topics import admin, create_topics
 from deploy.strategies import publish
+from producers.binance.adapter import BinanceUsdm
 from producers.recorded.recording import Recording, survey
 from schemas.catalogue import TOPICS
 from schemas.partition import base_asset, partition_of, split_symbol
@@ -190,7 +191,7 @@ class Pipeline:
         """Start a simulated venue that will play a recording, with these faults; it waits for its producer (``start_producer``)."""
         facts = survey(recording)
         recorded: set[str] = {stream.partition("@")[0] for stream in facts.counts}
-        streams: list[str] = [name for name in ("aggTrade", "depth", "bookTicker", "markPrice", "forceOrder") if name in recorded]
+        streams = [channel.topic for channel in BinanceUsdm.channels if channel.name in recorded]
         spot = ":spot" if recording.kind == "spot" else ""
         arguments = [
             "simulate",
@@ -215,7 +216,7 @@ class Pipeline:
         played.producer = self._add(
             f"producer-{slug}",
             [
-                "produce", "binance", "--symbols", played.recording.symbol, "--streams", ",".join(played.streams), "--author", played.author,
+                "produce", "--venue", "BINANCE", "--symbols", played.recording.symbol, "--streams", ",".join(played.streams), "--author", played.author,
                 "--ws-url", urls["ws_url"], "--rest-url", urls["rest_url"], "--depth-speed", "0ms", "--exit-at-end",
             ],
         )  # fmt: skip

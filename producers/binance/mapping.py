@@ -10,9 +10,10 @@ Times are venue times, ms UTC; ``received`` is our wall clock, ms UTC.
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
-from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
+from producers.venue.adapter import BookDiff, BookSnapshot, MappingError
+from producers.venue.values import get, integer, levels, one_of, optional, positive, quantity, time_ms
 from schemas.codec import Record
 from schemas.partition import base_asset, instrument_id
 
@@ -21,127 +22,6 @@ VENUE = "BINANCE"
 LIQUIDATION_CAP_MS = 1000
 # A symbol that fundingInfo leaves out is funded every 8 h (venue's document of that endpoint).
 DEFAULT_FUNDING_HOURS = 8
-# A venue time this far ahead of our clock is no skew but a broken frame; taken as a clock it would stop the merge of connections.
-MAX_AHEAD_MS = 60_000
-
-Level = tuple[float, float]
-
-
-class MappingError(ValueError):
-    """A message that does not have the documented shape.
-
-    Attributes:
-        record: What was being read, e.g. ``aggTrade``.
-        field: The venue's name of the field at fault.
-        reason: What is wrong with it.
-    """
-
-    def __init__(self, record: str, field: str, reason: str) -> None:
-        super().__init__(f"{record}.{field}: {reason}")
-        self.record = record
-        self.field = field
-        self.reason = reason
-
-
-class DepthDiff(NamedTuple):
-    """One depth diff: update ids ``first``..``last`` after ``previous``; levels (price, quantity), quantity 0 removes."""
-
-    time: int
-    first: int
-    last: int
-    previous: int
-    bids: list[Level]
-    asks: list[Level]
-
-
-class DepthSnapshot(NamedTuple):
-    """A REST depth snapshot at update id ``last``."""
-
-    last: int
-    bids: list[Level]
-    asks: list[Level]
-
-
-def _get(data: dict[str, Any], field: str, record: str) -> Any:
-    try:
-        return data[field]
-    except KeyError:
-        raise MappingError(record, field, "is missing") from None
-    except TypeError:
-        raise MappingError(record, field, f"the message is no object but {type(data).__name__}") from None
-
-
-def _integer(data: dict[str, Any], field: str, record: str) -> int:
-    try:
-        value = data[field]
-        if type(value) is int and value >= 0:
-            return value
-    except (KeyError, TypeError):
-        value = _get(data, field, record)  # says what is wrong
-    raise MappingError(record, field, f"expected a whole number >= 0, got {value!r}")
-
-
-def _number(value: Any, field: str, record: str) -> float:
-    if type(value) is not str:
-        raise MappingError(record, field, f"expected decimal text, got {value!r}")
-    try:
-        number = float(value)
-    except ValueError:
-        raise MappingError(record, field, f"expected decimal text, got {value!r}") from None
-    if not -inf < number < inf or "_" in value:
-        raise MappingError(record, field, f"expected a finite decimal, got {value!r}")
-    return number
-
-
-def _positive(data: dict[str, Any], field: str, record: str) -> float:
-    value = _get(data, field, record)
-    number = _number(value, field, record)
-    if number <= 0.0:
-        raise MappingError(record, field, f"expected a number > 0, got {value!r}")
-    return number
-
-
-def _quantity(data: dict[str, Any], field: str, record: str) -> float:
-    value = _get(data, field, record)
-    number = _number(value, field, record)
-    if number < 0.0:
-        raise MappingError(record, field, f"expected a number >= 0, got {value!r}")
-    return number
-
-
-def _optional(data: dict[str, Any], field: str, record: str) -> float | None:
-    value = data.get(field)
-    return None if value is None or value == "" else _number(value, field, record)
-
-
-def _levels(data: dict[str, Any], field: str, record: str) -> list[Level]:
-    rows = _get(data, field, record)
-    try:
-        # A busy depth stream has a million levels a minute: one pass over good ones, and a second look only at bad ones.
-        levels = [(float(price), float(quantity)) for price, quantity in rows if type(price) is str is type(quantity)]
-        if (
-            len(levels) == len(rows)
-            and set(map(type, rows)) <= {list}
-            and all([0.0 < price < inf and 0.0 <= quantity < inf for price, quantity in levels])
-        ):
-            return levels
-    except (TypeError, ValueError):
-        pass  # the second look names the level
-    return _checked_levels(rows, field, record)
-
-
-def _checked_levels(rows: Any, field: str, record: str) -> list[Level]:
-    if type(rows) is not list:
-        raise MappingError(record, field, f"expected a list of levels, got {rows!r}")
-    levels = []
-    for row in rows:
-        if type(row) is not list or len(row) < 2:
-            raise MappingError(record, field, f"expected [price, quantity], got {row!r}")
-        price, quantity = _number(row[0], field, record), _number(row[1], field, record)
-        if price <= 0.0 or quantity < 0.0:
-            raise MappingError(record, field, f"expected price > 0 and quantity >= 0, got {row!r}")
-        levels.append((price, quantity))
-    return levels
 
 
 def event_clock(data: Any, received: int) -> int:
@@ -150,38 +30,33 @@ def event_clock(data: Any, received: int) -> int:
     Raises:
         MappingError: it is missing, no time, or lies so far ahead of ``received`` that it cannot be one.
     """
-    clock = _integer(data, "E", "frame")
-    if clock > received + MAX_AHEAD_MS:
-        raise MappingError("frame", "E", f"{clock} lies {clock - received} ms ahead of our clock")
-    return clock
+    return time_ms(data, "E", "frame", received)
 
 
 def check_symbol(data: dict[str, Any], symbol: str, record: str) -> None:
     """Raise MappingError unless the message is about ``symbol``."""
-    if _get(data, "s", record) != symbol:
+    if get(data, "s", record) != symbol:
         raise MappingError(record, "s", f"expected {symbol}, got {data['s']!r}")
 
 
 def agg_trade(data: dict[str, Any], instrument: str, received: int, *, backfilled: bool = False) -> Record:
     """Return the ``agg_trades`` record of a stream aggTrade or of an element of ``/fapi/v1/aggTrades`` (same field names)."""
-    time = _integer(data, "T", "aggTrade")
-    if time > received + MAX_AHEAD_MS:
-        raise MappingError("aggTrade", "T", f"{time} lies {time - received} ms ahead of our clock")
-    first, last = _integer(data, "f", "aggTrade"), _integer(data, "l", "aggTrade")
+    time = time_ms(data, "T", "aggTrade", received)
+    first, last = integer(data, "f", "aggTrade"), integer(data, "l", "aggTrade")
     if last < first:
         raise MappingError("aggTrade", "l", f"last trade id {last} is below the first, {first}")
-    maker = _get(data, "m", "aggTrade")
+    maker = get(data, "m", "aggTrade")
     if type(maker) is not bool:
         raise MappingError("aggTrade", "m", f"expected true or false, got {maker!r}")
     return {
         "instrument": instrument,
         "event_time": time,
         "receive_time": received,
-        "agg_id": _integer(data, "a", "aggTrade"),
+        "agg_id": integer(data, "a", "aggTrade"),
         "first_trade_id": first,
         "last_trade_id": last,
-        "price": _positive(data, "p", "aggTrade"),
-        "quantity": _positive(data, "q", "aggTrade"),
+        "price": positive(data, "p", "aggTrade"),
+        "quantity": positive(data, "q", "aggTrade"),
         "buyer_is_maker": maker,
         "backfilled": backfilled,
     }
@@ -191,34 +66,34 @@ def quote(data: dict[str, Any], instrument: str, received: int) -> Record:
     """Return the ``quotes`` record of a bookTicker message."""
     return {
         "instrument": instrument,
-        "event_time": _integer(data, "T", "bookTicker"),
+        "event_time": integer(data, "T", "bookTicker"),
         "receive_time": received,
-        "update_id": _integer(data, "u", "bookTicker"),
-        "bid_price": _positive(data, "b", "bookTicker"),
-        "bid_quantity": _quantity(data, "B", "bookTicker"),
-        "ask_price": _positive(data, "a", "bookTicker"),
-        "ask_quantity": _quantity(data, "A", "bookTicker"),
+        "update_id": integer(data, "u", "bookTicker"),
+        "bid_price": positive(data, "b", "bookTicker"),
+        "bid_quantity": quantity(data, "B", "bookTicker"),
+        "ask_price": positive(data, "a", "bookTicker"),
+        "ask_quantity": quantity(data, "A", "bookTicker"),
     }
 
 
-def depth_diff(data: dict[str, Any]) -> DepthDiff:
+def depth_diff(data: dict[str, Any]) -> BookDiff:
     """Return a depthUpdate message as value object."""
-    first, last = _integer(data, "U", "depthUpdate"), _integer(data, "u", "depthUpdate")
+    first, last = integer(data, "U", "depthUpdate"), integer(data, "u", "depthUpdate")
     if last < first:
         raise MappingError("depthUpdate", "u", f"last update id {last} is below the first, {first}")
-    return DepthDiff(
-        _integer(data, "T", "depthUpdate"),
+    return BookDiff(
+        integer(data, "T", "depthUpdate"),
         first,
         last,
-        _integer(data, "pu", "depthUpdate"),
-        _levels(data, "b", "depthUpdate"),
-        _levels(data, "a", "depthUpdate"),
+        integer(data, "pu", "depthUpdate"),
+        levels(data, "b", "depthUpdate"),
+        levels(data, "a", "depthUpdate"),
     )
 
 
-def depth_snapshot(data: dict[str, Any]) -> DepthSnapshot:
+def depth_snapshot(data: dict[str, Any]) -> BookSnapshot:
     """Return the answer of ``/fapi/v1/depth`` as value object."""
-    return DepthSnapshot(_integer(data, "lastUpdateId", "depth"), _levels(data, "bids", "depth"), _levels(data, "asks", "depth"))
+    return BookSnapshot(integer(data, "lastUpdateId", "depth"), levels(data, "bids", "depth"), levels(data, "asks", "depth"))
 
 
 def mark_price(data: dict[str, Any], instrument: str, received: int, interval_hours: int | None) -> Record:
@@ -230,15 +105,15 @@ def mark_price(data: dict[str, Any], instrument: str, received: int, interval_ho
         received: Our clock.
         interval_hours: Funding interval as the venue publishes it in fundingInfo.
     """
-    next_time = _integer(data, "T", "markPriceUpdate")
+    next_time = integer(data, "T", "markPriceUpdate")
     return {
         "instrument": instrument,
-        "event_time": _integer(data, "E", "markPriceUpdate"),
+        "event_time": integer(data, "E", "markPriceUpdate"),
         "receive_time": received,
-        "mark_price": _positive(data, "p", "markPriceUpdate"),
-        "index_price": _optional(data, "i", "markPriceUpdate"),
-        "estimated_settle_price": _optional(data, "P", "markPriceUpdate"),
-        "estimated_rate": _optional(data, "r", "markPriceUpdate"),
+        "mark_price": positive(data, "p", "markPriceUpdate"),
+        "index_price": optional(data, "i", "markPriceUpdate"),
+        "estimated_settle_price": optional(data, "P", "markPriceUpdate"),
+        "estimated_rate": optional(data, "r", "markPriceUpdate"),
         "settled_rate": None,
         "next_funding_time": next_time or None,  # 0: the contract is not funded
         "interval_hours": interval_hours,
@@ -247,22 +122,20 @@ def mark_price(data: dict[str, Any], instrument: str, received: int, interval_ho
 
 def liquidation(data: dict[str, Any], instrument: str, symbol: str, received: int) -> Record:
     """Return the ``liquidations`` record of a forceOrder message. A SELL order liquidates a long."""
-    order = _get(data, "o", "forceOrder")
+    order = get(data, "o", "forceOrder")
     if type(order) is not dict:
         raise MappingError("forceOrder", "o", f"expected an object, got {order!r}")
     check_symbol(order, symbol, "forceOrder")
-    side = _get(order, "S", "forceOrder")
-    if side not in ("SELL", "BUY"):
-        raise MappingError("forceOrder", "S", f"expected SELL or BUY, got {side!r}")
+    side = one_of(order, "S", "forceOrder", ("SELL", "BUY"))
     return {
         "instrument": instrument,
-        "event_time": _integer(order, "T", "forceOrder"),
+        "event_time": integer(order, "T", "forceOrder"),
         "receive_time": received,
         "side": "LONG" if side == "SELL" else "SHORT",
-        "price": _positive(order, "p", "forceOrder"),
-        "average_price": _optional(order, "ap", "forceOrder"),
-        "quantity": _positive(order, "q", "forceOrder"),
-        "filled_quantity": _optional(order, "z", "forceOrder"),
+        "price": positive(order, "p", "forceOrder"),
+        "average_price": optional(order, "ap", "forceOrder"),
+        "quantity": positive(order, "q", "forceOrder"),
+        "filled_quantity": optional(order, "z", "forceOrder"),
         "sampling_cap_ms": LIQUIDATION_CAP_MS,
     }
 
@@ -278,7 +151,7 @@ def instrument_facts(entry: dict[str, Any], author: str, funding_hours: int | No
         funding_hours: What fundingInfo says of the symbol; None when it leaves it out, which means 8 h for a perpetual.
     """
     record = "exchangeInfo"
-    symbol = _get(entry, "symbol", record)
+    symbol = get(entry, "symbol", record)
     contract = entry.get("contractType") or "SPOT"
     if "PERPETUAL" in contract:
         kind = "perp"
@@ -286,23 +159,23 @@ def instrument_facts(entry: dict[str, Any], author: str, funding_hours: int | No
         kind = "spot"
     else:
         raise MappingError(record, "contractType", f"{symbol}: {contract!r} is neither a perpetual nor spot")
-    filters = {item.get("filterType"): item for item in _get(entry, "filters", record)}
+    filters = {item.get("filterType"): item for item in get(entry, "filters", record)}
     tick, price_decimals = _step(filters, "PRICE_FILTER", "tickSize", symbol)
     step, quantity_decimals = _step(filters, "LOT_SIZE", "stepSize", symbol)
     notional = filters.get("MIN_NOTIONAL") or filters.get("NOTIONAL") or {}
-    base = base_asset(_get(entry, "baseAsset", record))
+    base = base_asset(get(entry, "baseAsset", record))
     return {
         "instrument": instrument_id(VENUE, symbol, kind),
         "author": author,
         "venue": VENUE,
         "symbol": symbol,
         "base_asset": base,
-        "quote_asset": _get(entry, "quoteAsset", record),
+        "quote_asset": get(entry, "quoteAsset", record),
         "kind": kind,
         "status": "trading" if entry.get("status", entry.get("contractStatus")) == "TRADING" else "closed",
         "tick_size": tick,
         "step_size": step,
-        "min_notional": _optional(notional, "notional" if "notional" in notional else "minNotional", record),
+        "min_notional": optional(notional, "notional" if "notional" in notional else "minNotional", record),
         "price_decimals": price_decimals,
         "quantity_decimals": quantity_decimals,
         "funding_interval_hours": (funding_hours or DEFAULT_FUNDING_HOURS) if kind == "perp" else None,
@@ -323,12 +196,28 @@ def _step(filters: dict[str, dict[str, Any]], name: str, field: str, symbol: str
     return float(value), max(0, -int(exponent))
 
 
+def server_time(answer: Any) -> int:
+    """Return the venue's clock of the answer of ``time``, ms UTC."""
+    return integer(answer, "serverTime", "time")
+
+
+def contracts(answer: Any) -> list[dict[str, Any]]:
+    """Return the symbols of exchangeInfo that are objects with a name."""
+    rows = get(answer, "symbols", "exchangeInfo")
+    return [row for row in rows if type(row) is dict and type(row.get("symbol")) is str]
+
+
+def volumes(rows: Any) -> dict[str, float]:
+    """Return symbol -> 24 h quote volume of the answer of ``ticker/24hr``; rows without one count as none."""
+    return {row["symbol"]: quantity(row, "quoteVolume", "ticker/24hr") for row in rows if row.get("quoteVolume")}
+
+
 def funding_hours(rows: list[dict[str, Any]]) -> dict[str, int]:
     """Return symbol -> funding interval in hours of the answer of fundingInfo."""
     found = {}
     for row in rows:
-        hours = _integer(row, "fundingIntervalHours", "fundingInfo")
+        hours = integer(row, "fundingIntervalHours", "fundingInfo")
         if hours == 0:
             raise MappingError("fundingInfo", "fundingIntervalHours", "expected a number > 0, got 0")
-        found[_get(row, "symbol", "fundingInfo")] = hours
+        found[get(row, "symbol", "fundingInfo")] = hours
     return found

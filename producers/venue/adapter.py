@@ -9,8 +9,9 @@ Times are venue times, ms UTC; ``received`` is our wall clock, ms UTC.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -64,6 +65,24 @@ class BookSnapshot(NamedTuple):
     texts: dict[float, str] | None = None
 
 
+class Refused(NamedTuple):
+    """A row of a REST answer that cannot be used: its bytes and why."""
+
+    raw: bytes
+    error: MappingError
+
+
+def mapped(rows: Iterable[Any], read: Callable[[Any], Record]) -> list[Record | Refused]:
+    """Return the rows of a REST answer as records; a bad row costs nobody but itself."""
+    found: list[Record | Refused] = []
+    for row in rows:
+        try:
+            found.append(read(row))
+        except MappingError as error:
+            found.append(Refused(json.dumps(row).encode(), error))  # orjson has no room for the numbers that a broken row may hold
+    return found
+
+
 # What a message says: (topic, record of it) - or, for ``depth``, (``depth``, a BookDiff or BookSnapshot).
 # ``agg_trades`` records of a venue without consecutive ids have ``agg_id`` 0 and ``venue_trade_id`` set: see ``Adapter.consecutive_ids``.
 Event = tuple[str, Record | BookDiff | BookSnapshot]
@@ -76,13 +95,13 @@ class Channel(NamedTuple):
         name: The venue's name, e.g. ``publicTrade``.
         topic: The topic that it feeds first; the user chooses streams by it.
         silence_s: Seconds without data after which it is called silent; None: silence is normal (liquidations).
-        uncertain: Its messages have no ids of a sequence, so what was missed during an outage cannot be known.
+        whole_market: One subscription brings all symbols; those that nobody asked for are passed over.
     """
 
     name: str
     topic: str
     silence_s: float | None
-    uncertain: bool = False
+    whole_market: bool = False
 
 
 @dataclass(slots=True)
@@ -104,7 +123,10 @@ class Market:
 
 
 class Part(NamedTuple):
-    """A frame's message, or one of several: the stream's wire name, the venue's clock, and the payload for ``Adapter.take``."""
+    """A frame's message, or one of several: the stream's wire name, the venue's clock, and the payload for ``Adapter.take``.
+
+    A message without a time of its own has clock 0: the newest clock of its connection counts.
+    """
 
     stream: str
     clock: int
@@ -170,6 +192,8 @@ class Adapter(ABC):
         heartbeat: What to send while connected, if anything.
         max_streams: Streams a connection may carry.
         send_pause_s: Least time between two messages to the venue on a connection.
+        used_header: REST response header with the venue's own count of the weight spent, if it sends one.
+        checksum_levels: Levels of each side that ``checksum`` covers; 0: the venue has none.
         rotate_after_s: Age at which a connection is replaced before the venue cuts it; None: the venue does not.
     """
 
@@ -185,6 +209,8 @@ class Adapter(ABC):
     heartbeat: ClassVar[Heartbeat | None] = None
     max_streams: ClassVar[int] = 200
     send_pause_s: ClassVar[float] = 0.2
+    used_header: ClassVar[str | None] = None
+    checksum_levels: ClassVar[int] = 0
     rotate_after_s: ClassVar[float | None] = 23 * 3600.0
     # Symbols followed when none are named.
     default_symbols: ClassVar[str]
@@ -245,13 +271,22 @@ class Adapter(ABC):
         """Return the book (``book_mode`` rest)."""
         raise NotImplementedError
 
-    async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record], bool]:
+    async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | Refused], bool]:
         """Return a page of trades from id ``first`` on, ascending and marked as back-filled, and whether the page was full (``consecutive_ids``)."""
         raise NotImplementedError
 
-    async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record], bool]:
+    async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | Refused], bool]:
         """Return the trades since a time as far as the venue serves them, ascending and marked as back-filled; True when they reach back to it."""
         raise NotImplementedError
+
+    async def first_trade(self, rest: Rest, market: Market, since: int) -> int | None:
+        """Return the id of the first trade at or after a time; None when there is none (``consecutive_ids``)."""
+        raise NotImplementedError
+
+    async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
+        """Return what the venue tells of the past besides trades: (topic, record without ``instrument``) of ``funding`` (settled rates) and
+        ``market_indicators``, with event times in [since, until], ascending."""
+        return []
 
     def polls(self) -> list[Poll]:
         """Return what is asked over REST while the producer runs."""

@@ -21,10 +21,12 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from recorded_client import BTC_2023, BTC_2024, LTC, head
 
-from producers.binance.config import BinanceConfig
-from producers.binance.producer import BinanceProducer, ConfigurationError
+from producers.binance.adapter import BinanceUsdm
 from producers.recorded.recording import Recording
 from producers.recorded.venue import RecordedVenue
+from producers.venue.config import ProducerConfig
+from producers.venue.producer import ConfigurationError, VenueProducer
+from producers.venue.state import Line
 from schemas.catalogue import TOPICS
 from schemas.codec import Record
 from schemas.partition import partition_of
@@ -33,7 +35,7 @@ from schemas.settings import Settings
 
 pytestmark = pytest.mark.stack
 
-ALL = "aggTrade,depth,bookTicker,markPrice,forceOrder"
+ALL = "agg_trades,depth,quotes,funding,liquidations"
 GRID, LATENESS, STEP = 15_000, 250, 250
 MARKET = ("agg_trades", "depth", "quotes", "funding", "liquidations", "gaps", "instruments")
 
@@ -105,20 +107,22 @@ def check_marks(log: Log, author: str = "binance-usdm") -> None:
         assert topics == {topic: len(log.records.get(topic, {}).get(partition, [])) for topic in topics}
 
 
-def config(venue: RecordedVenue, symbols: str, streams: str = ALL, **more: Any) -> BinanceConfig:
-    return BinanceConfig(
+def config(venue: RecordedVenue, symbols: str, streams: str = ALL, **more: Any) -> ProducerConfig:
+    return ProducerConfig(
         symbols=symbols, streams=streams, ws_url=venue.ws_url, rest_url=venue.rest_url, depth_speed="0ms", ban_wait_s=0.5, **more
     )
 
 
-def produce(settings: Settings, recordings: list[Recording], streams: str = ALL, **venue_options: Any) -> BinanceProducer:
+def produce(settings: Settings, recordings: list[Recording], streams: str = ALL, **venue_options: Any) -> VenueProducer:
     """Run the venue and the producer to the end of the recordings in this process."""
 
-    async def work() -> BinanceProducer:
+    async def work() -> VenueProducer:
         options = {"speed": None, "settle_s": 0.05, **venue_options}
         async with RecordedVenue(recordings, **options) as venue:
             with Service("produce-test") as service:
-                producer = BinanceProducer(config(venue, ",".join(one.symbol for one in recordings), streams), settings, service)
+                producer = VenueProducer(
+                    BinanceUsdm("0ms"), config(venue, ",".join(one.symbol for one in recordings), streams), settings, service
+                )
                 assert await producer.run()
                 return producer
 
@@ -255,21 +259,21 @@ def test_misbehaviour_is_survived(environment: Settings, topics: list[str], slic
 
 def test_a_second_run_adds_nothing(environment: Settings, topics: list[str], tmp_path: Path) -> None:
     recording = [Recording(LTC / "LTCUSDT_2025-06-22_00h_trades.csv.gz", "LTCUSDT", "spot")]
-    produce(environment, recording, "aggTrade", expect_routes=["market"])
+    produce(environment, recording, "agg_trades", expect_routes=["market"])
     before = read_log(environment)
-    produce(environment, recording, "aggTrade", expect_routes=["market"])
+    produce(environment, recording, "agg_trades", expect_routes=["market"])
     after = read_log(environment)
     assert before.all("instruments")[0]["instrument"] == "BINANCE:LTCUSDT"
     assert without_receive_time(before, before.records) == without_receive_time(after, after.records)
 
 
 def start(
-    settings_env: dict[str, str], venue: RecordedVenue, symbol: str, log_file: Path, streams: str = "aggTrade"
+    settings_env: dict[str, str], venue: RecordedVenue, symbol: str, log_file: Path, streams: str = "agg_trades"
 ) -> subprocess.Popen[bytes]:
     arguments = ["--symbols", symbol, "--streams", streams, "--ws-url", venue.ws_url, "--rest-url", venue.rest_url, "--depth-speed", "0ms"]
     code = "from deploy.cli.produce import app; app()"
     with log_file.open("ab") as out:
-        return subprocess.Popen([sys.executable, "-c", code, "binance", *arguments], env=settings_env, stdout=out, stderr=out)
+        return subprocess.Popen([sys.executable, "-c", code, *arguments], env=settings_env, stdout=out, stderr=out)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -376,7 +380,7 @@ def test_a_silent_connection_does_not_hold_the_others_for_ever(environment: Sett
         faults = ["silence:stream=aggTrade,at=100,n=1000000"]
         async with RecordedVenue([recording], speed=12.0, settle_s=0.05, faults=faults) as venue:
             with Service("produce-test") as service:
-                producer = BinanceProducer(config(venue, "BTCUSDT", hold_s=0.5), environment, service)
+                producer = VenueProducer(BinanceUsdm("0ms"), config(venue, "BTCUSDT", hold_s=0.5), environment, service)
                 running = asyncio.create_task(producer.run())
                 playback = venue.playbacks["BTCUSDT"]
                 while playback.state != "finished":
@@ -400,13 +404,17 @@ def test_silence_and_liquidations(environment: Settings, topics: list[str], slic
     mark = {"e": "markPriceUpdate", "E": now, "s": "BTCUSDT", "p": "1.5", "i": "1.5", "P": "1.5", "r": "0.0001", "T": now + 1000}
     order = {"s": "BTCUSDT", "S": "SELL", "q": "0.014", "p": "9910", "ap": "9910", "z": "0.014", "T": now + 5}
 
-    async def work() -> BinanceProducer:
+    async def work() -> VenueProducer:
         async with RecordedVenue([Recording(slice_of_btc, "BTCUSDT")]) as venue:
             with Service("produce-test") as service:
-                producer = BinanceProducer(config(venue, "BTCUSDT", "aggTrade,markPrice,forceOrder"), environment, service)
+                producer = VenueProducer(
+                    BinanceUsdm("0ms"), config(venue, "BTCUSDT", "agg_trades,funding,liquidations"), environment, service
+                )
                 await producer._prepare()
-                producer._lay_lines()
-                (line,) = producer.connections.values()
+                (plan,) = producer.adapter.plans(venue.ws_url, [("BTCUSDT", channel) for channel in producer.channels])
+                line = Line(producer.pipeline.join(plan.name, 0))
+                for symbol, channel in plan.streams:
+                    producer.feeds.subscribe(producer.feeds.feeds[symbol], channel, line)
 
                 def send(stream: str, data: Any) -> None:
                     raw = orjson.dumps({"stream": f"btcusdt@{stream}", "data": data})
@@ -461,7 +469,7 @@ def test_what_is_wrong_is_said(environment: Settings, topics: list[str], slice_o
     async def work(symbols: str) -> None:
         async with RecordedVenue([Recording(slice_of_btc, "BTCUSDT")]) as venue:
             with Service("produce-test") as service:
-                await BinanceProducer(config(venue, symbols), environment, service).run()
+                await VenueProducer(BinanceUsdm("0ms"), config(venue, symbols), environment, service).run()
 
     with pytest.raises(ConfigurationError, match="'NOPEUSDT'"):
         asyncio.run(work("BTCUSDT,NOPEUSDT"))

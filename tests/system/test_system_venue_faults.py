@@ -142,7 +142,7 @@ def outcome(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
     """All venues through one pipeline: what any of them does must not stop the others either."""
     folder = tmp_path_factory.mktemp("slices")
     with lab.environment() as variables:
-        variables["PERPFLOW_BINANCE_BAN_WAIT_S"] = "1"  # a real ban lasts minutes
+        variables["PERPFLOW_BAN_WAIT_S"] = "1"  # a real ban lasts minutes
         with lab.pipeline([], environment=variables) as pipeline:
             pipeline.speed = SPEED
             pipeline.start_services()

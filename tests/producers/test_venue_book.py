@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
-from producers.binance.book import BUFFER, OrderBook, Outcome
-from producers.binance.mapping import DepthDiff, DepthSnapshot, depth_diff, depth_snapshot
+from producers.binance.mapping import depth_diff, depth_snapshot
+from producers.venue.adapter import BookDiff, BookSnapshot
+from producers.venue.book import BUFFER, OrderBook, Outcome
 
 CAPTURE = Path(__file__).parent.parent / "data/binance_usdm_raw/btcusdt_20240808.gz"
 
@@ -24,7 +25,7 @@ def capture() -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def recorded() -> tuple[list[DepthDiff], DepthSnapshot, dict[str, Any]]:
+def recorded() -> tuple[list[BookDiff], BookSnapshot, dict[str, Any]]:
     """All diffs, the snapshot, and the last bookTicker of the capture."""
     diffs, snapshot, ticker = [], None, {}
     for data in capture():
@@ -38,7 +39,7 @@ def recorded() -> tuple[list[DepthDiff], DepthSnapshot, dict[str, Any]]:
     return diffs, snapshot, ticker
 
 
-def test_the_recorded_book_ends_where_the_independent_ticker_says(recorded: tuple[list[DepthDiff], DepthSnapshot, dict[str, Any]]) -> None:
+def test_the_recorded_book_ends_where_the_independent_ticker_says(recorded: tuple[list[BookDiff], BookSnapshot, dict[str, Any]]) -> None:
     diffs, snapshot, ticker = recorded
     book = OrderBook()
     outcomes: dict[Outcome, int] = {}
@@ -61,7 +62,7 @@ def test_the_recorded_book_ends_where_the_independent_ticker_says(recorded: tupl
     assert len(top.bid_prices) == len(top.ask_prices) == 20
 
 
-def test_a_book_kept_with_gaps_ends_the_same(recorded: tuple[list[DepthDiff], DepthSnapshot, dict[str, Any]]) -> None:
+def test_a_book_kept_with_gaps_ends_the_same(recorded: tuple[list[BookDiff], BookSnapshot, dict[str, Any]]) -> None:
     diffs, snapshot, _ = recorded
     truth, book = OrderBook(), OrderBook(epoch=7)
     for one in (truth, book):
@@ -81,18 +82,18 @@ def test_a_book_kept_with_gaps_ends_the_same(recorded: tuple[list[DepthDiff], De
             full = truth.top(100_000)
             bids = list(zip(full.bid_prices, full.bid_quantities, strict=True))
             asks = list(zip(full.ask_prices, full.ask_quantities, strict=True))
-            tops, again = book.load(DepthSnapshot(truth.last_update_id, bids, asks))
+            tops, again = book.load(BookSnapshot(truth.last_update_id, bids, asks))
             # The diff that showed the gap is the one that the snapshot ends with: it is applied again, which changes nothing.
             assert len(tops) == 1 and not again and book.live
     assert gaps == 3 and book.epoch == 8 + gaps
     assert book.top(100_000) == truth.top(100_000)
 
 
-def diff(first: int, last: int, previous: int, bids: list[tuple[float, float]] | None = None, time: int = 1) -> DepthDiff:
-    return DepthDiff(time, first, last, previous, bids or [], [])
+def diff(first: int, last: int, previous: int, bids: list[tuple[float, float]] | None = None, time: int = 1) -> BookDiff:
+    return BookDiff(time, first, last, previous, bids or [], [])
 
 
-SNAPSHOT = DepthSnapshot(100, [(10.0, 1.0)], [(11.0, 1.0)])
+SNAPSHOT = BookSnapshot(100, [(10.0, 1.0)], [(11.0, 1.0)])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ SNAPSHOT = DepthSnapshot(100, [(10.0, 1.0)], [(11.0, 1.0)])
         (diff(103, 105, 102), Outcome.STALE),  # something between is missing: the snapshot is too old
     ],
 )
-def test_the_first_diff_after_a_snapshot(following: DepthDiff, outcome: Outcome) -> None:
+def test_the_first_diff_after_a_snapshot(following: BookDiff, outcome: Outcome) -> None:
     book = OrderBook()
     assert book.diff(diff(80, 85, 79)) is Outcome.BUFFERED
     assert book.load(SNAPSHOT) == ([], False)
@@ -113,7 +114,7 @@ def test_the_first_diff_after_a_snapshot(following: DepthDiff, outcome: Outcome)
     assert book.live is (outcome is Outcome.APPLIED)
     assert book.waiting is (outcome is Outcome.STALE)
     if outcome is Outcome.STALE:  # the diff is kept for the next snapshot
-        tops, again = book.load(DepthSnapshot(104, [], []))
+        tops, again = book.load(BookSnapshot(104, [], []))
         assert [top.last_update_id for top in tops] == [105] and not again
 
 

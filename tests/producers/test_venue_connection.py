@@ -15,10 +15,11 @@ import pytest
 from recorded_client import BTC_2024, head
 from websockets.asyncio.server import Server, ServerConnection, serve
 
-from producers.binance.connection import END_OF_RECORDING, Connection, Ended, backoff_delays, retry_after
-from producers.binance.rest import Rest, RestError
+from producers.binance.adapter import BinanceUsdm
 from producers.recorded.recording import Recording
 from producers.recorded.venue import RecordedVenue
+from producers.venue.connection import END_OF_RECORDING, Connection, Ended, backoff_delays, retry_after
+from producers.venue.rest import Rest, RestError
 
 
 def test_backoff_doubles_from_one_to_thirty_two_seconds_with_jitter() -> None:
@@ -168,10 +169,14 @@ def test_rotation_misses_nothing() -> None:
 # --- REST ------------------------------------------------------------------------------------------------------------
 
 
+VENUE = BinanceUsdm()
+
+
 def rest_session(path: Path, work: Callable[[RecordedVenue, Rest], Awaitable[None]], faults: list[str], **options: Any) -> None:
     async def run() -> None:
         async with RecordedVenue([Recording(path, "BTCUSDT")], faults=faults, weight_limit=options.pop("venue_limit", 2400)) as venue:
-            rest = Rest(venue.rest_url, ban_wait_s=0.7, **options)
+            limiter = Limiter("BINANCE", (Limit(options.pop("weight_limit", 2400), 60.0),))
+            rest = Rest("BINANCE", venue.rest_url, limiter, used_header=VENUE.used_header, ban_wait_s=0.7, **options)
             try:
                 await work(venue, rest)
             finally:
@@ -186,7 +191,7 @@ def rest_session(path: Path, work: Callable[[RecordedVenue, Rest], Awaitable[Non
 def test_rest_refusals_are_obeyed_and_tried_again(tmp_path: Path, fault: str, least: float) -> None:
     async def work(venue: RecordedVenue, rest: Rest) -> None:
         started = time.monotonic()
-        assert len(await rest.exchange_info()) == 1
+        assert len(await VENUE.facts(rest, "author")) == 1
         assert time.monotonic() - started >= least
         assert rest.requests >= 2
 
@@ -196,10 +201,10 @@ def test_rest_refusals_are_obeyed_and_tried_again(tmp_path: Path, fault: str, le
 def test_rest_failures_that_last_and_requests_that_are_wrong(tmp_path: Path) -> None:
     async def work(venue: RecordedVenue, rest: Rest) -> None:
         with pytest.raises(RestError, match="no success in 2 attempts: HTTP 500"):
-            await rest.server_time()
+            await VENUE.server_time(rest)
         with pytest.raises(RestError, match="HTTP 400"):
-            await rest.depth("NOPE")
-        assert await rest.server_time() == venue.playbacks["BTCUSDT"].facts.first
+            await VENUE.snapshot(rest, "NOPE")
+        assert await VENUE.server_time(rest) == venue.playbacks["BTCUSDT"].facts.first
 
     rest_session(head(BTC_2024, 300, tmp_path / "btc"), work, ["rest:500,n=2"], attempts=2)
 
@@ -207,13 +212,12 @@ def test_rest_failures_that_last_and_requests_that_are_wrong(tmp_path: Path) -> 
 def test_rest_keeps_below_the_weight_limit(tmp_path: Path) -> None:
     async def work(venue: RecordedVenue, rest: Rest) -> None:
         for _ in range(4):
-            await rest.depth("BTCUSDT")
-        assert rest.used_weight == 80
-        # The fifth would pass 90 % of 100: it waits for the next minute instead of being refused.
-        waiting = asyncio.create_task(rest.depth("BTCUSDT"))
+            await VENUE.snapshot(rest, "BTCUSDT")
+        assert rest.limiter.used == 80
+        # The fifth would pass 90 % of 100: it waits for room in the window instead of being refused.
+        waiting = asyncio.create_task(VENUE.snapshot(rest, "BTCUSDT"))
         done, _ = await asyncio.wait({waiting}, timeout=0.5)
-        assert not done or rest.used_weight == 20  # unless the minute ended just now
+        assert not done and rest.requests == 4
         waiting.cancel()
-        assert rest.requests <= 5
 
     rest_session(head(BTC_2024, 300, tmp_path / "btc"), work, [], weight_limit=100, venue_limit=100)

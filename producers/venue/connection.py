@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from enum import Enum
+from math import inf
 from typing import Protocol
 
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from producers.venue.adapter import Heartbeat
 from schemas import metrics
 
 # The close reason by which a recorded venue says that nothing will follow.
@@ -84,8 +86,11 @@ class Connection:
         url: Full URL with the streams.
         handler: Gets the frames.
         venue: Label of metrics.
+        opening: Messages that subscribe, sent once the connection is open.
+        heartbeat: What the venue wants to hear from time to time.
+        send_pause_s: Least time between two messages to the venue.
         rng: Jitter of the backoff.
-        backoff_first_s, ban_wait_s, rotate_after_s, overlap_s: See the constants.
+        backoff_first_s, ban_wait_s, overlap_s: See the constants. rotate_after_s: None: never.
     """
 
     def __init__(
@@ -95,15 +100,21 @@ class Connection:
         handler: Handler,
         venue: str,
         *,
+        opening: Sequence[str] = (),
+        heartbeat: Heartbeat | None = None,
+        send_pause_s: float = 0.0,
         rng: random.Random | None = None,
         backoff_first_s: float = BACKOFF_FIRST_S,
         ban_wait_s: float = BAN_WAIT_S,
-        rotate_after_s: float = ROTATE_AFTER_S,
+        rotate_after_s: float | None = ROTATE_AFTER_S,
         overlap_s: float = OVERLAP_S,
     ) -> None:
         self.name = name
         self.url = url
         self.open = False
+        self.opening = list(opening)
+        self._heartbeat = heartbeat
+        self._send_pause_s = send_pause_s
         self._handler = handler
         self._venue = venue
         self._rng = rng or random.Random()
@@ -112,6 +123,8 @@ class Connection:
         self._rotate_after_s = rotate_after_s
         self._overlap_s = overlap_s
         self._ws: ClientConnection | None = None
+        self._senders: dict[ClientConnection, asyncio.Task[None]] = {}
+        self._queues: dict[ClientConnection, asyncio.Queue[str]] = {}
         self._rotation: asyncio.Task[ClientConnection] | None = None
         self._stopping = False
         self._log = structlog.get_logger().bind(venue=venue, connection=name)
@@ -123,7 +136,7 @@ class Connection:
             started = time.monotonic()
             wait: float | None = None
             try:
-                self._ws = await self._connect()
+                self._ws = await self._subscribed()
                 self.open = True
                 self._handler.connected()
                 reason = await self._read()
@@ -181,14 +194,58 @@ class Connection:
             rotation.cancel()
             results = await asyncio.gather(rotation, return_exceptions=True)
             if isinstance(results[0], ClientConnection):
-                await results[0].close()
+                await self._drop(results[0])
         ws, self._ws = self._ws, None
         if ws is not None:
-            await ws.close()
+            await self._drop(ws)
+
+    async def _drop(self, ws: ClientConnection) -> None:
+        """Close a websocket and end its sender."""
+        self._queues.pop(ws, None)
+        sender = self._senders.pop(ws, None)
+        if sender is not None:
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+        await ws.close()
+
+    async def _subscribed(self) -> ClientConnection:
+        """Open a websocket, and start what sends on it: the subscriptions, then heartbeats and what ``send`` brings."""
+        ws = await self._connect()
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        for message in self.opening:
+            queue.put_nowait(message)
+        self._queues[ws] = queue
+        self._senders[ws] = asyncio.create_task(self._send_all(ws, queue))
+        return ws
+
+    async def _send_all(self, ws: ClientConnection, queue: asyncio.Queue[str]) -> None:
+        """Send what is queued, with pauses, and a heartbeat whenever it is due. Ends with the connection; the reader sees why."""
+        beat = self._heartbeat
+        due = time.monotonic() + beat.every_s if beat is not None else None
+        try:
+            while True:
+                try:
+                    text = await asyncio.wait_for(queue.get(), None if due is None else max(0.0, due - time.monotonic()))
+                except TimeoutError:
+                    assert beat is not None
+                    text, due = beat.text, time.monotonic() + beat.every_s
+                await ws.send(text)
+                await asyncio.sleep(self._send_pause_s)
+        except ConnectionClosed:
+            pass
+
+    def send(self, message: str) -> bool:
+        """Queue a message to the venue; False while the connection is down (its successor subscribes anew anyway)."""
+        queue = self._queues.get(self._ws) if self._ws is not None else None
+        if queue is None:
+            return False
+        queue.put_nowait(message)
+        return True
 
     async def _read(self) -> str:
         """Read until the connection ends; return why."""
-        rotate_at = time.monotonic() + self._rotate_after_s
+        rotate_after = inf if self._rotate_after_s is None else self._rotate_after_s
+        rotate_at = time.monotonic() + rotate_after
         frame, pause = self._handler.frame, self._handler.pause
         while True:
             ws = self._ws
@@ -208,9 +265,9 @@ class Connection:
             await pause()
             if time.monotonic() >= rotate_at:
                 if self._rotation is None:
-                    self._rotation = asyncio.ensure_future(self._connect())
+                    self._rotation = asyncio.ensure_future(self._subscribed())
                 elif self._rotation.done():
-                    rotate_at = time.monotonic() + self._rotate_after_s
+                    rotate_at = time.monotonic() + rotate_after
                     await self._rotate()
 
     async def _rotate(self) -> None:
@@ -237,6 +294,6 @@ class Connection:
             pass  # the overlap is over, or the venue was faster than we
         self._ws = new
         self._handler.connected()
-        await old.close()
+        await self._drop(old)
         metrics.RECONNECTS.labels(self._venue, "rotation").inc()
         self._log.info("rotated")

@@ -1,18 +1,23 @@
-"""The local order book of one symbol, kept by the venue's rule for diff streams (pure).
+"""The local order book of one symbol, kept by the venue's sequence rule (pure).
 
-The rule (USD-M, "How to manage a local order book correctly"): buffer diffs; take a snapshot after the first diff came; drop diffs
-that end before the snapshot's ``lastUpdateId``; the first applied diff spans it (or follows on it: ``pu == lastUpdateId``, else one can wait for
-ever); from then on each diff's ``pu`` is the previous one's ``u``. Anything else makes the book invalid at once: it must be rebuilt.
+Adapters bring every rule into one form: a diff says on which update id it applies (``previous``) and which it leads to (``last``). A live book takes
+a diff only if ``previous`` is where it stands; anything else makes it invalid at once, and it must be rebuilt:
+
+- ``rest`` (Binance, "How to manage a local order book correctly"): buffer diffs; take a REST snapshot after the first diff came; drop diffs
+  that end before the snapshot's ``lastUpdateId``; the first applied diff spans it, or follows on it (else one can wait for ever).
+- ``stream`` (Bybit, OKX, Bitget): the stream begins with a snapshot; a later one resets the book. After a break the stream is subscribed anew.
+- ``full`` (Hyperliquid): every message is a whole book.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from producers.binance.mapping import DepthDiff, DepthSnapshot, Level
+from producers.venue.adapter import BookDiff, BookSnapshot, Level
 
 TOP = 20
 # Diffs kept while a snapshot is fetched: 100 s of the fastest stream. Older ones fall out; the snapshot then skips them, or a second one is asked for.
@@ -27,6 +32,7 @@ class Outcome(Enum):
     BUFFERED = auto()  # the book waits for a snapshot
     GAP = auto()  # the sequence broke: the book is invalid from now on, and waits for a snapshot
     STALE = auto()  # the snapshot is older than the stream: another one is needed
+    CHECKSUM = auto()  # the venue's checksum differs: the book is invalid from now on
 
 
 class Top(NamedTuple):
@@ -70,6 +76,9 @@ class OrderBook:
 
     Args:
         epoch: Epoch of an earlier run: it grows by one at every synchronisation, so update ids are continuous within one.
+        mode: See above.
+        checksum: The venue's checksum of texts of levels, best first (``Adapter.checksum``), if it has one.
+        checksum_levels: Levels of each side that it covers.
 
     Attributes:
         live: True while the levels may be used.
@@ -79,8 +88,15 @@ class OrderBook:
         gap: After ``Outcome.GAP``: first and last missing update id.
     """
 
-    def __init__(self, epoch: int = 0) -> None:
+    def __init__(
+        self,
+        epoch: int = 0,
+        mode: Literal["rest", "stream", "full"] = "rest",
+        checksum: Callable[[Sequence[str], Sequence[str]], int] | None = None,
+        checksum_levels: int = 25,
+    ) -> None:
         self.live = False
+        self.mode = mode
         self.epoch = epoch
         self.last_update_id = 0
         self.last_time: int | None = None
@@ -88,9 +104,12 @@ class OrderBook:
         self._bids = _Side()
         self._asks = _Side()
         self._snapshot: int | None = None  # id of a snapshot on which no diff was applied yet
-        self._buffer: deque[DepthDiff] = deque(maxlen=BUFFER)
+        self._buffer: deque[BookDiff] = deque(maxlen=BUFFER)
+        self._checksum = checksum
+        self._checksum_levels = checksum_levels
+        self._texts: dict[float, str] = {}
 
-    def diff(self, diff: DepthDiff) -> Outcome:
+    def diff(self, diff: BookDiff) -> Outcome:
         """Take the next diff of the stream."""
         if self.live:
             if diff.previous == self.last_update_id:
@@ -99,8 +118,11 @@ class OrderBook:
                 return Outcome.IGNORED
             self.gap = (self.last_update_id + 1, max(self.last_update_id + 1, diff.previous))
             self.invalidate()
-            self._buffer.append(diff)
+            if self.mode == "rest":
+                self._buffer.append(diff)
             return Outcome.GAP
+        if self.mode != "rest":
+            return Outcome.BUFFERED  # of no use: the snapshot that is coming holds it
         if self._snapshot is None:
             self._buffer.append(diff)
             return Outcome.BUFFERED
@@ -115,7 +137,7 @@ class OrderBook:
         self._buffer.append(diff)
         return Outcome.STALE
 
-    def load(self, snapshot: DepthSnapshot) -> tuple[list[Top], bool]:
+    def load(self, snapshot: BookSnapshot) -> tuple[list[Top], bool]:
         """Take a snapshot that was asked for after the buffered diffs began, and apply the buffered diffs to it.
 
         Returns:
@@ -134,6 +156,35 @@ class OrderBook:
                 tops.append(self.top())
         return tops, self.waiting
 
+    def replace(self, snapshot: BookSnapshot) -> Outcome:
+        """Take a snapshot of the stream. One that is older than a live book (a rotated connection's first message) changes nothing."""
+        if self.live and self.mode == "stream" and snapshot.last <= self.last_update_id and (snapshot.time or 0) <= (self.last_time or 0):
+            return Outcome.IGNORED
+        if self.live and self.mode == "full":
+            if (snapshot.time or 0) < (self.last_time or 0) or snapshot.last == self.last_update_id:
+                return Outcome.IGNORED  # the same, or overtaken
+        else:
+            self.epoch += 1
+        self._bids.load(snapshot.bids)
+        self._asks.load(snapshot.asks)
+        self.live = True
+        self.last_update_id = snapshot.last
+        self.last_time = snapshot.time
+        self._texts = dict(snapshot.texts or {})
+        return self._verified(snapshot.checksum)
+
+    def _verified(self, checksum: int | None) -> Outcome:
+        if checksum is None or self._checksum is None:
+            return Outcome.APPLIED
+        texts, count = self._texts, self._checksum_levels
+        bids = [texts[price] for price in self._bids.prices[: -count - 1 : -1]]
+        asks = [texts[price] for price in self._asks.prices[:count]]
+        if self._checksum(bids, asks) == checksum:
+            return Outcome.APPLIED
+        self.gap = (self.last_update_id, self.last_update_id)
+        self.invalidate()
+        return Outcome.CHECKSUM
+
     def invalidate(self) -> None:
         """Declare the book unusable; a snapshot is needed."""
         self.live = False
@@ -142,7 +193,7 @@ class OrderBook:
 
     @property
     def waiting(self) -> bool:
-        """True when diffs are buffered and a snapshot is needed."""
+        """True when a snapshot is needed."""
         return not self.live and self._snapshot is None
 
     def top(self, depth: int = TOP) -> Top:
@@ -159,9 +210,14 @@ class OrderBook:
             [asks[price] for price in ask_prices],
         )
 
-    def _apply(self, diff: DepthDiff) -> Outcome:
+    def _apply(self, diff: BookDiff) -> Outcome:
         self._bids.apply(diff.bids)
         self._asks.apply(diff.asks)
         self.last_update_id = diff.last
         self.last_time = diff.time
-        return Outcome.APPLIED
+        if diff.texts is not None:
+            self._texts.update(diff.texts)
+            for price, quantity in (*diff.bids, *diff.asks):
+                if quantity == 0.0:
+                    self._texts.pop(price, None)
+        return self._verified(diff.checksum)

@@ -1,7 +1,8 @@
-"""Which aggregate trades of an instrument are new, doubled or missing: their ids are consecutive (pure)."""
+"""Which trades of an instrument are new, doubled or missing (pure): by consecutive ids, or by remembering the newest ones."""
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum, auto
 from itertools import pairwise
 
@@ -49,6 +50,51 @@ class TradeIds:
     def lacks(self, first: int, last: int) -> bool:
         """Return True when an id of the range is still missing."""
         return any(low <= last and first <= high for low, high in self.missing)
+
+
+# A REST interface answers with a thousand trades at most; a rotation's overlap brings a few seconds of them twice.
+KEEP_TRADES = 1_500
+KEEP_MS = 30_000
+# Room for a million trades in one millisecond keeps assigned ids ascending with time, and they fit a long until the year 2262.
+IDS_A_MS = 1_000_000
+
+
+class RecentIds:
+    """The newest trades of an instrument of a venue whose ids say nothing but "this one".
+
+    Such trades get ids of ours, which only ascend: the millisecond of the trade with room for a million, or one more than the last.
+
+    Args:
+        last: Newest id assigned in an earlier run.
+    """
+
+    __slots__ = ("_known", "_order", "last")
+
+    def __init__(self, last: int = 0) -> None:
+        self.last = last
+        self._known: set[str] = set()
+        self._order: deque[tuple[int, str]] = deque()
+
+    def remember(self, venue_id: str, time_ms: int) -> None:
+        """Note a trade that is in the log already."""
+        if venue_id not in self._known:
+            self._known.add(venue_id)
+            self._order.append((time_ms, venue_id))
+
+    def offer(self, venue_id: str, time_ms: int) -> int | None:
+        """Return the id to write a trade under, once; None for one that was seen. ``time_ms``: venue time of the trade."""
+        known, order = self._known, self._order
+        if venue_id in known:
+            return None
+        known.add(venue_id)
+        order.append((time_ms, venue_id))
+        while len(order) > KEEP_TRADES and order[0][0] < time_ms - KEEP_MS:
+            known.discard(order.popleft()[1])
+        self.last = max(self.last + 1, time_ms * IDS_A_MS)
+        return self.last
+
+    def __len__(self) -> int:
+        return len(self._order)
 
 
 def holes(ids: list[int]) -> list[tuple[int, int]]:

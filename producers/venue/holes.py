@@ -9,14 +9,11 @@ from typing import Any
 
 import structlog
 
-from producers.binance.mapping import VENUE
-from producers.binance.state import Feed
 from producers.pipeline import Pipeline, Source
+from producers.venue.state import Feed
 from schemas import metrics
 from schemas.codec import Record
 from schemas.deadletter import dead_letter
-
-SERVICE = "produce-binance"
 
 
 class Holes:
@@ -24,19 +21,24 @@ class Holes:
 
     Args:
         pipeline: Where rows go.
+        venue: Label of metrics. service: name in the dead letters.
         hold_s: How long a reader is held for one task at most, seconds.
         wall_ms: Our clock, ms UTC.
     """
 
-    def __init__(self, pipeline: Pipeline, hold_s: float, wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+    def __init__(
+        self, pipeline: Pipeline, venue: str, service: str, hold_s: float, wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    ) -> None:
         self.gaps = 0
         self.refused = 0
         self.duplicates = 0
         self.wall_ms = wall_ms
+        self.venue = venue
+        self._service = service
         self._pipeline = pipeline
         self._hold_s = hold_s
         self._tasks: dict[asyncio.Task[Any], Source] = {}
-        self._log = structlog.get_logger().bind(venue=VENUE)
+        self._log = structlog.get_logger().bind(venue=venue)
 
     def emit_gap(
         self,
@@ -69,14 +71,14 @@ class Holes:
         }
         self._pipeline.emit(source, "gaps", feed.partition, record)
         self.gaps += 1
-        metrics.GAPS.labels(VENUE, topic, kind).inc()
+        metrics.GAPS.labels(self.venue, topic, kind).inc()
         self._log.warning("gap", instrument=feed.instrument, stream=topic, kind=kind, ids=ids, repaired=repaired, detail=detail)
         return record
 
     def refuse(self, raw: bytes, source: str, reason: str, at: str | None, instrument: str | None) -> None:
         """Write a message that cannot be used to the dead letters, with its bytes; ``at`` is the field at fault."""
         self.refused += 1
-        self._pipeline.out.dead_letter(dead_letter(SERVICE, source, reason, instrument=instrument, field=at, value=raw))
+        self._pipeline.out.dead_letter(dead_letter(self._service, source, reason, instrument=instrument, field=at, value=raw))
         self._log.warning("refused a message", source=source, field=at, reason=reason[:300])
 
     async def hold(self, task: asyncio.Task[Any], source: Source, progress: Callable[[], int] = lambda: 0) -> None:

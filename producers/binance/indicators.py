@@ -1,0 +1,120 @@
+"""Binance USD-M's slow indicators over REST: open interest, long/short ratios, 24 h volume, settled funding.
+
+The ``/futures/data`` statistics are of 5 min periods; their ``timestamp`` is the end of the period.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from producers.venue.adapter import MappingError, Market, Poll
+from producers.venue.rest import Rest
+from producers.venue.values import get, integer, positive, quantity
+from schemas.codec import Record
+
+PERIOD = "5m"
+# (our indicator, path, field of the value); limit of the venue for these: 1,000 requests in 5 min an address.
+STATISTICS = (
+    ("long_short_ratio", "/futures/data/globalLongShortAccountRatio", "longShortRatio"),
+    ("top_trader_long_short_ratio", "/futures/data/topLongShortPositionRatio", "longShortRatio"),
+    ("top_trader_long_share", "/futures/data/topLongShortPositionRatio", "longAccount"),
+    ("open_interest", "/futures/data/openInterestHist", "sumOpenInterestValue"),
+)
+# One look a period, and one more so that a late answer costs half a period at most.
+STATISTICS_EVERY_S = 150.0
+OPEN_INTEREST_EVERY_S = 30.0
+VOLUME_EVERY_S = 60.0
+SETTLED_EVERY_S = 300.0
+
+
+def indicator(name: str, event_time: int, received: int, value: float) -> Record:
+    """Return a ``market_indicators`` record without its instrument."""
+    return {"event_time": event_time, "receive_time": received, "indicator": name, "value": value}
+
+
+def statistic(name: str, field: str, rows: Any, received: int) -> list[Record]:
+    """Return the rows of one of the ``/futures/data`` answers as records, ascending."""
+    if type(rows) is not list:
+        raise MappingError(name, "answer", f"expected a list, got {str(rows)[:200]}")
+    return [indicator(name, integer(row, "timestamp", name), received, quantity(row, field, name)) for row in rows]
+
+
+def open_interest(answer: Any, mark_price: float, received: int) -> Record:
+    """Return open interest in quote units: contracts (base units) times the mark price."""
+    value = quantity(answer, "openInterest", "openInterest") * mark_price
+    return indicator("open_interest", integer(answer, "time", "openInterest"), received, value)
+
+
+def settled(row: Any, received: int) -> Record:
+    """Return a ``funding`` record of a settled rate; its event time is the settlement, which the venue stamps some ms late."""
+    rate = get(row, "fundingRate", "fundingRate")
+    if type(rate) is not str:
+        raise MappingError("fundingRate", "fundingRate", f"expected decimal text, got {rate!r}")
+    try:
+        value = float(rate)
+    except ValueError:
+        raise MappingError("fundingRate", "fundingRate", f"expected decimal text, got {rate!r}") from None
+    return {
+        "event_time": integer(row, "fundingTime", "fundingRate"),
+        "receive_time": received,
+        "mark_price": None,
+        "index_price": None,
+        "estimated_settle_price": None,
+        "estimated_rate": None,
+        "settled_rate": value,
+        "next_funding_time": None,
+        "interval_hours": None,
+    }
+
+
+def polls() -> list[Poll]:
+    """Return the polls of USD-M."""
+    return [
+        Poll("openInterest", "market_indicators", OPEN_INTEREST_EVERY_S, False, _open_interest),
+        Poll("statistics", "market_indicators", STATISTICS_EVERY_S, False, _statistics),
+        Poll("ticker24h", "market_indicators", VOLUME_EVERY_S, True, _volumes),
+        Poll("fundingRate", "funding", SETTLED_EVERY_S, True, _settled),
+    ]
+
+
+async def _open_interest(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
+    symbol = markets[0].symbol
+    answer = await rest.get("/fapi/v1/openInterest", symbol=symbol)
+    premium = await rest.get("/fapi/v1/premiumIndex", symbol=symbol)
+    return [(symbol, "market_indicators", open_interest(answer, positive(premium, "markPrice", "premiumIndex"), received))]
+
+
+async def _statistics(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
+    symbol = markets[0].symbol
+    found = []
+    answers: dict[str, Any] = {}
+    for name, path, field in STATISTICS[:-1]:  # open interest itself is asked for more often than the statistic is made
+        if path not in answers:
+            answers[path] = await rest.get(path, symbol=symbol, period=PERIOD, limit=1)
+        found += [(symbol, "market_indicators", record) for record in statistic(name, field, answers[path], received)]
+    return found
+
+
+async def _volumes(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
+    rows = await rest.get("/fapi/v1/ticker/24hr", 40)
+    return [
+        (str(row.get("symbol")), "market_indicators",
+         indicator("volume_24h", integer(row, "closeTime", "ticker/24hr"), received, quantity(row, "quoteVolume", "ticker/24hr")))
+        for row in rows
+    ]  # fmt: skip
+
+
+async def _settled(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
+    rows = await rest.get("/fapi/v1/fundingRate", limit=1000)  # the newest of all symbols
+    return [(str(row.get("symbol")), "funding", settled(row, received)) for row in rows]
+
+
+async def history(rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
+    """Return settled rates and 5 min open interest of a time range, ascending each."""
+    rows = await rest.get("/fapi/v1/fundingRate", symbol=market.symbol, startTime=since, endTime=until, limit=1000)
+    found: list[tuple[str, Record]] = [("funding", settled(row, until)) for row in rows]
+    for name, path, field in STATISTICS:
+        rows = await rest.get(path, symbol=market.symbol, period=PERIOD, startTime=since, endTime=until, limit=500)
+        found += [("market_indicators", record) for record in statistic(name, field, rows, until)]
+    return found

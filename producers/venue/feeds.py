@@ -1,0 +1,331 @@
+"""From frames to records: every message is checked, mapped, freed of doubles, and emitted into the pipeline.
+
+Holes are mended over REST while the connection that showed them is held (bounded), so that the mended records come in their place and the
+log stays a function of what the venue sent; a REST interface that takes longer mends in the background.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+import structlog
+
+from producers.pipeline import Pipeline
+from producers.venue.adapter import Adapter, BookDiff, BookSnapshot, Channel, Event, MappingError, Part
+from producers.venue.backfill import BackFill
+from producers.venue.books import Books
+from producers.venue.holes import Holes
+from producers.venue.state import Feed, Line, Stream, StreamState
+from producers.venue.trades import Verdict
+from schemas import metrics
+from schemas.codec import CodecError, Record
+
+# The delay histogram is fed by every n-th frame: a sample shows the same shape at a fraction of the cost.
+DELAY_SAMPLE = 16
+# More trades than the two days that REST reaches back: an id so far ahead is a broken frame, not a hole.
+MAX_JUMP = 20_000_000
+# While thinning out, one record of a symbol's depth and quotes is written in so many ms of venue time: the step of the progress marks.
+THIN_MS = 250
+
+
+class Feeds:
+    """All symbols of one producer.
+
+    Args:
+        adapter: The venue.
+        pipeline: Where records go.
+        books, backfill, holes: Keep order books, mend holes, and note them.
+        conflate_after_s: Seconds behind the venue from which on depth and quotes are thinned out.
+    """
+
+    def __init__(
+        self, adapter: Adapter, pipeline: Pipeline, books: Books, backfill: BackFill, holes: Holes, conflate_after_s: float = 5.0
+    ) -> None:
+        self.feeds: dict[str, Feed] = {}
+        self.streams: dict[str, Stream] = {}
+        self.frames = 0
+        self.thinned = 0
+        self._adapter = adapter
+        self._venue = adapter.venue
+        self._split = adapter.split
+        self._take = adapter.take
+        self._consecutive = adapter.consecutive_ids
+        self._books = books
+        self._pipeline = pipeline
+        self._backfill = backfill
+        self._holes = holes
+        self._conflate_after_ms = conflate_after_s * 1000
+        # Names of streams of whole-market subscriptions begin with the channel's name.
+        self._whole_market = tuple(channel.name for channel in adapter.channels if channel.whole_market)
+        self._log = structlog.get_logger().bind(venue=adapter.venue)
+
+    def subscribe(self, feed: Feed, channel: Channel, line: Line) -> None:
+        """Add a symbol's stream to a connection."""
+        name = self._adapter.wire_name(feed.symbol, channel)
+        stream = Stream(name, channel, feed, line, time.monotonic())
+        self.feeds[feed.symbol] = feed
+        self.streams[name] = stream
+        line.streams.append(stream)
+
+    # --- frames ------------------------------------------------------------------------------------------------------
+
+    def frame(self, line: Line, raw: bytes) -> Awaitable[None] | None:
+        """Take one frame of a connection. What cannot be used becomes a dead letter with its bytes.
+
+        Returns:
+            An awaitable when a hole is being mended: read on when it is done.
+        """
+        received = self._holes.wall_ms()
+        self.frames += 1
+        line.source.heard = time.monotonic()
+        try:
+            parts = self._split(raw, received)
+        except MappingError as error:
+            stream = self.streams.get(error.record)
+            instrument = None if stream is None else stream.feed.instrument
+            self._holes.refuse(raw, "frame" if stream is None else stream.name, str(error), error.field, instrument)
+            return None
+        for index, part in enumerate(parts):
+            held = self._part(line, part, raw, received)
+            if held is not None:
+                return self._rest_of(line, parts[index + 1 :], raw, received, held) if index + 1 < len(parts) else held
+        return None
+
+    async def _rest_of(self, line: Line, parts: Sequence[Part], raw: bytes, received: int, held: Awaitable[None]) -> None:
+        """Take the other messages of a frame once a hole that the first one showed is mended."""
+        await held
+        for part in parts:
+            again = self._part(line, part, raw, received)
+            if again is not None:
+                await again
+
+    def _part(self, line: Line, part: Part, raw: bytes, received: int) -> Awaitable[None] | None:
+        name, clock, data = part
+        stream = self.streams.get(name)
+        if stream is None or stream.line is not line:
+            if not name.startswith(self._whole_market) or not self._whole_market:
+                self._holes.refuse(raw, "frame", f"{name}: no stream of this connection", "stream", None)
+            return None
+        if clock == 0:
+            clock = line.clock or received
+        try:
+            events = self._take(stream.channel, data, stream.feed.market, received)
+            result = self._events(stream, events, clock, received)
+        except (MappingError, CodecError) as error:
+            self._holes.refuse(raw, stream.name, str(error), error.field, stream.feed.instrument)
+            return None
+        if line.lost_at is not None and result is None:
+            # Not while a hole is being mended: the clock must not run ahead of the trades that fill it.
+            result = self._outage(line, clock)
+        if line.clock is None or clock > line.clock:
+            line.clock = clock
+        stream.seen = line.source.heard
+        stream.count += 1
+        if stream.silent:
+            self._heard_again(stream, clock)
+        stream.last_time = clock
+        if stream.count % DELAY_SAMPLE == 0:
+            metrics.RECEIVE_DELAY.labels(self._venue, stream.channel.name).observe(max(0, received - clock) / 1000)
+        return result
+
+    def _events(self, stream: Stream, events: Sequence[Event], clock: int, received: int) -> Awaitable[None] | None:
+        if not events:
+            self._pipeline.advance(stream.line.source, clock)
+            return None
+        for index, event in enumerate(events):
+            held = self._event(stream, event, clock, received)
+            if held is not None:
+                return self._events_after(stream, events[index + 1 :], clock, received, held) if index + 1 < len(events) else held
+        return None
+
+    async def _events_after(self, stream: Stream, events: Sequence[Event], clock: int, received: int, held: Awaitable[None]) -> None:
+        await held
+        for event in events:
+            again = self._event(stream, event, clock, received)
+            if again is not None:
+                await again
+
+    # --- what messages say -------------------------------------------------------------------------------------------
+
+    def _event(self, stream: Stream, event: Event, clock: int, received: int) -> Awaitable[None] | None:
+        topic, what = event
+        if topic == "agg_trades":
+            assert isinstance(what, dict)
+            return self._trade(stream, what, clock)
+        self._pipeline.advance(stream.line.source, clock)
+        if topic == "depth":
+            assert isinstance(what, (BookDiff, BookSnapshot))
+            return self._books.take(stream, what, received, self._thin(stream.feed, topic, clock, received))
+        assert isinstance(what, dict)
+        if topic == "quotes":
+            self._quote(stream, what, clock, received)
+        elif topic == "liquidations":
+            self._liquidation(stream, what)
+        else:
+            self._newest(stream.feed, stream, topic, what)
+        return None
+
+    def _trade(self, stream: Stream, record: Record, clock: int) -> Awaitable[None] | None:
+        feed = stream.feed
+        source = stream.line.source
+        if self._consecutive:
+            number = record["agg_id"]
+            verdict = feed.ids.offer(number)
+            if verdict is Verdict.GAP:
+                if number > (feed.ids.last or 0) + MAX_JUMP:
+                    raise MappingError(stream.name, "id", f"{number} lies {number - (feed.ids.last or 0)} ids ahead")
+                return self._backfill.before(stream, record, clock)
+            self._pipeline.advance(source, clock)
+            if verdict is Verdict.DUPLICATE:
+                self._holes.duplicates += 1
+                return None
+        else:
+            self._pipeline.advance(source, clock)
+            assigned = feed.recent.offer(record["venue_trade_id"], record["event_time"])
+            if assigned is None:
+                self._holes.duplicates += 1
+                return None
+            record["agg_id"] = record["first_trade_id"] = record["last_trade_id"] = assigned
+        self._pipeline.emit(source, "agg_trades", feed.partition, record)
+        feed.trade_time = record["event_time"]
+        return None
+
+    def _quote(self, stream: Stream, record: Record, clock: int, received: int) -> None:
+        feed = stream.feed
+        update, at = feed.quote
+        if record["update_id"] <= update and record["event_time"] <= at:
+            self._holes.duplicates += 1  # or overtaken by a newer one: the newest is what counts
+            return
+        feed.quote = (record["update_id"], record["event_time"])
+        if not self._thin(feed, "quotes", clock, received):
+            self._pipeline.emit(stream.line.source, "quotes", feed.partition, record)
+
+    def _liquidation(self, stream: Stream, record: Record) -> None:
+        feed = stream.feed
+        print_ = (record["event_time"], record["side"], record["price"], record["quantity"], record["filled_quantity"])
+        if print_ in feed.liquidations:
+            self._holes.duplicates += 1
+            return
+        feed.liquidations.append(print_)
+        self._pipeline.emit(stream.line.source, "liquidations", feed.partition, record)
+
+    def _newest(self, feed: Feed, stream: Stream | None, topic: str, record: Record) -> None:
+        """Write a record of a stream without ids (funding, indicators) unless it is a repeat, or older than what is known."""
+        key = content_key(topic, record)
+        known = feed.newest.get(key)
+        if known is not None and (record["event_time"] < known["event_time"] or _same(record, known)):
+            self._holes.duplicates += 1
+            return
+        feed.newest[key] = record
+        if stream is not None:
+            self._pipeline.emit(stream.line.source, topic, feed.partition, record)
+        else:
+            self._pipeline.emit_aside(topic, feed.partition, record)
+
+    def polled(self, feed: Feed, topic: str, record: Record) -> None:
+        """Take a record that came over REST: it is written before the next mark. Raises CodecError."""
+        self._newest(feed, None, topic, {**record, "instrument": feed.instrument})
+
+    # --- falling behind ----------------------------------------------------------------------------------------------
+
+    def _thin(self, feed: Feed, topic: str, clock: int, received: int) -> bool:
+        """Return True when a record of a conflatable stream (depth, quotes) is to be left out: the producer is behind a live venue.
+
+        The newest state of a book or quote makes the older ones worthless to a live reader; trades, liquidations and the rest are never left out.
+        """
+        if received - clock <= self._conflate_after_ms or feed.recorded:
+            return False
+        if clock - feed.thinned.get(topic, 0) >= THIN_MS:
+            feed.thinned[topic] = clock
+            return False
+        self.thinned += 1
+        metrics.CONFLATED.labels(self._venue, topic).inc()
+        return True
+
+    # --- holes and silence -------------------------------------------------------------------------------------------
+
+    def _outage(self, line: Line, clock: int) -> Awaitable[None] | None:
+        """A connection is back: fetch what can be fetched, and note where something may be missing."""
+        lost, line.lost_at = line.lost_at, None
+        assert lost is not None
+        fetch = []
+        for stream in line.streams:
+            topic = stream.channel.topic
+            if topic == "agg_trades":
+                if not self._consecutive:
+                    fetch.append(stream)  # consecutive ids show their holes themselves
+            elif topic != "depth":
+                self._uncertain(stream, "disconnect", lost, clock, "the connection was down")
+        return self._fetch_missed(line, fetch, lost, clock, "disconnect") if fetch else None
+
+    async def _fetch_missed(self, line: Line, streams: list[Stream], lost: int, clock: int, kind: str) -> None:
+        async def one() -> None:
+            for stream in streams:
+                await self._backfill.since(stream.feed, line.source, lost, clock, kind)
+
+        await self._holes.hold(self._holes.task(one(), line.source), line.source, lambda: self._backfill.trades)
+
+    def _uncertain(self, stream: Stream, kind: str, since: int, clock: int, detail: str) -> None:
+        self._holes.emit_gap(
+            stream.feed, stream.line.source, stream.channel.topic, kind, clock, certain=False, ids=(None, None),
+            times=(since, clock), repaired=False, detail=detail,
+        )  # fmt: skip
+
+    def _heard_again(self, stream: Stream, clock: int) -> None:
+        stream.silent = False
+        self._log.info("stream is heard again", stream=stream.name)
+        if stream.last_time is None:
+            return
+        if stream.channel.topic not in ("agg_trades", "depth"):
+            self._uncertain(stream, "silence", stream.last_time, clock, "the stream was silent")
+        elif stream.channel.topic == "agg_trades" and not self._consecutive:
+            self._holes.task(
+                self._backfill.since(stream.feed, stream.line.source, stream.last_time, clock, "silence"), stream.line.source
+            )  # fmt: skip
+
+    def watch(self, now: float) -> list[str]:
+        """Raise the alarm of streams that are silent beyond their limit; return the names of all silent ones."""
+        silent = []
+        for stream in self.streams.values():
+            limit = stream.channel.silence_s
+            if stream.feed.closed or (stream.feed.recorded and stream.count == 0):
+                stream.silent = False
+                continue  # recordings hold what was recorded; at a live venue it would be the wrong route
+            if stream.line.source.busy:
+                stream.seen = max(stream.seen, stream.line.source.heard)
+                continue  # we are not reading: the stream cannot be heard
+            if limit is not None and now - stream.seen > limit:
+                if not stream.silent:
+                    stream.silent = True
+                    self._log.error("stream is silent", stream=stream.name, limit_s=limit)
+                silent.append(stream.name)
+        return silent
+
+    def states(self) -> Counter[tuple[str, StreamState]]:
+        """Return how many streams of each channel are in each state."""
+        return Counter((stream.channel.name, stream.state) for stream in self.streams.values())
+
+    def count(self) -> None:
+        """Bring the frame counters and the gauges of states up to date (done in bulk: a counter is dearer than a frame)."""
+        for stream in self.streams.values():
+            if stream.count != stream.counted:
+                metrics.FRAMES_RECEIVED.labels(self._venue, stream.channel.name).inc(stream.count - stream.counted)
+                stream.counted = stream.count
+        states = self.states()
+        for channel in {stream.channel.name for stream in self.streams.values()}:
+            for state in StreamState:
+                metrics.STREAMS.labels(self._venue, channel, state.value).set(states[channel, state])
+
+
+def content_key(topic: str, record: Record) -> str:
+    """Return what a record without id is about: the indicator, or the fields that it brings (venues send some apart from others)."""
+    if topic == "market_indicators":
+        return str(record["indicator"])
+    return topic + "".join(f".{name}" for name, value in record.items() if value is not None)
+
+
+def _same(record: Record, known: dict[str, Any]) -> bool:
+    return all(known.get(name) == value for name, value in record.items() if name != "receive_time")

@@ -1,0 +1,500 @@
+"""The producer of a venue: from its sockets to the topics, one process.
+
+Order of a run: contract facts over REST; what an earlier run left in the log; trades missed since, over REST; on a cold start, if asked for, the
+last hours of history; then the websockets until the process is told to stop, or the venue is a recording and says that it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+import structlog
+
+from producers.kafka_out import KafkaOut, Outgoing
+from producers.log_tail import LogError, Tail, read_tail
+from producers.pipeline import Pipeline
+from producers.sequencer import Sequencer
+from producers.venue.adapter import Adapter, Facts, MappingError, Market
+from producers.venue.backfill import BackFill
+from producers.venue.book import OrderBook
+from producers.venue.books import Books
+from producers.venue.config import ProducerConfig
+from producers.venue.connection import Connection, Ended
+from producers.venue.feeds import Feeds, content_key
+from producers.venue.history import History
+from producers.venue.holes import Holes
+from producers.venue.polls import Polls
+from producers.venue.rest import Limit, Rest, RestError, limiter_of
+from producers.venue.state import Feed, Line
+from producers.venue.trades import RecentIds, TradeIds, holes
+from schemas.codec import Record
+from schemas.partition import partition_of
+from schemas.service import Service
+from schemas.settings import Settings
+
+# Back-fills come before the connections in a step that both have records in: what was missed is older than what is new.
+FILL_RANK = -1_000_000
+REPAIR_S = 30.0
+WATCH_S = 1.0
+# Longest wait for Kafka at the end of a run.
+FLUSH_S = 60.0
+
+
+class ConfigurationError(ValueError):
+    """The producer cannot run as it was told to; the message says what to change."""
+
+
+class _Route:
+    """Glue between a connection and the feeds that come on it."""
+
+    def __init__(self, owner: VenueProducer, line: Line) -> None:
+        self._owner = owner
+        self._pipeline = owner.pipeline
+        self._frame = owner.feeds.frame
+        self.line = line
+
+    def frame(self, raw: bytes) -> Awaitable[None] | None:
+        return self._frame(self.line, raw)
+
+    def must_wait(self) -> bool:
+        return self._pipeline.must_wait(self.line.source)
+
+    async def pause(self) -> None:
+        await self._pipeline.gate(self.line.source)
+
+    def connected(self) -> None:
+        now = time.monotonic()
+        self.line.source.heard = now
+        for stream in self.line.streams:
+            stream.seen = max(stream.seen, now)
+
+    def disconnected(self, reason: str) -> None:
+        if self.line.lost_at is None:
+            self.line.lost_at = self.line.clock
+        self._owner.disconnected(self.line)
+
+
+class VenueProducer:
+    """One producer of one author.
+
+    Args:
+        adapter: The venue. config: what to hear. settings: where to write. service: the process around it.
+    """
+
+    def __init__(self, adapter: Adapter, config: ProducerConfig, settings: Settings, service: Service) -> None:
+        self.adapter = adapter
+        self.config = config
+        self.settings = settings
+        self.service = service
+        self.author = config.author or adapter.author
+        self.rest_url = config.rest_url or adapter.rest_url
+        limits = adapter.limits
+        if config.weight_limit is not None:
+            limits = (Limit(config.weight_limit, limits[0].seconds if limits else 60.0), *limits[1:])
+        self.rest = Rest(
+            adapter.venue, self.rest_url, limiter_of(adapter.venue, self.rest_url, limits), refusal=adapter.refusal,
+            used_header=adapter.used_header, ban_wait_s=config.ban_wait_s,
+        )  # fmt: skip
+        self.channels = config.channels(adapter)
+        self.topics = ["instruments", "gaps", *config.topics]
+        self.connections: dict[Connection, Line] = {}
+        self.pipeline: Pipeline
+        self.feeds: Feeds
+        self.out: KafkaOut
+        self.holes: Holes
+        self.backfill: BackFill
+        self.polls: Polls
+        self._facts: dict[str, Facts] = {}  # symbol -> contract facts without times
+        self._written: dict[str, Record] = {}  # instrument -> facts in the log
+        self._server_time = 0
+        self._ended = 0
+        self._serving: list[asyncio.Task[None]] = []
+        self._grown: asyncio.Future[None]
+        self._stop = asyncio.Event()
+        self._log = structlog.get_logger().bind(service="produce", venue=adapter.venue)
+
+    # --- a run -------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> bool:
+        """Produce until told to stop, or to the end of a recording.
+
+        Returns:
+            True when the recording was written to its end.
+
+        Raises:
+            ConfigurationError: a symbol that the venue does not have.
+            RestError: the venue's REST interface does not answer at the start.
+            LogError: no broker, or topics missing.
+            DeliveryFailed: Kafka refused a record.
+        """
+        loop = asyncio.get_running_loop()
+
+        def ask_to_stop() -> None:
+            loop.call_soon_threadsafe(self._stop.set)
+
+        self.service.on_stop(ask_to_stop)
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            prepared = asyncio.create_task(self._prepare())
+            await asyncio.wait({prepared, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not prepared.done():
+                prepared.cancel()
+                return False
+            prepared.result()
+            return await self._until(stop)
+        finally:
+            stop.cancel()
+            await self.rest.close()
+
+    async def _until(self, stop: asyncio.Task[Any]) -> bool:
+        """Do the work until it is done, until something fails, or until ``stop`` is done."""
+        work = asyncio.create_task(self._work())
+        background: list[asyncio.Task[None]] = [
+            asyncio.create_task(coroutine)
+            for coroutine in (self.pipeline.run(), self._watch(), self._repair(), self._refresh(), self.polls.run())
+        ]
+        try:
+            await asyncio.wait({work, stop, *background}, return_when=asyncio.FIRST_COMPLETED)
+            for failed in background:
+                if failed.done():
+                    failed.result()  # these end only by failing
+            if work.done():
+                work.result()
+            return work.done()
+        finally:
+            for task in (work, *background):
+                task.cancel()
+            await asyncio.gather(work, *background, return_exceptions=True)
+            await self._close()
+
+    async def _close(self) -> None:
+        for connection in self.connections:
+            await connection.stop()
+        await self.holes.settle(None, 0)
+        if self.out.failure is None:
+            # Records of open steps stay unwritten: the next run fetches its trades again, as after kill -9.
+            await asyncio.to_thread(self.out.close, 10.0)
+        self.feeds.count()
+
+    async def _prepare(self) -> None:
+        """Read the contract facts and the log, and set the parts up."""
+        adapter, config = self.adapter, self.config
+        self._server_time = await adapter.server_time(self.rest)
+        self._facts = await self._read_facts()
+        tail = await self._read_tail(self._facts)
+        self._written = {name: record for name, record in tail.instruments.items() if record["author"] == self.author}
+        sequencer: Sequencer[Outgoing] = Sequencer(
+            self.settings.mark_step_ms,
+            self.settings.grid_ms,
+            self.settings.allowed_lateness_ms,
+            floor=min(tail.marks.values(), default=None),
+        )
+        if tail.clock is not None:
+            sequencer.note_clock(tail.clock)
+        self.out = KafkaOut(self.settings, self.author, adapter.venue, tail.cuts, tail.marks)
+        self.pipeline = Pipeline(sequencer, self.out, self.settings.codec, adapter.venue, hold_s=config.hold_s, preamble=self._preamble)
+        self.holes = Holes(self.pipeline, adapter.venue, f"produce-{adapter.venue.lower()}", config.rest_hold_s)
+        self.backfill = BackFill(adapter, self.pipeline, self.rest, self.holes)
+        self.books = Books(adapter, self.pipeline, self.rest, self.holes)
+        self.feeds = Feeds(adapter, self.pipeline, self.books, self.backfill, self.holes, config.conflate_after_s)
+        self.polls = Polls(adapter, self.rest, self.feeds, self.holes, config.topics, config.poll_scale, config.poll_recorded)
+        self.history = History(adapter, self.rest, self.feeds, self.backfill, self.holes, config.history_hours)
+        for symbol, facts in self._facts.items():
+            self.feeds.feeds[symbol] = self._feed(symbol, facts, tail)
+        self.service.set_health(self.health)
+        self._log.info(
+            "prepared", symbols=len(self._facts), topics=self.topics, partitions=sorted(tail.cuts),
+            last_marks=tail.marks, continued=sum(feed.trade_time is not None for feed in self.feeds.feeds.values()),
+        )  # fmt: skip
+
+    async def _read_tail(self, facts: dict[str, Facts]) -> Tail:
+        partitions = {
+            contract.record["instrument"]: partition_of(contract.record["base_asset"], self.settings.partitions)
+            for contract in facts.values()
+        }
+        return await asyncio.to_thread(read_tail, self.settings, self.author, partitions, self.topics)
+
+    async def _work(self) -> None:
+        self._grown = asyncio.get_running_loop().create_future()
+        await self._catch_up()
+        self._lines(list(self.feeds.feeds.values()), joining=False)
+        try:
+            while pending := [task for task in self._serving if not task.done()]:
+                await asyncio.wait([*pending, self._grown], return_when=asyncio.FIRST_COMPLETED)
+                if self._grown.done():
+                    self._grown = asyncio.get_running_loop().create_future()  # new contracts came with connections of their own
+                for task in self._serving:
+                    if task.done():
+                        task.result()
+        finally:
+            for task in self._serving:
+                task.cancel()
+            await asyncio.gather(*self._serving, return_exceptions=True)
+        self.pipeline.finish()
+        if not await self.pipeline.flush(FLUSH_S):
+            raise TimeoutError(f"Kafka did not acknowledge the last records within {FLUSH_S:.0f} s")
+        self._log.info("recording written to its end", last_mark=self.out.last_mark, **self.numbers())
+        if not self.config.exit_at_end:
+            await self._stop.wait()
+
+    async def _serve(self, connection: Connection, line: Line) -> None:
+        if await connection.run() is Ended.STOPPED:
+            return
+        # What was lost between the last frame and the end shows in no later id: ask.
+        trades = [stream for stream in line.streams if stream.channel.topic == "agg_trades"]
+        for stream in trades if self.adapter.consecutive_ids else ():
+            if stream.feed.ids.last is not None:
+                problem = await self.backfill.fill(stream.feed, line.source, stream.feed.ids.last + 1, None)
+                if problem is not None:
+                    self._log.error("the end of the trades could not be checked", symbol=stream.feed.symbol, problem=problem)
+        await self.holes.settle(line.source, self.config.rest_hold_s)
+        await self.backfill.repair(trades)
+        self._ended += 1
+        self.pipeline.leave(line.source)
+
+    def disconnected(self, line: Line) -> None:
+        """A connection broke: books that begin with a snapshot of the stream are of the past now."""
+        if line.clock is not None:
+            for stream in line.streams:
+                if stream.channel.topic == "depth":
+                    self.books.lost(stream, line.clock, self.holes.wall_ms())
+
+    async def _catch_up(self) -> None:
+        """Write what was missed while no producer ran, or on a cold start the history asked for, in its own steps, before anything new."""
+        if "agg_trades" not in self.config.topics:
+            return
+        feeds = [feed for feed in self.feeds.feeds.values() if feed.trade_time is not None or self.history.wanted(feed)]
+        if not feeds:
+            return
+        started = time.monotonic()
+        sources = {feed.symbol: self.pipeline.join(f"back-fill {feed.symbol}", FILL_RANK + rank) for rank, feed in enumerate(feeds)}
+
+        async def one(feed: Feed) -> None:
+            source = sources[feed.symbol]
+            source.busy += 1  # waits for REST, whose time-outs are its own
+            if feed.trade_time is None:
+                await self.history.load(feed, source, self._server_time)
+            elif self.adapter.consecutive_ids:
+                for first, last in list(feed.ids.missing):
+                    await self.backfill.fill(feed, source, first, last)
+                await self.backfill.fill(feed, source, (feed.ids.last or 0) + 1, None)
+            else:
+                await self.backfill.since(feed, source, feed.trade_time, None, "restart")
+            self.pipeline.leave(source)
+
+        await asyncio.gather(*(one(feed) for feed in feeds))
+        self._log.info("caught up", trades=self.backfill.trades, seconds=round(time.monotonic() - started, 2))
+
+    def _lines(self, feeds: Sequence[Feed], *, joining: bool) -> None:
+        """Open the connections of some symbols.
+
+        Args:
+            feeds: The symbols.
+            joining: They come while others run, whom they must not hold up before they bring something.
+        """
+        wanted = [(feed.symbol, channel) for channel in self.channels for feed in feeds]
+        rotate = self.config.rotate_after_s if self.config.rotate_after_s is not None else self.adapter.rotate_after_s
+        for plan in self.adapter.plans(self.config.ws_url or self.adapter.ws_url, wanted):
+            rank = len(self.connections)
+            name = f"{plan.name}.{rank}" if joining else plan.name
+            line = Line(self.pipeline.join(name, rank, suspended=joining), lost_at=None if joining else self.pipeline.sequencer.clock)
+            for symbol, channel in plan.streams:
+                self.feeds.subscribe(self.feeds.feeds[symbol], channel, line)
+            connection = Connection(
+                name, plan.url, _Route(self, line), self.adapter.venue, opening=plan.opening, heartbeat=self.adapter.heartbeat,
+                send_pause_s=self.adapter.send_pause_s, ban_wait_s=self.config.ban_wait_s, rotate_after_s=rotate,
+                overlap_s=self.config.overlap_s,
+            )  # fmt: skip
+            line.connection = connection
+            self.connections[connection] = line
+            self._serving.append(asyncio.create_task(self._serve(connection, line)))
+
+    # --- contract facts ----------------------------------------------------------------------------------------------
+
+    async def _read_facts(self) -> dict[str, Facts]:
+        """Return symbol -> contract facts of the chosen symbols."""
+        contracts = await self.adapter.facts(self.rest, self.author)
+        facts = {}
+        for symbol in await self._chosen(contracts):
+            if symbol not in contracts:
+                raise ConfigurationError(f"symbols: the venue at {self.rest_url} has no usable {symbol!r} (PERPFLOW_SYMBOLS)")
+            facts[symbol] = contracts[symbol]
+        if not facts:
+            raise ConfigurationError("symbols: none chosen (PERPFLOW_SYMBOLS)")
+        return facts
+
+    async def _chosen(self, contracts: dict[str, Facts]) -> list[str]:
+        wanted = (self.config.symbols or self.adapter.default_symbols).strip()
+        trading = [symbol for symbol, facts in contracts.items() if facts.record["status"] == "trading"]
+        if wanted == "all":
+            return sorted(trading)
+        if wanted.startswith("top:"):
+            if not wanted[4:].isdigit() or int(wanted[4:]) < 1:
+                raise ConfigurationError(f"symbols: expected top:N, got {wanted!r} (PERPFLOW_SYMBOLS)")
+            volumes = await self.adapter.volumes(self.rest)
+            return sorted(trading, key=lambda symbol: (-volumes.get(symbol, 0.0), symbol))[: int(wanted[4:])]
+        names = [name for name in (part.strip() for part in wanted.split(",")) if name]
+        # Symbols are spelled as the venue does; capitals are forgiven.
+        return list(dict.fromkeys(name if name in contracts else name.upper() for name in names))
+
+    def _preamble(self, first: int) -> list[tuple[str, int, Record]]:
+        """Return the ``instruments`` records that must stand in the log before data whose earliest event time is ``first``."""
+        return self._news(min(first, self._server_time))
+
+    def _news(self, event_time: int) -> list[tuple[str, int, Record]]:
+        """Return records of the instruments whose facts are not in the log yet."""
+        news = []
+        for facts in (contract.record for contract in self._facts.values()):
+            written = self._written.get(facts["instrument"])
+            if written is None or any(written.get(name) != value for name, value in facts.items()):
+                record = {**facts, "event_time": event_time, "receive_time": int(time.time() * 1000)}
+                self._written[facts["instrument"]] = record
+                news.append(("instruments", partition_of(facts["base_asset"], self.settings.partitions), record))
+        return news
+
+    async def _refresh(self) -> None:
+        """Read the contract facts again from time to time: write what changed, follow what is new, and let go what is gone."""
+        while True:
+            await asyncio.sleep(self.config.refresh_s)
+            try:
+                facts = await self._read_facts()
+                await self._grow({symbol: contract for symbol, contract in facts.items() if symbol not in self._facts})
+            except (RestError, ConfigurationError, MappingError, LogError) as error:
+                self._log.warning("contract facts not refreshed", error=str(error))
+                continue
+            gone = [symbol for symbol in self._facts if symbol not in facts]
+            # With top:N a contract may only have fallen behind: it is followed on, or its marks would say more than we know.
+            contracts = await self._of_all(gone) if gone else {}
+            for symbol, old in self._facts.items():
+                new = facts.get(symbol) or contracts.get(symbol) or Facts({**old.record, "status": "closed"}, old.extra)
+                self._facts[symbol] = new
+                feed = self.feeds.feeds[symbol]
+                feed.market.facts, feed.market.extra = new.record, new.extra
+                feed.closed = new.record["status"] != "trading"
+            clock = self.pipeline.sequencer.clock
+            if clock is not None and self.pipeline.sequencer.last is not None:
+                for topic, partition, record in self._news(clock):
+                    self.pipeline.emit_aside(topic, partition, record)
+
+    async def _of_all(self, symbols: list[str]) -> dict[str, Facts]:
+        try:
+            contracts = await self.adapter.facts(self.rest, self.author)
+        except (RestError, MappingError):
+            return {symbol: self._facts[symbol] for symbol in symbols}  # not known: nothing changes
+        return {symbol: contracts[symbol] for symbol in symbols if symbol in contracts}
+
+    async def _grow(self, new: dict[str, Facts]) -> None:
+        """Follow contracts that were not there at the start."""
+        if not new or self.pipeline.sequencer.last is None:
+            return
+        tail = await self._read_tail(new)
+        self.out.cover(tail.cuts, tail.marks)
+        feeds = []
+        for symbol, facts in new.items():
+            self._facts[symbol] = facts
+            feed = self.feeds.feeds[symbol] = self._feed(symbol, facts, tail)
+            feeds.append(feed)
+        for topic, partition, record in self._news(self.pipeline.sequencer.clock or self._server_time):
+            self.pipeline.emit_aside(topic, partition, record)
+        self._lines(feeds, joining=True)
+        if not self._grown.done():
+            self._grown.set_result(None)
+        self._log.info("new contracts are followed", symbols=sorted(new))
+
+    # --- watching ----------------------------------------------------------------------------------------------------
+
+    async def _repair(self) -> None:
+        while True:
+            await asyncio.sleep(REPAIR_S)
+            await self.backfill.repair([stream for stream in self.feeds.streams.values() if stream.channel.topic == "agg_trades"])
+
+    async def _watch(self) -> None:
+        """Raise alarms, break connections that are silent altogether, and print a line of progress."""
+        printed = time.monotonic()
+        records = 0
+        while True:
+            await asyncio.sleep(WATCH_S)
+            now = time.monotonic()
+            silent = set(self.feeds.watch(now))
+            for connection, line in self.connections.items():
+                watched = [stream for stream in line.streams if stream.channel.silence_s is not None and not stream.feed.closed]
+                # A half-open connection, or a venue that forgot us. Streams that never spoke may be on the wrong route: a new connection helps nothing.
+                if connection.open and watched and all(stream.name in silent and stream.count for stream in watched):
+                    for stream in watched:
+                        stream.seen = now
+                    with contextlib.suppress(OSError):  # it breaks one way or the other
+                        await connection.restart("silence")
+            self.feeds.count()
+            if now - printed >= self.config.progress_s:
+                rate = (self.out.records - records) / (now - printed)
+                printed, records = now, self.out.records
+                self._log.info("progress", rate=round(rate), **self.numbers())
+
+    def numbers(self) -> dict[str, Any]:
+        """Return counts of this run."""
+        return {
+            "frames": self.feeds.frames,
+            "records": self.out.records,
+            "marks": self.out.marks_written,
+            "mark": self.out.last_mark,
+            "in_flight": self.out.in_flight,
+            "held": self.pipeline.sequencer.held,
+            "backfilled": self.backfill.trades,
+            "duplicates": self.holes.duplicates,
+            "refused": self.holes.refused,
+            "gaps": self.holes.gaps,
+            "thinned": self.feeds.thinned,
+        }
+
+    def state_counts(self) -> dict[str, int]:
+        """Return how many streams are in each state."""
+        counts: dict[str, int] = {}
+        for (_, state), count in self.feeds.states().items():
+            counts[state.value] = counts.get(state.value, 0) + count
+        return counts
+
+    def health(self) -> dict[str, Any]:
+        """Return the health report: not ok while a connection is down or a stream is silent beyond its limit."""
+        down = [connection.name for connection in self.connections if not connection.open]
+        silent = [stream.name for stream in self.feeds.streams.values() if stream.silent]
+        over = self.connections and self._ended == len(self.connections)
+        return {
+            "ok": bool(over) or (not down and not silent and self.out.failure is None),
+            "down": down,
+            "silent": silent[:20],
+            "streams": dict(sorted(self.state_counts().items())),
+            **self.numbers(),
+        }
+
+    def _feed(self, symbol: str, facts: Facts, tail: Tail) -> Feed:
+        """Return the state of a symbol, continued from what an earlier run left in the log."""
+        record, adapter = facts.record, self.adapter
+        name = record["instrument"]
+        feed = Feed(
+            Market(symbol, name, record, facts.extra), partition_of(record["base_asset"], self.settings.partitions), record["recorded"],
+            closed=record["status"] != "trading",
+        )  # fmt: skip
+        if trades := tail.newest.get(("agg_trades", name)):
+            ids = [trade["agg_id"] for trade in trades]
+            feed.trade_time = max(trade["event_time"] for trade in trades)
+            if adapter.consecutive_ids:
+                feed.ids = TradeIds(max(ids), holes(ids))
+            else:
+                feed.recent = RecentIds(max(ids))
+                for trade in trades:
+                    feed.recent.remember(trade["venue_trade_id"] or "", trade["event_time"])
+        books = tail.newest.get(("depth", name), ())
+        checksum = adapter.checksum if adapter.checksum_levels else None
+        feed.book = OrderBook(max((book["epoch"] for book in books), default=0), adapter.book_mode, checksum, adapter.checksum_levels)
+        if quotes := tail.newest.get(("quotes", name)):
+            feed.quote = max((quote["update_id"], quote["event_time"]) for quote in quotes)
+        for topic in ("funding", "market_indicators"):
+            for known in tail.newest.get((topic, name), ()):
+                feed.newest[content_key(topic, known)] = known
+        for forced in tail.newest.get(("liquidations", name), ()):
+            feed.liquidations.append((forced["event_time"], forced["side"], forced["price"], forced["quantity"], forced["filled_quantity"]))
+        return feed
