@@ -33,7 +33,7 @@ Array = npt.NDArray[Any]
 FORMAT = 2
 # Heads alternate over so many keys, so that a late write of a former owner cannot make compaction drop the newest.
 HEAD_SLOTS = 8
-_DENSE = ("meta", "scale", "bars", "atr", "atr_history", "totals", "p99_lots", "first_seen", "spot")
+_DENSE = ("meta", "scale", "bars", "atr", "atr_history", "totals", "p99_lots", "first_seen", "spot", "funding_most", "liquidated_first")
 
 
 # Entry of a pane: pane, number of rows, of histogram entries and of prints; then the arrays (name, type, columns).
@@ -164,6 +164,11 @@ def _head_value(engine: PartitionEngine, sequence: int) -> bytes:
     arrays["in_index"] = np.stack(where)
     for name in ("in_pane", "in_at", "in_value"):
         arrays[name] = state.a[name][where]
+    window = k.FIVE_MINUTES_MS // engine.config.grid_ms
+    where = np.nonzero(state.a["liquidated_pane"][:n] > (closed - window)[:, None])
+    arrays["liquidated_index"] = np.stack(where)
+    for name in ("liquidated_pane", "liquidated"):
+        arrays[name] = state.a[name][where]
     arrays["open_prints"] = state.kept.after(closed)
     return pack(meta, arrays)
 
@@ -201,7 +206,8 @@ def restore(engine: PartitionEngine, entries: Iterable[tuple[bytes, bytes]]) -> 
         state.row(name)
     n = len(state.names)
     for name in _DENSE:
-        state.a[name][:n] = arrays[name]
+        if name in arrays:  # an earlier release did not know all of them
+            state.a[name][:n] = arrays[name]
     for name, (author, price, quantity) in meta["facts"].items():
         state.set_facts(name, author, price, quantity)
     state.a["holes"][:n, : arrays["holes"].shape[1]] = arrays["holes"]
@@ -212,6 +218,10 @@ def restore(engine: PartitionEngine, entries: Iterable[tuple[bytes, bytes]]) -> 
     where = tuple(arrays["in_index"])
     for name in ("in_pane", "in_at", "in_value"):
         state.a[name][where] = arrays[name]
+    if "liquidated_index" in arrays:
+        where = tuple(arrays["liquidated_index"])
+        for name in ("liquidated_pane", "liquidated"):
+            state.a[name][where] = arrays[name]
     _restore_panes(state, panes, n)
     if len(arrays["open_prints"]):
         state.kept.keep(arrays["open_prints"])

@@ -23,7 +23,7 @@ from stream_apps.core.inbox import Chunk, Inbox
 from stream_apps.core.marks import Mark, MarkLog
 from stream_apps.core.prints import Window
 from stream_apps.core.scoring import StrategyMemory, evaluate
-from stream_apps.core.slow_inputs import slow_inputs
+from stream_apps.core.slow_inputs import liquidations, slow_inputs
 from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Snapshot
 from stream_apps.core.state import FEATURES, INPUTS, MarketState
 from stream_apps.core.strategy import StrategyConfig, StrategyError, config_hash, validate
@@ -39,6 +39,7 @@ _REASONS: dict[int, tuple[str | None, str]] = {
     kernels.BAD_QUANTITY: ("quantity", "not a positive finite number"),
     kernels.OFF_PRICE_GRID: ("price", "has more decimals than the instrument's price_decimals"),
     kernels.OFF_QUANTITY_GRID: ("quantity", "has more decimals than the instrument's quantity_decimals"),
+    kernels.BAD_SIDE: ("side", "neither LONG nor SHORT"),
     kernels.TOO_FAR: ("event_time", "lies more than an hour beyond what has fired"),
 }
 # Numeric fields of a features record that are not FEATURES; before them stands the instrument, after them the two lists of ``_Absent``.
@@ -255,6 +256,10 @@ class PartitionEngine:
             if not applied.refused:
                 return
             status = applied.status
+        elif topic == "liquidations":
+            status = np.full(len(rows), kernels.APPLIED, dtype=np.uint8)
+            side, price, quantity = liquidations(columns)
+            state.put_liquidations(instrument, times, side[part], price[part], quantity[part], good, status)
         else:
             status = np.full(len(rows), kernels.APPLIED, dtype=np.uint8)
             for kind, first, second, known in slow_inputs(topic, chunk, columns):

@@ -13,7 +13,9 @@ N_META = 9
 # Columns of sums (cumulative and open panes).
 BUY, SELL, PRICE_VOLUME, COUNT = range(4)
 # Row status after apply_trades.
-APPLIED, LATE_ROW, DUPLICATE, NO_INSTRUMENT, BAD_PRICE, BAD_QUANTITY, OFF_PRICE_GRID, OFF_QUANTITY_GRID, TOO_FAR, UNDECODED = range(10)
+APPLIED, LATE_ROW, DUPLICATE, NO_INSTRUMENT, BAD_PRICE, BAD_QUANTITY, OFF_PRICE_GRID, OFF_QUANTITY_GRID, TOO_FAR, UNDECODED, BAD_SIDE = (
+    range(11)
+)
 # Print flags.
 WHALE, LARGE = 1, 2
 AHEAD = 256  # open panes an instrument may have at once: 64 minutes of the default grid ahead of what has fired
@@ -407,6 +409,58 @@ def put_inputs(
 
 
 @njit(cache=True, nogil=True)
+def put_liquidations(
+    instrument: Any, times: Any, sides: Any, prices: Any, quantities: Any, good: Any, grid: int,
+    meta: Any, pane_of: Any, cents: Any, first_seen: Any, status: Any,
+) -> None:  # fmt: skip
+    """Add what was liquidated to its pane: column 0 for LONG positions (side 1), column 1 for SHORT ones (side -1).
+
+    Notional is kept in hundredths of a quote unit, so that sums are integers and do not depend on the order of the rows.
+    """
+    for row in range(len(times)):
+        i = instrument[row]
+        if not good[row]:
+            status[row] = UNDECODED
+            continue
+        if i < 0:
+            status[row] = NO_INSTRUMENT
+            continue
+        if sides[row] == 0:
+            status[row] = BAD_SIDE
+            continue
+        if not (prices[row] > 0.0) or prices[row] == np.inf:
+            status[row] = BAD_PRICE
+            continue
+        if not (quantities[row] > 0.0) or prices[row] * quantities[row] > 1e14:
+            status[row] = BAD_QUANTITY
+            continue
+        pane = (times[row] + grid - 1) // grid
+        if pane > meta[i, CLOSED] + AHEAD:
+            status[row] = TOO_FAR
+            continue
+        if times[row] < first_seen[i]:
+            first_seen[i] = times[row]
+        s = pane % SLOTS
+        if pane_of[i, s] > pane:
+            continue
+        if pane_of[i, s] < pane:
+            pane_of[i, s] = pane
+            cents[i, s, 0] = 0
+            cents[i, s, 1] = 0
+        cents[i, s, 0 if sides[row] > 0 else 1] += np.int64(np.floor(prices[row] * quantities[row] * 100.0 + 0.5))
+
+
+@njit(cache=True, nogil=True)
+def track_funding(chosen: Any, pane: int, meta: Any, in_pane: Any, in_value: Any, most: Any) -> None:
+    """Let the funding rates of the panes that are about to close, up to ``pane``, into the largest |rate| so far."""
+    for i in chosen:
+        for k in range(max(meta[i, CLOSED], pane - SLOTS) + 1, pane + 1):
+            s = k % SLOTS
+            if in_pane[i, FUNDING, s] == k and abs(in_value[i, FUNDING, s, 0]) > most[i]:
+                most[i] = abs(in_value[i, FUNDING, s, 0])
+
+
+@njit(cache=True, nogil=True)
 def _look_up(i: int, kind: int, instant: int, limit: int, grid: int, in_pane: Any, in_at: Any) -> Any:
     """Return the slot of the newest value with event time <= instant and not older than limit, or -1."""
     pane = instant // grid
@@ -434,12 +488,72 @@ def _input(i: int, kind: int, instant: int, limit: int, grid: int, in_pane: Any,
     return PRESENT, in_value[i, kind, s, 0], in_value[i, kind, s, 1]
 
 
+MINUTE_MS, FIVE_MINUTES_MS, HOUR_MS = 60_000, 300_000, 3_600_000
+ATR_LOW_BARS = 12  # an hour of 5m bars
+
+
+@njit(cache=True, nogil=True)
+def _fill_model_features(
+    i: int, pane: int, grid: int, history: int, base: int, meta: Any, scale: Any, cumulative: Any, atr_history: Any, percentile_min: int,
+    funding_most: Any, liquidated_pane: Any, liquidated: Any, liquidated_first: Any, out: Any,
+) -> None:  # fmt: skip
+    """Fill what only the older scoring models read (S2 6, 7): columns from ``base`` on, NaN where undefined.
+
+    volume_1m; slope_1h; atr_percentile_low: the least percentile of the last 12 closed-bar ATRs, each ranked among those up to it that the history
+    still holds; funding_rate_max: the largest |rate| so far; notional of liquidated LONG and SHORT positions in (T - 5 min, T].
+    """
+    ring = cumulative.shape[1]
+    now = pane % ring
+    minute = MINUTE_MS // grid
+    if history >= minute:
+        then = (pane - minute) % ring
+        out[base] = (cumulative[i, now, BUY] - cumulative[i, then, BUY] + cumulative[i, now, SELL] - cumulative[i, then, SELL]) / scale[
+            i, 1
+        ]
+    hour = HOUR_MS // grid
+    if history >= hour + 1:
+        lots = 0
+        for back in range(2):
+            newer = (pane - back) % ring
+            older = (pane - back - hour) % ring
+            cvd = (cumulative[i, newer, BUY] - cumulative[i, older, BUY]) - (cumulative[i, newer, SELL] - cumulative[i, older, SELL])
+            lots += cvd if back == 0 else -cvd
+        out[base + 1] = lots / scale[i, 1]
+    length = atr_history.shape[1]
+    count = meta[i, ATR_COUNT]
+    oldest = max(0, count - length)
+    for newest in range(count - 1, max(count - 1 - ATR_LOW_BARS, -1), -1):
+        known = newest - oldest + 1
+        if known < percentile_min:
+            break
+        value = atr_history[i, newest % length]
+        below = 0
+        for h in range(oldest, newest + 1):
+            if atr_history[i, h % length] <= value:
+                below += 1
+        percentile = 100.0 * below / known
+        if np.isnan(out[base + 2]) or percentile < out[base + 2]:
+            out[base + 2] = percentile
+    if funding_most[i] > 0.0:
+        out[base + 3] = funding_most[i]
+    if liquidated_first[i] <= pane * grid:
+        longs = 0
+        shorts = 0
+        for k in range(pane - FIVE_MINUTES_MS // grid + 1, pane + 1):
+            if liquidated_pane[i, k % SLOTS] == k:
+                longs += liquidated[i, k % SLOTS, 0]
+                shorts += liquidated[i, k % SLOTS, 1]
+        out[base + 4] = longs / 100.0
+        out[base + 5] = shorts / 100.0
+
+
 @njit(cache=True, nogil=True)
 def fill_features(
     chosen: Any, spot: Any, pane: int, grid: int, window_panes: Any, fast_windows: int, vwap_panes: int, atr_length: int, percentile_min: int,
     quantile_min: int, stale_book: int, stale_funding: int, stale_indicator: int, oi_horizon: int, p99_floor: Any,
     meta: Any, scale: Any, cumulative: Any, atr: Any, atr_history: Any, histogram: Any, totals: Any, p99_lots: Any,
-    in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, out: Any, states: Any, counts: Any,
+    in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, funding_most: Any, liquidated_pane: Any, liquidated: Any, liquidated_first: Any,
+    out: Any, states: Any, counts: Any,
 ) -> None:  # fmt: skip
     """Fill one row of features per chosen instrument at instant ``pane * grid``; NaN where undefined. Column order: ``state.FEATURES``.
 
@@ -552,3 +666,7 @@ def fill_features(
             out[c, base + 14 + kind - LONG_SHORT] = value
             states[c, state] = found
             state += 1
+        _fill_model_features(
+            i, pane, grid, history, base + 17, meta, scale, cumulative, atr_history, percentile_min,
+            funding_most, liquidated_pane, liquidated, liquidated_first, out[c],
+        )  # fmt: skip

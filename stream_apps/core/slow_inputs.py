@@ -44,7 +44,19 @@ def _derive(topic: str, columns: Columns) -> list[Input]:
         values = columns.double("value")
         names = np.array([_INDICATORS.get(columns.text("indicator", row), -1) if good[row] else -1 for row in range(len(good))])
         return [(kind, values, values, good & (names == kind)) for kind in _INDICATORS.values()]
-    return []  # liquidations: nothing is decided by them yet
+    return []  # liquidations are not values that hold but events that add up
+
+
+def liquidations(columns: Columns) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return side (1 LONG, -1 SHORT, 0 neither), price and quantity per row: what was filled where the venue says so, else what was ordered."""
+    sides = {"LONG": 1, "SHORT": -1}
+    side = np.array(
+        [sides.get(columns.text("side", row) or "", 0) if columns.good[row] else 0 for row in range(len(columns.good))], dtype=np.int64
+    )
+    average, filled = columns.double("average_price"), columns.double("filled_quantity")
+    # A zero average or fill is how venues write "not yet", not a value.
+    price = np.where(average > 0.0, average, columns.double("price"))
+    return side, price, np.where(filled > 0.0, filled, columns.double("quantity"))
 
 
 def _imbalance(columns: Columns) -> npt.NDArray[np.float64]:

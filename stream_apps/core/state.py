@@ -44,6 +44,12 @@ FEATURES: tuple[str, ...] = (
     "long_short_ratio",
     "top_trader_long_share",
     "coinbase_premium",
+    "volume_1m",
+    "slope_1h",
+    "atr_percentile_low",
+    "funding_rate_max",
+    "liquidated_long_5m",
+    "liquidated_short_5m",
 )
 # Inputs whose absence is reported, in the order of ``states``.
 INPUTS: tuple[str, ...] = (
@@ -120,6 +126,10 @@ class MarketState:
             "in_at": ((k.N_KINDS, k.SLOTS, 2), np.int64, 0),
             "in_value": ((k.N_KINDS, k.SLOTS, 2), np.float64, np.nan),
             "first_seen": ((k.N_KINDS,), np.int64, np.iinfo(np.int64).max),
+            "funding_most": ((), np.float64, 0.0),
+            "liquidated_pane": ((k.SLOTS,), np.int64, -1),
+            "liquidated": ((k.SLOTS, 2), np.int64, 0),
+            "liquidated_first": ((), np.int64, np.iinfo(np.int64).max),
         }
         self.a: dict[str, npt.NDArray[Any]] = {
             name: np.full((0, *shape), fill, dtype) for name, (shape, dtype, fill) in self._shapes.items()
@@ -273,6 +283,14 @@ class MarketState:
             status,
         )
 
+    def put_liquidations(self, instrument: I64, times: I64, sides: I64, prices: F64, quantities: F64, good: Any, status: Any) -> None:
+        """Apply rows of liquidations: side 1 for a liquidated LONG, -1 for a SHORT, 0 for neither. ``status`` of refused rows is set."""
+        a = self.a
+        k.put_liquidations(
+            instrument, times, sides, prices, quantities, good, self.config.grid_ms,
+            a["meta"], a["liquidated_pane"], a["liquidated"], a["liquidated_first"], status,
+        )  # fmt: skip
+
     # --- instants ----------------------------------------------------------------------------------------------------
     def close(self, chosen: I64, pane: int) -> I64:
         """Close the panes of the chosen instruments up to ``pane``; returns closed bars (see kernels.close_panes)."""
@@ -280,6 +298,7 @@ class MarketState:
         behind = int((pane - a["meta"][chosen, k.CLOSED]).max(initial=0))
         if behind <= 0:
             return np.empty((0, 10), dtype=np.int64)
+        k.track_funding(chosen, pane, a["meta"], a["in_pane"], a["in_value"], a["funding_most"])
         room = int(sum(len(chosen) * (behind // panes + 1) for panes in self.bar_panes.tolist()))
         out = np.empty((room, 10), dtype=np.int64)
         first = int(a["meta"][chosen, k.CLOSED].min()) + 1
@@ -333,7 +352,8 @@ class MarketState:
             chosen, a["spot"][chosen], pane, c.grid_ms, self.window_panes, len(FAST_WINDOWS), WINDOW_MS["30m"] // c.grid_ms, c.atr_length, c.atr_percentile_min,
             c.quantile_min_trades, c.stale_book_ms, c.stale_funding_ms, c.stale_indicator_ms, c.oi_horizon_ms, a["p99_floor"],
             a["meta"], a["scale"], a["cumulative"], a["atr"], a["atr_history"], a["histogram"], a["totals"], a["p99_lots"],
-            a["in_pane"], a["in_at"], a["in_value"], a["first_seen"], out, states, counts,
+            a["in_pane"], a["in_at"], a["in_value"], a["first_seen"],
+            a["funding_most"], a["liquidated_pane"], a["liquidated"], a["liquidated_first"], out, states, counts,
         )  # fmt: skip
         return out, states, counts
 
