@@ -86,7 +86,8 @@ class Feeds:
         except MappingError as error:
             stream = self.streams.get(error.record)
             instrument = None if stream is None else stream.feed.instrument
-            self._holes.refuse(raw, "frame" if stream is None else stream.name, str(error), error.field, instrument)
+            field = None if error.field == "frame" else error.field  # the whole frame is at fault
+            self._holes.refuse(raw, "frame" if stream is None else stream.name, str(error), field, instrument)
             return None
         for index, part in enumerate(parts):
             held = self._part(line, part, raw, received)

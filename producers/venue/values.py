@@ -5,7 +5,7 @@ Decimal text becomes the double whose shortest text is that decimal.
 
 from __future__ import annotations
 
-from decimal import Context
+from decimal import Context, Decimal, InvalidOperation
 from math import inf
 from typing import Any
 
@@ -108,6 +108,28 @@ def product(data: Any, left: str, right: str, record: str) -> float:
     if not -inf < result < inf:
         raise MappingError(record, left, f"{data[left]!r} times {right} {data[right]!r} is no finite number")
     return result
+
+
+def step(data: Any, field: str, record: str) -> tuple[float, int]:
+    """Return a price or quantity step given as decimal text > 0, and its number of decimals."""
+    return exact_step(decimal(get(data, field, record), field, record), field, record)
+
+
+def exact_step(value: Decimal, field: str, record: str) -> tuple[float, int]:
+    """Return an exact step > 0 as a number, and its number of decimals."""
+    exponent = value.normalize().as_tuple().exponent
+    if value <= 0 or not isinstance(exponent, int) or exponent < -30 or not 0.0 < float(value) < inf:
+        raise MappingError(record, field, f"expected a step > 0, got {value}")
+    return float(value), max(0, -exponent)
+
+
+def decimal(value: Any, field: str, record: str) -> Decimal:
+    """Return decimal text as an exact finite number."""
+    number(value, field, record)
+    try:
+        return Decimal(value)
+    except InvalidOperation:
+        raise MappingError(record, field, f"expected decimal text, got {value!r}") from None
 
 
 def one_of(data: Any, field: str, record: str, allowed: tuple[str, ...]) -> str:

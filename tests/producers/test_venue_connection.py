@@ -19,7 +19,7 @@ from producers.binance.adapter import BinanceUsdm
 from producers.recorded.recording import Recording
 from producers.recorded.venue import RecordedVenue
 from producers.venue.connection import END_OF_RECORDING, Connection, Ended, backoff_delays, retry_after
-from producers.venue.rest import Rest, RestError
+from producers.venue.rest import Limit, Limiter, Rest, RestError
 
 
 def test_backoff_doubles_from_one_to_thirty_two_seconds_with_jitter() -> None:
