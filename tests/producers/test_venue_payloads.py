@@ -253,10 +253,16 @@ async def ask(file: File, case: dict[str, Any], rest: Any) -> Any:
         return await adapter.volumes(rest)
     if call == "snapshot":
         return plain(await adapter.snapshot(rest, file.symbol))
-    if call == "trades_from":
-        return list(await adapter.trades_from(rest, markets[0], args["first"], received))
-    if call == "trades_since":
-        return list(await adapter.trades_since(rest, markets[0], args["since"], received))
+    if call in ("trades_from", "trades_since"):
+        given = args["first"] if call == "trades_from" else args["since"]
+        found, last = await getattr(adapter, call)(rest, markets[0], given, received)
+        for row in found:
+            assert not isinstance(row, Refused) or (row.raw and row.error.reason)
+        return [[{"refused": row.error.field} if isinstance(row, Refused) else row for row in found], last]
+    if call == "first_trade":
+        return await adapter.first_trade(rest, markets[0], args["since"])
+    if call == "history":
+        return [list(row) for row in await adapter.history(rest, markets[0], args["since"], args["until"])]
     poll = {poll.name: poll for poll in adapter.polls()}[call.removeprefix("poll:")]
     return [list(found) for found in await poll.fetch(rest, markets, received)]
 
@@ -271,10 +277,11 @@ def check_rest_records(call: str, said: Any) -> None:
     elif call in ("trades_from", "trades_since"):
         assert type(said[1]) is bool
         for record in said[0]:
-            if isinstance(record, Refused):
-                assert record.raw and record.error.field and record.error.reason
-            else:
+            if "refused" not in record:
                 fits("agg_trades", record)
+    elif call == "history":
+        for topic, record in said:
+            fits(topic, {**record, "instrument": "X:Y-PERP"})
     elif call.startswith("poll:"):
         for _, topic, record in said:
             fits(topic, {**record, "instrument": "X:Y-PERP"})
