@@ -1,0 +1,311 @@
+"""Bybit's JSON to our records (pure).
+
+Every function takes the venue's object as parsed JSON and returns one record of a topic (or a plain value object), or raises ``MappingError``
+that names the field. Fields that we do not use are ignored: the venue adds some without notice. Sources: the venue's v5 documents
+(websocket/public/*, market/*) and the payloads of tests/data/venues/bybit.
+
+Times are venue times, ms UTC; ``received`` is our wall clock, ms UTC.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from producers.venue.adapter import BookDiff, BookSnapshot, MappingError
+from producers.venue.values import decimal, get, integer, levels, listed, number, one_of, optional, positive, quantity, step, text, time_ms
+from schemas.codec import Record
+from schemas.partition import base_asset, instrument_id
+
+VENUE = "BYBIT"
+QUOTE_ASSETS = ("USDT", "USDC")
+SIDES = ("Buy", "Sell")
+
+
+def check_symbol(data: Any, field: str, symbol: str, record: str) -> None:
+    """Raise MappingError unless the message is about ``symbol``."""
+    found = get(data, field, record)
+    if found != symbol:
+        raise MappingError(record, field, f"expected {symbol}, got {found!r}")
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+def trade(data: Any, instrument: str, symbol: str, received: int) -> Record:
+    """Return the ``agg_trades`` record of an element of a publicTrade message; ``S`` is the taker's side.
+
+    The venue's ids (uuids; numbers of all symbols together on spot) say nothing but "this one": the producer assigns ascending ones.
+    Block trades (``BT``) and trades against retail price improvement orders (``RPI``) are trades like others: REST does not leave them out either.
+    """
+    check_symbol(data, "s", symbol, "publicTrade")
+    side = one_of(data, "S", "publicTrade", SIDES)
+    return _trade(
+        instrument, time_ms(data, "T", "publicTrade", received), received, positive(data, "p", "publicTrade"),
+        positive(data, "v", "publicTrade"), side, text(data, "i", "publicTrade"), backfilled=False,
+    )  # fmt: skip
+
+
+def recent_trade(data: Any, instrument: str, symbol: str, received: int) -> Record:
+    """Return the ``agg_trades`` record of an element of ``/v5/market/recent-trade``; ``execId`` is the stream's ``i``."""
+    check_symbol(data, "symbol", symbol, "recent-trade")
+    side = one_of(data, "side", "recent-trade", SIDES)
+    return _trade(
+        instrument, time_ms(data, "time", "recent-trade", received), received, positive(data, "price", "recent-trade"),
+        positive(data, "size", "recent-trade"), side, text(data, "execId", "recent-trade"), backfilled=True,
+    )  # fmt: skip
+
+
+def _trade(instrument: str, time: int, received: int, price: float, size: float, side: str, identity: str, *, backfilled: bool) -> Record:
+    return {
+        "instrument": instrument,
+        "event_time": time,
+        "receive_time": received,
+        "agg_id": 0,
+        "first_trade_id": 0,
+        "last_trade_id": 0,
+        "price": price,
+        "quantity": size,
+        "buyer_is_maker": side == "Sell",
+        "backfilled": backfilled,
+        "venue_trade_id": identity,
+    }
+
+
+def book(message: dict[str, Any], symbol: str, received: int) -> BookDiff | BookSnapshot:
+    """Return what an orderbook.50 message says. Update ids grow by one; ``u`` = 1 comes when the service restarted, and is a whole book.
+
+    The time is ``cts``, the matching engine's, comparable with that of trades; ``ts`` where it is left out.
+    """
+    record = "orderbook"
+    kind = one_of(message, "type", record, ("snapshot", "delta"))
+    data = get(message, "data", record)
+    check_symbol(data, "s", symbol, record)
+    update = integer(data, "u", record)
+    time = time_ms(message, "cts" if "cts" in message else "ts", record, received)
+    bids, asks = levels(data, "b", record), levels(data, "a", record)
+    if kind == "snapshot" or update == 1:
+        return BookSnapshot(update, bids, asks, time)
+    return BookDiff(time, update, update, update - 1, bids, asks)
+
+
+def quote(message: dict[str, Any], instrument: str, symbol: str, received: int, memory: dict[str, Any]) -> Record | None:
+    """Return the ``quotes`` record of an orderbook.1 message, or None while a side is unknown or empty.
+
+    The venue sends whole snapshots, and again after 3 s without change (same ``u``): such a repeat says that the quote still stands, so it
+    carries the time at which it was sent (``ts``). A delta with one side only leaves the other as it was (the market's memory, ``quote``).
+    """
+    record = "orderbook"
+    kind = one_of(message, "type", record, ("snapshot", "delta"))
+    data = get(message, "data", record)
+    check_symbol(data, "s", symbol, record)
+    update = integer(data, "u", record)
+    sent = time_ms(message, "ts", record, received)
+    made = time_ms(message, "cts", record, received) if "cts" in message else sent
+    known = memory.get("quote", {})
+    whole = kind == "snapshot" or update == 1
+    state: dict[str, Any] = {"u": update}
+    for side in ("b", "a"):
+        state[side] = None if whole else known.get(side)
+        for price, size in levels(data, side, record):
+            if size > 0.0:
+                state[side] = (price, size)
+            elif state[side] is not None and state[side][0] == price:
+                state[side] = None
+    memory["quote"] = state
+    if state["b"] is None or state["a"] is None:
+        return None
+    return {
+        "instrument": instrument,
+        "event_time": max(made, sent) if known.get("u") == update else made,
+        "receive_time": received,
+        "update_id": update,
+        "bid_price": state["b"][0],
+        "bid_quantity": state["b"][1],
+        "ask_price": state["a"][0],
+        "ask_quantity": state["a"][1],
+    }
+
+
+def liquidation(data: Any, instrument: str, symbol: str, received: int) -> Record:
+    """Return the ``liquidations`` record of an element of an allLiquidation message: all of them, pushed every 500 ms.
+
+    ``S`` is the side of the position: Buy means that a long was liquidated. ``p`` is the bankruptcy price.
+    """
+    record = "allLiquidation"
+    check_symbol(data, "s", symbol, record)
+    side = one_of(data, "S", record, SIDES)
+    return {
+        "instrument": instrument,
+        "event_time": time_ms(data, "T", record, received),
+        "receive_time": received,
+        "side": "LONG" if side == "Buy" else "SHORT",
+        "price": positive(data, "p", record),
+        "average_price": None,
+        "quantity": positive(data, "v", record),
+        "filled_quantity": None,
+        "sampling_cap_ms": None,
+    }
+
+
+# --- tickers, over both ----------------------------------------------------------------------------------------------
+
+
+def ticker(data: Any) -> dict[str, Any]:
+    """Return the fields of a ticker that we use, those that it names only: one that is absent or empty says nothing.
+
+    Keys: ``mark_price``, ``index_price``, ``estimated_rate``, ``next_funding_time``, ``interval_hours`` (of ``funding``), ``open_interest``
+    and ``volume_24h`` (both in quote units).
+    """
+    record = "tickers"
+    said: dict[str, Any] = {}
+    for name, field in (("mark_price", "markPrice"), ("index_price", "indexPrice")):
+        if data.get(field) not in (None, ""):
+            said[name] = positive(data, field, record)
+    if (rate := optional(data, "fundingRate", record)) is not None:
+        said["estimated_rate"] = rate
+    for name, field in (("next_funding_time", "nextFundingTime"), ("interval_hours", "fundingIntervalHour")):
+        # "0": not funded (a contract that is not yet, or no longer, traded continuously).
+        if data.get(field) not in (None, "") and (value := integer(data, field, record)) > 0:
+            said[name] = value
+    if said.get("interval_hours", 1) > 24 * 7:
+        raise MappingError(record, "fundingIntervalHour", f"expected hours, got {said['interval_hours']}")
+    for name, field in (("open_interest", "openInterestValue"), ("volume_24h", "turnover24h")):
+        if data.get(field) not in (None, ""):
+            said[name] = quantity(data, field, record)
+    return said
+
+
+FUNDING_FIELDS = ("mark_price", "index_price", "estimated_rate", "next_funding_time", "interval_hours")
+INDICATORS = ("open_interest", "volume_24h")
+
+
+def funding(said: dict[str, Any], time: int, received: int) -> Record:
+    """Return the ``funding`` record (without ``instrument``) of ticker fields; ``fundingRate`` is the estimate of the running interval."""
+    return {
+        "event_time": time,
+        "receive_time": received,
+        "mark_price": said.get("mark_price"),
+        "index_price": said.get("index_price"),
+        "estimated_settle_price": None,
+        "estimated_rate": said.get("estimated_rate"),
+        "settled_rate": None,
+        "next_funding_time": said.get("next_funding_time"),
+        "interval_hours": said.get("interval_hours"),
+    }
+
+
+def indicator(name: str, value: float, time: int, received: int) -> Record:
+    """Return a ``market_indicators`` record (without ``instrument``)."""
+    return {"event_time": time, "receive_time": received, "indicator": name, "value": value}
+
+
+# --- REST ------------------------------------------------------------------------------------------------------------
+
+
+def rows(answer: Any, record: str) -> list[Any]:
+    """Return the list of an answer."""
+    return listed(get(answer, "result", record), "list", record)
+
+
+def linear_facts(entry: Any, author: str) -> Record | None:
+    """Return the ``instruments`` record of a contract, without its times; None for what is no perpetual against USDT or USDC."""
+    record = "instruments-info"
+    if get(entry, "contractType", record) != "LinearPerpetual" or entry.get("quoteCoin") not in QUOTE_ASSETS:
+        return None
+    prices, lots = get(entry, "priceFilter", record), get(entry, "lotSizeFilter", record)
+    minutes = integer(entry, "fundingInterval", record)
+    if minutes == 0 or minutes % 60:
+        raise MappingError(record, "fundingInterval", f"expected whole hours in minutes, got {minutes}")
+    return _facts(
+        entry, author, "perp", step(prices, "tickSize", record), step(lots, "qtyStep", record), optional(lots, "minNotionalValue", record),
+        minutes // 60,
+    )  # fmt: skip
+
+
+def spot_facts(entry: Any, author: str) -> Record | None:
+    """Return the ``instruments`` record of a spot pair, without its times; None for quotes other than USDT and USDC."""
+    record = "instruments-info"
+    if get(entry, "quoteCoin", record) not in QUOTE_ASSETS:
+        return None
+    prices, lots = get(entry, "priceFilter", record), get(entry, "lotSizeFilter", record)
+    return _facts(
+        entry, author, "spot", step(prices, "tickSize", record), step(lots, "basePrecision", record), optional(lots, "minOrderAmt", record), None
+    )  # fmt: skip
+
+
+def _facts(
+    entry: dict[str, Any],
+    author: str,
+    kind: str,
+    tick: tuple[float, int],
+    lot: tuple[float, int],
+    notional: float | None,
+    hours: int | None,
+) -> Record:
+    record = "instruments-info"
+    symbol = text(entry, "symbol", record)
+    return {
+        "instrument": instrument_id(VENUE, symbol, kind),
+        "author": author,
+        "venue": VENUE,
+        "symbol": symbol,
+        "base_asset": base_asset(text(entry, "baseCoin", record), VENUE),
+        "quote_asset": text(entry, "quoteCoin", record),
+        "kind": kind,
+        "status": "trading" if get(entry, "status", record) == "Trading" else "closed",
+        "tick_size": tick[0],
+        "step_size": lot[0],
+        "min_notional": notional,
+        "price_decimals": tick[1],
+        "quantity_decimals": lot[1],
+        "funding_interval_hours": hours,
+        "recorded": entry.get("recorded") is True,
+    }
+
+
+def volume(entry: Any) -> tuple[str, float] | None:
+    """Return (symbol, 24 h volume in quote units) of a ticker; None when it says none."""
+    symbol, said = text(entry, "symbol", "tickers"), optional(entry, "turnover24h", "tickers")
+    if said is not None and said < 0.0:
+        raise MappingError("tickers", "turnover24h", f"expected a number >= 0, got {said}")
+    return None if said is None else (symbol, said)
+
+
+def settled(entry: Any, symbol: str, received: int) -> Record:
+    """Return the ``funding`` record (without ``instrument``) of a settlement: the rate charged at ``fundingRateTimestamp``."""
+    record = "funding/history"
+    check_symbol(entry, "symbol", symbol, record)
+    time = time_ms(entry, "fundingRateTimestamp", record, received)
+    return {**funding({}, time, received), "settled_rate": number(get(entry, "fundingRate", record), "fundingRate", record)}
+
+
+def account_ratio(entry: Any, symbol: str, received: int) -> Record | None:
+    """Return long accounts over short ones (``long_short_ratio``, without ``instrument``); None when nobody is short."""
+    record = "account-ratio"
+    check_symbol(entry, "symbol", symbol, record)
+    shares = []
+    for field in ("buyRatio", "sellRatio"):
+        share = decimal(get(entry, field, record), field, record)
+        if not 0 <= share <= 1 or (share and share.adjusted() < -20):
+            raise MappingError(record, field, f"expected a share, got {share}")
+        shares.append(share)
+    time = time_ms(entry, "timestamp", record, received)
+    long, short = shares
+    return indicator("long_short_ratio", float(Fraction(long) / Fraction(short)), time, received) if short else None
+
+
+def open_interest(entry: Any, received: int) -> tuple[int, str]:
+    """Return (time, base quantity as decimal text) of an element of ``/v5/market/open-interest``."""
+    quantity(entry, "openInterest", "open-interest")
+    return time_ms(entry, "timestamp", "open-interest", received), entry["openInterest"]
+
+
+def mark_at(entry: Any) -> tuple[int, str]:
+    """Return (time, mark price at that time as decimal text) of a candle of ``/v5/market/mark-price-kline``: its start and open."""
+    record = "mark-price-kline"
+    if type(entry) is not list or len(entry) < 2:
+        raise MappingError(record, "list", f"expected [start, open, ...], got {entry!r}")
+    fields = {"start": entry[0], "open": entry[1]}
+    positive(fields, "open", record)
+    return integer(fields, "start", record), entry[1]

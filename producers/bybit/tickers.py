@@ -1,0 +1,56 @@
+"""Partial tickers: what a message leaves out is unchanged (pure).
+
+The venue pushes up to ten tickers a second, most of them about prices that we take from elsewhere. ``funding`` is said when one of its fields
+comes, and once a second while none does, so that an unchanged mark price does not look stale. Indicators are said at most once in 15 s, and
+once a minute while they do not change.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from producers.bybit import mapping
+from producers.venue.adapter import Event
+from schemas.codec import Record
+
+FUNDING_REPEAT_MS = 1_000
+INDICATOR_STEP_MS = 15_000
+INDICATOR_REPEAT_MS = 60_000
+
+
+def merged(
+    message: dict[str, Any], market_symbol: str, instrument: str, received: int, memory: dict[str, Any], kinds: tuple[str, ...]
+) -> list[Event]:
+    """Return what a tickers message says, merged with what is known (``memory``: ``ticker``, ``said``).
+
+    A snapshot that leaves a field out erases nothing either: an absent schedule is not an unknown one (W R001-218, R001-233).
+
+    Args:
+        message: The whole message. market_symbol, instrument: whose it must be.
+        received: Our clock.
+        memory: The market's memory; changed only when the message is whole.
+        kinds: Topics that the stream feeds.
+    """
+    time = mapping.time_ms(message, "ts", "tickers", received)
+    mapping.one_of(message, "type", "tickers", ("snapshot", "delta"))
+    data = mapping.get(message, "data", "tickers")
+    mapping.check_symbol(data, "symbol", market_symbol, "tickers")
+    fresh = mapping.ticker(data)
+    known: dict[str, Any] = {**memory.get("ticker", {}), **fresh}
+    said: dict[str, tuple[int, Any]] = memory.setdefault("said", {})
+    memory["ticker"] = known
+    events: list[Event] = []
+    if "funding" in kinds and any(name in known for name in mapping.FUNDING_FIELDS):
+        due = time - said.get("funding", (0, None))[0] >= FUNDING_REPEAT_MS
+        if due or any(name in fresh for name in mapping.FUNDING_FIELDS):
+            said["funding"] = (time, None)
+            record: Record = {"instrument": instrument, **mapping.funding(known, time, received)}
+            events.append(("funding", record))
+    for name in mapping.INDICATORS if "market_indicators" in kinds else ():
+        if name not in known:
+            continue
+        at, value = said.get(name, (0, None))
+        if time - at >= (INDICATOR_STEP_MS if value != known[name] else INDICATOR_REPEAT_MS):
+            said[name] = (time, known[name])
+            events.append(("market_indicators", {"instrument": instrument, **mapping.indicator(name, known[name], time, received)}))
+    return events

@@ -1,0 +1,1 @@
+"""OKX v5: linear perpetual swaps."""

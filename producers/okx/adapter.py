@@ -1,0 +1,226 @@
+"""OKX v5 as adapter: linear swaps against USDT and USDC.
+
+Trades come from ``trades-all``: one fill a message, ids that grow by one, and the same fills by the same ids over REST (three months back), so
+that every hole is seen and can be filled exactly. ``trades`` groups the fills of one taker order at one price under the last id, which REST
+cannot give back. So a record is a fill, as on Bybit, not a taker order.
+
+Sources: the venue's v5 documents, overview (websocket), WS / channels, market data, public data, trading statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import orjson
+
+from producers.okx import mapping, polls
+from producers.okx.contracts import Contract, contract
+from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, MappingError, Market, Part, Plan, Poll, Refused, mapped
+from producers.venue.rest import Limit, Rest
+from producers.venue.rows import usable
+from producers.venue.values import get, integer, listed, text, time_ms
+from schemas.codec import Record
+
+# Channels of one subscribe message; the document allows 64 kB.
+BATCH = 20
+# "If you need to subscribe to many 50 or 400 depth level channels, ... each [connection] of less than 30 channels."
+MAX_BOOKS = 29
+# Trades of a REST page.
+PAGE = 100
+TOO_MANY = ("50011", "50061")
+BUSY = ("50001", "50004", "50013", "50026")
+SLOW_DOWN_S = 2.0
+
+TRADES = Channel("trades-all", "agg_trades", 300.0)
+DEPTH = Channel("books", "depth", 90.0)  # an unchanged book is said again after a minute
+QUOTES = Channel("bbo-tbt", "quotes", 90.0)
+MARK = Channel("mark-price", "funding", 30.0)
+INDEX = Channel("index-tickers", "funding", 150.0)
+FUNDING = Channel("funding-rate", "funding", 300.0)  # every 30 to 90 s
+OPEN_INTEREST = Channel("open-interest", "market_indicators", 300.0)
+LIQUIDATIONS = Channel("liquidation-orders", "liquidations", None, whole_market=True)
+
+OPEN_INTEREST_STEP_MS = 15_000
+
+
+class OkxSwap(Adapter):
+    """Perpetual swaps settled in USDT and USDC. Quantities are base quantities: contracts times the contract's value, exactly."""
+
+    venue: ClassVar[str] = mapping.VENUE
+    author: ClassVar[str] = "okx"
+    kind: ClassVar[Literal["perp", "spot"]] = "perp"
+    ws_url: ClassVar[str] = "wss://ws.okx.com:8443"
+    rest_url: ClassVar[str] = "https://www.okx.com"
+    channels: ClassVar[tuple[Channel, ...]] = (TRADES, DEPTH, QUOTES, MARK, INDEX, FUNDING, LIQUIDATIONS, OPEN_INTEREST)
+    book_mode: ClassVar[Literal["rest", "stream", "full"]] = "stream"
+    consecutive_ids: ClassVar[bool] = True
+    # Each call has a limit of its own; most allow 20 requests in 2 s. One budget for all of them is the safe side; the weights are below.
+    limits: ClassVar[tuple[Limit, ...]] = (Limit(20, 2.0),)
+    heartbeat: ClassVar[Heartbeat | None] = Heartbeat("ping", 20.0)
+    max_streams: ClassVar[int] = 200
+    # 480 subscribe and unsubscribe messages an hour on a connection.
+    send_pause_s: ClassVar[float] = 0.2
+    default_symbols: ClassVar[str] = "BTC-USDT-SWAP,ETH-USDT-SWAP,SOL-USDT-SWAP,XRP-USDT-SWAP"
+
+    # --- streams -----------------------------------------------------------------------------------------------------
+
+    def wire_name(self, symbol: str, channel: Channel) -> str:
+        return f"{channel.name}:{mapping.index_of(symbol) if channel.name == INDEX.name else symbol}"
+
+    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[Plan]:
+        groups: dict[str, list[tuple[str, Channel]]] = {"trades": [], "books": [], "public": [], "liquidations": []}
+        for symbol, channel in wanted:
+            group = {TRADES.name: "trades", DEPTH.name: "books", LIQUIDATIONS.name: "liquidations"}.get(channel.name, "public")
+            groups[group].append((symbol, channel))
+        plans = []
+        for group, streams in groups.items():
+            # One subscription brings the liquidations of all symbols, so they count as one stream.
+            most = {"books": MAX_BOOKS, "liquidations": len(streams)}.get(group, self.max_streams)
+            url = f"{base_url}/ws/v5/{'business' if group == 'trades' else 'public'}"
+            for number, start in enumerate(range(0, len(streams), max(1, most))):
+                part = streams[start : start + most]
+                plans.append(Plan(f"{group}-{number}", url, part, _messages("subscribe", part)))
+        return plans
+
+    def resubscribe(self, symbol: str, channel: Channel) -> list[str]:
+        return [*_messages("unsubscribe", [(symbol, channel)]), *_messages("subscribe", [(symbol, channel)])]
+
+    def split(self, raw: bytes, received: int) -> Sequence[Part]:
+        if raw == b"pong":
+            return ()
+        try:
+            message = orjson.loads(raw)
+        except ValueError as error:
+            raise MappingError("frame", "frame", f"no JSON: {error}") from error
+        if type(message) is not dict:
+            raise MappingError("frame", "frame", f"expected an object, got {type(message).__name__}")
+        if "event" in message:
+            _answer(message)
+            return ()
+        arg = get(message, "arg", "frame")
+        channel = text(arg, "channel", "frame")
+        if channel == LIQUIDATIONS.name:
+            # The venue's order is not that of time, so such a message does not set the connection's clock.
+            return [Part(f"{channel}:{text(row, 'instId', channel)}", 0, row) for row in listed(message, "data", channel)]
+        stream = f"{channel}:{text(arg, 'instId', 'frame')}"
+        rows = listed(message, "data", stream)
+        if channel == DEPTH.name:
+            return [Part(stream, time_ms(row, "ts", stream, received), (message.get("action"), row)) for row in rows]
+        return [Part(stream, time_ms(row, "ts", stream, received), row) for row in rows]
+
+    def take(self, channel: Channel, data: Any, market: Market, received: int) -> Sequence[Event]:
+        name, instrument, symbol = channel.name, market.instrument, market.symbol
+        if name == TRADES.name:
+            return [("agg_trades", mapping.trade(data, instrument, symbol, _contract(market), received))]
+        if name == DEPTH.name:
+            action, row = data
+            return [("depth", mapping.book(action, row, _contract(market), received))]
+        if name == QUOTES.name:
+            quote = mapping.quote(data, instrument, _contract(market), received)
+            return [] if quote is None else [("quotes", quote)]
+        if name == MARK.name:
+            return [("funding", {"instrument": instrument, **mapping.mark_price(data, symbol, received)})]
+        if name == INDEX.name:
+            return [("funding", {"instrument": instrument, **mapping.index_price(data, symbol, received)})]
+        if name == FUNDING.name:
+            mapping.check_symbol(data, symbol, name)
+            return [("funding", {"instrument": instrument, **mapping.funding_rate(data, received)})]
+        if name == LIQUIDATIONS.name:
+            return [("liquidations", found) for found in mapping.liquidations(data, instrument, symbol, _contract(market), received)]
+        if name == OPEN_INTEREST.name:
+            return self._open_interest(data, market, received)
+        raise MappingError(name, "channel", "no stream of this venue")
+
+    def _open_interest(self, data: Any, market: Market, received: int) -> list[Event]:
+        """Return open interest at most once in 15 s; the venue says it every 3 s."""
+        mapping.check_symbol(data, market.symbol, OPEN_INTEREST.name)
+        record = mapping.open_interest(data, received)
+        if record["event_time"] - market.memory.get("open_interest", 0) < OPEN_INTEREST_STEP_MS:
+            return []
+        market.memory["open_interest"] = record["event_time"]
+        return [("market_indicators", {"instrument": market.instrument, **record})]
+
+    # --- REST --------------------------------------------------------------------------------------------------------
+
+    def refusal(self, answer: Any) -> tuple[str, float | None] | None:
+        code = answer.get("code") if type(answer) is dict else None
+        if code == "0":
+            return None
+        reason = f"the venue answers {code}: {answer.get('msg')}" if type(answer) is dict else "no answer of the venue's form"
+        return reason, SLOW_DOWN_S if code in TOO_MANY else 1.0 if code in BUSY else None
+
+    async def server_time(self, rest: Rest) -> int:
+        answer = await rest.get("/api/v5/public/time", 2)
+        rows = listed(answer, "data", "time")
+        if not rows:
+            raise MappingError("time", "data", "is empty")
+        return integer(rows[0], "ts", "time")
+
+    async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
+        rates = listed(await rest.get("/api/v5/public/funding-rate", 2, instId="ANY"), "data", "funding-rate")
+        # Times of the answer are not judged here: only the difference of two of them is used.
+        hours = dict(usable(self.venue, "funding-rate", rates, lambda entry: mapping.funding_hours(entry, 2**62)))
+        answer = await rest.get("/api/v5/public/instruments", instType="SWAP")
+        read = usable(
+            self.venue, "instruments", listed(answer, "data", "instruments"), lambda entry: mapping.instrument_facts(entry, author, hours)
+        )
+        return {record["symbol"]: Facts(record, {"units": units}) for record, units in read}
+
+    async def volumes(self, rest: Rest) -> dict[str, float]:
+        answer = await rest.get("/api/v5/market/tickers", instType="SWAP")
+        return dict(usable(self.venue, "tickers", listed(answer, "data", "tickers"), mapping.volume))
+
+    async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | Refused], bool]:
+        # ``after`` gives what is older than an id, newest first; so the page of [first, first + 100) is what is older than its end.
+        answer = await rest.get("/api/v5/market/history-trades", instId=market.symbol, type=1, after=first + PAGE, limit=PAGE)
+        size = _contract(market)
+        found = mapped(
+            reversed(listed(answer, "data", "history-trades")),
+            lambda row: mapping.trade(row, market.instrument, market.symbol, size, received, backfilled=True),
+        )
+        wanted = [row for row in found if isinstance(row, Refused) or row["agg_id"] >= first]
+        return wanted, any(not isinstance(row, Refused) and row["agg_id"] == first + PAGE - 1 for row in wanted)
+
+    async def first_trade(self, rest: Rest, market: Market, since: int) -> int | None:
+        # The newest trade before the time is asked for: the one after it is the first at or after it.
+        answer = await rest.get("/api/v5/market/history-trades", instId=market.symbol, type=2, after=since, limit=1)
+        rows = listed(answer, "data", "history-trades")
+        return integer(rows[0], "tradeId", "history-trades") + 1 if rows else None
+
+    async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
+        return await polls.past(rest, market.symbol, since, until)
+
+    def polls(self) -> list[Poll]:
+        return polls.all_polls()
+
+
+def _contract(market: Market) -> Contract:
+    return contract(market.extra["units"])
+
+
+def _messages(op: str, streams: Sequence[tuple[str, Channel]]) -> list[str]:
+    arguments: list[dict[str, str]] = []
+    for symbol, channel in streams:
+        if channel.name == LIQUIDATIONS.name:
+            argument = {"channel": channel.name, "instType": "SWAP"}
+        else:
+            argument = {"channel": channel.name, "instId": mapping.index_of(symbol) if channel.name == INDEX.name else symbol}
+        if argument not in arguments[-1:]:
+            arguments.append(argument)
+    return [orjson.dumps({"op": op, "args": arguments[at : at + BATCH]}).decode() for at in range(0, len(arguments), BATCH)]
+
+
+def _answer(message: dict[str, Any]) -> None:
+    """Pass over acknowledgements and notices.
+
+    Raises:
+        MappingError: the venue refuses a subscription (its record is the stream, where the venue names it).
+    """
+    event = message["event"]
+    if event in ("error", "channel-conn-count-error"):
+        arg = message.get("arg")
+        stream = f"{arg.get('channel')}:{arg.get('instId')}" if type(arg) is dict else "subscribe"
+        raise MappingError(stream, "event", f"the venue refuses: {message.get('code')} {message.get('msg')}")
+    if event not in ("subscribe", "unsubscribe", "channel-conn-count", "notice"):
+        raise MappingError("frame", "event", f"unknown: {event!r}")

@@ -1,0 +1,299 @@
+"""OKX's JSON to our records (pure).
+
+Every function takes the venue's object as parsed JSON and returns one record of a topic (or a plain value object), or raises ``MappingError``
+that names the field. Fields that we do not use are ignored: the venue adds some without notice. Sources: the venue's v5 documents (WS / channels,
+market data, public data, trading statistics) and the payloads of tests/data/venues/okx.
+
+Times are venue times, ms UTC; ``received`` is our wall clock, ms UTC. Numbers and times come as text.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from producers.okx.contracts import Contract
+from producers.venue.adapter import BookDiff, BookSnapshot, MappingError
+from producers.venue.values import (
+    decimal,
+    exact_step,
+    get,
+    integer,
+    number,
+    one_of,
+    optional,
+    positive,
+    product,
+    quantity,
+    step,
+    text,
+    time_ms,
+)
+from schemas.codec import Record
+from schemas.partition import base_asset, instrument_id
+
+VENUE = "OKX"
+SETTLED_IN = ("USDT", "USDC")
+# "At most one a second a contract": the stream is a sample.
+LIQUIDATION_CAP_MS = 1000
+HOUR_MS = 3_600_000
+
+
+def index_of(symbol: str) -> str:
+    """Return the index of a swap: that of its pair."""
+    return symbol.removesuffix("-SWAP")
+
+
+def check_symbol(data: Any, symbol: str, record: str) -> None:
+    """Raise MappingError unless the message is about ``symbol``."""
+    found = get(data, "instId", record)
+    if found != symbol:
+        raise MappingError(record, "instId", f"expected {symbol}, got {found!r}")
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+def trade(data: Any, instrument: str, symbol: str, contract: Contract, received: int, *, backfilled: bool = False) -> Record:
+    """Return the ``agg_trades`` record of an element of trades-all or of ``/market/history-trades`` (same field names).
+
+    One record is one fill; ids grow by one. ``side`` is the taker's, ``sz`` counts contracts.
+    """
+    record = "trades-all"
+    check_symbol(data, symbol, record)
+    number_ = integer(data, "tradeId", record)
+    return {
+        "instrument": instrument,
+        "event_time": time_ms(data, "ts", record, received),
+        "receive_time": received,
+        "agg_id": number_,
+        "first_trade_id": number_,
+        "last_trade_id": number_,
+        "price": positive(data, "px", record),
+        "quantity": contract.quantity(data, "sz", record),
+        "buyer_is_maker": one_of(data, "side", record, ("buy", "sell")) == "sell",
+        "backfilled": backfilled,
+    }
+
+
+def book(action: Any, data: Any, contract: Contract, received: int) -> BookDiff | BookSnapshot:
+    """Return what a books message says.
+
+    ``prevSeqId`` -1 is a whole book. Else it is where the book must stand; ``seqId`` may be the same (nothing changed for a minute) or smaller
+    (the sequence was reset). ``checksum`` is always 0.
+    """
+    record = "books"
+    if action not in ("snapshot", "update"):
+        raise MappingError(record, "action", f"expected snapshot or update, got {action!r}")
+    last, time = integer(data, "seqId", record), time_ms(data, "ts", record, received)
+    whole = get(data, "prevSeqId", record) in (-1, "-1")
+    previous = -1 if whole else integer(data, "prevSeqId", record)
+    bids, asks = contract.levels(data, "bids", record), contract.levels(data, "asks", record)
+    if whole or action == "snapshot":
+        return BookSnapshot(last, bids, asks, time)
+    return BookDiff(time, min(previous + 1, last), last, previous, bids, asks)
+
+
+def quote(data: Any, instrument: str, contract: Contract, received: int) -> Record | None:
+    """Return the ``quotes`` record of a bbo-tbt message; None while a side is empty."""
+    record = "bbo-tbt"
+    time, update = time_ms(data, "ts", record, received), integer(data, "seqId", record)
+    bids, asks = contract.levels(data, "bids", record), contract.levels(data, "asks", record)
+    if not bids or not asks:
+        return None
+    return {
+        "instrument": instrument,
+        "event_time": time,
+        "receive_time": received,
+        "update_id": update,
+        "bid_price": bids[0][0],
+        "bid_quantity": bids[0][1],
+        "ask_price": asks[0][0],
+        "ask_quantity": asks[0][1],
+    }
+
+
+def _funding(time: int, received: int, **said: Any) -> Record:
+    """Return a ``funding`` record (without ``instrument``) that says what is given, and nothing of the rest."""
+    return {
+        "event_time": time,
+        "receive_time": received,
+        "mark_price": None,
+        "index_price": None,
+        "estimated_settle_price": None,
+        "estimated_rate": None,
+        "settled_rate": None,
+        "next_funding_time": None,
+        "interval_hours": None,
+        **said,
+    }
+
+
+def mark_price(data: Any, symbol: str, received: int) -> Record:
+    """Return the ``funding`` record (without ``instrument``) of a mark-price message."""
+    check_symbol(data, symbol, "mark-price")
+    return _funding(time_ms(data, "ts", "mark-price", received), received, mark_price=positive(data, "markPx", "mark-price"))
+
+
+def index_price(data: Any, symbol: str, received: int) -> Record:
+    """Return the ``funding`` record (without ``instrument``) of an index-tickers message about the swap's index."""
+    check_symbol(data, index_of(symbol), "index-tickers")
+    return _funding(time_ms(data, "ts", "index-tickers", received), received, index_price=positive(data, "idxPx", "index-tickers"))
+
+
+def funding_rate(data: Any, received: int) -> Record:
+    """Return the ``funding`` record (without ``instrument``) of a funding-rate message or answer.
+
+    ``fundingTime`` is the coming settlement and ``fundingRate`` its estimate; the interval is ``nextFundingTime - fundingTime``, as the document
+    tells users to take it. A field that is empty says nothing.
+    """
+    record = "funding-rate"
+    next_time = _time_or_none(data, "fundingTime", record)
+    after = _time_or_none(data, "nextFundingTime", record)
+    hours = None
+    if next_time is not None and after is not None:
+        hours, rest = divmod(after - next_time, HOUR_MS)
+        if rest or not 0 < hours <= 24 * 7:
+            raise MappingError(record, "nextFundingTime", f"{after} is no whole hours after fundingTime {next_time}")
+    return _funding(
+        time_ms(data, "ts", record, received), received, estimated_rate=optional(data, "fundingRate", record), next_funding_time=next_time,
+        interval_hours=hours,
+    )  # fmt: skip
+
+
+def _time_or_none(data: Any, field: str, record: str) -> int | None:
+    value = get(data, field, record)
+    return None if value in ("", None) else integer(data, field, record) or None
+
+
+def liquidations(data: Any, instrument: str, symbol: str, contract: Contract, received: int) -> list[Record]:
+    """Return the ``liquidations`` records of a contract's entry of a liquidation-orders message.
+
+    In hedge mode ``posSide`` is the position; in net mode a sell order closed a long. ``bkPx`` is the price of the deal with the venue's
+    liquidation account.
+    """
+    record = "liquidation-orders"
+    check_symbol(data, symbol, record)
+    details = get(data, "details", record)
+    if type(details) is not list:
+        raise MappingError(record, "details", f"expected a list, got {details!r}")
+    found = []
+    for detail in details:
+        side = one_of(detail, "side", record, ("buy", "sell"))
+        position = one_of(detail, "posSide", record, ("long", "short", "net", ""))
+        long = position == "long" if position in ("long", "short") else side == "sell"
+        found.append(
+            {
+                "instrument": instrument,
+                "event_time": time_ms(detail, "ts", record, received),
+                "receive_time": received,
+                "side": "LONG" if long else "SHORT",
+                "price": positive(detail, "bkPx", record),
+                "average_price": None,
+                "quantity": contract.quantity(detail, "sz", record),
+                "filled_quantity": None,
+                "sampling_cap_ms": LIQUIDATION_CAP_MS,
+            }
+        )
+    return found
+
+
+def open_interest(data: Any, received: int) -> Record:
+    """Return the ``market_indicators`` record (without ``instrument``) of an open-interest message or answer: ``oiUsd``, the quote value."""
+    record = "open-interest"
+    return indicator("open_interest", quantity(data, "oiUsd", record), time_ms(data, "ts", record, received), received)
+
+
+def indicator(name: str, value: float, time: int, received: int) -> Record:
+    """Return a ``market_indicators`` record (without ``instrument``)."""
+    return {"event_time": time, "receive_time": received, "indicator": name, "value": value}
+
+
+# --- REST ------------------------------------------------------------------------------------------------------------
+
+
+def instrument_facts(entry: Any, author: str, hours: dict[str, int]) -> tuple[Record, str] | None:
+    """Return the ``instruments`` record of a swap, without its times, and the base units of one contract as text.
+
+    None for inverse swaps and those not settled in USDT or USDC. Prices are as the venue quotes them; the quantity step is ``lotSz`` contracts.
+
+    Args:
+        entry: Element of ``/public/instruments``.
+        author: Producer whose progress marks cover it.
+        hours: Funding interval of each symbol, as far as the venue says it.
+    """
+    record = "instruments"
+    symbol = text(entry, "instId", record)
+    if (
+        get(entry, "ctType", record) != "linear"
+        or get(entry, "settleCcy", record) not in SETTLED_IN
+        or symbol != f"{entry.get('uly')}-SWAP"
+    ):
+        return None
+    units = decimal(get(entry, "ctVal", record), "ctVal", record)
+    if (multiplier := entry.get("ctMult")) not in (None, ""):
+        units *= decimal(multiplier, "ctMult", record)
+    exact_step(units, "ctVal", record)
+    tick, price_decimals = step(entry, "tickSz", record)
+    lot, quantity_decimals = exact_step(decimal(get(entry, "lotSz", record), "lotSz", record) * units, "lotSz", record)
+    return {
+        "instrument": instrument_id(VENUE, symbol, "perp"),
+        "author": author,
+        "venue": VENUE,
+        "symbol": symbol,
+        "base_asset": base_asset(text(entry, "ctValCcy", record), VENUE),
+        "quote_asset": entry["settleCcy"],
+        "kind": "perp",
+        "status": "trading" if get(entry, "state", record) == "live" else "closed",
+        "tick_size": tick,
+        "step_size": lot,
+        "min_notional": None,
+        "price_decimals": price_decimals,
+        "quantity_decimals": quantity_decimals,
+        "funding_interval_hours": hours.get(symbol),
+        "recorded": entry.get("recorded") is True,
+    }, f"{units.normalize():f}"
+
+
+def funding_hours(entry: Any, received: int) -> tuple[str, int] | None:
+    """Return (symbol, funding interval) of an element of ``/public/funding-rate``; None when it says none."""
+    hours = funding_rate(entry, received)["interval_hours"]
+    return None if hours is None else (text(entry, "instId", "funding-rate"), hours)
+
+
+def volume(entry: Any) -> tuple[str, float] | None:
+    """Return (symbol, 24 h volume in quote units) of a ticker: base volume at the last price, as the venue gives no quote volume of swaps."""
+    record = "tickers"
+    symbol = text(entry, "instId", record)
+    if entry.get("volCcy24h") in (None, "") or entry.get("last") in (None, ""):
+        return None
+    value = product(entry, "volCcy24h", "last", record)
+    if value < 0.0:
+        raise MappingError(record, "volCcy24h", f"expected a number >= 0, got {value}")
+    return symbol, value
+
+
+def settled(entry: Any, symbol: str, received: int) -> Record:
+    """Return the ``funding`` record (without ``instrument``) of a settlement: the rate charged at ``fundingTime`` (``realizedRate``)."""
+    record = "funding-rate-history"
+    check_symbol(entry, symbol, record)
+    time = time_ms(entry, "fundingTime", record, received)
+    return _funding(time, received, settled_rate=number(get(entry, "realizedRate", record), "realizedRate", record))
+
+
+def ratio(entry: Any, name: str, received: int) -> tuple[int, Fraction]:
+    """Return (time, longs over shorts) of a row ``[ts, ratio]`` of the trading statistics."""
+    if type(entry) is not list or len(entry) < 2:
+        raise MappingError(name, "data", f"expected [ts, ratio], got {entry!r}")
+    row = {"ts": entry[0], "ratio": entry[1]}
+    value = decimal(row["ratio"], "ratio", name)
+    if value < 0 or (value and abs(value.adjusted()) > 20):
+        raise MappingError(name, "ratio", f"expected a ratio, got {value}")
+    return time_ms(row, "ts", name, received), Fraction(value)
+
+
+def open_interest_at(entry: Any, received: int) -> Record:
+    """Return the ``market_indicators`` record of a row ``[ts, oi, oiCcy, oiUsd]`` of open-interest-history."""
+    if type(entry) is not list or len(entry) < 4:
+        raise MappingError("open-interest-history", "data", f"expected [ts, oi, oiCcy, oiUsd], got {entry!r}")
+    return open_interest({"ts": entry[0], "oiUsd": entry[3]}, received)

@@ -1,0 +1,163 @@
+"""What is asked of OKX over REST: the schedule, volumes and open interest of the whole market; settlements and ratios symbol by symbol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+from producers.okx import mapping
+from producers.venue.adapter import MappingError, Market, Poll
+from producers.venue.rest import Rest
+from producers.venue.rows import usable
+from producers.venue.values import listed, text, time_ms
+from schemas.codec import Record
+
+Polled = list[tuple[str, str, Record]]
+
+STATISTICS = "/api/v5/rubik/stat/contracts"
+ACCOUNTS = "long-short-account-ratio-contract"
+TOP_POSITIONS = "long-short-position-ratio-contract-top-trader"
+# The trading statistics allow 5 requests in 2 s, a quarter of the budget's unit.
+STATISTICS_WEIGHT = 4
+HISTORY_WEIGHT = 2
+PAGE = 100
+# A day of 5-minute values is three pages; more than so many means that the pages do not get older.
+MAX_PAGES = 500
+
+
+def all_polls() -> list[Poll]:
+    """Return the polls."""
+    return [
+        Poll("funding-rate", "funding", 60.0, True, _schedule),
+        Poll("tickers", "market_indicators", 60.0, True, _volumes),
+        Poll("open-interest", "market_indicators", 60.0, True, _open_interest),
+        Poll("funding-rate-history", "funding", 600.0, False, _settled),
+        Poll(ACCOUNTS, "market_indicators", 300.0, False, _accounts),
+        Poll(TOP_POSITIONS, "market_indicators", 300.0, False, _top_positions),
+    ]
+
+
+def _rows(answer: Any, record: str, read: Callable[[Any], tuple[str, str, Record] | None]) -> Polled:
+    return usable(mapping.VENUE, record, listed(answer, "data", record), read)
+
+
+async def _schedule(rest: Rest, markets: Sequence[Market], received: int) -> Polled:
+    answer = await rest.get("/api/v5/public/funding-rate", 2, instId="ANY")
+    return _rows(
+        answer, "funding-rate", lambda entry: (text(entry, "instId", "funding-rate"), "funding", mapping.funding_rate(entry, received))
+    )
+
+
+async def _volumes(rest: Rest, markets: Sequence[Market], received: int) -> Polled:
+    def read(entry: Any) -> tuple[str, str, Record] | None:
+        found = mapping.volume(entry)
+        if found is None:
+            return None
+        time = time_ms(entry, "ts", "tickers", received)
+        return found[0], "market_indicators", mapping.indicator("volume_24h", found[1], time, received)
+
+    return _rows(await rest.get("/api/v5/market/tickers", instType="SWAP"), "tickers", read)
+
+
+async def _open_interest(rest: Rest, markets: Sequence[Market], received: int) -> Polled:
+    answer = await rest.get("/api/v5/public/open-interest", instType="SWAP")
+    return _rows(
+        answer,
+        "open-interest",
+        lambda entry: (text(entry, "instId", "open-interest"), "market_indicators", mapping.open_interest(entry, received)),
+    )
+
+
+async def _settled(rest: Rest, markets: Sequence[Market], received: int) -> Polled:
+    found: Polled = []
+    for market in markets:
+        answer = await rest.get("/api/v5/public/funding-rate-history", HISTORY_WEIGHT, instId=market.symbol, limit=3)
+        found += [(market.symbol, "funding", record) for record in settlements(answer, market.symbol, received)]
+    return found
+
+
+def settlements(answer: Any, symbol: str, received: int) -> list[Record]:
+    """Return the ``funding`` records (without ``instrument``) of an answer of funding-rate-history, ascending."""
+    records = [mapping.settled(entry, symbol, received) for entry in listed(answer, "data", "funding-rate-history")]
+    return sorted(records, key=_time)
+
+
+async def _accounts(rest: Rest, markets: Sequence[Market], received: int) -> Polled:
+    found: Polled = []
+    for market in markets:
+        answer = await rest.get(f"{STATISTICS}/{ACCOUNTS}", STATISTICS_WEIGHT, instId=market.symbol, period="5m", limit=1)
+        found += [(market.symbol, "market_indicators", record) for record in account_ratios(answer, received)]
+    return found
+
+
+def account_ratios(answer: Any, received: int) -> list[Record]:
+    """Return the ``market_indicators`` records of long accounts over short ones, ascending."""
+    rows = [mapping.ratio(entry, ACCOUNTS, received) for entry in listed(answer, "data", ACCOUNTS)]
+    return [mapping.indicator("long_short_ratio", float(value), time, received) for time, value in sorted(rows)]
+
+
+async def _top_positions(rest: Rest, markets: Sequence[Market], received: int) -> Polled:
+    found: Polled = []
+    for market in markets:
+        answer = await rest.get(f"{STATISTICS}/{TOP_POSITIONS}", STATISTICS_WEIGHT, instId=market.symbol, period="5m", limit=1)
+        found += [(market.symbol, "market_indicators", record) for record in top_positions(answer, received)]
+    return found
+
+
+def top_positions(answer: Any, received: int) -> list[Record]:
+    """Return the ``market_indicators`` records of top traders' positions: long over short, and the share of the longs, ascending."""
+    rows = [mapping.ratio(entry, TOP_POSITIONS, received) for entry in listed(answer, "data", TOP_POSITIONS)]
+    found = []
+    for time, value in sorted(rows):
+        found.append(mapping.indicator("top_trader_long_short_ratio", float(value), time, received))
+        found.append(mapping.indicator("top_trader_long_share", float(value / (value + Fraction(1))), time, received))
+    return found
+
+
+# --- the past --------------------------------------------------------------------------------------------------------
+
+
+async def past(rest: Rest, symbol: str, since: int, until: int) -> list[tuple[str, Record]]:
+    """Return (topic, record without ``instrument``) with event times in [since, until], ascending within each kind."""
+    funding: list[Record] = []
+    end = until + 1
+    for _ in range(MAX_PAGES):  # ``after`` gives what is older
+        answer = await rest.get("/api/v5/public/funding-rate-history", HISTORY_WEIGHT, instId=symbol, after=end, limit=PAGE)
+        page = settlements(answer, symbol, until)
+        funding += page
+        if len(page) < PAGE or page[0]["event_time"] <= since:
+            break
+        end = page[0]["event_time"]
+    found = [("funding", record) for record in sorted(funding, key=_time)]
+    for path, read in (
+        ("open-interest-history", _open_interests),
+        (ACCOUNTS, account_ratios),
+        (TOP_POSITIONS, top_positions),
+    ):
+        records = await _statistics(rest, path, symbol, since, until, read)
+        found += [("market_indicators", record) for record in records]
+    return [(topic, record) for topic, record in found if since <= record["event_time"] <= until]
+
+
+def _open_interests(answer: Any, received: int) -> list[Record]:
+    records = [mapping.open_interest_at(entry, received) for entry in listed(answer, "data", "open-interest-history")]
+    return sorted(records, key=_time)
+
+
+def _time(record: Record) -> int:
+    return int(record["event_time"])
+
+
+async def _statistics(rest: Rest, path: str, symbol: str, since: int, until: int, read: Callable[[Any, int], list[Record]]) -> list[Record]:
+    """Return the 5-minute values in [since, until], asked for page after page, each older than the one before."""
+    found: list[Record] = []
+    end = until
+    for _ in range(MAX_PAGES):
+        answer = await rest.get(f"{STATISTICS}/{path}", STATISTICS_WEIGHT, instId=symbol, period="5m", begin=since, end=end, limit=PAGE)
+        page = read(answer, until)
+        found += page
+        if len(answer["data"]) < PAGE or page[0]["event_time"] <= since:
+            return sorted(found, key=_time)
+        end = page[0]["event_time"] - 1
+    raise MappingError(path, "data", f"more than {MAX_PAGES} pages")
