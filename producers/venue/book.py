@@ -216,8 +216,8 @@ class OrderBook:
         self.last_update_id = diff.last
         self.last_time = diff.time
         if diff.texts is not None:
-            self._texts.update(diff.texts)
             for price, quantity in (*diff.bids, *diff.asks):
                 if quantity == 0.0:
                     self._texts.pop(price, None)
+            self._texts.update(diff.texts)  # after: a price that moved to the other side is removed and written in one diff
         return self._verified(diff.checksum)
