@@ -1,0 +1,1 @@
+"""Coinbase Exchange spot, and its premium over another venue."""

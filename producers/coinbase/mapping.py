@@ -1,0 +1,149 @@
+"""Coinbase Exchange's JSON to our records (pure).
+
+Fields that we do not use are ignored: the venue adds some without notice. Prices and sizes come as decimal text, times as ISO 8601 text.
+Sources: the venue's documents (exchange/websocket-feed/channels, exchange/rest-api/products) and the payloads of tests/data/venues/coinbase.
+
+Times are venue times, ms UTC; ``received`` is our wall clock, ms UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from producers.venue.adapter import Event, MappingError
+from producers.venue.values import MAX_AHEAD_MS, get, integer, number, one_of, optional, positive, product, quantity, text
+from schemas.codec import Record
+from schemas.partition import base_asset, instrument_id
+
+VENUE = "COINBASE"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+
+
+def iso_ms(data: Any, field: str, record: str) -> int:
+    """Return an ISO 8601 time with its zone as ms UTC, cut (not rounded) to the millisecond it lies in."""
+    value = text(data, field, record)
+    try:
+        time = datetime.fromisoformat(value)
+        found = (time - _EPOCH) // _MS
+    except (ValueError, TypeError, OverflowError):  # no time; without zone; beyond the calendar
+        raise MappingError(record, field, f"expected an ISO 8601 time with its zone, got {value!r}") from None
+    if found < 0:
+        raise MappingError(record, field, f"expected a time after 1970, got {value!r}")
+    return found
+
+
+def event_ms(data: Any, field: str, record: str, received: int) -> int:
+    """Return a time that does not lie in the future, ms UTC."""
+    value = iso_ms(data, field, record)
+    if value > received + MAX_AHEAD_MS:
+        raise MappingError(record, field, f"{value} lies {value - received} ms ahead of our clock")
+    return value
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+def trade(row: Any, instrument: str, received: int, *, backfilled: bool = False) -> Record:
+    """Return the ``agg_trades`` record of a match, of last_match, or of a row of ``/products/ID/trades`` (same fields).
+
+    ``side`` is the **maker's**: ``buy`` means that a resting bid was hit, so the taker sold. Ids are consecutive in a product.
+    """
+    side = one_of(row, "side", "match", ("buy", "sell"))
+    identity = integer(row, "trade_id", "match")
+    return {
+        "instrument": instrument,
+        "event_time": event_ms(row, "time", "match", received),
+        "receive_time": received,
+        "agg_id": identity,
+        "first_trade_id": identity,
+        "last_trade_id": identity,
+        "price": positive(row, "price", "match"),
+        "quantity": positive(row, "size", "match"),
+        "buyer_is_maker": side == "buy",
+        "backfilled": backfilled,
+    }
+
+
+def ticker(row: Any, instrument: str, received: int) -> list[Event]:
+    """Return what a ticker message says: the best bid and ask (none when a side is empty, ``0``), and the 24 h volume in quote units.
+
+    The message comes with each match, not with each change of the book. The venue's volume is in coins and is valued at the last price, exactly.
+    """
+    time = event_ms(row, "time", "ticker", received)
+    events: list[Event] = []
+    bid, ask = quantity(row, "best_bid", "ticker"), quantity(row, "best_ask", "ticker")
+    if bid > 0.0 and ask > 0.0:
+        quote = {
+            "instrument": instrument,
+            "event_time": time,
+            "receive_time": received,
+            "update_id": integer(row, "sequence", "ticker"),
+            "bid_price": bid,
+            "bid_quantity": quantity(row, "best_bid_size", "ticker"),
+            "ask_price": ask,
+            "ask_quantity": quantity(row, "best_ask_size", "ticker"),
+        }
+        events.append(("quotes", quote))
+    if row.get("volume_24h") not in (None, ""):
+        quantity(row, "volume_24h", "ticker")
+        positive(row, "price", "ticker")
+        value = product(row, "volume_24h", "price", "ticker")
+        record = {"instrument": instrument, "event_time": time, "receive_time": received, "indicator": "volume_24h", "value": value}
+        events.append(("market_indicators", record))
+    return events
+
+
+# --- REST ------------------------------------------------------------------------------------------------------------
+
+
+def server_time(answer: Any) -> int:
+    """Return the clock of ``/time``."""
+    return iso_ms(answer, "iso", "time")
+
+
+def volumes(answer: Any) -> dict[str, float]:
+    """Return product -> 24 h volume in quote units of ``/products/stats``: coins at the last price. Products that did not trade are left out."""
+    if type(answer) is not dict:
+        raise MappingError("stats", "stats", f"expected an object, got {type(answer).__name__}")
+    found = {}
+    for symbol, row in answer.items():
+        stats = row.get("stats_24hour") if type(row) is dict else None
+        if type(stats) is dict and stats.get("last") not in (None, "") and stats.get("volume") not in (None, ""):
+            quantity(stats, "volume", "stats")
+            quantity(stats, "last", "stats")
+            found[symbol] = product(stats, "volume", "last", "stats")
+    return found
+
+
+def instrument_facts(row: Any, author: str) -> Record:
+    """Return the ``instruments`` record of an element of ``/products`` without its times."""
+    symbol = text(row, "id", "products")
+    (tick, price_decimals), (step, quantity_decimals) = _step(row, "quote_increment"), _step(row, "base_increment")
+    return {
+        "instrument": instrument_id(VENUE, symbol, "spot"),
+        "author": author,
+        "venue": VENUE,
+        "symbol": symbol,
+        "base_asset": base_asset(text(row, "base_currency", "products"), VENUE),
+        "quote_asset": text(row, "quote_currency", "products"),
+        "kind": "spot",
+        "status": "trading" if text(row, "status", "products") == "online" and row.get("trading_disabled") is not True else "closed",
+        "tick_size": tick,
+        "step_size": step,
+        "min_notional": optional(row, "min_market_funds", "products"),
+        "price_decimals": price_decimals,
+        "quantity_decimals": quantity_decimals,
+        "funding_interval_hours": None,
+        "recorded": row.get("recorded") is True,
+    }
+
+
+def _step(row: Any, field: str) -> tuple[float, int]:
+    """Return a step and its number of decimals (``0.01000000`` has two)."""
+    if number(get(row, field, "products"), field, "products") <= 0.0:
+        raise MappingError("products", field, f"expected a number > 0, got {row[field]!r}")
+    exponent = Decimal(row[field]).normalize().as_tuple().exponent
+    return float(row[field]), max(0, -int(exponent))

@@ -1,0 +1,149 @@
+"""The Hyperliquid adapter: perpetuals of the main universe (builder-deployed markets have exchanges of their own, and are left out).
+
+What it does not give, because the venue has no public source of it: liquidations, long/short ratios, trades older than recentTrades.
+Sources: the venue's documents (for-developers/api: websocket, info endpoint, rate limits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import orjson
+
+from producers.hyperliquid import mapping
+from producers.hyperliquid.mapping import VENUE
+from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, MappingError, Market, Part, Plan, Poll, Refused, mapped
+from producers.venue.rest import Limit, Rest
+from producers.venue.values import get, listed, text, time_ms
+from schemas.codec import Record
+
+PATH = "/info"
+# Weights of the venue's document; lists of history cost one more for each 20 items.
+STATUS_WEIGHT = 2
+INFO_WEIGHT = 20
+TRADES_WEIGHT = 21
+HISTORY_WEIGHT = 22
+HISTORY_MS = 24 * 3_600_000
+
+TRADES = Channel("trades", "agg_trades", 60.0)
+BOOK = Channel("l2Book", "depth", 30.0)
+QUOTES = Channel("bbo", "quotes", 30.0)
+CONTEXT = Channel("activeAssetCtx", "funding", 60.0)
+
+
+class Hyperliquid(Adapter):
+    """Hyperliquid perpetuals; symbols are the venue's coins (``BTC``, ``kPEPE``).
+
+    The trades stream begins with recent trades, which are doubles after a reconnect. activeAssetCtx has no time: its parts have clock 0.
+    Funding is hourly by the venue's documentation: see ``schedule_rule``.
+    """
+
+    venue: ClassVar[str] = VENUE
+    author: ClassVar[str] = "hyperliquid"
+    kind: ClassVar[Literal["perp", "spot"]] = "perp"
+    ws_url: ClassVar[str] = "wss://api.hyperliquid.xyz"
+    rest_url: ClassVar[str] = "https://api.hyperliquid.xyz"
+    channels: ClassVar[tuple[Channel, ...]] = (TRADES, BOOK, QUOTES, CONTEXT)
+    book_mode: ClassVar[Literal["rest", "stream", "full"]] = "full"
+    consecutive_ids: ClassVar[bool] = False
+    limits: ClassVar[tuple[Limit, ...]] = (Limit(1200, 60.0),)
+    heartbeat: ClassVar[Heartbeat | None] = Heartbeat('{"method":"ping"}', 50.0)
+    # An address may have 1,000 subscriptions, and send 2,000 messages a minute over all its connections.
+    max_streams: ClassVar[int] = 100
+    send_pause_s: ClassVar[float] = 0.05
+    rotate_after_s: ClassVar[float | None] = None
+    default_symbols: ClassVar[str] = "BTC,ETH,SOL,XRP"
+
+    # --- streams -----------------------------------------------------------------------------------------------------
+
+    def wire_name(self, symbol: str, channel: Channel) -> str:
+        return f"{channel.name}:{symbol}"
+
+    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[Plan]:
+        found: list[Plan] = []
+        for start in range(0, len(wanted), self.max_streams):
+            streams = list(wanted[start : start + self.max_streams])
+            found.append(Plan(f"ws-{len(found) + 1}", f"{base_url}/ws", streams, [_message("subscribe", *stream) for stream in streams]))
+        return found
+
+    def split(self, raw: bytes, received: int) -> Sequence[Part]:
+        try:
+            message = orjson.loads(raw)
+        except ValueError as error:
+            raise MappingError("frame", "frame", f"no JSON: {error}") from error
+        name = text(message, "channel", "frame")
+        if name in ("subscriptionResponse", "pong"):
+            return ()
+        if name == "error":
+            raise MappingError("frame", "channel", f"the venue refuses: {message.get('data')}")
+        if name != TRADES.name:
+            data = get(message, "data", "frame")
+            stream = f"{name}:{text(data, 'coin', 'frame')}"
+            return (Part(stream, 0 if name == CONTEXT.name else time_ms(data, "time", "frame", received), data),)
+        coins: dict[str, list[Any]] = {}
+        for row in listed(message, "data", "frame"):
+            coins.setdefault(text(row, "coin", "frame"), []).append(row)
+        return [Part(f"{name}:{coin}", max(time_ms(row, "time", "frame", received) for row in rows), rows) for coin, rows in coins.items()]
+
+    def take(self, channel: Channel, data: Any, market: Market, received: int) -> Sequence[Event]:
+        if channel is TRADES:
+            return [
+                ("agg_trades", record) for record in mapping.ascending([mapping.trade(row, market.instrument, received) for row in data])
+            ]
+        if channel is BOOK:
+            return [("depth", mapping.book(data, received))]
+        if channel is QUOTES:
+            quote = mapping.quote(data, market.instrument, received)
+            return [] if quote is None else [("quotes", quote)]
+        return mapping.context(data, market.instrument, received)
+
+    # --- REST --------------------------------------------------------------------------------------------------------
+
+    async def server_time(self, rest: Rest) -> int:
+        return mapping.server_time(await rest.post(PATH, {"type": "exchangeStatus"}, STATUS_WEIGHT))
+
+    async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
+        answer = await rest.post(PATH, {"type": "meta"}, INFO_WEIGHT)
+        records = [mapping.instrument_facts(row, author) for row in listed(answer, "universe", "meta")]
+        return {record["symbol"]: Facts(record, {}) for record in records}
+
+    async def volumes(self, rest: Rest) -> dict[str, float]:
+        return mapping.volumes(await rest.post(PATH, {"type": "metaAndAssetCtxs"}, INFO_WEIGHT))
+
+    async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | Refused], bool]:
+        """Return what recentTrades has: a few of the newest trades, seconds of a busy market."""
+        answer = await rest.post(PATH, {"type": "recentTrades", "coin": market.symbol}, TRADES_WEIGHT)
+        if type(answer) is not list:
+            raise MappingError("recentTrades", "recentTrades", f"expected a list, got {type(answer).__name__}")
+        found = mapped(answer, lambda row: mapping.trade(row, market.instrument, received, backfilled=True))
+        refused = [row for row in found if isinstance(row, Refused)]
+        good = mapping.ascending([row for row in found if not isinstance(row, Refused)])
+        reached = bool(good) and good[0]["event_time"] < since
+        return [*refused, *(row for row in good if row["event_time"] >= since)], reached
+
+    def polls(self) -> list[Poll]:
+        return [Poll("fundingHistory", "funding", 600.0, False, _settled)]
+
+    # --- schedule ----------------------------------------------------------------------------------------------------
+
+    def schedule_rule(self) -> Mapping[str, Any] | None:
+        """Return that funding is hourly, on the full hour UTC (R001-226)."""
+        return {"interval_hours": mapping.FUNDING_HOURS}
+
+
+def _message(method: str, symbol: str, channel: Channel) -> str:
+    return orjson.dumps({"method": method, "subscription": {"type": channel.name, "coin": symbol}}).decode()
+
+
+async def _settled(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
+    """Return the settlements that were not said before: those of a day at first, then each new one once."""
+    found = []
+    for market in markets:
+        start = market.memory.get("settled", received - HISTORY_MS) + 1
+        answer = await rest.post(PATH, {"type": "fundingHistory", "coin": market.symbol, "startTime": start}, HISTORY_WEIGHT)
+        records = [record for record in mapping.settled(answer, received) if record["event_time"] >= start]
+        if records:
+            market.memory["settled"] = records[-1]["event_time"]
+        found += [(market.symbol, "funding", record) for record in records]
+    return found

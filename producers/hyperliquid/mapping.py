@@ -1,0 +1,203 @@
+"""Hyperliquid's JSON to our records (pure).
+
+Fields that we do not use are ignored: the venue adds some without notice. Prices and sizes come as decimal text, times as numbers.
+Sources: the venue's documents (for-developers/api: websocket/subscriptions, info-endpoint/perpetuals, tick-and-lot-size) and the payloads of
+tests/data/venues/hyperliquid.
+
+Times are venue times, ms UTC; ``received`` is our wall clock, ms UTC.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from producers.venue.adapter import BookSnapshot, Event, Level, MappingError
+from producers.venue.values import get, integer, listed, number, one_of, optional, positive, product, quantity, text, time_ms
+from schemas.codec import Record
+from schemas.partition import base_asset, instrument_id
+
+VENUE = "HYPERLIQUID"
+# Margin and settlement of all contracts of the main universe.
+QUOTE = "USDC"
+# "Perps have a maximum of 6 - szDecimals decimal places" (and 5 significant figures, which no step can say).
+MAX_DECIMALS = 6
+# Funding is paid every hour, on the hour; the venue publishes neither the interval nor the next time.
+FUNDING_HOURS = 1
+# Orders below this value are refused (error "MinTradeNtl").
+MIN_NOTIONAL = 10.0
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+def trade(row: Any, instrument: str, received: int, *, backfilled: bool = False) -> Record:
+    """Return the ``agg_trades`` record of a row of the trades stream or of recentTrades.
+
+    ``side`` is the aggressor's: B bought, A ("ask") sold. ``tid`` is a hash of the two orders: it names a trade and says nothing of order.
+    """
+    side = one_of(row, "side", "trades", ("B", "A"))
+    return {
+        "instrument": instrument,
+        "event_time": time_ms(row, "time", "trades", received),
+        "receive_time": received,
+        "agg_id": 0,
+        "first_trade_id": 0,
+        "last_trade_id": 0,
+        "price": positive(row, "px", "trades"),
+        "quantity": positive(row, "sz", "trades"),
+        "buyer_is_maker": side == "A",
+        "backfilled": backfilled,
+        "venue_trade_id": str(integer(row, "tid", "trades")),
+    }
+
+
+def ascending(records: list[Record]) -> list[Record]:
+    """Return trades by time, those of one time (one block) in the venue's order; lists that begin with the newest are turned round."""
+    if records and records[0]["event_time"] > records[-1]["event_time"]:
+        records = records[::-1]
+    return sorted(records, key=lambda record: record["event_time"])
+
+
+def book(data: Any, received: int) -> BookSnapshot:
+    """Return an l2Book message: the best 20 levels of both sides. The venue numbers no books: their time, one a block, is their id."""
+    time = time_ms(data, "time", "l2Book", received)
+    sides = listed(data, "levels", "l2Book")
+    if len(sides) != 2:
+        raise MappingError("l2Book", "levels", f"expected bids and asks, got {len(sides)} sides")
+    return BookSnapshot(time, _side(sides[0]), _side(sides[1]), time)
+
+
+def _side(rows: Any) -> list[Level]:
+    if type(rows) is not list:
+        raise MappingError("l2Book", "levels", f"expected a list of levels, got {rows!r}")
+    return [(positive(row, "px", "l2Book"), quantity(row, "sz", "l2Book")) for row in rows]
+
+
+def quote(data: Any, instrument: str, received: int) -> Record | None:
+    """Return the ``quotes`` record of a bbo message, with its time as id; None when a side is empty (null)."""
+    time = time_ms(data, "time", "bbo", received)
+    sides = listed(data, "bbo", "bbo")
+    if len(sides) != 2:
+        raise MappingError("bbo", "bbo", f"expected bid and ask, got {len(sides)} sides")
+    bid, ask = sides
+    if bid is None or ask is None:
+        return None
+    return {
+        "instrument": instrument,
+        "event_time": time,
+        "receive_time": received,
+        "update_id": time,
+        "bid_price": positive(bid, "px", "bbo"),
+        "bid_quantity": quantity(bid, "sz", "bbo"),
+        "ask_price": positive(ask, "px", "bbo"),
+        "ask_quantity": quantity(ask, "sz", "bbo"),
+    }
+
+
+def context(data: Any, instrument: str, received: int) -> list[Event]:
+    """Return what an activeAssetCtx message says: mark, oracle price as index, estimated hourly rate; open interest and 24 h volume in quote units.
+
+    The message has no time: ``event_time`` is when we received it. Open interest is in coins and is valued at the message's mark price, exactly.
+    """
+    ctx = get(data, "ctx", "activeAssetCtx")
+    mark = positive(ctx, "markPx", "activeAssetCtx")
+    value = product(ctx, "openInterest", "markPx", "activeAssetCtx")
+    if value < 0.0:
+        raise MappingError("activeAssetCtx", "openInterest", f"expected a number >= 0, got {ctx['openInterest']!r}")
+    index = optional(ctx, "oraclePx", "activeAssetCtx")
+    funding = _funding(received, received, mark=mark, index=index, rate=optional(ctx, "funding", "activeAssetCtx"))
+    volume = quantity(ctx, "dayNtlVlm", "activeAssetCtx")
+    stamp = {"instrument": instrument, "event_time": received, "receive_time": received}
+    return [
+        ("funding", {"instrument": instrument, **funding}),
+        ("market_indicators", {**stamp, "indicator": "open_interest", "value": value}),
+        ("market_indicators", {**stamp, "indicator": "volume_24h", "value": volume}),
+    ]
+
+
+def _funding(
+    time: int,
+    received: int,
+    *,
+    mark: float | None = None,
+    index: float | None = None,
+    rate: float | None = None,
+    settled: float | None = None,
+) -> Record:
+    """Return a ``funding`` record without instrument. Interval and next time are left to the venue's rule: no message of it says them."""
+    return {
+        "event_time": time,
+        "receive_time": received,
+        "mark_price": mark,
+        "index_price": index,
+        "estimated_settle_price": None,
+        "estimated_rate": rate,
+        "settled_rate": settled,
+        "next_funding_time": None,
+        "interval_hours": None,
+    }
+
+
+# --- REST ------------------------------------------------------------------------------------------------------------
+
+
+def server_time(answer: Any) -> int:
+    """Return the clock of exchangeStatus: the time of the newest block."""
+    return integer(answer, "time", "exchangeStatus")
+
+
+def settled(answer: Any, received: int) -> list[Record]:
+    """Return the settlements of fundingHistory, ascending; their times are some ms after the full hour, as the venue gives them."""
+    if type(answer) is not list:
+        raise MappingError("fundingHistory", "fundingHistory", f"expected a list, got {type(answer).__name__}")
+    found = [
+        _funding(
+            time_ms(row, "time", "fundingHistory", received),
+            received,
+            settled=number(get(row, "fundingRate", "fundingHistory"), "fundingRate", "fundingHistory"),
+        )
+        for row in answer
+    ]
+    return sorted(found, key=lambda record: record["event_time"])
+
+
+def volumes(answer: Any) -> dict[str, float]:
+    """Return coin -> 24 h volume in quote units of metaAndAssetCtxs: the contracts, and in the same order their contexts."""
+    if type(answer) is not list or len(answer) != 2 or type(answer[1]) is not list:
+        raise MappingError("metaAndAssetCtxs", "assetCtxs", "expected the contracts and their contexts")
+    universe, contexts = listed(answer[0], "universe", "metaAndAssetCtxs"), answer[1]
+    if len(universe) != len(contexts):
+        raise MappingError("metaAndAssetCtxs", "assetCtxs", f"{len(contexts)} contexts of {len(universe)} contracts")
+    return {
+        text(row, "name", "metaAndAssetCtxs"): quantity(ctx, "dayNtlVlm", "metaAndAssetCtxs")
+        for row, ctx in zip(universe, contexts, strict=True)
+    }
+
+
+def instrument_facts(row: Any, author: str) -> Record:
+    """Return the ``instruments`` record of a contract of meta without its times.
+
+    The price step is that of the most decimals allowed; a price has 5 significant figures too, so BTC moves by 1 though its step is 0.1.
+    """
+    symbol, places = text(row, "name", "meta"), integer(row, "szDecimals", "meta")
+    if places > 18:
+        raise MappingError("meta", "szDecimals", f"expected a number of decimal places, got {places}")
+    price_decimals = max(0, MAX_DECIMALS - places)
+    return {
+        "instrument": instrument_id(VENUE, symbol, "perp"),
+        "author": author,
+        "venue": VENUE,
+        "symbol": symbol,
+        "base_asset": base_asset(symbol, VENUE),
+        "quote_asset": QUOTE,
+        "kind": "perp",
+        "status": "closed" if row.get("isDelisted") is True else "trading",
+        "tick_size": float(Decimal(1).scaleb(-price_decimals)),
+        "step_size": float(Decimal(1).scaleb(-places)),
+        "min_notional": MIN_NOTIONAL,
+        "price_decimals": price_decimals,
+        "quantity_decimals": places,
+        "funding_interval_hours": FUNDING_HOURS,
+        "recorded": row.get("recorded") is True,
+    }
