@@ -10,10 +10,11 @@ Times are venue times, ms UTC; ``received`` is our wall clock, ms UTC.
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
+from math import inf
 from typing import Any
 
 from producers.venue.adapter import BookDiff, BookSnapshot, MappingError
-from producers.venue.values import get, integer, levels, one_of, optional, positive, quantity, time_ms
+from producers.venue.values import MAX_AHEAD_MS, MAX_LONG, get, integer, levels, one_of, optional, positive, quantity, time_ms
 from schemas.codec import Record
 from schemas.partition import base_asset, instrument_id
 
@@ -41,6 +42,33 @@ def check_symbol(data: dict[str, Any], symbol: str, record: str) -> None:
 
 def agg_trade(data: dict[str, Any], instrument: str, received: int, *, backfilled: bool = False) -> Record:
     """Return the ``agg_trades`` record of a stream aggTrade or of an element of ``/fapi/v1/aggTrades`` (same field names)."""
+    try:
+        # The hottest path of all: one look at a good message, and a second one only at bad ones.
+        time, first, last, number, maker = data["T"], data["f"], data["l"], data["a"], data["m"]
+        price_text, quantity_text = data["p"], data["q"]
+        price, size = float(price_text), float(quantity_text)
+        if (
+            type(time) is type(first) is type(last) is type(number) is int
+            and type(price_text) is type(quantity_text) is str
+            and type(maker) is bool
+            and 0 <= time <= received + MAX_AHEAD_MS
+            and 0 <= first <= last <= MAX_LONG
+            and 0 <= number <= MAX_LONG
+            and 0.0 < price < inf
+            and 0.0 < size < inf
+            and "_" not in price_text
+            and "_" not in quantity_text
+        ):
+            return {
+                "instrument": instrument, "event_time": time, "receive_time": received, "agg_id": number, "first_trade_id": first,
+                "last_trade_id": last, "price": price, "quantity": size, "buyer_is_maker": maker, "backfilled": backfilled,
+            }  # fmt: skip
+    except (KeyError, TypeError, ValueError):
+        pass  # the second look names the field
+    return _checked_trade(data, instrument, received, backfilled)
+
+
+def _checked_trade(data: Any, instrument: str, received: int, backfilled: bool) -> Record:
     time = time_ms(data, "T", "aggTrade", received)
     first, last = integer(data, "f", "aggTrade"), integer(data, "l", "aggTrade")
     if last < first:

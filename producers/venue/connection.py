@@ -14,10 +14,10 @@ from math import inf
 from typing import Protocol
 
 import structlog
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from picows import WSError, WSHandshakeError
 
 from producers.venue.adapter import Heartbeat
+from producers.venue.socket import Closed, Socket, open_socket
 from schemas import metrics
 
 # The close reason by which a recorded venue says that nothing will follow.
@@ -34,9 +34,8 @@ ROTATE_AFTER_S = 23 * 3600.0
 OVERLAP_S = 5.0
 # Frames between two looks at back-pressure and the other tasks.
 BATCH = 64
-# Frames that the library holds before it stops reading the socket.
-QUEUE_FRAMES = 2048
-MAX_FRAME_BYTES = 16 * 1024 * 1024
+# Longest wait for a frame before the reader looks around (a rotation that is due).
+MOST_WAIT_S = 1.0
 
 
 def backoff_delays(rng: random.Random, first: float = BACKOFF_FIRST_S, cap: float = BACKOFF_CAP_S) -> Iterator[float]:
@@ -122,10 +121,10 @@ class Connection:
         self._ban_wait_s = ban_wait_s
         self._rotate_after_s = rotate_after_s
         self._overlap_s = overlap_s
-        self._ws: ClientConnection | None = None
-        self._senders: dict[ClientConnection, asyncio.Task[None]] = {}
-        self._queues: dict[ClientConnection, asyncio.Queue[str]] = {}
-        self._rotation: asyncio.Task[ClientConnection] | None = None
+        self._ws: Socket | None = None
+        self._senders: dict[Socket, asyncio.Task[None]] = {}
+        self._queues: dict[Socket, asyncio.Queue[str]] = {}
+        self._rotation: asyncio.Task[Socket] | None = None
         self._stopping = False
         self._log = structlog.get_logger().bind(venue=venue, connection=name)
 
@@ -140,13 +139,16 @@ class Connection:
                 self.open = True
                 self._handler.connected()
                 reason = await self._read()
-            except InvalidStatus as error:
+            except WSHandshakeError as error:
                 response = error.response
-                reason = f"http {response.status_code}"
-                wait = retry_after(response.headers.get("Retry-After"))
-                if response.status_code == 418:
+                status = int(response.status) if response is not None else 0
+                reason = f"http {status}" if status else "handshake"
+                wait = retry_after(response.headers.get("Retry-After")) if response is not None else None
+                if status == 418:
                     wait = max(self._ban_wait_s, wait or 0.0)
-            except (OSError, TimeoutError, InvalidHandshake) as error:
+                if not status:
+                    self._log.warning("cannot connect", url=self.url, error=f"{type(error).__name__}: {error}")
+            except (OSError, TimeoutError, WSError) as error:
                 reason = "connect"
                 self._log.warning("cannot connect", url=self.url, error=f"{type(error).__name__}: {error}")
             finally:
@@ -176,30 +178,18 @@ class Connection:
         if self._ws is not None:
             await self._ws.close(1000, reason[:100])
 
-    def _connect(self) -> Awaitable[ClientConnection]:
-        return connect(
-            self.url,
-            compression=None,
-            max_size=MAX_FRAME_BYTES,
-            max_queue=QUEUE_FRAMES,
-            # A reader that is held back sees pongs late: the limit is well above any hold.
-            ping_interval=60,
-            ping_timeout=60,
-            close_timeout=5,
-        )
-
     async def _close(self) -> None:
         rotation, self._rotation = self._rotation, None
         if rotation is not None:
             rotation.cancel()
             results = await asyncio.gather(rotation, return_exceptions=True)
-            if isinstance(results[0], ClientConnection):
+            if isinstance(results[0], Socket):
                 await self._drop(results[0])
         ws, self._ws = self._ws, None
         if ws is not None:
             await self._drop(ws)
 
-    async def _drop(self, ws: ClientConnection) -> None:
+    async def _drop(self, ws: Socket) -> None:
         """Close a websocket and end its sender."""
         self._queues.pop(ws, None)
         sender = self._senders.pop(ws, None)
@@ -208,9 +198,9 @@ class Connection:
             await asyncio.gather(sender, return_exceptions=True)
         await ws.close()
 
-    async def _subscribed(self) -> ClientConnection:
+    async def _subscribed(self) -> Socket:
         """Open a websocket, and start what sends on it: the subscriptions, then heartbeats and what ``send`` brings."""
-        ws = await self._connect()
+        ws = await open_socket(self.url)
         queue: asyncio.Queue[str] = asyncio.Queue()
         for message in self.opening:
             queue.put_nowait(message)
@@ -218,7 +208,7 @@ class Connection:
         self._senders[ws] = asyncio.create_task(self._send_all(ws, queue))
         return ws
 
-    async def _send_all(self, ws: ClientConnection, queue: asyncio.Queue[str]) -> None:
+    async def _send_all(self, ws: Socket, queue: asyncio.Queue[str]) -> None:
         """Send what is queued, with pauses, and a heartbeat whenever it is due. Ends with the connection; the reader sees why."""
         beat = self._heartbeat
         due = time.monotonic() + beat.every_s if beat is not None else None
@@ -231,7 +221,7 @@ class Connection:
                     text, due = beat.text, time.monotonic() + beat.every_s
                 await ws.send(text)
                 await asyncio.sleep(self._send_pause_s)
-        except ConnectionClosed:
+        except Closed:
             pass
 
     def send(self, message: str) -> bool:
@@ -251,17 +241,23 @@ class Connection:
             ws = self._ws
             assert ws is not None
             try:
-                for _ in range(BATCH):
-                    held = frame(await ws.recv(decode=False))
+                if not ws.frames:
+                    # One that is due to be replaced must not wait for a venue that is silent just now.
+                    async with asyncio.timeout(max(0.01, min(rotate_at - time.monotonic(), MOST_WAIT_S))):
+                        await ws.wait()
+                frames, take = ws.frames, ws.take
+                for _ in range(min(BATCH, len(frames))):
+                    held = frame(take())
                     if held is not None:
                         await held
-            except ConnectionClosed as error:
-                received = error.rcvd
-                if received is None:
+            except TimeoutError:
+                pass
+            except Closed as error:
+                if error.code is None:
                     return "lost"
-                if received.code == 1000 and received.reason == END_OF_RECORDING:
+                if error.code == 1000 and error.reason == END_OF_RECORDING:
                     return END_OF_RECORDING
-                return f"close {received.code}"
+                return f"close {error.code}"
             await pause()
             if time.monotonic() >= rotate_at:
                 if self._rotation is None:
@@ -285,12 +281,15 @@ class Connection:
         until = time.monotonic() + self._overlap_s
         try:
             while (left := until - time.monotonic()) > 0:
-                held = self._handler.frame(await asyncio.wait_for(old.recv(decode=False), left))
-                if held is not None:
-                    await held
+                async with asyncio.timeout(left):
+                    await old.wait()
+                for _ in range(min(BATCH, len(old.frames))):
+                    held = self._handler.frame(old.take())
+                    if held is not None:
+                        await held
                 if self._handler.must_wait():
                     await self._handler.pause()
-        except (TimeoutError, ConnectionClosed):
+        except (TimeoutError, Closed):
             pass  # the overlap is over, or the venue was faster than we
         self._ws = new
         self._handler.connected()

@@ -65,6 +65,7 @@ class FundingSchedule:
         self._rule = rule
         self._interval = interval_hours if interval_hours and interval_hours > 0 else None
         self._next: int | None = None
+        self._source: Source = "venue"  # of the next time
         self._at = 0  # venue time of the newest message
 
     @property
@@ -74,20 +75,21 @@ class FundingSchedule:
             return self._rule.interval_hours
         return self._interval
 
-    def update(self, at: int, next_time: int | None = None, interval_hours: int | None = None) -> None:
+    def update(self, at: int, next_time: int | None = None, interval_hours: int | None = None, source: Source = "venue") -> None:
         """Take what a message says. None, 0 and less say nothing. A message older than the newest one only fills what is not known.
 
         Args:
             at: Venue time of the message.
             next_time: Next settlement, or what the venue gives for it.
             interval_hours: Interval as published.
+            source: Who says the next time: an adapter may have applied a rule to it already.
         """
         newest = at >= self._at
         self._at = max(self._at, at)
         if interval_hours is not None and interval_hours > 0 and (newest or self._interval is None):
             self._interval = interval_hours
         if next_time is not None and next_time > 0 and (newest or self._next is None):
-            self._next = next_time
+            self._next, self._source = next_time, source
 
     def next_after(self, at: int) -> tuple[int, Source] | tuple[None, None]:
         """Return the next settlement after a time and who says so; (None, None) while it is not known.
@@ -101,9 +103,9 @@ class FundingSchedule:
             return next_boundary(at, interval or self._rule.interval_hours), "rule"
         raw = self._rule is not None and self._rule.raw_time
         if interval is None:
-            return (self._next, "venue") if self._next > at - TOLERANCE_MS else (None, None)
+            return (self._next, self._source) if self._next > at - TOLERANCE_MS else (None, None)
         found = roll(_on_the_hour(self._next) if raw else self._next, at, interval)
-        return found, "rule" if raw else "venue"
+        return found, "rule" if raw else self._source
 
     def apply(self, record: Record) -> Record:
         """Learn from a ``funding`` record and return it with what is known of the schedule: next time, interval, and the source of the next time.
@@ -115,11 +117,12 @@ class FundingSchedule:
             return record
         at: int = record["event_time"]
         given, hours = record.get("next_funding_time"), record.get("interval_hours")
+        said_by: Source = "rule" if record.get("schedule_source") == "rule" else "venue"
         if at < self._at - TOLERANCE_MS:
-            self.update(at, given, hours)
+            self.update(at, given, hours, said_by)
             passed = given is not None and given <= at - TOLERANCE_MS
             return {**record, "next_funding_time": None} if passed else record
-        self.update(at, given, hours)
+        self.update(at, given, hours, said_by)
         next_time, source = self.next_after(at)
         return {**record, "next_funding_time": next_time, "interval_hours": self.interval_hours, "schedule_source": source}
 
