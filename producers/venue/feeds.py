@@ -29,6 +29,8 @@ DELAY_SAMPLE = 16
 MAX_JUMP = 20_000_000
 # While thinning out, one record of a symbol's depth and quotes is written in so many ms of venue time: the step of the progress marks.
 THIN_MS = 250
+# What tells messages of different streams of a venue apart; the schedule is filled in whatever they bring.
+FUNDING_VALUES = ("mark_price", "index_price", "estimated_settle_price", "estimated_rate", "settled_rate")
 
 
 class Feeds:
@@ -221,6 +223,8 @@ class Feeds:
             self._holes.duplicates += 1
             return
         feed.newest[key] = record
+        if topic == "funding":
+            record = feed.schedule.apply(record)
         if stream is not None:
             self._pipeline.emit(stream.line.source, topic, feed.partition, record)
         else:
@@ -325,8 +329,9 @@ def content_key(topic: str, record: Record) -> str:
     """Return what a record without id is about: the indicator, or the fields that it brings (venues send some apart from others)."""
     if topic == "market_indicators":
         return str(record["indicator"])
-    return topic + "".join(f".{name}" for name, value in record.items() if value is not None)
+    return topic + "".join(f".{name}" for name in FUNDING_VALUES if record.get(name) is not None)
 
 
 def _same(record: Record, known: dict[str, Any]) -> bool:
-    return all(known.get(name) == value for name, value in record.items() if name != "receive_time")
+    # A record of the log has its schedule filled in: what the message itself says is compared.
+    return all(value is None or known.get(name) == value for name, value in record.items() if name != "receive_time")

@@ -25,6 +25,7 @@ from producers.venue.books import Books
 from producers.venue.config import ProducerConfig
 from producers.venue.connection import Connection, Ended
 from producers.venue.feeds import Feeds, content_key
+from producers.venue.funding_schedule import FundingSchedule, Rule
 from producers.venue.history import History
 from producers.venue.holes import Holes
 from producers.venue.polls import Polls
@@ -492,6 +493,10 @@ class VenueProducer:
         feed.book = OrderBook(max((book["epoch"] for book in books), default=0), adapter.book_mode, checksum, adapter.checksum_levels)
         if quotes := tail.newest.get(("quotes", name)):
             feed.quote = max((quote["update_id"], quote["event_time"]) for quote in quotes)
+        rule = adapter.schedule_rule()
+        feed.schedule = FundingSchedule(Rule(**rule) if rule else None, record["funding_interval_hours"])
+        for known in tail.newest.get(("funding", name), ()):
+            feed.schedule.apply(known)
         for topic in ("funding", "market_indicators"):
             for known in tail.newest.get((topic, name), ()):
                 feed.newest[content_key(topic, known)] = known

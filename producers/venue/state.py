@@ -12,6 +12,7 @@ from producers.pipeline import Source
 from producers.venue.adapter import Channel, Market
 from producers.venue.book import OrderBook
 from producers.venue.connection import Connection
+from producers.venue.funding_schedule import FundingSchedule
 from producers.venue.trades import RecentIds, TradeIds
 from schemas.codec import Record
 
@@ -56,6 +57,7 @@ class Feed:
     snapshot_pause: float = SNAPSHOT_PAUSE_S
     quote: tuple[int, int] = (-1, -1)  # update id and time of the newest
     newest: dict[str, Record] = field(default_factory=dict)  # channel or indicator -> newest record, for streams without ids
+    schedule: FundingSchedule = field(default_factory=FundingSchedule)
     liquidations: deque[tuple[Any, ...]] = field(default_factory=lambda: deque(maxlen=64))
     repairs: dict[tuple[int, int], int] = field(default_factory=dict)
     thinned: dict[str, int] = field(default_factory=dict)  # topic -> venue time of the last record written while thinning out
