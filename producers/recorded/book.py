@@ -1,10 +1,27 @@
-"""The order book at the playback position, for the depth snapshot that clients fetch."""
+"""The order book at the playback position, for snapshots, best quotes and streams of the best levels."""
 
 from __future__ import annotations
 
-from typing import Any
+from heapq import nlargest, nsmallest
+from typing import NamedTuple
 
 from producers.recorded.events import Event
+
+Levels = list[list[str]]
+
+
+class Top(NamedTuple):
+    """The best levels of a book, best first, at an update id.
+
+    Attributes:
+        last: Update id. time: event time of it, ms. transaction_time: as the venue gives it; None: it does not.
+    """
+
+    last: int
+    time: int
+    transaction_time: int | None
+    bids: Levels
+    asks: Levels
 
 
 class RecordedBook:
@@ -46,15 +63,15 @@ class RecordedBook:
         if self.last_update_id is None or (self.broken and snapshot.body["lastUpdateId"] >= self.last_update_id):
             self._load(snapshot)
 
-    def apply(self, diff: Event) -> None:
-        """Apply a depth diff; diffs that are older than the snapshot change nothing."""
+    def apply(self, diff: Event) -> bool:
+        """Apply a depth diff; one that is older than the snapshot changes nothing, and False is returned."""
         body = diff.body
         final, previous = body["u"], body.get("pu")
         if self._chain is not None and previous is not None and previous != self._chain:
             self.broken = True
         self._chain = final
         if self.last_update_id is not None and final < self.last_update_id:
-            return
+            return False
         self.last_update_id = final
         self.event_time = diff.clock
         self.transaction_time = body.get("T")
@@ -64,21 +81,57 @@ class RecordedBook:
                     side[price] = quantity
                 else:
                     side.pop(price, None)
+        return True
 
-    def top(self, limit: int) -> dict[str, Any] | None:
-        """Return the answer of the depth endpoint with ``limit`` levels a side; None when no book is known yet."""
+    @property
+    def levels(self) -> int:
+        """How many levels its longer side has."""
+        return max(len(self._bids), len(self._asks))
+
+    def top(self, limit: int) -> Top | None:
+        """Return ``limit`` levels a side; None when no book is known yet."""
         if self.last_update_id is None:
             return None
-        bids = sorted(self._bids.items(), key=_price, reverse=True)[:limit]
-        asks = sorted(self._asks.items(), key=_price)[:limit]
-        return {
-            "lastUpdateId": self.last_update_id,
-            "E": self.event_time,
-            "T": self.transaction_time if self.transaction_time is not None else self.event_time,
-            "bids": [list(level) for level in bids],
-            "asks": [list(level) for level in asks],
-        }
+        if limit >= self.levels:
+            bids = sorted(self._bids.items(), key=_price, reverse=True)
+            asks = sorted(self._asks.items(), key=_price)
+        else:
+            bids = nlargest(limit, self._bids.items(), key=_price)
+            asks = nsmallest(limit, self._asks.items(), key=_price)
+        return Top(self.last_update_id, self.event_time, self.transaction_time, [list(row) for row in bids], [list(row) for row in asks])
 
 
 def _price(level: tuple[str, str]) -> float:
     return float(level[0])
+
+
+class Window:
+    """What a stream of the best ``limit`` levels says from message to message: levels that leave the window are removed, others enter.
+
+    Args:
+        top: Where it begins: what the subscriber was given.
+    """
+
+    def __init__(self, limit: int, top: Top) -> None:
+        self.limit = limit
+        self._bids = _side(top.bids)
+        self._asks = _side(top.asks)
+
+    def move(self, book: RecordedBook) -> tuple[Levels, Levels]:
+        """Return the changes since the last call, bids and asks; quantity ``0`` removes."""
+        top = book.top(self.limit)
+        if top is None:
+            return [], []
+        bids, asks = _side(top.bids), _side(top.asks)
+        changes = _changes(self._bids, bids), _changes(self._asks, asks)
+        self._bids, self._asks = bids, asks
+        return changes
+
+
+def _side(levels: Levels) -> dict[str, str]:
+    return {price: quantity for price, quantity, *_ in levels}
+
+
+def _changes(old: dict[str, str], new: dict[str, str]) -> Levels:
+    gone = [[price, "0"] for price in old if price not in new]
+    return gone + [[price, size] for price, size in new.items() if old.get(price) != size]

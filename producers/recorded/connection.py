@@ -1,4 +1,4 @@
-"""One websocket connection of the venue: its subscriptions, the control methods, and writing frames without a task switch each."""
+"""One websocket connection of the venue: its subscriptions, the limits that it must keep, and writing frames without a task switch each."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ import asyncio
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
-
-from producers.recorded.events import route_of_stream
 
 if TYPE_CHECKING:
     from producers.recorded.venue import RecordedVenue
 
-MAX_STREAMS = 200
-MAX_INBOUND_A_SECOND = 10
-PING_INTERVAL_S = 180.0
-PONG_TIMEOUT_S = 600.0
 # What one connection may hold unsent in this process before the playback waits for it.
 WRITE_BUFFER_BYTES = 256 * 1024
+# Frames handed over between two looks at how the client reads.
+POUR_FRAMES = 512
 # How long the venue waits for the answer to its close frame; a slow reader must first read what is in flight.
 CLOSE_TIMEOUT_S = 60.0
 
@@ -43,14 +38,15 @@ class Connection:
     Frames are collected and written in one piece by ``flush``; ``drain`` waits while the client reads slower than it is served.
 
     Attributes:
-        route: ``public`` or ``market``.
-        combined: Frames carry their stream's name (``/stream``), or are bare (``/ws``).
+        path: Where it is connected. route: which of the venue's routes that is, e.g. ``public``.
+        named: Frames carry their stream's name around them (Binance's ``/stream``).
         streams: Subscribed stream names as the client wrote them.
     """
 
-    def __init__(self, venue: RecordedVenue, ws: web.WebSocketResponse, request: web.Request, route: str, combined: bool) -> None:
+    def __init__(self, venue: RecordedVenue, ws: web.WebSocketResponse, request: web.Request, route: str, named: bool) -> None:
+        self.path = request.path
         self.route = route
-        self.combined = combined
+        self.named = named
         self.streams: dict[str, None] = {}
         self.opened = time.monotonic()
         self.ended = False
@@ -59,6 +55,7 @@ class Connection:
         self._request = request
         self._writer: AbstractStreamWriter | None = None
         self._pending: list[bytes] = []
+        self._heard = self._said = time.monotonic()
         self._inbound: list[float] = []
         self._pong_due: float | None = None
 
@@ -80,7 +77,16 @@ class Connection:
             pending, self._pending = self._pending, []
             transport = self._request.transport
             if transport is not None and not transport.is_closing():
+                self._said = time.monotonic()
                 transport.write(b"".join(pending))
+
+    async def pour(self) -> None:
+        """Hand a great many queued frames to the socket, as fast as the client reads."""
+        pending, self._pending = self._pending, []
+        for at in range(0, len(pending), POUR_FRAMES):
+            self._pending = pending[at : at + POUR_FRAMES]
+            self.flush()
+            await self.drain()
 
     async def drain(self) -> None:
         """Wait until the client has read enough to be sent more. A client that goes away ends the wait."""
@@ -123,18 +129,21 @@ class Connection:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, WRITE_BUFFER_BYTES)
         keeper = asyncio.create_task(self._keep())
         try:
-            if len(streams) > MAX_STREAMS:
-                self.close(WSCloseCode.POLICY_VIOLATION, f"more than {MAX_STREAMS} streams")
+            limit = self._venue.dialect.max_streams
+            if limit is not None and len(streams) > limit:
+                self.close(WSCloseCode.POLICY_VIOLATION, f"more than {limit} streams")
             else:
                 self.subscribe(streams)
+                self.flush()
             async for message in self._ws:
+                self._heard = time.monotonic()
                 if message.type is WSMsgType.PONG:
                     self._pong_due = None
                     continue
                 if self.ended:
                     continue
                 if not self._within_limit():
-                    self.close(WSCloseCode.POLICY_VIOLATION, f"more than {MAX_INBOUND_A_SECOND} messages a second")
+                    self.close(WSCloseCode.POLICY_VIOLATION, f"more than {self._limit_text()}")
                 elif message.type is WSMsgType.PING:
                     self.write(b"\x8a" + bytes((len(message.data),)) + bytes(message.data))
                     self.flush()
@@ -145,35 +154,58 @@ class Connection:
             keeper.cancel()
 
     def _within_limit(self) -> bool:
+        limit = self._venue.dialect.inbound
+        if limit is None:
+            return True
+        count, seconds = limit
         now = time.monotonic()
-        self._inbound = [at for at in self._inbound if at > now - 1.0]
+        self._inbound = [at for at in self._inbound if at > now - seconds]
         self._inbound.append(now)
-        return len(self._inbound) <= MAX_INBOUND_A_SECOND
+        return len(self._inbound) <= count
+
+    def _limit_text(self) -> str:
+        count, seconds = self._venue.dialect.inbound or (0, 1.0)
+        return f"{count} messages a second" if seconds == 1 else f"{count} messages in {seconds:g} s"
 
     async def _keep(self) -> None:
-        """Ping the client as the venue does, and end the connection at its age limit."""
+        """Ping the client where the venue does, and end the connection at its age limit or when nothing was said for too long."""
+        pings = self._venue.ping_interval_s
+        next_ping = self.opened + pings if pings is not None else None
         while not self.ended:
-            age = time.monotonic() - self.opened
-            limit = self._venue.max_connection_s
-            await asyncio.sleep(max(0.0, min(self._venue.ping_interval_s, limit - age)))
-            if time.monotonic() - self.opened >= limit:
-                self.close(WSCloseCode.GOING_AWAY, "connection is 24 h old")
+            due = [self.opened + self._venue.max_connection_s]
+            due += [at for at in (next_ping, self._silent_from()) if at is not None]
+            await asyncio.sleep(max(0.001, min(due) - time.monotonic()))
+            now = time.monotonic()
+            if now >= self.opened + self._venue.max_connection_s:
+                self.close(WSCloseCode.GOING_AWAY, f"connection is {self._venue.dialect.max_age_s / 3600:g} h old")
                 return
-            if self._pong_due is not None and time.monotonic() > self._pong_due:
+            silent = self._silent_from()
+            if silent is not None and now >= silent:
+                self.close(WSCloseCode.POLICY_VIOLATION, "nothing was said for too long")
+                return
+            if next_ping is None or pings is None or now < next_ping:
+                continue
+            next_ping = now + pings
+            if self._pong_due is not None and now > self._pong_due:
                 self.close(WSCloseCode.GOING_AWAY, "no pong")
                 return
             if self._pong_due is None:
-                self._pong_due = time.monotonic() + PONG_TIMEOUT_S
+                self._pong_due = now + self._venue.dialect.pong_s
             self.write(b"\x89\x00")
             self.flush()
 
+    def _silent_from(self) -> float | None:
+        """Return when the venue gives the connection up for silence, by the monotonic clock."""
+        client, server = self._venue.client_idle_s, self._venue.server_idle_s
+        due = ([self._heard + client] if client is not None else []) + ([self._said + server] if server is not None else [])
+        return min(due, default=None)
+
     # --- subscriptions ---------------------------------------------------------------------------------------------
     def subscribe(self, streams: list[str]) -> None:
-        """Add streams. One of the wrong route, or of no recording, is accepted and stays silent, as at the venue."""
-        fresh = [stream for stream in streams if stream not in self.streams]
+        """Add streams by their wire names. One of the wrong route, or of no market, stays silent."""
+        fresh = [stream for stream in dict.fromkeys(streams) if stream not in self.streams]
         self.streams.update(dict.fromkeys(fresh))
-        served = [stream for stream in fresh if route_of_stream(stream.partition("@")[2]) == self.route]
-        self._venue.subscribed(self, served)
+        self._venue.subscribed(self, fresh)
 
     def unsubscribe(self, streams: list[str]) -> None:
         """Remove streams; unknown ones are passed over."""
@@ -181,29 +213,17 @@ class Connection:
         self._venue.unsubscribed(self, gone)
 
     def _answer(self, text: str | bytes) -> None:
-        self.write(text_frame(orjson.dumps(self._respond(text))))
+        said = text if isinstance(text, str) else text.decode("utf-8", "replace")
+        answer = self._venue.dialect.answer(self._venue, self.streams, said, self.path)
+        self.unsubscribe(answer.unsubscribe)
+        for reply in answer.replies:
+            self.write(text_frame(reply))
+        limit = self._venue.dialect.max_streams
+        if answer.close is not None:
+            self.close(*answer.close)
+        elif limit is not None and len(self.streams.keys() | set(answer.subscribe)) > limit:
+            self.close(WSCloseCode.POLICY_VIOLATION, f"more than {limit} streams")
+        else:
+            self.subscribe(answer.subscribe)
         self.flush()
         self._venue.end_if_over(self)
-
-    def _respond(self, text: str | bytes) -> dict[str, Any]:
-        try:
-            request = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            return {"error": {"code": 3, "msg": f"Invalid JSON: {error}"}}
-        if not isinstance(request, dict) or not isinstance(request.get("id"), int | str | None):
-            return {"error": {"code": 2, "msg": "Invalid request: expected an object with an id"}}
-        number, method, params = request.get("id"), request.get("method"), request.get("params", [])
-        if method == "LIST_SUBSCRIPTIONS":
-            return {"result": list(self.streams), "id": number}
-        if method not in ("SUBSCRIBE", "UNSUBSCRIBE"):
-            problem = f"Invalid request: unknown variant {method!r}, expected SUBSCRIBE, UNSUBSCRIBE or LIST_SUBSCRIPTIONS"
-            return {"error": {"code": 2, "msg": problem}, "id": number}
-        if not isinstance(params, list) or not params or not all(isinstance(stream, str) for stream in params):
-            return {"error": {"code": 2, "msg": "Invalid request: params: expected a list of stream names"}, "id": number}
-        if method == "UNSUBSCRIBE":
-            self.unsubscribe(params)
-        elif len(self.streams.keys() | set(params)) > MAX_STREAMS:
-            self.close(WSCloseCode.POLICY_VIOLATION, f"more than {MAX_STREAMS} streams")
-        else:
-            self.subscribe(params)
-        return {"result": None, "id": number}

@@ -1,4 +1,7 @@
-"""What a recording is made of once its format is forgotten: one ``Event`` per message the venue sent, in recorded order."""
+"""What a recording is made of once its format is forgotten: one ``Event`` per message the venue sent, in recorded order.
+
+Events speak Binance USD-M, whose recordings we have; a dialect says the same in the words of another venue.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ TICKER = "bookTicker"
 TRADE = "trade"
 AGG = "aggTrade"
 MARK = "markPrice"
+LIQUIDATION = "forceOrder"
+# Only generated markets have it: Binance, in whose terms messages are kept, streams no open interest.
+INTEREST = "openInterest"
 OTHER = "other"
 SNAPSHOT = "snapshot"
 
@@ -35,7 +41,7 @@ class Event(NamedTuple):
         kind: One of this module's kinds.
         clock: Venue event time (``E``), ms UTC.
         stream: Stream name after the symbol, e.g. ``depth@0ms``; empty for a snapshot.
-        data: The message as JSON; for raw recordings the recorded bytes themselves.
+        data: The message as JSON; for raw recordings the recorded bytes themselves; empty for generated markets.
         body: The same, parsed. Prices and quantities are the venue's decimal text.
     """
 
@@ -52,7 +58,7 @@ Events = Iterator[Event]
 def kind_of_stream(stream: str) -> str:
     """Return the kind of a stream name such as ``depth@100ms`` or ``trade``."""
     head = stream.partition("@")[0]
-    return head if head in (DEPTH, TICKER, TRADE, AGG, MARK) else OTHER
+    return head if head in (DEPTH, TICKER, TRADE, AGG, MARK, LIQUIDATION) else OTHER
 
 
 def route_of_stream(stream: str) -> str:

@@ -9,27 +9,43 @@ A fault is text, ``kind:option=value,...``; a plan is a list of faults and a see
 - garbage: sends broken messages, ``form`` = json (cut off), type, field (missing) or any; ``mode`` = replace or insert before the good one.
 - cut: breaks the connections of ``route`` after every ``after`` (1000) messages of it, ``times`` (1) times; ``code`` closes properly.
 - rest: answers the next n (1) requests (to ``path``) with ``status``: ``rest:429``, ``rest:418,n=3,retry_after=2``.
+- snapshot: spoils the next n (1) book snapshots, on a stream or by REST; ``form`` = stale (an update id of long ago) or crossed
+  (the best ask below the best bid).
+- list, delist: a new instrument begins, or one ends, ``s`` seconds after the start (0: at once): ``list=NEWUSDT@10``,
+  which is short for ``list:symbol=NEWUSDT,s=10``.
 
 The first seven take stream, symbol and: ``rate`` (share of messages hit, or of runs begun), or ``at`` (ordinal of the first
 message hit, from 0) with ``n`` (how many).
-Without both, a fault begins with the next message of the stream. ``stream=depth`` means every cadence of it.
+Without both, a fault begins with the next message of the stream. ``stream=depth`` means every cadence of it; a stream can also be
+named by what it carries on any venue: trades, depth, quotes, ticker, mark, funding, liquidations, open_interest.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 import orjson
 
+from producers.recorded.book import Top
+
 _RUNS = {"gap": 10, "silence": 100}
 _FRAME_KINDS = ("drop", "gap", "silence", "duplicate", "reorder", "delay", "garbage")
 _FORMS = ("json", "type", "field")
+_SNAPSHOT_FORMS = ("stale", "crossed")
+_LISTING = re.compile(r"(list|delist)=([^@:,=]+)(?:@([^@:,=]+))?")
+# How far behind a stale snapshot is, in update ids.
+_STALE = 1_000_000
 _OPTIONS: dict[str, dict[str, type]] = {
     **{kind: {"stream": str, "symbol": str, "rate": float, "at": int, "n": int} for kind in _FRAME_KINDS},
     "cut": {"route": str, "symbol": str, "after": int, "times": int, "code": int},
     "rest": {"status": int, "n": int, "path": str, "retry_after": int},
+    "snapshot": {"symbol": str, "n": int, "form": str},
+    "list": {"symbol": str, "s": float},
+    "delist": {"symbol": str, "s": float},
 }
 _OPTIONS["silence"] = {**_OPTIONS["silence"], "ms": int}
 _OPTIONS["delay"] = {**_OPTIONS["delay"], "ms": int}
@@ -56,6 +72,7 @@ class Fault:
     status: int = 429
     path: str | None = None
     retry_after: int = 1
+    s: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> Fault:
@@ -64,6 +81,9 @@ class Fault:
         Raises:
             ValueError: unknown kind or option, or a value out of range; the message names it.
         """
+        listing = _LISTING.fullmatch(text.strip())
+        if listing is not None:
+            text = f"{listing[1]}:symbol={listing[2]},s={listing[3] or 0}"
         kind, _, rest = text.strip().partition(":")
         if kind not in _OPTIONS:
             raise ValueError(f"fault: unknown kind {kind!r} in {text!r} (known: {', '.join(_OPTIONS)})")
@@ -80,6 +100,8 @@ class Fault:
                 raise ValueError(f"fault: {name}: expected {_OPTIONS[kind][name].__name__}, got {value!r} in {text!r}") from None
         if kind == "delay":
             options.setdefault("ms", 500)
+        if kind == "snapshot":
+            options.setdefault("form", _SNAPSHOT_FORMS[0])
         fault = cls(kind, **options)
         fault._check(text)
         return fault
@@ -92,7 +114,10 @@ class Fault:
             ("ms: expected 1 or more", self.ms is not None and self.ms < 1),
             ("after and times: expected 1 or more", self.after < 1 or self.times < 1),
             ("mode: expected replace or insert", self.mode not in ("replace", "insert")),
-            ("form: expected json, type, field or any", self.form not in (*_FORMS, "any")),
+            ("form: expected json, type, field or any", self.kind != "snapshot" and self.form not in (*_FORMS, "any")),
+            ("form: expected stale or crossed", self.kind == "snapshot" and self.form not in _SNAPSHOT_FORMS),
+            ("symbol: is missing", self.kind in ("list", "delist") and not self.symbol),
+            ("s: expected 0 or more", not self.s >= 0),
             ("route: expected public or market", self.route not in (None, "public", "market")),
             ("status: expected 400 to 599", not 400 <= self.status <= 599),
         )
@@ -100,11 +125,15 @@ class Fault:
             if found:
                 raise ValueError(f"fault: {problem} in {text!r}")
 
-    def concerns(self, symbol: str, stream: str) -> bool:
-        """Return whether a stream is meant, ``stream`` without its symbol."""
+    def concerns(self, symbol: str, names: Iterable[str]) -> bool:
+        """Return whether a stream is meant; ``names`` are all the names of it, without its symbol."""
         if self.symbol is not None and self.symbol != symbol:
             return False
-        return self.stream is None or self.stream == stream or self.stream == stream.partition("@")[0]
+        return self.stream is None or self.stream in names
+
+
+def _names(stream: str) -> tuple[str, ...]:
+    return stream, stream.partition("@")[0]
 
 
 def _draw(seed: int, place: int, symbol: str, stream: str, ordinal: int) -> float:
@@ -152,8 +181,9 @@ class _Active:
 class _Stream:
     """The faults of one stream, and the messages they hold back."""
 
-    def __init__(self, seed: int, symbol: str, stream: str) -> None:
+    def __init__(self, seed: int, symbol: str, stream: str, vital: tuple[str, ...]) -> None:
         self.seed = seed
+        self.vital = vital
         self.symbol = symbol
         self.stream = stream
         self.active: list[_Active] = []
@@ -179,7 +209,7 @@ class _Stream:
             elif fault.kind == "delay":
                 self.release = max(self.release or 0, clock + (fault.ms or 0))
             elif out:
-                broken = _broken(data, fault.form, _draw(self.seed, active.place, self.symbol, self.stream, ~ordinal))
+                broken = _broken(data, self.vital, fault.form, _draw(self.seed, active.place, self.symbol, self.stream, ~ordinal))
                 out = [broken, *out] if fault.mode == "insert" else [broken]
         if swap:
             self._swapped += out
@@ -208,21 +238,23 @@ class _Stream:
         return rest
 
 
-def _broken(data: bytes, form: str, draw: float) -> bytes:
-    """Return a message spoiled in one of three ways: cut-off JSON, a field of the wrong type, a field missing."""
+def _broken(data: bytes, vital: tuple[str, ...], form: str, draw: float) -> bytes:
+    """Return a message spoiled in one of three ways: cut-off JSON, a vital field of the wrong type, all vital fields missing."""
     if form == "any":
         form = _FORMS[int(draw * len(_FORMS))]
     if form == "json":
         return data[: max(1, len(data) * 2 // 3)]
-    body = orjson.loads(data)
+    return orjson.dumps(_spoiled(orjson.loads(data), vital, form))
+
+
+def _spoiled(value: Any, vital: tuple[str, ...], form: str) -> Any:
+    if isinstance(value, list):
+        return [_spoiled(one, vital, form) for one in value]
+    if not isinstance(value, dict):
+        return value
     if form == "type":
-        body["E"] = {"not": "a time"}
-        if "p" in body:
-            body["p"] = [body["p"]]
-    else:
-        for name in ("E", "p", "b"):
-            body.pop(name, None)
-    return orjson.dumps(body)
+        return {name: {"not": "a value"} if name in vital else _spoiled(one, vital, form) for name, one in value.items()}
+    return {name: _spoiled(one, vital, form) for name, one in value.items() if name not in vital}
 
 
 class FaultPlan:
@@ -231,37 +263,54 @@ class FaultPlan:
     Args:
         faults: Faults, or their text.
         seed: Seed of every draw.
+        vital: Fields that garbage spoils, wherever they stand in a message.
+        names: Returns all the names by which a stream may be meant.
 
     Raises:
         ValueError: a text is no fault.
     """
 
-    def __init__(self, faults: list[Fault | str] | tuple[Fault | str, ...] = (), seed: int = 0) -> None:
+    def __init__(
+        self,
+        faults: list[Fault | str] | tuple[Fault | str, ...] = (),
+        seed: int = 0,
+        vital: tuple[str, ...] = ("E", "p", "b"),
+        names: Callable[[str], Iterable[str]] = _names,
+    ) -> None:
         self.seed = seed
+        self._vital = vital
+        self._names = names
         self.faults: list[Fault] = []
         self.applied: dict[str, int] = {}
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._cuts: list[tuple[Fault, dict[tuple[str, str], list[int]]]] = []  # (symbol, route) -> [next count, times left]
         self._rest: list[list[Any]] = []  # [fault, requests left]
+        self._snapshots: list[list[Any]] = []  # [fault, snapshots left]
+        self.listings: list[Fault] = []  # for the venue, which takes them out
         self.add(faults)
 
     def add(self, faults: list[Fault | str] | tuple[Fault | str, ...]) -> None:
         """Put more faults in force. Raises ValueError when a text is no fault; then none is added."""
         for fault in [Fault.parse(fault) if isinstance(fault, str) else fault for fault in faults]:
+            if fault.kind in ("list", "delist"):
+                self.listings.append(fault)
+                continue
             place = len(self.faults)
             self.faults.append(fault)
-            if fault.kind == "cut":
+            if fault.kind == "snapshot":
+                self._snapshots.append([fault, fault.n])
+            elif fault.kind == "cut":
                 self._cuts.append((fault, {}))
             elif fault.kind == "rest":
                 self._rest.append([fault, fault.n])
             else:
                 for (symbol, name), stream in self._streams.items():
-                    if fault.concerns(symbol, name):
+                    if fault.concerns(symbol, self._names(name)):
                         stream.active.append(_Active(fault, place))
 
     def clear(self) -> None:
         """Take every fault out of force. What a delay or a reorder holds is sent with the next message."""
-        self.faults, self._cuts, self._rest = [], [], []
+        self.faults, self._cuts, self._rest, self._snapshots = [], [], [], []
         for stream in self._streams.values():
             stream.active = []
 
@@ -278,11 +327,11 @@ class FaultPlan:
     def _stream(self, symbol: str, name: str) -> _Stream:
         stream = self._streams.get((symbol, name))
         if stream is None:
-            stream = self._streams[symbol, name] = _Stream(self.seed, symbol, name)
+            stream = self._streams[symbol, name] = _Stream(self.seed, symbol, name, self._vital)
             stream.active = [
                 _Active(fault, place)
                 for place, fault in enumerate(self.faults)
-                if fault.kind in _FRAME_KINDS and fault.concerns(symbol, name)
+                if fault.kind in _FRAME_KINDS and fault.concerns(symbol, self._names(name))
             ]
         return stream
 
@@ -333,3 +382,15 @@ class FaultPlan:
                 self.applied["rest"] = self.applied.get("rest", 0) + 1
                 return fault
         return None
+
+    def snapshot(self, symbol: str, top: Top) -> Top:
+        """Return a book snapshot as it is sent: as it is, or spoiled by a fault in force."""
+        for entry in self._snapshots:
+            fault: Fault = entry[0]
+            if entry[1] > 0 and fault.symbol in (None, symbol):
+                entry[1] -= 1
+                self.applied["snapshot"] = self.applied.get("snapshot", 0) + 1
+                if fault.form == "stale":
+                    return top._replace(last=max(1, top.last - _STALE))
+                return top._replace(bids=top.asks[:1] + top.bids, asks=top.bids[:1] + top.asks)
+        return top

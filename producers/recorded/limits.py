@@ -21,15 +21,17 @@ class Verdict:
 
 
 class WeightLimiter:
-    """Weights of one client address, counted per calendar minute of ``clock``.
+    """Weights of one client address, counted per calendar minute of ``clock``, or other window.
 
     Args:
         clock: Seconds, wall time: limits protect a server, they are no part of the recording.
-        limit: Weight allowed a minute.
+        limit: Weight allowed a window.
+        window_s: Its length, seconds.
     """
 
-    def __init__(self, clock: Callable[[], float], limit: int = WEIGHT_A_MINUTE) -> None:
+    def __init__(self, clock: Callable[[], float], limit: int = WEIGHT_A_MINUTE, window_s: float = 60.0) -> None:
         self._clock = clock
+        self._window_s = window_s
         self._limit = limit
         self._minute = -1
         self._used = 0
@@ -39,7 +41,7 @@ class WeightLimiter:
     def ask(self, weight: int) -> Verdict:
         """Count a request and say whether it is answered."""
         now = self._clock()
-        minute = int(now // 60)
+        minute = int(now // self._window_s)
         if minute != self._minute:
             self._minute, self._used, self._refused = minute, 0, 0
         self._used += weight
@@ -51,4 +53,4 @@ class WeightLimiter:
         if self._refused > REFUSALS_BEFORE_BAN:
             self._banned_until = now + BAN_S
             return Verdict(418, self._used, int(BAN_S))
-        return Verdict(429, self._used, int((minute + 1) * 60 - now) + 1)
+        return Verdict(429, self._used, int((minute + 1) * self._window_s - now) + 1)

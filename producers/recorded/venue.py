@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from math import inf
 from types import TracebackType
 from typing import Any
@@ -11,24 +12,25 @@ from typing import Any
 import orjson
 from aiohttp import WSCloseCode, web
 
-from producers.recorded.connection import PING_INTERVAL_S, Connection
+from producers.recorded.connection import Connection
+from producers.recorded.dialects.registry import dialect_of
 from producers.recorded.faults import Fault, FaultPlan
-from producers.recorded.limits import WEIGHT_A_MINUTE
+from producers.recorded.market import Market
 from producers.recorded.playback import Playback
-from producers.recorded.recording import Recording, survey
+from producers.recorded.recording import Recording, read_funding, survey
 from producers.recorded.rest import Rest
 
 END_REASON = "end of recording"
-DAY_S = 24 * 3600.0
 
 
 class RecordedVenue:
-    """A simulated Binance USD-M venue that serves recordings, each symbol on its own timeline.
+    """A simulated venue: one engine, the venue's own protocol (``dialects``). Recordings have a timeline each.
 
     ``async with RecordedVenue([Recording(path, "BTCUSDT")], speed=None) as venue: venue.ws_url, venue.rest_url``.
 
     Args:
         recordings: What is served; the symbols differ.
+        venue: Whose protocol is spoken, e.g. ``BINANCE``, ``BYBIT``.
         speed: Venue seconds a second (1.0 real time); None: as fast as the clients read.
         faults: Faults in force from the start, as text or ``Fault`` (see ``faults``). seed: of their draws.
         host, port: Where to listen; port 0 takes a free one.
@@ -36,8 +38,9 @@ class RecordedVenue:
         expect_streams: Streams that must have one too, e.g. ``depth``, ``aggTrade``; for clients with several connections a route.
         wait_for: When a running playback pauses: "client" (nobody subscribed), "route" (an expected route or stream has nobody), "none".
         settle_s, snapshot_hold_s: See ``playback``.
-        weight_limit: REST request weight a minute.
-        ping_interval_s, max_connection_s: Server pings, and the age at which the venue closes a connection.
+        weight_limit: REST request weight a window of the venue; None: the venue's.
+        ping_interval_s, max_connection_s: Server pings, and the age at which the venue closes a connection; None: the venue's.
+        client_idle_s, server_idle_s: Silence of either side at which the venue closes a connection; None: the venue's.
 
     Raises:
         ValueError: a symbol twice, or a fault or option that cannot be.
@@ -47,8 +50,9 @@ class RecordedVenue:
 
     def __init__(
         self,
-        recordings: Iterable[Recording],
+        recordings: Iterable[Recording] = (),
         *,
+        venue: str = "BINANCE",
         speed: float | None = 1.0,
         faults: Iterable[str | Fault] = (),
         seed: int = 0,
@@ -59,11 +63,14 @@ class RecordedVenue:
         wait_for: str = "client",
         settle_s: float = 1.0,
         snapshot_hold_s: float = 10.0,
-        weight_limit: int = WEIGHT_A_MINUTE,
-        ping_interval_s: float = PING_INTERVAL_S,
-        max_connection_s: float = DAY_S,
+        weight_limit: int | None = None,
+        ping_interval_s: float | None = None,
+        max_connection_s: float | None = None,
+        client_idle_s: float | None = None,
+        server_idle_s: float | None = None,
     ) -> None:
-        self.recordings = list(recordings)
+        self.dialect = dialect_of(venue)
+        self.recordings = [replace(one, symbol=self.dialect.recorded_symbol(one.symbol)) for one in recordings]
         symbols = [recording.symbol for recording in self.recordings]
         if not symbols or len(set(symbols)) != len(symbols):
             raise ValueError(f"recordings: expected one or more with different symbols, got {symbols}")
@@ -73,13 +80,18 @@ class RecordedVenue:
         routes = None if expect_routes is None else frozenset(expect_routes)
         if routes is not None and not routes <= {"public", "market"}:
             raise ValueError(f"expect_routes: expected public and/or market, got {sorted(routes)}")
-        self.plan = FaultPlan(list(faults), seed)
+        self.plan = FaultPlan(list(faults), seed, self.dialect.vital, self._names)
+        self.markets: dict[str, Market] = {}
         self.playbacks: dict[str, Playback] = {}
         self.connections: set[Connection] = set()
         self.port = port
         self.host = host
-        self.ping_interval_s = ping_interval_s
-        self.max_connection_s = max_connection_s
+        dialect = self.dialect
+        self.ping_interval_s = dialect.ping_s if ping_interval_s is None else ping_interval_s
+        self.max_connection_s = dialect.max_age_s if max_connection_s is None else max_connection_s
+        self.client_idle_s = dialect.client_idle_s if client_idle_s is None else client_idle_s
+        self.server_idle_s = dialect.server_idle_s if server_idle_s is None else server_idle_s
+        self.weight_limit = dialect.weight_limit if weight_limit is None else weight_limit
         self._speed = speed
         self._timeline: dict[str, Any] = {
             "expect_routes": routes,
@@ -88,7 +100,6 @@ class RecordedVenue:
             "settle_s": settle_s,
             "snapshot_hold_s": snapshot_hold_s,
         }
-        self._weight_limit = weight_limit
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -111,13 +122,10 @@ class RecordedVenue:
     async def __aenter__(self) -> RecordedVenue:
         for recording in self.recordings:
             facts = await asyncio.to_thread(survey, recording)
-            self.playbacks[recording.symbol] = Playback(recording, facts, self.plan, self._speed, **self._timeline)
+            playback = Playback(recording, facts, self.dialect, self.plan, self._speed, **self._timeline)
+            playback.funding = read_funding(recording)
+            self.playbacks[playback.symbol] = self.markets[playback.symbol] = playback
         app = web.Application()
-        for route in ("public", "market"):
-            app.router.add_get(f"/{route}/ws", self._ws_handler(route, combined=False))
-            app.router.add_get(f"/{route}/ws/{{streams:.+}}", self._ws_handler(route, combined=False))
-            app.router.add_get(f"/{route}/stream", self._ws_handler(route, combined=True))
-        Rest(self, self._weight_limit).add_routes(app)
         app.router.add_get("/health", self._health)
         app.router.add_get("/control/status", self._status)
         app.router.add_post("/control/pause", self._pause)
@@ -125,6 +133,9 @@ class RecordedVenue:
         app.router.add_post("/control/speed", self._set_speed)
         app.router.add_post("/control/faults", self._add_faults)
         app.router.add_delete("/control/faults", self._clear_faults)
+        for path, (route, named) in self.dialect.sockets.items():
+            app.router.add_get(path, self._ws_handler(route, named=named))
+        Rest(self, self.weight_limit, self.dialect.weight_s).add_routes(app)
         # Signals belong to the process around the venue; its clients may be slow to leave.
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
@@ -156,24 +167,23 @@ class RecordedVenue:
         except Exception:
             # What is left cannot be served; clients must not take the silence for a quiet market.
             for connection in list(self.connections):
-                if any(self._owner(stream) is playback for stream in connection.streams):
+                if playback in self._owners(connection):
                     connection.close(WSCloseCode.INTERNAL_ERROR, "recording cannot be read")
             raise
         for connection in list(self.connections):
             self.end_if_over(connection)
 
     # --- websocket ----------------------------------------------------------------------------------------------------
-    def _ws_handler(self, route: str, *, combined: bool) -> Any:
+    def _ws_handler(self, route: str, *, named: bool) -> Any:
         async def handle(request: web.Request) -> web.StreamResponse:
             # Closing is ours: the end of a recording is written behind the last frame, and the client's answer awaited.
             ws = web.WebSocketResponse(autoclose=False, autoping=False, compress=False)
             writer = await ws.prepare(request)
-            named = request.match_info.get("streams", "") if not combined else request.query.get("streams", "")
-            connection = Connection(self, ws, request, route, combined)
+            connection = Connection(self, ws, request, route, named)
             self.connections.add(connection)
             try:
                 if writer is not None:
-                    await connection.run(writer, [stream for stream in named.split("/") if stream])
+                    await connection.run(writer, self.dialect.initial(request.path, request.query))
             finally:
                 self.connections.discard(connection)
                 self.unsubscribed(connection, list(connection.streams))
@@ -181,29 +191,49 @@ class RecordedVenue:
 
         return handle
 
-    def _owner(self, stream: str) -> Playback | None:
-        return self.playbacks.get(stream.partition("@")[0].upper())
+    def targets(self, wire: str, path: str) -> list[tuple[Market, str]]:
+        """Return the markets and their stream that a wire name means on a path; none when it is no name of the venue, or of no market."""
+        target = self.dialect.target(wire, path)
+        if target is None:
+            return []
+        if target[0] == "*":
+            return [(market, target[1]) for market in self.markets.values()]
+        market = self.markets.get(target[0])
+        return [] if market is None else [(market, target[1])]
+
+    def _owners(self, connection: Connection) -> list[Market]:
+        return [market for wire in connection.streams for market, _ in self.targets(wire, connection.path)]
+
+    def now(self) -> int:
+        """Return the venue's clock, ms: that of the slowest timeline."""
+        return min(market.clock for market in self.markets.values())
 
     def subscribed(self, connection: Connection, streams: list[str]) -> None:
-        """Join a connection to the timelines of streams that its route serves."""
-        for stream in streams:
-            playback = self._owner(stream)
-            if playback is not None and playback.state != "finished":
-                playback.subscribe(connection, stream.partition("@")[2])
+        """Join a connection to the timelines of streams (wire names) that its route serves."""
+        for wire in streams:
+            for market, stream in self.targets(wire, connection.path):
+                if market.state != "finished" and self.dialect.route(stream) == connection.route:
+                    market.subscribe(connection, stream)
         self.end_if_over(connection)
 
     def unsubscribed(self, connection: Connection, streams: list[str]) -> None:
-        """Take a connection off the timelines of streams."""
-        for stream in streams:
-            playback = self._owner(stream)
-            if playback is not None:
-                playback.unsubscribe(connection, stream.partition("@")[2])
+        """Take a connection off the timelines of streams (wire names)."""
+        for wire in streams:
+            for market, stream in self.targets(wire, connection.path):
+                market.unsubscribe(connection, stream)
+
+    def snapshot_fetched(self, market: Market) -> None:
+        """Note that a depth snapshot was answered."""
+        if isinstance(market, Playback):
+            market.snapshot_fetched()
 
     def end_if_over(self, connection: Connection) -> None:
         """Close a connection when every recording that it subscribed to has ended (or, with none, when all have)."""
-        owners = [owner for owner in map(self._owner, connection.streams) if owner is not None]
-        if all(owner.state == "finished" for owner in owners or self.playbacks.values()):
+        if all(owner.state == "finished" for owner in self._owners(connection) or self.markets.values()):
             connection.close(WSCloseCode.OK, END_REASON)
+
+    def _names(self, stream: str) -> tuple[str, str, str]:
+        return stream, self.dialect.head(stream), self.dialect.topic(stream)
 
     # --- control ------------------------------------------------------------------------------------------------------
     def status(self) -> dict[str, Any]:
@@ -211,7 +241,8 @@ class RecordedVenue:
         return {
             "recorded": True,
             "finished": self.finished,
-            "symbols": {symbol: playback.status() for symbol, playback in self.playbacks.items()},
+            "venue": self.dialect.venue,
+            "symbols": {symbol: market.status() for symbol, market in self.markets.items()},
             "connections": [{"route": c.route, "streams": list(c.streams)} for c in self.connections if c.open],
             "faults": [fault.kind for fault in self.plan.faults],
             "faults_applied": dict(self.plan.applied),

@@ -13,7 +13,7 @@ from producers.recorded.book import RecordedBook
 from producers.recorded.events import AGG, DEPTH, SNAPSHOT, TICKER, TRADE, Event
 from producers.recorded.formats import read_events
 from producers.recorded.frames import DepthMerger, with_aggregates
-from producers.recorded.history import AggTradeIndex
+from producers.recorded.history import TradeHistory, trade_of
 
 
 def trade(number: int, at: int, price: str, quantity: str, maker: bool, event_time: int | None = None, cause: str = "MARKET") -> Event:
@@ -117,13 +117,13 @@ def test_the_book_starts_from_the_snapshot_wherever_it_stands() -> None:
     assert snapshot is not None
     book, reference = RecordedBook(snapshot), Book(snapshot.body)
     before = book.top(1000)
-    assert before is not None and before["lastUpdateId"] == snapshot.body["lastUpdateId"] and before["bids"] == snapshot.body["bids"]
+    assert before is not None and before.last == snapshot.body["lastUpdateId"] and before.bids == snapshot.body["bids"]
     for diff in diffs:
         book.apply(diff)
         reference.feed(diff.body)
     top = book.top(5)
-    assert top is not None and top["lastUpdateId"] == reference.last and len(top["bids"]) == 5
-    assert (top["bids"][0], top["asks"][0]) == (["61659.70", "1.486"], ["61659.80", "0.981"])
+    assert top is not None and top.last == reference.last and len(top.bids) == 5
+    assert (top.bids[0], top.asks[0]) == (["61659.70", "1.486"], ["61659.80", "0.981"])
 
 
 def test_a_book_without_snapshot_is_what_the_diffs_built_and_a_later_snapshot_mends_a_broken_one() -> None:
@@ -132,24 +132,29 @@ def test_a_book_without_snapshot_is_what_the_diffs_built_and_a_later_snapshot_me
     assert book.top(5) is None
     book.apply(diffs[0])
     top = book.top(5)
-    assert top is not None and top["asks"] == [["0.23104", "14763.0"], ["0.2311", "45202.0"], ["0.23151", "5193.0"]]
+    assert top is not None and top.asks == [["0.23104", "14763.0"], ["0.2311", "45202.0"], ["0.23151", "5193.0"]]
     mending = Event(SNAPSHOT, 1, "", b"", {"lastUpdateId": diffs[2].body["u"], "bids": [["0.2", "7"]], "asks": [["0.3", "7"]]})
     book.offer_snapshot(mending)
     assert book.last_update_id == diffs[0].body["u"]  # whole books take no snapshot
     book.apply(diffs[2])  # the second diff is missing
     assert book.broken
     book.offer_snapshot(mending)
-    assert not book.broken and book.top(5)["bids"] == [["0.2", "7"]]  # type: ignore[index]
+    mended = book.top(5)
+    assert not book.broken and mended is not None and mended.bids == [["0.2", "7"]]
 
 
 def test_history_pages_by_id_and_by_time() -> None:
-    index = AggTradeIndex()
+    index, short = TradeHistory(), TradeHistory(keep=5)
     for event in with_aggregates(trade(n, 1000 + n * 10, "5", "1", False) for n in range(1, 21)):
         if event.kind == AGG:
-            index.append(event)
+            index.append(trade_of(event))
+            short.append(trade_of(event))
 
     def ids(*where: Any) -> list[int]:
-        return [row["a"] for row in orjson.loads(index.page(*where))]
+        return [row.number for row in index.page(*where)]
 
     assert ids(5, None, None, 3) == [5, 6, 7] and ids(19, None, None, 10) == [19, 20] and ids(21, None, None, 10) == []
     assert ids(None, 1050, 1070, 10) == [5, 6, 7] and ids(None, 1050, None, 2) == [5, 6] and ids(None, None, None, 2) == [19, 20]
+    assert [row.number for row in index.before(18, 3)] == [15, 16, 17] and [row.number for row in index.before(None, 2)] == [19, 20]
+    assert len(short) == 20 and [row.number for row in short.page(1, None, None, 100)][-5:] == [16, 17, 18, 19, 20]
+    assert len(short.page(1, None, None, 100)) < 10  # old ones go

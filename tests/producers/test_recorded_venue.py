@@ -269,7 +269,8 @@ def test_rest_describes_the_recording_and_invents_nothing() -> None:
             rates = (await get(f"{base}/fundingRate?symbol=BTCUSDT&limit=2"))[1]
             assert [row["fundingTime"] for row in rates] == [1680624000008, 1680652800000]  # up to the position, not beyond
             assert (await get(f"{base}/fundingRate?symbol=LTCUSDT"))[1] == []
-            for path in ("premiumIndex?symbol=BTCUSDT", "openInterest?symbol=BTCUSDT", "depth?symbol=LTCUSDT", "klines?symbol=BTCUSDT"):
+            assert (await get(f"{base}/klines?symbol=BTCUSDT&interval=1m"))[1] == []  # bars are of trades played
+            for path in ("premiumIndex?symbol=BTCUSDT", "openInterest?symbol=BTCUSDT", "depth?symbol=LTCUSDT", "ticker/bookTicker"):
                 status, body, _ = await get(f"{base}/{path}")
                 assert status == 404 and body["code"] < 0 and body["msg"], path
             status, body, _ = await get(f"{base}/depth?symbol=BTCUSDT")
@@ -354,7 +355,8 @@ def test_control_interface(slice_of_btc: Path) -> None:
             assert (await post(f"{control}/faults", {"faults": ["drop:stream=aggTrade,n=3", "rest:418,retry_after=9"]}))[0] == 200
             assert (await post(f"{control}/faults", {"faults": ["nonsense"]})) == (
                 400,
-                "fault: unknown kind 'nonsense' in 'nonsense' (known: drop, gap, silence, duplicate, reorder, delay, garbage, cut, rest)\n",
+                "fault: unknown kind 'nonsense' in 'nonsense' "
+                "(known: drop, gap, silence, duplicate, reorder, delay, garbage, cut, rest, snapshot, list, delist)\n",
             )
             status, body, headers = await get(f"{serving.rest_url}/fapi/v1/time")
             assert (status, body["code"], headers["Retry-After"]) == (418, -1003, "9")

@@ -1,0 +1,16 @@
+"""Every venue that can be simulated, by name."""
+
+from __future__ import annotations
+
+from producers.recorded.dialects.binance import Binance
+from producers.recorded.dialects.bybit import Bybit
+from producers.recorded.dialects.dialect import Dialect
+
+DIALECTS: dict[str, type[Dialect]] = {dialect.venue: dialect for dialect in (Binance, Bybit)}
+
+
+def dialect_of(venue: str) -> Dialect:
+    """Return a venue's protocol. Raises ValueError for one that is not known."""
+    if venue not in DIALECTS:
+        raise ValueError(f"venue: expected one of {', '.join(DIALECTS)}, got {venue!r}")
+    return DIALECTS[venue]()
