@@ -29,9 +29,8 @@ def record(clock: str, next_time: int | None = None, hours: int | None = None, *
 
 def said(schedule: FundingSchedule, given: dict[str, Any]) -> tuple[int | None, int | None, str | None]:
     out = schedule.apply(given)
-    assert {name: out[name] for name in given if name not in ("next_funding_time", "interval_hours")} == {
-        name: given[name] for name in given if name not in ("next_funding_time", "interval_hours")
-    }
+    ours = ("next_funding_time", "interval_hours", "schedule_source")
+    assert {name: out[name] for name in given if name not in ours} == {name: given[name] for name in given if name not in ours}
     return out["next_funding_time"], out["interval_hours"], out["schedule_source"]
 
 
@@ -175,6 +174,13 @@ def test_r001_228_and_237_grvt_takes_next_when_present_and_eight_hour_boundaries
     assert said(four, record("08:00")) == (at("12:00"), 4, "rule"), "the contract's own interval decides the boundaries"
 
 
+def test_a_rule_that_an_adapter_applied_stays_a_rule_and_the_venues_word_replaces_it():
+    schedule = FundingSchedule()
+    assert said(schedule, record("07:20", at("08:00"), 1, schedule_source="rule"))[2] == "rule"
+    assert said(schedule, record("08:20")) == (at("09:00"), 1, "rule")
+    assert said(schedule, record("08:21", at("12:00"))) == (at("12:00"), 1, "venue")
+
+
 def test_an_old_message_is_not_dressed_in_a_later_schedule():
     schedule = FundingSchedule()
     schedule.update(at("09:00"), at("16:00"), 8)
@@ -194,10 +200,7 @@ def test_apply_leaves_the_record_it_was_given():
 
 # --- properties ---------------------------------------------------------------------------------------------------------
 
-Partial = tuple[int, bool, bool, int]
-partials = st.lists(
-    st.tuples(st.integers(0, 3 * 3600_000), st.booleans(), st.booleans(), st.sampled_from([0, -1])), min_size=1, max_size=60
-)
+partials = st.lists(st.tuples(st.integers(0, 3 * HOUR_MS), st.booleans(), st.booleans()), min_size=1, max_size=60)
 
 
 @given(interval=st.sampled_from([1, 2, 4, 8]), start=st.integers(0, 24 * HOUR_MS), messages=partials, nothing=st.sampled_from([None, 0]))

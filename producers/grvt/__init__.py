@@ -1,0 +1,1 @@
+"""GRVT: funding, mark price and open interest only."""

@@ -1,0 +1,1 @@
+"""Lighter (perpetuals on zkLighter): funding, mark price and open interest only."""

@@ -1,0 +1,178 @@
+"""Lighter's JSON to our records (pure).
+
+Sources: the venue's websocket reference (channel ``market_stats``), its REST models (orderBookDetails, fundings), and recorded frames.
+Units differ by place: on the stream rates are per cent of one hour and open interest is in quote units; orderBookDetails has open interest in base
+units, and funding-rates (not used) gives fractions of eight hours.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from math import inf
+from typing import Any
+
+from producers.venue.adapter import Event, MappingError
+from producers.venue.funding_schedule import HOUR_MS, FundingSchedule, Rule
+from producers.venue.values import decimal, get, integer, listed, one_of, optional, quantity, text, time_ms
+from schemas.codec import Record
+from schemas.partition import base_asset, instrument_id
+
+VENUE = "LIGHTER"
+# "Funding payments occur at each hour mark" (the venue's documentation of funding).
+RULE = Rule(1)
+# funding_timestamp is the last settlement, some milliseconds late, or the next one: its meaning is unstable.
+RAW_RULE = Rule(1, raw_time=True)
+QUOTE = "USDC"
+
+
+def clock(message: dict[str, Any], received: int) -> int:
+    """Return the time of a frame, 0 when it has none."""
+    return time_ms(message, "timestamp", "market_stats", received) if message.get("timestamp") is not None else 0
+
+
+def stats(row: Any, instrument: str, clock_ms: int, received: int) -> list[Event]:
+    """Return what a market's stats say: mark, index and the running hour's estimate; open interest and 24 h volume in quote units.
+
+    ``current_funding_rate`` is the estimate, ``funding_rate`` what was charged last. ``funding_timestamp`` is never passed on as the next settlement
+    by itself: a time that has passed is rolled by the hour, and the record says that a rule made it. Absent fields say nothing.
+    """
+    record = "market_stats"
+    time = clock_ms or received
+    mark, index = _price(row, "mark_price"), _price(row, "index_price")
+    rate = percent(row, "current_funding_rate", record)
+    raw = integer(row, "funding_timestamp", record) if row.get("funding_timestamp") is not None else None
+    events: list[Event] = []
+    if any(value is not None for value in (mark, index, rate, raw)):
+        funding = _funding(time, received, instrument, mark=mark, index=index, estimated=rate, next_time=raw)
+        events.append(("funding", FundingSchedule(RAW_RULE).apply(funding)))
+    if row.get("open_interest") not in (None, ""):
+        events.append(
+            ("market_indicators", _indicator(instrument, time, received, "open_interest", quantity(row, "open_interest", record)))
+        )
+    if row.get("daily_quote_token_volume") is not None:
+        volume = json_number(row, "daily_quote_token_volume", record)
+        events.append(("market_indicators", _indicator(instrument, time, received, "volume_24h", volume)))
+    return events
+
+
+def percent(row: Any, field: str, record: str) -> float | None:
+    """Return decimal text of per cent as a fraction, exactly; None when absent."""
+    if optional(row, field, record) is None:
+        return None
+    return float(decimal(row[field], field, record).scaleb(-2))
+
+
+def json_number(row: Any, field: str, record: str) -> float:
+    """Return a JSON number >= 0."""
+    value = get(row, field, record)
+    if type(value) not in (int, float) or not 0 <= value < inf or value > 1e300:
+        raise MappingError(record, field, f"expected a number >= 0, got {value!r}")
+    return float(value)
+
+
+def _price(row: Any, field: str) -> float | None:
+    """Return a price, None when absent or 0 (a market that has not begun)."""
+    if type(row) is not dict:
+        raise MappingError("market_stats", field, f"the market's stats are no object but {type(row).__name__}")
+    value = optional(row, field, "market_stats")
+    if value is not None and value < 0.0:
+        raise MappingError("market_stats", field, f"expected a number >= 0, got {row[field]!r}")
+    return value or None
+
+
+def _indicator(instrument: str, time: int, received: int, name: str, value: float) -> Record:
+    return {"instrument": instrument, "event_time": time, "receive_time": received, "indicator": name, "value": value}
+
+
+def _funding(
+    time: int, received: int, instrument: str | None = None, *, mark: float | None = None, index: float | None = None,
+    estimated: float | None = None, settled: float | None = None, next_time: int | None = None,
+) -> Record:  # fmt: skip
+    record = {
+        "event_time": time,
+        "receive_time": received,
+        "mark_price": mark,
+        "index_price": index,
+        "estimated_settle_price": None,
+        "estimated_rate": estimated,
+        "settled_rate": settled,
+        "next_funding_time": next_time,
+        "interval_hours": None,
+    }
+    return record if instrument is None else {"instrument": instrument, **record}
+
+
+# --- REST ------------------------------------------------------------------------------------------------------------
+
+
+def server_time(answer: Any) -> int:
+    """Return the clock of ``/``, which has seconds, as ms UTC."""
+    seconds = integer(answer, "timestamp", "status")
+    if seconds > 10**12:
+        raise MappingError("status", "timestamp", f"expected seconds, got {seconds}")
+    return seconds * 1000
+
+
+def details(answer: Any) -> list[Any]:
+    """Return the perpetuals of orderBookDetails."""
+    return listed(answer, "order_book_details", "orderBookDetails")
+
+
+def volume(row: Any) -> tuple[str, float]:
+    """Return symbol and 24 h volume in quote units of a row of orderBookDetails."""
+    return text(row, "symbol", "orderBookDetails"), json_number(row, "daily_quote_token_volume", "orderBookDetails")
+
+
+def instrument_facts(row: Any, author: str) -> tuple[Record, int]:
+    """Return the ``instruments`` record of a row of orderBookDetails without its times, and the venue's number of the market."""
+    record = "orderBookDetails"
+    symbol = text(row, "symbol", record)
+    price_decimals, quantity_decimals = _places(row, "supported_price_decimals"), _places(row, "supported_size_decimals")
+    return {
+        "instrument": instrument_id(VENUE, symbol, "perp"),
+        "author": author,
+        "venue": VENUE,
+        "symbol": symbol,
+        "base_asset": base_asset(symbol, VENUE),
+        "quote_asset": QUOTE,
+        "kind": "perp",
+        "status": "trading" if text(row, "status", record) == "active" else "closed",
+        "tick_size": float(Decimal(1).scaleb(-price_decimals)),
+        "step_size": float(Decimal(1).scaleb(-quantity_decimals)),
+        "min_notional": optional(row, "min_quote_amount", record),
+        "price_decimals": price_decimals,
+        "quantity_decimals": quantity_decimals,
+        "funding_interval_hours": RULE.interval_hours,
+        "recorded": row.get("recorded") is True,
+    }, integer(row, "market_id", record)
+
+
+def _places(row: Any, field: str) -> int:
+    value = integer(row, field, "orderBookDetails")
+    if value > 18:
+        raise MappingError("orderBookDetails", field, f"expected a number of decimal places, got {value!r}")
+    return value
+
+
+def settled(row: Any, received: int) -> Record:
+    """Return a row of fundings as settled rate: per cent, positive when longs paid; its time is in seconds."""
+    record = "fundings"
+    seconds = integer(row, "timestamp", record)
+    if seconds > 10**12:
+        raise MappingError(record, "timestamp", f"expected seconds, got {seconds}")
+    rate = percent(row, "rate", record)
+    if rate is None:
+        raise MappingError(record, "rate", "is missing")
+    payer = one_of(row, "direction", record, ("long", "short"))
+    return _funding(seconds * 1000, received, settled=abs(rate) if payer == "long" else -abs(rate))
+
+
+def history(answer: Any, since: int, until: int) -> list[Record]:
+    """Return the settlements of an answer of fundings within [since, until], ascending."""
+    rows = [settled(row, until) for row in listed(answer, "fundings", "fundings")]
+    return sorted((row for row in rows if since <= row["event_time"] <= until), key=lambda row: row["event_time"])
+
+
+def hours_between(since: int, until: int) -> int:
+    """Return how many settlements lie in [since, until]."""
+    return until // HOUR_MS - (since - 1) // HOUR_MS
