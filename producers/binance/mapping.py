@@ -92,6 +92,28 @@ def _checked_trade(data: Any, instrument: str, received: int, backfilled: bool) 
 
 def quote(data: dict[str, Any], instrument: str, received: int) -> Record:
     """Return the ``quotes`` record of a bookTicker message."""
+    try:
+        # As above: most messages of a venue are these.
+        time, update = data["T"], data["u"]
+        texts = data["b"], data["B"], data["a"], data["A"]
+        bid, bid_size, ask, ask_size = map(float, texts)
+        if (
+            type(time) is type(update) is int
+            and set(map(type, texts)) == {str}
+            and 0 <= time <= MAX_LONG
+            and 0 <= update <= MAX_LONG
+            and 0.0 < bid < inf
+            and 0.0 < ask < inf
+            and 0.0 <= bid_size < inf
+            and 0.0 <= ask_size < inf
+            and "_" not in "".join(texts)
+        ):
+            return {
+                "instrument": instrument, "event_time": time, "receive_time": received, "update_id": update,
+                "bid_price": bid, "bid_quantity": bid_size, "ask_price": ask, "ask_quantity": ask_size,
+            }  # fmt: skip
+    except (KeyError, TypeError, ValueError):
+        pass  # the second look names the field
     return {
         "instrument": instrument,
         "event_time": integer(data, "T", "bookTicker"),

@@ -72,7 +72,7 @@ def test_mark_price_carries_the_estimate_and_the_published_interval() -> None:
     record = mapping.mark_price(MARK, ID, NOW, 4)
     assert (record["mark_price"], record["index_price"], record["estimated_rate"]) == (11794.15, 11784.62659091, 0.00038167)
     assert (record["settled_rate"], record["next_funding_time"], record["interval_hours"]) == (None, 1562306400000, 4)
-    assert codec.decode("funding", codec.encode("funding", record)) == record
+    assert codec.decode("funding", codec.encode("funding", record)) == {**record, "schedule_source": None}
     bare = mapping.mark_price({**MARK, "r": "", "T": 0, "P": None}, ID, NOW, None)
     assert (bare["estimated_rate"], bare["next_funding_time"], bare["estimated_settle_price"]) == (None, None, None)
 
