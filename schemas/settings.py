@@ -40,6 +40,17 @@ class Settings(BaseSettings):
     allowed_lateness_ms: int = Field(
         250, alias="PERPFLOW_ALLOWED_LATENESS_MS", ge=0, description="An instant T fires at the first mark with t >= T + this."
     )
+    analytics: str = Field(
+        "all",
+        alias="PERPFLOW_ANALYTICS",
+        description="Measures of stream_apps/core/analytics that are kept: all, none, or names with commas.",
+    )
+    vpin_buckets: str = Field(
+        "",
+        alias="PERPFLOW_VPIN_BUCKETS",
+        description="Volume of a VPIN bucket by base asset, base units: BTC=100,ETH=1000. Others have 1/50 of 24 h.",
+    )
+    vpin_bucket_count: int = Field(50, alias="PERPFLOW_VPIN_BUCKET_COUNT", ge=1, description="Buckets that VPIN averages over.")
     mark_step_ms: int = Field(250, alias="PERPFLOW_MARK_STEP_MS", gt=0, description="Step of the progress marks, ms of event time.")
     http_port: int = Field(0, alias="PERPFLOW_HTTP_PORT", ge=0, le=65535, description="Port of /health and /metrics; 0: any free port.")
     log_level: str = Field("info", alias="PERPFLOW_LOG_LEVEL")

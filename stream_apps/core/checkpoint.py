@@ -1,6 +1,6 @@
 """What is kept of an engine in its changelog, and how an engine is rebuilt from it (DESIGN 4).
 
-Two kinds of entries: one per closed pane of the partition (``p`` + slot: sums, quantity histogram and prints of every instrument in it), written
+Two kinds of entries: one per closed pane of the partition (``p`` + slot: sums, quantity histogram, prints and flows of every instrument in it), written
 once and again only when a late trade joins; and the head (``h`` + slot), which holds all else and names the progress-log position and source offsets that
 the whole state includes. A checkpoint is one atomic record batch that ends with the head.
 
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_apps.core import kernels as k
+from stream_apps.core.analytics.store import PANE_WIDTH, AnalyticsDamaged
 from stream_apps.core.marks import MarkLog
 from stream_apps.core.prints import PRINT, join_prints
 from stream_apps.core.scoring import StrategyMemory
@@ -30,13 +31,15 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-FORMAT = 2
+FORMAT = 3
+# Format 2 had no analytics and nothing behind the prints of a pane: they begin anew.
+_READABLE = (2, FORMAT)
 # Heads alternate over so many keys, so that a late write of a former owner cannot make compaction drop the newest.
 HEAD_SLOTS = 8
 _DENSE = ("meta", "scale", "bars", "atr", "atr_history", "totals", "p99_lots", "first_seen", "spot", "funding_most", "liquidated_first")
 
 
-# Entry of a pane: pane, number of rows, of histogram entries and of prints; then the arrays (name, type, columns).
+# Entry of a pane: pane, number of rows, of histogram entries and of prints; then the arrays (name, type, columns), and to the end the rows of analytics.
 _PANE = struct.Struct("<qiii")
 _PANE_ARRAYS: tuple[tuple[str, Any, int], ...] = (("rows", "<i4", 1), ("sums", "<i8", 4), ("histogram", "<i8", 1), ("prints", PRINT, 1))
 
@@ -61,7 +64,7 @@ def unpack(value: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
     """
     length = int.from_bytes(value[:4], "little")
     meta = json.loads(value[4 : 4 + length])
-    if meta.get("format", FORMAT) != FORMAT:
+    if meta.get("format", FORMAT) not in _READABLE:
         raise ValueError(
             f"state changelog: format {meta.get('format')} cannot be read by this release (format {FORMAT}); start the worker with a new app id"
         )
@@ -109,14 +112,15 @@ def _pane_value(state: MarketState, pane: int) -> bytes | None:
     cumulative, closed = state.a["cumulative"][:n], state.a["meta"][:n, k.CLOSED]
     sums = cumulative[:, pane % state.ring] - cumulative[:, (pane - 1) % state.ring]
     rows = np.flatnonzero((closed >= pane) & (closed - state.ring + 1 < pane) & (sums[:, k.COUNT] > 0))
-    if not len(rows):
+    flows = state.analytics.pane_rows(pane, closed)
+    if not len(rows) and not len(flows):
         return None
     kept = [prints for i in rows.tolist() if (prints := state.kept.of_pane(i, pane)) is not None]
     histogram = state.pane_histogram.get(pane, np.empty(0, dtype=np.int64))
     prints = join_prints(kept)
     # One is written per pane: a header of JSON would cost more than the rest.
     header = _PANE.pack(pane, len(rows), len(histogram), len(prints))
-    return b"".join([header, rows.astype(np.int32).tobytes(), sums[rows].tobytes(), histogram.tobytes(), prints.tobytes()])
+    return b"".join([header, rows.astype(np.int32).tobytes(), sums[rows].tobytes(), histogram.tobytes(), prints.tobytes(), flows.tobytes()])
 
 
 def _unpack_pane(value: bytes) -> tuple[int, dict[str, Array]]:
@@ -127,8 +131,9 @@ def _unpack_pane(value: bytes) -> tuple[int, dict[str, Array]]:
         array = np.frombuffer(value, dtype, count * width, at)
         arrays[name] = array.reshape(count, width) if width > 1 else array
         at += array.nbytes
-    if at != len(value):
+    if (len(value) - at) % (8 * PANE_WIDTH):
         raise ChangelogDamaged(f"state changelog: {len(value) - at} bytes left after pane {pane}")
+    arrays["flows"] = np.frombuffer(value, "<i8", -1, at).reshape(-1, PANE_WIDTH)
     return pane, arrays
 
 
@@ -150,7 +155,8 @@ def _head_value(engine: PartitionEngine, sequence: int) -> bytes:
         "strategies": [config.to_record() for config, _ in engine.strategies.values()],
         "memories": {strategy: memory.to_tuple() for strategy, memory in engine.memories.items()},
     }
-    arrays: dict[str, Array] = {name: state.a[name][:n] for name in _DENSE}
+    meta["analytics"], analytics = state.analytics.head(n)
+    arrays: dict[str, Array] = {name: state.a[name][:n] for name in _DENSE} | analytics
     used = int(arrays["meta"][:, k.N_HOLES].max(initial=0))
     arrays["holes"] = state.a["holes"][:n, :used]
     arrays["pending"] = state.pending
@@ -222,7 +228,15 @@ def restore(engine: PartitionEngine, entries: Iterable[tuple[bytes, bytes]]) -> 
         where = tuple(arrays["liquidated_index"])
         for name in ("liquidated_pane", "liquidated"):
             state.a[name][where] = arrays[name]
+    if meta["format"] == 2:
+        state.a["in_value"][:, k.OBI, :, 1] = np.nan  # was the imbalance again
     _restore_panes(state, panes, n)
+    try:
+        state.analytics.restore(
+            n, meta.get("analytics"), arrays, state.a["meta"][:n, k.CLOSED], [(pane, part["flows"]) for pane, part in panes]
+        )
+    except AnalyticsDamaged as error:
+        raise ChangelogDamaged(str(error)) from error
     if len(arrays["open_prints"]):
         state.kept.keep(arrays["open_prints"])
     engine.marks = MarkLog(dict(meta["merged"]), dict(meta["fired"]), dict(meta["times"]), meta["progress"])

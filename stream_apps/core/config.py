@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from schemas.settings import Settings
+from stream_apps.core.analytics.config import AnalyticsConfig
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
@@ -33,6 +34,7 @@ class EngineConfig:
         atr_history: ATR values that the percentile ranks against (D4).
         atr_percentile_min: Fewer values give no percentile (S1 2.3).
         quantile_min_trades: Fewer trades in 24 h give no quantiles (S1 2.4).
+        analytics: Which measures beyond the seeds are kept, and their numbers.
     """
 
     grid_ms: int = 15_000
@@ -49,6 +51,7 @@ class EngineConfig:
     atr_history: int = 288
     atr_percentile_min: int = 10
     quantile_min_trades: int = 100
+    analytics: AnalyticsConfig = field(default_factory=AnalyticsConfig)
 
     def __post_init__(self) -> None:
         if self.grid_ms <= 0 or MINUTE_MS % self.grid_ms:
@@ -66,5 +69,14 @@ class EngineConfig:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> EngineConfig:
-        """Take grid and lateness from the environment's settings."""
-        return cls(grid_ms=settings.grid_ms, lateness_ms=settings.allowed_lateness_ms)
+        """Take grid, lateness and analytics from the environment's settings.
+
+        Raises:
+            ValueError: a setting of the analytics that names no measure or is no volume.
+        """
+        analytics = AnalyticsConfig(
+            measures=AnalyticsConfig.parse_measures(settings.analytics),
+            vpin_bucket={**AnalyticsConfig().vpin_bucket, **AnalyticsConfig.parse_buckets(settings.vpin_buckets)},
+            vpin_buckets=settings.vpin_bucket_count,
+        )
+        return cls(grid_ms=settings.grid_ms, lateness_ms=settings.allowed_lateness_ms, analytics=analytics)

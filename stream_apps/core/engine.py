@@ -18,6 +18,7 @@ from schemas.codec import Codec, CodecError
 from schemas.columnar import KeyTable, RecordSet
 from schemas.rowwriter import RowWriter, text_bytes, texts_bytes
 from stream_apps.core import checkpoint, kernels
+from stream_apps.core.analytics.store import FEATURES as ANALYTICS
 from stream_apps.core.config import TIMEFRAMES, EngineConfig
 from stream_apps.core.inbox import Chunk, Inbox
 from stream_apps.core.marks import Mark, MarkLog
@@ -264,6 +265,8 @@ class PartitionEngine:
             status = np.full(len(rows), kernels.APPLIED, dtype=np.uint8)
             for kind, first, second, known in slow_inputs(topic, chunk, columns):
                 state.put_inputs(kind, instrument, times, offsets, first[part], second[part], known[part], status)
+        if topic != "agg_trades":
+            state.take_events(topic, columns, part, instrument, times, status)
         for row in np.flatnonzero(status >= kernels.NO_INSTRUMENT).tolist():
             if status[row] != kernels.UNDECODED:
                 field, reason = _REASONS[int(status[row])]
@@ -396,6 +399,7 @@ class PartitionEngine:
             top_trader_long_share=values["top_trader_long_share"],
             coinbase_premium=values["coinbase_premium"],
             late_trades=late,
+            analytics={name: values[name] for name in ANALYTICS},
             missing_inputs=absent.missing,
             stale_inputs=absent.stale,
         )

@@ -35,7 +35,9 @@ def _derive(topic: str, columns: Columns) -> list[Input]:
         return [(kernels.QUOTE, columns.double("bid_price"), columns.double("ask_price"), good)]
     if topic == "depth":
         imbalance = _imbalance(columns)
-        return [(kernels.OBI, imbalance, imbalance, good)]
+        bid, ask = columns.doubles("bid_prices")[:, 0], columns.doubles("ask_prices")[:, 0]
+        # The mid weighted by the other side's quantity (analytics/microprice) is the mid moved by the imbalance of half the spread.
+        return [(kernels.OBI, imbalance, (bid + ask) / 2.0 + imbalance * (ask - bid) / 2.0, good)]
     if topic == "funding":
         pairs = ((kernels.MARK, "mark_price"), (kernels.INDEX, "index_price"), (kernels.FUNDING, "estimated_rate"))
         # A null field says nothing: it never hides a known value.

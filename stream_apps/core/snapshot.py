@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,7 +60,14 @@ class Snapshot:
         spot_perp_divergence: (spot mid - mark)/mark, fraction.
         open_interest_change: Relative change over the horizon, fraction.
         long_short_ratio, top_trader_long_share, coinbase_premium: Newest observations.
+        estimated_funding_rate: Newest estimate, fraction an interval.
+        volume_1m: Base quantity traded in (T - 1 min, T].
+        slope_1h: Slope of the 1h CVD.
+        atr_percentile_low: Least ATR percentile of the last 12 closed 5m bars, per cent.
+        funding_rate_max: Largest |estimated funding rate| so far.
+        liquidated_long_5m, liquidated_short_5m: Notional of liquidated positions of a side in (T - 5 min, T], quote units; None before the first one.
         late_trades: Late trades so far.
+        analytics: Field of the features topic -> value, of the measures in core/analytics; all None where they are switched off.
         missing_inputs: Names of inputs never seen or undefined: any of atr, quantity_p99, cvd_<w>, obi, spot_perp_divergence,
             open_interest_change, long_short_ratio, top_trader_long_share, coinbase_premium.
         stale_inputs: Names of inputs that exist but are older than their limit (their value here is None).
@@ -86,7 +94,15 @@ class Snapshot:
     long_short_ratio: float | None = None
     top_trader_long_share: float | None = None
     coinbase_premium: float | None = None
+    estimated_funding_rate: float | None = None
+    volume_1m: float | None = None
+    slope_1h: float | None = None
+    atr_percentile_low: float | None = None
+    funding_rate_max: float | None = None
+    liquidated_long_5m: float | None = None
+    liquidated_short_5m: float | None = None
     late_trades: int = 0
+    analytics: Mapping[str, float | None] = field(default_factory=dict)
     missing_inputs: tuple[str, ...] = ()
     stale_inputs: tuple[str, ...] = ()
 

@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from schemas.columnar import Columns
 from schemas.partition import base_of_instrument
 from stream_apps.core import kernels as k
+from stream_apps.core.analytics.store import FEATURES as ANALYTICS
+from stream_apps.core.analytics.store import Analytics
 from stream_apps.core.config import TIMEFRAME_MS, TIMEFRAMES, EngineConfig
 from stream_apps.core.prints import PRINT, PrintStore, Window
 from stream_apps.core.snapshot import FAST_WINDOWS, WINDOW_MS, WINDOWS
@@ -22,7 +25,7 @@ I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
 # Columns of a feature row, in the order in which kernels.fill_features writes them (names of schemas/avro/features.avsc).
-FEATURES: tuple[str, ...] = (
+_SEEDS: tuple[str, ...] = (
     "price",
     *(f"cvd_{w}" for w in WINDOWS),
     *(f"volume_{w}" for w in WINDOWS),
@@ -51,6 +54,7 @@ FEATURES: tuple[str, ...] = (
     "liquidated_long_5m",
     "liquidated_short_5m",
 )
+FEATURES: tuple[str, ...] = (*_SEEDS, *ANALYTICS)
 # Inputs whose absence is reported, in the order of ``states``.
 INPUTS: tuple[str, ...] = (
     *(f"cvd_{w}" for w in WINDOWS),
@@ -134,6 +138,9 @@ class MarketState:
         self.a: dict[str, npt.NDArray[Any]] = {
             name: np.full((0, *shape), fill, dtype) for name, (shape, dtype, fill) in self._shapes.items()
         }
+        self.analytics = Analytics(
+            config.analytics, config.grid_ms, self.ring, TIMEFRAMES, config.stale_book_ms, config.stale_funding_ms, _SEEDS
+        )
         self._pending: I64 = np.empty(1024, dtype=np.int64)
         self._n_pending = 0
         self.pane_histogram: dict[int, I64] = {}  # closed pane -> packed instrument-bucket-count
@@ -179,6 +186,7 @@ class MarketState:
             grown = np.full((capacity, *shape), fill, dtype)
             grown[:n] = self.a[name][:n]
             self.a[name] = grown
+        self.analytics.grow(capacity, n)
 
     def set_facts(self, name: str, author: str, price_decimals: int, quantity_decimals: int) -> int:
         """Take an instrument's facts; finer decimals than before rescale its sums exactly, coarser ones are ignored. Returns its row."""
@@ -192,6 +200,7 @@ class MarketState:
                 self._rescale(i, 10**finer_price, 10**finer_quantity)
         self.facts[name] = InstrumentFacts(author, price_decimals, quantity_decimals)
         self.a["scale"][i] = (10.0**price_decimals, 10.0**quantity_decimals)
+        self.analytics.set_facts(i, name, quantity_decimals)
         return i
 
     def _rescale(self, i: int, price: int, quantity: int) -> None:
@@ -203,6 +212,7 @@ class MarketState:
         self.a["bars"][i, :, :4] *= price
         self.a["bars"][i, :, 4:6] *= quantity
         self.a["p99_lots"][i] *= quantity
+        self.analytics.rescale(i, price, quantity)
         if quantity == 1:
             return
         # Quantile buckets move by their middles: at most one more half bucket of error until a day has passed.
@@ -248,6 +258,7 @@ class MarketState:
         )  # fmt: skip
         if n_kept:
             self.kept.keep(kept[:n_kept])
+        self.analytics.take_trades(instrument, status, times, ids, quantities, makers, a["scale"])
         changed: set[int] = set()
         if not late:
             return TradesApplied(status, changed, 0, repeated, refused)
@@ -283,6 +294,10 @@ class MarketState:
             status,
         )
 
+    def take_events(self, topic: str, columns: Columns, part: slice, instrument: I64, times: I64, status: Any) -> None:
+        """Let the analytics have rows of a slow topic that were applied; ``status`` of those that they refuse is set."""
+        self.analytics.take(topic, columns, part, instrument, times, status, self.a["meta"], self.a["scale"])
+
     def put_liquidations(self, instrument: I64, times: I64, sides: I64, prices: F64, quantities: F64, good: Any, status: Any) -> None:
         """Apply rows of liquidations: side 1 for a liquidated LONG, -1 for a SHORT, 0 for neither. ``status`` of refused rows is set."""
         a = self.a
@@ -302,6 +317,7 @@ class MarketState:
         room = int(sum(len(chosen) * (behind // panes + 1) for panes in self.bar_panes.tolist()))
         out = np.empty((room, 10), dtype=np.int64)
         first = int(a["meta"][chosen, k.CLOSED].min()) + 1
+        self.analytics.close(chosen, pane, a)
         n = k.close_panes(
             chosen, pane, self.bar_panes, ATR_TIMEFRAME, self.config.atr_length, a["meta"], a["scale"], a["cumulative"], a["open_sum"], a["open_price"],
             a["bars"], a["atr"], a["atr_history"], out,
@@ -309,6 +325,7 @@ class MarketState:
         self._move_histogram(chosen, first, pane)
         for i in chosen.tolist():
             self.kept.forget(i, pane - self.kept.window_panes)
+        self.analytics.take_bars(out[:n])
         return out[:n]
 
     def _move_histogram(self, chosen: I64, first: int, pane: int) -> None:
@@ -355,6 +372,7 @@ class MarketState:
             a["in_pane"], a["in_at"], a["in_value"], a["first_seen"],
             a["funding_most"], a["liquidated_pane"], a["liquidated"], a["liquidated_first"], out, states, counts,
         )  # fmt: skip
+        self.analytics.fill(chosen, a["spot"][chosen], pane, a, len(_SEEDS), out)
         return out, states, counts
 
     def prints(self, i: int, pane: int) -> Window:
