@@ -28,7 +28,8 @@ class Topic:
     Attributes:
         name: Plain name; the wire name has the environment's prefix.
         key: Field (or fields joined by ``|``) that makes the record key, for the documentation.
-        record_id: Fields that identify a record for ever; readers drop repeats by them. Empty: the position identifies it.
+        record_id: Fields that identify a record for ever; readers drop repeats by them. Empty: the whole record does, times of receipt included.
+        rising: Fields of which at least one grows with each new record of a key: what is above the highest known of one is no repeat.
         co_partitioned: Partition by base asset, with the market data's partition count.
         compacted: Log compaction by key instead of retention by time.
         retention_ms: Retention by record timestamp; for compacted topics the least age before compaction.
@@ -39,6 +40,7 @@ class Topic:
     name: str
     key: str
     record_id: tuple[str, ...]
+    rising: tuple[str, ...] = ()
     co_partitioned: bool = True
     compacted: bool = False
     retention_ms: int = MARKET_RETENTION_MS
@@ -56,8 +58,8 @@ class Topic:
         return {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
 
 
-def _market(name: str, record_id: tuple[str, ...], **more: Any) -> Topic:
-    return Topic(name, "instrument", record_id, market_data=True, **more)
+def _market(name: str, record_id: tuple[str, ...], rising: tuple[str, ...] = (), **more: Any) -> Topic:
+    return Topic(name, "instrument", record_id, rising or ("event_time",), market_data=True, **more)
 
 
 def _decision(name: str, key: str, record_id: tuple[str, ...], **more: Any) -> Topic:
@@ -65,15 +67,16 @@ def _decision(name: str, key: str, record_id: tuple[str, ...], **more: Any) -> T
 
 
 _TOPICS = (
-    _market("agg_trades", ("instrument", "agg_id")),
-    _market("depth", ()),
-    _market("quotes", ()),
+    _market("agg_trades", ("instrument", "agg_id"), ("agg_id",)),
+    _market("depth", ("instrument", "epoch", "last_update_id", "state"), ("epoch", "last_update_id", "event_time")),
+    # Update ids of some venues are times, and some begin again: the time belongs to the id.
+    _market("quotes", ("instrument", "update_id", "event_time"), ("update_id", "event_time")),
     _market("liquidations", ()),
     _market("funding", ()),
     _market("market_indicators", ()),
     _market("gaps", ()),
     _market("instruments", (), compacted=True, retention_ms=COMPACTION_LAG_MS),
-    Topic("progress", "author", ()),
+    Topic("progress", "author", (), ("event_time",)),
     _decision("strategies", "strategy_id", ("strategy_id", "revision"), compacted=True),
     _decision("features", "instrument", ("instrument", "event_time")),
     _decision("bars", "instrument", ("instrument", "timeframe", "event_time")),
@@ -84,7 +87,8 @@ _TOPICS = (
     _decision("fills", "instrument", ("fill_id",)),
     _decision("positions", "position_id", ("position_id", "status", "event_time"), compacted=True),
     _decision("trades_closed", "instrument", ("trade_id",)),
-    Topic("dead_letters", "source", (), co_partitioned=False, partitions=1, retention_ms=DECISION_RETENTION_MS),
+    _decision("data_quality", "instrument", ("quality_id",)),
+    Topic("dead_letters", "source", (), ("event_time",), co_partitioned=False, partitions=1, retention_ms=DECISION_RETENTION_MS),
 )
 
 TOPICS: dict[str, Topic] = {topic.name: topic for topic in _TOPICS}

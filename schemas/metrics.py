@@ -48,6 +48,13 @@ EVALUATION_SECONDS = Histogram("perpflow_evaluation_seconds", "Wall time of one 
 CONTINUITY_HEALED = Counter("perpflow_continuity_healed", "Gaps in delivery found by the worker and healed by seeking back.", ["topic"])
 BUFFERED_RECORDS = Gauge("perpflow_buffered_records", "Records read ahead of the merged cut.", ["topic"])
 
+# --- monitor -------------------------------------------------------------------------------------------------------
+QUALITY_SCORE = Gauge("perpflow_quality_score", "Mean data-quality score of a venue's instruments, 0 to 10.", ["venue", "stream"])
+QUALITY_LOWEST = Gauge("perpflow_quality_score_lowest", "Data-quality score of a venue's worst instrument, 0 to 10.", ["venue", "stream"])
+QUALITY_FINDINGS = Counter("perpflow_quality_findings", "Faults found in market data.", ["venue", "stream", "kind"])
+QUALITY_CHECKED = Counter("perpflow_quality_checked", "Records checked by the monitor.", ["topic"])
+QUALITY_EVENT_TIME = Gauge("perpflow_quality_event_time_seconds", "Newest mark passed by the monitor, Unix time.", ["partition"])
+
 # --- sinks ---------------------------------------------------------------------------------------------------------
 ROWS_WRITTEN = Counter("perpflow_rows_written", "Rows committed to the database.", ["table"])
 ROWS_REPEATED = Counter("perpflow_rows_repeated", "Repeated records dropped by their id.", ["table"])

@@ -51,7 +51,11 @@ def test_a_room_imports_only_what_stands_before_it(path: Path) -> None:
         assert target is None or target in ALLOWED[room], f"{room} imports {name}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "stream_apps" / "core").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    sorted([*(ROOT / "stream_apps" / "core").glob("*.py"), *(ROOT / "stream_apps" / "core" / "quality").glob("*.py")]),
+    ids=lambda path: path.name,
+)
 def test_cores_are_pure(path: Path) -> None:
     touched = {name.split(".")[0] for name in imports(path)} & IMPURE
     assert not touched, f"{path.name} imports {touched}"

@@ -1,0 +1,505 @@
+"""The checks that look at every record, compiled. One pass over a topic's records in log order; what is remembered stands in arrays, a row an instrument.
+
+``L`` (int64) and ``D`` (float64) hold the scalars named by the constants below. A finding is a row of ``found`` (kind, instrument, offset, event time) and
+of ``numbers`` (value, limit). ``counts`` has every finding of the window, ``found`` at most ``most`` of a kind and instrument.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from stream_apps.core.quality.rules import NUMBER
+
+NONE = np.iinfo(np.int64).min
+
+# --- columns of L ------------------------------------------------------------------------------------------------------
+(
+    SEEN, RECORDS, LAST_TIME, PREVIOUS_TIME, LAST_ID, PREVIOUS_ID, FIRST_ID, LAST_OFFSET, GAP_BEFORE, GAP_TIME, GAP_OFFSET, SKIPPED, DELAYS, LEAST_DELAY,
+    LATE, SKEWED, SIDE, RUN, RUN_START, RUN_LAST, RUN_TOLD, PRICES, PENDING, PENDING_SIDE, EPOCH, INVALID, COMPARED, OUTSIDE, IS_STALE, HOLES, QUOTE_TIME,
+    LONGS,
+) = range(32)  # fmt: skip
+MEDIAN, EDGE, QUOTE_BID, QUOTE_ASK, DOUBLES = range(5)
+
+MEMORY = 256  # records remembered by id
+PRICE_MEMORY = 64
+PRICES_LEAST = 20
+RENEW = 16
+FOLLOWERS = 8
+MAX_HOLES = 16
+
+UNDECODABLE, INVALID_VALUE, ID_GAP, GAP_REPAIRED = (NUMBER[name] for name in ("undecodable", "invalid_value", "id_gap", "gap_repaired"))
+ALTERED_ID, DUPLICATE, TIME_BACKWARDS = (NUMBER[name] for name in ("altered_id", "duplicate", "time_backwards"))
+CROSSED, LOCKED, BOOK_ORDER = (NUMBER[name] for name in ("crossed_book", "locked_book", "book_order"))
+OUTLIER, JUMP, ONE_SIDED = (NUMBER[name] for name in ("price_outlier", "price_jump", "one_sided"))
+BOOK_INVALID, RESYNC, STALE, SKEW = (NUMBER[name] for name in ("book_invalid", "book_resync", "stale", "clock_skew"))
+
+# How a record stands to those before it.
+NEW, OLD = 0, 1
+
+
+@njit(cache=True, nogil=True)
+def _find(
+    kind: int, i: int, offset: int, time: int, value: float, limit: float, counts: Any, most: int, found: Any, numbers: Any, n: int
+) -> int:
+    """Count a finding and, while there are few of its kind, write it; returns the new number of findings."""
+    counts[i, kind] += 1
+    if counts[i, kind] <= most and n < found.shape[0]:
+        found[n, 0] = kind
+        found[n, 1] = i
+        found[n, 2] = offset
+        found[n, 3] = time
+        numbers[n, 0] = value
+        numbers[n, 1] = limit
+        return n + 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _seen(i: int, L: Any, offset: int, time: int, received: int, timed: bool, limits: Any, counts: Any, most: int, found: Any, numbers: Any, n: int,
+          skew_ms: int, delay_ms: int) -> int:  # fmt: skip
+    """Time, delay and silence of a record that is new. ``timed``: it came from the stream itself, not from a back-fill or a playback."""
+    last = L[i, LAST_TIME]
+    if last == NONE:
+        L[i, LAST_TIME] = time
+        L[i, PREVIOUS_TIME] = time
+    elif time >= last:
+        if L[i, IS_STALE]:
+            L[i, IS_STALE] = 0
+        elif limits[i] > 0 and time - last > limits[i]:
+            n = _find(STALE, i, offset, time, float(time - last), float(limits[i]), counts, most, found, numbers, n)
+        L[i, PREVIOUS_TIME] = last
+        L[i, LAST_TIME] = time
+    else:
+        n = _find(TIME_BACKWARDS, i, offset, time, float(last - time), 0.0, counts, most, found, numbers, n)
+        if time >= L[i, PREVIOUS_TIME]:  # perhaps the one before had jumped ahead: those that follow must not all be called late
+            L[i, LAST_TIME] = time
+    if timed:
+        delay = received - time
+        L[i, DELAYS] += 1
+        if delay < L[i, LEAST_DELAY]:
+            L[i, LEAST_DELAY] = delay
+        if delay > delay_ms:
+            L[i, LATE] += 1
+        if delay < -skew_ms:
+            L[i, SKEWED] += 1
+            if L[i, SKEWED] == 1:  # a clock is wrong for all records alike: once a window
+                n = _find(SKEW, i, offset, time, float(delay), float(-skew_ms), counts, most, found, numbers, n)
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _remember(i: int, number: int, time: int, a: float, b: float, ids: Any, contents: Any) -> None:
+    slot = number % MEMORY
+    ids[i, slot, 0] = number
+    ids[i, slot, 1] = time
+    contents[i, slot, 0] = a
+    contents[i, slot, 1] = b
+
+
+@njit(cache=True, nogil=True)
+def _known(i: int, number: int, time: int, a: float, b: float, ids: Any, contents: Any) -> int:
+    """0: this id is not remembered; 1: with the same content; 2: with another."""
+    slot = number % MEMORY
+    if ids[i, slot, 0] != number:
+        return 0
+    same = ids[i, slot, 1] == time and contents[i, slot, 0] == a and contents[i, slot, 1] == b
+    return 1 if same else 2
+
+
+@njit(cache=True, nogil=True)
+def _add_hole(i: int, first: int, last: int, L: Any, holes: Any) -> None:
+    count = L[i, HOLES]
+    if count == MAX_HOLES:  # forget the oldest: it was reported
+        for h in range(MAX_HOLES - 1):
+            holes[i, h, 0] = holes[i, h + 1, 0]
+            holes[i, h, 1] = holes[i, h + 1, 1]
+            holes[i, h, 2] = holes[i, h + 1, 2]
+        count -= 1
+    holes[i, count, 0] = first
+    holes[i, count, 1] = last
+    holes[i, count, 2] = last - first + 1
+    L[i, HOLES] = count + 1
+
+
+@njit(cache=True, nogil=True)
+def _in_hole(i: int, number: int, L: Any, holes: Any) -> int:
+    for h in range(L[i, HOLES]):
+        if holes[i, h, 0] <= number <= holes[i, h, 1]:
+            return h
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _gap_is_real(i: int, L: Any, holes: Any, counts: Any, most: int, found: Any, numbers: Any, n: int) -> int:
+    """The jump in the trade ids that was waiting for its successor is a hole."""
+    before, last = L[i, GAP_BEFORE], L[i, LAST_ID]
+    L[i, GAP_BEFORE] = NONE
+    _add_hole(i, before + 1, last - 1, L, holes)
+    return _find(ID_GAP, i, L[i, GAP_OFFSET], L[i, GAP_TIME], float(last - before - 1), float(before + 1), counts, most, found, numbers, n)
+
+
+@njit(cache=True, nogil=True)
+def _trade_id(i: int, number: int, time: int, a: float, b: float, offset: int, filled: bool, L: Any, ids: Any, contents: Any, holes: Any,
+              counts: Any, most: int, found: Any, numbers: Any, n: int) -> Any:  # fmt: skip
+    """Ids that grow by one. A jump is judged when its successor is here: if that goes on where the jump began, the one id was altered."""
+    last = L[i, LAST_ID]
+    if last == NONE:
+        L[i, LAST_ID] = number
+        L[i, FIRST_ID] = number
+        return NEW, n
+    if L[i, GAP_BEFORE] != NONE:
+        before = L[i, GAP_BEFORE]
+        if number == before + 2 and _known(i, number, time, a, b, ids, contents) != 1:
+            n = _find(ALTERED_ID, i, L[i, GAP_OFFSET], L[i, GAP_TIME], float(last), float(before + 1), counts, most, found, numbers, n)
+            L[i, GAP_BEFORE] = NONE
+            L[i, LAST_ID] = number
+            return NEW, n
+        n = _gap_is_real(i, L, holes, counts, most, found, numbers, n)
+    if number == last + 1 or (L[i, SKIPPED] and number == last + 2):
+        L[i, SKIPPED] = 0
+        L[i, LAST_ID] = number
+        return NEW, n
+    if number > last:
+        L[i, SKIPPED] = 0
+        L[i, GAP_BEFORE] = last
+        L[i, GAP_TIME] = time
+        L[i, GAP_OFFSET] = offset
+        L[i, LAST_ID] = number
+        return NEW, n
+    hole = _in_hole(i, number, L, holes)
+    known = _known(i, number, time, a, b, ids, contents)
+    if hole >= 0 and known == 0:
+        holes[i, hole, 2] -= 1
+        if holes[i, hole, 2] == 0:
+            n = _find(GAP_REPAIRED, i, offset, time, float(holes[i, hole, 1]), float(holes[i, hole, 0]), counts, most, found, numbers, n)
+            for h in range(hole, L[i, HOLES] - 1):
+                for k in range(3):
+                    holes[i, h, k] = holes[i, h + 1, k]
+            L[i, HOLES] -= 1
+        return NEW, n
+    if filled and number < L[i, FIRST_ID]:  # history loaded behind what came first
+        return NEW, n
+    if known == 1 or (known == 0 and (filled or time < L[i, LAST_TIME])):
+        return OLD, _find(DUPLICATE, i, offset, time, float(number), float(last), counts, most, found, numbers, n)
+    L[i, SKIPPED] = 1
+    return OLD, _find(ALTERED_ID, i, offset, time, float(number), float(last + 1), counts, most, found, numbers, n)
+
+
+@njit(cache=True, nogil=True)
+def _update_id(i: int, number: int, time: int, a: float, b: float, offset: int, L: Any, ids: Any, contents: Any,
+               counts: Any, most: int, found: Any, numbers: Any, n: int) -> Any:  # fmt: skip
+    """Ids that grow, by any number. Below the last: either this one or, if it fits what came before that, the last one is wrong."""
+    last = L[i, LAST_ID]
+    if last == NONE:
+        L[i, LAST_ID] = number
+        L[i, PREVIOUS_ID] = number
+        return NEW, n
+    if number > last:
+        L[i, PREVIOUS_ID] = last
+        L[i, LAST_ID] = number
+        return NEW, n
+    known = _known(i, number, time, a, b, ids, contents)
+    if known == 1:
+        return OLD, _find(DUPLICATE, i, offset, time, float(number), float(last), counts, most, found, numbers, n)
+    if number == last:
+        return NEW, n  # several changes under one id: some venues do
+    if known == 0 and number > L[i, PREVIOUS_ID] and time >= L[i, LAST_TIME]:
+        n = _find(ALTERED_ID, i, L[i, LAST_OFFSET], L[i, LAST_TIME], float(last), float(number), counts, most, found, numbers, n)
+        L[i, LAST_ID] = number
+        return NEW, n
+    if time < L[i, LAST_TIME]:
+        return OLD, _find(DUPLICATE, i, offset, time, float(number), float(last), counts, most, found, numbers, n)
+    return OLD, _find(ALTERED_ID, i, offset, time, float(number), float(last), counts, most, found, numbers, n)
+
+
+@njit(cache=True, nogil=True)
+def _renew_band(i: int, L: Any, D: Any, prices: Any, band: float, mads: float) -> None:
+    count = min(L[i, PRICES], PRICE_MEMORY)
+    known = np.sort(prices[i, :count])
+    middle = known[count // 2] if count % 2 else (known[count // 2 - 1] + known[count // 2]) / 2.0
+    away = np.sort(np.abs(known - middle))
+    deviation = away[count // 2] if count % 2 else (away[count // 2 - 1] + away[count // 2]) / 2.0
+    D[i, MEDIAN] = middle
+    D[i, EDGE] = max(band * middle, mads * 1.4826 * deviation)
+
+
+@njit(cache=True, nogil=True)
+def _keep_price(i: int, price: float, L: Any, D: Any, prices: Any, band: float, mads: float) -> None:
+    prices[i, L[i, PRICES] % PRICE_MEMORY] = price
+    L[i, PRICES] += 1
+    if L[i, PRICES] >= PRICES_LEAST and (L[i, PRICES] == PRICES_LEAST or L[i, PRICES] % RENEW == 0):
+        _renew_band(i, L, D, prices, band, mads)
+
+
+@njit(cache=True, nogil=True)
+def release_suspects(
+    i: int, L: Any, D: Any, pending: Any, pending_prices: Any, counts: Any, most: int, found: Any, numbers: Any, n: int
+) -> int:
+    """What waited for its successors is an outlier, each record of it."""
+    side = L[i, PENDING_SIDE]
+    for p in range(L[i, PENDING]):
+        edge = D[i, MEDIAN] + side * D[i, EDGE]
+        n = _find(OUTLIER, i, pending[i, p, 0], pending[i, p, 1], pending_prices[i, p], edge, counts, most, found, numbers, n)
+    L[i, PENDING] = 0
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _price(i: int, price: float, offset: int, time: int, L: Any, D: Any, prices: Any, pending: Any, pending_prices: Any, band: float, mads: float,
+           counts: Any, most: int, found: Any, numbers: Any, n: int) -> int:  # fmt: skip
+    if L[i, PRICES] < PRICES_LEAST:
+        _keep_price(i, price, L, D, prices, band, mads)
+        return n
+    if abs(price - D[i, MEDIAN]) > D[i, EDGE]:
+        _renew_band(i, L, D, prices, band, mads)
+    away = price - D[i, MEDIAN]
+    if abs(away) <= D[i, EDGE]:
+        if L[i, PENDING]:
+            n = release_suspects(i, L, D, pending, pending_prices, counts, most, found, numbers, n)
+        _keep_price(i, price, L, D, prices, band, mads)
+        return n
+    side = 1 if away > 0 else -1
+    if L[i, PENDING] and L[i, PENDING_SIDE] != side:
+        n = release_suspects(i, L, D, pending, pending_prices, counts, most, found, numbers, n)
+    L[i, PENDING_SIDE] = side
+    p = L[i, PENDING]
+    pending[i, p, 0] = offset
+    pending[i, p, 1] = time
+    pending_prices[i, p] = price
+    L[i, PENDING] = p + 1
+    if p + 1 == FOLLOWERS:
+        edge = D[i, MEDIAN] + side * D[i, EDGE]
+        n = _find(JUMP, i, pending[i, 0, 0], pending[i, 0, 1], pending_prices[i, 0], edge, counts, most, found, numbers, n)
+        L[i, PRICES] = 0
+        for q in range(FOLLOWERS):
+            _keep_price(i, pending_prices[i, q], L, D, prices, band, mads)
+        L[i, PENDING] = 0
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _side(
+    i: int, side: int, time: int, offset: int, run: int, run_ms: int, L: Any, counts: Any, most: int, found: Any, numbers: Any, n: int
+) -> int:
+    if L[i, SIDE] != side:
+        L[i, SIDE] = side
+        L[i, RUN] = 1
+        L[i, RUN_START] = time
+        L[i, RUN_LAST] = time
+        L[i, RUN_TOLD] = 0
+        return n
+    if time > L[i, RUN_LAST]:
+        L[i, RUN] += 1
+        L[i, RUN_LAST] = time
+    if L[i, RUN] >= run and time - L[i, RUN_START] >= run_ms and not L[i, RUN_TOLD]:
+        L[i, RUN_TOLD] = 1
+        n = _find(ONE_SIDED, i, offset, time, float(L[i, RUN]), float(run), counts, most, found, numbers, n)
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _positive(value: float) -> bool:
+    return value > 0.0 and value < np.inf
+
+
+@njit(cache=True, nogil=True)
+def trades(instrument: Any, good: Any, time: Any, received: Any, offset: Any, number: Any, price: Any, quantity: Any, maker: Any, filled: Any, clocked: Any,
+           limits: Any, L: Any, D: Any, ids: Any, contents: Any, holes: Any, prices: Any, pending: Any, pending_prices: Any, counts: Any, usable: Any,
+           found: Any, numbers: Any, most: int, skew_ms: int, delay_ms: int, band: float, mads: float, run: int, run_ms: int) -> int:  # fmt: skip
+    """Check trades; ``usable`` says which may be compared with quotes. Returns the number of findings."""
+    n = 0
+    for r in range(len(instrument)):
+        i = instrument[r]
+        usable[r] = 0
+        if i < 0:
+            continue
+        L[i, SEEN] = 1
+        L[i, RECORDS] += 1
+        if not good[r]:
+            n = _find(UNDECODABLE, i, offset[r], time[r], np.nan, np.nan, counts, most, found, numbers, n)
+            continue
+        back = filled[r] != 0
+        valid = True
+        if not _positive(price[r]):
+            n = _find(INVALID_VALUE, i, offset[r], time[r], price[r], 0.0, counts, most, found, numbers, n)
+            valid = False
+        elif not _positive(quantity[r]):
+            n = _find(INVALID_VALUE, i, offset[r], time[r], quantity[r], 0.0, counts, most, found, numbers, n)
+            valid = False
+        status, n = _trade_id(
+            i, number[r], time[r], price[r], quantity[r], offset[r], back, L, ids, contents, holes, counts, most, found, numbers, n
+        )
+        if status == OLD:
+            continue
+        _remember(i, number[r], time[r], price[r], quantity[r], ids, contents)
+        if back:
+            continue
+        n = _seen(i, L, offset[r], time[r], received[r], clocked[i], limits, counts, most, found, numbers, n, skew_ms, delay_ms)
+        n = _side(i, maker[r], time[r], offset[r], run, run_ms, L, counts, most, found, numbers, n)
+        if valid:
+            usable[r] = 1
+            n = _price(i, price[r], offset[r], time[r], L, D, prices, pending, pending_prices, band, mads, counts, most, found, numbers, n)
+    return n
+
+
+@njit(cache=True, nogil=True)
+def quotes(instrument: Any, good: Any, time: Any, received: Any, offset: Any, number: Any, bid: Any, bid_size: Any, ask: Any, ask_size: Any, clocked: Any,
+           limits: Any, L: Any, D: Any, ids: Any, contents: Any, prices: Any, pending: Any, pending_prices: Any, counts: Any, usable: Any,
+           found: Any, numbers: Any, most: int, skew_ms: int, delay_ms: int, band: float, mads: float) -> int:  # fmt: skip
+    """Check best quotes; the price that may be an outlier is the middle. Returns the number of findings."""
+    n = 0
+    for r in range(len(instrument)):
+        i = instrument[r]
+        usable[r] = 0
+        if i < 0:
+            continue
+        L[i, SEEN] = 1
+        L[i, RECORDS] += 1
+        if not good[r]:
+            n = _find(UNDECODABLE, i, offset[r], time[r], np.nan, np.nan, counts, most, found, numbers, n)
+            continue
+        if number[r] > 0:  # 0: the venue has none
+            status, n = _update_id(i, number[r], time[r], bid[r] + bid_size[r], ask[r] + ask_size[r], offset[r], L, ids, contents,
+                                   counts, most, found, numbers, n)  # fmt: skip
+            if status == OLD:
+                continue
+            _remember(i, number[r], time[r], bid[r] + bid_size[r], ask[r] + ask_size[r], ids, contents)
+        n = _seen(i, L, offset[r], time[r], received[r], clocked[i], limits, counts, most, found, numbers, n, skew_ms, delay_ms)
+        L[i, LAST_OFFSET] = offset[r]
+        worst = 1.0
+        for value in (ask_size[r], bid_size[r], ask[r], bid[r]):
+            if not _positive(value):
+                worst = value
+        if not _positive(worst):
+            n = _find(INVALID_VALUE, i, offset[r], time[r], worst, 0.0, counts, most, found, numbers, n)
+            continue
+        if bid[r] > ask[r]:
+            n = _find(CROSSED, i, offset[r], time[r], bid[r], ask[r], counts, most, found, numbers, n)
+            continue
+        if bid[r] == ask[r]:
+            n = _find(LOCKED, i, offset[r], time[r], bid[r], ask[r], counts, most, found, numbers, n)
+        usable[r] = 1
+        middle = (bid[r] + ask[r]) / 2.0
+        n = _price(i, middle, offset[r], time[r], L, D, prices, pending, pending_prices, band, mads, counts, most, found, numbers, n)
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _levels(
+    i: int, levels: Any, sizes: Any, sign: float, offset: int, time: int, counts: Any, most: int, found: Any, numbers: Any, n: int
+) -> Any:
+    """One side of a book, best first: numbers that can be, in order. NaN ends it. Returns (whether it is well, n)."""
+    for k in range(levels.shape[0]):
+        if np.isnan(levels[k]) and np.isnan(sizes[k]):
+            break
+        if not _positive(levels[k]) or not _positive(sizes[k]):
+            bad = sizes[k] if _positive(levels[k]) else levels[k]
+            return False, _find(INVALID_VALUE, i, offset, time, bad, 0.0, counts, most, found, numbers, n)
+        if k > 0 and sign * levels[k] >= sign * levels[k - 1]:
+            return False, _find(BOOK_ORDER, i, offset, time, levels[k], levels[k - 1], counts, most, found, numbers, n)
+    return True, n
+
+
+@njit(cache=True, nogil=True)
+def depth(instrument: Any, good: Any, time: Any, received: Any, offset: Any, epoch: Any, live: Any, number: Any, bids: Any, bid_sizes: Any, asks: Any,
+          ask_sizes: Any, clocked: Any, limits: Any, L: Any, ids: Any, contents: Any, counts: Any, found: Any, numbers: Any, most: int, skew_ms: int,
+          delay_ms: int) -> int:  # fmt: skip
+    """Check books. Within an epoch ids grow; a new epoch says that continuity was lost. Returns the number of findings."""
+    n = 0
+    for r in range(len(instrument)):
+        i = instrument[r]
+        if i < 0:
+            continue
+        L[i, SEEN] = 1
+        L[i, RECORDS] += 1
+        if not good[r]:
+            n = _find(UNDECODABLE, i, offset[r], time[r], np.nan, np.nan, counts, most, found, numbers, n)
+            continue
+        if not live[r]:
+            if not L[i, INVALID]:
+                n = _find(BOOK_INVALID, i, offset[r], time[r], float(epoch[r]), np.nan, counts, most, found, numbers, n)
+            L[i, INVALID] = 1
+            continue
+        L[i, INVALID] = 0
+        a, b = bids[r, 0] + bid_sizes[r, 0], asks[r, 0] + ask_sizes[r, 0]
+        old = False
+        if L[i, EPOCH] != NONE and epoch[r] != L[i, EPOCH]:
+            old = epoch[r] < L[i, EPOCH] and _known(i, number[r], time[r], a, b, ids, contents) == 1
+            if old:
+                n = _find(DUPLICATE, i, offset[r], time[r], float(number[r]), float(L[i, LAST_ID]), counts, most, found, numbers, n)
+            else:
+                n = _find(RESYNC, i, offset[r], time[r], float(epoch[r]), float(L[i, EPOCH]), counts, most, found, numbers, n)
+                L[i, LAST_ID] = NONE
+        if old:
+            continue
+        L[i, EPOCH] = epoch[r]
+        status, n = _update_id(i, number[r], time[r], a, b, offset[r], L, ids, contents, counts, most, found, numbers, n)
+        if status == OLD:
+            continue
+        _remember(i, number[r], time[r], a, b, ids, contents)
+        n = _seen(i, L, offset[r], time[r], received[r], clocked[i], limits, counts, most, found, numbers, n, skew_ms, delay_ms)
+        L[i, LAST_OFFSET] = offset[r]
+        well, n = _levels(i, bids[r], bid_sizes[r], 1.0, offset[r], time[r], counts, most, found, numbers, n)
+        if well:
+            well, n = _levels(i, asks[r], ask_sizes[r], -1.0, offset[r], time[r], counts, most, found, numbers, n)
+        if well and bids[r, 0] > asks[r, 0]:
+            n = _find(CROSSED, i, offset[r], time[r], bids[r, 0], asks[r, 0], counts, most, found, numbers, n)
+        elif well and bids[r, 0] == asks[r, 0]:
+            n = _find(LOCKED, i, offset[r], time[r], bids[r, 0], asks[r, 0], counts, most, found, numbers, n)
+    return n
+
+
+@njit(cache=True, nogil=True)
+def plain(instrument: Any, good: Any, time: Any, received: Any, offset: Any, bad: Any, value: Any, ordered: Any, clocked: Any, limits: Any, L: Any,
+          counts: Any, found: Any, numbers: Any, most: int, skew_ms: int, delay_ms: int) -> int:  # fmt: skip
+    """Check records without ids: ``bad`` marks those with an impossible ``value``, ``ordered`` those whose times must not run back."""
+    n = 0
+    for r in range(len(instrument)):
+        i = instrument[r]
+        if i < 0:
+            continue
+        L[i, SEEN] = 1
+        L[i, RECORDS] += 1
+        if not good[r]:
+            n = _find(UNDECODABLE, i, offset[r], time[r], np.nan, np.nan, counts, most, found, numbers, n)
+            continue
+        if bad[r]:
+            n = _find(INVALID_VALUE, i, offset[r], time[r], value[r], 0.0, counts, most, found, numbers, n)
+        if ordered[r]:
+            n = _seen(i, L, offset[r], time[r], received[r], clocked[i], limits, counts, most, found, numbers, n, skew_ms, delay_ms)
+        elif L[i, LAST_TIME] == NONE or time[r] > L[i, LAST_TIME]:
+            L[i, LAST_TIME] = time[r]
+            L[i, PREVIOUS_TIME] = time[r]
+            L[i, IS_STALE] = 0
+    return n
+
+
+@njit(cache=True, nogil=True)
+def compare(order: Any, instrument: Any, time: Any, is_trade: Any, a: Any, b: Any, L: Any, D: Any, tolerance: float, age_ms: int) -> None:
+    """Walk trades (``a``: price) and quotes (``a``: bid, ``b``: ask) by time and count the trades that lie outside the newest quote. L, D: of the trades."""
+    for k in order:
+        i = instrument[k]
+        if not is_trade[k]:
+            L[i, QUOTE_TIME] = time[k]
+            D[i, QUOTE_BID] = a[k]
+            D[i, QUOTE_ASK] = b[k]
+        elif L[i, QUOTE_TIME] != NONE and 0 <= time[k] - L[i, QUOTE_TIME] <= age_ms:
+            L[i, COMPARED] += 1
+            if a[k] > D[i, QUOTE_ASK] * (1.0 + tolerance) or a[k] < D[i, QUOTE_BID] * (1.0 - tolerance):
+                L[i, OUTSIDE] += 1
+
+
+@njit(cache=True, nogil=True)
+def settle_waiting(rows: Any, now: int, wait_ms: int, L: Any, D: Any, holes: Any, pending: Any, pending_prices: Any, counts: Any, most: int,
+                   found: Any, numbers: Any) -> int:  # fmt: skip
+    """Judge what has waited long enough for a successor: jumps of ids are holes, suspects are outliers. Returns the number of findings."""
+    n = 0
+    for i in rows:
+        if L[i, GAP_BEFORE] != NONE and now - L[i, GAP_TIME] >= wait_ms:
+            n = _gap_is_real(i, L, holes, counts, most, found, numbers, n)
+        if L[i, PENDING] and now - pending[i, L[i, PENDING] - 1, 1] >= wait_ms:
+            n = release_suspects(i, L, D, pending, pending_prices, counts, most, found, numbers, n)
+    return n

@@ -1,0 +1,507 @@
+"""The monitor of one partition: reads the market-data topics along the progress log and says what is wrong with them.
+
+As the engine it looks at records only where a mark says that the log is complete, so what comes out depends on the log alone: at the first mark at or
+after each instant of the check grid the records before the merged cut are checked in log order, then freshness; at the end of a window each stream gets
+its score. ``receive_time`` of what it writes is the mark's time.
+
+An instrument is watched from its first record on. Which marks speak for it, whether it is a recording (whose receive times are those of the playback and
+say nothing about clocks) and whether it still trades comes from the ``instruments`` topic; until that is known only its records are checked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.codec import Codec, CodecError
+from schemas.columnar import Columns, KeyTable, RecordSet
+from stream_apps.core.inbox import Chunk, Inbox
+from stream_apps.core.marks import Mark, MarkLog
+from stream_apps.core.quality import kernels
+from stream_apps.core.quality.memory import Memory
+from stream_apps.core.quality.rules import (
+    ERROR,
+    INFO,
+    KINDS,
+    NUMBER,
+    OVERALL,
+    SCORE,
+    STREAMS,
+    WARNING,
+    QualityRules,
+    overall_score,
+    stream_score,
+)
+
+Record = dict[str, Any]
+Flags = npt.NDArray[np.bool_]
+
+_NO_NUMBER = math.nan
+
+
+class QualityRecord(NamedTuple):
+    """A ``data_quality`` record to be written, and the offset of the mark at which it was made."""
+
+    mark: int
+    record: Record
+
+
+@dataclass(slots=True)
+class _Facts:
+    author: str
+    kind: str
+    trading: bool
+    recorded: bool
+    known_since: int
+
+
+class PartitionMonitor:
+    """Checks of one partition.
+
+    Args:
+        rules: Limits and costs.
+        codec: How values are decoded.
+
+    Attributes:
+        scores: (instrument, stream or ``overall``) -> newest score.
+        facts: Instrument -> who speaks for it.
+        checked: Topic -> records checked.
+        refused: Marks that could not be decoded or taken.
+    """
+
+    INPUTS = (*STREAMS, "instruments", "progress")
+
+    def __init__(self, rules: QualityRules, codec: Codec) -> None:
+        self.rules = rules
+        self.codec = codec
+        self.marks = MarkLog()
+        self.memories = {stream: Memory(rules, stream) for stream in STREAMS}
+        self.facts: dict[str, _Facts] = {}
+        self.scores: dict[tuple[str, str], float] = {}
+        self.checked: dict[str, int] = dict.fromkeys(STREAMS, 0)
+        self.refused = 0
+        self._inboxes = {topic: Inbox() for topic in (*STREAMS, "instruments")}
+        self._progress_next: int | None = None
+        self._keys = KeyTable()
+        self._closed: dict[str, int] = {}  # author -> newest closed window
+        self._mine: dict[str, list[int]] | None = None
+        self._indicators: dict[tuple[int, str], int] = {}
+        self._missing: set[tuple[int, str]] = set()
+        self._outputs: list[QualityRecord] = []
+
+    # --- intake ------------------------------------------------------------------------------------------------------
+    def next_offset(self, topic: str) -> int | None:
+        """Return the first offset of a topic that has not been fed; None when nothing is known."""
+        return self._progress_next if topic == "progress" else self._inboxes[topic].next_offset
+
+    def skip_to(self, topic: str, offset: int) -> None:
+        """Learn that nothing below ``offset`` will come: the log begins there, or its end was reached."""
+        if topic == "progress":
+            self._progress_next = max(offset, self._progress_next or 0)
+        else:
+            inbox = self._inboxes[topic]
+            inbox.next_offset = max(offset, inbox.next_offset or 0)
+
+    def feed(self, topic: str, records: RecordSet) -> None:
+        """Take records of a topic in offset order; those below ``next_offset`` are passed over."""
+        if topic != "progress":
+            self._inboxes[topic].feed(records)
+            return
+        for row, offset in enumerate(records.offsets.tolist()):
+            if self._progress_next is not None and offset < self._progress_next:
+                continue
+            try:
+                record = self.codec.decode("progress", records.value(row))
+            except CodecError:
+                self.refused += 1  # the engine writes its dead letter
+                continue
+            self.marks.waiting.append(Mark(offset, record["author"], record["venue"], record["event_time"], record["cut"]))
+        self._progress_next = max(records.next_offset, self._progress_next or 0)
+
+    def backlog(self, topic: str) -> int:
+        """Return the number of records of a topic that wait."""
+        return len(self.marks.waiting) if topic == "progress" else self._inboxes[topic].size
+
+    def wants(self) -> set[str]:
+        """Return the topics without whose further records the next mark cannot be passed."""
+        if not self.marks.waiting:
+            return {"progress"}
+        cut = self._cut(self.marks.waiting[0])
+        return {topic for topic, offset in cut.items() if (self._inboxes[topic].next_offset or 0) < offset}
+
+    def _cut(self, mark: Mark) -> dict[str, int]:
+        return {topic: offset for topic, offset in self.marks.cut_after(mark).items() if topic in self._inboxes}
+
+    # --- stepping ----------------------------------------------------------------------------------------------------
+    def advance(self, limit: int | None = None) -> list[QualityRecord]:
+        """Pass every mark whose records have been fed, at most ``limit``; returns findings and scores in order."""
+        self._outputs = []
+        passed = 0
+        while self.marks.waiting and (limit is None or passed < limit):
+            mark = self.marks.waiting[0]
+            cut = self._cut(mark)
+            if any((self._inboxes[topic].next_offset or 0) < offset for topic, offset in cut.items()):
+                break
+            due = self.marks.due(mark, self.rules.check_ms, 0)
+            if due:
+                self._apply(cut, mark)
+                self._check(mark, due.stop - 1)
+            self.marks.passed(mark, self.marks.cut_after(mark), self.rules.check_ms, 0)
+            self.marks.waiting.popleft()
+            passed += 1
+        return self._outputs
+
+    def _apply(self, cut: dict[str, int], mark: Mark) -> None:
+        for chunk, rows in self._inboxes["instruments"].take(cut.get("instruments", 0)):
+            for row in rows:
+                self._take_facts(chunk.records.value(row), mark)
+        compared: list[tuple[Any, ...]] = []
+        for topic in STREAMS:
+            for chunk, rows in self._inboxes[topic].take(cut.get(topic, 0)):
+                self.checked[topic] += len(rows)
+                self._check_records(topic, chunk, rows, mark, compared)
+        self._compare(compared)
+
+    def _take_facts(self, value: bytes | None, mark: Mark) -> None:
+        try:
+            record = self.codec.decode("instruments", value)
+        except CodecError:
+            self.refused += 1
+            return
+        name = record["instrument"]
+        known = self.facts.get(name)
+        self.facts[name] = _Facts(
+            record["author"], record["kind"], record["status"] == "trading", record["recorded"], known.known_since if known else mark.time
+        )
+        i = self._row(name)
+        for memory in self.memories.values():
+            memory.clocked[i] = not record["recorded"]
+        self._mine = None
+
+    def _row(self, name: str) -> int:
+        number = self._keys.get(name)
+        if number is None:
+            number = self._keys.add(name)
+            for memory in self.memories.values():
+                memory.grow(len(self._keys))
+        return number
+
+    def _check_records(self, topic: str, chunk: Chunk, rows: range, mark: Mark, compared: list[tuple[Any, ...]]) -> None:
+        columns = chunk.columns(self.codec, topic)
+        part = slice(rows.start, rows.stop)
+        index = chunk.records.rows(rows.start, rows.stop)
+        instrument = self._keys.match(index)
+        if (instrument < 0).any():
+            for row in np.flatnonzero(instrument < 0).tolist():
+                if key := index.key(row):
+                    self._row(key.decode("utf-8", "replace"))
+            instrument = self._keys.match(index)
+        memory = self.memories[topic]
+        memory.room(len(rows))
+        rules = self.rules
+        good, offsets = columns.good[part], chunk.offsets[part]
+        time = np.where(good, columns.long("event_time")[part], index.timestamps)
+        received = columns.long("receive_time")[part]
+        usable = np.zeros(len(rows), dtype=np.bool_)
+        most = rules.findings_per_window
+        clocks = (rules.skew_ms, rules.delay_ms)
+        band = (rules.outlier_band, rules.outlier_mads)
+        if topic == "agg_trades":
+            price = columns.double("price")[part]
+            n = kernels.trades(
+                instrument, good, time, received, offsets, columns.long("agg_id")[part], price, columns.double("quantity")[part],
+                columns.long("buyer_is_maker")[part], columns.long("backfilled")[part], memory.clocked, memory.limits, memory.L, memory.D, memory.ids,
+                memory.contents, memory.holes, memory.prices, memory.pending, memory.pending_prices, memory.counts, usable, memory.found,
+                memory.numbers, most, *clocks, *band, rules.side_run, rules.side_run_ms,
+            )  # fmt: skip
+            compared.append(
+                (
+                    instrument[usable],
+                    time[usable],
+                    offsets[usable],
+                    np.ones(int(usable.sum()), dtype=np.bool_),
+                    price[usable],
+                    price[usable],
+                )
+            )
+        elif topic == "quotes":
+            bid, ask = columns.double("bid_price")[part], columns.double("ask_price")[part]
+            n = kernels.quotes(
+                instrument, good, time, received, offsets, columns.long("update_id")[part], bid, columns.double("bid_quantity")[part], ask,
+                columns.double("ask_quantity")[part], memory.clocked, memory.limits, memory.L, memory.D, memory.ids, memory.contents, memory.prices,
+                memory.pending, memory.pending_prices, memory.counts, usable, memory.found, memory.numbers, most, *clocks, *band,
+            )  # fmt: skip
+            compared.append(
+                (instrument[usable], time[usable], offsets[usable], np.zeros(int(usable.sum()), dtype=np.bool_), bid[usable], ask[usable])
+            )
+        elif topic == "depth":
+            n = kernels.depth(
+                instrument, good, time, received, offsets, columns.long("epoch")[part], _is_live(columns, chunk, rows),
+                columns.long("last_update_id")[part], columns.doubles("bid_prices")[part], columns.doubles("bid_quantities")[part],
+                columns.doubles("ask_prices")[part], columns.doubles("ask_quantities")[part], memory.clocked, memory.limits, memory.L, memory.ids,
+                memory.contents, memory.counts, memory.found, memory.numbers, most, *clocks,
+            )  # fmt: skip
+        else:
+            bad, value, ordered = self._plain(topic, columns, part, instrument, time, good)
+            n = kernels.plain(
+                instrument, good, time, received, offsets, bad, value, ordered, memory.clocked, memory.limits, memory.L, memory.counts, memory.found,
+                memory.numbers, most, *clocks,
+            )  # fmt: skip
+        reasons = {int(offsets[rejected.row - rows.start]): rejected.reason for rejected in chunk.rejected(rows)}
+        self._write(topic, memory, n, mark, reasons)
+
+    def _plain(self, topic: str, columns: Columns, part: slice, instrument: Any, time: Any, good: Flags) -> tuple[Flags, Any, Flags]:
+        """Return impossible values, a value to show, and whose times must be in order."""
+        if topic == "funding":
+            prices = [columns.double(name)[part] for name in ("mark_price", "index_price")]
+            rates = [columns.double(name)[part] for name in ("estimated_rate", "settled_rate")]
+            wrong = [(~np.isnan(p) & ~((p > 0) & np.isfinite(p)), p) for p in prices]
+            # A rate is a fraction; no venue charges a whole position.
+            wrong += [(~np.isnan(r) & ~(np.abs(r) < 1.0), r) for r in rates]
+            # The mark price is a stream; settled rates come from REST, later.
+            ordered = ~np.isnan(prices[0])
+        elif topic == "liquidations":
+            price, quantity = columns.double("price")[part], columns.double("quantity")[part]
+            wrong = [(~((v > 0) & np.isfinite(v)), v) for v in (price, quantity)]
+            sides = [columns.text("side", row) if good[row - part.start] else "LONG" for row in range(part.start, part.stop)]
+            wrong.append((np.array([side not in ("LONG", "SHORT") for side in sides], dtype=np.bool_), np.full(len(sides), _NO_NUMBER)))
+            ordered = np.zeros(len(sides), dtype=np.bool_)
+        else:
+            values = columns.double("value")[part]
+            wrong = [(~np.isfinite(values), values)]
+            for at, row in enumerate(range(part.start, part.stop)):
+                if good[at] and instrument[at] >= 0:
+                    name = (int(instrument[at]), columns.text("indicator", row))
+                    self._indicators[name] = max(int(time[at]), self._indicators.get(name, kernels.NONE))
+            ordered = np.zeros(len(values), dtype=np.bool_)
+        bad = np.zeros(len(time), dtype=np.bool_)
+        value = np.full(len(time), _NO_NUMBER)
+        for flags, numbers in wrong:
+            value = np.where(flags & ~bad, numbers, value)
+            bad |= flags
+        return bad, value, ordered
+
+    def _compare(self, parts: list[tuple[Any, ...]]) -> None:
+        parts = [part for part in parts if len(part[0])]
+        if not parts:
+            return
+        instrument, time, offset, is_trade, a, b = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        order = np.lexsort((offset, ~is_trade, time))  # event time, topic, offset
+        trades = self.memories["agg_trades"]
+        kernels.compare(
+            order, instrument, time, is_trade, a, b, trades.L, trades.D, self.rules.quote_tolerance, self.rules.quote_age_ms
+        )  # fmt: skip
+
+    # --- at a check ----------------------------------------------------------------------------------------------------
+    def _rows_of(self, author: str) -> list[int]:
+        if self._mine is None:
+            self._mine = {}
+            for name in sorted(self.facts):
+                number = self._keys.get(name)
+                assert number is not None
+                self._mine.setdefault(self.facts[name].author, []).append(number)
+        return self._mine.get(author, [])
+
+    def _check(self, mark: Mark, instant: int) -> None:
+        rows = self._rows_of(mark.author)
+        if not rows:
+            return
+        now = instant * self.rules.check_ms
+        numbers = np.array(rows, dtype=np.int64)
+        self._settle_waiting(numbers, now, mark)
+        self._check_freshness(numbers, now, mark)
+        window = now // self.rules.window_ms
+        closed = self._closed.setdefault(mark.author, window)
+        if window > closed:
+            self._closed[mark.author] = window
+            for i in rows:
+                self._close_window(i, window * self.rules.window_ms, mark)
+
+    def _settle_waiting(self, rows: npt.NDArray[np.int64], now: int, mark: Mark) -> None:
+        for stream in ("agg_trades", "quotes"):
+            memory = self.memories[stream]
+            memory.room(0)
+            n = kernels.settle_waiting(
+                rows, now, self.rules.outlier_wait_ms, memory.L, memory.D, memory.holes, memory.pending, memory.pending_prices, memory.counts,
+                self.rules.findings_per_window, memory.found, memory.numbers,
+            )  # fmt: skip
+            self._write(stream, memory, n, mark, {})
+
+    def _check_freshness(self, rows: npt.NDArray[np.int64], now: int, mark: Mark) -> None:
+        for stream, memory in self.memories.items():
+            if memory.freshness is None:
+                continue
+            last = memory.L[rows, kernels.LAST_TIME]
+            known = last != kernels.NONE
+            old = known & (now - np.where(known, last, now) > memory.limits[rows]) & (memory.L[rows, kernels.IS_STALE] == 0)
+            for i in rows[old].tolist():
+                if self.facts[self._keys.keys[i]].trading:
+                    memory.L[i, kernels.IS_STALE] = 1
+                    age = now - int(memory.L[i, kernels.LAST_TIME])
+                    self._find(i, stream, "stale", now, float(age), float(memory.limits[i]), mark, None, _age_text(age))
+        for stream in self.rules.expected:
+            memory = self.memories[stream]
+            for i in rows[memory.L[rows, kernels.SEEN] == 0].tolist():
+                facts = self.facts[self._keys.keys[i]]
+                waited = now - facts.known_since
+                if facts.trading and facts.kind == "perp" and waited > self.rules.missing_ms and (i, stream) not in self._missing:
+                    self._missing.add((i, stream))
+                    self._find(i, stream, "missing", now, float(waited), float(self.rules.missing_ms), mark, None, _age_text(waited))
+        limit = self.memories["market_indicators"].freshness
+        if limit is not None:
+            for (i, indicator), last_time in self._indicators.items():
+                # The stream's own row tells of the newest one; here of each other that stopped.
+                age = now - last_time
+                before = age - self.rules.check_ms
+                newest = int(self.memories["market_indicators"].L[i, kernels.LAST_TIME])
+                if age > limit.least_ms >= before and i in rows and last_time < newest and self.facts[self._keys.keys[i]].trading:
+                    self._find(
+                        i,
+                        "market_indicators",
+                        "stale",
+                        now,
+                        float(age),
+                        float(limit.least_ms),
+                        mark,
+                        None,
+                        f"{indicator}: {_age_text(age)}",
+                    )
+
+    # --- at the end of a window --------------------------------------------------------------------------------------------
+    def _close_window(self, i: int, time: int, mark: Mark) -> None:
+        name = self._keys.keys[i]
+        if not self.facts[name].trading:
+            return
+        scores: dict[str, float] = {}
+        for stream, memory in self.memories.items():
+            missing = (i, stream) in self._missing
+            if not memory.L[i, kernels.SEEN] and not missing:
+                continue
+            if memory.L[i, kernels.SEEN]:
+                self._missing.discard((i, stream))
+                self._judge_window(i, stream, memory, time, mark)
+            row = memory.L[i]
+            records, last = int(row[kernels.RECORDS]), int(row[kernels.LAST_TIME])
+            window = memory.counts[i].copy()
+            memory.close_window(i)
+            counts = memory.past[i].sum(axis=0)
+            # A hole that was filled is no longer one; a silence or an absence that lasts counts until it ends.
+            counts[NUMBER["id_gap"]] = max(0, counts[NUMBER["id_gap"]] - counts[NUMBER["gap_repaired"]])
+            for lasting, still in ((NUMBER["stale"], bool(row[kernels.IS_STALE])), (NUMBER["missing"], missing),
+                                   (NUMBER["one_sided"], bool(row[kernels.RUN_TOLD])), (NUMBER["book_invalid"], bool(row[kernels.INVALID]))):  # fmt: skip
+                if still:
+                    counts[lasting] = max(counts[lasting], 1)
+            score, deductions = stream_score({kind.name: int(count) for kind, count in zip(KINDS, counts, strict=True)})
+            if missing or (row[kernels.IS_STALE] and time - last > 5 * int(memory.limits[i])):
+                score = 0.0  # a stream that is gone is worth nothing
+            scores[stream] = self.scores[name, stream] = score
+            found = {kind.name: int(count) for kind, count in zip(KINDS, window, strict=True) if count}
+            age = None if last == kernels.NONE else max(0, time - last)
+            self._emit(name, stream, SCORE, time, mark, _worst(deductions), score=score, deductions=deductions, findings=found, records=records,
+                       rate=records * 1000.0 / self.rules.window_ms, age_ms=age)  # fmt: skip
+        overall = overall_score(scores)
+        if overall is not None:
+            self.scores[name, OVERALL] = overall
+            lost = {stream: 10.0 - score for stream, score in scores.items() if score < 10.0}
+            self._emit(name, OVERALL, SCORE, time, mark, _worst(lost), score=overall, deductions=lost)
+
+    def _judge_window(self, i: int, stream: str, memory: Memory, time: int, mark: Mark) -> None:
+        rules, row = self.rules, memory.L[i]
+        volumes = memory.volumes[i][memory.volumes[i] >= 0]
+        if len(volumes) >= rules.score_windows and memory.freshness is not None and not row[kernels.IS_STALE]:
+            usual = float(np.median(volumes))
+            if usual >= rules.rate_least and row[kernels.RECORDS] < rules.rate_share * usual:
+                limit = rules.rate_share * usual
+                self._find(i, stream, "rate_low", time, float(row[kernels.RECORDS]), limit, mark, None, f"usually {usual:.0f} a window")
+        if row[kernels.DELAYS]:
+            if 2 * row[kernels.LATE] > row[kernels.DELAYS]:
+                share = float(row[kernels.LATE] / row[kernels.DELAYS])
+                self._find(
+                    i, stream, "delay", time, share, float(rules.delay_ms), mark, None, f"{share:.0%} later than {rules.delay_ms} ms"
+                )
+            before = memory.delays[i][memory.delays[i] != kernels.NONE]
+            if len(before) >= rules.score_windows:
+                usual, now = float(np.median(before)), float(row[kernels.LEAST_DELAY])
+                if abs(now - usual) > rules.drift_ms:
+                    self._find(
+                        i, stream, "clock_drift", time, now, usual, mark, None, f"shortest delay {now:+.0f} ms, usually {usual:+.0f} ms"
+                    )
+        if stream == "agg_trades" and row[kernels.COMPARED] >= rules.quote_least and 2 * row[kernels.OUTSIDE] > row[kernels.COMPARED]:
+            share = float(row[kernels.OUTSIDE] / row[kernels.COMPARED])
+            text = f"{row[kernels.OUTSIDE]} of {row[kernels.COMPARED]} trades lie outside the quotes"
+            self._find(i, stream, "quote_disagreement", time, share, rules.quote_tolerance, mark, None, text)
+
+    # --- output ------------------------------------------------------------------------------------------------------
+    def _write(self, stream: str, memory: Memory, n: int, mark: Mark, reasons: dict[int, str]) -> None:
+        for at in range(n):
+            kind, i, offset, time = (int(value) for value in memory.found[at])
+            value, limit = (float(number) for number in memory.numbers[at])
+            self._emit_finding(
+                i, stream, KINDS[kind].name, time, value, limit, mark, offset, reasons.get(offset) if kind == kernels.UNDECODABLE else None
+            )
+
+    def _find(
+        self, i: int, stream: str, kind: str, time: int, value: float, limit: float, mark: Mark, offset: int | None, detail: str | None
+    ) -> None:
+        self.memories[stream].counts[i, NUMBER[kind]] += 1
+        self._emit_finding(i, stream, kind, time, value, limit, mark, offset, detail)
+
+    def _emit_finding(
+        self, i: int, stream: str, kind: str, time: int, value: float, limit: float, mark: Mark, offset: int | None, detail: str | None
+    ) -> None:
+        severity = KINDS[NUMBER[kind]].severity
+        self._emit(self._keys.keys[i], stream, kind, time, mark, severity, value=value, limit=limit, offset=offset, detail=detail)
+
+    def _emit(self, name: str, stream: str, kind: str, time: int, mark: Mark, severity: str, *, value: float = _NO_NUMBER, limit: float = _NO_NUMBER,
+              offset: int | None = None, detail: str | None = None, score: float | None = None, deductions: dict[str, float] | None = None,
+              findings: dict[str, int] | None = None, records: int | None = None, rate: float | None = None, age_ms: int | None = None) -> None:  # fmt: skip
+        record = {
+            "quality_id": f"{name}|{stream}|{kind}|{time}|{'' if offset is None else offset}|{'' if detail is None or offset is not None else detail}",
+            "instrument": name,
+            "event_time": time,
+            "receive_time": mark.time,
+            "stream": stream,
+            "kind": kind,
+            "severity": severity,
+            "value": None if math.isnan(value) else value,
+            "limit_value": None if math.isnan(limit) else limit,
+            "source_offset": offset,
+            "detail": detail,
+            "score": score,
+            "deductions": deductions or {},
+            "findings": findings or {},
+            "records": records,
+            "rate": rate,
+            "age_ms": age_ms,
+        }
+        self._outputs.append(QualityRecord(mark.offset, record))
+
+    def instruments(self) -> Iterable[str]:
+        """Return the instruments seen so far."""
+        return tuple(self._keys.keys)
+
+
+def _worst(deductions: dict[str, float]) -> str:
+    """Return how bad a score is at a glance: error from 3 points off, warning below 10."""
+    lost = sum(deductions.values())
+    return ERROR if lost >= 3.0 else WARNING if lost > 0 else INFO
+
+
+def _age_text(age_ms: int) -> str:
+    return f"nothing for {age_ms / 1000:.1f} s"
+
+
+def _is_live(columns: Columns, chunk: Chunk, rows: range) -> Flags:
+    """Return which books are live. A packed string has its length in the low 20 bits; only ``live`` has four letters (depth.avsc)."""
+    if chunk.derived is None:
+        live = (columns.long("state") & 0xFFFFF) == len("live")
+        for row in np.flatnonzero(columns.long("state") == 0).tolist():  # decoded by the codec: no place in the buffer
+            live[row] = columns.text("state", row) == "live"
+        chunk.derived = live
+    flags: Flags = chunk.derived[rows.start : rows.stop]
+    return flags
