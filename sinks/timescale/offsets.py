@@ -76,26 +76,26 @@ def advance(connection: psycopg.Connection, moves: Mapping[Place, tuple[int, int
         raise RuntimeError(f"sink_offsets: {moved} of {len(wanted)} offsets held what was expected while they were locked")
 
 
-def watermarks(connection: psycopg.Connection, places: Iterable[Place]) -> dict[Place, dict[str, int]]:
-    """Return the highest record id written per instrument of every place."""
-    found: dict[Place, dict[str, int]] = {place: {} for place in places}
+def watermarks(connection: psycopg.Connection, places: Iterable[Place]) -> dict[Place, dict[tuple[str, str], int]]:
+    """Return the highest values written of every place, by key and field."""
+    found: dict[Place, dict[tuple[str, str], int]] = {place: {} for place in places}
     rows = connection.execute(
-        "SELECT topic, partition, instrument, highest_id FROM sink_watermarks"
+        "SELECT topic, partition, instrument, field, highest_id FROM sink_watermarks"
         " JOIN unnest(%s::text[], %s::int[]) AS v(topic, partition) USING (topic, partition)",
         ([t for t, _ in found], [p for _, p in found]),
     )
-    for topic, partition, instrument, highest in rows:
-        found[topic, partition][instrument] = highest
+    for topic, partition, key, field, highest in rows:
+        found[topic, partition][key, field] = highest
     return found
 
 
-def raise_watermarks(connection: psycopg.Connection, changes: Mapping[Place, Mapping[str, int]]) -> None:
+def raise_watermarks(connection: psycopg.Connection, changes: Mapping[Place, Mapping[tuple[str, str], int]]) -> None:
     """Store higher watermarks, in the transaction of the rows."""
-    flat = sorted((topic, partition, name, high) for (topic, partition), marks in changes.items() for name, high in marks.items())
+    flat = sorted((*place, *name, high) for place, marks in changes.items() for name, high in marks.items())
     if flat:
         connection.execute(
-            "INSERT INTO sink_watermarks (topic, partition, instrument, highest_id)"
-            " SELECT * FROM unnest(%s::text[], %s::int[], %s::text[], %s::bigint[])"
-            " ON CONFLICT (topic, partition, instrument) DO UPDATE SET highest_id = EXCLUDED.highest_id",
+            "INSERT INTO sink_watermarks (topic, partition, instrument, field, highest_id)"
+            " SELECT * FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::bigint[])"
+            " ON CONFLICT (topic, partition, instrument, field) DO UPDATE SET highest_id = EXCLUDED.highest_id",
             tuple(map(list, zip(*flat, strict=True))),
         )

@@ -1,33 +1,37 @@
-"""Dropping records that are in the database already, by their record id; the first one wins.
+"""Dropping records that are in the database already; the first one wins.
 
-A restarted worker or executor writes what it had written before, and a killed producer fetches trades again. Record ids are
-compared within one Kafka partition: a key always goes to the same one, and the sink holds that partition's offset row locked while it looks,
-so nobody else can be writing the same id.
+A restarted worker or executor writes what it had written before, a killed producer fetches trades again, and a broker killed between writing
+a batch and saying so takes that batch twice. Records are compared within one Kafka partition: a key always goes to the same one, and the
+sink holds that partition's offset row locked while it looks, so nobody else can be writing the same one.
 
-Decisions are looked up by id, in one query a batch. Aggregate trades are too many for that: their ids grow, so a trade above the highest id
-written of its instrument is new; only the others (back-filled or repeated) are looked up, by instrument and time, which is the index that the
-table has anyway.
+Decisions are looked up by id, in one query a batch. Market data are too many for that, but they grow: a trade above the highest id written of
+its instrument is new, a quote or a book if its update id or its time is (``catalogue.Topic.rising``). Only the others (back-filled, repeated,
+several of one time) are looked up, by key and time, which is the index that the table has anyway. What has no id (funding, indicators,
+liquidations, gaps, facts, marks, dead letters) repeats another if all its fields are the same, the time of receipt included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import psycopg
 from psycopg import sql
 
+from sinks.timescale.copying import bisect
 from sinks.timescale.rows import Rows
-from sinks.timescale.tables import table
+from sinks.timescale.tables import PLACE_COLUMNS, table
 from sinks.timescale.transcode import Coded
 
-HIGHEST_ID_TOPICS = ("agg_trades",)
 # Exact for all times a timestamptz can hold, in a UTC session; a product of an interval and a large number would be rounded.
 _TIME = "timestamptz 'epoch' + make_interval(days => (s.{0} / 86400000)::int) + (s.{0} %% 86400000) * interval '1 millisecond'"
+# A row of COPY ends with its place in Kafka: the length and the bytes of a partition (4) and of an offset (8).
+_PLACE_BYTES, _OFFSET_BYTES = 20, 8
 
-# Highest id written by instrument, of one topic partition.
-Watermarks = dict[str, int]
+# Highest value written by key and field, of one topic partition.
+Watermarks = dict[tuple[str, str], int]
 
 
 def find(connection: psycopg.Connection, topic: str, partition: int, by: Mapping[str, Any]) -> np.ndarray:
@@ -69,7 +73,7 @@ def first_of_each(ids: Sequence[Sequence[Any]]) -> np.ndarray:
     """Return the numbers of the rows whose id (one value per column) did not come before in the batch, ascending."""
     seen: set[tuple[Any, ...]] = set()
     keep = []
-    columns = [column.tolist() if isinstance(column, np.ndarray) else column for column in ids]
+    columns = [_plain(column) for column in ids]
     for number, key in enumerate(zip(*columns, strict=True)):
         if key not in seen:
             seen.add(key)
@@ -85,46 +89,84 @@ def new_rows(connection: psycopg.Connection, rows: Rows, partition: int) -> np.n
     return keep[~find(connection, rows.topic, partition, chosen)] if len(keep) else keep
 
 
-def new_trades(connection: psycopg.Connection, rows: Rows, partition: int, watermarks: Watermarks) -> tuple[np.ndarray, Watermarks]:
-    """As ``new_rows`` for trades, with the highest ids written; also return the highest ids that change."""
+def new_rising(connection: psycopg.Connection, rows: Rows, partition: int, watermarks: Watermarks) -> tuple[np.ndarray, Watermarks]:
+    """As ``new_rows`` for a topic that grows, with the highest values written; also return the highest values that change."""
     if not len(rows):
         return np.zeros(0, np.int64), {}
-    instruments, agg_ids = rows.ids
-    rising, highest = rising_ids(instruments, agg_ids, watermarks)
+    form = table(rows.topic)
+    columns = dict(zip(form.told_by, rows.ids, strict=True))
+    rising = np.zeros(len(rows), np.bool_)
+    highest: Watermarks = {}
+    for field in form.rising:
+        before = {key: high for (key, name), high in watermarks.items() if name == field}
+        above, higher = rising_ids(columns[form.key], columns[field], before)
+        rising |= above
+        highest.update({(key, field): high for key, high in higher.items()})
     doubtful = np.flatnonzero(~rising)
     if not len(doubtful):
         return np.arange(len(rows)), highest
-    names = _take(instruments, doubtful)
-    known = set(zip(_take(instruments, np.flatnonzero(rising)), agg_ids[rising].tolist(), strict=True))
-    there = find(
-        connection,
-        rows.topic,
-        partition,
-        {"instrument": names, "event_time": rows.event_times[doubtful], "agg_id": agg_ids[doubtful]},
-    )
+    if form.record_id:
+        identities: Sequence[Any] = list(zip(*(_plain(columns[name]) for name in form.record_id), strict=True))
+        chosen = {name: _take(columns[name], doubtful) for name in form.record_id}
+        there = find(connection, rows.topic, partition, {**chosen, "event_time": rows.event_times[doubtful]})
+    else:
+        bounds = rows.bounds.tolist()
+        identities = [bytes(rows.payload[a : b - _PLACE_BYTES]) for a, b in pairwise(bounds)]
+        there = find_whole(connection, rows, doubtful, partition, _take(columns[form.key], doubtful))
+    known = {identities[number] for number in np.flatnonzero(rising).tolist()}
     keep = rising.copy()
-    for number, name, agg_id, repeated in zip(doubtful.tolist(), names, agg_ids[doubtful].tolist(), there.tolist(), strict=True):
-        if not repeated and (name, agg_id) not in known:
-            known.add((name, agg_id))
+    for number, repeated in zip(doubtful.tolist(), there.tolist(), strict=True):
+        if not repeated and identities[number] not in known:
+            known.add(identities[number])
             keep[number] = True
     return np.flatnonzero(keep), highest
 
 
-def rising_ids(instruments: Sequence[str], ids: np.ndarray, watermarks: Watermarks) -> tuple[np.ndarray, Watermarks]:
-    """Return which rows have an id above all before them of their instrument (bool), and the new highest id of each that rises. Pure.
+def find_whole(connection: psycopg.Connection, rows: Rows, numbers: np.ndarray, partition: int, keys: Sequence[str]) -> np.ndarray:
+    """Return which of some rows are in their topic's table, whole (bool, one per number); a row that no table can hold is not.
 
     Args:
-        instruments: Instrument of each row.
+        connection: Inside a transaction that holds the partition's offset.
+        rows, numbers: Which rows.
+        partition: Kafka partition.
+        keys: Their keys.
+    """
+    name = f"repeats_{rows.topic}"
+    topic, beside = sql.Identifier(rows.topic), sql.Identifier(name)
+    connection.execute(sql.SQL("CREATE TEMP TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DROP").format(beside, topic))
+    connection.execute(sql.SQL("TRUNCATE {}").format(beside))  # another partition's may be there
+    bisect(connection, rows, numbers, into=name)
+    columns = [column for column in table(rows.topic).column_names if column not in PLACE_COLUMNS]
+    content = sql.SQL("md5(ROW({})::text)").format(sql.SQL(", ").join(map(sql.Identifier, columns)))
+    asked: dict[int, str] = dict(connection.execute(sql.SQL("SELECT kafka_offset, {} FROM {}").format(content, beside)).fetchall())
+    there = connection.execute(
+        sql.SQL(
+            "SELECT DISTINCT {} FROM {} WHERE {} = ANY(%s) AND event_time = ANY(ARRAY(SELECT DISTINCT event_time FROM {})) AND kafka_partition = %s"
+        ).format(content, topic, sql.Identifier(table(rows.topic).key), beside),
+        (sorted(set(keys)), partition),
+        prepare=False,
+    )
+    known = {digest for (digest,) in there}
+    ends = rows.bounds[numbers + 1].tolist()
+    offsets = [int.from_bytes(rows.payload[end - _OFFSET_BYTES : end], "big") for end in ends]
+    return np.array([asked.get(offset) in known for offset in offsets], np.bool_)
+
+
+def rising_ids(keys: Sequence[str], ids: np.ndarray, watermarks: Mapping[str, int]) -> tuple[np.ndarray, dict[str, int]]:
+    """Return which rows have an id above all before them of their key (bool), and the new highest id of each that rises. Pure.
+
+    Args:
+        keys: Key (instrument) of each row.
         ids: int64 id of each row.
         watermarks: Highest id before the first row.
     """
-    if isinstance(instruments, Coded):
-        codes, code = {name: number for number, name in enumerate(instruments.names)}, instruments.codes
+    if isinstance(keys, Coded):
+        codes, code = {name: number for number, name in enumerate(keys.names)}, keys.codes
     else:
         codes = {}
-        code = np.fromiter((codes.setdefault(name, len(codes)) for name in instruments), np.int64, len(ids))
+        code = np.fromiter((codes.setdefault(name, len(codes)) for name in keys), np.int64, len(ids))
     rising = np.zeros(len(ids), np.bool_)
-    highest: Watermarks = {}
+    highest: dict[str, int] = {}
     for name, number in codes.items():
         at = np.flatnonzero(code == number) if len(codes) > 1 else np.arange(len(ids))
         if not len(at):
@@ -141,6 +183,10 @@ def rising_ids(instruments: Sequence[str], ids: np.ndarray, watermarks: Watermar
         if before is None or int(top[-1]) > before:
             highest[name] = int(top[-1])
     return rising, highest
+
+
+def _plain(column: Sequence[Any]) -> Sequence[Any]:
+    return column.tolist() if isinstance(column, np.ndarray) else column
 
 
 def _take(column: Sequence[Any], numbers: np.ndarray) -> Sequence[Any]:

@@ -74,7 +74,7 @@ class Rows:
         bounds: int64, one more than rows: row i is ``payload[bounds[i]:bounds[i + 1]]``.
         index: int64, the place of each row's value among the values given.
         event_times: int64 ms.
-        ids: Record id of each row by field: int64 arrays for numbers, lists or ``transcode.Coded`` for text; empty where the place in Kafka is the id.
+        ids: The columns of ``tables.Table.told_by`` in order: int64 arrays for numbers, lists or ``transcode.Coded`` for text.
         refused: Values that did not become rows.
     """
 
@@ -112,7 +112,7 @@ def encode(codec: Codec, topic: str, values: Sequence[bytes | None], offsets: Se
     Raises:
         RegistryAway: a schema is not known here and the registry does not answer.
     """
-    id_fields = table(topic).record_id
+    id_fields = table(topic).told_by
     fast = transcode.encode(topic, _header(codec, topic), values, offsets, partition, id_fields)
     if fast is not None and not len(fast.left):
         return Rows(topic, fast.payload, fast.bounds, np.arange(len(values)), fast.event_times, fast.ids)

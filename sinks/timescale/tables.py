@@ -46,16 +46,20 @@ class Table:
     Attributes:
         name: Same as the topic.
         columns: Schema fields in order, then PLACE_COLUMNS.
-        record_id: Columns that identify a record within its Kafka partition; empty where the place in Kafka does.
+        key: Column of the Kafka key.
+        record_id: Columns that identify a record within its Kafka partition; empty where only the whole record does.
             A key always goes to one partition, so an id is looked for there only; in ``worker_progress`` every partition numbers
             its own marks and the same id in two partitions is two records.
+        rising: Columns of which one at least grows with each new record of a key (see ``catalogue.Topic``).
         step: Span of one native partition: ``day``, ``month``, or None for a plain table.
         doc: Meaning.
     """
 
     name: str
     columns: tuple[Column, ...]
+    key: str
     record_id: tuple[str, ...]
+    rising: tuple[str, ...]
     step: str | None
     doc: str
 
@@ -63,6 +67,11 @@ class Table:
     def column_names(self) -> tuple[str, ...]:
         """Names of all columns in order."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def told_by(self) -> tuple[str, ...]:
+        """Columns by which repeats are told: record id or key, then what grows (each once)."""
+        return tuple(dict.fromkeys((*(self.record_id or (self.key,)), *self.rising)))
 
 
 @cache
@@ -78,7 +87,7 @@ def table(topic: str) -> Table:
         step = None
     elif entry.market_data or topic == "progress":
         step = "day"
-    return Table(topic, tuple(columns), entry.record_id, step, schema["doc"])
+    return Table(topic, tuple(columns), entry.key, entry.record_id, entry.rising, step, schema["doc"])
 
 
 def tables() -> list[Table]:

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import psycopg
-from psycopg import sql
 
 from schemas import metrics
 from sinks.timescale import offsets, repeats
+from sinks.timescale.copying import bisect, try_copy
 from sinks.timescale.letters import Letters
 from sinks.timescale.offsets import Place
 from sinks.timescale.partitions import Partitions
-from sinks.timescale.rows import COPY_HEADER, COPY_TRAILER, Rows
+from sinks.timescale.rows import Rows
 from sinks.timescale.tables import table
 
 # A frozen sink holds its locks only this long; a successor waits for them a little longer than a normal batch takes.
@@ -29,9 +29,6 @@ STATEMENT_TIMEOUT = "60s"
 IDLE_TIMEOUT = "15s"
 LOCK_TIMEOUT = "10s"
 CONNECT_TIMEOUT_S = 5
-
-# Errors that blame the row: data exception, integrity violation, a limit (index entry too large). Everything else blames the database and is retried.
-_ROW_ERRORS = ("22", "23", "54")
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ class Writer:
         wanted = list(places)
         connection = self.connection()
         found = offsets.stored(connection, topic_ids, wanted)
-        self._watermarks.update(offsets.watermarks(connection, (place for place in wanted if place[0] in repeats.HIGHEST_ID_TOPICS)))
+        self._watermarks.update(offsets.watermarks(connection, (place for place in wanted if table(place[0]).rising)))
         return found
 
     # --- a batch ---------------------------------------------------------------------------------------------------
@@ -157,7 +154,7 @@ class Writer:
         for place, changed in marks.items():
             self._watermarks.setdefault(place, {}).update(changed)
         for place in outcome.fenced:
-            if place[0] in repeats.HIGHEST_ID_TOPICS:
+            if table(place[0]).rising:
                 self._watermarks[place] = offsets.watermarks(connection, [place])[place]
         outcome.written = {part.place: part.next_offset for part in mine}
         outcome.refused = len(letters)
@@ -182,12 +179,10 @@ class Writer:
     def _new(self, connection: psycopg.Connection, part: Part, outcome: Outcome, marks: dict[Place, repeats.Watermarks]) -> np.ndarray:
         """Return the numbers of a part's rows that the table does not have."""
         topic, partition = part.place
-        if topic in repeats.HIGHEST_ID_TOPICS:
-            keep, marks[part.place] = repeats.new_trades(connection, part.rows, partition, self._watermarks.get(part.place, {}))
-        elif table(topic).record_id:
-            keep = repeats.new_rows(connection, part.rows, partition)
+        if table(topic).rising:
+            keep, marks[part.place] = repeats.new_rising(connection, part.rows, partition, self._watermarks.get(part.place, {}))
         else:
-            return np.arange(len(part.rows))
+            keep = repeats.new_rows(connection, part.rows, partition)
         if len(keep) < len(part.rows):
             outcome.repeated[topic] = outcome.repeated.get(topic, 0) + len(part.rows) - len(keep)
         return keep
@@ -199,11 +194,11 @@ class Writer:
         count = sum(len(keep) for _, keep in chosen)
         if not count:
             return []
-        error = _try_copy(connection, topic, [piece for part, keep in chosen for piece in part.rows.slices(keep)])
+        error = try_copy(connection, topic, [piece for part, keep in chosen for piece in part.rows.slices(keep)])
         letters: list[dict[str, Any]] = []
         if error is not None:
             for part, keep in chosen:
-                letters += [_refused(part, int(number), reason) for number, reason in _bisect(connection, part.rows, keep)]
+                letters += [_refused(part, int(number), reason) for number, reason in bisect(connection, part.rows, keep)]
         outcome.rows[topic] = count - len(letters)
         return letters
 
@@ -214,36 +209,6 @@ def _times(parts: list[Part]) -> dict[str, np.ndarray]:
         if len(part.rows):
             by_topic.setdefault(part.place[0], []).append(part.rows.event_times)
     return {topic: np.concatenate(times) for topic, times in by_topic.items()}
-
-
-def _try_copy(connection: psycopg.Connection, topic: str, pieces: Iterable[memoryview]) -> psycopg.Error | None:
-    """Copy rows under a savepoint; return the error if the database blames the rows. Other errors are raised."""
-    columns = sql.SQL(", ").join(map(sql.Identifier, table(topic).column_names))
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(topic), columns)
-    try:
-        with connection.transaction(), connection.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.write(COPY_HEADER)
-            for piece in pieces:
-                copy.write(piece)
-            copy.write(COPY_TRAILER)
-    except psycopg.Error as error:
-        if error.sqlstate is None or not error.sqlstate.startswith(_ROW_ERRORS):
-            raise
-        return error
-    return None
-
-
-def _bisect(connection: psycopg.Connection, rows: Rows, keep: np.ndarray) -> list[tuple[int, str]]:
-    """Copy what can be copied of some rows; return the numbers of those that the database refuses, with its reason."""
-    if not len(keep):
-        return []
-    error = _try_copy(connection, rows.topic, rows.slices(keep))
-    if error is None:
-        return []
-    if len(keep) == 1:
-        return [(int(keep[0]), f"refused by the database: {str(error).strip()}")]
-    half = len(keep) // 2
-    return _bisect(connection, rows, keep[:half]) + _bisect(connection, rows, keep[half:])
 
 
 def _refusals(part: Part) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from timescale_helpers import (
 from timescale_records import record
 
 from schemas import catalogue, metrics
+from schemas.codec import Record
 from schemas.service import summed
 from schemas.settings import Settings
 
@@ -71,6 +72,83 @@ def test_repeated_records_are_dropped_and_the_first_wins(environment: Settings, 
         until("the rest is there", lambda: all(count(environment, topic) == 41 for topic in with_ids))
     assert_tables_equal(environment, feeder.fed)
     assert all(summed(metrics.ROWS_REPEATED, table=topic) - before[topic] >= 20 for topic in with_ids)
+
+
+def _batch(topic: str, seed: int, first: int) -> list[Record]:
+    """Twenty records of one author as its log has them: times and ids grow, some share a time, some an id with others of another time."""
+    rng = random.Random(seed)
+    made = []
+    for n in range(first, first + 20):
+        one = record(topic, n, rng)
+        one |= {"event_time": 1723075200000 + n // 3 * 250}
+        if topic == "quotes":
+            one |= {"update_id": n if n % 7 else n // 3}
+        if topic == "depth":
+            one |= {"epoch": 1 + n // 30, "last_update_id": n // 2, "state": ("live", "invalid")[n % 2]}
+        if topic == "progress":
+            one |= {"cut": {"agg_trades": n, "quotes": n * n}}
+        made.append(one)
+        if topic in ALIKE:
+            made.append({**one, ALIKE[topic]: rng.random()})  # of the same time and the same receipt, yet another record
+    return made
+
+
+ALIKE = {"liquidations": "quantity", "funding": "mark_price", "market_indicators": "value"}
+MARKET = [name for name, topic in catalogue.TOPICS.items() if topic.rising]
+
+
+def test_batches_that_a_broker_took_twice_are_stored_once(environment: Settings, topics: list[str]) -> None:
+    """Two batches in flight when it was killed are there twice, in order: in one batch of the sink, in two, and after its restart."""
+    feeder = Feeder(migrated(environment))
+    first, second, third = ({topic: _batch(topic, 31, 20 * n) for topic in MARKET} for n in range(3))
+
+    def send(*batches: dict[str, list[Record]], again: bool = False) -> None:
+        for batch in batches:
+            for topic, made in batch.items():
+                for one in made:
+                    feeder.send(topic, 0, one, remember=not again)
+        feeder.flush()
+
+    def rows() -> int:
+        return sum(count(environment, topic) for topic in MARKET)
+
+    one_batch = sum(map(len, first.values()))
+    with sink_thread(environment, batch_seconds=0.5):
+        send(first)
+        until("the first batch is there", lambda: rows() == one_batch)
+        send(second)
+        send(first, second, again=True)
+        until("the second batch is there", lambda: rows() >= 2 * one_batch)
+    send(first, second, again=True)
+    send(third)
+    send(third, again=True)
+    with sink_thread(environment, batch_rows=37):
+        ends = {topic: 8 * len(made) for topic, made in first.items()}
+        until(
+            "all is read",
+            lambda: all(
+                query(environment, "SELECT next_offset FROM sink_offsets WHERE topic = %s AND partition = 0", topic) == [(end,)]
+                for topic, end in ends.items()
+            ),
+        )
+    assert_tables_equal(environment, feeder.fed)
+
+
+def test_a_value_that_no_table_takes_is_refused_also_beside_repeats(environment: Settings, topics: list[str]) -> None:
+    """Looking a record up by its content must not stumble over one that the database refuses."""
+    feeder = Feeder(migrated(environment))
+    good, other = _batch("progress", 32, 0)[:2]
+    bad = {**good, "cut": {"a\0b": 1}}
+    with sink_thread(environment, batch_seconds=0.2):
+        feeder.send("progress", 0, good)
+        feeder.flush()
+        until("the first mark is there", lambda: count(environment, "progress") == 1)
+        for one in (bad, good, other):
+            feeder.send("progress", 0, one, remember=one is other)
+        feeder.flush()
+        until("the letter", lambda: count(environment, "dead_letters") == 1)
+    assert [row["value"] for _, row in rows_of(environment, "dead_letters")] == [CODEC.encode("progress", bad)]
+    assert_tables_equal(environment, {**feeder.fed, "dead_letters": dict(rows_of(environment, "dead_letters"))})
 
 
 def _trade(agg_id: int, instrument: str = "BINANCE:BTCUSDT-PERP", backfilled: bool = False) -> dict[str, object]:

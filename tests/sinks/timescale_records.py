@@ -42,12 +42,12 @@ def _value(kind: Any, rng: random.Random, odd: bool) -> Any:
 
 
 def record(topic: str, number: int, rng: random.Random, odd: bool = False) -> Record:
-    """Return a valid record whose id (if its topic has ids) is unique per number; ``odd``: doubles may be infinite or NaN."""
+    """Return a valid record whose id (in topics without ids: its receive_time) is unique per number; ``odd``: doubles may be infinite or NaN."""
     made = {field["name"]: _value(field["type"], rng, odd) for field in catalogue.schema(topic)["fields"]}
-    for name in catalogue.TOPICS[topic].record_id:
+    for name in catalogue.TOPICS[topic].record_id or ("receive_time",):
         if isinstance(made[name], str):
             made[name] = f"{made[name]}|{number}" if name != "instrument" else "BINANCE:BTCUSDT-PERP"
-        elif name == "event_time":
+        elif name in ("event_time", "receive_time"):
             made[name] = 1723075200000 + number * 1000
         else:
             made[name] = number

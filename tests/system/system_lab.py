@@ -199,6 +199,12 @@ def repeated_ids(settings: Settings) -> dict[str, int]:
     return found
 
 
+def repeated_rows(settings: Settings) -> dict[str, int]:
+    """Return table -> rows that are the same as another one but for their place in Kafka."""
+    found = {topic: rows.total() - len(rows) for topic in TOPICS for rows in [table_contents(settings, topic, PLACE)]}
+    return {topic: count for topic, count in found.items() if count}
+
+
 # --- the log ----------------------------------------------------------------------------------------------------------------
 
 
