@@ -23,7 +23,8 @@ from stream_apps.core.config import TIMEFRAMES, EngineConfig
 from stream_apps.core.inbox import Chunk, Inbox
 from stream_apps.core.marks import Mark, MarkLog
 from stream_apps.core.prints import Window
-from stream_apps.core.scoring import StrategyMemory, evaluate
+from stream_apps.core.scoring import StrategyMemory
+from stream_apps.core.scoring.batch import Batch
 from stream_apps.core.slow_inputs import liquidations, slow_inputs
 from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Snapshot
 from stream_apps.core.state import FEATURES, INPUTS, MarketState
@@ -96,9 +97,9 @@ class PartitionEngine:
         self._keys = KeyTable()
         self._rows: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)  # key number -> row of the state
         self._by_author: dict[str, npt.NDArray[np.int64]] | None = None
-        self._by_instrument: dict[int, list[str]] | None = None
+        self._by_instrument: dict[int, Batch] | None = None
         self._encode: dict[str, Callable[[Record], bytes]] = {
-            topic: codec.encoder(topic) for topic in ("bars", "scores", "signals", "dead_letters")
+            topic: codec.encoder(topic) for topic in ("bars", "signals", "dead_letters")
         }
         self._write_features = RowWriter("features", _FEATURE_LONGS, (*FEATURES, "whale_flow"))
         self._feature_head = codec.header("features")
@@ -293,15 +294,16 @@ class PartitionEngine:
             self._by_author = {a: np.array([self.state.index[n] for n in sorted(names)], dtype=np.int64) for a, names in groups.items()}
         return self._by_author.get(author, np.empty(0, dtype=np.int64))
 
-    def _strategies_of(self, i: int) -> list[str]:
+    def _strategies_of(self, i: int) -> Batch | None:
         if self._by_instrument is None:
-            self._by_instrument = {}
+            running: dict[int, list[tuple[StrategyConfig, str]]] = {}
             for strategy_id in sorted(self.strategies):
-                config = self.strategies[strategy_id][0]
+                config, hash_ = self.strategies[strategy_id]
                 row = self.state.index.get(config.instrument)
                 if row is not None and config.status == "running":
-                    self._by_instrument.setdefault(row, []).append(strategy_id)
-        return self._by_instrument.get(i, [])
+                    running.setdefault(row, []).append((config, hash_))
+            self._by_instrument = {row: Batch(strategies, self.codec) for row, strategies in running.items()}
+        return self._by_instrument.get(i)
 
     def _fire(self, mark: Mark, cut: dict[str, int], pane: int, outputs: list[OutputRecord]) -> None:
         state, meta, instant = self.state, self.state.a["meta"], pane * self.config.grid_ms
@@ -365,7 +367,7 @@ class PartitionEngine:
 
     def _score(
         self,
-        running: list[str],
+        running: Batch,
         name: str,
         row: list[float],
         prints: Window,
@@ -398,19 +400,25 @@ class PartitionEngine:
             long_short_ratio=values["long_short_ratio"],
             top_trader_long_share=values["top_trader_long_share"],
             coinbase_premium=values["coinbase_premium"],
+            estimated_funding_rate=values["estimated_funding_rate"],
+            volume_1m=values["volume_1m"],
+            slope_1h=values["slope_1h"],
+            atr_percentile_low=values["atr_percentile_low"],
+            funding_rate_max=values["funding_rate_max"],
+            liquidated_long_5m=values["liquidated_long_5m"],
+            liquidated_short_5m=values["liquidated_short_5m"],
             late_trades=late,
             analytics={name: values[name] for name in ANALYTICS},
             missing_inputs=absent.missing,
             stale_inputs=absent.stale,
         )
         key = name.encode()
-        for strategy_id in running:
-            config, hash_ = self.strategies[strategy_id]
-            memory = self.memories.get(strategy_id) or StrategyMemory()
-            score, signal, self.memories[strategy_id] = evaluate(snapshot, config, hash_, memory)
-            outputs.append(OutputRecord("scores", key, self._encode["scores"](score), instant))
+        for strategy_id, score, signal, memory in running.evaluate(snapshot, self.memories):
+            outputs.append(OutputRecord("scores", key, score, instant))
             if signal is not None:
                 outputs.append(OutputRecord("signals", key, self._encode["signals"](signal), instant))
+            if memory is not None:
+                self.memories[strategy_id] = memory
 
     def _absent(self, states: Any) -> _Absent:
         """Return the names of missing and of stale inputs (remembered per pattern: patterns are few)."""

@@ -11,9 +11,9 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from schemas.partition import base_of_instrument
+from stream_apps.core.scoring.registry import MODELS
 from stream_apps.core.snapshot import FAST_WINDOWS, WINDOW_MS
 
-MODELS = ("v54_factory",)
 STATUSES = ("running", "paused", "deprecated")
 DIRECTIONS = ("both", "long_only", "short_only")
 SLOW_WINDOWS = ("30m", "1h", "4h")
@@ -96,7 +96,7 @@ class StrategyConfig:
     def from_record(cls, record: dict[str, Any]) -> StrategyConfig:
         """Return the configuration that a ``strategies`` record (or a mapping of its fields) holds. It is not validated.
 
-        Fields that have a default may be absent; whole numbers are taken for doubles.
+        Fields that have a default may be absent: then the model's default holds, or else the factory's. Whole numbers are taken for doubles.
 
         Raises:
             StrategyError: an unknown or absent field, or a value of the wrong type.
@@ -104,7 +104,8 @@ class StrategyConfig:
         for name in record:
             if name not in _KINDS:
                 raise StrategyError(name, "is not a field of a strategy")
-        values = {}
+        model = MODELS.get(str(record.get("model")))
+        values: dict[str, Any] = {} if model is None else {**model.defaults, **model.fixed}
         for name, kind in _KINDS.items():
             if name in record:
                 values[name] = _typed(name, kind, record[name])
@@ -154,7 +155,7 @@ _WANTED = {
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "status": STATUSES,
-    "model": MODELS,
+    "model": tuple(MODELS),
     "direction": DIRECTIONS,
     "cvd_fast_window": FAST_WINDOWS,
     "cvd_slow_window": SLOW_WINDOWS,
@@ -221,7 +222,11 @@ def validate(config: StrategyConfig) -> None:
     for name, allowed in _CHOICES.items():
         if getattr(config, name) not in allowed:
             raise StrategyError(name, f"must be one of {', '.join(allowed)}, got {getattr(config, name)!r}")
-    for name, (least, most) in _RANGES.items():
+    model = MODELS[config.model]
+    for name, value in model.fixed.items():
+        if getattr(config, name) != value:
+            raise StrategyError(name, f"must be {value} for {config.model}, got {getattr(config, name)!r}")
+    for name, (least, most) in {**_RANGES, **model.ranges}.items():
         if not least <= getattr(config, name) <= most:  # also refuses NaN
             raise StrategyError(name, f"must be from {least:g} to {most:g}, got {getattr(config, name)!r}")
     total = sum(getattr(config, name) for name in WEIGHTS)

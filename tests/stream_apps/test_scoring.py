@@ -526,7 +526,7 @@ def test_cooldown_in_event_time(since_entry: int, cooldown_minutes: int, entry: 
     memory = StrategyMemory(T - since_entry)
     result = run(snapshot(**STANDARD), strategy, memory)
     assert (result.score["cooldown"], result.signal is not None) == (not entry, entry)
-    assert result.memory == (StrategyMemory(T) if entry else memory)
+    assert result.memory == (StrategyMemory(T, T - since_entry) if entry else memory)
     assert (result.score["score"], result.score["tier"], result.score["direction"]) == (69.2, "standard", "LONG")
 
 
@@ -557,7 +557,8 @@ def test_a_direction_limit_neither_opens_nor_flips_but_never_changes_the_score(l
     result = run(snapshot(**market), config(direction=limit))
     assert (result.score["score"], result.score["tier"], result.score["gate_passed"]) == (100.0, "heavy", True)
     assert (result.signal is not None, result.score["signalled"], result.score["cooldown"]) == (signalled, signalled, False)
-    assert result.memory == StrategyMemory(T if signalled else None)
+    side = {"LONG": 1, "SHORT": 2}
+    assert result.memory == (StrategyMemory(T, None, side[result.score["direction"]]) if signalled else StrategyMemory())
 
 
 def test_the_signal_carries_what_an_executor_needs() -> None:
@@ -589,9 +590,36 @@ def test_the_signal_carries_what_an_executor_needs() -> None:
 
 
 def test_memory_survives_as_plain_values() -> None:
-    for memory in (StrategyMemory(), StrategyMemory(T)):
+    for memory in (StrategyMemory(), StrategyMemory(T), StrategyMemory(T, T - 1, 2)):
         assert StrategyMemory.from_tuple(memory.to_tuple()) == memory
         assert StrategyMemory.from_tuple(list(memory.to_tuple())) == memory
+    # A release that knew the last entry only: then either side may be open.
+    assert StrategyMemory.from_tuple([T]) == StrategyMemory(T, None, 3)
+
+
+def test_a_flip_is_signalled_only_while_the_other_side_may_be_open() -> None:
+    """The executor closes what is open on the other side; when nothing can be, a flip says nothing."""
+    strategy = config(cooldown_minutes=10)  # flips from 80
+    shots = {"L": PERFECT_LONG, "S": PERFECT_SHORT}
+    memory, seen = StrategyMemory(), []
+    for n, side in enumerate("LLLSSSLL"):  # 15 s apart, all of score 100
+        result = run(replace(snapshot(**shots[side]), time=T + n * 15_000), strategy, memory)
+        memory = result.memory
+        seen.append(result.score["verdict"])
+    # Nothing is known before the first entry, so it flips as well. Then LONG is held: only SHORT flips, until an entry of its own.
+    assert seen == ["entry+flip", "cooldown", "cooldown", "flip", "flip", "flip", "cooldown", "cooldown"]
+    result = run(replace(snapshot(**PERFECT_SHORT), time=T + 600_000), strategy, memory)
+    assert (result.score["verdict"], result.memory) == ("entry+flip", StrategyMemory(T + 600_000, T, 2))
+    again = run(replace(snapshot(**PERFECT_SHORT), time=T + 615_000), strategy, result.memory)
+    assert (again.score["verdict"], again.signal) == ("cooldown", None)
+
+
+def test_an_entry_too_weak_to_flip_leaves_the_other_side_open() -> None:
+    strategy = config(entry_score=60.0, flip_threshold=95.0)
+    weak = run(replace(snapshot(**STANDARD), time=T), strategy, StrategyMemory(T - 600_000, None, 2))
+    assert (weak.score["verdict"], weak.memory.may_hold) == ("entry", 3)  # an executor with an open SHORT passes it over
+    strong = run(replace(snapshot(**PERFECT_LONG), time=T + 15_000), strategy, weak.memory)
+    assert strong.score["verdict"] == "flip"
 
 
 @pytest.mark.parametrize(
