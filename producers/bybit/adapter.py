@@ -5,6 +5,7 @@ Sources: the venue's v5 documents, ws/connect, websocket/public/* and market/*, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -28,6 +29,8 @@ BUSY = (10000, 10016)
 # Pages of instruments-info (1,000 contracts each): more means that its cursor leads in a circle.
 MAX_PAGES = 50
 RATIO_PERIOD = "5min"
+# The topic in the venue's refusals: "error:handler not found,topic:tickers.X", "Invalid symbol :[tickers.X]".
+_REFUSED = re.compile(r"(?:topic:\s*|:\[)([\w.-]+)")
 
 _Polled = list[tuple[str, str, Record]]
 _Fetch = Callable[[Rest, Sequence[Market], int], Awaitable[_Polled]]
@@ -239,8 +242,8 @@ def _answer(message: dict[str, Any]) -> None:
     """
     reason = message.get("ret_msg", message.get("retMsg"))
     if message.get("success") is False:
-        _, found, stream = str(reason).rpartition("topic:")
-        raise MappingError(stream if found else "subscribe", "ret_msg", f"the venue refuses: {reason}")
+        stream = _REFUSED.search(str(reason))
+        raise MappingError(stream[1] if stream else "subscribe", "ret_msg", f"the venue refuses: {reason}")
     if message.get("op") not in ("subscribe", "unsubscribe", "ping", "pong") and message.get("type") != "COMMAND_RESP":
         raise MappingError("frame", "topic", "is missing")
 
