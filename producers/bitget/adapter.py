@@ -16,7 +16,8 @@ from producers.bitget import mapping
 from producers.bitget.mapping import VENUE
 from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, MappingError, Market, Part, Plan, Poll, Refused, mapped
 from producers.venue.rest import SLOW_DOWN_S, Limit, Rest
-from producers.venue.values import get, listed, one_of, text
+from producers.venue.rows import usable
+from producers.venue.values import get, listed, one_of, text, time_ms
 from schemas.codec import Record
 
 PRODUCT = "USDT-FUTURES"
@@ -30,12 +31,14 @@ HISTORY_FILLS = 1000
 # Pages of a back-fill: fills-history reaches back a week when no time is named.
 MAX_PAGES = 200
 SETTLEMENTS = 20
+SETTLEMENTS_PAGE = 100
+RATIO_PERIOD = "5m"
 TOO_MANY = ("429", "40429", "30007")
 
-TRADE = Channel("trade", "agg_trades", 60.0)
-BOOKS = Channel("books", "depth", 15.0)
-QUOTES = Channel("books1", "quotes", 15.0)
-TICKER = Channel("ticker", "funding", 30.0)
+TRADE = Channel("trade", "agg_trades", 300.0)
+BOOKS = Channel("books", "depth", 60.0)
+QUOTES = Channel("books1", "quotes", 60.0)
+TICKER = Channel("ticker", "funding", 60.0)
 
 
 class BitgetFutures(Adapter):
@@ -58,6 +61,7 @@ class BitgetFutures(Adapter):
     # "We highly recommend not to subscribe more than 50 channels on one connection"; at most 10 messages a second.
     max_streams: ClassVar[int] = 50
     send_pause_s: ClassVar[float] = 0.2
+    checksum_levels: ClassVar[int] = 25
     default_symbols: ClassVar[str] = "BTCUSDT,ETHUSDT,SOLUSDT,XRPUSDT"
 
     # --- streams -----------------------------------------------------------------------------------------------------
@@ -107,7 +111,7 @@ class BitgetFutures(Adapter):
     def checksum(self, bids: Sequence[str], asks: Sequence[str]) -> int:
         """Return the signed CRC-32 of the best 25 levels, bids and asks in turns; where one side is shorter, the other goes on alone."""
         parts = []
-        for index in range(min(25, max(len(bids), len(asks)))):
+        for index in range(min(self.checksum_levels, max(len(bids), len(asks)))):
             parts += [side[index] for side in (bids, asks) if index < len(side)]
         value = crc32(":".join(parts).encode())
         return value - 2**32 if value >= 2**31 else value
@@ -126,11 +130,12 @@ class BitgetFutures(Adapter):
 
     async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
         answer = await rest.get(f"{MARKET_PATH}/contracts", productType=PRODUCT)
-        records = (mapping.instrument_facts(row, author) for row in listed(answer, "data", "contracts"))
-        return {record["symbol"]: Facts(record, {}) for record in records if record is not None}
+        records = usable(VENUE, "contracts", listed(answer, "data", "contracts"), lambda row: mapping.instrument_facts(row, author))
+        return {record["symbol"]: Facts(record, {}) for record in records}
 
     async def volumes(self, rest: Rest) -> dict[str, float]:
-        return mapping.volumes(await rest.get(f"{MARKET_PATH}/tickers", productType=PRODUCT))
+        answer = await rest.get(f"{MARKET_PATH}/tickers", productType=PRODUCT)
+        return dict(usable(VENUE, "tickers", listed(answer, "data", "tickers"), mapping.volume))
 
     async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | Refused], bool]:
         """Return the newest 100 fills, and from there page by page what fills-history has (the last week)."""
@@ -156,6 +161,22 @@ class BitgetFutures(Adapter):
                 return [*refused, *(row for row in good if row["event_time"] >= since)], True
         return [*refused, *good], False
 
+    async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
+        """Return settled rates and account ratios (those of the venue's last 5 min steps); past open interest is not served."""
+        found: list[tuple[str, Record]] = []
+        for page in range(1, MAX_PAGES):
+            answer = await rest.get(
+                f"{MARKET_PATH}/history-fund-rate", symbol=market.symbol, productType=PRODUCT, pageSize=SETTLEMENTS_PAGE, pageNo=page
+            )
+            records = mapping.settled(answer, 0, until)
+            found += [("funding", record) for record in records]
+            if len(records) < SETTLEMENTS_PAGE or records[0]["event_time"] < since:
+                break
+        answer = await rest.get(f"{MARKET_PATH}/account-long-short", ACCOUNT_RATIO_WEIGHT, symbol=market.symbol, period=RATIO_PERIOD)
+        found += [("market_indicators", record) for record in mapping.account_ratios(answer, until)]
+        within = (entry for entry in found if since <= entry[1]["event_time"] <= until)
+        return sorted(within, key=lambda entry: int(entry[1]["event_time"]))
+
     def polls(self) -> list[Poll]:
         return [
             Poll("current-fund-rate", "funding", 60.0, True, _schedule),
@@ -170,7 +191,10 @@ def _message(op: str, streams: Sequence[tuple[str, Channel]]) -> str:
 
 
 async def _schedule(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
-    return mapping.schedule(await rest.get(f"{MARKET_PATH}/current-fund-rate", productType=PRODUCT), received)
+    answer = await rest.get(f"{MARKET_PATH}/current-fund-rate", productType=PRODUCT)
+    time = time_ms(answer, "requestTime", "current-fund-rate", received)
+    rows = listed(answer, "data", "current-fund-rate")
+    return usable(VENUE, "current-fund-rate", rows, lambda row: mapping.schedule(row, time, received))
 
 
 async def _settled(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
@@ -188,7 +212,6 @@ async def _settled(rest: Rest, markets: Sequence[Market], received: int) -> list
 async def _account_ratio(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
     found = []
     for market in markets:
-        answer = await rest.get(f"{MARKET_PATH}/account-long-short", ACCOUNT_RATIO_WEIGHT, symbol=market.symbol, period="5m")
-        if (record := mapping.account_ratio(answer, received)) is not None:
-            found.append((market.symbol, "market_indicators", record))
+        answer = await rest.get(f"{MARKET_PATH}/account-long-short", ACCOUNT_RATIO_WEIGHT, symbol=market.symbol, period=RATIO_PERIOD)
+        found += [(market.symbol, "market_indicators", record) for record in mapping.account_ratios(answer, received)[-1:]]
     return found

@@ -213,18 +213,14 @@ def server_time(answer: Any) -> int:
     return integer(get(answer, "data", "time"), "serverTime", "time")
 
 
-def schedule(answer: Any, received: int) -> list[tuple[str, str, Record]]:
-    """Return symbol, topic and record of each row of current-fund-rate: the estimate, the interval and the next settlement."""
-    time = time_ms(answer, "requestTime", "current-fund-rate", received)
-    found = []
-    for row in listed(answer, "data", "current-fund-rate"):
-        symbol = text(row, "symbol", "current-fund-rate")
-        record = _funding(
-            None, time, received, rate=optional(row, "fundingRate", "current-fund-rate"),
-            next_time=_filled(row, "nextUpdate", "current-fund-rate"), hours=_hours(row, "fundingRateInterval", "current-fund-rate"),
-        )  # fmt: skip
-        found.append((symbol, "funding", record))
-    return found
+def schedule(row: Any, time: int, received: int) -> tuple[str, str, Record]:
+    """Return symbol, topic and record of a row of current-fund-rate: the estimate, the interval and the next settlement, said at ``time``."""
+    symbol = text(row, "symbol", "current-fund-rate")
+    record = _funding(
+        None, time, received, rate=optional(row, "fundingRate", "current-fund-rate"),
+        next_time=_filled(row, "nextUpdate", "current-fund-rate"), hours=_hours(row, "fundingRateInterval", "current-fund-rate"),
+    )  # fmt: skip
+    return symbol, "funding", record
 
 
 def settled(answer: Any, after: int, received: int) -> list[Record]:
@@ -240,21 +236,24 @@ def settled(answer: Any, after: int, received: int) -> list[Record]:
     return sorted(found, key=lambda record: record["event_time"])
 
 
-def account_ratio(answer: Any, received: int) -> Record | None:
-    """Return the newest observation of account-long-short: accounts that are long over those that are short; None when there is none."""
+def account_ratios(answer: Any, received: int) -> list[Record]:
+    """Return the observations of account-long-short, ascending: accounts that are long over those that are short."""
     record = "account-long-short"
-    newest: Record | None = None
-    for row in listed(answer, "data", record):
-        time = time_ms(row, "ts", record, received)
-        value = quantity(row, "longShortAccountRatio", record)
-        if newest is None or time > newest["event_time"]:
-            newest = {"event_time": time, "receive_time": received, "indicator": "long_short_ratio", "value": value}
-    return newest
+    found: list[Record] = [
+        {
+            "event_time": time_ms(row, "ts", record, received),
+            "receive_time": received,
+            "indicator": "long_short_ratio",
+            "value": quantity(row, "longShortAccountRatio", record),
+        }
+        for row in listed(answer, "data", record)
+    ]
+    return sorted(found, key=lambda row: int(row["event_time"]))
 
 
-def volumes(answer: Any) -> dict[str, float]:
-    """Return symbol -> 24 h volume in quote units of the whole market's tickers."""
-    return {text(row, "symbol", "tickers"): quantity(row, "quoteVolume", "tickers") for row in listed(answer, "data", "tickers")}
+def volume(row: Any) -> tuple[str, float]:
+    """Return symbol and 24 h volume in quote units of one of the whole market's tickers."""
+    return text(row, "symbol", "tickers"), quantity(row, "quoteVolume", "tickers")
 
 
 def instrument_facts(row: Any, author: str) -> Record | None:

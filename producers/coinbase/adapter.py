@@ -14,14 +14,15 @@ from producers.coinbase import mapping
 from producers.coinbase.mapping import VENUE
 from producers.venue.adapter import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Refused, mapped
 from producers.venue.rest import Limit, Rest
-from producers.venue.values import text
+from producers.venue.rows import usable
+from producers.venue.values import MAX_LONG, integer, text
 from schemas.codec import Record
 
 # Trades of a page, the venue's most.
 PAGE = 1000
 
-MATCHES = Channel("matches", "agg_trades", 60.0)
-TICKER = Channel("ticker", "quotes", 60.0)
+MATCHES = Channel("matches", "agg_trades", 300.0)
+TICKER = Channel("ticker", "quotes", 300.0)
 # Message types -> the channel that brings them; the first message of a subscription is the trade before it.
 TYPES = {"match": MATCHES, "last_match": MATCHES, "ticker": TICKER}
 
@@ -42,6 +43,8 @@ class CoinbaseSpot(Adapter):
     consecutive_ids: ClassVar[bool] = True
     limits: ClassVar[tuple[Limit, ...]] = (Limit(10, 1.0),)
     max_streams: ClassVar[int] = 100
+    # An address may send 100 messages a second.
+    send_pause_s: ClassVar[float] = 0.05
     rotate_after_s: ClassVar[float | None] = None
     default_symbols: ClassVar[str] = "BTC-USD,ETH-USD,SOL-USD,XRP-USD"
 
@@ -54,12 +57,15 @@ class CoinbaseSpot(Adapter):
         found: list[Plan] = []
         for start in range(0, len(wanted), self.max_streams):
             streams = list(wanted[start : start + self.max_streams])
-            products: dict[str, list[str]] = {}
+            # One product that the venue does not have fails its whole message, so each has one of its own.
+            channels: dict[str, list[str]] = {}
             for symbol, channel in streams:
-                products.setdefault(channel.name, []).append(symbol)
-            channels = [{"name": name, "product_ids": symbols} for name, symbols in products.items()]
-            opening = orjson.dumps({"type": "subscribe", "channels": channels}).decode()
-            found.append(Plan(f"feed-{len(found) + 1}", base_url, streams, [opening]))
+                channels.setdefault(symbol, []).append(channel.name)
+            opening = [
+                orjson.dumps({"type": "subscribe", "product_ids": [symbol], "channels": names}).decode()
+                for symbol, names in channels.items()
+            ]
+            found.append(Plan(f"feed-{len(found) + 1}", base_url, streams, opening))
         return found
 
     def split(self, raw: bytes, received: int) -> Sequence[Part]:
@@ -93,11 +99,14 @@ class CoinbaseSpot(Adapter):
         answer = await rest.get("/products")
         if type(answer) is not list:
             raise MappingError("products", "products", f"expected a list, got {type(answer).__name__}")
-        records = [mapping.instrument_facts(row, author) for row in answer]
+        records = usable(VENUE, "products", answer, lambda row: mapping.instrument_facts(row, author))
         return {record["symbol"]: Facts(record, {}) for record in records}
 
     async def volumes(self, rest: Rest) -> dict[str, float]:
-        return mapping.volumes(await rest.get("/products/stats"))
+        answer = await rest.get("/products/stats")
+        if type(answer) is not dict:
+            raise MappingError("stats", "stats", f"expected an object, got {type(answer).__name__}")
+        return dict(usable(VENUE, "stats", answer.items(), mapping.volume))
 
     async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | Refused], bool]:
         """Return trades ``first`` to ``first + 999``: ``after`` gives those below an id, newest first.
@@ -112,3 +121,40 @@ class CoinbaseSpot(Adapter):
         good = sorted((row for row in found if not isinstance(row, Refused)), key=lambda row: int(row["agg_id"]))
         wanted = [row for row in good if first <= row["agg_id"] < first + PAGE]
         return [*refused, *wanted], bool(wanted) and wanted[-1]["agg_id"] == first + PAGE - 1
+
+    async def first_trade(self, rest: Rest, market: Market, since: int) -> int | None:
+        """Search the consecutive ids by their times: back from the newest in steps that double, then by halves."""
+        newest = await _trade_below(rest, market, MAX_LONG)
+        if newest is None or newest[1] < since:
+            return None
+        # Below ``high`` it is searched: that trade is young enough; all up to ``low`` are too old, or are not there.
+        high, low, step = newest[0], 0, PAGE
+        while high > 1:
+            at = max(1, high - step)
+            found = await _trade_below(rest, market, at + 1)
+            if found is None or found[1] < since:
+                low = at
+                break
+            high, step = found[0], step * 2
+        while high - low > 1:
+            at = (low + high) // 2
+            found = await _trade_below(rest, market, at + 1)
+            if found is None or found[1] < since or found[0] <= low:
+                low = at
+            else:
+                high = found[0]
+        return high
+
+
+async def _trade_below(rest: Rest, market: Market, after: int) -> tuple[int, int] | None:
+    """Return id and time of the newest trade below an id; None when there is none."""
+    query = {} if after == MAX_LONG else {"after": after}
+    answer = await rest.get(f"/products/{market.symbol}/trades", limit=1, **query)
+    if type(answer) is not list:
+        raise MappingError("trades", "trades", f"expected a list, got {type(answer).__name__}")
+    if not answer:
+        return None
+    found = integer(answer[0], "trade_id", "trades")
+    if found >= after:
+        raise MappingError("trades", "trade_id", f"expected a trade below {after}, got {found}")
+    return found, mapping.iso_ms(answer[0], "time", "trades")

@@ -104,18 +104,15 @@ def server_time(answer: Any) -> int:
     return iso_ms(answer, "iso", "time")
 
 
-def volumes(answer: Any) -> dict[str, float]:
-    """Return product -> 24 h volume in quote units of ``/products/stats``: coins at the last price. Products that did not trade are left out."""
-    if type(answer) is not dict:
-        raise MappingError("stats", "stats", f"expected an object, got {type(answer).__name__}")
-    found = {}
-    for symbol, row in answer.items():
-        stats = row.get("stats_24hour") if type(row) is dict else None
-        if type(stats) is dict and stats.get("last") not in (None, "") and stats.get("volume") not in (None, ""):
-            quantity(stats, "volume", "stats")
-            quantity(stats, "last", "stats")
-            found[symbol] = product(stats, "volume", "last", "stats")
-    return found
+def volume(entry: tuple[str, Any]) -> tuple[str, float] | None:
+    """Return product and 24 h volume in quote units of an entry of ``/products/stats``: coins at the last price. None without trades."""
+    symbol, row = entry
+    stats = get(row, "stats_24hour", "stats")
+    if get(stats, "last", "stats") in (None, "") or get(stats, "volume", "stats") in (None, ""):
+        return None
+    quantity(stats, "volume", "stats")
+    quantity(stats, "last", "stats")
+    return symbol, product(stats, "volume", "last", "stats")
 
 
 def instrument_facts(row: Any, author: str) -> Record:

@@ -15,6 +15,7 @@ from producers.hyperliquid import mapping
 from producers.hyperliquid.mapping import VENUE
 from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, MappingError, Market, Part, Plan, Poll, Refused, mapped
 from producers.venue.rest import Limit, Rest
+from producers.venue.rows import usable
 from producers.venue.values import get, listed, text, time_ms
 from schemas.codec import Record
 
@@ -25,10 +26,14 @@ INFO_WEIGHT = 20
 TRADES_WEIGHT = 21
 HISTORY_WEIGHT = 22
 HISTORY_MS = 24 * 3_600_000
+# Rows of a full answer, "only the last 500 are returned", and what it costs; pages of a history.
+PAGE = 500
+FULL_PAGE_WEIGHT = 45
+MAX_PAGES = 100
 
-TRADES = Channel("trades", "agg_trades", 60.0)
-BOOK = Channel("l2Book", "depth", 30.0)
-QUOTES = Channel("bbo", "quotes", 30.0)
+TRADES = Channel("trades", "agg_trades", 300.0)
+BOOK = Channel("l2Book", "depth", 60.0)
+QUOTES = Channel("bbo", "quotes", 300.0)  # sent only when it changes
 CONTEXT = Channel("activeAssetCtx", "funding", 60.0)
 
 
@@ -105,11 +110,12 @@ class Hyperliquid(Adapter):
 
     async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
         answer = await rest.post(PATH, {"type": "meta"}, INFO_WEIGHT)
-        records = [mapping.instrument_facts(row, author) for row in listed(answer, "universe", "meta")]
+        records = usable(VENUE, "meta", listed(answer, "universe", "meta"), lambda row: mapping.instrument_facts(row, author))
         return {record["symbol"]: Facts(record, {}) for record in records}
 
     async def volumes(self, rest: Rest) -> dict[str, float]:
-        return mapping.volumes(await rest.post(PATH, {"type": "metaAndAssetCtxs"}, INFO_WEIGHT))
+        answer = await rest.post(PATH, {"type": "metaAndAssetCtxs"}, INFO_WEIGHT)
+        return dict(usable(VENUE, "metaAndAssetCtxs", mapping.contexts(answer), mapping.volume))
 
     async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | Refused], bool]:
         """Return what recentTrades has: a few of the newest trades, seconds of a busy market."""
@@ -121,6 +127,21 @@ class Hyperliquid(Adapter):
         good = mapping.ascending([row for row in found if not isinstance(row, Refused)])
         reached = bool(good) and good[0]["event_time"] < since
         return [*refused, *(row for row in good if row["event_time"] >= since)], reached
+
+    async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
+        """Return settled rates; past open interest is not served."""
+        found: list[Record] = []
+        start = since
+        for _ in range(MAX_PAGES):
+            body = {"type": "fundingHistory", "coin": market.symbol, "startTime": start, "endTime": until}
+            page = [
+                record for record in mapping.settled(await rest.post(PATH, body, FULL_PAGE_WEIGHT), until) if record["event_time"] >= start
+            ]
+            found += page
+            if len(page) < PAGE:
+                break
+            start = page[-1]["event_time"] + 1
+        return [("funding", record) for record in found if record["event_time"] <= until]
 
     def polls(self) -> list[Poll]:
         return [Poll("fundingHistory", "funding", 600.0, False, _settled)]

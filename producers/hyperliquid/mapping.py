@@ -162,17 +162,19 @@ def settled(answer: Any, received: int) -> list[Record]:
     return sorted(found, key=lambda record: record["event_time"])
 
 
-def volumes(answer: Any) -> dict[str, float]:
-    """Return coin -> 24 h volume in quote units of metaAndAssetCtxs: the contracts, and in the same order their contexts."""
+def contexts(answer: Any) -> list[tuple[Any, Any]]:
+    """Return (contract, context) of metaAndAssetCtxs: two lists in one order."""
     if type(answer) is not list or len(answer) != 2 or type(answer[1]) is not list:
         raise MappingError("metaAndAssetCtxs", "assetCtxs", "expected the contracts and their contexts")
-    universe, contexts = listed(answer[0], "universe", "metaAndAssetCtxs"), answer[1]
-    if len(universe) != len(contexts):
-        raise MappingError("metaAndAssetCtxs", "assetCtxs", f"{len(contexts)} contexts of {len(universe)} contracts")
-    return {
-        text(row, "name", "metaAndAssetCtxs"): quantity(ctx, "dayNtlVlm", "metaAndAssetCtxs")
-        for row, ctx in zip(universe, contexts, strict=True)
-    }
+    universe = listed(answer[0], "universe", "metaAndAssetCtxs")
+    if len(universe) != len(answer[1]):
+        raise MappingError("metaAndAssetCtxs", "assetCtxs", f"{len(answer[1])} contexts of {len(universe)} contracts")
+    return list(zip(universe, answer[1], strict=True))
+
+
+def volume(pair: tuple[Any, Any]) -> tuple[str, float]:
+    """Return coin and 24 h volume in quote units of a contract and its context."""
+    return text(pair[0], "name", "metaAndAssetCtxs"), quantity(pair[1], "dayNtlVlm", "metaAndAssetCtxs")
 
 
 def instrument_facts(row: Any, author: str) -> Record:
