@@ -15,6 +15,7 @@ from producers.binance import mapping as binance
 from producers.binance.adapter import BinanceUsdm
 from producers.binance_spot import mapping
 from producers.venue.adapter import BookSnapshot, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll, Refused, mapped
+from producers.venue.clock import note_time
 from producers.venue.rest import Limit, Rest
 from producers.venue.rows import usable
 from producers.venue.values import listed
@@ -93,7 +94,7 @@ class BinanceSpot(BinanceUsdm):
             event = ("agg_trades", binance.agg_trade(data, market.instrument, received))
         else:
             event = ("depth", mapping.depth_diff(data, received))
-        mapping.note_time(market, binance.event_clock(data, received), received)
+        note_time(market, binance.event_clock(data, received), received)
         return (event,)
 
     # --- REST --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 from producers.binance.mapping import VENUE, event_clock
 from producers.venue.adapter import BookDiff, MappingError, Market
+from producers.venue.clock import untimed
 from producers.venue.values import get, integer, levels, listed, optional, positive, quantity, step, text
 from schemas.codec import Record
 from schemas.partition import base_asset, instrument_id
@@ -23,28 +24,12 @@ def depth_diff(data: dict[str, Any], received: int) -> BookDiff:
     return BookDiff(event_clock(data, received), first, last, first - 1, bids, asks)
 
 
-def note_time(market: Market, event_time: int, received: int) -> None:
-    """Remember the venue's newest time on a symbol's streams and when it came: bookTicker has none of its own."""
-    if event_time >= market.memory.get("time", (0, 0))[0]:
-        market.memory["time"] = (event_time, received)
-
-
-def book_time(market: Market, received: int) -> int:
-    """Return the venue's time of a message that has none: the newest one heard on the symbol, moved on by what has passed on our clock since.
-
-    So a wrong clock of ours does no harm, and neither does a symbol on which nothing else is heard. A recording is played at any speed: there the newest time
-    stands. Before the first one ours is all there is.
-    """
-    event_time, came = market.memory.get("time", (received, received))
-    return int(event_time) if market.facts.get("recorded") else int(event_time + max(0, received - came))
-
-
 def quote(data: dict[str, Any], market: Market, received: int) -> Record:
     """Return the ``quotes`` record of a bookTicker message."""
     record = "bookTicker"
     return {
         "instrument": market.instrument,
-        "event_time": book_time(market, received),
+        "event_time": untimed(market, received),
         "receive_time": received,
         "update_id": integer(data, "u", record),
         "bid_price": positive(data, "b", record),

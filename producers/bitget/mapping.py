@@ -10,11 +10,24 @@ Times are venue times, ms UTC; ``received`` is our wall clock, ms UTC.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any
 
 from producers.venue.adapter import BookDiff, BookSnapshot, Event, Level, MappingError, Market
-from producers.venue.values import get, integer, levels, listed, one_of, optional, positive, product, quantity, text, time_ms
+from producers.venue.values import (
+    decimal,
+    exact_step,
+    get,
+    integer,
+    levels,
+    listed,
+    one_of,
+    optional,
+    positive,
+    product,
+    quantity,
+    text,
+    time_ms,
+)
 from schemas.codec import Record
 from schemas.partition import base_asset, instrument_id
 
@@ -266,8 +279,7 @@ def instrument_facts(row: Any, author: str) -> Record | None:
     if text(row, "symbolType", record) != "perpetual":
         return None
     price_decimals, quantity_decimals = _places(row, "pricePlace"), _places(row, "volumePlace")
-    positive(row, "priceEndStep", record)
-    tick = Decimal(row["priceEndStep"]).scaleb(-price_decimals)
+    tick, _ = exact_step(decimal(get(row, "priceEndStep", record), "priceEndStep", record).scaleb(-price_decimals), "priceEndStep", record)
     return {
         "instrument": instrument_id(VENUE, symbol, "perp"),
         "author": author,
@@ -277,7 +289,7 @@ def instrument_facts(row: Any, author: str) -> Record | None:
         "quote_asset": text(row, "quoteCoin", record),
         "kind": "perp",
         "status": "trading" if text(row, "symbolStatus", record) in TRADING else "closed",
-        "tick_size": float(tick),
+        "tick_size": tick,
         "step_size": positive(row, "sizeMultiplier", record),
         "min_notional": optional(row, "minTradeUSDT", record),
         "price_decimals": price_decimals,

@@ -9,11 +9,10 @@ Times are venue times, ms UTC; ``received`` is our wall clock, ms UTC.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from producers.venue.adapter import Event, MappingError
-from producers.venue.values import MAX_AHEAD_MS, get, integer, number, one_of, optional, positive, product, quantity, text
+from producers.venue.values import MAX_AHEAD_MS, get, integer, one_of, optional, positive, product, quantity, step, text
 from schemas.codec import Record
 from schemas.partition import base_asset, instrument_id
 
@@ -118,7 +117,8 @@ def volume(entry: tuple[str, Any]) -> tuple[str, float] | None:
 def instrument_facts(row: Any, author: str) -> Record:
     """Return the ``instruments`` record of an element of ``/products`` without its times."""
     symbol = text(row, "id", "products")
-    (tick, price_decimals), (step, quantity_decimals) = _step(row, "quote_increment"), _step(row, "base_increment")
+    tick, price_decimals = step(row, "quote_increment", "products")
+    size, quantity_decimals = step(row, "base_increment", "products")
     return {
         "instrument": instrument_id(VENUE, symbol, "spot"),
         "author": author,
@@ -129,18 +129,10 @@ def instrument_facts(row: Any, author: str) -> Record:
         "kind": "spot",
         "status": "trading" if text(row, "status", "products") == "online" and row.get("trading_disabled") is not True else "closed",
         "tick_size": tick,
-        "step_size": step,
+        "step_size": size,
         "min_notional": optional(row, "min_market_funds", "products"),
         "price_decimals": price_decimals,
         "quantity_decimals": quantity_decimals,
         "funding_interval_hours": None,
         "recorded": row.get("recorded") is True,
     }
-
-
-def _step(row: Any, field: str) -> tuple[float, int]:
-    """Return a step and its number of decimals (``0.01000000`` has two)."""
-    if number(get(row, field, "products"), field, "products") <= 0.0:
-        raise MappingError("products", field, f"expected a number > 0, got {row[field]!r}")
-    exponent = Decimal(row[field]).normalize().as_tuple().exponent
-    return float(row[field]), max(0, -int(exponent))

@@ -14,6 +14,7 @@ import orjson
 from producers.hyperliquid import mapping
 from producers.hyperliquid.mapping import VENUE
 from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, MappingError, Market, Part, Plan, Poll, Refused, mapped
+from producers.venue.clock import note_time, untimed
 from producers.venue.rest import Limit, Rest
 from producers.venue.rows import usable
 from producers.venue.values import get, listed, text, time_ms
@@ -40,7 +41,8 @@ CONTEXT = Channel("activeAssetCtx", "funding", 60.0)
 class Hyperliquid(Adapter):
     """Hyperliquid perpetuals; symbols are the venue's coins (``BTC``, ``kPEPE``).
 
-    The trades stream begins with recent trades, which are doubles after a reconnect. activeAssetCtx has no time: its parts have clock 0.
+    The trades stream begins with recent trades, which are doubles after a reconnect. activeAssetCtx has no time: its parts
+    have clock 0, and its records the newest time of the coin's other streams, moved on by what has passed here since.
     Funding is hourly by the venue's documentation: see ``schedule_rule``.
     """
 
@@ -93,15 +95,19 @@ class Hyperliquid(Adapter):
 
     def take(self, channel: Channel, data: Any, market: Market, received: int) -> Sequence[Event]:
         if channel is TRADES:
-            return [
-                ("agg_trades", record) for record in mapping.ascending([mapping.trade(row, market.instrument, received) for row in data])
-            ]
+            records = mapping.ascending([mapping.trade(row, market.instrument, received) for row in data])
+            if records:
+                note_time(market, records[-1]["event_time"], received)
+            return [("agg_trades", record) for record in records]
         if channel is BOOK:
-            return [("depth", mapping.book(data, received))]
+            book = mapping.book(data, received)
+            note_time(market, book.last, received)
+            return [("depth", book)]
         if channel is QUOTES:
+            note_time(market, time_ms(data, "time", "bbo", received), received)
             quote = mapping.quote(data, market.instrument, received)
             return [] if quote is None else [("quotes", quote)]
-        return mapping.context(data, market.instrument, received)
+        return mapping.context(data, market.instrument, untimed(market, received), received)
 
     # --- REST --------------------------------------------------------------------------------------------------------
 

@@ -95,10 +95,11 @@ def quote(data: Any, instrument: str, received: int) -> Record | None:
     }
 
 
-def context(data: Any, instrument: str, received: int) -> list[Event]:
+def context(data: Any, instrument: str, time: int, received: int) -> list[Event]:
     """Return what an activeAssetCtx message says: mark, oracle price as index, estimated hourly rate; open interest and 24 h volume in quote units.
 
-    The message has no time: ``event_time`` is when we received it. Open interest is in coins and is valued at the message's mark price, exactly.
+    The message has no time: ``time`` is what ``untimed`` makes of the others. Open interest is in coins and is valued at the message's mark price,
+    exactly.
     """
     ctx = get(data, "ctx", "activeAssetCtx")
     mark = positive(ctx, "markPx", "activeAssetCtx")
@@ -106,9 +107,9 @@ def context(data: Any, instrument: str, received: int) -> list[Event]:
     if value < 0.0:
         raise MappingError("activeAssetCtx", "openInterest", f"expected a number >= 0, got {ctx['openInterest']!r}")
     index = optional(ctx, "oraclePx", "activeAssetCtx")
-    funding = _funding(received, received, mark=mark, index=index, rate=optional(ctx, "funding", "activeAssetCtx"))
+    funding = _funding(time, received, mark=mark, index=index, rate=optional(ctx, "funding", "activeAssetCtx"))
     volume = quantity(ctx, "dayNtlVlm", "activeAssetCtx")
-    stamp = {"instrument": instrument, "event_time": received, "receive_time": received}
+    stamp = {"instrument": instrument, "event_time": time, "receive_time": received}
     return [
         ("funding", {"instrument": instrument, **funding}),
         ("market_indicators", {**stamp, "indicator": "open_interest", "value": value}),
