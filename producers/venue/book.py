@@ -114,7 +114,8 @@ class OrderBook:
         if self.live:
             if diff.previous == self.last_update_id:
                 return self._apply(diff)
-            if diff.last <= self.last_update_id:
+            # A smaller id at a later time is no repeat: the venue began to count anew (OKX, Bybit), and what led there was lost.
+            if diff.last <= self.last_update_id and (self.mode == "rest" or diff.time <= (self.last_time or 0)):
                 return Outcome.IGNORED
             self.gap = (self.last_update_id + 1, max(self.last_update_id + 1, diff.previous))
             self.invalidate()
