@@ -1,4 +1,4 @@
-"""``perpflow simulate``: the recorded venue as a process of its own."""
+"""``perpflow simulate``: the simulated venue as a process of its own."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Annotated
 
 import typer
 
+from producers.recorded.dialects.registry import DIALECTS
 from producers.recorded.events import FormatError
+from producers.recorded.generated import Making
 from producers.recorded.recording import Recording
 from producers.recorded.venue import RecordedVenue
 from schemas import metrics
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
 
-app = typer.Typer(help="Serve recordings as a Binance USD-M venue on real sockets.")
+app = typer.Typer(help="Serve recordings and made-up markets in any venue's protocol on real sockets.")
 
 # Seconds between two progress lines.
 PROGRESS_S = 5.0
@@ -25,15 +27,29 @@ PROGRESS_S = 5.0
 @app.command()
 def simulate(
     recording: Annotated[
-        list[str], typer.Option("--recording", metavar="FILE=SYMBOL[:spot]", help="File, folder or glob to serve as SYMBOL; repeatable.")
-    ],
+        list[str] | None,
+        typer.Option("--recording", metavar="FILE=SYMBOL[:spot]", help="File, folder or glob to serve as SYMBOL; repeatable."),
+    ] = None,
+    venue: Annotated[str, typer.Option(help=f"Whose protocol: {', '.join(DIALECTS)}.")] = "BINANCE",
+    instruments: Annotated[int, typer.Option(min=0, help="Made-up instruments beside or instead of recordings.")] = 0,
+    rate: Annotated[
+        str, typer.Option(help="Messages a second of all made-up instruments together, or max: as fast as the clients read.")
+    ] = "1000",
+    messages: Annotated[int, typer.Option(min=0, help="Messages after which the made-up instruments end; 0: they do not.")] = 0,
+    burst: Annotated[
+        int, typer.Option(min=0, help="Trades that are made beforehand and sent at once, as fast as the clients read, before all else.")
+    ] = 0,
+    kinds: Annotated[
+        str, typer.Option(help="Kinds of made-up messages: trades,depth,bookTicker,markPrice,openInterest,forceOrder; default: all.")
+    ] = "",
     speed: Annotated[str, typer.Option(help="Venue seconds a second, or max: as fast as the clients read.")] = "1",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of everything; 0: any free one, printed when ready.")] = 0,
     fault: Annotated[
         list[str] | None, typer.Option("--fault", metavar="KIND:OPTION=VALUE,...", help="Misbehaviour; repeatable, see below.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the faults' draws.")] = 0,
+    faults: Annotated[str, typer.Option(metavar="SPEC", help="Several of them in one text, with semicolons between.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the faults' draws and of the made-up markets.")] = 0,
     expect_routes: Annotated[
         str, typer.Option(help="Routes that need a subscriber before playback starts, e.g. market; default: those of the recording.")
     ] = "",
@@ -46,16 +62,16 @@ def simulate(
     snapshot_hold: Annotated[
         float, typer.Option(min=0, help="Longest wait, seconds, for a new depth subscriber to fetch its snapshot; 0: none.")
     ] = 10.0,
-    weight_limit: Annotated[int, typer.Option(min=1, help="REST request weight a minute.")] = 2400,
+    weight_limit: Annotated[int, typer.Option(min=0, help="REST request weight in the venue's window; 0: the venue's own limit.")] = 0,
     funding: Annotated[
         list[str] | None, typer.Option(metavar="FILE=SYMBOL", help="Settled funding rates (Symbol,Date,Funding Rate; UTC+3).")
     ] = None,
     exit_at_end: Annotated[bool, typer.Option(help="Leave when every recording has ended, instead of keeping REST up.")] = False,
 ) -> None:
-    """Serve recordings as a Binance USD-M venue: websocket /public and /market, REST /fapi/v1, /control and /health on one port.
+    """Serve recordings and made-up markets as a venue would: its websockets, its REST interface, /control and /health on one port.
 
     When it is ready one JSON line with ws_url, rest_url and port goes to standard output. Playback of a symbol starts when
-    each route on which its recording has streams has a subscriber.
+    each route on which its recording has streams has a subscriber; made-up markets start with the first subscriber, and go on without any.
 
     Examples:
 
@@ -63,20 +79,27 @@ def simulate(
 
       perpflow simulate --recording tests/data/ltcusdt_spot_trades=LTCUSDT:spot --speed max --fault drop:stream=aggTrade,rate=0.01
 
+      perpflow simulate --venue OKX --instruments 600 --rate 25000 --faults "cut:after=5000;list=NEWUSDT@10;delist=SIM001USDT@20"
+
     Faults: drop, gap, silence, duplicate, reorder, delay, garbage (stream=, rate= or at= and n=, ms=), cut:after=5000,route=market,
-    rest:429,n=2. At run time: POST /control/faults {"faults": ["cut:after=1"]}.
+    rest:429,n=2, snapshot:form=stale, list=SYMBOL@SECONDS, delist=SYMBOL@SECONDS. A stream is meant by the venue's name or by what it
+    carries on any venue (trades, depth, quotes, ...). At run time: POST /control/faults {"faults": ["cut:after=1"]}, /control/burst
+    {"messages": 100000}, /control/list and /control/delist {"symbol": "NEWUSDT"}, /control/pause, /control/resume.
     """
     settings = Settings()
     configure_logging(settings.log_level)
     try:
-        recordings = [Recording.parse(text) for text in recording]
+        recordings = [Recording.parse(text) for text in recording or ()]
+        making = Making(instruments, _speed(rate, "--rate"), messages or None, burst, kinds=tuple(_names(kinds))) if instruments else None
         for text in funding or ():
             source = Recording.parse(text)
             recordings = [replace(one, funding=source.path) if one.symbol == source.symbol else one for one in recordings]
-        venue = RecordedVenue(
+        serving = RecordedVenue(
             recordings,
-            speed=_speed(speed),
-            faults=fault or (),
+            venue=venue.upper(),
+            generated=making,
+            speed=_speed(speed, "--speed"),
+            faults=[*(fault or ()), *(one for one in map(str.strip, faults.split(";")) if one)],
             seed=seed,
             host=host,
             port=port,
@@ -85,9 +108,9 @@ def simulate(
             wait_for=("route" if hold_routes else "client") if wait_for_clients else "none",
             settle_s=settle,
             snapshot_hold_s=snapshot_hold,
-            weight_limit=weight_limit,
+            weight_limit=weight_limit or None,
         )
-        asyncio.run(_serve(venue, settings, exit_at_end))
+        asyncio.run(_serve(serving, settings, exit_at_end))
     except (FormatError, FileNotFoundError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     except OSError as error:
@@ -99,13 +122,13 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _speed(text: str) -> float | None:
+def _speed(text: str, option: str) -> float | None:
     if text == "max":
         return None
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"--speed: expected a number or max, got {text!r}") from None
+        raise ValueError(f"{option}: expected a number or max, got {text!r}") from None
 
 
 async def _serve(venue: RecordedVenue, settings: Settings, exit_at_end: bool) -> None:
@@ -120,17 +143,20 @@ async def _serve(venue: RecordedVenue, settings: Settings, exit_at_end: bool) ->
         async with venue:
             service.set_health(lambda: {"ok": venue.failure() is None, "finished": venue.finished})
             ready = {"ready": True, "port": venue.port, "ws_url": venue.ws_url, "rest_url": venue.rest_url}
-            typer.echo(json.dumps({**ready, "http_port": service.http_port, "symbols": list(venue.playbacks)}))
+            typer.echo(json.dumps({**ready, "venue": venue.dialect.venue, "http_port": service.http_port, "symbols": list(venue.markets)}))
             seen: dict[tuple[str, str], int] = {}
             while not service.stopping.is_set():
                 _count(venue, seen)
                 failure = venue.failure()
                 if failure is not None:
                     raise failure
-                for symbol, status in venue.status()["symbols"].items():
+                for symbol, playback in venue.playbacks.items():
+                    status = playback.status()
                     service.log.info(
                         "playback", symbol=symbol, state=status["state"], progress=status["progress"], messages=status["messages"]
                     )
+                if venue.generation is not None:
+                    service.log.info("made-up markets", **venue.generation.status())
                 if venue.finished and exit_at_end and not venue.connections:
                     break
                 try:
@@ -141,7 +167,7 @@ async def _serve(venue: RecordedVenue, settings: Settings, exit_at_end: bool) ->
 
 def _count(venue: RecordedVenue, seen: dict[tuple[str, str], int]) -> None:
     """Bring the metrics up to what was sent and what was done wrong on purpose."""
-    now = {(symbol, stream): count for symbol, one in venue.playbacks.items() for stream, count in one.sent.items()}
+    now = {(symbol, stream): count for symbol, one in venue.markets.items() for stream, count in one.sent.items()}
     now |= {("", kind): count for kind, count in venue.plan.applied.items()}
     for (symbol, name), count in now.items():
         counter = metrics.SIMULATED_FRAMES.labels(symbol, name) if symbol else metrics.SIMULATED_FAULTS.labels(name)

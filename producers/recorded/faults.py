@@ -322,7 +322,7 @@ class FaultPlan:
     @property
     def holding(self) -> bool:
         """Whether any stream holds messages back."""
-        return any(stream.holds for stream in self._streams.values()) if self._streams else False
+        return bool(self._streams) and any(stream.holds for stream in self._streams.values())
 
     def _stream(self, symbol: str, name: str) -> _Stream:
         stream = self._streams.get((symbol, name))

@@ -153,10 +153,10 @@ class Market:
         """Return whether a message of a stream has to be made: somebody listens, or a fault counts it."""
         return stream in self._subscribers or self._plan.active
 
-    def due(self, stream: Stream, clock: int) -> bool:
-        """Return whether a stream's cadence lets it speak at a venue time; if so it is taken to have spoken."""
-        if stream.cadence_ms:
-            step = clock // stream.cadence_ms
+    def due(self, stream: Stream, event: Event) -> bool:
+        """Return whether a stream's cadence lets it speak after an event; if so it is taken to have spoken."""
+        if stream.cadence_ms and (event.data or stream.topic not in ("depth", "quotes")):
+            step = event.clock // stream.cadence_ms
             if self._spoken.get(stream.name) == step:
                 return False
             self._spoken[stream.name] = step
@@ -225,7 +225,7 @@ class Market:
                     self._begin(connection, stream, chain)
                 chain.awaited = []
                 chain.seen = event.body["u"]
-            elif stream.cadence_ms <= depth_cadence_ms(event.stream):
+            elif not event.data or stream.cadence_ms <= depth_cadence_ms(event.stream):  # made-up books come at the rate asked for
                 self._change(stream, chain, event)
             else:
                 if chain.merger is None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from producers.recorded.history import Trade
 
@@ -41,13 +42,15 @@ class Statistics:
 
     def __init__(self) -> None:
         self._bars: deque[Bar] = deque(maxlen=DAY_MINUTES)
+        self._past: Callable[[], list[Bar]] | None = None
+        self._past_day: Bar | None = None
         self.last_price: str | None = None
         self.last_quantity = "0"
         self.last_time = 0
 
-    def load(self, bars: list[Bar]) -> None:
-        """Begin with bars from before the first trade."""
-        self._bars.extend(bars)
+    def begin(self, past: Callable[[], list[Bar]]) -> None:
+        """Begin behind a past: ``past`` returns its one-minute bars, oldest first, the same ones each time."""
+        self._past, self._past_day = past, _joined(past())
 
     def add(self, trade: Trade) -> None:
         """Take a trade."""
@@ -71,28 +74,31 @@ class Statistics:
         self.last_price, self.last_quantity, self.last_time = trade.price, trade.quantity, trade.time
 
     def day(self) -> Bar | None:
-        """Return the last 24 h as one bar; None: nothing was traded."""
-        joined = self.bars(DAY_MINUTES * MINUTE_MS, None, None, DAY_MINUTES, aligned=False)
-        return joined[0] if joined else None
+        """Return the last 24 h as one bar; None: nothing was traded. A past counts whole, however much was traded since."""
+        own = _joined(list(self._bars))
+        if self._past_day is None or own is None:
+            return own or self._past_day
+        return _joined([self._past_day, own])
 
-    def bars(self, step_ms: int, start: int | None, end: int | None, limit: int, *, aligned: bool = True) -> list[Bar]:
+    def bars(self, step_ms: int, start: int | None, end: int | None, limit: int) -> list[Bar]:
         """Return bars of ``step_ms`` that begin in ``start``..``end`` (ms, inclusive), oldest first; of too many those next to ``start`` or,
         without it, the newest."""
         found: list[Bar] = []
-        for bar in self._bars:
-            begins = bar.start - bar.start % step_ms if aligned else self._bars[0].start
+        for bar in [*(self._past() if self._past is not None else ()), *self._bars]:
+            begins = bar.start - bar.start % step_ms
             if (start is not None and begins < start) or (end is not None and begins > end):
                 continue
             if found and found[-1].start == begins:
                 found[-1].join(bar)
             else:
-                copy = Bar(begins, bar.open, bar.high, bar.low, bar.close)
-                copy.volume, copy.quote, copy.count, copy.taker, copy.taker_quote = (
-                    bar.volume,
-                    bar.quote,
-                    bar.count,
-                    bar.taker,
-                    bar.taker_quote,
-                )
-                found.append(copy)
+                found.append(replace(bar, start=begins))
         return found[:limit] if start is not None else found[-limit:]
+
+
+def _joined(bars: list[Bar]) -> Bar | None:
+    if not bars:
+        return None
+    joined = replace(bars[0])
+    for bar in bars[1:]:
+        joined.join(bar)
+    return joined

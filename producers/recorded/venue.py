@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from math import inf
 from types import TracebackType
@@ -15,21 +15,26 @@ from aiohttp import WSCloseCode, web
 from producers.recorded.connection import Connection
 from producers.recorded.dialects.registry import dialect_of
 from producers.recorded.faults import Fault, FaultPlan
+from producers.recorded.generated import GeneratedMarket, Generation, Making
+from producers.recorded.instrument import spec_named, spec_of
 from producers.recorded.market import Market
 from producers.recorded.playback import Playback
 from producers.recorded.recording import Recording, read_funding, survey
 from producers.recorded.rest import Rest
+from schemas.partition import split_symbol
 
 END_REASON = "end of recording"
 
 
 class RecordedVenue:
-    """A simulated venue: one engine, the venue's own protocol (``dialects``). Recordings have a timeline each.
+    """A simulated venue: one engine, the venue's own protocol (``dialects``).
+
+    It serves recordings, each on its own timeline, and made-up markets, all on one.
 
     ``async with RecordedVenue([Recording(path, "BTCUSDT")], speed=None) as venue: venue.ws_url, venue.rest_url``.
 
     Args:
-        recordings: What is served; the symbols differ.
+        recordings: What is served; the symbols differ. generated: made-up markets beside or instead of them.
         venue: Whose protocol is spoken, e.g. ``BINANCE``, ``BYBIT``.
         speed: Venue seconds a second (1.0 real time); None: as fast as the clients read.
         faults: Faults in force from the start, as text or ``Fault`` (see ``faults``). seed: of their draws.
@@ -53,6 +58,7 @@ class RecordedVenue:
         recordings: Iterable[Recording] = (),
         *,
         venue: str = "BINANCE",
+        generated: Making | None = None,
         speed: float | None = 1.0,
         faults: Iterable[str | Fault] = (),
         seed: int = 0,
@@ -72,7 +78,7 @@ class RecordedVenue:
         self.dialect = dialect_of(venue)
         self.recordings = [replace(one, symbol=self.dialect.recorded_symbol(one.symbol)) for one in recordings]
         symbols = [recording.symbol for recording in self.recordings]
-        if not symbols or len(set(symbols)) != len(symbols):
+        if (not symbols and generated is None) or len(set(symbols)) != len(symbols):
             raise ValueError(f"recordings: expected one or more with different symbols, got {symbols}")
         _check_speed(speed)
         if wait_for not in ("client", "route", "none"):
@@ -93,6 +99,10 @@ class RecordedVenue:
         self.server_idle_s = dialect.server_idle_s if server_idle_s is None else server_idle_s
         self.weight_limit = dialect.weight_limit if weight_limit is None else weight_limit
         self._speed = speed
+        self._seed = seed
+        self.generation: Generation | None = None
+        if generated is not None:
+            self.generation = Generation(generated, self.dialect, self.plan, self.connections, seed, settle_s)
         self._timeline: dict[str, Any] = {
             "expect_routes": routes,
             "expect_streams": frozenset(expect_streams),
@@ -102,6 +112,7 @@ class RecordedVenue:
         }
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._listings: list[asyncio.Task[None]] = []
 
     # --- life ---------------------------------------------------------------------------------------------------------
     @property
@@ -116,8 +127,8 @@ class RecordedVenue:
 
     @property
     def finished(self) -> bool:
-        """Whether every recording has ended."""
-        return all(playback.state == "finished" for playback in self.playbacks.values())
+        """Whether every timeline has ended."""
+        return all(market.state == "finished" for market in self.markets.values())
 
     async def __aenter__(self) -> RecordedVenue:
         for recording in self.recordings:
@@ -125,6 +136,8 @@ class RecordedVenue:
             playback = Playback(recording, facts, self.dialect, self.plan, self._speed, **self._timeline)
             playback.funding = read_funding(recording)
             self.playbacks[playback.symbol] = self.markets[playback.symbol] = playback
+        if self.generation is not None:
+            self._generate(self.generation)
         app = web.Application()
         app.router.add_get("/health", self._health)
         app.router.add_get("/control/status", self._status)
@@ -132,6 +145,9 @@ class RecordedVenue:
         app.router.add_post("/control/resume", self._resume)
         app.router.add_post("/control/speed", self._set_speed)
         app.router.add_post("/control/faults", self._add_faults)
+        app.router.add_post("/control/burst", self._add_burst)
+        app.router.add_post("/control/list", self._listed(self.list_instrument))
+        app.router.add_post("/control/delist", self._listed(self.delist_instrument))
         app.router.add_delete("/control/faults", self._clear_faults)
         for path, (route, named) in self.dialect.sockets.items():
             app.router.add_get(path, self._ws_handler(route, named=named))
@@ -143,12 +159,15 @@ class RecordedVenue:
         await site.start()
         self.port = self._runner.addresses[0][1]
         self._tasks = [asyncio.create_task(self._play(playback)) for playback in self.playbacks.values()]
+        if self.generation is not None:
+            self._tasks.append(asyncio.create_task(self._run_generated(self.generation)))
+        self._schedule()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for task in self._tasks:
+        for task in [*self._tasks, *self._listings]:
             task.cancel()
-        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        results = await asyncio.gather(*self._tasks, *self._listings, return_exceptions=True)
         for connection in list(self.connections):
             connection.close(WSCloseCode.GOING_AWAY, "venue stops")
         if self._runner is not None:
@@ -158,7 +177,7 @@ class RecordedVenue:
             raise failures[0]
 
     async def wait_finished(self) -> None:
-        """Wait until every recording has ended. Raises what a playback raised."""
+        """Wait until every timeline has ended. Raises what one raised."""
         await asyncio.gather(*self._tasks)
 
     async def _play(self, playback: Playback) -> None:
@@ -172,6 +191,69 @@ class RecordedVenue:
             raise
         for connection in list(self.connections):
             self.end_if_over(connection)
+
+    # --- made-up markets ----------------------------------------------------------------------------------------------
+    def _generate(self, generation: Generation) -> None:
+        at = 0
+        while len(generation.markets) < generation.making.instruments:
+            spec = spec_of(at, self.dialect.quote)
+            at += 1
+            if self.dialect.market_symbol(spec.name) not in self.markets:  # a recording goes before
+                market = generation.add(spec)
+                self.markets[market.symbol] = market
+
+    async def _run_generated(self, generation: Generation) -> None:
+        await generation.run()
+        for connection in list(self.connections):
+            self.end_if_over(connection)
+
+    def _schedule(self) -> None:
+        """Set a clock for the listings and delistings of the plan."""
+        faults, self.plan.listings = self.plan.listings, []
+        self._listings += [asyncio.create_task(self._listing(fault)) for fault in faults]
+
+    async def _listing(self, fault: Fault) -> None:
+        await asyncio.sleep(fault.s)
+        if fault.kind == "list":
+            self.list_instrument(fault.symbol or "")
+        else:
+            self.delist_instrument(fault.symbol or "")
+
+    def list_instrument(self, name: str) -> Market:
+        """Begin trading in a made-up instrument, named as recordings or as the venue name it; one that was delisted begins anew.
+
+        Raises:
+            ValueError: it trades already, or there are no made-up markets to which it could be added.
+        """
+        name = self.dialect.recorded_symbol(name)
+        symbol = self.dialect.market_symbol(name)
+        known = self.markets.get(symbol)
+        if self.generation is None or (known is not None and known.listed):
+            raise ValueError(f"list: {symbol} {'trades already' if known is not None else 'needs made-up markets (--instruments)'}")
+        market = self.generation.add(spec_named(name, *split_symbol(name)))
+        self.markets[symbol] = market
+        self.plan.applied["list"] = self.plan.applied.get("list", 0) + 1
+        for connection in self.connections:  # who asked for all, gets it too
+            for wire in connection.streams:
+                target = self.dialect.target(wire, connection.path)
+                if target is not None and target[0] == "*":
+                    market.subscribe(connection, target[1])
+        return market
+
+    def delist_instrument(self, name: str) -> Market:
+        """End trading in an instrument: its streams fall silent, and REST shows it as the venue shows closed ones.
+
+        Raises:
+            ValueError: it does not trade.
+        """
+        market = self.markets.get(name) or self.markets.get(self.dialect.market_symbol(self.dialect.recorded_symbol(name)))
+        if market is None or not market.listed:
+            raise ValueError(f"delist: {name} does not trade")
+        market.delist()
+        if isinstance(market, GeneratedMarket) and self.generation is not None:
+            self.generation.drop(market)
+        self.plan.applied["delist"] = self.plan.applied.get("delist", 0) + 1
+        return market
 
     # --- websocket ----------------------------------------------------------------------------------------------------
     def _ws_handler(self, route: str, *, named: bool) -> Any:
@@ -206,6 +288,8 @@ class RecordedVenue:
 
     def now(self) -> int:
         """Return the venue's clock, ms: that of the slowest timeline."""
+        if self.generation is not None and not self.playbacks:
+            return self.generation.clock()
         return min(market.clock for market in self.markets.values())
 
     def subscribed(self, connection: Connection, streams: list[str]) -> None:
@@ -243,6 +327,7 @@ class RecordedVenue:
             "finished": self.finished,
             "venue": self.dialect.venue,
             "symbols": {symbol: market.status() for symbol, market in self.markets.items()},
+            "generated": self.generation.status() if self.generation is not None else None,
             "connections": [{"route": c.route, "streams": list(c.streams)} for c in self.connections if c.open],
             "faults": [fault.kind for fault in self.plan.faults],
             "faults_applied": dict(self.plan.applied),
@@ -265,6 +350,15 @@ class RecordedVenue:
     async def _status(self, request: web.Request) -> web.Response:
         return web.json_response(self.status())
 
+    def _hold(self, request: web.Request, paused: bool) -> None:
+        for playback in self._chosen(request):
+            if paused:
+                playback.pause()
+            else:
+                playback.resume()
+        if self.generation is not None and "symbol" not in request.query:
+            self.generation.pause(paused)
+
     def _chosen(self, request: web.Request) -> list[Playback]:
         symbol = request.query.get("symbol")
         if symbol is None:
@@ -274,13 +368,11 @@ class RecordedVenue:
         return [self.playbacks[symbol]]
 
     async def _pause(self, request: web.Request) -> web.Response:
-        for playback in self._chosen(request):
-            playback.pause()
+        self._hold(request, True)
         return web.json_response(self.status())
 
     async def _resume(self, request: web.Request) -> web.Response:
-        for playback in self._chosen(request):
-            playback.resume()
+        self._hold(request, False)
         return web.json_response(self.status())
 
     async def _set_speed(self, request: web.Request) -> web.Response:
@@ -303,9 +395,33 @@ class RecordedVenue:
             if not isinstance(faults, list) or not all(isinstance(fault, str) for fault in faults):
                 raise ValueError("faults: expected a list of texts")
             self.plan.add(faults)
+            self._schedule()
         except (ValueError, KeyError) as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from error
         return web.json_response(self.status())
+
+    async def _add_burst(self, request: web.Request) -> web.Response:
+        """Take ``{"messages": 100000}``: so many trades are made, and then sent as fast as the clients read."""
+        try:
+            messages = orjson.loads(await request.read())["messages"]
+            if type(messages) is not int or messages < 1 or self.generation is None:
+                raise ValueError("messages: expected a number, at a venue with made-up markets")
+        except (ValueError, KeyError, TypeError) as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from error
+        self.generation.burst(messages)
+        return web.json_response(self.status())
+
+    def _listed(self, change: Callable[[str], Market]) -> Any:
+        """Take ``{"symbol": "NEWUSDT"}``."""
+
+        async def handle(request: web.Request) -> web.Response:
+            try:
+                change(orjson.loads(await request.read())["symbol"])
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise web.HTTPBadRequest(text=f"{error}\n") from error
+            return web.json_response(self.status())
+
+        return handle
 
     async def _clear_faults(self, request: web.Request) -> web.Response:
         self.plan.clear()

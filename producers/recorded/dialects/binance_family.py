@@ -60,7 +60,10 @@ class BinanceFamily(Dialect):
         """Return a message, with its stream's name around it on ``/stream``."""
         if not named:
             return data
-        return b'{"stream":"' + f"{market.symbol.lower()}@{stream}".encode() + b'","data":' + data + b"}"
+        head = market.memory.get(stream)
+        if head is None:
+            head = market.memory[stream] = b'{"stream":"' + f"{market.symbol.lower()}@{stream}".encode() + b'","data":'
+        return bytes(head + data + b"}")
 
     def answer(self, venue: RecordedVenue, streams: Mapping[str, None], text: str, path: str) -> Answer:
         """Answer SUBSCRIBE, UNSUBSCRIBE and LIST_SUBSCRIPTIONS."""

@@ -249,7 +249,7 @@ class Dialect(ABC):
         if event.kind == DEPTH:
             market.show_depth(event)
         for stream in self.by_source.get(event.kind, ()):
-            if stream.book != "diff" and market.wants(stream.name) and market.due(stream, event.clock):
+            if stream.book != "diff" and market.wants(stream.name) and market.due(stream, event):
                 data = self.encode(market, stream, event)
                 if data is not None:
                     market.emit(stream.name, data)
