@@ -103,8 +103,10 @@ def quote(message: dict[str, Any], instrument: str, symbol: str, received: int, 
     sent = time_ms(message, "ts", record, received)
     made = time_ms(message, "cts", record, received) if "cts" in message else sent
     known = memory.get("quote", {})
+    if sent < known.get("sent", 0):
+        return None  # overtaken on a connection that is being replaced
     whole = kind == "snapshot" or update == 1
-    state: dict[str, Any] = {"u": update}
+    state: dict[str, Any] = {"u": update, "sent": sent}
     for side in ("b", "a"):
         state[side] = None if whole else known.get(side)
         for price, size in levels(data, side, record):

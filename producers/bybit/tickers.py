@@ -21,7 +21,7 @@ INDICATOR_REPEAT_MS = 60_000
 def merged(
     message: dict[str, Any], market_symbol: str, instrument: str, received: int, memory: dict[str, Any], kinds: tuple[str, ...]
 ) -> list[Event]:
-    """Return what a tickers message says, merged with what is known (``memory``: ``ticker``, ``said``).
+    """Return what a tickers message says, merged with what is known (``memory``: ``ticker``, ``ticker_time``, ``said``).
 
     A snapshot that leaves a field out erases nothing either: an absent schedule is not an unknown one (W R001-218, R001-233).
 
@@ -36,6 +36,9 @@ def merged(
     data = mapping.get(message, "data", "tickers")
     mapping.check_symbol(data, "symbol", market_symbol, "tickers")
     fresh = mapping.ticker(data)
+    if time < memory.get("ticker_time", 0):
+        return []  # overtaken: two connections overlap while one replaces the other, and the faster one has said this already
+    memory["ticker_time"] = time
     known: dict[str, Any] = {**memory.get("ticker", {}), **fresh}
     said: dict[str, tuple[int, Any]] = memory.setdefault("said", {})
     memory["ticker"] = known

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import orjson
+import structlog
 
 from producers.okx import mapping, polls
 from producers.okx.contracts import Contract, contract
 from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, MappingError, Market, Part, Plan, Poll, Refused, mapped
-from producers.venue.rest import Limit, Rest
+from producers.venue.rest import Limit, Rest, RestError
 from producers.venue.rows import usable
 from producers.venue.values import get, integer, listed, text, time_ms
 from schemas.codec import Record
@@ -62,6 +63,9 @@ class OkxSwap(Adapter):
     # 480 subscribe and unsubscribe messages an hour on a connection.
     send_pause_s: ClassVar[float] = 0.2
     default_symbols: ClassVar[str] = "BTC-USDT-SWAP,ETH-USDT-SWAP,SOL-USDT-SWAP,XRP-USDT-SWAP"
+
+    def __init__(self) -> None:
+        self._hours: dict[str, int] = {}  # symbol -> funding interval, as last published
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
@@ -158,9 +162,14 @@ class OkxSwap(Adapter):
         return integer(rows[0], "ts", "time")
 
     async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
-        rates = listed(await rest.get("/api/v5/public/funding-rate", 2, instId="ANY"), "data", "funding-rate")
-        # Times of the answer are not judged here: only the difference of two of them is used.
-        hours = dict(usable(self.venue, "funding-rate", rates, lambda entry: mapping.funding_hours(entry, 2**62)))
+        try:
+            rates = listed(await rest.get("/api/v5/public/funding-rate", 2, instId="ANY"), "data", "funding-rate")
+        except (RestError, MappingError) as error:
+            structlog.get_logger().warning("no funding intervals", venue=self.venue, error=str(error)[:300])
+        else:
+            # Times of the answer are not judged here: only the difference of two of them is used. What it leaves out stays as it was.
+            self._hours |= dict(usable(self.venue, "funding-rate", rates, lambda entry: mapping.funding_hours(entry, mapping.ANY_TIME)))
+        hours = self._hours
         answer = await rest.get("/api/v5/public/instruments", instType="SWAP")
         read = usable(
             self.venue, "instruments", listed(answer, "data", "instruments"), lambda entry: mapping.instrument_facts(entry, author, hours)

@@ -37,6 +37,8 @@ SETTLED_IN = ("USDT", "USDC")
 # "At most one a second a contract": the stream is a sample.
 LIQUIDATION_CAP_MS = 1000
 HOUR_MS = 3_600_000
+# Stands for our clock where a time of the venue is not judged by it.
+ANY_TIME = 2**62
 
 
 def index_of(symbol: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from decimal import Decimal
 from fractions import Fraction
@@ -16,6 +17,7 @@ from producers.okx.adapter import OkxSwap
 from producers.okx.contracts import Contract, contract
 from producers.venue.adapter import Adapter, BookDiff, BookSnapshot, Channel, MappingError, Market
 from producers.venue.book import OrderBook, Outcome
+from producers.venue.rest import RestError
 
 ADAPTERS: tuple[Adapter, ...] = (BybitLinear(), BybitSpot(), OkxSwap())
 NOW = 1_800_000_000_000
@@ -110,6 +112,49 @@ def test_refusals(adapter: Adapter, answer: Any, wait: Any) -> None:
         assert refusal is None
     else:
         assert refusal is not None and refusal[0] and refusal[1] == wait
+
+
+class Asked:
+    """Stands for ``Rest``: the answers of one path after the other."""
+
+    def __init__(self, **answers: list[Any]) -> None:
+        self._answers = {path.replace("_", "-"): list(given) for path, given in answers.items()}
+
+    async def get(self, path: str, weight: int = 1, **params: Any) -> Any:
+        answer = self._answers[path.rpartition("/")[2]].pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_a_funding_interval_stays_until_the_venue_says_another() -> None:
+    rate = {
+        "instId": "BTC-USDT-SWAP",
+        "fundingRate": "0.0001",
+        "fundingTime": "1700726400000",
+        "nextFundingTime": "1700755200000",
+        "ts": "1700724675402",
+    }
+    contract_ = {
+        "instId": "BTC-USDT-SWAP", "uly": "BTC-USDT", "ctType": "linear", "settleCcy": "USDT", "ctVal": "0.01", "ctMult": "1", "ctValCcy": "BTC",
+        "tickSz": "0.1", "lotSz": "0.01", "state": "live",
+    }  # fmt: skip
+    said: list[Any] = [
+        RestError("funding-rate: HTTP 500"),
+        {"code": "0", "data": [rate]},
+        {"code": "0", "data": [{**rate, "nextFundingTime": ""}]},
+        {"code": "0", "data": []},
+        {"code": "0"},
+        RestError("funding-rate: HTTP 500"),
+        {"code": "0", "data": [{**rate, "nextFundingTime": "1700740800000"}]},
+    ]
+    rest: Any = Asked(funding_rate=said, instruments=[{"code": "0", "data": [contract_]}] * len(said))
+    adapter = OkxSwap()
+
+    async def hours() -> list[Any]:
+        return [(await adapter.facts(rest, "a"))["BTC-USDT-SWAP"].record["funding_interval_hours"] for _ in said]
+
+    assert asyncio.run(hours()) == [None, 8, 8, 8, 8, 8, 4]
 
 
 # --- contracts --------------------------------------------------------------------------------------------------------

@@ -39,8 +39,13 @@ class File:
         self.kind: str = self.content["kind"]
         self.cases: list[dict[str, Any]] = self.content["cases"]
         module, _, name = self.content["adapter"].partition(":")
-        self.adapter: Adapter = getattr(importlib.import_module(module), name)()
+        self.kind_of_adapter: type[Adapter] = getattr(importlib.import_module(module), name)
         self.symbol: str = self.content["symbol"]
+
+    @property
+    def adapter(self) -> Adapter:
+        """A fresh adapter: no case may lean on what another one taught it."""
+        return self.kind_of_adapter()
 
     def markets(self) -> list[Market]:
         """Return fresh markets, that of ``symbol`` first."""
@@ -79,17 +84,18 @@ def raw(frame: Any) -> bytes:
 
 def heard(file: File, market: Market, frame: bytes, received: int) -> tuple[list[tuple[Channel, Event]], list[int], list[str]]:
     """Return the events about the market, the clocks of all parts, and the streams of parts about something else."""
-    streams = {file.adapter.wire_name(market.symbol, channel): channel for channel in file.adapter.channels}
+    adapter = file.adapter
+    streams = {adapter.wire_name(market.symbol, channel): channel for channel in adapter.channels}
     events: list[tuple[Channel, Event]] = []
     clocks, others = [], []
-    for part in file.adapter.split(frame, received):
+    for part in adapter.split(frame, received):
         assert type(part.clock) is int
         clocks.append(part.clock)
         channel = streams.get(part.stream)
         if channel is None:
             others.append(part.stream)
         else:
-            events += [(channel, event) for event in file.adapter.take(channel, part.data, market, received)]
+            events += [(channel, event) for event in adapter.take(channel, part.data, market, received)]
     return events, clocks, others
 
 
