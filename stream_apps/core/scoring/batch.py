@@ -10,13 +10,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from schemas.codec import Codec
 from schemas.rowwriter import long_bytes, text_bytes, texts_bytes
 from stream_apps.core.scoring.decision import StrategyMemory, decide, signal_record, tier_starts
 from stream_apps.core.scoring.model import Model
-from stream_apps.core.scoring.reading import GateVerdict, Reading, Weighted, read
+from stream_apps.core.scoring.reading import GateSettings, GateVerdict, RawLayer, Reading, Weighted, read
 from stream_apps.core.scoring.registry import MODELS
 from stream_apps.core.scoring.view import DIRECTION_NAMES
 from stream_apps.core.snapshot import Snapshot
@@ -25,6 +26,11 @@ from stream_apps.core.strategy import StrategyConfig
 Record = dict[str, Any]
 
 _double = struct.Struct("<d").pack
+_two_doubles = struct.Struct("<dd").pack
+_some_double = struct.Struct("<Bd").pack  # a nullable one that has a value
+# Lengths and counts are small; names of inputs, parts, gates and layers are few.
+_LENGTHS = [long_bytes(length) for length in range(1024)]
+_name = lru_cache(maxsize=1024)(text_bytes)
 _NULL, _FALSE, _TRUE = b"\x00", b"\x00", b"\x01"
 _FLAG = (_FALSE, _TRUE)
 _DIRECTIONS = {direction: text_bytes(name) for direction, name in DIRECTION_NAMES.items()}
@@ -39,20 +45,20 @@ class _Strategy:
     config: StrategyConfig
     hash: str
     tiers: list[tuple[str, float]]
-    id_prefix: str
+    id_prefix: bytes
     who: bytes
     thresholds: bytes
 
 
 @dataclass(slots=True)
 class _Group:
-    """Strategies that read the market alike, with their distinct gates and weights (by their first strategy)."""
+    """Strategies that read the market alike, with their distinct gates and weights."""
 
     model: Model
     fast_window: str
     slow_window: str
-    gates: list[StrategyConfig] = field(default_factory=list)
-    weights: list[StrategyConfig] = field(default_factory=list)
+    gates: list[GateSettings] = field(default_factory=list)
+    weights: list[list[float]] = field(default_factory=list)
     members: list[tuple[int, int, _Strategy]] = field(default_factory=list)
 
 
@@ -86,8 +92,15 @@ class Batch:
             if group is None:
                 group = groups[key] = _Group(model, config.cvd_fast_window, config.cvd_slow_window)
                 self._groups.append(group)
-            of_gates = _place(places, (key, "gates", *(getattr(config, name) for name in model.gate_fields)), group.gates, config)
-            of_weights = _place(places, (key, "weights", *(getattr(config, name) for name in model.weight_fields)), group.weights, config)
+            its_gates = (key, "gates", *(getattr(config, name) for name in model.gate_fields))
+            if its_gates not in places:
+                places[its_gates] = len(group.gates)
+                group.gates.append(GateSettings.of(model, config))
+            its_weights = (key, "weights", *(getattr(config, name) for name in model.weight_fields))
+            if its_weights not in places:
+                places[its_weights] = len(group.weights)
+                group.weights.append(model.mosts(config))
+            of_gates, of_weights = places[its_gates], places[its_weights]
             group.members.append((of_gates, of_weights, _prepared(self._size, config, hash_)))
             self._size += 1
 
@@ -100,13 +113,14 @@ class Batch:
         """
         out: list[Any] = [None] * self._size
         memo: dict[Any, Any] = {}
-        time = str(snapshot.time)
+        time = str(snapshot.time).encode()
         when = text_bytes(snapshot.instrument) + long_bytes(snapshot.time) + long_bytes(snapshot.decided_at)
         reasons: dict[str | None, bytes] = {None: _NULL}
         for group in self._groups:
             reading = read(snapshot, group.model, group.fast_window, group.slow_window, memo)
-            verdicts = [_encoded_gates(reading.judge(config)) for config in group.gates]
-            layers = [_encoded_layers(reading.weigh(config)) for config in group.weights]
+            verdicts = [_encoded_gates(reading.judge(settings)) for settings in group.gates]
+            raw_layers = [_encoded_raw(raw, reading.view.lean, memo) for raw in reading.layers]
+            layers = [_encoded_layers(reading.weigh(mosts), raw_layers) for mosts in group.weights]
             regime, numbers, tail, lean, inputs = _encoded_reading(reading)
             for of_gates, of_weights, strategy in group.members:
                 gates, gates_bytes, absent_bytes = verdicts[of_gates]
@@ -119,7 +133,7 @@ class Batch:
                     block = reasons[gates.block] = _or_null(gates.block)
                 signalled = decision.entry or decision.flip
                 value = b"".join((
-                    self._header, text_bytes(strategy.id_prefix + time), when, strategy.who,
+                    self._header, _LENGTHS[len(strategy.id_prefix) + len(time)], strategy.id_prefix, time, when, strategy.who,
                     _DIRECTIONS[decision.direction], _double(decision.score), _TIERS[decision.tier],
                     _FLAG[reading.warm and gates.block is None], block, _FLAG[reading.warm], regime,
                     _FLAG[decision.cooling], _FLAG[signalled], numbers, layers_bytes, gates_bytes, absent_bytes,
@@ -134,20 +148,12 @@ class Batch:
         return out
 
 
-def _place(places: dict[Any, int], key: Any, distinct: list[StrategyConfig], config: StrategyConfig) -> int:
-    """Return the place of a key's first configuration in ``distinct``, appending it when new."""
-    if key not in places:
-        places[key] = len(distinct)
-        distinct.append(config)
-    return places[key]
-
-
 def _prepared(place: int, config: StrategyConfig, hash_: str) -> _Strategy:
     who = b"".join((
         text_bytes(config.strategy_id), text_bytes(config.display_name), text_bytes(config.model), long_bytes(config.revision), text_bytes(hash_),
     ))  # fmt: skip
     thresholds = b"\x02" + _double(config.entry_score) + b"\x02" + _double(config.flip_threshold)
-    return _Strategy(place, config, hash_, tier_starts(config), f"{config.instrument}|{config.strategy_id}|", who, thresholds)
+    return _Strategy(place, config, hash_, tier_starts(config), f"{config.instrument}|{config.strategy_id}|".encode(), who, thresholds)
 
 
 def _or_null(text: str | None) -> bytes:
@@ -164,43 +170,49 @@ _VERDICTS = {
 
 
 def _maybe(value: float | None) -> bytes:
-    return _NULL if value is None else b"\x02" + _double(value)
+    return _NULL if value is None else _some_double(2, value)
 
 
 def _map(values: dict[str, float]) -> bytes:
     """Return an Avro map of doubles, in one block."""
     if not values:
         return b"\x00"
-    return b"".join((long_bytes(len(values)), *(text_bytes(name) + _double(value) for name, value in values.items()), b"\x00"))
-
-
-def _array(items: list[bytes]) -> bytes:
-    """Return an Avro array, in one block."""
-    return b"".join((long_bytes(len(items)), *items, b"\x00")) if items else b"\x00"
+    return b"".join((_LENGTHS[len(values)], *[_name(name) + _double(value) for name, value in values.items()], b"\x00"))
 
 
 def _encoded_gates(verdict: GateVerdict) -> tuple[GateVerdict, bytes, bytes]:
     """Return a verdict with its gates and its absent inputs as they stand in a score."""
-    gates = [
-        b"".join((
-            text_bytes(gate["name"]), _FLAG[gate["enabled"]], _FLAG[gate["passed"]], _FLAG[gate["skipped"]],
-            _maybe(gate["value"]), _maybe(gate["limit"]), _or_null(gate["reason"]),
-        ))
-        for gate in verdict.records
-    ]  # fmt: skip
-    return verdict, _array(gates), texts_bytes(verdict.missing) + texts_bytes(verdict.stale)
+    absent = texts_bytes(verdict.missing) + texts_bytes(verdict.stale)
+    if not verdict.gates:
+        return verdict, b"\x00", absent
+    pieces = [_LENGTHS[len(verdict.gates)]]
+    for name, enabled, passed, skipped, value, limit, reason in verdict.gates:
+        pieces += (_name(name), _FLAG[enabled], _FLAG[passed], _FLAG[skipped], _maybe(value), _some_double(2, limit), _or_null(reason))
+    pieces.append(b"\x00")
+    return verdict, b"".join(pieces), absent
 
 
-def _encoded_layers(weighted: Weighted) -> tuple[Weighted, bytes, bytes]:
+def _encoded_raw(raw: RawLayer, lean: int, memo: dict[Any, Any]) -> tuple[bytes, bytes]:
+    """Return what stands before and after a layer's weighted points."""
+    key = ("bytes", id(raw.layer), lean) if raw.layer.windowless else None
+    known: tuple[bytes, bytes] | None = memo.get(key) if key is not None else None
+    if known is None:
+        known = (_name(raw.layer.name) + _two_doubles(raw.raw, raw.layer.raw_max), _map(raw.parts))
+        if key is not None:
+            memo[key] = known
+    return known
+
+
+def _encoded_layers(weighted: Weighted, raw_layers: list[tuple[bytes, bytes]]) -> tuple[Weighted, bytes, bytes]:
     """Return weighted layers with their bytes and those of their sum."""
-    layers = [
-        b"".join((
-            text_bytes(layer["name"]), _double(layer["raw"]), _double(layer["raw_max"]), _double(layer["score"]), _double(layer["max"]),
-            _map(layer["parts"]),
-        ))
-        for layer in weighted.records
-    ]  # fmt: skip
-    return weighted, _array(layers), _double(weighted.total)
+    total = _double(weighted.total)
+    if not raw_layers:
+        return weighted, b"\x00", total
+    pieces = [_LENGTHS[len(raw_layers)]]
+    for (before, after), (points, most) in zip(raw_layers, weighted.layers, strict=True):
+        pieces += (before, _two_doubles(points, most), after)
+    pieces.append(b"\x00")
+    return weighted, b"".join(pieces), total
 
 
 def _encoded_reading(reading: Reading) -> tuple[bytes, bytes, bytes, bytes, bytes]:
@@ -210,4 +222,4 @@ def _encoded_reading(reading: Reading) -> tuple[bytes, bytes, bytes, bytes, byte
         _double(snapshot.price), _maybe(snapshot.atr), _maybe(view.fast), _maybe(view.slow), _maybe(view.slope), _maybe(view.acceleration),
     ))  # fmt: skip
     lean = _DIRECTIONS[view.lean if reading.warm else 0]
-    return text_bytes(reading.regime), numbers, long_bytes(snapshot.late_trades), lean, _map(reading.inputs)
+    return _name(reading.regime), numbers, long_bytes(snapshot.late_trades), lean, _map(reading.inputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stream_apps.core.scoring.reading import REGIME_LIMITS, GateVerdict, Reading, RegimeLimits, Weighted, read
+from stream_apps.core.scoring.reading import REGIME_LIMITS, GateSettings, GateVerdict, Reading, RegimeLimits, Weighted, read
 from stream_apps.core.scoring.registry import MODELS
 from stream_apps.core.scoring.view import DIRECTION_NAMES
 from stream_apps.core.snapshot import Snapshot
@@ -92,8 +92,8 @@ def decide(
 
     Args:
         reading: The market as its model sees it.
-        gates: ``reading.judge(config)``.
-        weighted: ``reading.weigh(config)``.
+        gates: What the gates say.
+        weighted: The weighted layers.
         config: The strategy.
         tiers: ``tier_starts(config)``.
         memory: What it remembers.
@@ -146,7 +146,7 @@ def evaluate(
         raise ValueError(f"instrument: strategy {config.strategy_id} is for {config.instrument}, the snapshot is of {snapshot.instrument}")
     model = MODELS[config.model].of(config)
     reading = read(snapshot, model, config.cvd_fast_window, config.cvd_slow_window, {}, limits)
-    gates, weighted = reading.judge(config), reading.weigh(config)
+    gates, weighted = reading.judge(GateSettings.of(model, config)), reading.weigh(model.mosts(config))
     decision = decide(reading, gates, weighted, config, tier_starts(config), memory)
     score = score_record(reading, gates, weighted, decision, config, config_hash)
     if not score["signalled"]:
@@ -185,8 +185,11 @@ def score_record(
         "cvd_slow": view.slow,
         "cvd_slope": view.slope,
         "cvd_acceleration": view.acceleration,
-        "layers": weighted.records,
-        "gates": gates.records,
+        "layers": [
+            {"name": layer.name, "raw": raw, "raw_max": layer.raw_max, "score": points, "max": most, "parts": parts}
+            for (layer, raw, parts), (points, most) in zip(reading.layers, weighted.layers, strict=True)
+        ],
+        "gates": [gate._asdict() for gate in gates.gates],
         "missing_inputs": gates.missing,
         "stale_inputs": gates.stale,
         "late_trades": snapshot.late_trades,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stream_apps.core.scoring.points import Part
-from stream_apps.core.scoring.view import View, is_btc
+from stream_apps.core.scoring.view import WINDOWLESS, View, is_btc
 
 if TYPE_CHECKING:
     from stream_apps.core.strategy import StrategyConfig
@@ -25,6 +25,7 @@ class Layer:
         weights: Weights of the configuration that the layer shares, if so.
         share: Its share of them: numerator, denominator.
         floor: A sub-score below which the raw points never fall.
+        windowless: The points do not depend on the strategy's windows, beside its direction.
     """
 
     name: str
@@ -34,6 +35,10 @@ class Layer:
     weights: tuple[str, ...] = ()
     share: tuple[float, float] = (1.0, 1.0)
     floor: Part | None = None
+    windowless: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "windowless", all(part.windowless for part in self.all_parts))
 
     def most_of(self, config: StrategyConfig) -> float:
         """Return the most points after weighting."""
@@ -130,6 +135,7 @@ class Model:
         notes: What a reader should know.
         parts: All sub-scores.
         inputs: All inputs, in the order of ``INPUT_ORDER``.
+        window_inputs: Those of the strategy's windows.
     """
 
     name: str
@@ -147,6 +153,7 @@ class Model:
     notes: tuple[str, ...] = ()
     parts: tuple[Part, ...] = field(init=False)
     inputs: tuple[str, ...] = field(init=False)
+    window_inputs: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         parts = tuple(part for layer in self.layers for part in layer.all_parts)
@@ -157,6 +164,11 @@ class Model:
             raise ValueError(f"{self.name}: inputs without a place in INPUT_ORDER: {sorted(used - set(INPUT_ORDER))}")
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "inputs", tuple(name for name in INPUT_ORDER if name in used))
+        object.__setattr__(self, "window_inputs", tuple(name for name in self.inputs if name not in WINDOWLESS))
+
+    def mosts(self, config: StrategyConfig) -> list[float]:
+        """Return the most points of each layer after weighting; they depend on ``weight_fields`` only."""
+        return [layer.most_of(config) for layer in self.layers]
 
     def of(self, config: StrategyConfig) -> Model:
         """Return the variant of this model that a configuration asks for."""
@@ -177,10 +189,11 @@ class Model:
 
 
 # Without these nothing is judged (D11), or no risk distance is known.
-ALWAYS = ("atr", "quantity_p99", "cvd_fast", "cvd_slow")
-# The order in which records list inputs.
+ALWAYS = ("cvd_fast", "cvd_slow", "atr", "quantity_p99")
+# The order in which records list inputs: those of the strategy's windows, then the others.
 INPUT_ORDER = (
-    *ALWAYS, "slope_fast", "acceleration_fast", "price", "vwap_30m", "volume_1m", "volume_24h", "atr_percentile", "atr_percentile_low",
+    "cvd_fast", "cvd_slow", "slope_fast", "acceleration_fast",
+    "atr", "quantity_p99", "price", "vwap_30m", "volume_1m", "volume_24h", "atr_percentile", "atr_percentile_low",
     "large_buys", "large_sells", "obi", "spot_perp_divergence", "estimated_funding_rate", "funding_rate_max", "open_interest_change",
     "long_short_ratio", "top_trader_long_share", "coinbase_premium", "liquidated_long_5m", "liquidated_short_5m",
 )  # fmt: skip

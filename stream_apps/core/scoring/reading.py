@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stream_apps.core.scoring.model import Layer, Model
-from stream_apps.core.scoring.view import INPUTS, View, look
+from stream_apps.core.scoring.model import Gate, Layer, Model
+from stream_apps.core.scoring.view import INPUTS, WINDOWLESS, View, look
 from stream_apps.core.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -42,10 +42,43 @@ class RawLayer(NamedTuple):
     parts: dict[str, float]
 
 
-class GateVerdict(NamedTuple):
-    """What the gates said: their records, why the first one blocked, whether entries are forbidden, inputs missing and stale."""
+class GateSettings(NamedTuple):
+    """What the gates of a model need of a configuration; it depends on ``model.gate_fields`` only.
 
-    records: list[Record]
+    Attributes:
+        config: The configuration.
+        gates: (gate, whether it is on, its limit).
+        reads: Inputs that the strategy uses.
+    """
+
+    config: StrategyConfig
+    gates: list[tuple[Gate, bool, float]]
+    reads: frozenset[str]
+
+    @classmethod
+    def of(cls, model: Model, config: StrategyConfig) -> GateSettings:
+        """Return the settings of a configuration."""
+        reads = {*_ALWAYS_READ, *(name for part in model.parts for name in part.inputs)}
+        reads.update(name for gate in model.gates if gate.is_on(config) for name in gate.inputs)
+        return cls(config, [(gate, gate.is_on(config), gate.limit_of(config)) for gate in model.gates], frozenset(reads))
+
+
+class GateResult(NamedTuple):
+    """One gate's verdict, as in the record."""
+
+    name: str
+    enabled: bool
+    passed: bool
+    skipped: bool
+    value: float | None
+    limit: float
+    reason: str | None
+
+
+class GateVerdict(NamedTuple):
+    """What the gates said: one by one, why the first one blocked, whether entries are forbidden, inputs missing and stale."""
+
+    gates: list[GateResult]
     block: str | None
     no_entry: bool
     missing: list[str]
@@ -53,9 +86,9 @@ class GateVerdict(NamedTuple):
 
 
 class Weighted(NamedTuple):
-    """The layers' records and what they add up to."""
+    """Points and most points of each layer, and what the layers add up to."""
 
-    records: list[Record]
+    layers: list[tuple[float, float]]
     total: float
 
 
@@ -81,45 +114,44 @@ class Reading:
     inputs: dict[str, float]
     absent: list[tuple[str, str]]
 
-    def judge(self, config: StrategyConfig) -> GateVerdict:
-        """Return what the gates say; it depends on ``model.gate_fields`` of the configuration only."""
-        read = {*_ALWAYS_READ, *(name for part in self.model.parts for name in part.inputs)}
-        read.update(name for gate in self.model.gates if gate.is_on(config) for name in gate.inputs)
-        missing = [shown for name, shown in self.absent if name in read]
-        stale = [name for name in missing if name in self.view.snapshot.stale_inputs]
-        records: list[Record] = []
+    def judge(self, settings: GateSettings) -> GateVerdict:
+        """Return what the gates say."""
+        missing = [shown for name, shown in self.absent if name in settings.reads] if self.absent else []
+        stale_inputs = self.view.snapshot.stale_inputs
+        stale = [name for name in missing if name in stale_inputs] if stale_inputs else []
+        results: list[GateResult] = []
         block: str | None = None
         no_entry = False
         if self.warm:
-            view = self.view
-            for gate in self.model.gates:
-                on, skipped = gate.is_on(config), block is not None
-                value, reason = gate.judge(view, config) if on and not skipped else (None, None)
-                records.append({
-                    "name": gate.name, "enabled": on, "passed": reason is None, "skipped": on and skipped, "value": value,
-                    "limit": gate.limit_of(config), "reason": reason,
-                })  # fmt: skip
-                if gate.entry_only:
-                    no_entry = no_entry or reason is not None
+            view, config = self.view, settings.config
+            for gate, on, limit in settings.gates:
+                if not on:
+                    results.append(GateResult(gate.name, False, True, False, None, limit, None))
+                elif block is not None:
+                    results.append(GateResult(gate.name, True, True, True, None, limit, None))
                 else:
-                    block = block or reason
+                    value, reason = gate.judge(view, config)
+                    results.append(GateResult(gate.name, True, reason is None, False, value, limit, reason))
+                    if gate.entry_only:
+                        no_entry = no_entry or reason is not None
+                    else:
+                        block = reason
                 if gate.needs_direction and block is None and view.lean == 0:
                     block = "no_direction"
             if block is None and (view.snapshot.price <= 0.0 or not view.snapshot.atr):
                 block = "no_risk_distance"
-        return GateVerdict(records, block, no_entry, missing, stale)
+        return GateVerdict(results, block, no_entry, missing, stale)
 
-    def weigh(self, config: StrategyConfig) -> Weighted:
-        """Return the weighted layers and their sum; it depends on ``model.weight_fields`` of the configuration only."""
-        records: list[Record] = []
+    def weigh(self, mosts: list[float]) -> Weighted:
+        """Return the weighted layers and their sum; ``mosts`` are the most points of each layer."""
+        layers: list[tuple[float, float]] = []
         total = 0.0
-        for layer, raw, parts in self.layers:
-            most = layer.most_of(config)
+        for (layer, raw, _), most in zip(self.layers, mosts, strict=False):  # none while not warm
             # Multiplied before divided: 40 x 41.25 / 55 is 30 exactly, 40 / 55 x 41.25 is not.
             score = min(raw * most / layer.raw_max, most)
-            records.append({"name": layer.name, "raw": raw, "raw_max": layer.raw_max, "score": score, "max": most, "parts": parts})
+            layers.append((score, most))
             total += score
-        return Weighted(records, round(min(total, 100.0), 1))
+        return Weighted(layers, round(min(total, 100.0), 1))
 
 
 _ALWAYS_READ = ("atr", "quantity_p99", "cvd_fast", "cvd_slow", "volume_1m", "volume_24h")
@@ -140,30 +172,37 @@ def read(
     view = look(snapshot, fast_window, slow_window, model.stretch, memo)
     inputs: dict[str, float] = {}
     absent: list[tuple[str, str]] = []
-    for name in model.inputs:
-        value = INPUTS[name](view)
+    for name in model.window_inputs:
+        value, shown = INPUTS[name](view), view.name_of(name)
         if value is None:
-            absent.append((name, view.name_of(name)))
+            absent.append((name, shown))
         else:
-            inputs[view.name_of(name)] = value
+            inputs[shown] = value
+    known = memo.get(id(model))
+    if known is None:
+        values = [(name, INPUTS[name](view)) for name in model.inputs if name in WINDOWLESS]
+        known = memo[id(model)] = (
+            {name: value for name, value in values if value is not None}, [(name, name) for name, value in values if value is None],
+        )  # fmt: skip
+    inputs.update(known[0])
+    absent.extend(known[1])
     warm = snapshot.atr is not None and view.slow is not None and snapshot.quantity_p99 is not None
     if not warm:
         return Reading(model, view, False, "unknown", [], inputs, absent)
-    layers = [_raw(layer, view) for layer in model.layers]
+    layers = []
+    for layer in model.layers:
+        key = (id(layer), view.lean) if layer.windowless else None
+        raw = memo.get(key) if key is not None else None
+        if raw is None:
+            raw = _raw(layer, view)
+            if key is not None:
+                memo[key] = raw
+        layers.append(raw)
     return Reading(model, view, True, _regime(view, fast_window, limits), layers, inputs, absent)
 
 
 def _raw(layer: Layer, view: View) -> RawLayer:
-    parts: dict[str, float] = {}
-    for part in layer.all_parts:
-        if not part.windowless:
-            parts[part.name] = part.points(view, view.lean)
-            continue
-        key = (id(part), view.lean)
-        points = view.memo.get(key)
-        if points is None:
-            points = view.memo[key] = part.points(view, view.lean)
-        parts[part.name] = points
+    parts = {part.name: part.points(view, view.lean) for part in layer.all_parts}
     raw = sum(parts[part.name] for part in layer.parts)
     if layer.floor is not None:
         raw = max(raw, parts[layer.floor.name])

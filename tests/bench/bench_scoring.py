@@ -1,0 +1,205 @@
+"""Evaluations a second, the bytes of the score record included: all strategies of an instrument at once against one by one, in the same run.
+
+    python tests/bench/bench_scoring.py [--evaluations N]
+
+Three desks: the bootstrap grid of the specification, filled up to 100 strategies on 4 instruments (six window pairs, three profiles, the coin's gates and
+weights); 100 strategies on 4 instruments that differ in every gate and weight, the worst case for sharing; 10 strategies on each of 600 instruments.
+One by one is ``evaluate`` and the codec. Times are CPU seconds of this process, the best of three runs, the two ways taking turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from schemas.codec import Codec
+from stream_apps.core.scoring import MODELS, StrategyMemory, evaluate
+from stream_apps.core.scoring.batch import Batch
+from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Prints, Snapshot
+from stream_apps.core.strategy import StrategyConfig, config_hash, validate
+
+PAIRS = (("5m", "30m"), ("5m", "1h"), ("15m", "1h"), ("15m", "4h"), ("30m", "1h"), ("30m", "4h"))
+PROFILES = ((0.75, 1.5), (1.0, 2.0), (1.5, 2.5))
+COINS = ("BTC", "ETH", "XRP", "SOL")
+CODEC = Codec()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one desk gave.
+
+    Attributes:
+        desk: Its name.
+        evaluations: How many were made by each way.
+        together, one_by_one: Evaluations a CPU second.
+    """
+
+    desk: str
+    evaluations: int
+    together: float
+    one_by_one: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster all at once is."""
+        return self.together / self.one_by_one
+
+
+def strategy(instrument: str, n: int, source: random.Random | None) -> StrategyConfig:
+    """The n-th strategy of an instrument: of the grid, or, with a source, one like no other."""
+    fast, slow = PAIRS[n % len(PAIRS)]
+    tp1, tp2 = PROFILES[n // len(PAIRS) % len(PROFILES)]
+    config = StrategyConfig(
+        strategy_id=f"grid-{instrument.partition(':')[2].lower()}-{n}",
+        instrument=instrument,
+        display_name=f"CVD{fast}x{slow} {n}",
+        cvd_fast_window=fast,
+        cvd_slow_window=slow,
+        weight_direction=38,
+        weight_env=32,
+        weight_aux=28,
+        weight_momentum=2,
+        entry_score=60.0 + n % 15,
+        flip_threshold=80.0,
+        tp1_ratio=tp1,
+        tp2_ratio=tp2,
+    )
+    if source is not None:
+        aux, momentum = source.randint(0, 20), source.randint(0, 20)
+        env = source.randint(20, 40)
+        config = replace(
+            config,
+            weight_direction=100 - env - aux - momentum,
+            weight_env=env,
+            weight_aux=aux,
+            weight_momentum=momentum,
+            vol_atr_pct_min=source.uniform(0.001, 0.004),
+            whale_usd_threshold=float(source.randint(20_000, 200_000)),
+            obi_threshold=source.uniform(0.2, 0.9),
+        )
+    validate(config)
+    return config
+
+
+def snapshot(instrument: str, instant: int, source: random.Random) -> Snapshot:
+    """A market as it is met: about half of the evaluations are blocked by a gate."""
+
+    def cvd() -> float:
+        return source.gauss(20.0, 40.0)
+
+    n = source.randint(0, 12)
+    prints = Prints(
+        np.array([100.0 + source.random() for _ in range(n)]),
+        np.array([float(source.randint(100, 3000)) for _ in range(n)]),
+        np.array([source.random() < 0.6 for _ in range(n)], dtype=np.bool_),
+    )
+    missing = source.random() < 0.1
+    return Snapshot(
+        instrument=instrument,
+        time=1_750_000_000_000 + instant * 15_000,
+        decided_at=1_750_000_000_250 + instant * 15_000,
+        price=100.0 + source.random(),
+        cvd={name: cvd() for name in WINDOWS},
+        volume=dict.fromkeys(WINDOWS, 5_000.0),
+        slope={name: source.gauss(0.0, 5.0) for name in FAST_WINDOWS},
+        acceleration={name: source.gauss(0.0, 5.0) for name in FAST_WINDOWS},
+        vwap_30m=100.0,
+        atr=source.uniform(0.15, 0.8),
+        atr_percentile=50.0,
+        quantity_p95=500.0,
+        quantity_p99=1_000.0,
+        large_trades=prints,
+        whale_prints=prints,
+        obi=None if missing else source.uniform(-0.5, 0.5),
+        spot_perp_divergence=source.gauss(0.0, 0.001),
+        open_interest_change=source.gauss(0.0, 0.01),
+        long_short_ratio=source.uniform(0.4, 2.5),
+        top_trader_long_share=source.uniform(0.4, 0.6),
+        coinbase_premium=source.gauss(0.0, 0.001),
+        estimated_funding_rate=0.0001,
+        funding_rate_max=0.0004,
+        missing_inputs=("obi",) if missing else (),
+    )
+
+
+def desk(name: str) -> dict[str, list[StrategyConfig]]:
+    """The strategies of a desk by instrument."""
+    source = random.Random(5)
+    if name == "10 strategies on 600 instruments":
+        instruments, count, unlike = [f"BINANCE:C{n}USDT-PERP" for n in range(600)], 10, None
+    else:
+        instruments, count = [f"BINANCE:{coin}USDT-PERP" for coin in COINS], 25
+        unlike = source if name == "100 strategies on 4 instruments, all unlike" else None
+    return {instrument: [strategy(instrument, n, unlike) for n in range(count)] for instrument in instruments}
+
+
+DESKS = ("100 strategies on 4 instruments", "100 strategies on 4 instruments, all unlike", "10 strategies on 600 instruments")
+
+
+def measure(name: str, evaluations: int) -> Result:
+    """Run a desk both ways over the same snapshots; the records are compared, too."""
+    strategies = desk(name)
+    prepared = {
+        instrument: [(config, config_hash(config)) for config in sorted(configs, key=lambda one: one.strategy_id)]
+        for instrument, configs in strategies.items()
+    }
+    source = random.Random(11)
+    instants = max(1, evaluations // sum(map(len, prepared.values())))
+    shots = [snapshot(instrument, instant, source) for instant in range(instants) for instrument in prepared]
+    batches = {instrument: Batch(configs, CODEC) for instrument, configs in prepared.items()}
+    encode = CODEC.encoder("scores")
+
+    def together() -> list[bytes]:
+        memories: dict[str, StrategyMemory] = {}
+        values = []
+        for shot in shots:
+            for strategy_id, score, _, memory in batches[shot.instrument].evaluate(shot, memories):
+                values.append(score)
+                if memory is not None:
+                    memories[strategy_id] = memory
+        return values
+
+    def one_by_one() -> list[bytes]:
+        memories: dict[str, StrategyMemory] = {}
+        values = []
+        for shot in shots:
+            for config, hash_ in prepared[shot.instrument]:
+                score, _, memories[config.strategy_id] = evaluate(shot, config, hash_, memories.get(config.strategy_id, StrategyMemory()))
+                values.append(encode(score))
+        return values
+
+    best: dict[Callable[[], list[bytes]], float] = {}
+    values: dict[Callable[[], list[bytes]], list[bytes]] = {}
+    for _ in range(3):
+        for way in (together, one_by_one):
+            start = time.process_time()
+            values[way] = way()
+            spent = time.process_time() - start
+            best[way] = min(spent, best.get(way, spent))
+    if values[together] != values[one_by_one]:
+        raise AssertionError(f"{name}: the two ways do not agree")
+    n = len(values[together])
+    return Result(name, n, n / best[together], n / best[one_by_one])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--evaluations", type=int, default=50_000, help="evaluations of each desk and way")
+    wanted = parser.parse_args()
+    print(f"models: {', '.join(MODELS)}; measured: v54_factory")
+    for name in DESKS:
+        result = measure(name, wanted.evaluations)
+        print(
+            f"{result.desk:45} {result.evaluations:7,} evaluations: together {result.together:9,.0f}/s, "
+            f"one by one {result.one_by_one:8,.0f}/s, ratio {result.ratio:.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
