@@ -12,7 +12,8 @@ import orjson
 
 from producers.coinbase import mapping
 from producers.coinbase.mapping import VENUE
-from producers.venue.adapter import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Refused, mapped
+from producers.coinbase.reference import EVERY_S, REFERENCE_URL, Reference
+from producers.venue.adapter import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll, Refused, mapped
 from producers.venue.rest import Limit, Rest
 from producers.venue.rows import usable
 from producers.venue.values import MAX_LONG, integer, text
@@ -31,6 +32,9 @@ class CoinbaseSpot(Adapter):
     """Coinbase Exchange; symbols are products (``BTC-USD``).
 
     Trade ids are consecutive in a product. Quotes come with trades (the ticker channel), so their silence is that of the trades.
+
+    Args:
+        reference_url: REST interface of the venue that the premium is over.
     """
 
     venue: ClassVar[str] = VENUE
@@ -47,6 +51,9 @@ class CoinbaseSpot(Adapter):
     send_pause_s: ClassVar[float] = 0.05
     rotate_after_s: ClassVar[float | None] = None
     default_symbols: ClassVar[str] = "BTC-USD,ETH-USD,SOL-USD,XRP-USD"
+
+    def __init__(self, reference_url: str = REFERENCE_URL) -> None:
+        self._reference = Reference(reference_url)
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
@@ -84,8 +91,13 @@ class CoinbaseSpot(Adapter):
 
     def take(self, channel: Channel, data: Any, market: Market, received: int) -> Sequence[Event]:
         if channel is MATCHES:
-            return [("agg_trades", mapping.trade(data, market.instrument, received))]
-        return mapping.ticker(data, market.instrument, received)
+            trade = mapping.trade(data, market.instrument, received)
+            market.memory["trade"] = trade
+            return [("agg_trades", trade)]
+        quotes = mapping.ticker(data, market.instrument, received)
+        if quotes:
+            market.memory["quote"] = quotes[-1][1]
+        return quotes
 
     # --- REST --------------------------------------------------------------------------------------------------------
 
@@ -121,6 +133,9 @@ class CoinbaseSpot(Adapter):
         good = sorted((row for row in found if not isinstance(row, Refused)), key=lambda row: int(row["agg_id"]))
         wanted = [row for row in good if first <= row["agg_id"] < first + PAGE]
         return [*refused, *wanted], bool(wanted) and wanted[-1]["agg_id"] == first + PAGE - 1
+
+    def polls(self) -> list[Poll]:
+        return [Poll("premium", "market_indicators", EVERY_S, True, self._reference.premiums)]
 
     async def first_trade(self, rest: Rest, market: Market, since: int) -> int | None:
         """Search the consecutive ids by their times: back from the newest in steps that double, then by halves."""

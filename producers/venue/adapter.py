@@ -166,7 +166,8 @@ class Poll:
         topic: The topic that it feeds (``market_indicators`` or ``funding``).
         every_s: Seconds between two rounds.
         whole_market: One call answers for all symbols; else ``fetch`` is called with one symbol after the other.
-        fetch: Returns (symbol, topic, record without ``instrument``); symbols that are not followed are ignored.
+        fetch: Returns (symbol, topic, record without ``instrument``, unless it is about another one of the asset); symbols that are not
+            followed are ignored.
     """
 
     name: str

@@ -231,8 +231,12 @@ class Feeds:
             self._pipeline.emit_aside(topic, feed.partition, record)
 
     def polled(self, feed: Feed, topic: str, record: Record) -> None:
-        """Take a record that came over REST: it is written before the next mark. Raises CodecError."""
-        self._newest(feed, None, topic, {**record, "instrument": feed.instrument})
+        """Take a record that came over REST, of the feed's instrument unless it names another of the same asset: it is written before the next mark.
+
+        Raises:
+            CodecError: it does not fit its schema.
+        """
+        self._newest(feed, None, topic, {"instrument": feed.instrument, **record})
 
     # --- falling behind ----------------------------------------------------------------------------------------------
 
