@@ -16,7 +16,7 @@ from producers.bybit.tickers import merged
 from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, MappingError, Market, Part, Plan, Poll, Refused, mapped
 from producers.venue.rest import Limit, Rest
 from producers.venue.rows import usable
-from producers.venue.values import integer, listed, time_ms
+from producers.venue.values import integer, listed, text, time_ms
 from schemas.codec import Record
 
 # Length of all arguments of a connection, in characters; the document says 21,000.
@@ -209,7 +209,7 @@ class BybitLinear(_Bybit):
             time = time_ms(answer, "time", "tickers", received)
 
             def one(entry: Any) -> _Polled:
-                symbol = mapping.text(entry, "symbol", "tickers")
+                symbol = text(entry, "symbol", "tickers")
                 return read(symbol, mapping.ticker(entry), time, received)
 
             return [found for part in usable(self.venue, "tickers", mapping.rows(answer, "tickers"), one) for found in part]

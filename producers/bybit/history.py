@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+import structlog
 
 from producers.bybit import mapping
 from producers.venue.adapter import MappingError
-from producers.venue.rest import Rest
-from producers.venue.values import product
+from producers.venue.rest import Rest, RestError
+from producers.venue.values import integer, product
 from schemas.codec import Record
 
 PAGE = 200
-STEP_MS = 300_000
 # A day of 5-minute values is two pages; more than so many means that the pages do not get older.
 MAX_PAGES = 500
 
@@ -20,57 +22,73 @@ MAX_PAGES = 500
 def settlements(answer: Any, symbol: str, received: int) -> list[Record]:
     """Return the ``funding`` records (without ``instrument``) of an answer of funding/history, ascending."""
     records = [mapping.settled(entry, symbol, received) for entry in mapping.rows(answer, "funding/history")]
-    return sorted(records, key=lambda record: int(record["event_time"]))
+    return sorted(records, key=_time)
 
 
 async def past(rest: Rest, symbol: str, since: int, until: int) -> list[tuple[str, Record]]:
     """Return (topic, record without ``instrument``) with event times in [since, until], ascending within each kind.
 
-    Open interest is served as base quantity; its quote value is that times the mark price of the same moment, as in the venue's own tickers.
+    A kind that the venue refuses to tell is left out and logged; the others come.
     """
     found: list[tuple[str, Record]] = []
-    funding: list[Record] = []
-    await _pages(rest, "funding/history", symbol, since, until, lambda answer: _add(funding, settlements(answer, symbol, until)))
-    found += [("funding", record) for record in sorted(funding, key=_time)]
+    for topic, read in (("funding", _funding), ("market_indicators", _open_interest), ("market_indicators", _account_ratios)):
+        try:
+            records = await read(rest, symbol, since, until)
+        except (RestError, MappingError) as error:
+            structlog.get_logger().warning("a part of the history is missing", venue=mapping.VENUE, symbol=symbol, error=str(error)[:300])
+            continue
+        found += [(topic, record) for record in sorted(records, key=_time) if since <= record["event_time"] <= until]
+    return found
 
+
+async def _funding(rest: Rest, symbol: str, since: int, until: int) -> list[Record]:
+    found: list[Record] = []
+
+    def take(answer: Any) -> list[int]:
+        page = settlements(answer, symbol, until)
+        found.extend(page)
+        return [_time(record) for record in page]
+
+    await _pages(rest, "funding/history", symbol, since, until, take)
+    return found
+
+
+async def _open_interest(rest: Rest, symbol: str, since: int, until: int) -> list[Record]:
+    """Return open interest in quote units.
+
+    It is served as base quantity; its value is that times the mark price of the same moment, as in the venue's own tickers.
+    """
     quantities: dict[int, str] = {}
     marks: dict[int, str] = {}
-    await _pages(
-        rest,
-        "open-interest",
-        symbol,
-        since,
-        until,
-        lambda answer: _note(quantities, answer, lambda e: mapping.open_interest(e, until)),
-        intervalTime="5min",
-    )
-    await _pages(rest, "mark-price-kline", symbol, since, until, lambda answer: _note(marks, answer, mapping.mark_at), interval="5")
-    for time in sorted(quantities.keys() & marks.keys()):
+    read = partial(_note, quantities, lambda entry: mapping.open_interest(entry, until))
+    await _pages(rest, "open-interest", symbol, since, until, read, intervalTime="5min")
+    await _pages(rest, "mark-price-kline", symbol, since, until, partial(_note, marks, mapping.mark_at), interval="5")
+    found = []
+    for time in quantities.keys() & marks.keys():
         factors = {"openInterest": quantities[time], "markPrice": marks[time]}
         value = product(factors, "openInterest", "markPrice", "open-interest")
-        found.append(("market_indicators", mapping.indicator("open_interest", value, time, until)))
+        found.append(mapping.indicator("open_interest", value, time, until))
+    return found
 
-    ratios: list[Record] = []
 
-    def ratio(answer: Any) -> list[int]:
-        made = [mapping.account_ratio(entry, symbol, until) for entry in mapping.rows(answer, "account-ratio")]
-        return _add(ratios, [record for record in made if record is not None])
+async def _account_ratios(rest: Rest, symbol: str, since: int, until: int) -> list[Record]:
+    found: list[Record] = []
 
-    await _pages(rest, "account-ratio", symbol, since, until, ratio, period="5min")
-    found += [("market_indicators", record) for record in sorted(ratios, key=_time)]
-    return [(topic, record) for topic, record in found if since <= record["event_time"] <= until]
+    def take(answer: Any) -> list[int]:
+        entries = mapping.rows(answer, "account-ratio")
+        made = [mapping.account_ratio(entry, symbol, until) for entry in entries]
+        found.extend(record for record in made if record is not None)
+        return [integer(entry, "timestamp", "account-ratio") for entry in entries]
+
+    await _pages(rest, "account-ratio", symbol, since, until, take, period="5min")
+    return found
 
 
 def _time(record: Record) -> int:
     return int(record["event_time"])
 
 
-def _add(records: list[Record], page: list[Record]) -> list[int]:
-    records += page
-    return [_time(record) for record in page]
-
-
-def _note(known: dict[int, str], answer: Any, read: Callable[[Any], tuple[int, str]]) -> list[int]:
+def _note(known: dict[int, str], read: Callable[[Any], tuple[int, str]], answer: Any) -> list[int]:
     page = dict(read(entry) for entry in mapping.rows(answer, "list"))
     known.update(page)
     return list(page)

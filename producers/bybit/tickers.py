@@ -11,6 +11,7 @@ from typing import Any
 
 from producers.bybit import mapping
 from producers.venue.adapter import Event
+from producers.venue.values import get, one_of, time_ms
 from schemas.codec import Record
 
 FUNDING_REPEAT_MS = 1_000
@@ -31,9 +32,9 @@ def merged(
         memory: The market's memory; changed only when the message is whole.
         kinds: Topics that the stream feeds.
     """
-    time = mapping.time_ms(message, "ts", "tickers", received)
-    mapping.one_of(message, "type", "tickers", ("snapshot", "delta"))
-    data = mapping.get(message, "data", "tickers")
+    time = time_ms(message, "ts", "tickers", received)
+    one_of(message, "type", "tickers", ("snapshot", "delta"))
+    data = get(message, "data", "tickers")
     mapping.check_symbol(data, "symbol", market_symbol, "tickers")
     fresh = mapping.ticker(data)
     if time < memory.get("ticker_time", 0):

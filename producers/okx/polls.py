@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any
+
+import structlog
 
 from producers.okx import mapping
 from producers.venue.adapter import MappingError, Market, Poll
-from producers.venue.rest import Rest
+from producers.venue.rest import Rest, RestError
 from producers.venue.rows import usable
 from producers.venue.values import listed, text, time_ms
 from schemas.codec import Record
@@ -119,25 +122,37 @@ def top_positions(answer: Any, received: int) -> list[Record]:
 
 
 async def past(rest: Rest, symbol: str, since: int, until: int) -> list[tuple[str, Record]]:
-    """Return (topic, record without ``instrument``) with event times in [since, until], ascending within each kind."""
-    funding: list[Record] = []
+    """Return (topic, record without ``instrument``) with event times in [since, until], ascending within each kind.
+
+    A kind that the venue refuses to tell is left out and logged; the others come.
+    """
+    found: list[tuple[str, Record]] = []
+    for topic, read in (
+        ("funding", _past_funding),
+        ("market_indicators", partial(_statistics, "open-interest-history", _open_interests)),
+        ("market_indicators", partial(_statistics, ACCOUNTS, account_ratios)),
+        ("market_indicators", partial(_statistics, TOP_POSITIONS, top_positions)),
+    ):
+        try:
+            records = await read(rest, symbol, since, until)
+        except (RestError, MappingError) as error:
+            structlog.get_logger().warning("a part of the history is missing", venue=mapping.VENUE, symbol=symbol, error=str(error)[:300])
+            continue
+        found += [(topic, record) for record in sorted(records, key=_time) if since <= record["event_time"] <= until]
+    return found
+
+
+async def _past_funding(rest: Rest, symbol: str, since: int, until: int) -> list[Record]:
+    found: list[Record] = []
     end = until + 1
     for _ in range(MAX_PAGES):  # ``after`` gives what is older
         answer = await rest.get("/api/v5/public/funding-rate-history", HISTORY_WEIGHT, instId=symbol, after=end, limit=PAGE)
         page = settlements(answer, symbol, until)
-        funding += page
+        found += page
         if len(page) < PAGE or page[0]["event_time"] <= since:
-            break
+            return found
         end = page[0]["event_time"]
-    found = [("funding", record) for record in sorted(funding, key=_time)]
-    for path, read in (
-        ("open-interest-history", _open_interests),
-        (ACCOUNTS, account_ratios),
-        (TOP_POSITIONS, top_positions),
-    ):
-        records = await _statistics(rest, path, symbol, since, until, read)
-        found += [("market_indicators", record) for record in records]
-    return [(topic, record) for topic, record in found if since <= record["event_time"] <= until]
+    raise MappingError("funding-rate-history", "data", f"more than {MAX_PAGES} pages")
 
 
 def _open_interests(answer: Any, received: int) -> list[Record]:
@@ -149,7 +164,7 @@ def _time(record: Record) -> int:
     return int(record["event_time"])
 
 
-async def _statistics(rest: Rest, path: str, symbol: str, since: int, until: int, read: Callable[[Any, int], list[Record]]) -> list[Record]:
+async def _statistics(path: str, read: Callable[[Any, int], list[Record]], rest: Rest, symbol: str, since: int, until: int) -> list[Record]:
     """Return the 5-minute values in [since, until], asked for page after page, each older than the one before."""
     found: list[Record] = []
     end = until
@@ -158,6 +173,6 @@ async def _statistics(rest: Rest, path: str, symbol: str, since: int, until: int
         page = read(answer, until)
         found += page
         if len(answer["data"]) < PAGE or page[0]["event_time"] <= since:
-            return sorted(found, key=_time)
+            return found
         end = page[0]["event_time"] - 1
     raise MappingError(path, "data", f"more than {MAX_PAGES} pages")

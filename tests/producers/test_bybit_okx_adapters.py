@@ -157,6 +157,30 @@ def test_a_funding_interval_stays_until_the_venue_says_another() -> None:
     assert asyncio.run(hours()) == [None, 8, 8, 8, 8, 8, 4]
 
 
+FIELDS = {
+    "markPrice": "mark_price", "indexPrice": "index_price", "fundingRate": "estimated_rate", "nextFundingTime": "next_funding_time",
+    "fundingIntervalHour": "interval_hours",
+}  # fmt: skip
+said_fields = st.dictionaries(st.sampled_from([*FIELDS, "lastPrice"]), st.sampled_from(["", "1", "2", "4"]))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["snapshot", "delta"]), said_fields, st.integers(1, 5000)), max_size=40))
+def test_partial_tickers_never_take_back_what_was_said(script: list[Any]) -> None:
+    """W R001-218, R001-233, R001-245: the newest value of each field that was ever said, and no flapping to null, to a default or to an old one."""
+    adapter, time = BybitLinear(), NOW
+    market = Market("BTCUSDT", "i", {})
+    channel = next(channel for channel in adapter.channels if channel.name == "tickers")
+    known: dict[str, float] = {}
+    for kind, fields, step in script:
+        time += step
+        frame = json.dumps({"topic": "tickers.BTCUSDT", "type": kind, "ts": time, "data": {"symbol": "BTCUSDT", **fields}}).encode()
+        (part,) = adapter.split(frame, time)
+        known |= {FIELDS[name]: float(value) for name, value in fields.items() if value and name in FIELDS}
+        for topic, record in adapter.take(channel, part.data, market, time):
+            assert topic == "funding" and isinstance(record, dict) and record["event_time"] == time
+            assert {name: record[name] for name in FIELDS.values()} == {name: known.get(name) for name in FIELDS.values()}
+
+
 # --- contracts --------------------------------------------------------------------------------------------------------
 
 sizes = st.decimals(min_value="0.0000001", max_value="100000000", places=7).map(lambda value: value.normalize())
