@@ -87,10 +87,10 @@ def test_a_worker_frozen_past_its_session_and_thawed(lab: Lab, reference: Refere
 
 
 def assert_as_undisturbed_but_for_places(pipeline: Pipeline, reference: Reference) -> None:
-    """Compare a run whose broker was killed: no row lost, none doubled, in any table.
+    """Compare a run whose broker went away: no row lost, none doubled, in any table.
 
-    A broker that dies after it wrote a batch may take the same batch again when it is back, though the producer is idempotent. So offsets, and the cuts
-    that are made of them, may be behind by as many; all else is as undisturbed.
+    A broker that ends after it wrote a batch may take the same batch again when it is back, though the producer is idempotent (seen when killed, and
+    when stopped on a busy machine). So offsets, and the cuts that are made of them, may be behind by as many; all else is as undisturbed.
     """
     assert sound(read_results(pipeline.settings)) == reference.hashes
     found, expected = contents(pipeline.settings), dict(reference.contents)
@@ -138,4 +138,4 @@ def test_broker_and_database_started_again(own_stack: Stack, tmp_path: Path, ref
         }
         assert not restarted, f"these did not outlast the outages: {json.dumps(restarted)}"
         pipeline.stop()
-        (assert_as_undisturbed_but_for_places if kill else assert_as_undisturbed)(pipeline, reference)
+        assert_as_undisturbed_but_for_places(pipeline, reference)
