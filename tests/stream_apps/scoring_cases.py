@@ -115,6 +115,8 @@ def markets(draw: st.DrawFn, known_history: bool = False) -> Snapshot:
     whole = st.integers(-3, 3).map(float)
     cvd = whole if known_history else maybe(whole)
     history = st.integers(0, 3).map(float) if known_history else maybe(st.integers(0, 3).map(float))
+    notional = st.sampled_from([0.0, 10.0, 12.0, 15.0, 20.0])
+    liquidated = draw(st.one_of(st.just((None, None)), st.tuples(notional, notional)))  # the engine knows both sides or none
     ratios = [0.25, 0.5, 0.625, 0.75, 0.9, 1.0, 1.1, 1.25, 1.375, 1.6, 2.0, 4.0]
     return Snapshot(
         instrument=ALT,
@@ -143,8 +145,8 @@ def markets(draw: st.DrawFn, known_history: bool = False) -> Snapshot:
         funding_rate_max=draw(maybe(steps(1, 8, 0.0001))),
         volume_1m=draw(maybe(st.sampled_from([0.0, 0.2, 1.0]))),
         slope_1h=draw(maybe(whole)),
-        liquidated_long_5m=draw(maybe(st.sampled_from([0.0, 10.0, 12.0, 15.0, 20.0]))),
-        liquidated_short_5m=draw(maybe(st.sampled_from([0.0, 10.0, 12.0, 15.0, 20.0]))),
+        liquidated_long_5m=liquidated[0],
+        liquidated_short_5m=liquidated[1],
         late_trades=draw(st.integers(0, 5)),
         stale_inputs=draw(st.sampled_from([(), ("obi", "coinbase_premium"), ("estimated_funding_rate",)])),
     )
