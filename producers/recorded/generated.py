@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from math import inf
@@ -97,14 +97,14 @@ class GeneratedMarket(Market):
         if self.mark is not None and event.body["T"] != self.mark["T"]:
             self.funding.append({"fundingTime": self.mark["T"], "fundingRate": self.mark["r"]})
 
-    def interest_points(self, step_ms: int, count: int) -> list[tuple[int, str, str]]:
+    def interest_points(self, step_ms: int, count: int, end: int | None = None) -> list[tuple[int, str, str]]:
         """Return past open interest."""
-        return self.instrument.past_interest(self.clock, step_ms, count)
+        return self.instrument.past_interest(min(self.clock, end or self.clock), step_ms, count)
 
-    def ratio_points(self, name: str, step_ms: int, count: int) -> list[tuple[int, float]]:
+    def ratio_points(self, name: str, step_ms: int, count: int, end: int | None = None) -> list[tuple[int, float]]:
         """Return past shares of longs."""
-        last = self.clock - self.clock % step_ms
-        times = [last - back * step_ms for back in range(count - 1, -1, -1)]
+        last = min(self.clock, end or self.clock)
+        times = [last - last % step_ms - back * step_ms for back in range(count - 1, -1, -1)]
         return [(time, 0.4 + 0.2 * Random(f"{name}|{self.name}|{time}").random()) for time in times]
 
 
@@ -145,6 +145,8 @@ class Generation:
 
     def add(self, spec: Spec) -> GeneratedMarket:
         """Add a market; while the timeline runs it begins at once."""
+        if self._dialect.funding_hours is not None:
+            spec = replace(spec, funding_hours=self._dialect.funding_hours)
         keep = max(300, KEEP_TRADES // max(1, self.making.instruments))
         market = GeneratedMarket(spec, self._dialect, self._plan, self._seed, self.clock(), keep)
         market.state = "playing" if self.running else "waiting"

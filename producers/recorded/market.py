@@ -250,7 +250,7 @@ class Market:
             if merger.due is not None and (clock is None or merger.due <= clock):
                 merged = merger.flush()
                 if merged is not None:
-                    self.emit(merger.stream, merged.data)
+                    self.emit(merger.stream, self.dialect.merged(self, merged))
         for name, chain in self._chains.items():
             if chain.merger is not None and chain.merger.due is not None and (clock is None or chain.merger.due <= clock):
                 merged = chain.merger.flush()
@@ -323,12 +323,12 @@ class Market:
             and (end is None or row["fundingTime"] <= end)
         ]
 
-    def interest_points(self, step_ms: int, count: int) -> list[tuple[int, str, str]]:
-        """Return (time ms, amount in base units, value in quote units) of past open interest; none for recordings."""
+    def interest_points(self, step_ms: int, count: int, end: int | None = None) -> list[tuple[int, str, str]]:
+        """Return (time ms, amount in base units, value in quote units) of past open interest up to ``end``; none for recordings."""
         return []
 
-    def ratio_points(self, name: str, step_ms: int, count: int) -> list[tuple[int, float]]:
-        """Return (time ms, share of longs) of past account or position ratios; none for recordings."""
+    def ratio_points(self, name: str, step_ms: int, count: int, end: int | None = None) -> list[tuple[int, float]]:
+        """Return (time ms, share of longs) of past account or position ratios up to ``end``; none for recordings."""
         return []
 
     # --- figures ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from producers.recorded.dialects.dialect import Answer, Change, Dialect, Endpoin
 from producers.recorded.events import AGG, DEPTH, INTEREST, LIQUIDATION, MARK, TICKER, TRADE, Event
 from producers.recorded.history import Trade, trade_of
 from producers.recorded.recording import decimal_step
+from producers.recorded.statistics import Bar
 
 if TYPE_CHECKING:
     from producers.recorded.market import Market
@@ -59,9 +60,9 @@ class Bybit(Dialect):
     weight_s = 5.0
 
     def target(self, wire: str, path: str) -> tuple[str, str] | None:
-        """Return (symbol, stream) of ``orderbook.50.BTCUSDT``; the spot socket has tickers only."""
+        """Return (symbol, stream) of ``orderbook.50.BTCUSDT``; on the spot socket tickers are others, and nothing is liquidated."""
         stream, _, symbol = wire.rpartition(".")
-        if path == SPOT:
+        if path == SPOT and stream in ("tickers", "allLiquidation"):
             return (symbol, "spot tickers") if stream == "tickers" else None
         return (symbol, stream) if stream in self.by_name else None
 
@@ -174,6 +175,7 @@ class Bybit(Dialect):
             "open-interest": _interest,
             "account-ratio": _ratio,
             "kline": _klines,
+            "mark-price-kline": _mark_klines,
         }
         return [Endpoint("GET", f"/v5/market/{name}", 1, answer) for name, answer in answers.items()]
 
@@ -434,36 +436,48 @@ def _funding(venue: RecordedVenue, query: Query) -> Any:
 def _interest(venue: RecordedVenue, query: Query) -> Any:
     market = _market(venue, query)
     step = _PERIODS_MS.get(query.text("intervalTime"), 300_000)
-    rows = [
-        {"openInterest": amount, "timestamp": str(time)} for time, amount, _ in reversed(market.interest_points(step, query.limit(50, 200)))
-    ]
+    start = query.whole("startTime", 0) or 0
+    points = market.interest_points(step, query.limit(50, 200), query.whole("endTime"))
+    rows = [{"openInterest": amount, "timestamp": str(time)} for time, amount, _ in reversed(points) if time >= start]
     return _result(venue, {"symbol": market.symbol, "category": "linear", "list": rows, "nextPageCursor": ""})
 
 
 def _ratio(venue: RecordedVenue, query: Query) -> Any:
     market = _market(venue, query)
     step = _PERIODS_MS.get(query.text("period"), 300_000)
+    start = query.whole("startTime", 0) or 0
     rows = [
         {"symbol": market.symbol, "buyRatio": f"{long:.4f}", "sellRatio": f"{1 - long:.4f}", "timestamp": str(time)}
-        for time, long in reversed(market.ratio_points("account", step, query.limit(50, 500)))
+        for time, long in reversed(market.ratio_points("account", step, query.limit(50, 500), query.whole("endTime")))
+        if time >= start
     ]
     return _result(venue, {"list": rows, "nextPageCursor": ""})
 
 
-def _klines(venue: RecordedVenue, query: Query) -> Any:
+def _bars(venue: RecordedVenue, query: Query) -> tuple[Market, list[Bar]]:
     market = _market(venue, query)
     step = _INTERVALS_MS.get(query.text("interval"))
     if step is None:
         raise VenueError(200, 10001, "Invalid period!")
+    start, end = query.whole("start"), query.whole("end")
+    # As the venue: of too many bars the newest, and those newest first.
+    bars = [bar for bar in market.statistics.bars(step, None, end, 1 << 30) if start is None or bar.start >= start]
+    return market, bars[-query.limit(200, 1000) :][::-1]
+
+
+def _prices(market: Market, bar: Bar) -> list[str]:
     places = market.facts.price_decimals
-    bars = market.statistics.bars(step, query.whole("start"), query.whole("end"), query.limit(200, 1000))
-    rows = [
-        [
-            str(bar.start),
-            *(f"{price:.{places}f}" for price in (bar.open, bar.high, bar.low, bar.close)),
-            f"{bar.volume:.4f}",
-            f"{bar.quote:.4f}",
-        ]
-        for bar in reversed(bars)
-    ]
-    return _result(venue, {"category": _category(query), "symbol": market.symbol, "list": rows})
+    return [f"{price:.{places}f}" for price in (bar.open, bar.high, bar.low, bar.close)]
+
+
+def _klines(venue: RecordedVenue, query: Query) -> Any:
+    market, bars = _bars(venue, query)
+    rows = [[str(bar.start), *_prices(market, bar), f"{bar.volume:.4f}", f"{bar.quote:.4f}"] for bar in bars]
+    return _result(venue, {"category": query.text("category"), "symbol": market.symbol, "list": rows})
+
+
+def _mark_klines(venue: RecordedVenue, query: Query) -> Any:
+    """Answer the bars of trades, which at made-up markets the mark price follows."""
+    market, bars = _bars(venue, query)
+    rows = [[str(bar.start), *_prices(market, bar)] for bar in bars]
+    return _result(venue, {"category": "linear", "symbol": market.symbol, "list": rows})

@@ -125,6 +125,13 @@ class Query:
         except (TypeError, ValueError):
             raise self._wrong(name) from None
 
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        """Return an object within the body of a POST. Raises VenueError when there is none."""
+        value = self._values.get(name)
+        if not isinstance(value, dict):
+            raise self._wrong(name)
+        return value
+
     def limit(self, default: int, most: int, name: str = "limit") -> int:
         """Return the length of a page, 1 to ``most``: as the venues do, more is cut off."""
         return max(1, min(most, self.whole(name, default) or default))
@@ -150,7 +157,7 @@ class Dialect(ABC):
 
     Attributes:
         venue: Name, as in ``perpflow produce --venue``. kind: ``perp`` or ``spot``.
-        quote: Quote asset of generated markets.
+        quote: Quote asset of made-up markets. funding_hours: their funding interval; None: several.
         streams: Its streams.
         sockets: Websocket path -> (route, frames carry their stream's name); one route unless the venue splits its streams.
         trade_source: ``trade``: single trades are the venue's trades (where a recording has them), ``aggTrade``: aggregates.
@@ -166,6 +173,7 @@ class Dialect(ABC):
     venue: ClassVar[str]
     kind: ClassVar[Literal["perp", "spot"]] = "perp"
     quote: ClassVar[str] = "USDT"
+    funding_hours: ClassVar[int | None] = None
     streams: ClassVar[tuple[Stream, ...]]
     sockets: ClassVar[Mapping[str, tuple[str, bool]]]
     trade_source: ClassVar[str] = "trade"
@@ -253,6 +261,10 @@ class Dialect(ABC):
                 data = self.encode(market, stream, event)
                 if data is not None:
                     market.emit(stream.name, data)
+
+    def merged(self, market: Market, event: Event) -> bytes:
+        """Return the message of book changes merged by ``Market.merge``."""
+        return event.data
 
     def encode(self, market: Market, stream: Stream, event: Event) -> bytes | None:
         """Return a stream's message after an event; None: it has nothing to say."""

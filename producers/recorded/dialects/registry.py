@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from producers.recorded.dialects.binance import Binance
+from producers.recorded.dialects.binance_spot import BinanceSpot
+from producers.recorded.dialects.bitget import Bitget
 from producers.recorded.dialects.bybit import Bybit
+from producers.recorded.dialects.coinbase import Coinbase
 from producers.recorded.dialects.dialect import Dialect
+from producers.recorded.dialects.hyperliquid import Hyperliquid
+from producers.recorded.dialects.okx import Okx
 
-DIALECTS: dict[str, type[Dialect]] = {dialect.venue: dialect for dialect in (Binance, Bybit)}
+_ALL: tuple[type[Dialect], ...] = (Binance, BinanceSpot, Bybit, Okx, Bitget, Hyperliquid, Coinbase)
+DIALECTS: dict[str, type[Dialect]] = {dialect.venue: dialect for dialect in _ALL}
 
 
 def dialect_of(venue: str) -> Dialect:
