@@ -1,12 +1,13 @@
 """The command line. Sub-commands are modules of this package and are imported only when one of them runs.
 
-A sub-command ``name`` is the module ``deploy.cli.name`` (dashes become underscores) with either ``app``, a ``typer.Typer``
+A sub-command ``name`` is the module ``deploy.cli.name`` (dashes become underscores, a keyword gets one behind it) with either ``app``, a ``typer.Typer``
 with commands of its own, or a function of that name, which is the command. A new one needs its line in ``COMMANDS``.
 """
 
 from __future__ import annotations
 
 import importlib
+import keyword
 import sys
 from typing import Any
 
@@ -23,11 +24,15 @@ COMMANDS: dict[str, str] = {
     "db": "Migrate the database and show its tables.",
     "topics": "Create, list, read and document the topics; show lags.",
     "strategies": "Load strategies from files, list and show them.",
+    "explain": "Say why a strategy did what it did at an instant.",
     "simulate": "Serve recordings as a venue on real sockets.",
     "produce": "Read a venue and write its market data to Kafka.",
+    "import": "Write a venue's public dump files to Kafka.",
     "worker": "Turn market data into features, scores and signals.",
     "sink": "Write the topics into the database.",
     "execute": "Act on signals.",
+    "monitor": "Watch the quality of the market data.",
+    "quality": "Show quality scores, or check recorded files.",
     "replay": "Decide again what the topics hold, and compare.",
 }
 
@@ -35,6 +40,8 @@ COMMANDS: dict[str, str] = {
 def load_app(name: str) -> typer.Typer:
     """Import a sub-command and return its typer application. Raises ModuleNotFoundError when there is none of that name."""
     module_name = name.replace("-", "_")
+    if keyword.iskeyword(module_name):
+        module_name += "_"
     module = importlib.import_module(f"{__name__}.{module_name}")
     sub_app: typer.Typer | None = getattr(module, "app", None)
     if sub_app is None:

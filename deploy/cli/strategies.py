@@ -14,10 +14,11 @@ from rich.table import Table
 from deploy import strategies as topic
 from deploy.cli import settings
 from deploy.errors import UserError
+from stream_apps.core.scoring import MODELS, tables
 from stream_apps.core.strategy import StrategyError, config_hash
 from stream_apps.strategy_files import default_files, load_strategy_files, recorded_files
 
-app = typer.Typer(no_args_is_help=True, help="Load strategies from files, list and show them.")
+app = typer.Typer(no_args_is_help=True, help="Load strategies from files, list and show them, and print the scoring models.")
 
 
 @app.command(epilog="Example: perpflow strategies load --defaults")
@@ -72,3 +73,19 @@ def show(strategy_id: Annotated[str, typer.Argument(help="Strategy id, as in the
         raise UserError(f"no strategy {strategy_id!r} (known: {', '.join(sorted(known)) or 'none'})")
     config = known[strategy_id]
     typer.echo(json.dumps({**config.to_record(), "config_hash": config_hash(config)}, indent=1))
+
+
+@app.command(epilog="Example: perpflow strategies models v54_factory")
+def models(
+    name: Annotated[str | None, typer.Argument(help="Model; all in short when left out.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Print every model in full.")] = False,
+) -> None:
+    """Print what a scoring model reads, its points, gates and thresholds, and where the specification has them (Markdown)."""
+    if name is not None and name not in MODELS:
+        raise UserError(f"no model {name!r} (known: {', '.join(MODELS)})")
+    if name is not None or every:
+        chosen = list(MODELS.values()) if name is None else [MODELS[name]]
+        typer.echo("\n".join(tables.markdown(model) for model in chosen), nl=False)
+        return
+    lines = ["| model | | layers and their most points | gates | source |", "|---|---|---|---|---|"]
+    typer.echo("\n".join([*lines, *("| " + " | ".join(row) + " |" for row in tables.summary(list(MODELS.values())))]))
