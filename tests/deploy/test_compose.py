@@ -48,7 +48,7 @@ def ours(services: dict[str, Any]) -> dict[str, Any]:
 def test_the_parts_are_there(services: dict[str, Any]) -> None:
     images = {service["image"].rpartition(":")[0] for service in services.values()}
     assert {"apache/kafka", "timescale/timescaledb", "confluentinc/cp-schema-registry", "prom/prometheus", "grafana/grafana"} <= images
-    assert {"producer", "worker", "sink", "executor"} | JOBS == set(ours(services))
+    assert {"producer", "worker", "sink", "executor", "monitor"} | JOBS == set(ours(services))
 
 
 def test_images_are_pinned_and_the_broker_is_the_local_stacks(services: dict[str, Any]) -> None:

@@ -36,23 +36,40 @@ class CaptureLine(Protocol):
         unreadable: Names of the fields that cannot be read.
     """
 
-    line: int
-    kind: str
-    message: int
-    received_us: int | None
-    received: int | None
-    event_time: int | None
-    time: int | None
-    first_id: int | None
-    last_id: int | None
-    previous_id: int | None
-    ask: bool
-    price: float
-    quantity: float
-    maker: bool
-    ends: bool | None
-    void: bool
-    unreadable: tuple[str, ...]
+    @property
+    def line(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def message(self) -> int: ...
+    @property
+    def received_us(self) -> int | None: ...
+    @property
+    def received(self) -> int | None: ...
+    @property
+    def event_time(self) -> int | None: ...
+    @property
+    def time(self) -> int | None: ...
+    @property
+    def first_id(self) -> int | None: ...
+    @property
+    def last_id(self) -> int | None: ...
+    @property
+    def previous_id(self) -> int | None: ...
+    @property
+    def ask(self) -> bool: ...
+    @property
+    def price(self) -> float: ...
+    @property
+    def quantity(self) -> float: ...
+    @property
+    def maker(self) -> bool: ...
+    @property
+    def ends(self) -> bool | None: ...
+    @property
+    def void(self) -> bool: ...
+    @property
+    def unreadable(self) -> tuple[str, ...]: ...
 
 
 class LineFinding(NamedTuple):
