@@ -33,12 +33,14 @@ class Tail:
 
     Attributes:
         marks: Partition -> time of the author's last mark there, ms UTC.
+        marked: Partition -> topic -> the cut of that mark.
         cuts: Partition -> topic -> end offset.
         instruments: Instrument id -> its newest ``instruments`` record.
         newest: (topic, instrument id) -> the newest records found, oldest first; at least one where there is any.
     """
 
     marks: dict[int, int] = field(default_factory=dict)
+    marked: dict[int, dict[str, int]] = field(default_factory=dict)
     cuts: dict[int, dict[str, int]] = field(default_factory=dict)
     instruments: dict[str, Record] = field(default_factory=dict)
     newest: dict[tuple[str, str], list[Record]] = field(default_factory=dict)
@@ -49,7 +51,9 @@ class Tail:
         return max((record["event_time"] for records in self.newest.values() for record in records), default=None)
 
 
-def read_tail(settings: Settings, author: str, instruments: Mapping[str, int], topics: Iterable[str]) -> Tail:
+def read_tail(
+    settings: Settings, author: str, instruments: Mapping[str, int], topics: Iterable[str], reach_ms: int | None = REACH_MS
+) -> Tail:
     """Read what an author left in the log. Blocking.
 
     Args:
@@ -57,15 +61,36 @@ def read_tail(settings: Settings, author: str, instruments: Mapping[str, int], t
         author: Author of the marks.
         instruments: Instrument id -> partition.
         topics: Topics that the author writes, ``instruments`` among them.
+        reach_ms: How far before the last mark records are looked for, ms; None: to the beginning.
 
     Raises:
         LogError: no broker, or a topic or partition is missing.
     """
-    return _Reader(settings, author, instruments, list(topics)).read()
+    return _Reader(settings, author, instruments, list(topics), reach_ms).read()
+
+
+def scan(
+    settings: Settings, author: str, ranges: Mapping[tuple[str, int], tuple[int, int]]
+) -> Iterable[tuple[str, int, str, bytes | None]]:
+    """Yield topic, partition, key and value of the records in offset ranges [low, high) of (topic, partition). Blocking.
+
+    Raises:
+        LogError: no broker, or it does not answer.
+    """
+    reader = _Reader(settings, author, {}, [])
+    try:
+        yield from reader._scan(ranges)
+    except KafkaException as error:
+        raise LogError(f"Kafka at {settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS): {error.args[0].str()}") from error
+    finally:
+        reader.consumer.close()
 
 
 class _Reader:
-    def __init__(self, settings: Settings, author: str, instruments: Mapping[str, int], topics: list[str]) -> None:
+    def __init__(
+        self, settings: Settings, author: str, instruments: Mapping[str, int], topics: list[str], reach_ms: int | None = REACH_MS
+    ) -> None:
+        self.reach_ms = reach_ms
         self.settings = settings
         self.author = author
         self.instruments = instruments
@@ -108,9 +133,10 @@ class _Reader:
                 known.setdefault(self.instruments[name], set()).add(name)
         found = self._newest(bounds, {("progress", p): {self.author} for p in known}, floor=None)
         for (_, partition, _), marks in found.items():
-            tail.marks[partition] = max(mark["event_time"] for mark in marks)
+            newest = max(marks, key=lambda mark: int(mark["event_time"]))
+            tail.marks[partition], tail.marked[partition] = newest["event_time"], newest["cut"]
         wanted = {(topic, p): set(names) for p, names in known.items() for topic in self.topics if topic not in ("instruments", "gaps")}
-        floor = {p: max(0, mark - REACH_MS) for p, mark in tail.marks.items()}
+        floor = {} if self.reach_ms is None else {p: max(0, mark - self.reach_ms) for p, mark in tail.marks.items()}
         for (topic, _, name), records in self._newest(bounds, wanted, floor).items():
             tail.newest[topic, name] = records
         return tail

@@ -79,7 +79,7 @@ _TOPICS = (
     Topic("progress", "author", (), ("event_time",)),
     _decision("strategies", "strategy_id", ("strategy_id", "revision"), compacted=True),
     _decision("features", "instrument", ("instrument", "event_time")),
-    _decision("bars", "instrument", ("instrument", "timeframe", "event_time")),
+    _decision("bars", "instrument", ("instrument", "timeframe", "source", "event_time")),
     _decision("scores", "instrument", ("score_id",)),
     _decision("signals", "instrument", ("signal_id",)),
     _decision("worker_progress", "author", ("author", "event_time", "progress_offset")),

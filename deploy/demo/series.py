@@ -148,7 +148,8 @@ def _bars(connection: Connection, name: str, span: int) -> tuple[str, dict[str, 
     names = ("time", "open", "high", "low", "close", "volume")
     timeframe = next((one for one, step in TIMEFRAMES if span <= step * MOST_CANDLES), TIMEFRAMES[-1][0])
     query = sql.SQL(
-        "SELECT {} AS time, open, high, low, close, volume FROM bars WHERE instrument = %s AND timeframe = %s ORDER BY bars.event_time"
+        "SELECT {} AS time, open, high, low, close, volume FROM bars WHERE instrument = %s AND timeframe = %s AND source = 'trades'"
+        " ORDER BY bars.event_time"
     )
     found = connection.execute(query.format(ms("event_time")), (name, timeframe)).fetchall()
     return (timeframe if found else ""), _columns(found, names)

@@ -1,0 +1,134 @@
+"""``perpflow import``: the venues' public dump files into the topics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from deploy.cli import settings
+from deploy.errors import UserError
+from producers.importer.files import ImportFailed, source_of
+from producers.importer.importer import Importer, Plan
+from producers.importer.layouts import LAYOUTS
+from producers.importer.report import Report, utc
+from producers.kafka_out import DeliveryFailed
+from producers.log_tail import LogError
+from producers.venues import adapter_of
+from schemas.service import configure_logging
+
+KINDS = ("trades", "klines", "depth", "funding")
+
+
+def import_(
+    files: Annotated[list[str], typer.Argument(metavar="FILE[=SYMBOL]...", help="zip, gzip or CSV; with or without a header.")],
+    venue: Annotated[str, typer.Option(help="BINANCE (USD-M), BINANCE_SPOT, BYBIT, BYBIT_SPOT or OKX.")],
+    kind: Annotated[
+        list[str] | None, typer.Option(help="trades, klines, depth, funding; repeatable. Files of another kind are refused. Default: any.")
+    ] = None,
+    symbol: Annotated[str | None, typer.Option(help="Of files whose name tells none.")] = None,
+    author: Annotated[str | None, typer.Option(help="Author of the progress marks; default import- and the venue's own.")] = None,
+    contract_value: Annotated[
+        list[str] | None, typer.Option(metavar="SYMBOL=UNITS", help="OKX swaps: base units of a contract; repeatable.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the validation report here, as JSON.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only read and report; write nothing.")] = False,
+) -> None:
+    """Write public dump files into the topics that live producers write, merged by venue time, with one progress mark a grid step.
+
+    The topics must keep history: create them with PERPFLOW_KEEP_HISTORY=1.
+    Give all kinds and symbols of a period in one run: what comes in a later run comes after the marks of the first, so the worker counts it late.
+    A file's FILE.CHECKSUM is verified when it lies beside it. Killed, the same command goes on where it was. Rows that cannot be read go to
+    dead_letters with line and field; holes in the ids go to gaps. Fills of one order are grouped where the file has single ones.
+
+    Examples:
+
+      perpflow import --venue BINANCE --kind trades BTCUSDT-aggTrades-2024-08-*.zip
+
+      perpflow import --venue BINANCE BTCUSDT-aggTrades-2024-08.zip BTCUSDT-fundingRate-2024-08.zip BTCUSDT-bookTicker-2024-08-01.zip
+
+      perpflow import --venue BYBIT --kind trades BTCUSDT2024-08-08.csv.gz --check --report found.json
+
+      perpflow import --venue OKX --contract-value BTC-USDT-SWAP=0.01 BTC-USDT-SWAP-trades-2024-08-08.zip
+    """
+    settled = settings()
+    configure_logging(settled.log_level)
+    unknown = [one for one in kind or () if one not in KINDS]
+    if unknown:
+        raise UserError(f"import: --kind: {', '.join(unknown)}: expected {', '.join(KINDS)}")
+    console = Console(stderr=True)
+    try:
+        adapter = adapter_of(venue)
+        hyphened = adapter.venue in LAYOUTS and adapter.venue == "OKX"
+        sources = [source_of(text, symbol, hyphened) for text in files]
+        values = dict(_pair(text) for text in contract_value or ())
+        plan = Plan(adapter, sources, tuple(kind or ()), author or "", values)
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
+        ) as bars:
+            tasks = {phase: bars.add_task(phase, total=None, start=phase == "reading") for phase in ("reading", "writing")}
+
+            def tell(phase: str, done: int, total: int) -> None:
+                bars.start_task(tasks[phase])  # type: ignore[arg-type]
+                bars.update(tasks[phase], completed=done, total=total or None)  # type: ignore[arg-type]
+
+            importer = Importer(plan, settled, tell)
+            found = importer.read()
+            if not check:
+                importer.write()
+    except (ImportFailed, LogError, DeliveryFailed, ValueError) as error:
+        text = str(error)
+        raise UserError(text if text.startswith("import:") else f"import: {text}") from error
+    if report is not None:
+        report.write_text(json.dumps(found.to_json(), indent=1) + "\n")
+    Console().print(table(found), *summary(found, check), sep="\n")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, sep, value = text.partition("=")
+    if not sep or not name or not value:
+        raise ImportFailed(f"import: --contract-value: expected SYMBOL=UNITS, got {text!r}")
+    return name, value
+
+
+def table(found: Report) -> Table:
+    """Return the report of the files as a table."""
+    shown = Table("rows", "from (UTC)", "to (UTC)", "found", caption_justify="left")
+    for file in found.files:
+        faults = [
+            f"{count:,} {name}"
+            for count, name in (
+                (file.gaps, f"gaps ({file.missing:,} ids)"), (file.duplicates, "doubles"), (file.out_of_order, "out of order"), (file.bad, "bad rows"),
+            )
+            if count
+        ]  # fmt: skip
+        order = ", newest first" if file.descending else ""
+        shown.add_row(
+            f"{file.rows:,}",
+            (utc(file.first) or "-")[:19],
+            (utc(file.last) or "-")[:19],
+            ", ".join(faults) or "nothing wrong",
+            end_section=False,
+        )
+        shown.add_row("", f"{file.file}", f"{file.symbol} {file.layout}{order}", f"checksum {file.checksum}", end_section=True)
+    return shown
+
+
+def summary(found: Report, check: bool) -> list[str]:
+    """Return lines about the whole, and the first bad rows."""
+    lines = [f"{found.rows:,} rows, {found.fills:,} trades in them, {found.bad:,} bad rows; records: {_counts(found.records)}"]
+    if not check:
+        already = f"; there already: {_counts(found.already)}" if found.already else ""
+        lines.append(f"written by {found.author}: {_counts(found.written)} in {found.seconds:.1f} s{already}")
+    for file in found.files:
+        lines += [f"{file.file}:{row['line']}: {row['field']}: {row['reason']}" for row in file.bad_rows[:5]]
+    return lines
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{topic} {count:,}" for topic, count in counts.items()) or "none"

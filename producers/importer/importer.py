@@ -1,0 +1,369 @@
+"""The import itself: look at the files, read them once for the report, and once more to write them in the order of venue time.
+
+Streams of several symbols and kinds are merged into steps of the evaluation grid, one mark each (DESIGN 3: importers of history): the mark of instant T is
+at T + the allowed lateness, where T fires. The same files make the same log.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+
+from producers.importer.files import ImportFailed, Source
+from producers.importer.layouts import LAYOUTS
+from producers.importer.report import Report, utc
+from producers.importer.resume import Past, check_retention, read_past
+from producers.importer.rows import DumpFile, Event, Stream, look, ordered
+from producers.kafka_out import KafkaOut, Outgoing
+from producers.sequencer import Sequencer, Step
+from producers.venue.adapter import Adapter
+from schemas.codec import Codec, Record
+from schemas.deadletter import dead_letter
+from schemas.partition import base_of_instrument, instrument_id, partition_of, split_symbol
+from schemas.settings import Settings
+
+SERVICE = "import"
+# How often the caller hears of progress, in events.
+TELL_EVERY = 20_000
+# Longest wait for Kafka at the end.
+FLUSH_S = 120.0
+PUMP_S = 0.002
+# Where no price or quantity was seen (funding alone), the contract's decimals are not known: the finest that venues use.
+UNKNOWN_DECIMALS = 8
+
+Tell = Callable[[str, int, int], None]
+"""Called with the phase (``reading`` or ``writing``), events done, and their number if known (0: not)."""
+
+
+@dataclass
+class Plan:
+    """What an import is to do.
+
+    Attributes:
+        adapter: The venue; its name and kind make the instrument ids.
+        sources: Files with their symbols.
+        kinds: Kinds of files that are meant; empty: whatever the files are.
+        author: Of the marks; default: ``import-`` and the venue's own.
+        contract_values: Symbol -> base units of a contract, where files count contracts (OKX).
+    """
+
+    adapter: Adapter
+    sources: Sequence[Source]
+    kinds: Sequence[str] = ()
+    author: str = ""
+    contract_values: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.author = self.author or f"import-{self.adapter.author}"
+        if not self.sources:
+            raise ImportFailed("import: no files")
+        if self.adapter.venue not in LAYOUTS:
+            raise ImportFailed(f"import: venue: no dump files of {self.adapter.venue} are known (known: {', '.join(LAYOUTS)})")
+
+
+class Importer:
+    """One import.
+
+    Args:
+        plan: What to do.
+        settings: Where to write.
+        tell: Hears of progress.
+    """
+
+    def __init__(self, plan: Plan, settings: Settings, tell: Tell = lambda phase, done, total: None) -> None:
+        self.plan = plan
+        self.settings = settings
+        self.report = Report(plan.adapter.venue, plan.author)
+        self._tell = tell
+        self._events = 0
+        self._streams: list[Stream] = []
+
+    # --- looking and reading -----------------------------------------------------------------------------------------
+
+    def read(self) -> Report:
+        """Look at all files and read them once; nothing is written.
+
+        Raises:
+            ImportFailed: a file is unknown, broken, not of the kind that was meant, or not what its checksum says.
+        """
+        adapter = self.plan.adapter
+        by_stream: dict[tuple[str, str], list[DumpFile]] = defaultdict(list)
+        for source in self.plan.sources:
+            file = look(source, adapter.venue)
+            if self.plan.kinds and file.layout.kind not in self.plan.kinds:
+                raise ImportFailed(
+                    f"import: {source.path.name}: holds {file.layout.kind} ({file.layout.name}), but --kind says {', '.join(self.plan.kinds)}"
+                )
+            by_stream[source.symbol, file.layout.kind].append(file)
+        for (symbol, _), files in sorted(by_stream.items()):
+            stream = self._stream(symbol, ordered(files))
+            self._streams.append(stream)
+            self.report.files += [file.report for file in stream.files]
+        counts: Counter[str] = Counter()
+        for stream in self._streams:
+            for event in stream.events(report=True):
+                counts[event.topic] += 1
+                self._events += 1
+                if self._events % TELL_EVERY == 0:
+                    self._tell("reading", self._events, 0)
+            self.report.fills += stream.fills
+            if all(file.report.first is None for file in stream.files):
+                raise ImportFailed(f"import: {stream.symbol}: no row of {_names(stream)} can be read: {_first_bad(stream)}")
+        self.report.records = {topic: count for topic, count in sorted(counts.items()) if topic != "dead_letters"}
+        self._tell("reading", self._events, self._events)
+        return self.report
+
+    def _stream(self, symbol: str, files: list[DumpFile]) -> Stream:
+        adapter = self.plan.adapter
+        instrument = instrument_id(adapter.venue, symbol, adapter.kind)
+        try:
+            asset = base_of_instrument(instrument)
+        except ValueError as error:
+            raise ImportFailed(f"import: {files[0].source.path.name}: {error}; give FILE=SYMBOL") from error
+        value = None
+        if any(file.layout.contracts for file in files):
+            text = self.plan.contract_values.get(symbol, "1" if adapter.kind == "spot" else "")
+            try:
+                value = Decimal(text)
+            except InvalidOperation:
+                value = Decimal(0)
+            if not value.is_finite() or value <= 0:
+                raise ImportFailed(f"import: {symbol}: the files count contracts: give --contract-value {symbol}=0.01 (base units of one)")
+        return Stream(symbol, instrument, partition_of(asset, self.settings.partitions), files, value)
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def write(self) -> Report:
+        """Write what ``read`` found, or the rest of it.
+
+        Raises:
+            ImportFailed: the log is another author's, or holds later history than the files.
+            LogError: no broker, or topics missing.
+            DeliveryFailed: Kafka refused a record.
+        """
+        started = time.monotonic()
+        instruments = {stream.instrument: stream.partition for stream in self._streams}
+        topics = [
+            "instruments",
+            "gaps",
+            *sorted({topic for stream in self._streams for file in stream.files for topic in file.layout.topics}),
+        ]
+        first = min(file.report.first for stream in self._streams for file in stream.files if file.report.first is not None)
+        past = read_past(self.settings, self.plan.author, instruments, topics)
+        check_retention(self.settings, [topic for topic in topics if topic != "instruments"] + ["progress"], first, int(time.time() * 1000))
+        self._follow(past)
+        out = KafkaOut(self.settings, self.plan.author, self.plan.adapter.venue, past.tail.cuts, past.tail.marks)
+        writer = _Writer(self, past, out)
+        try:
+            writer.preamble()
+            for step in self._steps():
+                writer.step(step)
+            writer.finish()
+        finally:
+            done = out.close(FLUSH_S if writer.ended else 1.0)
+        if not done:
+            raise ImportFailed(
+                f"import: Kafka did not take everything within {FLUSH_S:.0f} s: run the same import again, it goes on where it was"
+            )
+        self.report.written, self.report.already = dict(sorted(writer.written.items())), dict(sorted(writer.already.items()))
+        self.report.seconds = round(time.monotonic() - started, 3)
+        self._tell("writing", self._events, self._events)
+        return self.report
+
+    def _follow(self, past: Past) -> None:
+        """Tell streams what they go on from; refuse files that lie before what is there."""
+        for stream in self._streams:
+            known = past.tail.instruments.get(stream.instrument)
+            first = min((file.report.first for file in stream.files if file.report.first is not None), default=None)
+            if known is None or first is None:
+                continue
+            for topic in {topic for file in stream.files for topic in file.layout.topics}:
+                newest = past.newest(topic, stream.instrument)
+                if newest is None:
+                    continue
+                if first < known["event_time"]:
+                    raise ImportFailed(
+                        f"import: {stream.instrument}: the files begin at {utc(first)}, before what {self.plan.author} has imported (from "
+                        f"{utc(known['event_time'])}): history cannot be put in front; import all of it into an environment of its own"
+                    )
+                if topic == "agg_trades":
+                    head = next((event for event in stream.events(report=False) if event.topic == topic), None)
+                    if head is not None and past.comes_after(head, stream.instrument):
+                        # More files after those that are there: ids go on, and so does the numbering of those without.
+                        numbered = newest["venue_trade_id"] is None
+                        stream.last_id = _last_id(newest, stream) if numbered else None
+                        stream.last_number = 0 if numbered else newest["agg_id"]
+
+    def _steps(self) -> Iterator[Step[tuple[Stream, Event]]]:
+        """Merge the streams by time into steps of the grid; a step's time is that of its mark."""
+        grid, lateness = self.settings.grid_ms, self.settings.allowed_lateness_ms
+        sequencer: Sequencer[tuple[Stream, Event]] = Sequencer(grid, grid, 0)
+        flows = [stream.events(report=False) for stream in self._streams]
+        heads: list[tuple[int, int, Event]] = []
+        for rank, flow in enumerate(flows):
+            sequencer.join(str(rank), rank)
+            self._next(flow, rank, heads, sequencer, 0)
+        for step in sequencer.release():
+            yield _shifted(step, lateness)
+        done = 0
+        while heads:
+            clock, rank, event = heapq.heappop(heads)
+            if sequencer.advance(str(rank), clock - lateness):
+                for step in sequencer.release():
+                    yield _shifted(step, lateness)
+            sequencer.push(str(rank), (self._streams[rank], event))
+            self._next(flows[rank], rank, heads, sequencer, clock)
+            done += 1
+            if done % TELL_EVERY == 0:
+                self._tell("writing", done, self._events)
+        for step in sequencer.finish():
+            yield _shifted(step, lateness)
+
+    @staticmethod
+    def _next(
+        flow: Iterator[Event], rank: int, heads: list[tuple[int, int, Event]], sequencer: Sequencer[tuple[Stream, Event]], clock: int
+    ) -> None:
+        """Put a stream's next event on the heap; the clock of a stream never runs back, whatever its rows say."""
+        event = next(flow, None)
+        if event is None:
+            sequencer.leave(str(rank))
+        else:
+            heapq.heappush(heads, (max(event.time, clock), rank, event))
+
+
+class _Writer:
+    """Encodes the steps that are not in the log yet, and offers them to Kafka."""
+
+    def __init__(self, owner: Importer, past: Past, out: KafkaOut) -> None:
+        self.written: Counter[str] = Counter()
+        self.already: Counter[str] = Counter()
+        self.ended = False
+        self._plan = owner.plan
+        self._report = owner.report
+        self._streams = owner._streams
+        self._codec: Codec = owner.settings.codec
+        self._past = past
+        self._out = out
+        self._marks = past.tail.marks
+        self._beyond = Counter(past.beyond)
+        self._encoders: dict[str, Callable[[Record], bytes]] = {}
+        self._received = int(time.time() * 1000)
+
+    def preamble(self) -> None:
+        """Write the contract facts that are not there yet, before all else."""
+        items = []
+        facts: dict[str, tuple[Stream, int, int, int | None]] = {}
+        for stream in self._streams:
+            _, price, quantity, first = facts.get(stream.instrument, (stream, 0, 0, None))
+            times = [file.report.first for file in stream.files if file.report.first is not None] + ([] if first is None else [first])
+            facts[stream.instrument] = (
+                stream, max(price, stream.decimals.price), max(quantity, stream.decimals.quantity), min(times, default=None),
+            )  # fmt: skip
+        for name, (stream, price, quantity, first) in facts.items():
+            known = self._past.tail.instruments.get(name)
+            if first is None:
+                continue
+            seen = any(other.instrument == name and file.layout.kind == "trades" for other in self._streams for file in other.files)
+            if known is not None and (not seen or known["price_decimals"] >= price) and known["quantity_decimals"] >= quantity:
+                continue
+            record = self._facts(stream, price, quantity if seen else UNKNOWN_DECIMALS, known["event_time"] if known else first)
+            items.append(self._encoded("instruments", stream, record))
+        if items:
+            self._out.offer([Step(None, items)], barrier=True)
+
+    def _facts(self, stream: Stream, price: int, quantity: int, first: int) -> Record:
+        adapter, symbol = self._plan.adapter, stream.symbol
+        price = price or (0 if quantity != UNKNOWN_DECIMALS else UNKNOWN_DECIMALS)
+        parts = symbol.split("-")
+        return {
+            "event_time": first, "author": self._plan.author, "venue": adapter.venue, "symbol": symbol,
+            "base_asset": base_of_instrument(stream.instrument), "quote_asset": parts[1] if len(parts) > 1 else split_symbol(symbol)[1],
+            "kind": adapter.kind, "status": "trading", "tick_size": float(Decimal(1).scaleb(-price)), "step_size": float(Decimal(1).scaleb(-quantity)),
+            "min_notional": None, "price_decimals": price, "quantity_decimals": quantity, "funding_interval_hours": None, "recorded": True,
+        }  # fmt: skip
+
+    def step(self, step: Step[tuple[Stream, Event]]) -> None:
+        """Offer a step without what is in the log."""
+        items = []
+        for stream, event in step.items:
+            if event.topic == "dead_letters":
+                self._bad(stream, event, step.time)
+            elif self._is_there(stream, event, step.time):
+                self.already[event.topic] += 1
+            else:
+                items.append(self._encoded(event.topic, stream, event.record))
+                self.written[event.topic] += 1
+        self._out.offer([Step(step.time, items, step.grid)])
+        while self._out.congested:
+            time.sleep(PUMP_S)
+            self._out.pump()
+
+    def _is_there(self, stream: Stream, event: Event, mark: int | None) -> bool:
+        last = self._marks.get(stream.partition)
+        if not self._past.has(event.topic, stream.instrument) and not (
+            event.topic == "gaps" and self._past.has("agg_trades", stream.instrument)
+        ):
+            return False
+        if last is not None and mark is not None and mark < last:
+            return True
+        if last is not None and mark == last:
+            # The last marked step may end within a file that has been added since.
+            return event.topic == "gaps" or not self._past.comes_after(event, stream.instrument)
+        # A broker that died may have taken a batch twice: what is new is written whatever the count says.
+        if self._beyond[event.topic, stream.partition] > 0 and (
+            event.topic == "gaps" or not self._past.comes_after(event, stream.instrument)
+        ):
+            self._beyond[event.topic, stream.partition] -= 1
+            return True
+        return False
+
+    def _bad(self, stream: Stream, event: Event, mark: int | None) -> None:
+        last = self._marks.get(stream.partition)
+        if last is not None and mark is not None and mark <= last:
+            return  # an earlier run has written it
+        row = event.record
+        at = event.time or None
+        record = dead_letter(
+            SERVICE,
+            row["where"],
+            row["reason"],
+            event_time=at,
+            instrument=stream.instrument,
+            field=row["field"],
+            value=row["text"].encode(),
+        )
+        self._out.dead_letter(record)
+
+    def _encoded(self, topic: str, stream: Stream, record: Record) -> Outgoing:
+        encode = self._encoders.get(topic)
+        if encode is None:
+            encode = self._encoders[topic] = self._codec.encoder(topic)
+        whole = {**record, "instrument": stream.instrument, "receive_time": self._received}
+        return (topic, stream.partition, stream.instrument.encode(), encode(whole), record["event_time"], self._received)
+
+    def finish(self) -> None:
+        """Note that everything was offered."""
+        self.ended = True
+
+
+def _names(stream: Stream) -> str:
+    return ", ".join(file.source.path.name for file in stream.files)
+
+
+def _first_bad(stream: Stream) -> str:
+    bad = [row for file in stream.files for row in file.report.bad_rows[:1]]
+    return f"line {bad[0]['line']}: {bad[0]['field']}: {bad[0]['reason']}" if bad else "they hold nothing but a header"
+
+
+def _last_id(newest: Record, stream: Stream) -> int:
+    """Return the newest id that the stream's rows count by: of fills, or of aggregate trades."""
+    grouped = all(file.layout.grouped for file in stream.files)
+    return int(newest["agg_id"] if grouped else newest["last_trade_id"])
+
+
+def _shifted(step: Step[tuple[Stream, Event]], lateness: int) -> Step[tuple[Stream, Event]]:
+    return Step(None if step.time is None else step.time + lateness, step.items, step.grid)
