@@ -131,7 +131,8 @@ class Generation:
         self._connections = connections
         self._seed = seed
         self._settle_s = settle_s
-        self._random = Random(f"{seed}|timeline")
+        # Apart, so that what is drawn does not depend on how many messages a step makes.
+        self._draw_kind, self._draw_market = Random(f"{seed}|kinds"), Random(f"{seed}|markets")
         self._bursts: list[int] = [making.burst] if making.burst else []
         self._paused = False
         self._start = making.start if making.start is not None else _wall_ms()
@@ -231,14 +232,14 @@ class Generation:
         if count <= 0 or not self.markets:
             return
         rate = self.making.rate or 1.0
-        for kind in self._random.choices(self._kinds, cum_weights=self._shares, k=count):
+        for kind in self._draw_kind.choices(self._kinds, cum_weights=self._shares, k=count):
             at = self._start + int(self.made * 1000 / rate) if clock is None else clock
             self.made += 1
             self._choose(kind).step(kind, at)
 
     def _choose(self, kind: str) -> GeneratedMarket:
         if kind in (self._dialect.trade_source, LIQUIDATION):
-            return self._random.choices(self.markets, cum_weights=self._cumulative)[0]
+            return self._draw_market.choices(self.markets, cum_weights=self._cumulative)[0]
         turn = self._turn[kind] = (self._turn.get(kind, -1) + 1) % len(self.markets)
         return self.markets[turn]
 

@@ -150,8 +150,8 @@ class Market:
         self.listed = False
 
     def wants(self, stream: str) -> bool:
-        """Return whether a message of a stream has to be made: somebody listens, or a fault counts it."""
-        return stream in self._subscribers or self._plan.active
+        """Return whether somebody listens to a stream."""
+        return stream in self._subscribers
 
     def due(self, stream: Stream, event: Event) -> bool:
         """Return whether a stream's cadence lets it speak after an event; if so it is taken to have spoken."""

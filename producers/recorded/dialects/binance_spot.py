@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import orjson
+
 from producers.recorded.dialects.binance_family import STEPS_MS, BinanceFamily, agg_rows, kline_row, one, query_has, some
 from producers.recorded.dialects.dialect import Endpoint, Query, Stream, VenueError, dumps
 from producers.recorded.events import AGG, DEPTH, TICKER, TRADE, Event
@@ -59,7 +61,9 @@ class BinanceSpot(BinanceFamily):
         """Return a message in spot's words."""
         body, symbol = event.body, market.symbol
         if event.kind == DEPTH:
-            return {"e": "depthUpdate", "E": event.clock, "s": symbol, "U": body["U"], "u": body["u"], "b": body["b"], "a": body["a"]}
+            # Futures number with holes and name the id before; here a diff begins where the one before it ended.
+            first = body["pu"] + 1 if "pu" in body else body["U"]
+            return {"e": "depthUpdate", "E": event.clock, "s": symbol, "U": first, "u": body["u"], "b": body["b"], "a": body["a"]}
         if event.kind == TICKER:
             return {"u": body["u"], "s": symbol, "b": body["b"], "B": body["B"], "a": body["a"], "A": body["A"]}
         names = ("a", "p", "q", "f", "l", "T", "m") if event.kind == AGG else ("t", "p", "q", "T", "m")
@@ -203,8 +207,16 @@ def _day(venue: RecordedVenue, query: Query) -> Any:
 
 def _quotes(venue: RecordedVenue, query: Query) -> Any:
     names = {"bidPrice": "b", "bidQty": "B", "askPrice": "a", "askQty": "A"}
+    try:
+        wanted = orjson.loads(query.text("symbols")) if "symbols" in query else None
+    except orjson.JSONDecodeError:
+        raise VenueError(400, -1100, "Illegal characters found in parameter 'symbols'.") from None
+    if wanted is not None and not set(wanted) <= venue.markets.keys():
+        raise VenueError(400, -1121, "Invalid symbol.")
     rows = []
     for market in some(venue, query):
+        if wanted is not None and market.symbol not in wanted:
+            continue
         if market.quote is not None:
             rows.append({"symbol": market.symbol, **{name: market.quote[field] for name, field in names.items()}})
     return rows[0] if query_has(query, "symbol") and rows else rows

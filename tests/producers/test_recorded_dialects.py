@@ -1,0 +1,551 @@
+"""Every dialect over real sockets: a recording means the same in each, made-up markets hold together, and faults act alike."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+from dialect_readers import READERS, BinanceReader, BybitReader, Reader
+from recorded_client import BTC_2023, BTC_2024, Book, get, head, post, until
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from producers.recorded.dialects.registry import DIALECTS, dialect_of
+from producers.recorded.events import AGG, DEPTH, SNAPSHOT, TICKER, TRADE
+from producers.recorded.generated import Making
+from producers.recorded.instrument import Instrument, spec_of
+from producers.recorded.recording import Recording
+from producers.recorded.venue import RecordedVenue
+
+VENUES = list(READERS)
+START = 1_795_000_000_000
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 60))
+
+
+def pace(venue: str) -> float | None:
+    """Return a rate at which a client has time to fetch a snapshot, where it needs one; else None: as fast as possible."""
+    return 2500.0 if issubclass(READERS[venue][0], BinanceReader) else None
+
+
+async def session(socket: ClientConnection, reader: Reader, serving: RecordedVenue, skip_garbage: bool = False) -> None:
+    """Subscribe and read to the end of the connection."""
+    for text in reader.subscribe():
+        await socket.send(text)
+    fetched = False
+    try:
+        async for frame in socket:
+            text = str(frame)
+            if isinstance(reader, BinanceReader) and not fetched and '"depthUpdate"' in text:
+                fetched = True
+                await reader.first_diff(serving.rest_url)
+            try:
+                reader.take(text)
+            except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError, ArithmeticError):
+                if not skip_garbage:
+                    raise
+                reader.garbage += 1
+    except ConnectionClosed:
+        pass  # how it ended is looked at by the test
+
+
+async def heard(venue: str, serving: RecordedVenue, **options: Any) -> Reader:
+    """Return what a client of a venue heard from its subscription to the end."""
+    kind, symbol = READERS[venue]
+    reader = kind(symbol)
+    if venue == "BINANCE":  # two routes, and so two connections
+        paths = ["/public/stream", "/market/stream"]
+    else:
+        paths = [kind.path]
+    async with asyncio.TaskGroup() as group:
+        for path in paths:
+            group.create_task(_connected(serving, path, reader, **options))
+    return reader
+
+
+async def _connected(serving: RecordedVenue, path: str, reader: Reader, **options: Any) -> None:
+    async with connect(serving.ws_url + path, max_size=None, compression=None) as socket:
+        await session(socket, reader, serving, **options)
+        assert socket.close_code == 1000 or options, (socket.close_code, socket.close_reason)
+
+
+@pytest.fixture(scope="module")
+def slice_of_btc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 3,000 lines of the 2024 capture: 10 s with diffs, quotes, trades and the snapshot."""
+    return head(BTC_2024, 3000, tmp_path_factory.mktemp("dialects") / "btcusdt")
+
+
+@pytest.fixture(scope="module")
+def truth(slice_of_btc: Path) -> dict[str, Any]:
+    """What the recording says, read line by line without the code under test."""
+    messages = [orjson.loads(line.partition(" ")[2]) for line in slice_of_btc.read_text().splitlines()]
+    snapshot = next(message for message in messages if "lastUpdateId" in message)
+    datas = [message["data"] for message in messages if "stream" in message]
+    trades = [data for data in datas if data["e"] == "trade" and data.get("X", "MARKET") == "MARKET"]
+    book = Book(snapshot)
+    for data in datas:
+        if data["e"] == "depthUpdate":
+            book.feed(data)
+    return {
+        "bought": sum(Decimal(one["q"]) for one in trades if not one["m"]),
+        "sold": sum(Decimal(one["q"]) for one in trades if one["m"]),
+        "first": Decimal(trades[0]["p"]),
+        "last": Decimal(trades[-1]["p"]),
+        "trades": len(trades),
+        "quotes": sum(data["e"] == "bookTicker" for data in datas),
+        "best": book.best(),
+    }
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_a_recording_means_the_same_in_every_dialect(venue: str, slice_of_btc: Path, truth: dict[str, Any]) -> None:
+    async def work() -> None:
+        recording = Recording(slice_of_btc, "BTCUSDT")
+        async with RecordedVenue([recording], venue=venue, speed=None, settle_s=0.1) as serving:
+            reader = await heard(venue, serving)
+            assert not reader.refused
+            sold = sum(size for _, _, size, sell in reader.trades if sell)
+            bought = sum(size for _, _, size, sell in reader.trades if not sell)
+            assert (bought, sold) == (truth["bought"], truth["sold"])
+            assert (reader.trades[0][1], reader.trades[-1][1]) == (truth["first"], truth["last"])
+            assert len({number for number, *_ in reader.trades}) == len(reader.trades)
+            assert reader.gaps == 0 and reader.synced
+            if venue != "HYPERLIQUID":  # its books come every half second, and the last one before the end
+                assert reader.best() == truth["best"]
+            if venue in ("BINANCE", "BINANCE_SPOT", "HYPERLIQUID"):
+                assert len(reader.quotes) == truth["quotes"]  # the others conflate
+            assert len(reader.quotes) > 100
+            if venue not in ("BINANCE", "BINANCE_SPOT"):
+                assert len(reader.trades) == truth["trades"]
+
+    run(work())
+
+
+def test_a_book_of_few_levels_loses_and_gains_levels_at_its_edge(slice_of_btc: Path) -> None:
+    """Bybit's 50 levels: at every moment the client holds exactly the best 50, though diffs of the recording reach far below."""
+
+    async def work() -> None:
+        async with RecordedVenue([Recording(slice_of_btc, "BTCUSDT")], venue="BYBIT", speed=None, settle_s=0.1) as serving:
+            sizes: set[int] = set()
+
+            class Counting(BybitReader):
+                def change(self, bids: list[Any], asks: list[Any]) -> None:
+                    super().change(bids, asks)
+                    sizes.update((len(self.bids), len(self.asks)))
+
+            reader = Counting("BTCUSDT")
+            await _connected(serving, reader.path, reader)
+            assert sizes == {50}
+            top = serving.markets["BTCUSDT"].book.top(50)
+            assert top is not None
+            assert {Decimal(price): Decimal(size) for price, size in top.bids} == reader.bids
+
+    run(work())
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_made_up_markets_hold_together(venue: str) -> None:
+    async def work() -> None:
+        making = Making(3, rate=pace(venue), messages=3000, start=START)
+        async with RecordedVenue(venue=venue, generated=making, settle_s=0.1, seed=5) as serving:
+            reader = await heard(venue, serving)
+            assert not reader.refused and reader.gaps == 0 and reader.synced
+            sells = sum(sell for *_, sell in reader.trades)
+            assert 0.3 < sells / len(reader.trades) < 0.7 and len(reader.trades) > 200
+            assert all(bid < ask and bid_size > 0 < ask_size for bid, bid_size, ask, ask_size in reader.quotes)
+            if venue != "COINBASE":  # its ticker comes with trades, which the book learns of later
+                assert reader.agreed >= (0.3 if pace(venue) else 0.95) * len(reader.quotes) > 30  # some come before the book is known
+            if venue in ("OKX", "BITGET", "COINBASE", "BINANCE", "BINANCE_SPOT"):
+                numbers = [number for number, *_ in reader.trades]
+                assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+            wanted = {
+                "BINANCE": {"markPrice@1s", "forceOrder"},
+                "BYBIT": {"ticker snapshot", "ticker delta", "allLiquidation"},
+                "OKX": {"mark-price", "index-tickers", "funding-rate", "open-interest", "liquidation-orders"},
+                "BITGET": {"ticker"},
+                "HYPERLIQUID": {"activeAssetCtx"},
+            }
+            assert reader.others.keys() >= wanted.get(venue, set())
+
+    run(work())
+
+
+def test_made_up_markets_are_a_function_of_the_seed() -> None:
+    async def frames(seed: int) -> list[str]:
+        making = Making(3, rate=None, messages=400, start=START, kinds=("trades", "depth", "bookTicker"))
+        texts = []
+        async with (
+            RecordedVenue(venue="HYPERLIQUID", generated=making, settle_s=0.1, seed=seed) as serving,
+            connect(serving.ws_url + "/ws", max_size=None, compression=None) as socket,
+        ):
+            for kind in ("trades", "bbo", "l2Book"):
+                await socket.send(orjson.dumps({"method": "subscribe", "subscription": {"type": kind, "coin": "BTC"}}).decode())
+            try:
+                async for text in socket:
+                    message = orjson.loads(text)
+                    data = message.get("data")
+                    for row in data if isinstance(data, list) else [data]:
+                        if isinstance(row, dict):
+                            row.pop("time", None)  # at no given rate the time is that of the run
+                    texts.append(orjson.dumps(message).decode())
+            except ConnectionClosed:
+                pass  # the end of the market
+        return texts
+
+    async def work() -> None:
+        one = await frames(1)
+        assert len(one) > 100 and one == await frames(1) and one != await frames(2)
+
+    run(work())
+
+
+def test_an_instrument_keeps_its_rules() -> None:
+    """Quotes are the book after the diffs, trades take from the best level of the true book, and no book is ever crossed."""
+    for number in (0, 4, 11, 40):
+        spec = spec_of(number, "USDT")
+        instrument = Instrument(spec, 3, START, TRADE)
+        snapshot = instrument.facts(START).snapshot
+        assert snapshot is not None and snapshot.kind == SNAPSHOT
+        book = Book(snapshot.body)
+        best = book.best()
+        kinds = itertools.islice(itertools.cycle([TRADE, TRADE, DEPTH, TICKER, TRADE]), 6000)
+        trades = 0
+        for at, kind in enumerate(kinds):
+            event = instrument.step(kind, START + at)
+            if kind == DEPTH:
+                book.feed(event.body)
+                best = book.best()
+                assert best[0] < best[2] and len(book.sides[0]) == len(book.sides[1]) == 25
+            elif kind == TICKER:
+                assert best == tuple(Decimal(event.body[name]) for name in "bBaA")
+            else:
+                price, quantity = Decimal(event.body["p"]), Decimal(event.body["q"])
+                assert quantity > 0 and (price <= best[0] if event.body["m"] else price >= best[2])
+                trades += 1
+        assert book.gaps == 0 and trades == 3600
+    assert AGG in {Instrument(spec_of(0, "USDT"), 1, START, AGG).step(AGG, START).kind}
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_faults_act_on_every_dialect(venue: str) -> None:
+    """Counts on what a client hears: the same menu, named by what a stream carries."""
+
+    async def with_faults(*faults: str) -> tuple[Reader, dict[str, int]]:
+        making = Making(1, rate=pace(venue), messages=1500, start=START, kinds=("trades", "depth"))
+        async with RecordedVenue(venue=venue, generated=making, settle_s=0.1, faults=faults, seed=9) as serving:
+            reader = await heard(venue, serving, skip_garbage=True)
+            return reader, serving.plan.applied
+
+    async def work() -> None:
+        clean, _ = await with_faults()
+        whole = [number for number, *_ in clean.trades]
+        lossy, applied = await with_faults("gap:stream=trades,at=100,n=7", "duplicate:stream=trades,at=200", "reorder:stream=trades,at=300")
+        numbers = [number for number, *_ in lossy.trades]
+        assert applied == {"gap": 7, "duplicate": 1, "reorder": 1}
+        expected = whole[:100] + whole[107:201] + whole[200:300] + [whole[301], whole[300]] + whole[302:]
+        assert numbers == expected
+        spoiled, applied = await with_faults("garbage:stream=trades,rate=0.1,form=type", "drop:stream=depth,at=500")
+        assert len(spoiled.trades) + applied["garbage"] == len(whole) and spoiled.garbage == applied["garbage"] > 20
+        if venue not in ("HYPERLIQUID", "COINBASE"):  # there nothing in the stream tells of a loss
+            assert clean.gaps == 0 and spoiled.gaps >= 1
+        cut, applied = await with_faults("cut:after=100")
+        assert applied["cut"] == (2 if venue == "BINANCE" else 1) and len(cut.trades) < len(whole)
+
+    run(work())
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_a_spoiled_snapshot_is_noticed_by_the_rule_of_the_venue(venue: str) -> None:
+    async def work() -> None:
+        for form in ("stale", "crossed"):
+            making = Making(1, rate=None, messages=300, start=START, kinds=("depth",))
+            async with RecordedVenue(venue=venue, generated=making, settle_s=0.1, faults=[f"snapshot:form={form}"]) as serving:
+                kind, symbol = READERS[venue]
+                reader, top = kind(symbol), serving.markets[symbol].rest_book(5)
+                assert top is not None and serving.plan.applied == {"snapshot": 1}
+                true = serving.markets[symbol].book.top(5)
+                assert true is not None and serving.markets[symbol].rest_book(5) == true  # only the first one
+                if form == "crossed":
+                    assert Decimal(top.bids[0][0]) > Decimal(top.asks[0][0])
+                else:
+                    assert top.last < true.last and top.bids == true.bids
+                assert reader.symbol == symbol
+
+        async with RecordedVenue(
+            venue=venue,
+            generated=Making(1, rate=pace(venue), messages=1000, start=START, kinds=("depth",)),
+            settle_s=0.1,
+            faults=["snapshot:"],
+        ) as serving:
+            reader = await heard(venue, serving)
+            if venue not in ("HYPERLIQUID", "COINBASE"):
+                assert reader.gaps >= 1
+
+    run(work())
+
+
+@pytest.mark.parametrize("venue", [venue for venue in VENUES if READERS[venue][0].unknown])
+def test_pings_are_answered_and_unknown_topics_refused(venue: str) -> None:
+    async def work() -> None:
+        kind, symbol = READERS[venue]
+        reader = kind(symbol)
+        async with (
+            RecordedVenue(venue=venue, generated=Making(2, rate=50.0), settle_s=30.0) as serving,
+            connect(serving.ws_url + kind.path, max_size=None) as socket,
+        ):
+            if kind.ping:
+                await socket.send(kind.ping)
+                answer = await socket.recv()
+                if isinstance(kind.pong, str):
+                    assert answer == kind.pong
+                else:
+                    assert orjson.loads(answer).items() >= kind.pong.items()
+            await socket.send(kind.unknown)
+            reader.take(str(await socket.recv()))
+            assert len(reader.refused) == 1 and "NOPE" in orjson.dumps(reader.refused[0]).decode()
+            await socket.send('{"hello"')  # no JSON: answered, and the connection lives
+            reader.take(str(await socket.recv()))
+            assert len(reader.refused) == 2
+            assert not [connection for connection in serving.connections if connection.streams]
+
+    run(work())
+
+
+def test_who_says_nothing_is_cut_off() -> None:
+    async def work() -> None:
+        making = Making(1, rate=1.0)
+        async with (
+            RecordedVenue(venue="BITGET", generated=making, settle_s=60.0, client_idle_s=0.3) as serving,
+            connect(serving.ws_url + "/v2/ws/public", ping_interval=None) as socket,
+        ):
+            for _ in range(3):
+                await asyncio.sleep(0.15)
+                await socket.send("ping")
+                assert await socket.recv() == "pong"
+            await socket.wait_closed()
+            assert socket.close_code == 1008
+        async with (
+            RecordedVenue(venue="OKX", generated=making, settle_s=60.0, server_idle_s=0.2) as serving,
+            connect(serving.ws_url + "/ws/v5/public", ping_interval=None) as socket,
+        ):
+            await socket.wait_closed()
+            assert socket.close_code == 1008
+
+    run(work())
+
+
+INSTRUMENTS: dict[str, tuple[str | dict[str, Any], Callable[[Any], dict[str, bool]]]] = {
+    "BINANCE": ("/fapi/v1/exchangeInfo", lambda body: {one["symbol"]: one["status"] == "TRADING" for one in body["symbols"]}),
+    "BINANCE_SPOT": ("/api/v3/exchangeInfo", lambda body: {one["symbol"]: one["status"] == "TRADING" for one in body["symbols"]}),
+    "BYBIT": (
+        "/v5/market/instruments-info?category=linear&limit=1000",
+        lambda body: {one["symbol"]: True for one in body["result"]["list"]},
+    ),
+    "OKX": ("/api/v5/public/instruments?instType=SWAP", lambda body: {one["instId"]: one["state"] == "live" for one in body["data"]}),
+    "BITGET": (
+        "/api/v2/mix/market/contracts?productType=USDT-FUTURES",
+        lambda body: {one["symbol"]: one["symbolStatus"] == "normal" for one in body["data"]},
+    ),
+    "HYPERLIQUID": ({"type": "meta"}, lambda body: {one["name"]: not one.get("isDelisted") for one in body["universe"]}),
+    "COINBASE": ("/products", lambda body: {one["id"]: one["status"] == "online" for one in body}),
+}
+VOLUMES: dict[str, tuple[str | dict[str, Any], Callable[[Any], dict[str, float]]]] = {
+    "BINANCE": ("/fapi/v1/ticker/24hr", lambda body: {one["symbol"]: float(one["quoteVolume"]) for one in body}),
+    "BINANCE_SPOT": ("/api/v3/ticker/24hr", lambda body: {one["symbol"]: float(one["quoteVolume"]) for one in body}),
+    "BYBIT": (
+        "/v5/market/tickers?category=linear",
+        lambda body: {one["symbol"]: float(one["turnover24h"]) for one in body["result"]["list"]},
+    ),
+    "OKX": (
+        "/api/v5/market/tickers?instType=SWAP",
+        lambda body: {one["instId"]: float(one["volCcy24h"]) * float(one["last"]) for one in body["data"]},
+    ),
+    "BITGET": (
+        "/api/v2/mix/market/tickers?productType=USDT-FUTURES",
+        lambda body: {one["symbol"]: float(one["quoteVolume"]) for one in body["data"]},
+    ),
+    "HYPERLIQUID": (
+        {"type": "metaAndAssetCtxs"},
+        lambda body: {one["name"]: float(two["dayNtlVlm"]) for one, two in zip(body[0]["universe"], body[1], strict=True)},
+    ),
+    "COINBASE": (
+        "/products/stats",
+        lambda body: {name: float(one["stats_24hour"]["volume"]) * float(one["stats_24hour"]["last"]) for name, one in body.items()},
+    ),
+}
+
+
+async def asked(serving: RecordedVenue, what: str | dict[str, Any]) -> Any:
+    if isinstance(what, str):
+        status, body, _ = await get(serving.rest_url + what)
+    else:
+        async with aiohttp.ClientSession() as client, client.post(serving.rest_url + "/info", json=what) as answer:
+            status, body = answer.status, await answer.json()
+    assert status == 200, body
+    return body
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_instruments_come_and_go_and_have_volumes(venue: str) -> None:
+    async def work() -> None:
+        dialect = dialect_of(venue)
+        quote = dialect.quote
+        names = [dialect.market_symbol(name) for name in (f"BTC{quote}", f"ETH{quote}", f"SOL{quote}", f"NEW{quote}")]
+        faults = [f"list={names[3]}@0.3", f"delist={names[1]}@0.3"]
+        options: dict[str, Any] = {"faults": faults, "settle_s": 0.05, "weight_limit": 10_000}
+        async with RecordedVenue(venue=venue, generated=Making(3, rate=300.0), **options) as serving:
+            path, trading = INSTRUMENTS[venue]
+            assert trading(await asked(serving, path)) == dict.fromkeys(names[:3], True)
+            path_of_volumes, volumes = VOLUMES[venue]
+            before = volumes(await asked(serving, path_of_volumes))
+            assert sorted(before, key=lambda name: -before[name]) == names[:3] and min(before.values()) > 1e6
+            kind, symbol = READERS[venue]
+            reader = kind(symbol)
+            task = asyncio.create_task(_connected(serving, kind.path, reader, skip_garbage=True))
+            await until(lambda: serving.plan.applied == {"list": 1, "delist": 1})
+            after = trading(await asked(serving, path))
+            assert {name for name, live in after.items() if live} == {names[0], names[2], names[3]}
+            await until(lambda: serving.markets[names[3]].events > 5)
+            stopped = serving.markets[names[1]].events
+            await asyncio.sleep(0.1)
+            assert serving.markets[names[1]].events == stopped
+            assert (await post(f"{serving.rest_url}/control/delist", {"symbol": names[1]}))[0] == 400
+            assert (await post(f"{serving.rest_url}/control/delist", {"symbol": names[3]}))[0] == 200
+            assert (await post(f"{serving.rest_url}/control/list", {"symbol": names[3]}))[0] == 200
+            assert serving.plan.applied == {"list": 2, "delist": 2}
+            task.cancel()
+
+    run(work())
+
+
+REFUSALS = {
+    "BINANCE": ("/fapi/v1/time", 429),
+    "BINANCE_SPOT": ("/api/v3/time", 429),
+    "BYBIT": ("/v5/market/time", 200),
+    "OKX": ("/api/v5/public/time", 429),
+    "BITGET": ("/api/v2/public/time", 429),
+    "COINBASE": ("/time", 429),
+}
+
+
+@pytest.mark.parametrize("venue", REFUSALS)
+def test_too_many_requests_are_refused_in_the_words_of_the_venue(venue: str) -> None:
+    async def work() -> None:
+        path, status = REFUSALS[venue]
+        async with RecordedVenue(venue=venue, generated=Making(1), weight_limit=3, faults=["rest:429,retry_after=3"]) as serving:
+            first = await get(serving.rest_url + path)
+            assert (first[0], first[2]["Retry-After"]) == (status, "3")
+            if venue == "BYBIT":
+                assert first[1]["retCode"] == 10006
+            if venue == "OKX":
+                assert first[1]["code"] == "50011"
+            unknown = await get(f"{serving.rest_url}{path}/nothing")
+            assert unknown[0] == 404
+            answers = [await get(serving.rest_url + path) for _ in range(5)]
+            assert [answer[0] for answer in answers] == [200, 200, status, status, status]
+            if venue == "BYBIT":
+                assert [answer[1]["retCode"] for answer in answers] == [0, 0, 10006, 10006, 10006]
+
+    run(work())
+
+
+TRADES = {
+    "BINANCE": ("/fapi/v1/aggTrades?symbol=BTCUSDT&fromId={first}&limit=1000", lambda body: [row["a"] for row in body]),
+    "BINANCE_SPOT": ("/api/v3/aggTrades?symbol=BTCUSDT&fromId={first}&limit=1000", lambda body: [row["a"] for row in body]),
+    "OKX": (
+        "/api/v5/market/history-trades?instId=BTC-USDT-SWAP&type=1&after={end}&limit=100",
+        lambda body: [int(row["tradeId"]) for row in body["data"]][::-1],
+    ),
+    "BITGET": (
+        "/api/v2/mix/market/fills-history?symbol=BTCUSDT&productType=USDT-FUTURES&idLessThan={end}&limit=100",
+        lambda body: [int(row["tradeId"]) for row in body["data"]][::-1],
+    ),
+    "COINBASE": ("/products/BTC-USD/trades?after={end}&limit=100", lambda body: [row["trade_id"] for row in body][::-1]),
+}
+
+
+@pytest.mark.parametrize("venue", TRADES)
+def test_what_was_lost_can_be_fetched_by_id(venue: str) -> None:
+    async def work() -> None:
+        making = Making(1, rate=None, messages=500, start=START, kinds=("trades", "depth"))
+        async with RecordedVenue(venue=venue, generated=making, settle_s=0.1, faults=["gap:stream=trades,at=40,n=30"]) as serving:
+            reader = await heard(venue, serving)
+            numbers = [number for number, *_ in reader.trades]
+            lost = [number for number in range(numbers[0], numbers[-1]) if number not in numbers]
+            assert len(lost) == 30
+            path, ids = TRADES[venue]
+            found = ids(await asked(serving, path.format(first=lost[0], end=lost[-1] + 1)))
+            assert set(lost) <= set(found) and found == sorted(found)
+
+    run(work())
+
+
+def test_bybit_tickers_leave_out_what_did_not_change(slice_of_btc: Path) -> None:
+    async def work() -> None:
+        recording = Recording(head(BTC_2023, 4000, slice_of_btc.parent / "btc2023"), "BTCUSDT", funding_interval_hours=8)
+        async with RecordedVenue([recording], venue="BYBIT", speed=None, settle_s=0.1) as serving:
+            reader = BybitReader("BTCUSDT")
+            deltas: list[dict[str, str]] = []
+            async with connect(serving.ws_url + reader.path, max_size=None) as socket:
+                await socket.send('{"op":"subscribe","args":["tickers.BTCUSDT"]}')
+                state: dict[str, str] = {}
+                try:
+                    async for text in socket:
+                        message = orjson.loads(text)
+                        if message.get("type") == "delta":
+                            changed = {name: value for name, value in message["data"].items() if name != "symbol"}
+                            assert changed and all(state.get(name) != value for name, value in changed.items())
+                            deltas.append(changed)
+                        state |= message.get("data", {})
+                except ConnectionClosed:
+                    pass
+            assert len(deltas) > 20 and not all("fundingIntervalHour" in delta for delta in deltas)
+            mark = serving.markets["BTCUSDT"].mark
+            assert mark is not None
+            assert (state["markPrice"], state["fundingRate"], state["fundingIntervalHour"]) == (mark["p"], mark["r"], "8")
+
+    run(work())
+
+
+def test_a_burst_is_sent_as_fast_as_the_client_reads() -> None:
+    async def work() -> None:
+        making = Making(4, rate=10.0, burst=20_000)
+        async with RecordedVenue(generated=making, settle_s=0.1) as serving:
+            names = "/".join(f"{symbol.lower()}@aggTrade" for symbol in serving.markets)
+            ids: dict[str, list[int]] = {}
+            async with connect(f"{serving.ws_url}/market/stream?streams={names}", max_size=None, compression=None) as socket:
+                for _ in range(20_000):
+                    message = orjson.loads(await socket.recv())
+                    ids.setdefault(message["data"]["s"], []).append(message["data"]["a"])
+                assert all(numbers == list(range(numbers[0], numbers[0] + len(numbers))) for numbers in ids.values())
+                assert (await post(f"{serving.rest_url}/control/burst", {"messages": 500}))[0] == 200
+                async with asyncio.timeout(5):
+                    for _ in range(500):
+                        await socket.recv()
+
+    run(work())
+
+
+def test_what_cannot_be_made() -> None:
+    assert set(DIALECTS) == set(READERS)
+    with pytest.raises(ValueError, match="expected one of BINANCE"):
+        RecordedVenue(venue="NASDAQ", generated=Making(1))
+    for options in (
+        {"instruments": 0},
+        {"instruments": 1, "rate": 0.0},
+        {"instruments": 1, "rate": None},
+        {"instruments": 1, "kinds": ("x",)},
+    ):
+        with pytest.raises(ValueError):
+            Making(**options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="one or more"):
+        RecordedVenue()
