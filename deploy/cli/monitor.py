@@ -11,6 +11,7 @@ from deploy.errors import UserError
 from schemas.service import Service, configure_logging
 from sinks.monitor.service import MEMORY_MS, Monitor
 from stream_apps.core.quality.rules import QualityRules
+from stream_apps.core.quality.warmup import compile_quality_kernels
 
 
 def monitor(
@@ -36,6 +37,7 @@ def monitor(
         raise UserError(f"monitor: {error}") from error
     configure_logging(settings.log_level)
     with Service("monitor", settings.http_port) as service:
+        compile_quality_kernels(settings.codec)  # before the group is joined
         Monitor(settings, service, rules, from_beginning=from_beginning, memory_ms=MEMORY_MS, session_timeout_ms=session_timeout_ms).run(
             until_idle
         )

@@ -89,7 +89,7 @@ DEPTH = "trxusdt_usdm_difference_depth_stream_positive.csv.gz"
 TRADES = "trxusdt_usdm_trade_stream_positive.csv.gz"
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_an_altered_update_id_is_found_where_it_is(data: Any) -> None:
     lines = list(clean(DEPTH))
@@ -104,7 +104,7 @@ def test_an_altered_update_id_is_found_where_it_is(data: Any) -> None:
     assert (finding.kind, finding.first, finding.last) == ("altered_id", lines[places[message][0]].line, lines[places[message][-1]].line)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_a_lost_message_is_a_gap_at_the_one_after_it(data: Any) -> None:
     lines, places = clean(DEPTH), messages_of(clean(DEPTH))
@@ -116,7 +116,7 @@ def test_a_lost_message_is_a_gap_at_the_one_after_it(data: Any) -> None:
     assert finding.value == lines[places[message][0]].last_id
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_an_impossible_level_is_found_at_its_line(data: Any) -> None:
     lines = list(clean(DEPTH))
@@ -127,7 +127,7 @@ def test_an_impossible_level_is_found_at_its_line(data: Any) -> None:
     assert (finding.kind, finding.first, finding.value, finding.detail) == ("invalid_value", lines[at].line, value, field)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_a_lost_or_repeated_trade_is_found_at_its_line(data: Any) -> None:
     lines = list(clean(TRADES))

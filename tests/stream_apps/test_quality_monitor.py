@@ -228,7 +228,7 @@ FAULTS: list[tuple[str, str, Callable[[int, Any], list[Row]]]] = [
 
 
 @pytest.mark.parametrize(("topic", "kind", "plant"), FAULTS, ids=[f"{plant.__name__}-{topic}-{kind}" for topic, kind, plant in FAULTS])
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_planted_fault_is_reported_as_that_kind_and_no_other(topic: str, kind: str, plant: Callable[..., list[Row]], data: Any) -> None:
     places = PLACES[topic]
@@ -434,6 +434,20 @@ def test_an_indicator_that_stops_beside_one_that_goes_on_is_named() -> None:
         log.mark(t + 30_000)
     (finding,) = findings(watch(log))
     assert finding["kind"] == "stale" and finding["detail"].startswith("long_short_ratio")
+
+
+def test_the_mark_of_a_broken_clock_is_passed_over() -> None:
+    log = as_log([trade(n, t) for n, t in enumerate(minutes(3))], recorded=False, tail_ms=0)
+    good = [output.record for output in watch(log)]
+    marks = log.topics["progress"]
+    wild = CODEC.decode("progress", marks[400][3]) | {"event_time": T0 + 365 * 86_400_000}
+    log.topics["progress"] = [(n, stamp, key, value) for n, (_, stamp, key, value) in enumerate(
+        [*marks[:400], (0, T0, marks[400][2], CODEC.encode("progress", wild)), *marks[400:]])]  # fmt: skip
+    monitor = PartitionMonitor(QualityRules(), CODEC)
+    for topic, messages in log.topics.items():
+        for records in pieces(messages, None):
+            monitor.feed(topic, records)
+    assert [output.record for output in monitor.advance()] == good and monitor.refused == 1
 
 
 # --- scores ------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from schemas.codec import Codec, CodecError
 from schemas.columnar import Columns, KeyTable, RecordSet
+from stream_apps.core.engine import MARK_JUMP_MS
 from stream_apps.core.inbox import Chunk, Inbox
 from stream_apps.core.marks import Mark, MarkLog
 from stream_apps.core.quality import kernels
@@ -71,7 +72,7 @@ class PartitionMonitor:
         scores: (instrument, stream or ``overall``) -> newest score.
         facts: Instrument -> who speaks for it.
         checked: Topic -> records checked.
-        refused: Marks that could not be decoded or taken.
+        refused: Marks and contract facts that could not be decoded, and marks of a broken clock.
     """
 
     INPUTS = (*STREAMS, "instruments", "progress")
@@ -144,6 +145,12 @@ class PartitionMonitor:
         passed = 0
         while self.marks.waiting and (limit is None or passed < limit):
             mark = self.marks.waiting[0]
+            previous = self.marks.times.get(mark.author)
+            if previous is not None and mark.time > previous + MARK_JUMP_MS:  # a broken clock; the engine refuses it too
+                self.refused += 1
+                self.marks.waiting.popleft()
+                self.marks.next_offset = mark.offset + 1
+                continue
             cut = self._cut(mark)
             if any((self._inboxes[topic].next_offset or 0) < offset for topic, offset in cut.items()):
                 break
@@ -354,12 +361,13 @@ class PartitionMonitor:
                     self._find(i, stream, "missing", now, float(waited), float(self.rules.missing_ms), mark, None, _age_text(waited))
         limit = self.memories["market_indicators"].freshness
         if limit is not None:
+            mine = set(rows.tolist())
             for (i, indicator), last_time in self._indicators.items():
                 # The stream's own row tells of the newest one; here of each other that stopped.
                 age = now - last_time
                 before = age - self.rules.check_ms
                 newest = int(self.memories["market_indicators"].L[i, kernels.LAST_TIME])
-                if age > limit.least_ms >= before and i in rows and last_time < newest and self.facts[self._keys.keys[i]].trading:
+                if age > limit.least_ms >= before and i in mine and last_time < newest and self.facts[self._keys.keys[i]].trading:
                     self._find(
                         i,
                         "market_indicators",
