@@ -27,6 +27,13 @@ ROOT = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile("compiled", deadline=None)
 hypothesis.settings.load_profile("compiled")
 
+# Brokers of tests live for seconds or minutes: Java's second compiler costs them more than it gains (measured: a third of the CPU time of starting one
+# and of making topics). Brokers that the tests start as users do inherit it too.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+# Fewer than a real environment's: making and removing a topic's partitions is most of the work of many tests.
+PARTITIONS = 6
+
 
 @dataclass(frozen=True)
 class Services:
@@ -129,6 +136,7 @@ def environment(stack: Services) -> Iterator[Settings]:
         kafka_bootstrap_servers=stack.kafka,
         database_url=f"{stack.database_url.rpartition('/')[0]}/{name}",
         topic_prefix=f"{name}.",
+        partitions=PARTITIONS,
         keep_history=True,
     )
     yield settings

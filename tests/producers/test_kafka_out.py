@@ -162,6 +162,6 @@ def test_topics_that_are_missing_are_named(environment: Settings) -> None:
 
 
 def test_another_partition_count_is_refused(environment: Settings, topics: list[str]) -> None:
-    wrong = environment.model_copy(update={"partitions": 6})
-    with pytest.raises(LogError, match="12 partitions, but PERPFLOW_PARTITIONS is 6"):
+    wrong = environment.model_copy(update={"partitions": environment.partitions - 1})
+    with pytest.raises(LogError, match=f"{environment.partitions} partitions, but PERPFLOW_PARTITIONS is {wrong.partitions}"):
         read_tail(wrong, "me", {"V:AUSDT-PERP": 3}, TOPICS)

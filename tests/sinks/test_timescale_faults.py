@@ -99,7 +99,7 @@ def test_memory_stays_bounded_while_the_database_is_away(environment: Settings, 
     feeder = Feeder(environment)
     with sink_thread(environment, topics=("quotes",), batch_rows=50, batch_seconds=0.1) as (service, _):
         migrated(environment)
-        until("placed", lambda: query(environment, "SELECT count(*) FROM sink_offsets")[0][0] == 12)
+        until("placed", lambda: query(environment, "SELECT count(*) FROM sink_offsets")[0][0] == environment.partitions)
         with psycopg.connect(environment.database_url) as connection:
             connection.execute("ALTER TABLE quotes RENAME TO quotes_away")
         feeder.fill(500, 2000, ("quotes",))

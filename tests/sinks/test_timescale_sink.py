@@ -232,7 +232,7 @@ def test_any_year_is_taken_and_gets_its_partition(environment: Settings, topics:
     for topic in ("quotes", "features", "liquidations"):
         for n, at in enumerate(times):
             one = {**record(topic, n, rng), "event_time": at}
-            feeder.send(topic, n % 12, one)
+            feeder.send(topic, n % environment.partitions, one)
     feeder.flush()
     run_to_end(environment_variables())
     assert_tables_equal(environment, feeder.fed)
@@ -262,7 +262,8 @@ def test_stop_writes_what_was_read(environment: Settings, topics: list[str], env
     feeder = Feeder(migrated(environment))
     with sink_process(environment_variables(PERPFLOW_HTTP_PORT=0), "--batch-seconds", "3600", "--batch-rows", "1000000") as process:
         feeder.fill(12, 30)
-        until("assigned", lambda: query(environment, "SELECT count(*) FROM sink_offsets")[0][0] > 200)
+        partitions = sum(topic.partition_count(environment.partitions) for topic in catalogue.TOPICS.values())
+        until("placed", lambda: query(environment, "SELECT count(*) FROM sink_offsets")[0][0] == partitions)
         import time
 
         time.sleep(2)
@@ -293,7 +294,7 @@ def test_a_fenced_sink_writes_nothing_and_reads_again(environment: Settings, top
     feeder = Feeder(migrated(environment))
     fenced = summed(metrics.FENCED, service="sink")
     with sink_thread(environment, topics=("quotes",), batch_seconds=3.0):
-        until("placed", lambda: query(environment, "SELECT count(*) FROM sink_offsets")[0][0] == 12)
+        until("placed", lambda: query(environment, "SELECT count(*) FROM sink_offsets")[0][0] == environment.partitions)
         import time
 
         time.sleep(1)

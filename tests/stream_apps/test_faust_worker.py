@@ -73,6 +73,8 @@ def test_every_record_arrives_once_and_in_order_and_a_restart_goes_on(lab: Lab) 
     assert lab.check() == 0, "a clean stop must leave nothing to repeat"
 
 
+# In CI test_system_kills kills a worker of the whole pipeline.
+@pytest.mark.long
 def test_kill_9_at_random_moments(lab: Lab) -> None:
     moments = random.Random(3)
     worker = lab.worker()
@@ -133,6 +135,8 @@ def test_two_workers_join_and_leave(lab: Lab) -> None:
     lab.check()
 
 
+# In CI test_system_outages freezes a worker of the whole pipeline.
+@pytest.mark.long
 def test_a_worker_frozen_past_its_session_does_not_harm_its_successor(lab: Lab) -> None:
     everything = set(range(lab.settings.partitions))
     frozen = lab.worker("toy", "session=6")

@@ -37,10 +37,11 @@ SLOWER = {"BTCUSDT": "0.8", "LTCUSDT": "100"}
 
 @contextlib.contextmanager
 def disturbed(lab: Lab, victims: dict[str, int], seed: int, speeds: dict[str, str]) -> Iterator[Pipeline]:
-    """A run whose parts were killed so many times each, when all its data is written."""
+    """A run whose parts were killed so many times each, when all its data is written. Few kills come soon one after another, many at any distance."""
+    longest = 3.0 if speeds is SLOWER else 1.5
     with lab.pipeline([BTC, LTC], speeds=speeds, partitions=4) as pipeline:
         pipeline.start()
-        kills = Kills(pipeline, seed, at_work=lambda: pipeline.counts()["features"] > 30)
+        kills = Kills(pipeline, seed, longest=longest, at_work=lambda: pipeline.counts()["features"] > 30)
         kills.run(victims)
         assert not pipeline.produced(), "the recordings were over before the last kill"
         set_speed(pipeline, "max")
