@@ -104,7 +104,7 @@ class _Reader:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 20,
-                "log_level": 3,
+                "log_level": 0,  # the error that is raised says it once
             }
         )
 

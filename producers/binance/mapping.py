@@ -213,7 +213,7 @@ def instrument_facts(entry: dict[str, Any], author: str, funding_hours: int | No
     tick, price_decimals = _step(filters, "PRICE_FILTER", "tickSize", symbol)
     step, quantity_decimals = _step(filters, "LOT_SIZE", "stepSize", symbol)
     notional = filters.get("MIN_NOTIONAL") or filters.get("NOTIONAL") or {}
-    base = base_asset(get(entry, "baseAsset", record))
+    base = base_asset(get(entry, "baseAsset", record), VENUE)
     return {
         "instrument": instrument_id(VENUE, symbol, kind),
         "author": author,
