@@ -6,7 +6,7 @@ Sources: the venue's v5 documents, ws/connect, websocket/public/* and market/*, 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import orjson
@@ -64,6 +64,8 @@ class _Bybit(Adapter):
     heartbeat: ClassVar[Heartbeat | None] = Heartbeat('{"op":"ping"}', 8.0)
     max_streams: ClassVar[int] = 200
     send_pause_s: ClassVar[float] = 0.05
+    # "403, access too frequent": wait at least ten minutes (rate-limit document).
+    bans: ClassVar[Mapping[int, float]] = {403: 600.0}
     default_symbols: ClassVar[str] = "BTCUSDT,ETHUSDT,SOLUSDT,XRPUSDT"
 
     # --- streams -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from producers.venue.rest import Limit, Rest
+from producers.venue.rest import BANS, Limit, Rest
 from schemas.codec import Record
 
 Level = tuple[float, float]
@@ -190,6 +190,7 @@ class Adapter(ABC):
             ``full``: every message is a whole book.
         consecutive_ids: Trade ids of an instrument grow by one: holes are seen, and filled by id.
         limits: REST limits of an address.
+        bans: HTTP status -> least wait, seconds, for those that mean a ban of the address.
         heartbeat: What to send while connected, if anything.
         max_streams: Streams a connection may carry.
         send_pause_s: Least time between two messages to the venue on a connection.
@@ -207,6 +208,7 @@ class Adapter(ABC):
     book_mode: ClassVar[Literal["rest", "stream", "full"]]
     consecutive_ids: ClassVar[bool]
     limits: ClassVar[tuple[Limit, ...]]
+    bans: ClassVar[Mapping[int, float]] = BANS
     heartbeat: ClassVar[Heartbeat | None] = None
     max_streams: ClassVar[int] = 200
     send_pause_s: ClassVar[float] = 0.2

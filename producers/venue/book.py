@@ -107,7 +107,9 @@ class OrderBook:
         self._buffer: deque[BookDiff] = deque(maxlen=BUFFER)
         self._checksum = checksum
         self._checksum_levels = checksum_levels
-        self._texts: dict[float, str] = {}
+        # A side each: a price may leave one and be on the other.
+        self._bid_texts: dict[float, str] = {}
+        self._ask_texts: dict[float, str] = {}
 
     def diff(self, diff: BookDiff) -> Outcome:
         """Take the next diff of the stream."""
@@ -171,15 +173,16 @@ class OrderBook:
         self.live = True
         self.last_update_id = snapshot.last
         self.last_time = snapshot.time
-        self._texts = dict(snapshot.texts or {})
+        self._bid_texts, self._ask_texts = {}, {}
+        self._note(snapshot.bids, snapshot.asks, snapshot.texts)
         return self._verified(snapshot.checksum)
 
     def _verified(self, checksum: int | None) -> Outcome:
         if checksum is None or self._checksum is None:
             return Outcome.APPLIED
-        texts, count = self._texts, self._checksum_levels
-        bids = [texts[price] for price in self._bids.prices[: -count - 1 : -1]]
-        asks = [texts[price] for price in self._asks.prices[:count]]
+        count = self._checksum_levels
+        bids = [self._bid_texts[price] for price in self._bids.prices[: -count - 1 : -1]]
+        asks = [self._ask_texts[price] for price in self._asks.prices[:count]]
         if self._checksum(bids, asks) == checksum:
             return Outcome.APPLIED
         self.gap = (self.last_update_id, self.last_update_id)
@@ -216,9 +219,16 @@ class OrderBook:
         self._asks.apply(diff.asks)
         self.last_update_id = diff.last
         self.last_time = diff.time
-        if diff.texts is not None:
-            for price, quantity in (*diff.bids, *diff.asks):
-                if quantity == 0.0:
-                    self._texts.pop(price, None)
-            self._texts.update(diff.texts)  # after: a price that moved to the other side is removed and written in one diff
+        self._note(diff.bids, diff.asks, diff.texts)
         return self._verified(diff.checksum)
+
+    def _note(self, bids: list[Level], asks: list[Level], texts: dict[float, str] | None) -> None:
+        """Keep the texts of the levels, forget those of removed ones."""
+        if texts is None:
+            return
+        for side, levels in ((self._bid_texts, bids), (self._ask_texts, asks)):
+            for price, quantity in levels:
+                if quantity == 0.0:
+                    side.pop(price, None)
+                else:
+                    side[price] = texts[price]

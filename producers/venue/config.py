@@ -28,7 +28,9 @@ class ProducerConfig(BaseSettings):
     rest_hold_s: float = Field(
         5.0, alias="PERPFLOW_REST_HOLD_S", gt=0, description="Seconds a connection waits for a back-fill or snapshot."
     )
-    ban_wait_s: float = Field(120.0, alias="PERPFLOW_BAN_WAIT_S", gt=0, description="Least wait after HTTP 418.")
+    ban_wait_s: float | None = Field(
+        None, alias="PERPFLOW_BAN_WAIT_S", gt=0, description="Least wait after the venue banned the address; default: the venue's rule."
+    )
     weight_limit: int | None = Field(
         None, alias="PERPFLOW_REST_WEIGHT_LIMIT", gt=0, description="REST request weight in the venue's first window; default: the venue's."
     )

@@ -48,13 +48,18 @@ class History:
         before = self._backfill.trades
         count = 0
         try:
-            for topic, record in await self._adapter.history(self._rest, feed.market, since, now):
-                try:
-                    self._feeds.polled(feed, topic, record)
-                except CodecError as error:
-                    self._holes.refuse(repr(record).encode(), f"history {topic}", str(error), error.field, feed.instrument)
-                else:
-                    count += 1
+            told = await self._adapter.history(self._rest, feed.market, since, now)
+        except (RestError, MappingError) as error:
+            told = []  # the trades are worth having without it
+            self._log.warning("no history of funding and indicators", symbol=feed.symbol, error=str(error)[:300])
+        for topic, record in told:
+            try:
+                self._feeds.polled(feed, topic, record)
+            except CodecError as error:
+                self._holes.refuse(repr(record).encode(), f"history {topic}", str(error), error.field, feed.instrument)
+            else:
+                count += 1
+        try:
             if self._adapter.consecutive_ids:
                 first = await self._adapter.first_trade(self._rest, feed.market, since)
                 problem = None if first is None else await self._backfill.fill(feed, source, first, None)
@@ -63,5 +68,5 @@ class History:
             else:
                 await self._backfill.since(feed, source, since, None, "cold_start")
         except (RestError, MappingError) as error:
-            self._log.warning("no history", symbol=feed.symbol, error=str(error)[:300])
+            self._log.warning("no history of trades", symbol=feed.symbol, error=str(error)[:300])
         self._log.info("history loaded", symbol=feed.symbol, hours=self._hours, trades=self._backfill.trades - before, others=count)

@@ -96,9 +96,11 @@ class VenueProducer:
         limits = adapter.limits
         if config.weight_limit is not None:
             limits = (Limit(config.weight_limit, limits[0].seconds if limits else 60.0), *limits[1:])
+        self.bans = adapter.bans if config.ban_wait_s is None else dict.fromkeys(adapter.bans, config.ban_wait_s)
         self.rest = Rest(
             adapter.venue, self.rest_url, limiter_of(adapter.venue, self.rest_url, limits), refusal=adapter.refusal,
-            used_header=adapter.used_header, ban_wait_s=config.ban_wait_s,
+            used_header=adapter.used_header,
+            bans=self.bans,
         )  # fmt: skip
         self.channels = config.channels(adapter)
         self.topics = ["instruments", "gaps", *config.topics]
@@ -307,8 +309,8 @@ class VenueProducer:
                 self.feeds.subscribe(self.feeds.feeds[symbol], channel, line)
             connection = Connection(
                 name, plan.url, _Route(self, line), self.adapter.venue, opening=plan.opening, heartbeat=self.adapter.heartbeat,
-                send_pause_s=self.adapter.send_pause_s, ban_wait_s=self.config.ban_wait_s, rotate_after_s=rotate,
-                overlap_s=self.config.overlap_s,
+                send_pause_s=self.adapter.send_pause_s, ban_wait_s=max(self.bans.values(), default=0.0),
+                rotate_after_s=rotate, overlap_s=self.config.overlap_s,
             )  # fmt: skip
             line.connection = connection
             self.connections[connection] = line

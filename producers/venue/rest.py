@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,7 +20,7 @@ SHARE = 0.9
 # A refusal without Retry-After: what is left of the window is not known, so wait a good part of a minute.
 SLOW_DOWN_S = 10.0
 # A ban (HTTP 418) lasts two minutes at least; asking sooner prolongs it.
-BAN_WAIT_S = 120.0
+BANS: Mapping[int, float] = {418: 120.0}
 
 
 class RestError(RuntimeError):
@@ -121,7 +121,7 @@ class Rest:
         limiter: See ``limiter_of``.
         refusal: ``Adapter.refusal``: what an HTTP 200 answer says against itself.
         used_header: Response header with the venue's own count of used weight.
-        ban_wait_s: Least wait after HTTP 418.
+        bans: HTTP status -> least wait, seconds, for those that mean a ban of the address.
         attempts: Tries of one request.
         timeout_s: Of one try.
     """
@@ -134,7 +134,7 @@ class Rest:
         *,
         refusal: Callable[[Any], tuple[str, float | None] | None] | None = None,
         used_header: str | None = None,
-        ban_wait_s: float = BAN_WAIT_S,
+        bans: Mapping[int, float] = BANS,
         attempts: int = 6,
         timeout_s: float = 10.0,
     ) -> None:
@@ -143,7 +143,7 @@ class Rest:
         self._client = httpx.AsyncClient(base_url=base_url, timeout=timeout_s)
         self._refusal = refusal
         self._used_header = used_header
-        self._ban_wait_s = ban_wait_s
+        self._bans = bans
         self._attempts = attempts
         self._log = structlog.get_logger().bind(venue=venue, rest=base_url)
 
@@ -185,10 +185,10 @@ class Rest:
         if used.isdigit():
             self.limiter.venue_says(int(used))
         status = response.status_code
-        if status in (418, 429):
+        if status == 429 or status in self._bans:
             given = response.headers.get("Retry-After", "")
             wait = float(given) if given.isdigit() else SLOW_DOWN_S
-            self._obey(f"HTTP {status}", max(wait, self._ban_wait_s) if status == 418 else wait, path)
+            self._obey(f"HTTP {status}", max(wait, self._bans.get(status, 0.0)), path)
         if status >= 500:
             raise _TryAgain(f"HTTP {status}: {response.text[:200]}")
         if status != 200:

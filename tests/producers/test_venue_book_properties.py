@@ -158,4 +158,4 @@ def test_texts_of_removed_levels_are_forgotten() -> None:
         price = 1.0 + number / 1000
         book.diff(BookDiff(number, number, number, number - 1, [(price, 1.0)], [], None, {price: "x"}))
         book.diff(BookDiff(number, number, number, number, [(price, 0.0)], [], None, {}))
-    assert len(book._texts) == 2
+    assert len(book._bid_texts) + len(book._ask_texts) == 2

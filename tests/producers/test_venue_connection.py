@@ -176,7 +176,7 @@ def rest_session(path: Path, work: Callable[[RecordedVenue, Rest], Awaitable[Non
     async def run() -> None:
         async with RecordedVenue([Recording(path, "BTCUSDT")], faults=faults, weight_limit=options.pop("venue_limit", 2400)) as venue:
             limiter = Limiter("BINANCE", (Limit(options.pop("weight_limit", 2400), 60.0),))
-            rest = Rest("BINANCE", venue.rest_url, limiter, used_header=VENUE.used_header, ban_wait_s=0.7, **options)
+            rest = Rest("BINANCE", venue.rest_url, limiter, used_header=VENUE.used_header, bans={418: 0.7}, **options)
             try:
                 await work(venue, rest)
             finally:

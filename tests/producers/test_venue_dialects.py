@@ -1,0 +1,243 @@
+"""Every venue end to end: its simulated protocol on real sockets, its adapter, the shared producer, a real broker.
+
+The simulator and the adapters were written from the venues' documents apart from each other; what the simulator's markets hold is the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from recorded_client import BTC_2024, head
+
+from producers.recorded.generated import Making
+from producers.recorded.market import Market
+from producers.recorded.recording import Recording
+from producers.recorded.venue import RecordedVenue
+from producers.venue.config import ProducerConfig
+from producers.venue.producer import VenueProducer
+from producers.venues import adapter_of
+from schemas.catalogue import TOPICS
+from schemas.codec import Record
+from schemas.service import Service
+from schemas.settings import Settings
+
+pytestmark = pytest.mark.stack
+
+VENUES = ("BINANCE", "BINANCE_SPOT", "BYBIT", "OKX", "BITGET", "HYPERLIQUID", "COINBASE")
+MARKET = (
+    "agg_trades",
+    "depth",
+    "quotes",
+    "funding",
+    "liquidations",
+    "market_indicators",
+    "gaps",
+    "instruments",
+    "progress",
+    "dead_letters",
+)
+# What a venue does not have: see the adapters.
+WITHOUT = {
+    "BINANCE_SPOT": {"funding", "liquidations"},
+    "BITGET": {"liquidations"},
+    "HYPERLIQUID": {"liquidations"},
+    "COINBASE": {"depth", "funding", "liquidations"},
+}
+
+
+@dataclass
+class Run:
+    """What a run left: the log, the simulator's markets, the producer."""
+
+    log: dict[str, list[Record]]
+    markets: dict[str, Market]
+    producer: VenueProducer
+    states: Counter[str]
+    faults: Counter[str]
+
+    def of(self, topic: str, symbol: str) -> list[Record]:
+        return [record for record in self.log[topic] if record["instrument"] == self.producer.feeds.feeds[symbol].instrument]
+
+
+def read_all(settings: Settings) -> dict[str, list[Record]]:
+    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "reader", "enable.auto.commit": False})
+    log: dict[str, list[Record]] = {topic: [] for topic in MARKET}
+    left = {}
+    for topic in MARKET:
+        for partition in range(TOPICS[topic].partition_count(settings.partitions)):
+            _, high = consumer.get_watermark_offsets(TopicPartition(settings.topic(topic), partition), timeout=10)
+            if high:
+                left[topic, partition] = high
+    consumer.assign([TopicPartition(settings.topic(topic), partition, 0) for topic, partition in left])
+    while left:
+        for message in consumer.consume(10_000, timeout=1.0):
+            topic, partition = (message.topic() or "").removeprefix(settings.topic_prefix), message.partition() or 0
+            log[topic].append(settings.codec.decode(topic, message.value()))
+            if (message.offset() or 0) + 1 >= left.get((topic, partition), 0):
+                left.pop((topic, partition), None)
+    consumer.close()
+    return log
+
+
+def run(settings: Settings, name: str, venue: dict[str, Any], *, limit_s: float = 60, **config: Any) -> Run:
+    """Play a venue to its end."""
+    states: Counter[str] = Counter()
+
+    async def work() -> tuple[VenueProducer, dict[str, Market], Counter[str]]:
+        async with RecordedVenue(**{"recordings": [], "venue": name, "settle_s": 0.1, **venue}) as simulated:
+            chosen = ProducerConfig(
+                **{"symbols": "all", "ws_url": simulated.ws_url, "rest_url": simulated.rest_url, "poll_recorded": True, **config}
+            )
+            adapter = adapter_of(name, depth_speed="0ms" if name == "BINANCE" and simulated.playbacks else "100ms")
+            with Service("produce-test") as service:
+                producer = VenueProducer(adapter, chosen, settings, service)
+                running = asyncio.create_task(producer.run())
+                while not running.done():
+                    await asyncio.sleep(0.05)
+                    if hasattr(producer, "feeds"):
+                        states.update({state for (_, state) in map(lambda key: (key[0], key[1].value), producer.feeds.states())})
+                assert await running
+                return producer, simulated.markets, Counter(fault.kind for fault in simulated.plan.faults)
+
+    producer, markets, faults = asyncio.run(asyncio.wait_for(work(), limit_s))
+    return Run(read_all(settings), markets, producer, states, faults)
+
+
+def made(market: Market) -> list[tuple[float, float, bool, int]]:
+    """Return all trades that the venue had, as (price, quantity, taker sold, time)."""
+    return [(float(one.price), float(one.quantity), one.sell, one.time) for one in market.history.page(0, None, None, 10**9)]
+
+
+def written(records: list[Record]) -> list[tuple[float, float, bool, int]]:
+    return [(one["price"], one["quantity"], one["buyer_is_maker"], one["event_time"]) for one in records]
+
+
+def check_trades(found: Run, symbol: str) -> None:
+    """Every trade since the first one written is there, once, in the venue's order of ids."""
+    records = found.of("agg_trades", symbol)
+    ids = [record["agg_id"] for record in records]
+    assert len(set(ids)) == len(ids)
+    truth, ours = made(found.markets[symbol]), sorted(written(records), key=lambda one: one[3])
+    # What came before the producer is history; from its first trade on nothing is missing.
+    assert ours and Counter(ours) == Counter(truth[-len(ours) :])
+
+
+@pytest.mark.parametrize("name", VENUES)
+def test_every_stream_of_a_venue_reaches_its_topic(environment: Settings, topics: list[str], name: str) -> None:
+    found = run(environment, name, {"generated": Making(3, 2000.0, 5000)})
+    log = found.log
+    assert not log["dead_letters"] and not log["gaps"]
+    assert "live" in found.states and not {"stale", "invalid"} & set(found.states)
+    without = WITHOUT.get(name, set())
+    assert len(found.markets) == 3
+    for symbol, market in found.markets.items():
+        check_trades(found, symbol)
+        for topic in ("depth", "quotes", "funding", "liquidations"):
+            records = found.of(topic, symbol)
+            assert bool(records) is (topic not in without) or topic == "liquidations", topic
+            assert all(record["receive_time"] >= record["event_time"] - 1000 for record in records)
+        assert market.quote is not None
+        best = tuple(float(market.quote[field]) for field in ("b", "B", "a", "A"))
+        last = found.of("quotes", symbol)[-1]
+        if name != "COINBASE":  # whose quotes come with trades
+            assert (last["bid_price"], last["bid_quantity"], last["ask_price"], last["ask_quantity"]) == pytest.approx(best)
+        assert last["bid_price"] < last["ask_price"]
+        if "depth" not in without:
+            book = found.of("depth", symbol)
+            assert {record["state"] for record in book} == {"live"} and {record["epoch"] for record in book} == {1}
+            for record in book:
+                assert record["bid_prices"] == sorted(record["bid_prices"], reverse=True)
+                assert record["ask_prices"] == sorted(record["ask_prices"])
+                assert record["bid_prices"][0] < record["ask_prices"][0]
+        if "funding" not in without:
+            newest = [record for record in found.of("funding", symbol) if record["mark_price"] is not None][-1]
+            assert market.mark is not None and newest["mark_price"] == pytest.approx(float(market.mark["p"]), rel=1e-3)
+            schedule = [record for record in found.of("funding", symbol) if record["next_funding_time"] is not None]
+            assert schedule and all(record["next_funding_time"] > record["event_time"] for record in schedule)
+            assert {record["interval_hours"] for record in schedule} <= {1, 2, 4, 8}
+            assert any(record["settled_rate"] is not None for record in found.of("funding", symbol))
+        kinds = {record["indicator"] for record in found.of("market_indicators", symbol)}
+        assert name in ("COINBASE", "BINANCE_SPOT") or "open_interest" in kinds
+    sides = Counter(record["side"] for record in log["liquidations"])
+    assert "liquidations" in without or set(sides) == {"LONG", "SHORT"}
+    facts = {record["instrument"]: record for record in log["instruments"]}
+    assert len(facts) == 3 and all(record["recorded"] or record["venue"] for record in facts.values())
+    # The marks say that all of it is there.
+    marks = [mark for mark in log["progress"] if mark["author"] == found.producer.author]
+    assert marks and max(mark["event_time"] for mark in marks) >= max(record["event_time"] for record in log["agg_trades"])
+
+
+@pytest.mark.parametrize("name", [name for name in VENUES if name != "COINBASE"])
+def test_the_recorded_book_in_every_protocol(environment: Settings, topics: list[str], tmp_path: Any, name: str) -> None:
+    """Diffs and best quotes are two streams of the recording: the book rebuilt from one ends where the other says."""
+    recording = Recording(head(BTC_2024, 9_000, tmp_path / "btcusdt"), "BTCUSDT", "spot" if name == "BINANCE_SPOT" else "perp")
+    found = run(environment, name, {"recordings": [recording], "speed": None}, streams="agg_trades,depth,quotes", poll_recorded=False)
+    (symbol,) = found.markets
+    assert not found.log["dead_letters"] and not found.log["gaps"]
+    check_trades(found, symbol)
+    quotes, books = found.of("quotes", symbol), found.of("depth", symbol)
+    assert len(books) > 50 and len(quotes) > 100
+    by_price = {(quote["bid_price"], quote["ask_price"]) for quote in quotes}
+    # The streams are cut at different moments; nearly every best price of the book was once the best quote.
+    agree = sum((book["bid_prices"][0], book["ask_prices"][0]) in by_price for book in books)
+    assert agree >= 0.95 * len(books)
+
+
+# Faults by what a stream carries; ``at`` counts messages of each symbol's stream.
+def menu(gaps: int, cuts: int, garbage: int, silence: int) -> list[str]:
+    found = [f"gap:stream=trades,at={60 + 40 * number},n=5" for number in range(gaps)]
+    found += [f"gap:stream=depth,at={50 + 45 * number},n=3" for number in range(gaps)]
+    found += [f"cut:after=900,times={cuts}"]
+    found += [f"garbage:mode=insert,at={30 + 11 * number},n=1" for number in range(garbage)]
+    found += [f"duplicate:stream=trades,at={45 + 60 * number},n=2" for number in range(gaps)]
+    found += [f"silence:stream=quotes,at={40},n={silence}"]
+    return found
+
+
+def check_faults(found: Run, name: str, window: bool = True) -> None:
+    """No wrong book, every trade that the venue still serves, every hole told."""
+    log = found.log
+    without = WITHOUT.get(name, set())
+    adapter = found.producer.adapter
+    assert log["dead_letters"] and all(letter["value"] and letter["reason"] for letter in log["dead_letters"])
+    for symbol in found.markets:
+        records = found.of("agg_trades", symbol)
+        ids = [record["agg_id"] for record in records]
+        assert len(set(ids)) == len(ids), "doubled"
+        if adapter.consecutive_ids:
+            assert sorted(ids) == list(range(min(ids), max(ids) + 1)), "lost"
+            check_trades(found, symbol)
+        if "depth" not in without:
+            books = found.of("depth", symbol)
+            epochs = [record["epoch"] for record in books]
+            assert epochs == sorted(epochs)
+            for before, after in pairwise(books):
+                if after["epoch"] != before["epoch"] and adapter.book_mode != "full":
+                    assert before["state"] == "invalid"  # nothing live between the break and the new epoch
+            for record in books:
+                if record["state"] == "live":
+                    assert record["bid_prices"][0] < record["ask_prices"][0]
+    gaps = Counter((gap["stream"], gap["kind"]) for gap in log["gaps"])
+    if adapter.consecutive_ids:
+        assert gaps["agg_trades", "id_gap"] > 0
+    if "depth" not in without and adapter.book_mode != "full":
+        assert gaps["depth", "sequence_gap"] + gaps["depth", "checksum"] > 0
+    assert any(kind == "disconnect" for _, kind in gaps)
+    repaired = [gap for gap in log["gaps"] if gap["stream"] == "agg_trades"]
+    assert all(gap["repaired"] for gap in repaired) if window and adapter.consecutive_ids else True
+
+
+@pytest.mark.parametrize("name", VENUES)
+def test_faults_of_every_venue(environment: Settings, topics: list[str], name: str) -> None:
+    started = time.monotonic()
+    making = Making(2, 1500.0, 6000)
+    found = run(environment, name, {"generated": making, "faults": menu(4, 2, 25, 200)}, rest_hold_s=2.0)
+    check_faults(found, name)
+    assert time.monotonic() - started < 50
