@@ -97,13 +97,14 @@ def _seen(i: int, agg_id: int, meta: Any, holes: Any) -> Any:
 @njit(cache=True, nogil=True)
 def apply_trades(
     instrument: Any, good: Any, times: Any, offsets: Any, ids: Any, prices: Any, quantities: Any, makers: Any, grid: int, print_floor: float,
-    meta: Any, scale: Any, holes: Any, p99_lots: Any, open_sum: Any, open_price: Any, open_at: Any,
+    meta: Any, scale: Any, holes: Any, p99_lots: Any, p99_before: Any, open_sum: Any, open_price: Any, open_at: Any,
     pending: Any, n_pending: int, status: Any, kept: Any,
 ) -> Any:  # fmt: skip
     """Add trades to their open panes; large trades and whales go to ``kept`` as well (dtype prints.PRINT).
 
     Returns the new length of ``pending`` (packed pane-instrument-bucket of each trade) and the numbers of kept, late, repeated and refused rows.
-    Sums are integers, open and close are chosen by (event time, offset): the result does not depend on the order of the rows.
+    Sums are integers, open and close are chosen by (event time, offset): the result does not depend on the order of the rows. A trade of pane k is large
+    by the quantile of instant k - 2: that of k - 1 may fire before or after the trade arrives, within the allowed lateness.
     """
     n_kept = n_late = n_repeated = n_refused = 0
     for row in range(len(times)):
@@ -152,7 +153,8 @@ def apply_trades(
         flags = 0
         if price * quantity >= print_floor:
             flags |= WHALE
-        if p99_lots[i] > 0.0 and lots >= p99_lots[i]:
+        p99 = p99_before[i] if pane <= meta[i, CLOSED] + 1 else p99_lots[i]
+        if p99 > 0.0 and lots >= p99:
             flags |= LARGE
         if flags:
             kept[n_kept].time = time
@@ -551,7 +553,7 @@ def _fill_model_features(
 def fill_features(
     chosen: Any, spot: Any, pane: int, grid: int, window_panes: Any, fast_windows: int, vwap_panes: int, atr_length: int, percentile_min: int,
     quantile_min: int, stale_book: int, stale_funding: int, stale_indicator: int, oi_horizon: int, p99_floor: Any,
-    meta: Any, scale: Any, cumulative: Any, atr: Any, atr_history: Any, histogram: Any, totals: Any, p99_lots: Any,
+    meta: Any, scale: Any, cumulative: Any, atr: Any, atr_history: Any, histogram: Any, totals: Any, p99_lots: Any, p99_before: Any,
     in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, funding_most: Any, liquidated_pane: Any, liquidated: Any, liquidated_first: Any,
     out: Any, states: Any, counts: Any,
 ) -> None:  # fmt: skip
@@ -616,6 +618,7 @@ def fill_features(
         else:
             states[c, state] = MISSING
         state += 1
+        p99_before[i] = p99_lots[i]
         if totals[i] >= quantile_min:
             p95 = max(quantile(i, 95, histogram, totals), p99_floor[i] / 2.0 * scale[i, 1])
             p99 = max(quantile(i, 99, histogram, totals), p99_floor[i] * scale[i, 1])

@@ -54,7 +54,7 @@ class Snapshot:
         atr: Wilder ATR(14) of closed 5m bars, price units.
         atr_percentile: Rank of the newest closed-bar ATR among the last 288, per cent.
         quantity_p95, quantity_p99: Quantiles of trade quantity over 24 h, floored, base units.
-        large_trades: Trades of at least quantity_p99 (as known when they came) in (T - 15 min, T].
+        large_trades: Trades of at least the quantity_p99 of a step before their own began, in (T - 15 min, T].
         whale_prints: Trades of at least the engine's print floor (1,000 quote units, the least whale_usd a strategy may ask for) in (T - 15 min, T].
         obi: Order-book imbalance of the top 10 levels.
         spot_perp_divergence: (spot mid - mark)/mark, fraction.

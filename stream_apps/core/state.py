@@ -124,6 +124,7 @@ class MarketState:
             "histogram": ((k.N_BUCKETS,), np.int32, 0),
             "totals": ((), np.int64, 0),
             "p99_lots": ((), np.float64, 0.0),
+            "p99_before": ((), np.float64, 0.0),
             "p99_floor": ((), np.float64, 0.0),
             "spot": ((), np.int64, -1),
             "in_pane": ((k.N_KINDS, k.SLOTS), np.int64, -1),
@@ -212,6 +213,7 @@ class MarketState:
         self.a["bars"][i, :, :4] *= price
         self.a["bars"][i, :, 4:6] *= quantity
         self.a["p99_lots"][i] *= quantity
+        self.a["p99_before"][i] *= quantity
         self.analytics.rescale(i, price, quantity)
         if quantity == 1:
             return
@@ -254,7 +256,8 @@ class MarketState:
         a = self.a
         self._n_pending, n_kept, late, repeated, refused = k.apply_trades(
             instrument, good, times, offsets, ids, prices, quantities, makers, self.config.grid_ms, self.config.print_floor,
-            a["meta"], a["scale"], a["holes"], a["p99_lots"], a["open_sum"], a["open_price"], a["open_at"], self._pending, self._n_pending, status, kept,
+            a["meta"], a["scale"], a["holes"], a["p99_lots"], a["p99_before"],
+            a["open_sum"], a["open_price"], a["open_at"], self._pending, self._n_pending, status, kept,
         )  # fmt: skip
         if n_kept:
             self.kept.keep(kept[:n_kept])
@@ -368,7 +371,7 @@ class MarketState:
         k.fill_features(
             chosen, a["spot"][chosen], pane, c.grid_ms, self.window_panes, len(FAST_WINDOWS), WINDOW_MS["30m"] // c.grid_ms, c.atr_length, c.atr_percentile_min,
             c.quantile_min_trades, c.stale_book_ms, c.stale_funding_ms, c.stale_indicator_ms, c.oi_horizon_ms, a["p99_floor"],
-            a["meta"], a["scale"], a["cumulative"], a["atr"], a["atr_history"], a["histogram"], a["totals"], a["p99_lots"],
+            a["meta"], a["scale"], a["cumulative"], a["atr"], a["atr_history"], a["histogram"], a["totals"], a["p99_lots"], a["p99_before"],
             a["in_pane"], a["in_at"], a["in_value"], a["first_seen"],
             a["funding_most"], a["liquidated_pane"], a["liquidated"], a["liquidated_first"], out, states, counts,
         )  # fmt: skip
