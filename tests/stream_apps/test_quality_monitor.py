@@ -336,8 +336,15 @@ def test_a_stream_that_stops_for_good_is_worth_nothing_and_takes_the_whole_down(
 
 def test_a_venue_that_is_down_is_not_called_stale_before_its_marks_go_on() -> None:
     rows = [trade(n, t) for n, t in enumerate(minutes(1))]
-    assert kinds(watch(as_log(rows, tail_ms=0))) == {}
-    assert kinds(watch(as_log(rows, tail_ms=70_000))) == {("agg_trades", "stale"): 1}
+    assert kinds(watch(as_log(rows, recorded=False, tail_ms=0))) == {}
+    assert kinds(watch(as_log(rows, recorded=False, tail_ms=70_000))) == {("agg_trades", "stale"): 1}
+
+
+def test_the_end_of_a_recording_is_no_silence_but_a_stream_that_ends_before_the_others_is() -> None:
+    rows = [trade(n, t) for n, t in enumerate(minutes(2))] + [quote(n, t) for n, t in enumerate(minutes(1))]
+    together = [row for row in rows if row[1]["event_time"] < T0 + 60_000]
+    assert kinds(watch(as_log(sorted(together, key=lambda row: row[1]["event_time"]), tail_ms=70_000))) == {}
+    assert kinds(watch(as_log(sorted(rows, key=lambda row: row[1]["event_time"]), tail_ms=70_000))) == {("quotes", "stale"): 1}
 
 
 def test_an_expected_stream_that_never_comes_is_missing() -> None:

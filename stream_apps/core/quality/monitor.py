@@ -340,12 +340,15 @@ class PartitionMonitor:
             self._write(stream, memory, n, mark, {})
 
     def _check_freshness(self, rows: npt.NDArray[np.int64], now: int, mark: Mark) -> None:
+        # The end of a recording is no silence: there a stream is compared with the instrument's other streams, not with the marks after the end.
+        newest = np.max([memory.L[rows, kernels.LAST_TIME] for memory in self.memories.values()], axis=0)
+        clocks = np.where(self.memories["agg_trades"].clocked[rows], now, np.minimum(now, newest))
         for stream, memory in self.memories.items():
             if memory.freshness is None:
                 continue
             last = memory.L[rows, kernels.LAST_TIME]
             known = last != kernels.NONE
-            old = known & (now - np.where(known, last, now) > memory.limits[rows]) & (memory.L[rows, kernels.IS_STALE] == 0)
+            old = known & (clocks - np.where(known, last, clocks) > memory.limits[rows]) & (memory.L[rows, kernels.IS_STALE] == 0)
             for i in rows[old].tolist():
                 if self.facts[self._keys.keys[i]].trading:
                     memory.L[i, kernels.IS_STALE] = 1
@@ -423,7 +426,7 @@ class PartitionMonitor:
         volumes = memory.volumes[i][memory.volumes[i] >= 0]
         if len(volumes) >= rules.score_windows and memory.freshness is not None and not row[kernels.IS_STALE]:
             usual = float(np.median(volumes))
-            if usual >= rules.rate_least and row[kernels.RECORDS] < rules.rate_share * usual:
+            if usual >= rules.rate_least and 0 < row[kernels.RECORDS] < rules.rate_share * usual:  # none at all is silence
                 limit = rules.rate_share * usual
                 self._find(i, stream, "rate_low", time, float(row[kernels.RECORDS]), limit, mark, None, f"usually {usual:.0f} a window")
         if row[kernels.DELAYS]:
