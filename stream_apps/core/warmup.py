@@ -14,7 +14,7 @@ from stream_apps.core.engine import PartitionEngine
 from stream_apps.core.paper_trades import trade_block
 
 _INSTRUMENT = "WARMUP:BTCUSDT-PERP"
-_START = 1_500_000_000_000
+_START = 1_500_001_200_000 - 30_000  # a full hour comes among its instants
 
 
 def _record(topic: str, **values: object) -> Record:
@@ -51,9 +51,10 @@ def compile_kernels(codec: Codec) -> None:
     topics = {
         "instruments": [_record("instruments", instrument=_INSTRUMENT, author="warm-up", price_decimals=1, quantity_decimals=1)],
         "agg_trades": trades,
+        "liquidations": [_record("liquidations", instrument=_INSTRUMENT, side="LONG")],
         "quotes": [_record("quotes", instrument=_INSTRUMENT)],
         "depth": [_record("depth", instrument=_INSTRUMENT, state="live")],
-        "funding": [_record("funding", instrument=_INSTRUMENT, mark_price=1.0)],
+        "funding": [_record("funding", instrument=_INSTRUMENT, mark_price=1.0, estimated_rate=1e-4, settled_rate=1e-4)],
     }
     cut = {topic: len(records) for topic, records in topics.items()}
     for topic, records in topics.items():
