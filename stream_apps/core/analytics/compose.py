@@ -54,34 +54,40 @@ FEATURES: tuple[str, ...] = (
 
 
 @njit(cache=True, nogil=True)
-def take_due(waiting: Any, n: int, row: Any, pane: int, grid: int) -> Any:
-    """Take what belongs to panes up to ``pane`` of the chosen instruments out of ``waiting``: (those, by time and id; how many stay in front)."""
-    due = np.empty((n, waiting.shape[1]), dtype=np.int64)
-    found = stay = 0
-    sorted_ = True
+def _order(waiting: Any, n: int, row: Any, limit: int) -> Any:
+    """Return the order in which to take the first ``n`` entries so that those due come by time and id in each instrument; empty: as they lie.
+
+    Due is what the chosen instruments have up to time ``limit``. They nearly always lie in order.
+    """
+    in_order = True
     for e in range(n):
         i = waiting[e, INSTRUMENT]
         time = waiting[e, TIME]
-        if row[i, CHOSEN] == 1 and (time + grid - 1) // grid <= pane:
-            due[found] = waiting[e]
-            found += 1
-            # Order matters within an instrument only, and is nearly always there already.
+        if row[i, CHOSEN] == 1 and time <= limit:
             if time < row[i, SEQUENCE_TIME] or (time == row[i, SEQUENCE_TIME] and waiting[e, ID] < row[i, SEQUENCE_ID]):
-                sorted_ = False
+                in_order = False
             row[i, SEQUENCE_TIME] = time
             row[i, SEQUENCE_ID] = waiting[e, ID]
-        else:
-            if stay != e:
-                waiting[stay] = waiting[e]
-            stay += 1
-    due = due[:found]
-    for e in range(found):
-        row[due[e, INSTRUMENT], SEQUENCE_TIME] = -1
-    if not sorted_:
-        order = np.argsort(due[:, ID], kind="mergesort")
-        order = order[np.argsort(due[order, TIME], kind="mergesort")]
-        due = due[order]
-    return due, stay
+    for e in range(n):
+        row[waiting[e, INSTRUMENT], SEQUENCE_TIME] = -1
+    if in_order:
+        return np.empty(0, dtype=np.int64)
+    order = np.argsort(waiting[:n, ID], kind="mergesort")
+    return order[np.argsort(waiting[:n, TIME][order], kind="mergesort")]
+
+
+@njit(cache=True, nogil=True)
+def _keep(waiting: Any, n: int, row: Any, limit: int) -> Any:
+    """Move what is not due to the front, in order; returns how many those are."""
+    stay = 0
+    for e in range(n):
+        if row[waiting[e, INSTRUMENT], CHOSEN] == 1 and waiting[e, TIME] <= limit:
+            continue
+        if stay != e:
+            for j in range(waiting.shape[1]):
+                waiting[stay, j] = waiting[e, j]
+        stay += 1
+    return stay
 
 
 @njit(cache=True, nogil=True)
@@ -157,31 +163,31 @@ def _pane(
     if number[BULK_ON] and traded and row[i, SINCE] >= 0 and pane - n >= row[i, SINCE]:
         volume = open_sum[i, s, k.BUY] + open_sum[i, s, k.SELL]
         buy = vpin.bought(volume, d, kyle.deviation(n, row[i, SUM_D], products[i, DD]))
-        vpin.pour(clock[i, vpin.BULK], buckets[i, vpin.BULK], buy, volume - buy)
+        vpin.pour(clock, buckets, i, vpin.BULK, buy, volume - buy)
 
 
 @njit(cache=True, nogil=True)
-def _quote(i: int, quote: Any, pane: int, closed: int, number: Any, row: Any, flows: Any) -> None:
+def _quote(i: int, quotes: Any, e: int, pane: int, closed: int, number: Any, row: Any, flows: Any) -> None:
     """Take a quote: its order-flow event goes to its pane (a late one's to the first pane that closes after), and it becomes the newest quote."""
-    time = quote[TIME]
+    time = quotes[e, TIME]
+    of = max((time + number[GRID] - 1) // number[GRID], closed + 1)
     if row[i, QUOTE_SINCE] >= 0:
-        if time < row[i, QUOTE_TIME] or (time == row[i, QUOTE_TIME] and quote[ID] < row[i, QUOTE_ID]):
+        if time < row[i, QUOTE_TIME] or (time == row[i, QUOTE_TIME] and quotes[e, ID] < row[i, QUOTE_ID]):
             return
         flow = ofi.event(
             row[i, BID], row[i, BID_LOTS], row[i, ASK], row[i, ASK_LOTS],
-            quote[3], quote[4], quote[5], quote[6],
+            quotes[e, 3], quotes[e, 4], quotes[e, 5], quotes[e, 6],
         )  # fmt: skip
-        of = max((time + number[GRID] - 1) // number[GRID], closed + 1)
         flows[i, of % flows.shape[1], OFI] += flow
         for w in range(2):
             if of > pane - number[OFI_PANES + w]:
                 row[i, OFI_SUM + w] += flow
     else:
-        row[i, QUOTE_SINCE] = (time + number[GRID] - 1) // number[GRID]
+        row[i, QUOTE_SINCE] = of
     row[i, QUOTE_TIME] = time
-    row[i, QUOTE_ID] = quote[ID]
+    row[i, QUOTE_ID] = quotes[e, ID]
     for j in range(4):
-        row[i, BID + j] = quote[3 + j]
+        row[i, BID + j] = quotes[e, 3 + j]
 
 
 def _make_close(stamp: int) -> Any:
@@ -203,23 +209,36 @@ def _make_close(stamp: int) -> Any:
                 _pane(
                     i, p, meta[i, k.CLOSED], number, meta, cumulative, open_sum, open_price, row, products, flows, returns, clock, buckets,
                 )  # fmt: skip
+        limit = pane * number[GRID]
         if waiting[0]:
-            due, waiting[0] = take_due(trades, waiting[0], row, pane, number[GRID])
-            for e in range(len(due)):
-                i, lots = due[e, INSTRUMENT], due[e, LOTS]
-                vpin.pour(clock[i, vpin.TRUE], buckets[i, vpin.TRUE], max(lots, 0), max(-lots, 0))
+            n = waiting[0]
+            order = _order(trades, n, row, limit)
+            for at in range(n):
+                e = order[at] if len(order) else at
+                i = trades[e, INSTRUMENT]
+                if row[i, CHOSEN] == 1 and trades[e, TIME] <= limit:
+                    lots = trades[e, LOTS]
+                    vpin.pour(clock, buckets, i, vpin.TRUE, max(lots, 0), max(-lots, 0))
+            waiting[0] = _keep(trades, n, row, limit)
         if waiting[1]:
-            due, waiting[1] = take_due(quotes, waiting[1], row, pane, number[GRID])
-            for e in range(len(due)):
-                i = due[e, INSTRUMENT]
-                _quote(i, due[e], pane, meta[i, k.CLOSED], number, row, flows)
+            n = waiting[1]
+            order = _order(quotes, n, row, limit)
+            for at in range(n):
+                e = order[at] if len(order) else at
+                i = quotes[e, INSTRUMENT]
+                if row[i, CHOSEN] == 1 and quotes[e, TIME] <= limit:
+                    _quote(i, quotes, e, pane, meta[i, k.CLOSED], number, row, flows)
+            waiting[1] = _keep(quotes, n, row, limit)
         if waiting[2]:
-            due, waiting[2] = take_due(liquidations, waiting[2], row, pane, number[GRID])
-            for e in range(len(due)):
-                i = due[e, INSTRUMENT]
-                if due[e, TIME] >= row[i, CAP_TIME]:
-                    row[i, CAP_TIME] = due[e, TIME]
-                    row[i, CAP] = due[e, ID]
+            n = waiting[2]
+            for e in range(n):
+                i, time = liquidations[e, INSTRUMENT], liquidations[e, TIME]
+                # Of two at one time the larger cap, so that their order does not matter.
+                newer = time > row[i, CAP_TIME] or (time == row[i, CAP_TIME] and liquidations[e, ID] > row[i, CAP])
+                if row[i, CHOSEN] == 1 and time <= limit and newer:
+                    row[i, CAP_TIME] = time
+                    row[i, CAP] = liquidations[e, ID]
+            waiting[2] = _keep(liquidations, n, row, limit)
         for c in range(len(chosen)):
             row[chosen[c], CHOSEN] = 0
 
@@ -289,6 +308,22 @@ def _make_fill(stamp: int) -> Any:
     return fill
 
 
+def _make_sample(stamp: int) -> Any:
+    @njit(cache=True, nogil=True)
+    def sample(
+        chosen: Any, hour: int, limit: int, grid: int, meta: Any, in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, times: Any, rates: Any, counts: Any
+    ) -> None:  # fmt: skip
+        """Keep the estimated funding rate as it stands at a full hour, of the chosen instruments that are about to close it."""
+        stamp  # noqa: B018 - see the module
+        for i in chosen:
+            if meta[i, k.CLOSED] * grid < hour:
+                state, rate, _ = k._input(i, k.FUNDING, hour, limit, grid, in_pane, in_at, in_value, first_seen)
+                if state == k.PRESENT:
+                    funding.put(times[i], rates[i], counts[i], funding.ESTIMATED, hour, rate)
+
+    return sample
+
+
 @njit(cache=True, nogil=True)
 def resum(chosen: Any, closed: Any, number: Any, row: Any, products: Any, flows: Any, returns: Any) -> None:
     """Make all sums anew from the rings, whose newest pane is ``closed`` of each instrument."""
@@ -319,3 +354,4 @@ _SOURCES = (Path(k.__file__), *sorted(Path(__file__).parent.glob("*.py")))
 _STAMP = crc32(b"".join(path.read_bytes() for path in _SOURCES))
 close = _make_close(_STAMP)
 fill = _make_fill(_STAMP)
+sample = _make_sample(_STAMP)

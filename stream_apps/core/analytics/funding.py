@@ -53,12 +53,12 @@ def put(times: Any, rates: Any, counts: Any, kind: int, time: Any, rate: Any) ->
 
 
 @njit(cache=True, nogil=True)
-def put_rows(kind: int, instrument: Any, use: Any, status: Any, at: Any, values: Any, times: Any, rates: Any, counts: Any) -> None:
-    """Keep the rates of the used rows that were not refused."""
+def put_settled(instrument: Any, use: Any, status: Any, at: Any, values: Any, times: Any, rates: Any, counts: Any) -> None:
+    """Keep the settled rates of the used rows that were not refused."""
     for e in range(len(at)):
         if use[e] and status[e] == k.APPLIED:
             i = instrument[e]
-            put(times[i], rates[i], counts[i], kind, at[e], values[e])
+            put(times[i], rates[i], counts[i], SETTLED, at[e], values[e])
 
 
 @njit(cache=True, nogil=True)

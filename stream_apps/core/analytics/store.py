@@ -215,11 +215,8 @@ class Analytics:
             use = good & np.isfinite(settled)
             if use.any():
                 intake.check(instrument, use, times, status, self.grid_ms, meta)
-                self._put_rates(funding.SETTLED, instrument, use, status, times, settled)
-
-    def _put_rates(self, kind: int, instrument: I64, use: Array, status: Array, times: I64, rates: F64) -> None:
-        a = self.a
-        funding.put_rows(kind, instrument, use, status, times, rates, a["rate_times"], a["rates"], a["rate_counts"])
+                a = self.a
+                funding.put_settled(instrument, use, status, times, settled, a["rate_times"], a["rates"], a["rate_counts"])
 
     # --- instants ----------------------------------------------------------------------------------------------------
     def close(self, chosen: I64, pane: int, market: dict[str, Array]) -> None:
@@ -234,21 +231,10 @@ class Analytics:
         if "funding" in self.groups:
             hour = pane * self.grid_ms // funding.SAMPLE_MS * funding.SAMPLE_MS
             if hour > int(market["meta"][chosen, k.CLOSED].min()) * self.grid_ms:
-                self._sample(chosen, hour, market)
-
-    def _sample(self, chosen: I64, hour: int, market: dict[str, Array]) -> None:
-        """Keep the estimated funding rates as they stood at a full hour."""
-        chosen = chosen[market["meta"][chosen, k.CLOSED] * self.grid_ms < hour]
-        rates = np.full(len(chosen), np.nan)
-        for row, i in enumerate(chosen.tolist()):
-            state, rate, _ = k._input(
-                i, k.FUNDING, hour, self._stale_funding_ms, self.grid_ms, market["in_pane"], market["in_at"], market["in_value"],
-                market["first_seen"],
-            )  # fmt: skip
-            if state == k.PRESENT:
-                rates[row] = rate
-        status = np.full(len(chosen), k.APPLIED, dtype=np.uint8)
-        self._put_rates(funding.ESTIMATED, chosen, np.isfinite(rates), status, np.full(len(chosen), hour, dtype=np.int64), rates)
+                c.sample(
+                    chosen, hour, self._stale_funding_ms, self.grid_ms, market["meta"], market["in_pane"], market["in_at"], market["in_value"],
+                    market["first_seen"], a["rate_times"], a["rates"], a["rate_counts"],
+                )  # fmt: skip
 
     def take_bars(self, closed: I64) -> None:
         """Take closed bars, rows of kernels.close_panes."""

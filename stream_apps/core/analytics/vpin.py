@@ -41,42 +41,42 @@ def _share(buy: Any, sell: Any, take: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def pour(clock: Any, buckets: Any, buy: Any, sell: Any) -> None:
-    """Let volume flow into the buckets. ``buckets``: int64 (n, 2), |buy - sell| and volume of the last full ones. No size yet: it is not counted."""
-    n = len(buckets)
-    if clock[SIZE] == 0:
-        clock[SIZE] = clock[NEXT]
-    if clock[SIZE] == 0:
+def pour(clock: Any, buckets: Any, i: int, kind: int, buy: Any, sell: Any) -> None:
+    """Let volume flow into the buckets. ``buckets[i, kind]``: |buy - sell| and volume of the last full ones. No size yet: it is not counted."""
+    n = buckets.shape[2]
+    if clock[i, kind, SIZE] == 0:
+        clock[i, kind, SIZE] = clock[i, kind, NEXT]
+    if clock[i, kind, SIZE] == 0:
         return
     while buy + sell > 0:
-        size = clock[SIZE]
-        room = size - clock[BUY] - clock[SELL]
+        size = clock[i, kind, SIZE]
+        room = size - clock[i, kind, BUY] - clock[i, kind, SELL]
         volume = buy + sell
         if volume < room:
-            clock[BUY] += buy
-            clock[SELL] += sell
+            clock[i, kind, BUY] += buy
+            clock[i, kind, SELL] += sell
             return
-        if room == size and clock[NEXT] == size and volume // size > n:
+        if room == size and clock[i, kind, NEXT] == size and volume // size > n:
             # So much volume that its first buckets leave the ring before it is through: they are only counted.
             passed = volume // size - n
             part = _share(buy, sell, passed * size)
             buy -= part
             sell -= passed * size - part
-            clock[COUNT] += passed
+            clock[i, kind, COUNT] += passed
             continue
         part = _share(buy, sell, room)
-        bought = clock[BUY] + part
+        bought = clock[i, kind, BUY] + part
         buy -= part
         sell -= room - part
-        slot = clock[COUNT] % n
-        clock[IMBALANCE] += abs(2 * bought - size) - buckets[slot, 0]
-        clock[VOLUME] += size - buckets[slot, 1]
-        buckets[slot, 0] = abs(2 * bought - size)
-        buckets[slot, 1] = size
-        clock[COUNT] += 1
-        clock[BUY] = 0
-        clock[SELL] = 0
-        clock[SIZE] = clock[NEXT]
+        slot = clock[i, kind, COUNT] % n
+        clock[i, kind, IMBALANCE] += abs(2 * bought - size) - buckets[i, kind, slot, 0]
+        clock[i, kind, VOLUME] += size - buckets[i, kind, slot, 1]
+        buckets[i, kind, slot, 0] = abs(2 * bought - size)
+        buckets[i, kind, slot, 1] = size
+        clock[i, kind, COUNT] += 1
+        clock[i, kind, BUY] = 0
+        clock[i, kind, SELL] = 0
+        clock[i, kind, SIZE] = clock[i, kind, NEXT]
 
 
 @njit(cache=True, nogil=True)
