@@ -283,6 +283,7 @@ class FaultPlan:
         self.faults: list[Fault] = []
         self.applied: dict[str, int] = {}
         self._streams: dict[tuple[str, str], _Stream] = {}
+        self._holding: dict[tuple[str, str], _Stream] = {}  # those that hold messages back, in the order in which they began to
         self._cuts: list[tuple[Fault, dict[tuple[str, str], list[int]]]] = []  # (symbol, route) -> [next count, times left]
         self._rest: list[list[Any]] = []  # [fault, requests left]
         self._snapshots: list[list[Any]] = []  # [fault, snapshots left]
@@ -322,7 +323,7 @@ class FaultPlan:
     @property
     def holding(self) -> bool:
         """Whether any stream holds messages back."""
-        return bool(self._streams) and any(stream.holds for stream in self._streams.values())
+        return bool(self._holding)
 
     def _stream(self, symbol: str, name: str) -> _Stream:
         stream = self._streams.get((symbol, name))
@@ -345,20 +346,36 @@ class FaultPlan:
             clock: Venue time of the playback, ms.
             data: The message.
         """
-        return self._stream(symbol, name).take(ordinal, clock, data, self.applied)
+        stream = self._stream(symbol, name)
+        sent = stream.take(ordinal, clock, data, self.applied)
+        self._note(symbol, name, stream)
+        return sent
+
+    def _note(self, symbol: str, name: str, stream: _Stream) -> None:
+        if stream.holds:
+            self._holding[symbol, name] = stream
+        elif self._holding:
+            self._holding.pop((symbol, name), None)
 
     def due(self, symbol: str, clock: int) -> list[tuple[str, bytes]]:
         """Return (stream, message) of delayed messages whose venue time has come."""
-        return [
-            (name, data)
-            for (owner, name), stream in self._streams.items()
+        due = [
+            (name, stream)
+            for (owner, name), stream in self._holding.items()
             if owner == symbol and stream.release is not None and clock >= stream.release
-            for data in stream.due()
         ]
+        sent = [(name, data) for name, stream in due for data in stream.due()]
+        for name, stream in due:
+            self._note(symbol, name, stream)
+        return sent
 
     def end(self, symbol: str) -> list[tuple[str, bytes]]:
         """Return (stream, message) of everything still held for a symbol whose recording ends."""
-        return [(name, data) for (owner, name), stream in self._streams.items() if owner == symbol for data in stream.end()]
+        ended = [(name, stream) for (owner, name), stream in self._holding.items() if owner == symbol]
+        sent = [(name, data) for name, stream in ended for data in stream.end()]
+        for name, stream in ended:
+            self._note(symbol, name, stream)
+        return sent
 
     def cut(self, symbol: str, route: str, count: int) -> Fault | None:
         """Return the cut that falls on message number ``count`` (from 1) of a symbol's route, if any."""

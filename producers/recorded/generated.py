@@ -81,7 +81,7 @@ class GeneratedMarket(Market):
             self.mark = self.instrument.mark(start).body
             self.interest = self.instrument.interest(start).body
         self.quote = self.instrument.quote(start).body
-        self.statistics.begin(partial(self.instrument.past_bars, start, self.instrument.first_price))
+        self.statistics.begin(self.instrument.past_day(start), partial(self.instrument.past_bars, start))
         for trade in self.instrument.past_trades(start, PAST_TRADES):
             self.history.append(trade)
             self.statistics.last_price, self.statistics.last_quantity, self.statistics.last_time = trade.price, trade.quantity, trade.time

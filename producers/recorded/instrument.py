@@ -10,8 +10,10 @@ Everything but time is a function of the seed and of the order of the calls. The
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 from typing import Any
+from zlib import crc32
 
 from producers.recorded.events import AGG, DEPTH, INTEREST, LIQUIDATION, MARK, SNAPSHOT, TICKER, TRADE, Event
 from producers.recorded.history import Trade
@@ -21,6 +23,8 @@ from producers.recorded.statistics import DAY_MINUTES, MINUTE_MS, Bar
 HOUR_MS = 3_600_000
 # Levels a side: contiguous ticks from the best one on.
 LEVELS = 25
+# Different pasts.
+PATHS = 16
 # Units of a typical size.
 UNITS = 16
 # Fast diffs of a made-up book; none is merged, so that the number of messages is what was asked for.
@@ -163,21 +167,37 @@ class Instrument:
         body = {"lastUpdateId": self._update, "E": clock, "T": clock, "bids": bids, "asks": asks}
         return Event(SNAPSHOT, clock, "", b"", body)
 
-    def past_bars(self, start: int, price: float) -> list[Bar]:
-        """Return the one-minute bars of the day before ``start``; they end at ``price`` and sum up to the volume."""
-        draw = Random(f"past|{self.spec.name}")
-        first = start - start % MINUTE_MS
-        bars: list[Bar] = []
-        for minute in range(1, DAY_MINUTES + 1):
-            earlier = price * (1 + (draw.random() - 0.5) * 0.001)
-            bar = Bar(first - minute * MINUTE_MS, earlier, max(earlier, price), min(earlier, price), price)
-            bar.quote = self.spec.volume / DAY_MINUTES
-            bar.volume = bar.quote / price
-            bar.count = 20
-            bar.taker, bar.taker_quote = bar.volume / 2, bar.quote / 2
-            bars.append(bar)
-            price = earlier
-        return bars[::-1]
+    def past_bars(self, start: int) -> list[Bar]:
+        """Return the one-minute bars of the day before ``start``; they end at the first price and sum up to the volume."""
+        first, path = start - start % MINUTE_MS, _path(crc32(self.spec.name.encode()) % PATHS)
+        bars = []
+        for minute in range(DAY_MINUTES, 0, -1):
+            opened, closed = path[minute] * self.first_price, path[minute - 1] * self.first_price
+            quote = self.spec.volume / DAY_MINUTES
+            volume = quote / closed
+            bars.append(
+                Bar(
+                    first - minute * MINUTE_MS,
+                    opened,
+                    max(opened, closed),
+                    min(opened, closed),
+                    closed,
+                    volume,
+                    quote,
+                    20,
+                    volume / 2,
+                    quote / 2,
+                )
+            )
+        return bars
+
+    def past_day(self, start: int) -> Bar:
+        """Return those bars as one; the base volume to one part in a thousand."""
+        path, price, volume = _path(crc32(self.spec.name.encode()) % PATHS), self.first_price, self.spec.volume / self.first_price
+        begins = start - start % MINUTE_MS - DAY_MINUTES * MINUTE_MS
+        bar = Bar(begins, path[-1] * price, max(path) * price, min(path) * price, price, volume, self.spec.volume, 20 * DAY_MINUTES)
+        bar.taker, bar.taker_quote = volume / 2, self.spec.volume / 2
+        return bar
 
     def past_trades(self, start: int, count: int) -> list[Trade]:
         """Return the trades before ``start``, oldest first, ids up to that of the first trade to come."""
@@ -352,6 +372,16 @@ _STEPS = {
     LIQUIDATION: Instrument.liquidation,
     INTEREST: Instrument.interest,
 }
+
+
+@lru_cache(maxsize=PATHS)
+def _path(number: int) -> list[float]:
+    """Return relative prices of the minutes before the start, going back from 1. Made once for many: a market is made in no time then."""
+    draw = Random(f"path|{number}")
+    path = [1.0]
+    for _ in range(DAY_MINUTES):
+        path.append(path[-1] * (1 + (draw.random() - 0.5) * 0.001))
+    return path
 
 
 def _decimal(units: int, places: int) -> str:

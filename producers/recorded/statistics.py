@@ -48,9 +48,9 @@ class Statistics:
         self.last_quantity = "0"
         self.last_time = 0
 
-    def begin(self, past: Callable[[], list[Bar]]) -> None:
-        """Begin behind a past: ``past`` returns its one-minute bars, oldest first, the same ones each time."""
-        self._past, self._past_day = past, _joined(past())
+    def begin(self, day: Bar, past: Callable[[], list[Bar]]) -> None:
+        """Begin behind a past: ``day`` sums it up, ``past`` returns its one-minute bars, oldest first, the same ones each time."""
+        self._past_day, self._past = day, past
 
     def add(self, trade: Trade) -> None:
         """Take a trade."""

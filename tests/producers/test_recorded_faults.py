@@ -126,6 +126,10 @@ def test_rest_faults_answer_the_next_requests() -> None:
         ("garbage:form=rhyme", "form: expected"),
         ("rest:200", "status: expected"),
         ("delay:ms=0", "ms: expected"),
+        ("snapshot:form=wrong", "form: expected stale or crossed"),
+        ("list:s=1", "symbol: is missing"),
+        ("delist=XUSDT@soon", "s: expected float"),
+        ("list=XUSDT@-1", "s: expected 0 or more"),
     ],
 )
 def test_a_wrong_fault_is_named(text: str, problem: str) -> None:
@@ -147,3 +151,17 @@ def test_weights_are_refused_then_banned_and_forgiven() -> None:
     assert limiter.ask(1).status == 418
     now[0] = 721.0
     assert limiter.ask(1) == type(limiter.ask(0))(200, 1)
+
+
+def test_listings_are_no_faults_of_messages() -> None:
+    plan = FaultPlan(["list=XUSDT@1.5", "delist=Y-USDT-SWAP"])
+    assert [(one.kind, one.symbol, one.s) for one in plan.listings] == [("list", "XUSDT", 1.5), ("delist", "Y-USDT-SWAP", 0.0)]
+    assert not plan.active
+
+
+def test_a_stream_is_meant_by_any_of_its_names_and_spoiled_in_its_own_fields() -> None:
+    plan = FaultPlan(["garbage:stream=trades,form=type"], vital=("px",), names=lambda stream: (stream, {"trade": "trades"}.get(stream, "")))
+    assert plan.frames("X", "books", 0, 0, b'{"px":"1"}') == [b'{"px":"1"}']
+    (broken,) = plan.frames("X", "trade", 0, 0, b'{"data":[{"px":"1","sz":"2"}],"ts":3}')
+    body = orjson.loads(broken)
+    assert body["ts"] == 3 and body["data"][0]["sz"] == "2" and not isinstance(body["data"][0]["px"], str)

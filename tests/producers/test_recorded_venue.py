@@ -327,7 +327,7 @@ def test_a_client_that_comes_late_or_again_goes_on_from_the_position(slice_of_bt
 def test_cut_connections_break_without_a_close_and_can_come_back(slice_of_btc: Path) -> None:
     async def work() -> None:
         faults = ["cut:after=100,route=market", "cut:after=1000,route=public,code=1001"]
-        async with venue(slice_of_btc, "BTCUSDT", faults=faults, speed=30.0) as serving:
+        async with venue(slice_of_btc, "BTCUSDT", faults=faults, speed=8.0) as serving:  # slow enough that the client comes back in time
             public = Client(f"{serving.ws_url}/public/ws/btcusdt@bookTicker")
             market = Client(f"{serving.ws_url}/market/ws/btcusdt@aggTrade")
             other = asyncio.create_task(public.run())
