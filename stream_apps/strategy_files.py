@@ -1,17 +1,22 @@
-"""Strategy files: one TOML file a strategy, its keys the fields of the ``strategies`` topic (see ``default_strategies``)."""
+"""Strategy files: one TOML file a strategy, its keys the fields of the ``strategies`` topic (see ``default_strategies``).
+
+A file may name the ``revision`` that it was exported from: then it is an edit of that one and is refused when a newer one is there. Without it the file
+says what shall hold, whatever holds now.
+"""
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from stream_apps.core.strategy import StrategyConfig, StrategyError, validate
+from stream_apps.core.strategy import BOOKKEEPING, StrategyConfig, StrategyError, validate
 
 _FOLDER = Path(__file__).parent / "default_strategies"
 # The writer of the topic sets these.
-_WRITERS_OWN = ("revision", "event_time", "receive_time")
+_WRITERS_OWN = tuple(name for name in BOOKKEEPING if name != "revision")
 
 
 def default_files() -> list[Path]:
@@ -25,7 +30,7 @@ def recorded_files() -> list[Path]:
 
 
 def parse_strategy(text: str, source: str) -> StrategyConfig:
-    """Return the valid strategy that a TOML text describes; what it leaves out takes the default of StrategyConfig.
+    """Return the valid strategy that a TOML text describes; what it leaves out takes the default of its model, the revision 1.
 
     Args:
         text: TOML.
@@ -34,6 +39,11 @@ def parse_strategy(text: str, source: str) -> StrategyConfig:
     Raises:
         StrategyError: not TOML, an unknown field, a field of the writer's, or a broken rule; names source and field.
     """
+    return _parse(text, source)[0]
+
+
+def _parse(text: str, source: str) -> tuple[StrategyConfig, bool]:
+    """Return the strategy and whether the text names a revision."""
     try:
         record = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -46,22 +56,45 @@ def parse_strategy(text: str, source: str) -> StrategyConfig:
         validate(config)
     except StrategyError as error:
         raise StrategyError(error.field, error.rule, source) from error
-    return config
+    return config, "revision" in record
+
+
+def strategy_text(config: StrategyConfig) -> str:
+    """Return the TOML that ``parse_strategy`` reads as this revision of a strategy, every field stated."""
+    lines = [f"{name} = {_toml(value)}" for name, value in config.to_record().items() if name not in _WRITERS_OWN and value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")  # JSON's escapes are TOML's, but for DEL
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(one) for one in value)}]"
+    return repr(value)
 
 
 def load_strategy_files(paths: Iterable[Path]) -> list[StrategyConfig]:
-    """Return the strategies of some files, in their order; revision 1, not yet stamped with a time.
+    """Return the strategies of some files, in their order; not yet stamped with a time.
 
     Raises:
         StrategyError: as ``parse_strategy``, or two files that describe the same strategy.
         OSError: a file cannot be read.
     """
+    return load_strategy_edits(paths)[0]
+
+
+def load_strategy_edits(paths: Iterable[Path]) -> tuple[list[StrategyConfig], dict[str, int]]:
+    """As ``load_strategy_files``; also return strategy id -> the revision that its file was made from, where it names one."""
     found: dict[str, str] = {}
-    configs = []
+    configs, named = [], {}
     for path in paths:
-        config = parse_strategy(path.read_text(encoding="utf-8"), str(path))
+        config, names_revision = _parse(path.read_text(encoding="utf-8"), str(path))
         if config.strategy_id in found:
             raise StrategyError("strategy_id", f"{config.strategy_id!r} is also in {found[config.strategy_id]}", str(path))
         found[config.strategy_id] = str(path)
-        configs.append(replace(config, revision=1, event_time=0, receive_time=0))
-    return configs
+        configs.append(config)
+        if names_revision:
+            named[config.strategy_id] = config.revision
+    return configs, named

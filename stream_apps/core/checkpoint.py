@@ -153,6 +153,7 @@ def _head_value(engine: PartitionEngine, sequence: int) -> bytes:
         "names": state.names,
         "facts": {name: [f.author, f.price_decimals, f.quantity_decimals] for name, f in state.facts.items()},
         "strategies": [config.to_record() for config, _ in engine.strategies.values()],
+        "waiting": [config.to_record() for waiting in engine.waiting.values() for config in waiting],
         "memories": {strategy: memory.to_tuple() for strategy, memory in engine.memories.items()},
     }
     meta["analytics"], analytics = state.analytics.head(n)
@@ -246,6 +247,8 @@ def restore(engine: PartitionEngine, entries: Iterable[tuple[bytes, bytes]]) -> 
     for record in meta["strategies"]:
         config = StrategyConfig.from_record(record)
         engine.strategies[config.strategy_id] = (config, config_hash(config))
+    for record in meta.get("waiting", ()):  # an earlier release had none
+        engine.waiting.setdefault(record["strategy_id"], []).append(StrategyConfig.from_record(record))
     engine.memories = {strategy: StrategyMemory.from_tuple(values) for strategy, values in meta["memories"].items()}
     engine._journal.sequence = meta["sequence"]
     engine._journal._position = meta["progress"]

@@ -28,7 +28,7 @@ from stream_apps.core.scoring.batch import Batch
 from stream_apps.core.slow_inputs import liquidations, slow_inputs
 from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Snapshot
 from stream_apps.core.state import FEATURES, INPUTS, MarketState
-from stream_apps.core.strategy import StrategyConfig, StrategyError, config_hash, validate
+from stream_apps.core.strategy import StrategyConfig, StrategyError, config_hash, succeeds
 
 Record = dict[str, Any]
 
@@ -87,7 +87,8 @@ class PartitionEngine:
         self.state = MarketState(config)
         self.marks = MarkLog()
         self.applied: dict[str, int] = {}
-        self.strategies: dict[str, tuple[StrategyConfig, str]] = {}
+        self.strategies: dict[str, tuple[StrategyConfig, str]] = {}  # in force
+        self.waiting: dict[str, list[StrategyConfig]] = {}  # newer revisions whose effective_time has not come, by revision
         self.memories: dict[str, StrategyMemory] = {}
         self.last_instant = 0
         self.counts: dict[str, int] = {"instants": 0, "late": 0, "duplicates": 0, "rejected": 0}
@@ -98,9 +99,7 @@ class PartitionEngine:
         self._rows: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)  # key number -> row of the state
         self._by_author: dict[str, npt.NDArray[np.int64]] | None = None
         self._by_instrument: dict[int, Batch] | None = None
-        self._encode: dict[str, Callable[[Record], bytes]] = {
-            topic: codec.encoder(topic) for topic in ("bars", "signals", "dead_letters")
-        }
+        self._encode: dict[str, Callable[[Record], bytes]] = {topic: codec.encoder(topic) for topic in ("bars", "signals", "dead_letters")}
         self._write_features = RowWriter("features", _FEATURE_LONGS, (*FEATURES, "whale_flow"))
         self._feature_head = codec.header("features")
         self._heads: dict[str, tuple[bytes, bytes]] = {}
@@ -217,20 +216,41 @@ class PartitionEngine:
     def _apply_strategies(self, records: RecordSet, rows: range, mark: Mark, outputs: list[OutputRecord]) -> None:
         for row in rows:
             try:
-                config = StrategyConfig.from_record(self.codec.decode("strategies", records.value(row)))
-                validate(config)
+                self.take_strategy(StrategyConfig.from_record(self.codec.decode("strategies", records.value(row))))
             except (CodecError, StrategyError) as error:
                 # A bad configuration is isolated to its strategy: the last good revision stays in force.
                 outputs.append(self._dead_letter("strategies", records, row, error.field, str(error), mark.time))
-                continue
-            self.take_strategy(config)
 
     def take_strategy(self, config: StrategyConfig) -> None:
-        """Let a strategy revision hold from the next instant on; an older revision than the one in force is ignored."""
-        known = self.strategies.get(config.strategy_id)
-        if known is None or config.revision >= known[0].revision:
-            self.strategies[config.strategy_id] = (config, config_hash(config))
-            self._by_instrument = None
+        """Let a strategy revision hold from the next instant on, or from its ``effective_time`` when that is later; a repeat changes nothing.
+
+        Raises:
+            StrategyError: it breaks a rule or is not newer than the newest one known (``strategy.succeeds``); what was known stays.
+        """
+        strategy_id = config.strategy_id
+        waiting = self.waiting.get(strategy_id)
+        newest = waiting[-1] if waiting else self.strategies[strategy_id][0] if strategy_id in self.strategies else None
+        if not succeeds(newest, config):
+            return
+        if config.effective_time:
+            self.waiting.setdefault(strategy_id, []).append(config)
+        else:
+            self._put_in_force(config)
+
+    def _put_in_force(self, config: StrategyConfig) -> None:
+        self.strategies[config.strategy_id] = (config, config_hash(config))
+        later = [one for one in self.waiting.pop(config.strategy_id, ()) if one.revision > config.revision]
+        if later:
+            self.waiting[config.strategy_id] = later
+        self._by_instrument = None
+
+    def _begin_revisions(self, author: str, instant: int) -> None:
+        """Put the revisions in force that may be used from ``instant`` on, of the instruments that fire at it."""
+        for strategy_id in list(self.waiting):
+            due = [config for config in self.waiting[strategy_id] if config.effective_time <= instant]
+            facts = self.state.facts.get(due[-1].instrument) if due else None
+            if facts is not None and facts.author == author:
+                self._put_in_force(due[-1])
 
     def _apply_market(self, topic: str, chunk: Chunk, rows: range, mark: Mark, outputs: list[OutputRecord]) -> None:
         part = slice(rows.start, rows.stop)
@@ -307,6 +327,8 @@ class PartitionEngine:
 
     def _fire(self, mark: Mark, cut: dict[str, int], pane: int, outputs: list[OutputRecord]) -> None:
         state, meta, instant = self.state, self.state.a["meta"], pane * self.config.grid_ms
+        if self.waiting:
+            self._begin_revisions(mark.author, instant)
         chosen = self._instruments_of(mark.author)
         chosen = chosen[(meta[chosen, kernels.CLOSED] > 0) & (meta[chosen, kernels.CLOSED] < pane)] if len(chosen) else chosen
         if len(chosen):

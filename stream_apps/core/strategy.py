@@ -1,6 +1,7 @@
 """Strategy configurations and the rules they must keep (S1 7.1-7.3, DECISIONS D10, D13, D14, D16-D19).
 
-Every path by which a strategy comes in (file, API, mutation, topic) goes through ``validate`` and ``next_revision``, so a rule exists once.
+Every path by which a strategy comes in (command line, file, bootstrap, mutation, topic) goes through ``validate`` and, for what comes after what,
+``_check_transition``; so a rule exists once. Who writes asks ``next_revision`` what to write; who reads the log asks ``succeeds`` whether a record holds.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class StrategyConfig:
     """One revision of a strategy: exactly the fields of the ``strategies`` topic, which documents their meaning and units.
 
     The defaults are those of the factory (S1 7.1) and of the decisions (D10, D13, D14, D19); a strategy must name at least
-    itself and its instrument. ``event_time`` and ``receive_time`` (ms UTC) are 0 until a writer stamps the revision.
+    itself and its instrument. ``event_time`` and ``receive_time`` (ms UTC) are 0 until a writer stamps the revision. ``effective_time`` (ms of the
+    market's event time) is 0 when the revision holds from the next instant on.
     """
 
     strategy_id: str
@@ -91,6 +93,9 @@ class StrategyConfig:
     tier_heavy: float = 1.5
     description: str | None = None
     tags: tuple[str, ...] = ()
+    effective_time: int = 0
+    edited_by: str = ""
+    note: str | None = None
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> StrategyConfig:
@@ -112,6 +117,11 @@ class StrategyConfig:
             elif name in _REQUIRED:
                 raise StrategyError(name, "must be given")
         return cls(**values)
+
+    @staticmethod
+    def kinds() -> dict[str, str]:
+        """Return field -> type, as annotated."""
+        return dict(_KINDS)
 
     def to_record(self) -> dict[str, Any]:
         """Return the ``strategies`` record of this revision."""
@@ -210,13 +220,17 @@ def validate(config: StrategyConfig) -> None:
         base_of_instrument(config.instrument)
     except ValueError as error:
         raise StrategyError("instrument", f"must be an instrument id ({error})") from error
-    for name in ("event_time", "receive_time"):
+    for name in ("event_time", "receive_time", "effective_time"):
         if getattr(config, name) < 0:
             raise StrategyError(name, f"must not be negative, got {getattr(config, name)}")
     if not 1 <= len(config.display_name) <= 50:
         raise StrategyError("display_name", f"must have 1 to 50 characters, has {len(config.display_name)}")
     if config.description is not None and len(config.description) > 200:
         raise StrategyError("description", f"must have at most 200 characters, has {len(config.description)}")
+    if len(config.edited_by) > 64 or not config.edited_by.isprintable():
+        raise StrategyError("edited_by", f"must have at most 64 printable characters, got {config.edited_by!r}")
+    if config.note is not None and len(config.note) > 200:
+        raise StrategyError("note", f"must have at most 200 characters, has {len(config.note)}")
     if not all(config.tags):
         raise StrategyError("tags", "must not contain an empty tag")
     for name, allowed in _CHOICES.items():
@@ -242,8 +256,10 @@ def validate(config: StrategyConfig) -> None:
         raise StrategyError("flip_threshold", f"must be at least entry_score, got {config.flip_threshold:g} and {config.entry_score:g}")
 
 
+# About a revision, not about the strategy.
+BOOKKEEPING = ("revision", "event_time", "receive_time", "effective_time", "edited_by", "note")
 # What does not decide: bookkeeping, life cycle and text for people.
-_NOT_DECIDING = frozenset({"revision", "event_time", "receive_time", "status", "display_name", "description", "tags"})
+_NOT_DECIDING = frozenset({*BOOKKEEPING, "status", "display_name", "description", "tags"})
 
 
 def config_hash(config: StrategyConfig) -> str:
@@ -252,32 +268,92 @@ def config_hash(config: StrategyConfig) -> str:
     return hashlib.sha256(json.dumps(deciding, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
-def next_revision(current: StrategyConfig | None, wanted: StrategyConfig, time: int) -> StrategyConfig | None:
+def changes(old: StrategyConfig | None, new: StrategyConfig) -> dict[str, tuple[Any, Any]]:
+    """Return field -> (before, after) of what a revision changed, bookkeeping left out; of a first revision everything, before it None."""
+    before = {} if old is None else old.to_record()
+    after = new.to_record()
+    return {
+        name: (before.get(name), after[name]) for name in _KINDS if name not in BOOKKEEPING and before.get(name, _ABSENT) != after[name]
+    }
+
+
+_ABSENT = object()
+
+
+def action(old: StrategyConfig | None, new: StrategyConfig) -> str:
+    """Return what a revision did: create, deprecate, restore, pause, resume or edit."""
+    if old is None:
+        return "create"
+    if old.status == new.status:
+        return "edit"
+    if new.status == "deprecated":
+        return "deprecate"
+    if old.status == "deprecated":
+        return "restore"
+    return "pause" if new.status == "paused" else "resume"
+
+
+def next_revision(
+    current: StrategyConfig | None, wanted: StrategyConfig, time: int, *, by: str = "", note: str | None = None, effective_time: int = 0
+) -> StrategyConfig | None:
     """Return the revision to write so that ``wanted`` holds after ``current``, or None when it already holds.
 
     Args:
         current: The newest revision of this strategy; None when there is none yet.
-        wanted: The configuration asked for; its revision and times are ignored.
+        wanted: The configuration asked for; its bookkeeping is ignored.
         time: Time of the edit, ms UTC. An edit is always later than the revision it follows, even when a clock went back.
+        by, note: Who writes it, and why.
+        effective_time: First instant that may use it, ms of event time; 0: the next one.
 
     Raises:
         StrategyError: ``wanted`` breaks a rule of ``validate``, moves the strategy to another instrument (its records live in the
             partition of its instrument's asset), or changes a deprecated strategy other than by restoring it as it was.
     """
+    stamps: dict[str, Any] = {"edited_by": by, "note": note, "effective_time": effective_time}
     if current is None:
-        first = replace(wanted, revision=1, event_time=time, receive_time=time)
+        first = replace(wanted, revision=1, event_time=time, receive_time=time, **stamps)
         validate(first)
         return first
-    if current.strategy_id != wanted.strategy_id:
-        raise StrategyError("strategy_id", f"cannot change from {current.strategy_id!r} to {wanted.strategy_id!r}")
     later = max(time, current.event_time + 1)
-    edited = replace(wanted, revision=current.revision + 1, event_time=later, receive_time=later)
+    edited = replace(wanted, revision=current.revision + 1, event_time=later, receive_time=later, **stamps)
     validate(edited)
+    _check_transition(current, edited)
+    return None if not changes(current, edited) else edited
+
+
+def succeeds(known: StrategyConfig | None, candidate: StrategyConfig) -> bool:
+    """Return whether a record of the log is the newest revision of its strategy; False when it only repeats the known one.
+
+    Of two records with one revision number the first in the log holds: two editors who both follow revision N write N + 1, and the order of the log,
+    the same for every reader, decides between them. Numbers may be left out: compaction takes old revisions away.
+
+    Args:
+        known: The newest revision before it in the log, or None.
+        candidate: The record.
+
+    Raises:
+        StrategyError: it breaks a rule, or is not newer than what is known. What was known stays.
+    """
+    validate(candidate)
+    if known is None:
+        return True
+    if candidate == known:
+        return False
+    if candidate.revision <= known.revision:
+        raise StrategyError("revision", f"must be above {known.revision}, which {known.strategy_id} has already, got {candidate.revision}")
+    _check_transition(known, candidate)
+    return True
+
+
+def _check_transition(current: StrategyConfig, edited: StrategyConfig) -> None:
+    """Check what one revision may change of the one before.
+
+    Raises:
+        StrategyError: another strategy, another instrument, or a change of a deprecated strategy.
+    """
+    if current.strategy_id != edited.strategy_id:
+        raise StrategyError("strategy_id", f"cannot change from {current.strategy_id!r} to {edited.strategy_id!r}")
     if edited.instrument != current.instrument:
         raise StrategyError("instrument", f"cannot change from {current.instrument} to {edited.instrument}; make a new strategy")
-    same = replace(edited, revision=current.revision, event_time=current.event_time, receive_time=current.receive_time)
-    if same == current:
-        return None
-    if current.status == "deprecated" and replace(same, status="deprecated") != current:
+    if current.status == "deprecated" and changes(current, edited).keys() - {"status"}:
         raise StrategyError("status", f"{current.strategy_id} is deprecated and cannot be edited until it is restored as it was")
-    return edited

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from schemas import catalogue
 from schemas.codec import Codec
-from stream_apps.core.strategy import StrategyConfig, StrategyError, config_hash, next_revision, validate
+from stream_apps.core.strategy import (
+    BOOKKEEPING,
+    StrategyConfig,
+    StrategyError,
+    action,
+    changes,
+    config_hash,
+    next_revision,
+    succeeds,
+    validate,
+)
 
 
 def config(**changes: Any) -> StrategyConfig:
@@ -44,6 +55,10 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"instrument": "BINANCE:BTC"}, "instrument"),
     ({"event_time": -1}, "event_time"),
     ({"receive_time": -1}, "receive_time"),
+    ({"effective_time": -1}, "effective_time"),
+    ({"edited_by": "x" * 65}, "edited_by"),
+    ({"edited_by": "a\nb"}, "edited_by"),
+    ({"note": "x" * 201}, "note"),
     ({"display_name": ""}, "display_name"),
     ({"display_name": "x" * 51}, "display_name"),
     ({"description": "x" * 201}, "description"),
@@ -156,7 +171,18 @@ def test_a_record_with_an_unknown_or_without_a_required_field_is_refused() -> No
 # --- hash -----------------------------------------------------------------------------------------------------------
 
 _OTHER = {"str": "other", "int": 99, "float": 99.5, "bool": None, "str | None": "other", "tuple[str, ...]": ("other",)}
-_TEXT_AND_BOOKKEEPING = {"revision", "event_time", "receive_time", "status", "display_name", "description", "tags"}
+_TEXT_AND_BOOKKEEPING = {
+    "revision",
+    "event_time",
+    "receive_time",
+    "effective_time",
+    "edited_by",
+    "note",
+    "status",
+    "display_name",
+    "description",
+    "tags",
+}
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(StrategyConfig)])
@@ -180,8 +206,9 @@ def test_a_new_strategy_is_revision_1() -> None:
 
 
 def test_what_already_holds_is_not_written_again() -> None:
-    current = config(revision=4, event_time=1000, receive_time=1000)
+    current = config(revision=4, event_time=1000, receive_time=1000, edited_by="ann", note="first", effective_time=7)
     assert next_revision(current, config(), 2000) is None
+    assert next_revision(current, config(), 2000, by="bob", note="again", effective_time=9) is None
 
 
 @pytest.mark.parametrize("changes", [{"entry_score": 70.0}, {"status": "paused"}, {"display_name": "Other"}, {"tags": ("x",)}])
@@ -214,12 +241,68 @@ def test_a_revision_keeps_the_rules(current: StrategyConfig | None) -> None:
 def test_deprecated_is_immutable_until_restored() -> None:
     gone = config(status="deprecated", revision=3, event_time=10, receive_time=10)
     assert next_revision(gone, config(status="deprecated"), 20) is None
-    for changes in ({"entry_score": 70.0}, {"entry_score": 70.0, "status": "deprecated"}, {"display_name": "Other"}):
+    for edit in ({"entry_score": 70.0}, {"entry_score": 70.0, "status": "deprecated"}, {"display_name": "Other"}):
         with pytest.raises(StrategyError, match=r"^status: s is deprecated"):
-            next_revision(gone, config(**changes), 20)
+            next_revision(gone, config(**edit), 20)
     for status in ("running", "paused"):
         restored = next_revision(gone, config(status=status), 20)
         assert restored == config(status=status, revision=4, event_time=20, receive_time=20)
     assert restored is not None
     edited = next_revision(restored, config(entry_score=70.0), 30)
     assert edited is not None and (edited.revision, edited.entry_score) == (5, 70.0)
+
+
+def test_a_revision_says_who_why_and_from_when() -> None:
+    written = next_revision(
+        config(edited_by="ann", note="old", effective_time=3), config(entry_score=70.0), 20, by="bob", note="new", effective_time=30
+    )
+    assert written is not None and (written.edited_by, written.note, written.effective_time) == ("bob", "new", 30)
+    again = next_revision(written, config(), 40)
+    assert again is not None and (again.edited_by, again.note, again.effective_time) == ("", None, 0)
+
+
+def test_what_a_revision_changed_and_did() -> None:
+    old = config(revision=3, event_time=10, receive_time=10, edited_by="ann")
+    new = config(revision=4, event_time=20, receive_time=20, entry_score=70.0, tags=("x",), note="n")
+    assert changes(old, new) == {"entry_score": (75.0, 70.0), "tags": ([], ["x"])}
+    assert changes(old, old) == {}
+    created = changes(None, new)
+    assert (
+        set(created) == set(new.to_record()) - set(BOOKKEEPING)
+        and created["entry_score"] == (None, 70.0)
+        and created["description"] == (None, None)
+    )
+    steps = ["running", "paused", "running", "deprecated", "running", "running", "paused", "deprecated", "paused"]
+    done = [action(config(status=a), config(status=b)) for a, b in pairwise(steps)]
+    assert [action(None, new), *done] == ["create", "pause", "resume", "deprecate", "restore", "edit", "pause", "deprecate", "restore"]
+
+
+# --- the log --------------------------------------------------------------------------------------------------------
+
+
+def test_of_two_records_of_one_number_the_first_holds() -> None:
+    known = config(revision=4, event_time=10, receive_time=10, edited_by="ann")
+    assert succeeds(None, known) and succeeds(config(revision=3), known)
+    assert not succeeds(known, known)  # a repeat is no news
+    for revision in (4, 3, 1):
+        with pytest.raises(StrategyError, match=rf"^revision: must be above 4, which s has already, got {revision}"):
+            succeeds(known, config(revision=revision, entry_score=70.0, event_time=99))
+    assert succeeds(known, config(revision=9, entry_score=70.0))  # what lay between may have been compacted
+
+
+@pytest.mark.parametrize(
+    ("known", "changed", "field"),
+    [
+        ({}, {"weight_direction": 54}, "weight_direction"),
+        ({}, {"instrument": "BINANCE:ETHUSDT-PERP"}, "instrument"),
+        ({"status": "deprecated"}, {"status": "deprecated", "entry_score": 70.0}, "status"),
+        ({"status": "deprecated"}, {"status": "running", "entry_score": 70.0}, "status"),
+    ],
+)
+def test_the_log_keeps_the_rules_of_the_writers(known: dict[str, Any], changed: dict[str, Any], field: str) -> None:
+    with pytest.raises(StrategyError) as caught:
+        succeeds(config(**known), config(revision=2, **changed))
+    assert caught.value.field == field
+    with pytest.raises(StrategyError) as caught:
+        next_revision(config(**known), config(**changed), 5)
+    assert caught.value.field == field

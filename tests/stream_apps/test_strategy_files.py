@@ -9,11 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stream_apps.core.scoring import StrategyMemory, evaluate
 from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Prints, Snapshot
-from stream_apps.core.strategy import StrategyConfig, StrategyError, config_hash
-from stream_apps.strategy_files import default_files, load_strategy_files, parse_strategy, recorded_files
+from stream_apps.core.strategy import BOOKKEEPING, StrategyConfig, StrategyError, config_hash
+from stream_apps.strategy_files import (
+    default_files,
+    load_strategy_edits,
+    load_strategy_files,
+    parse_strategy,
+    recorded_files,
+    strategy_text,
+)
+from stream_apps.strategy_grid import grid
 
 LEAST = 'strategy_id = "s"\ninstrument = "BINANCE:BTCUSDT-PERP"\ndisplay_name = "Test"\n'
 
@@ -27,7 +37,8 @@ def test_what_a_file_leaves_out_takes_the_default() -> None:
     ("text", "message"),
     [
         (LEAST + "leverage = 3\n", "a.toml: leverage: is not a field of a strategy"),
-        (LEAST + "revision = 3\n", "a.toml: revision: is set when the strategy is written"),
+        (LEAST + "revision = 0\n", "a.toml: revision: must be at least 1"),
+        (LEAST + 'edited_by = "me"\n', "a.toml: edited_by: is set when the strategy is written"),
         (LEAST + "event_time = 3\n", "a.toml: event_time: is set when the strategy is written"),
         (LEAST + "entry_score = 10\n", "a.toml: entry_score: must be from 60 to 95, got 10"),
         (LEAST + 'entry_score = "70"\n', "a.toml: entry_score: must be a number, got '70'"),
@@ -46,6 +57,75 @@ def test_two_files_may_not_describe_one_strategy(tmp_path: Path) -> None:
         (tmp_path / name).write_text(LEAST)
     with pytest.raises(StrategyError, match=r"b\.toml: strategy_id: 's' is also in .*a\.toml"):
         load_strategy_files([tmp_path / "a.toml", tmp_path / "b.toml"])
+
+
+def test_only_a_file_that_names_a_revision_is_an_edit_of_it(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(LEAST + "revision = 7\n")
+    (tmp_path / "b.toml").write_text(LEAST.replace('"s"', '"t"'))
+    configs, named = load_strategy_edits([tmp_path / "a.toml", tmp_path / "b.toml"])
+    assert ([config.revision for config in configs], named) == ([7, 1], {"s": 7})
+
+
+@given(
+    description=st.none() | st.text(max_size=200).filter(lambda text: text.isascii() or text.encode("utf-8", "ignore").decode() == text),
+    tags=st.lists(st.text(min_size=1, max_size=9, alphabet=st.characters(codec="utf-8"))),
+    entry=st.floats(60, 80),
+    pause=st.booleans(),
+)
+def test_an_exported_strategy_comes_back_equal(description: str | None, tags: list[str], entry: float, pause: bool) -> None:
+    strategy = StrategyConfig(
+        strategy_id="s", instrument="BINANCE:BTCUSDT-PERP", display_name="Téßt \"x\"", revision=3, entry_score=entry, description=description,
+        tags=tuple(tags), status="paused" if pause else "running", event_time=5, receive_time=5, edited_by="ann", note="n",
+    )  # fmt: skip
+    back = parse_strategy(strategy_text(strategy), "x.toml")
+    assert back == replace(strategy, event_time=0, receive_time=0, edited_by="", note=None)
+
+
+# --- the bootstrap grid (S1 7.6) ------------------------------------------------------------------------------------
+
+
+def test_the_grid_is_the_54_of_the_specification() -> None:
+    """Read off the document once more, by hand: names, windows, weights, thresholds, gates, targets."""
+    made = {config.display_name: config for config in grid()}
+    assert len(made) == len({config.strategy_id for config in made.values()}) == 54
+    windows = ("5x30m", "5x1h", "15x1h", "15x4h", "30x1h", "30x4h")
+    assert set(made) == {
+        f"{coin}_CVD{pair}_TP{profile}"
+        for coin in ("ETH", "XRP", "SOL")
+        for pair in windows
+        for profile in ("conservative", "balanced", "aggressive")
+    }
+    targets = {"conservative": (0.75, 1.5), "balanced": (1.0, 2.0), "aggressive": (1.5, 2.5)}
+    for name, config in made.items():
+        coin, pair, profile = name.split("_")
+        fast, slow = pair.removeprefix("CVD").split("x")
+        assert config.instrument == f"BINANCE:{coin}USDT-PERP"
+        assert (config.cvd_fast_window, config.cvd_slow_window) == (f"{fast}m", slow)
+        assert (config.tp1_ratio, config.tp2_ratio) == targets[profile.removeprefix("TP")]
+        gates = (
+            config.vol_atr_pct_min,
+            config.whale_usd_threshold,
+            config.whale_flow_pct,
+            config.obi_threshold,
+            config.spot_perp_threshold,
+        )
+        weights = (config.weight_direction, config.weight_env, config.weight_aux, config.weight_momentum)
+        assert (gates, weights, config.entry_score) == TABLE[config.instrument]
+        assert (config.sl_atr_multiplier, config.timeout_minutes, config.flip_threshold, config.direction) == (2.0, 240, 80.0, "both")
+        on = (
+            config.gate_vol_enabled,
+            config.gate_cvd_enabled,
+            config.gate_whale_enabled,
+            config.gate_obi_enabled,
+            config.gate_spot_perp_enabled,
+        )
+        assert on == (True, True, True, True, False)
+        assert config.fast_variant == (coin == "SOL")
+    btc = grid(["BTC"], "BYBIT")
+    assert len(btc) == 18 and {config.instrument for config in btc} == {"BYBIT:BTCUSDT-PERP"}
+    assert {
+        (config.weight_direction, config.weight_env, config.weight_aux, config.weight_momentum, config.entry_score) for config in btc
+    } == {(38, 32, 28, 2, 75.0)}
 
 
 # S1 3.5: vol_atr_pct_min, whale_usd, whale_flow_pct, obi, spot_perp; S1 7.6: weights and entry score.
@@ -77,7 +157,7 @@ def test_files_in_the_repository_say_every_number_themselves() -> None:
     configs = load_strategy_files([*default_files(), *recorded_files()])
     for path, config in zip([*default_files(), *recorded_files()], configs, strict=True):
         stated = set(tomllib.loads(path.read_text(encoding="utf-8")))
-        assert set(config.to_record()) - stated == {"revision", "event_time", "receive_time", "status"}
+        assert set(config.to_record()) - stated == {"status", *BOOKKEEPING}
 
 
 def best(config: StrategyConfig, *, large: bool = True, accel: float = 1.0, obi: float | None = None) -> Snapshot:
