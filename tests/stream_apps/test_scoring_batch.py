@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from scoring_cases import ALT, BTC, T, market, markets, of_model, relaxed, strategies
+from scoring_cases import ALT, BTC, T, large, market, markets, of_model, relaxed, strategies
 
 from schemas.codec import Codec
 from stream_apps.core.scoring import MODELS, StrategyMemory, evaluate
@@ -63,7 +63,9 @@ def test_strategies_that_differ_in_one_field_only_are_kept_apart() -> None:
         {"entry_score": 60.0},
     ]
     configs = [base, *(replace(base, strategy_id=f"s{n}", **change) for n, change in enumerate(changes))]
-    for state in (shot, replace(shot, atr=0.5), replace(shot, atr=0.5, obi=None), replace(shot, atr=0.5, obi=0.2)):
+    calm = replace(shot, atr=0.5, obi=0.2)
+    sold = replace(calm, large_trades=large(0, 1))  # 30,000: a whale by 1,000, none by 50,000
+    for state in (shot, replace(shot, atr=0.5), replace(shot, atr=0.5, obi=None), calm, sold):
         results = Batch([(config, config_hash(config)) for config in configs], CODEC).evaluate(state, {})
         for config, result in zip(configs, results, strict=True):
             assert result.score == CODEC.encode("scores", evaluate(state, config, config_hash(config), StrategyMemory()).score)
