@@ -158,6 +158,7 @@ class Generation:
     def drop(self, market: GeneratedMarket) -> None:
         """Make no more messages of a market."""
         self.markets.remove(market)
+        market.state = "finished"
         self._weigh()
 
     def _weigh(self) -> None:

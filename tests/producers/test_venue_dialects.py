@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -20,9 +21,11 @@ from producers.recorded.generated import Making
 from producers.recorded.market import Market
 from producers.recorded.recording import Recording
 from producers.recorded.venue import RecordedVenue
+from producers.venue.adapter import Channel
 from producers.venue.config import ProducerConfig
 from producers.venue.producer import VenueProducer
 from producers.venues import adapter_of
+from schemas import metrics
 from schemas.catalogue import TOPICS
 from schemas.codec import Record
 from schemas.service import Service
@@ -60,7 +63,8 @@ class Run:
     markets: dict[str, Market]
     producer: VenueProducer
     states: Counter[str]
-    faults: Counter[str]
+    reconnects: Counter[str]
+    stale_after: float | None  # seconds from a stream's last message to the alarm, the longest
 
     def of(self, topic: str, symbol: str) -> list[Record]:
         return [record for record in self.log[topic] if record["instrument"] == self.producer.feeds.feeds[symbol].instrument]
@@ -90,7 +94,10 @@ def run(settings: Settings, name: str, venue: dict[str, Any], *, limit_s: float 
     """Play a venue to its end."""
     states: Counter[str] = Counter()
 
-    async def work() -> tuple[VenueProducer, dict[str, Market], Counter[str]]:
+    stale: list[float] = []
+    before = reconnects(name)
+
+    async def work() -> tuple[VenueProducer, dict[str, Market]]:
         async with RecordedVenue(**{"recordings": [], "venue": name, "settle_s": 0.1, **venue}) as simulated:
             chosen = ProducerConfig(
                 **{"symbols": "all", "ws_url": simulated.ws_url, "rest_url": simulated.rest_url, "poll_recorded": True, **config}
@@ -99,15 +106,30 @@ def run(settings: Settings, name: str, venue: dict[str, Any], *, limit_s: float 
             with Service("produce-test") as service:
                 producer = VenueProducer(adapter, chosen, settings, service)
                 running = asyncio.create_task(producer.run())
+                seen: set[str] = set()
                 while not running.done():
                     await asyncio.sleep(0.05)
                     if hasattr(producer, "feeds"):
-                        states.update({state for (_, state) in map(lambda key: (key[0], key[1].value), producer.feeds.states())})
+                        states.update({state.value for _, state in producer.feeds.states()})
+                        alarmed = {
+                            stream.name: time.monotonic() - stream.seen for stream in producer.feeds.streams.values() if stream.silent
+                        }
+                        stale.extend(age for stream, age in alarmed.items() if stream not in seen)
+                        seen.update(alarmed)
                 assert await running
-                return producer, simulated.markets, Counter(fault.kind for fault in simulated.plan.faults)
+                return producer, simulated.markets
 
-    producer, markets, faults = asyncio.run(asyncio.wait_for(work(), limit_s))
-    return Run(read_all(settings), markets, producer, states, faults)
+    producer, markets = asyncio.run(asyncio.wait_for(work(), limit_s))
+    return Run(read_all(settings), markets, producer, states, reconnects(name) - before, max(stale, default=None))
+
+
+def reconnects(name: str) -> Counter[str]:
+    """Return the counts of the metric by reason."""
+    venue = adapter_of(name).venue
+    samples = next(iter(metrics.RECONNECTS.collect())).samples
+    return Counter(
+        {one.labels["reason"]: int(one.value) for one in samples if one.labels["venue"] == venue and one.name.endswith("_total")}
+    )
 
 
 def made(market: Market) -> list[tuple[float, float, bool, int]]:
@@ -117,6 +139,13 @@ def made(market: Market) -> list[tuple[float, float, bool, int]]:
 
 def written(records: list[Record]) -> list[tuple[float, float, bool, int]]:
     return [(one["price"], one["quantity"], one["buyer_is_maker"], one["event_time"]) for one in records]
+
+
+def turnover(market: Market) -> float:
+    """Return what the venue says was traded in 24 h, in quote units."""
+    day = market.statistics.day()
+    assert day is not None
+    return day.quote
 
 
 def check_trades(found: Run, symbol: str) -> None:
@@ -241,3 +270,75 @@ def test_faults_of_every_venue(environment: Settings, topics: list[str], name: s
     found = run(environment, name, {"generated": making, "faults": menu(4, 2, 25, 200)}, rest_hold_s=2.0)
     check_faults(found, name)
     assert time.monotonic() - started < 50
+
+
+@pytest.mark.parametrize("name", ["BINANCE", "BYBIT", "OKX", "COINBASE"])
+def test_rotation_under_load_loses_and_doubles_nothing(environment: Settings, topics: list[str], name: str) -> None:
+    found = run(environment, name, {"generated": Making(2, 2500.0, 9000)}, rotate_after_s=0.8, overlap_s=0.3, poll_recorded=False)
+    assert sum(found.reconnects.values()) >= 2 and set(found.reconnects) == {"rotation"}
+    assert not found.log["dead_letters"] and not found.log["gaps"]
+    for symbol in found.markets:
+        check_trades(found, symbol)
+        times = [quote["event_time"] for quote in found.of("quotes", symbol)]
+        assert times == sorted(times)
+        books = [record for record in found.of("depth", symbol)]
+        assert {record["state"] for record in books} <= {"live"}
+        ids = [(record["epoch"], record["last_update_id"]) for record in books]
+        assert len(set(ids)) == len(ids)
+
+
+def test_listings_and_delistings_are_followed_without_a_restart(environment: Settings, topics: list[str]) -> None:
+    faults = ["list=NEWUSDT@1", "delist=SOLUSDT@2"]
+    found = run(environment, "BYBIT", {"generated": Making(3, 800.0, 4800), "faults": faults}, refresh_s=0.4, poll_recorded=False)
+    states: dict[str, list[str]] = {}
+    for record in found.log["instruments"]:
+        states.setdefault(record["symbol"], []).append(record["status"])
+    assert states["SOLUSDT"] == ["trading", "closed"] and states["NEWUSDT"][0] == "trading"
+    assert set(states) == {"BTCUSDT", "ETHUSDT", "SOLUSDT", "NEWUSDT"}
+    news = [record for record in found.log["agg_trades"] if record["instrument"] == "BYBIT:NEWUSDT-PERP"]
+    check_trades(found, "NEWUSDT")
+    assert len(news) > 10 and not found.log["dead_letters"]
+    assert "closed" in found.states and "stale" not in found.states  # a contract that is gone is not silent
+    partitions = {mark["cut"].get("agg_trades") is not None for mark in found.log["progress"]}
+    assert partitions == {True}
+
+
+def test_the_busiest_are_chosen(environment: Settings, topics: list[str]) -> None:
+    found = run(environment, "OKX", {"generated": Making(6, 600.0, 900)}, symbols="top:2", poll_recorded=False)
+    volumes = {symbol: turnover(market) for symbol, market in found.markets.items()}
+    busiest = sorted(volumes, key=lambda symbol: -volumes[symbol])[:2]
+    assert {record["symbol"] for record in found.log["instruments"]} == set(busiest)
+
+
+def test_a_producer_that_is_behind_thins_out_books_and_quotes_and_nothing_else(environment: Settings, topics: list[str]) -> None:
+    before = metrics.CONFLATED.labels("BYBIT", "quotes")._value.get()
+    found = run(environment, "BYBIT", {"generated": Making(1, 1500.0, 4500)}, conflate_after_s=0.0001, poll_recorded=False)
+    (symbol,) = found.markets
+    check_trades(found, symbol)
+    quotes, books = found.of("quotes", symbol), found.of("depth", symbol)
+    assert 4 < len(quotes) < 60 and 4 < len(books) < 60  # three seconds, four a second, and what was not behind
+    assert found.producer.feeds.thinned > 300
+    assert metrics.CONFLATED.labels("BYBIT", "quotes")._value.get() - before > 300
+
+
+@pytest.mark.parametrize("name", ["BINANCE", "BYBIT", "HYPERLIQUID"])
+def test_a_silent_stream_is_alarmed_within_its_limit(
+    environment: Settings, topics: list[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The limits are seconds to minutes; here they are shortened, and the moment of the alarm is measured."""
+    adapter = type(adapter_of(name))
+    short = tuple(channel._replace(silence_s=0.6 if channel.topic == "quotes" else channel.silence_s) for channel in adapter.channels)
+    quotes = next(channel for channel in short if channel.topic == "quotes")
+    monkeypatch.setattr(adapter, "channels", short)
+    monkeypatch.setattr("producers.venue.producer.WATCH_S", 0.1)
+    module = import_module(adapter.__module__)
+    for constant, value in list(vars(module).items()):
+        if isinstance(value, Channel) and value.topic == "quotes":
+            monkeypatch.setattr(module, constant, quotes)
+    if name == "BINANCE":
+        monkeypatch.setitem(module.ROUTES, quotes, "public")
+    faults = ["silence:stream=quotes,at=60,n=300"]
+    found = run(environment, name, {"generated": Making(1, 1000.0, 6000), "faults": faults}, poll_recorded=False)
+    assert "stale" in found.states and found.stale_after is not None
+    assert found.stale_after < 0.6 + 0.6  # its limit, a round of the watch, and what a busy machine adds
+    assert any(gap["stream"] == "quotes" and gap["kind"] == "silence" and not gap["certain"] for gap in found.log["gaps"])
