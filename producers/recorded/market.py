@@ -145,6 +145,11 @@ class Market:
         if self.listed and (kind != LIQUIDATION or self.kind == "perp"):
             self.dialect.show(self, event)
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return self.state == "finished" or not self.listed
+
     def delist(self) -> None:
         """End trading: nothing is sent any more, and REST says so."""
         self.listed = False

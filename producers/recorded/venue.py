@@ -128,7 +128,7 @@ class RecordedVenue:
     @property
     def finished(self) -> bool:
         """Whether every timeline has ended."""
-        return all(market.state == "finished" for market in self.markets.values())
+        return all(market.over for market in self.markets.values())
 
     async def __aenter__(self) -> RecordedVenue:
         for recording in self.recordings:
@@ -233,11 +233,11 @@ class RecordedVenue:
         market = self.generation.add(spec_named(name, *split_symbol(name)))
         self.markets[symbol] = market
         self.plan.applied["list"] = self.plan.applied.get("list", 0) + 1
-        for connection in self.connections:  # who asked for all, gets it too
+        for connection in self.connections:  # who asked for it before there was such an instrument, or for all, gets it now
             for wire in connection.streams:
-                target = self.dialect.target(wire, connection.path)
-                if target is not None and target[0] == "*":
-                    market.subscribe(connection, target[1])
+                for owner, stream in self.targets(wire, connection.path):
+                    if owner is market and self.dialect.route(stream) == connection.route:
+                        market.subscribe(connection, stream)
         return market
 
     def delist_instrument(self, name: str) -> Market:
@@ -313,7 +313,9 @@ class RecordedVenue:
 
     def end_if_over(self, connection: Connection) -> None:
         """Close a connection when every recording that it subscribed to has ended (or, with none, when all have)."""
-        if all(owner.state == "finished" for owner in self._owners(connection) or self.markets.values()):
+        owners = self._owners(connection)
+        ended = all(owner.over for owner in owners) and any(owner.state == "finished" for owner in owners)
+        if ended or self.finished:
             connection.close(WSCloseCode.OK, END_REASON)
 
     def _names(self, stream: str) -> tuple[str, str, str]:

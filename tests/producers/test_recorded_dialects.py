@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from pathlib import Path
@@ -14,9 +17,11 @@ import orjson
 import pytest
 from dialect_readers import READERS, BinanceReader, BybitReader, Reader
 from recorded_client import BTC_2023, BTC_2024, DATA, Book, get, head, post, until
+from typer.testing import CliRunner
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from deploy.cli.simulate import app
 from producers.recorded.dialects.registry import DIALECTS, dialect_of
 from producers.recorded.events import AGG, DEPTH, SNAPSHOT, TICKER, TRADE
 from producers.recorded.generated import Making
@@ -24,6 +29,7 @@ from producers.recorded.instrument import Instrument, spec_of
 from producers.recorded.recording import Recording
 from producers.recorded.venue import RecordedVenue
 
+ROOT = Path(__file__).parent.parent.parent
 VENUES = list(READERS)
 START = 1_795_000_000_000
 
@@ -148,6 +154,28 @@ def test_a_book_of_few_levels_loses_and_gains_levels_at_its_edge(slice_of_btc: P
             top = serving.markets["BTCUSDT"].book.top(50)
             assert top is not None
             assert {Decimal(price): Decimal(size) for price, size in top.bids} == reader.bids
+
+    run(work())
+
+
+@pytest.mark.parametrize("venue", ["BYBIT", "OKX", "BITGET", "COINBASE"])
+def test_who_joins_later_or_again_disturbs_nobody(venue: str, slice_of_btc: Path, truth: dict[str, Any]) -> None:
+    """A planned change of connections: every stream begins with a whole book for the newcomer, and goes on for the others."""
+
+    async def work() -> None:
+        kind, symbol = READERS[venue]
+        async with RecordedVenue([Recording(slice_of_btc, "BTCUSDT")], venue=venue, speed=12.0, settle_s=0.05) as serving:
+            readers = [kind(symbol) for _ in range(3)]
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_connected(serving, kind.path, readers[0]))
+                for reader in readers[1:]:
+                    before = len(readers[0].trades)
+                    await until(lambda before=before: len(readers[0].trades) > before + 40)  # type: ignore[misc]
+                    group.create_task(_connected(serving, kind.path, reader))
+            assert [reader.gaps for reader in readers] == [0, 0, 0]
+            assert {reader.best() for reader in readers} == {truth["best"]}
+            assert len(readers[0].trades) > len(readers[1].trades) > len(readers[2].trades) > 0
+            assert readers[0].trades[-len(readers[2].trades) :] == readers[2].trades
 
     run(work())
 
@@ -482,6 +510,7 @@ def test_instruments_come_and_go_and_have_volumes(venue: str) -> None:
             assert (await post(f"{serving.rest_url}/control/delist", {"symbol": names[3]}))[0] == 200
             assert (await post(f"{serving.rest_url}/control/list", {"symbol": names[3]}))[0] == 200
             assert serving.plan.applied == {"list": 2, "delist": 2}
+            assert not task.done()  # nobody's connection ended for it
             task.cancel()
 
     run(work())
@@ -593,6 +622,50 @@ def test_a_burst_is_sent_as_fast_as_the_client_reads() -> None:
                         await socket.recv()
 
     run(work())
+
+
+def test_a_stream_asked_for_early_begins_when_its_instrument_is_listed() -> None:
+    async def work() -> None:
+        making = Making(1, rate=200.0)
+        async with RecordedVenue(generated=making, settle_s=0.05, faults=["list=NEWUSDT@0.3", "delist=BTCUSDT@0.4"]) as serving:
+            url = f"{serving.ws_url}/market/stream?streams=newusdt@aggTrade/btcusdt@aggTrade"
+            async with connect(url) as socket, asyncio.timeout(10):
+                heard = [orjson.loads(await socket.recv())["data"]["s"] for _ in range(120)]
+            assert heard[0] == "BTCUSDT" and heard[-20:] == ["NEWUSDT"] * 20
+
+    run(work())
+
+
+def test_the_command_serves_any_venue() -> None:
+    command = [sys.executable, "-m", "deploy.cli.simulate", "--venue", "okx", "--instruments", "2", "--rate", "max", "--messages", "500"]
+    faults = "drop:stream=trades,at=3 ; list=NEWUSDT@0"
+    process = subprocess.Popen(
+        [*command, "--faults", faults, "--settle", "0.1", "--exit-at-end"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline())
+        assert (ready["venue"], ready["symbols"][:2]) == ("OKX", ["BTC-USDT-SWAP", "ETH-USDT-SWAP"])
+
+        async def work() -> None:
+            reader = READERS["OKX"][0]("BTC-USDT-SWAP")
+            async with connect(ready["ws_url"] + reader.path, max_size=None) as socket:
+                for text in reader.subscribe():
+                    await socket.send(text)
+                async for frame in socket:
+                    reader.take(str(frame))
+            numbers = [number for number, *_ in reader.trades]
+            assert numbers[:5] == [numbers[0], numbers[0] + 1, numbers[0] + 2, numbers[0] + 4, numbers[0] + 5] and reader.gaps == 0
+
+        run(work())
+        assert process.wait(20) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+    for options in (["--venue", "nasdaq", "--instruments", "1"], ["--instruments", "1", "--rate", "fast"], []):
+        wrong = CliRunner().invoke(app, options)
+        assert wrong.exit_code == 2 and "expected" in wrong.output
 
 
 def test_what_cannot_be_made() -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from producers.recorded.market import Market
     from producers.recorded.venue import RecordedVenue
 
+SAID_AGAIN_MS = 3_000
 LINEAR, SPOT = "/v5/public/linear", "/v5/public/spot"
 _INTERVALS_MS = {
     "1": 60_000,
@@ -139,8 +140,12 @@ class Bybit(Dialect):
             return self._quote_snapshot(market, stream)
         bids, asks = _side(old["b"], old["B"], new["b"], new["B"]), _side(old["a"], old["A"], new["a"], new["A"])
         if not bids and not asks:
-            return None
-        market.memory["quote"] = new
+            # After 3 s without a change the same is said again, as a snapshot of the same number.
+            if event.clock - market.memory.get("quote time", 0) < SAID_AGAIN_MS:
+                return None
+            market.memory["quote time"] = event.clock
+            return self._quote_snapshot(market, stream)
+        market.memory["quote"], market.memory["quote time"] = new, event.clock
         number = market.memory["quote number"] = market.memory["quote number"] + 1
         return _book(market, stream, "delta", event.clock, {"s": market.symbol, "b": bids, "a": asks, "u": number, "seq": new["u"]})
 

@@ -37,7 +37,7 @@ class Coinbase(Dialect):
         Stream("ticker", "quotes", (TRADE, AGG)),
         Stream("ticker_batch", "quotes", (TRADE, AGG), 5_000),
         Stream("level2_batch", "depth", (DEPTH,), 50, "diff"),
-        Stream("heartbeat", "ticker", (TRADE, AGG, DEPTH), 1_000),
+        Stream("heartbeat", "heartbeat", (TRADE, AGG, DEPTH), 1_000),
     )
     sockets: ClassVar = {"/": ("public", False)}
     vital = ("time", "price", "product_id", "changes")

@@ -42,7 +42,8 @@ class Stream(NamedTuple):
 
     Attributes:
         name: The venue's name without the symbol, e.g. ``orderbook.50``.
-        topic: What it carries, in our words: trades, depth, quotes, ticker, mark, funding, liquidations, open_interest.
+        topic: What it carries, in our words: trades, depth, quotes, ticker, mark, funding, liquidations, open_interest,
+            heartbeat.
         sources: Kinds of events after which it may speak.
         cadence_ms: Least step of venue time between two messages; diffs of a book are merged, of other streams the last counts.
         book: For depth: ``diff`` (snapshot, then changes), ``full`` (every message a whole book); else empty.
