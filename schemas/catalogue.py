@@ -77,7 +77,8 @@ _TOPICS = (
     _market("gaps", ()),
     _market("instruments", (), compacted=True, retention_ms=COMPACTION_LAG_MS),
     Topic("progress", "author", (), ("event_time",)),
-    _decision("strategies", "strategy_id", ("strategy_id", "revision"), compacted=True),
+    # The number of a refused revision is free for the next one.
+    _decision("strategies", "strategy_id", ("strategy_id", "revision", "event_time"), compacted=True),
     _decision("features", "instrument", ("instrument", "event_time")),
     _decision("bars", "instrument", ("instrument", "timeframe", "source", "event_time")),
     _decision("scores", "instrument", ("score_id",)),

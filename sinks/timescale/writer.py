@@ -16,7 +16,7 @@ import numpy as np
 import psycopg
 
 from schemas import metrics
-from sinks.timescale import offsets, repeats
+from sinks.timescale import offsets, registry, repeats
 from sinks.timescale.copying import bisect, try_copy
 from sinks.timescale.letters import Letters
 from sinks.timescale.offsets import Place
@@ -118,7 +118,12 @@ class Writer:
         """Return the stored next offsets of partitions that come to this sink, and which of them begin again (see ``offsets.stored``)."""
         wanted = list(places)
         connection = self.connection()
-        found = offsets.stored(connection, topic_ids, wanted)
+        strategies = [partition for topic, partition in wanted if topic == registry.TOPIC]
+        with connection.transaction():
+            found = offsets.stored(connection, topic_ids, wanted)
+            registry.forget(connection, [partition for topic, partition in found[1] if topic == registry.TOPIC])
+            if strategies:
+                registry.mirror(connection, strategies)  # rows of a release that had no registry
         self._watermarks.update(offsets.watermarks(connection, (place for place in wanted if table(place[0]).rising)))
         return found
 
@@ -145,6 +150,8 @@ class Writer:
                 letters = [letter for part in mine for letter in _refusals(part)]
                 for topic in sorted({part.place[0] for part in mine}):
                     letters += self._copy(connection, topic, [(part, keep) for part, keep in chosen if part.place[0] == topic], outcome)
+                if strategies := [part.place[1] for part in mine if part.place[0] == registry.TOPIC]:
+                    registry.mirror(connection, strategies)
                 offsets.raise_watermarks(connection, marks)
                 offsets.advance(connection, {part.place: (part.expected, part.next_offset) for part in mine})
                 self._letters.write(letters)

@@ -174,6 +174,11 @@ def fill(url: str) -> None:
         record("strategies", strategy_id="one", revision=2, instrument=NAME, display_name="One <b>bold</b>", event_time=2, entry_score=75, flip_threshold=80,
                gate_vol_enabled=True, gate_cvd_enabled=True, gate_whale_enabled=True, cvd_fast_window="5m", cvd_slow_window="30m"),
     ])  # fmt: skip
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "INSERT INTO strategy_registry SELECT strategy_id, revision, instrument, display_name, status, model, '', '{}', event_time, event_time, NULL, NULL,"
+            " edited_by, note, kafka_partition, kafka_offset FROM strategies WHERE revision = 2"
+        )
     insert(url, "scores", [
         score(1, missing_inputs=["atr"]),
         score(2, warm=True, gate_block="low_vol(0.001<0.002)", missing_inputs=["open_interest_change"]),

@@ -44,7 +44,9 @@ def test_rows_equal_the_topics(environment: Settings, topics: list[str], environ
     run_to_end(environment_variables(), "--batch-rows", "17")
     assert_tables_equal(environment, feeder.fed)
     assert query(environment, "SELECT DISTINCT status FROM positions_current") != []
-    assert query(environment, "SELECT count(*) FROM strategies_current")[0][0] == 250
+    # Random strategies break every rule: all are refused, none holds.
+    assert query(environment, "SELECT count(*), bool_or(accepted) FROM strategy_audit") == [(250, False)]
+    assert query(environment, "SELECT count(*) FROM strategies_current") == [(0,)]
 
 
 def test_repeated_records_are_dropped_and_the_first_wins(environment: Settings, topics: list[str]) -> None:
