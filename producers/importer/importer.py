@@ -6,7 +6,6 @@ at T + the allowed lateness, where T fires. The same files make the same log.
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,15 +14,16 @@ from decimal import Decimal, InvalidOperation
 
 from producers.importer.files import ImportFailed, Source
 from producers.importer.layouts import LAYOUTS
+from producers.importer.merge import UNKNOWN_DECIMALS, contract_facts, merged
 from producers.importer.report import Report, utc
 from producers.importer.resume import Past, check_retention, read_past
 from producers.importer.rows import DumpFile, Event, Stream, look, ordered
 from producers.kafka_out import KafkaOut, Outgoing
-from producers.sequencer import Sequencer, Step
+from producers.sequencer import Step
 from producers.venue.adapter import Adapter
 from schemas.codec import Codec, Record
 from schemas.deadletter import dead_letter
-from schemas.partition import base_of_instrument, instrument_id, partition_of, split_symbol
+from schemas.partition import base_of_instrument, instrument_id, partition_of
 from schemas.settings import Settings
 
 SERVICE = "import"
@@ -32,8 +32,6 @@ TELL_EVERY = 20_000
 # Longest wait for Kafka at the end.
 FLUSH_S = 120.0
 PUMP_S = 0.002
-# Where no price or quantity was seen (funding alone), the contract's decimals are not known: the finest that venues use.
-UNKNOWN_DECIMALS = 8
 
 Tell = Callable[[str, int, int], None]
 """Called with the phase (``reading`` or ``writing``), events done, and their number if known (0: not)."""
@@ -200,39 +198,14 @@ class Importer:
 
     def _steps(self) -> Iterator[Step[tuple[Stream, Event]]]:
         """Merge the streams by time into steps of the grid; a step's time is that of its mark."""
-        grid, lateness = self.settings.grid_ms, self.settings.allowed_lateness_ms
-        sequencer: Sequencer[tuple[Stream, Event]] = Sequencer(grid, grid, 0)
         flows = [stream.events(report=False) for stream in self._streams]
-        heads: list[tuple[int, int, Event]] = []
-        for rank, flow in enumerate(flows):
-            sequencer.join(str(rank), rank)
-            self._next(flow, rank, heads, sequencer, 0)
-        for step in sequencer.release():
-            yield _shifted(step, lateness)
-        done = 0
-        while heads:
-            clock, rank, event = heapq.heappop(heads)
-            if sequencer.advance(str(rank), clock - lateness):
-                for step in sequencer.release():
-                    yield _shifted(step, lateness)
-            sequencer.push(str(rank), (self._streams[rank], event))
-            self._next(flows[rank], rank, heads, sequencer, clock)
-            done += 1
-            if done % TELL_EVERY == 0:
+        done = told = 0
+        for step in merged(flows, self.settings.grid_ms, self.settings.allowed_lateness_ms):
+            yield Step(step.time, [(self._streams[placed.flow], placed.event) for placed in step.items], step.grid)
+            done += len(step.items)
+            if done - told >= TELL_EVERY:
+                told = done
                 self._tell("writing", done, self._events)
-        for step in sequencer.finish():
-            yield _shifted(step, lateness)
-
-    @staticmethod
-    def _next(
-        flow: Iterator[Event], rank: int, heads: list[tuple[int, int, Event]], sequencer: Sequencer[tuple[Stream, Event]], clock: int
-    ) -> None:
-        """Put a stream's next event on the heap; the clock of a stream never runs back, whatever its rows say."""
-        event = next(flow, None)
-        if event is None:
-            sequencer.leave(str(rank))
-        else:
-            heapq.heappush(heads, (max(event.time, clock), rank, event))
 
 
 class _Writer:
@@ -270,21 +243,12 @@ class _Writer:
             seen = any(other.instrument == name and file.layout.kind == "trades" for other in self._streams for file in other.files)
             if known is not None and (not seen or known["price_decimals"] >= price) and known["quantity_decimals"] >= quantity:
                 continue
-            record = self._facts(stream, price, quantity if seen else UNKNOWN_DECIMALS, known["event_time"] if known else first)
+            decimals = quantity if seen else UNKNOWN_DECIMALS
+            since = known["event_time"] if known else first
+            record = contract_facts(self._plan.adapter, self._plan.author, stream.symbol, name, price, decimals, since)
             items.append(self._encoded("instruments", stream, record))
         if items:
             self._out.offer([Step(None, items)], barrier=True)
-
-    def _facts(self, stream: Stream, price: int, quantity: int, first: int) -> Record:
-        adapter, symbol = self._plan.adapter, stream.symbol
-        price = price or (0 if quantity != UNKNOWN_DECIMALS else UNKNOWN_DECIMALS)
-        parts = symbol.split("-")
-        return {
-            "event_time": first, "author": self._plan.author, "venue": adapter.venue, "symbol": symbol,
-            "base_asset": base_of_instrument(stream.instrument), "quote_asset": parts[1] if len(parts) > 1 else split_symbol(symbol)[1],
-            "kind": adapter.kind, "status": "trading", "tick_size": float(Decimal(1).scaleb(-price)), "step_size": float(Decimal(1).scaleb(-quantity)),
-            "min_notional": None, "price_decimals": price, "quantity_decimals": quantity, "funding_interval_hours": None, "recorded": True,
-        }  # fmt: skip
 
     def step(self, step: Step[tuple[Stream, Event]]) -> None:
         """Offer a step without what is in the log."""
@@ -363,7 +327,3 @@ def _last_id(newest: Record, stream: Stream) -> int:
     """Return the newest id that the stream's rows count by: of fills, or of aggregate trades."""
     grouped = all(file.layout.grouped for file in stream.files)
     return int(newest["agg_id"] if grouped else newest["last_trade_id"])
-
-
-def _shifted(step: Step[tuple[Stream, Event]], lateness: int) -> Step[tuple[Stream, Event]]:
-    return Step(None if step.time is None else step.time + lateness, step.items, step.grid)
