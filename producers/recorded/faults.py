@@ -239,12 +239,16 @@ class _Stream:
 
 
 def _broken(data: bytes, vital: tuple[str, ...], form: str, draw: float) -> bytes:
-    """Return a message spoiled in one of three ways: cut-off JSON, a vital field of the wrong type, all vital fields missing."""
+    """Return a message spoiled in one of three ways: cut-off JSON, time and price of the wrong type, all vital fields missing."""
     if form == "any":
         form = _FORMS[int(draw * len(_FORMS))]
     if form == "json":
         return data[: max(1, len(data) * 2 // 3)]
-    return orjson.dumps(_spoiled(orjson.loads(data), vital, form))
+    body = orjson.loads(data)
+    spoiled = _spoiled(body, vital, form)
+    if spoiled == body:  # a message without time and price: what it does have that matters goes
+        spoiled = _spoiled(body, vital, "field")
+    return orjson.dumps(spoiled)
 
 
 def _spoiled(value: Any, vital: tuple[str, ...], form: str) -> Any:
@@ -252,9 +256,11 @@ def _spoiled(value: Any, vital: tuple[str, ...], form: str) -> Any:
         return [_spoiled(one, vital, form) for one in value]
     if not isinstance(value, dict):
         return value
-    if form == "type":
-        return {name: {"not": "a value"} if name in vital else _spoiled(one, vital, form) for name, one in value.items()}
-    return {name: _spoiled(one, vital, form) for name, one in value.items() if name not in vital}
+    if form == "field":
+        return {name: _spoiled(one, vital, form) for name, one in value.items() if name not in vital}
+    time, price, *_ = vital
+    wrong = {time: lambda one: {"not": "a time"}, price: lambda one: [one]}
+    return {name: wrong[name](one) if name in wrong else _spoiled(one, vital, form) for name, one in value.items()}
 
 
 class FaultPlan:
@@ -263,7 +269,7 @@ class FaultPlan:
     Args:
         faults: Faults, or their text.
         seed: Seed of every draw.
-        vital: Fields that garbage spoils, wherever they stand in a message.
+        vital: Fields that garbage spoils, wherever they stand in a message; the first two are time and price.
         names: Returns all the names by which a stream may be meant.
 
     Raises:

@@ -281,7 +281,7 @@ def test_faults_act_on_every_dialect(venue: str) -> None:
         assert applied == {"gap": 7, "duplicate": 1, "reorder": 1}
         expected = whole[:100] + whole[107:201] + whole[200:300] + [whole[301], whole[300]] + whole[302:]
         assert numbers == expected
-        spoiled, applied = await with_faults("garbage:stream=trades,rate=0.1,form=type", "drop:stream=depth,at=500")
+        spoiled, applied = await with_faults("garbage:stream=trades,rate=0.1", "drop:stream=depth,at=500")
         assert len(spoiled.trades) + applied["garbage"] == len(whole) and spoiled.garbage == applied["garbage"] > 20
         if venue not in ("HYPERLIQUID", "COINBASE"):  # there nothing in the stream tells of a loss
             assert clean.gaps == 0 and spoiled.gaps >= 1

@@ -160,8 +160,12 @@ def test_listings_are_no_faults_of_messages() -> None:
 
 
 def test_a_stream_is_meant_by_any_of_its_names_and_spoiled_in_its_own_fields() -> None:
-    plan = FaultPlan(["garbage:stream=trades,form=type"], vital=("px",), names=lambda stream: (stream, {"trade": "trades"}.get(stream, "")))
+    plan = FaultPlan(
+        ["garbage:stream=trades,form=type,n=2"],
+        vital=("ts", "px", "coin"),
+        names=lambda stream: (stream, {"trade": "trades"}.get(stream, "")),
+    )
     assert plan.frames("X", "books", 0, 0, b'{"px":"1"}') == [b'{"px":"1"}']
     (broken,) = plan.frames("X", "trade", 0, 0, b'{"data":[{"px":"1","sz":"2"}],"ts":3}')
-    body = orjson.loads(broken)
-    assert body["ts"] == 3 and body["data"][0]["sz"] == "2" and not isinstance(body["data"][0]["px"], str)
+    assert orjson.loads(broken) == {"data": [{"px": ["1"], "sz": "2"}], "ts": {"not": "a time"}}
+    assert plan.frames("X", "trade", 1, 0, b'{"coin":"BTC","ctx":1}') == [b'{"ctx":1}']  # without time and price

@@ -54,7 +54,7 @@ class Bybit(Dialect):
         Stream("allLiquidation", "liquidations", (LIQUIDATION,)),
     )
     sockets: ClassVar = {LINEAR: ("public", False), SPOT: ("public", False)}
-    vital = ("T", "p", "b", "ts", "u")
+    vital = ("ts", "p", "T", "b", "u")
     # The documents ask for a ping every 20 s, and cut a connection without any after ten minutes.
     client_idle_s = 600.0
     weight_limit = 600

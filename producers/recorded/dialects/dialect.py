@@ -163,7 +163,7 @@ class Dialect(ABC):
         sockets: Websocket path -> (route, frames carry their stream's name); one route unless the venue splits its streams.
         trade_source: ``trade``: single trades are the venue's trades (where a recording has them), ``aggTrade``: aggregates.
         rest_book: A client joins a book by a REST snapshot.
-        vital: Fields that a garbage fault spoils, wherever they stand.
+        vital: Fields that a garbage fault spoils, wherever they stand; the first two are time and price.
         max_streams: Streams a connection may carry. inbound: most client messages (count, seconds); None: no limit.
         ping_s: The venue pings every so many seconds; None: it does not. pong_s: and waits so long for the pong.
         client_idle_s: The venue ends a connection on which the client said nothing for so long; server_idle_s: or it itself.
