@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from logs import CODEC, Log, run
+from logs import CODEC, Log, decoded, run
 from scoring_cases import of_model
 
 from stream_apps.core.analytics.store import FEATURES as ANALYTICS
@@ -61,7 +61,7 @@ def market() -> list[Event]:
         }
         for topic, values in slow.items():
             if source.random() < (1.0 if topic == "depth" else 0.4):
-                time = begin + GRID - source.randint(0, 3_000)
+                time = begin + GRID - source.randint(-LATENESS, 3_000)  # some just after T, before the mark that fires it
                 found.append(Event(topic, time, values, time))
     # No two of a topic at the same time: equal stamps are told apart by their offset, and a shuffle would move it.
     seen: set[tuple[str, int]] = set()
@@ -297,8 +297,14 @@ def test_nothing_after_an_instant_changes_a_record_of_it(events: list[Event], pl
     early = [
         Event("agg_trades", instant + 1 + n, {"price": 5.0, "quantity": 999.0, "buyer_is_maker": True}, instant + 1 + n) for n in range(5)
     ]
-    taken = {event.time for event in early}
-    future = [new for event in events if not (event.topic == "agg_trades" and event.time in taken) for new in other(event)] + early
+    # Of every other input, too: in the log before the mark that fires T, a few ms after T.
+    for n, (topic, values) in enumerate({event.topic: event.values for event in events if event.topic != "agg_trades"}.items()):
+        extra = other(Event(topic, instant + 20 + n, values, instant + 20 + n)) or other(
+            Event(topic, instant + 20 + n, values, instant + 20 + n)
+        )
+        early += extra
+    taken = {(event.topic, event.time) for event in early}
+    future = [new for event in events if (event.topic, event.time) not in taken for new in other(event)] + early
     there = results(run(written(future), CONFIG)[0], "features", "scores", "signals", "bars")
     compared = 0
     for topic, records in there.items():
@@ -340,3 +346,11 @@ def test_whether_a_trade_is_large_does_not_depend_on_which_side_of_a_mark_it_lan
     assert [record["trade_quantity_p99"] for record in features] == pytest.approx([10.0, 10.0, 1.0, 1.0], rel=0.01)
     # Judged by what was known a step before its own began: 10.0.
     assert features[-1]["large_buys"] == 0
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_an_engine_killed_at_random_gives_the_same_scores_and_signals(events: list[Event], plain: Any, seed: int) -> None:
+    """Memories, quantiles, liquidations and the largest funding rate come back from the changelog; cooldowns, too."""
+    killed, _ = run(written(events), CONFIG, seed=seed, restart_every=5, size=300)
+    for topic in ("features", "scores", "signals"):
+        assert decoded(killed, topic) == plain[topic]
