@@ -320,7 +320,7 @@ class MarketState:
         room = int(sum(len(chosen) * (behind // panes + 1) for panes in self.bar_panes.tolist()))
         out = np.empty((room, 10), dtype=np.int64)
         first = int(a["meta"][chosen, k.CLOSED].min()) + 1
-        self.analytics.close(chosen, pane, a)
+        self.analytics.close(chosen, pane, behind, a)
         n = k.close_panes(
             chosen, pane, self.bar_panes, ATR_TIMEFRAME, self.config.atr_length, a["meta"], a["scale"], a["cumulative"], a["open_sum"], a["open_price"],
             a["bars"], a["atr"], a["atr_history"], out,

@@ -21,8 +21,8 @@ from stream_apps.core.analytics import basis, divergence, funding, kyle, liquida
 SINCE, CLOSE, SUM_X, SUM_D, SUM_R, OFI_SUM = 0, 1, 2, 3, 4, 7
 QUOTE_SINCE, QUOTE_TIME, QUOTE_ID, BID, BID_LOTS, ASK, ASK_LOTS = range(9, 16)
 CAP, CAP_TIME = range(16, 18)
-SEQUENCE_TIME, SEQUENCE_ID, CHOSEN, AUTOMATIC = range(18, 22)
-N_ROW = 22
+CHOSEN, AUTOMATIC = range(18, 20)
+N_ROW = 20
 # Of ``products`` (128 bits each): x x, x d, d d and r r over the three windows of volatility.
 XX, XD, DD, RR = range(4)
 N_PRODUCTS = 6
@@ -39,6 +39,8 @@ N_NUMBERS = 31
 # Columns of the waiting trades, quotes and liquidations; a liquidation has its cap as id.
 INSTRUMENT, TIME, ID, LOTS = range(4)
 TRADE_WIDTH, QUOTE_WIDTH, LIQUIDATION_WIDTH = 4, 7, 3
+# Of ``waiting``, behind the three counts.
+TRADES_MIXED, QUOTES_MIXED, N_WAITING = 3, 4, 5
 # Columns of a feature row, in the order in which ``fill`` writes them.
 FEATURES: tuple[str, ...] = (
     *microprice.FEATURES,
@@ -54,40 +56,20 @@ FEATURES: tuple[str, ...] = (
 
 
 @njit(cache=True, nogil=True)
-def _order(waiting: Any, n: int, row: Any, limit: int) -> Any:
-    """Return the order in which to take the first ``n`` entries so that those due come by time and id in each instrument; empty: as they lie.
-
-    Due is what the chosen instruments have up to time ``limit``. They nearly always lie in order.
-    """
-    in_order = True
-    for e in range(n):
-        i = waiting[e, INSTRUMENT]
-        time = waiting[e, TIME]
-        if row[i, CHOSEN] == 1 and time <= limit:
-            if time < row[i, SEQUENCE_TIME] or (time == row[i, SEQUENCE_TIME] and waiting[e, ID] < row[i, SEQUENCE_ID]):
-                in_order = False
-            row[i, SEQUENCE_TIME] = time
-            row[i, SEQUENCE_ID] = waiting[e, ID]
-    for e in range(n):
-        row[waiting[e, INSTRUMENT], SEQUENCE_TIME] = -1
-    if in_order:
-        return np.empty(0, dtype=np.int64)
+def _sort(waiting: Any, n: int) -> None:
+    """Put the first ``n`` entries in order of time and id."""
     order = np.argsort(waiting[:n, ID], kind="mergesort")
-    return order[np.argsort(waiting[:n, TIME][order], kind="mergesort")]
+    order = order[np.argsort(waiting[:n, TIME][order], kind="mergesort")]
+    waiting[:n] = waiting[:n][order]
 
 
 @njit(cache=True, nogil=True)
-def _keep(waiting: Any, n: int, row: Any, limit: int) -> Any:
-    """Move what is not due to the front, in order; returns how many those are."""
-    stay = 0
-    for e in range(n):
-        if row[waiting[e, INSTRUMENT], CHOSEN] == 1 and waiting[e, TIME] <= limit:
-            continue
-        if stay != e:
-            for j in range(waiting.shape[1]):
-                waiting[stay, j] = waiting[e, j]
-        stay += 1
-    return stay
+def _stays(waiting: Any, e: int, stay: int) -> Any:
+    """Move an entry that is not due to the front, behind those before it; returns how many stay."""
+    if stay != e:
+        for j in range(waiting.shape[1]):
+            waiting[stay, j] = waiting[e, j]
+    return stay + 1
 
 
 @njit(cache=True, nogil=True)
@@ -198,47 +180,50 @@ def _make_close(stamp: int) -> Any:
     ) -> None:  # fmt: skip
         """Let the panes up to ``pane`` of the chosen instruments into the windows; before kernels.close_panes, which empties them.
 
-        ``waiting``: how many trades, quotes and liquidations wait.
+        ``waiting``: how many trades, quotes and liquidations wait, and whether trades or quotes lie out of order.
         """
         stamp  # noqa: B018 - see the module
         for c in range(len(chosen)):
             i = chosen[c]
             row[i, CHOSEN] = 1
-            row[i, SEQUENCE_TIME] = -1
             for p in range(meta[i, k.CLOSED] + 1, pane + 1):
                 _pane(
                     i, p, meta[i, k.CLOSED], number, meta, cumulative, open_sum, open_price, row, products, flows, returns, clock, buckets,
                 )  # fmt: skip
         limit = pane * number[GRID]
-        if waiting[0]:
-            n = waiting[0]
-            order = _order(trades, n, row, limit)
-            for at in range(n):
-                e = order[at] if len(order) else at
-                i = trades[e, INSTRUMENT]
-                if row[i, CHOSEN] == 1 and trades[e, TIME] <= limit:
-                    lots = trades[e, LOTS]
-                    vpin.pour(clock, buckets, i, vpin.TRUE, max(lots, 0), max(-lots, 0))
-            waiting[0] = _keep(trades, n, row, limit)
-        if waiting[1]:
-            n = waiting[1]
-            order = _order(quotes, n, row, limit)
-            for at in range(n):
-                e = order[at] if len(order) else at
-                i = quotes[e, INSTRUMENT]
-                if row[i, CHOSEN] == 1 and quotes[e, TIME] <= limit:
-                    _quote(i, quotes, e, pane, meta[i, k.CLOSED], number, row, flows)
-            waiting[1] = _keep(quotes, n, row, limit)
-        if waiting[2]:
-            n = waiting[2]
-            for e in range(n):
-                i, time = liquidations[e, INSTRUMENT], liquidations[e, TIME]
+        n, stay = waiting[0], 0
+        if waiting[TRADES_MIXED]:
+            _sort(trades, n)
+        for e in range(n):
+            i = trades[e, INSTRUMENT]
+            if row[i, CHOSEN] == 1 and trades[e, TIME] <= limit:
+                lots = trades[e, LOTS]
+                vpin.pour(clock, buckets, i, vpin.TRUE, max(lots, 0), max(-lots, 0))
+            else:
+                stay = _stays(trades, e, stay)
+        waiting[0] = stay
+        waiting[TRADES_MIXED] = 0
+        n, stay = waiting[1], 0
+        if waiting[QUOTES_MIXED]:
+            _sort(quotes, n)
+        for e in range(n):
+            i = quotes[e, INSTRUMENT]
+            if row[i, CHOSEN] == 1 and quotes[e, TIME] <= limit:
+                _quote(i, quotes, e, pane, meta[i, k.CLOSED], number, row, flows)
+            else:
+                stay = _stays(quotes, e, stay)
+        waiting[1] = stay
+        waiting[QUOTES_MIXED] = 0
+        n, stay = waiting[2], 0
+        for e in range(n):
+            i, time = liquidations[e, INSTRUMENT], liquidations[e, TIME]
+            if row[i, CHOSEN] == 0 or time > limit:
+                stay = _stays(liquidations, e, stay)
+            elif time > row[i, CAP_TIME] or (time == row[i, CAP_TIME] and liquidations[e, ID] > row[i, CAP]):
                 # Of two at one time the larger cap, so that their order does not matter.
-                newer = time > row[i, CAP_TIME] or (time == row[i, CAP_TIME] and liquidations[e, ID] > row[i, CAP])
-                if row[i, CHOSEN] == 1 and time <= limit and newer:
-                    row[i, CAP_TIME] = time
-                    row[i, CAP] = liquidations[e, ID]
-            waiting[2] = _keep(liquidations, n, row, limit)
+                row[i, CAP_TIME] = time
+                row[i, CAP] = liquidations[e, ID]
+        waiting[2] = stay
         for c in range(len(chosen)):
             row[chosen[c], CHOSEN] = 0
 

@@ -11,8 +11,25 @@ from stream_apps.core import kernels as k
 
 
 @njit(cache=True, nogil=True)
-def add_trades(instrument: Any, status: Any, times: Any, ids: Any, quantities: Any, makers: Any, scale: Any, waiting: Any, n: int) -> Any:
-    """Append the trades that were applied, late ones too: instrument, time, id, lots (negative where the taker sold). Returns how many wait."""
+def _falls_behind(waiting: Any, n: int, newest: Any) -> Any:
+    """Tell whether the n-th entry lies before an earlier one of its instrument by (time, id); ``newest``: those of each instrument."""
+    i, time, number = waiting[n, 0], waiting[n, 1], waiting[n, 2]
+    if time < newest[i, 0] or (time == newest[i, 0] and number < newest[i, 1]):
+        return True
+    newest[i, 0] = time
+    newest[i, 1] = number
+    return False
+
+
+@njit(cache=True, nogil=True)
+def add_trades(
+    instrument: Any, status: Any, times: Any, ids: Any, quantities: Any, makers: Any, scale: Any, newest: Any, waiting: Any, n: int
+) -> Any:
+    """Append the trades that were applied, late ones too: instrument, time, id, lots (negative where the taker sold).
+
+    Returns how many wait, and whether one came out of order.
+    """
+    mixed = False
     for e in range(len(times)):
         if status[e] > k.LATE_ROW:
             continue
@@ -22,16 +39,21 @@ def add_trades(instrument: Any, status: Any, times: Any, ids: Any, quantities: A
         waiting[n, 1] = times[e]
         waiting[n, 2] = ids[e]
         waiting[n, 3] = -lots if makers[e] else lots
+        mixed |= _falls_behind(waiting, n, newest)
         n += 1
-    return n
+    return n, mixed
 
 
 @njit(cache=True, nogil=True)
 def add_quotes(
     instrument: Any, good: Any, status: Any, times: Any, ids: Any, bids: Any, bid_quantities: Any, asks: Any, ask_quantities: Any, scale: Any,
-    waiting: Any, n: int,
+    newest: Any, waiting: Any, n: int,
 ) -> Any:  # fmt: skip
-    """Append quotes with usable prices and quantities: instrument, time, update id, ticks and lots of bid and ask. Returns how many wait."""
+    """Append quotes with usable prices and quantities: instrument, time, update id, ticks and lots of bid and ask.
+
+    Returns how many wait, and whether one came out of order.
+    """
+    mixed = False
     for e in range(len(times)):
         i = instrument[e]
         if not good[e] or status[e] != k.APPLIED or i < 0 or scale[i, 0] == 0.0:
@@ -47,8 +69,9 @@ def add_quotes(
         waiting[n, 4] = np.int64(np.floor(bid_quantities[e] * scale[i, 1] + 0.5))
         waiting[n, 5] = np.int64(np.floor(asks[e] * scale[i, 0] + 0.5))
         waiting[n, 6] = np.int64(np.floor(ask_quantities[e] * scale[i, 1] + 0.5))
+        mixed |= _falls_behind(waiting, n, newest)
         n += 1
-    return n
+    return n, mixed
 
 
 @njit(cache=True, nogil=True)

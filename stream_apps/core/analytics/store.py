@@ -107,6 +107,8 @@ class Analytics:
         self._frame_of = np.array([divergence.TIMEFRAMES.index(f) if f in divergence.TIMEFRAMES else -1 for f in frames], dtype=np.int64)
         self._shapes: dict[str, tuple[tuple[int, ...], Any]] = {
             "row": ((c.N_ROW,), np.int64),
+            "newest_trade": ((2,), np.int64),
+            "newest_quote": ((2,), np.int64),
             "products": ((c.N_PRODUCTS, 2), np.uint64),
             "flows": ((SHORT_RING, c.N_FLOWS), np.int64),
             "returns": ((ring if "tape" in self.groups else 1,), np.int64),
@@ -121,7 +123,7 @@ class Analytics:
             "bar_history": ((3, config.divergence_bars, 2), np.int64),
         }
         self.a: dict[str, Array] = {name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in self._shapes.items()}
-        self._waiting = np.zeros(3, dtype=np.int64)
+        self._waiting = np.zeros(c.N_WAITING, dtype=np.int64)
         widths = (c.TRADE_WIDTH, c.QUOTE_WIDTH, c.LIQUIDATION_WIDTH)
         self._queues: list[I64] = [np.empty((256, width), dtype=np.int64) for width in widths]
 
@@ -191,17 +193,22 @@ class Analytics:
         """Take rows of agg_trades; ``status`` as kernels.apply_trades left it."""
         if "vpin" in self.groups:
             queue, n = self._room(0, len(times))
-            self._waiting[0] = intake.add_trades(instrument, status, times, ids, quantities, makers, scale, queue, n)
+            newest = self.a["newest_trade"]
+            self._waiting[0], mixed = intake.add_trades(instrument, status, times, ids, quantities, makers, scale, newest, queue, n)
+            if mixed:
+                self._waiting[c.TRADES_MIXED] = 1
 
     def take(self, topic: str, columns: Columns, part: slice, instrument: I64, times: I64, status: Array, meta: I64, scale: F64) -> None:
         """Take rows of another topic; the status of those that are refused is set."""
         good = columns.good[part]
         if topic == "quotes" and "quotes" in self.groups:
             queue, n = self._room(1, len(times))
-            self._waiting[1] = intake.add_quotes(
+            self._waiting[1], mixed = intake.add_quotes(
                 instrument, good, status, times, columns.long("update_id")[part], columns.double("bid_price")[part], columns.double("bid_quantity")[part],
-                columns.double("ask_price")[part], columns.double("ask_quantity")[part], scale, queue, n,
+                columns.double("ask_price")[part], columns.double("ask_quantity")[part], scale, self.a["newest_quote"], queue, n,
             )  # fmt: skip
+            if mixed:
+                self._waiting[c.QUOTES_MIXED] = 1
         elif topic == "liquidations" and "liquidation" in self.groups:
             chosen = np.flatnonzero(good & (status == k.APPLIED))
             caps = columns.long("sampling_cap_ms")[part][chosen]
@@ -219,8 +226,8 @@ class Analytics:
                 funding.put_settled(instrument, use, status, times, settled, a["rate_times"], a["rates"], a["rate_counts"])
 
     # --- instants ----------------------------------------------------------------------------------------------------
-    def close(self, chosen: I64, pane: int, market: dict[str, Array]) -> None:
-        """Take the panes up to ``pane`` of the chosen instruments; to be called before the market state closes them."""
+    def close(self, chosen: I64, pane: int, behind: int, market: dict[str, Array]) -> None:
+        """Take the panes up to ``pane`` of the chosen instruments, at most ``behind`` each; to be called before the market state closes them."""
         if not self.groups:
             return
         a, queues = self.a, self._queues
@@ -230,7 +237,7 @@ class Analytics:
         )  # fmt: skip
         if "funding" in self.groups:
             hour = pane * self.grid_ms // funding.SAMPLE_MS * funding.SAMPLE_MS
-            if hour > int(market["meta"][chosen, k.CLOSED].min()) * self.grid_ms:
+            if hour > (pane - behind) * self.grid_ms:
                 c.sample(
                     chosen, hour, self._stale_funding_ms, self.grid_ms, market["meta"], market["in_pane"], market["in_at"], market["in_value"],
                     market["first_seen"], a["rate_times"], a["rates"], a["rate_counts"],
@@ -269,7 +276,7 @@ class Analytics:
         where = np.nonzero(used)
         arrays["analytics.rate_index"] = np.stack(where)
         arrays["analytics.rate_times"], arrays["analytics.rates"] = a["rate_times"][where], a["rates"][where]
-        for name, queue, waiting in zip(_WAITING, self._queues, self._waiting.tolist(), strict=True):
+        for name, queue, waiting in zip(_WAITING, self._queues, self._waiting[:3].tolist(), strict=True):
             arrays[f"analytics.{name}"] = queue[:waiting]
         return self._meta(), arrays
 
@@ -299,6 +306,10 @@ class Analytics:
                 queue, _ = self._room(which, len(waiting))
                 queue[: len(waiting)] = waiting
                 self._waiting[which] = len(waiting)
+        for which, name in enumerate(("newest_trade", "newest_quote")):
+            self._waiting[c.TRADES_MIXED + which] = 1  # how they lie is not kept
+            for i, time, number in self._queues[which][: self._waiting[which], :3].tolist():
+                self.a[name][i] = max(tuple(self.a[name][i].tolist()), (time, number))
         if "funding" in kept:
             i, kind, slot = arrays["analytics.rate_index"]
             self.a["rate_times"][i, kind, slot], self.a["rates"][i, kind, slot] = arrays["analytics.rate_times"], arrays["analytics.rates"]
