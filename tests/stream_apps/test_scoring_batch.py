@@ -81,3 +81,11 @@ def test_every_model_is_in_the_random_sets() -> None:
 
     collect()
     assert seen == set(MODELS)
+
+
+def test_ids_of_any_length() -> None:
+    name = f"BINANCE:{'X' * 1500}USDT-PERP"
+    config = of_model("v54_factory", instrument=name, strategy_id="\u00e9" * 64)
+    shot = market(instrument=name)
+    (result,) = Batch([(config, config_hash(config))], CODEC).evaluate(shot, {})
+    assert result.score == CODEC.encode("scores", evaluate(shot, config, config_hash(config), StrategyMemory()).score)

@@ -31,6 +31,13 @@ _some_double = struct.Struct("<Bd").pack  # a nullable one that has a value
 # Lengths and counts are small; names of inputs, parts, gates and layers are few.
 _LENGTHS = [long_bytes(length) for length in range(1024)]
 _name = lru_cache(maxsize=1024)(text_bytes)
+
+
+def _length(length: int) -> bytes:
+    """Return an Avro length; instrument ids may be of any."""
+    return _LENGTHS[length] if length < len(_LENGTHS) else long_bytes(length)
+
+
 _NULL, _FALSE, _TRUE = b"\x00", b"\x00", b"\x01"
 _FLAG = (_FALSE, _TRUE)
 _DIRECTIONS = {direction: text_bytes(name) for direction, name in DIRECTION_NAMES.items()}
@@ -133,7 +140,7 @@ class Batch:
                     block = reasons[gates.block] = _or_null(gates.block)
                 signalled = decision.entry or decision.flip
                 value = b"".join((
-                    self._header, _LENGTHS[len(strategy.id_prefix) + len(time)], strategy.id_prefix, time, when, strategy.who,
+                    self._header, _length(len(strategy.id_prefix) + len(time)), strategy.id_prefix, time, when, strategy.who,
                     _DIRECTIONS[decision.direction], _double(decision.score), _TIERS[decision.tier],
                     _FLAG[reading.warm and gates.block is None], block, _FLAG[reading.warm], regime,
                     _FLAG[decision.cooling], _FLAG[signalled], numbers, layers_bytes, gates_bytes, absent_bytes,
