@@ -23,7 +23,7 @@ COMMANDS: dict[str, str] = {
     "stack": "Run a real Kafka broker and PostgreSQL in one folder.",
     "db": "Migrate the database and show its tables.",
     "topics": "Create, list, read and document the topics; show lags.",
-    "strategies": "Load strategies from files, list and show them.",
+    "strategies": "Create, edit, retire and look at strategies.",
     "explain": "Say why a strategy did what it did at an instant.",
     "simulate": "Serve recordings as a venue on real sockets.",
     "produce": "Read a venue and write its market data to Kafka.",
@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "execute": "Act on signals.",
     "monitor": "Watch the quality of the market data.",
     "quality": "Show quality scores, or check recorded files.",
+    "compare": "Hold two strategies' results side by side.",
     "replay": "Decide again what the topics hold, and compare.",
 }
 
