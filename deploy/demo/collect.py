@@ -27,16 +27,12 @@ from deploy.demo.facts import (
     OrderCount,
     PaperFacts,
     SignalCount,
-    Silence,
     StrategyFacts,
     StrategyPaper,
     Top,
 )
+from deploy.report.series import LONGEST_SILENCES, SILENCE_MS, Silence
 from schemas.catalogue import TOPICS
-
-# A pause this long is worth naming; liquid pairs trade every few seconds.
-SILENCE_MS = 300_000
-LONGEST_SILENCES = 10
 
 GATES = {
     "gate_vol_enabled": "volatility",

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from decimal import Decimal
 from typing import Any
 
+from deploy.report.series import Silence
+
 
 @dataclass(frozen=True)
 class Top:
@@ -26,14 +28,6 @@ class Top:
     def values(self) -> tuple[Decimal, Decimal, Decimal, Decimal]:
         """Prices and quantities without the time: what two sources of one book are compared by."""
         return (self.bid_price, self.bid_quantity, self.ask_price, self.ask_quantity)
-
-
-@dataclass(frozen=True)
-class Silence:
-    """A stretch without a trade: times of the trades before and after it."""
-
-    since: int
-    until: int
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, cast
 import orjson
 
 from deploy.demo.facts import Check, DemoFacts, InstrumentFacts, Top, decimal_text
-from deploy.demo.words import utc
+from deploy.report.words import utc
 from producers.recorded.formats import recording_files
 from schemas.partition import instrument_id
 

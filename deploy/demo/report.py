@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deploy.demo.charts import account_figure, instrument_figure
-from deploy.demo.collect import SILENCE_MS, snapshot
+from deploy.demo.collect import snapshot
 from deploy.demo.facts import Check, DemoFacts, EvaluationFacts, InstrumentFacts, PaperFacts
 from deploy.demo.golden import Golden, value_text
-from deploy.demo.page import Html, block, columns, figure, marked, none_line, note, page, section, table, text, tiles
-from deploy.demo.series import MOST_ROWS, Row, read_series, rows
-from deploy.demo.words import LEGS, Rates, duration, rate_text, utc
+from deploy.demo.series import read_series, rows
+from deploy.report.charts import account_figure, instrument_figure
+from deploy.report.page import Html, block, columns, figure, marked, none_line, note, page, section, table, text, tiles
+from deploy.report.series import MOST_ROWS, SILENCE_MS, Row
+from deploy.report.words import LEGS, Rates, duration, rate_text, utc
 from schemas.catalogue import TOPICS, schema
 
 RECORDED = "Recorded data, played back"
@@ -53,7 +54,9 @@ def write_report(
     with snapshot(database_url) as connection:
         for number, one in enumerate(facts.instruments, 1):
             series = read_series(connection, one)
-            made = instrument_figure(one, series, [strategy for strategy in facts.strategies if strategy.instrument == one.instrument])
+            made = instrument_figure(
+                series, one.silences, [strategy for strategy in facts.strategies if strategy.instrument == one.instrument]
+            )
             drawn = drawn or made is not None
             chart = none_line("none: no trade, bar or evaluation is stored") if made is None else figure(f"chart-{number}", made)
             parts.append(_instrument(number, one, chart, facts, goldens))

@@ -6,7 +6,6 @@ quantities doubles (for drawing; exact sums are in ``facts``). None in the datab
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -15,68 +14,7 @@ from psycopg import sql
 
 from deploy.demo.collect import Connection, ms
 from deploy.demo.facts import InstrumentFacts
-
-# Points of a line; more than a wide screen has columns.
-MOST_POINTS = 4_000
-# Buckets of the trade line, ms, from one trade at a time to a day.
-BUCKETS = (100, 250, 1_000, 5_000, 15_000, 60_000, 300_000, 900_000, 3_600_000, 14_400_000, 86_400_000)
-# Candles: the finest that gives at most so many.
-TIMEFRAMES = (("1m", 60_000), ("5m", 300_000), ("15m", 900_000), ("1h", 3_600_000), ("4h", 14_400_000), ("1d", 86_400_000))
-MOST_CANDLES = 800
-LARGEST_PRINTS = 300
-# Longer lists than this are cut in the report, which says so.
-MOST_ROWS = 500
-
-Row = dict[str, Any]
-Array = np.ndarray
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One strategy's evaluations of one instrument, in order of time.
-
-    Attributes:
-        state: What became of each: ``not warm``, the kind of the block, ``below entry``, ``cooldown``, ``signal``, ``flip signal`` (during the
-            cooldown: it closes the other side and opens nothing), or ``no signal`` (the strategy's direction forbids it).
-    """
-
-    strategy_id: str
-    time: Array
-    score: Array
-    state: list[str]
-    direction: list[str]
-
-
-@dataclass(frozen=True)
-class Series:
-    """What is drawn of one instrument.
-
-    Attributes:
-        bucket_ms: Step of ``trade_time``: the end of each bucket that had a trade, with its last price and the running CVD there.
-        timeframe: Of ``bars``; empty without bars.
-        bars: Columns time (end), open, high, low, close, volume.
-        features: Columns by field, and ``time``.
-        prints: Largest aggregate trades: time, price, quantity, buy (1 or 0).
-        gaps: Rows of the gaps table.
-        fills: Paper fills. closed: Paper trades.
-    """
-
-    instrument: str
-    bucket_ms: int
-    trade_time: Array
-    trade_price: Array
-    trade_cvd: Array
-    timeframe: str
-    bars: dict[str, Array]
-    features: dict[str, Array]
-    scores: list[Scores]
-    prints: dict[str, Array]
-    gaps: list[Row] = field(default_factory=list)
-    fills: list[Row] = field(default_factory=list)
-    closed: list[Row] = field(default_factory=list)
-
-
-FEATURES = ("price", "cvd_30m", "cvd_4h", "vwap_30m", "obi", "mark_price", "index_price", "estimated_funding_rate", "whale_flow", "atr")
+from deploy.report.series import BUCKETS, FEATURES, LARGEST_PRINTS, MOST_CANDLES, MOST_POINTS, TIMEFRAMES, Array, Row, Scores, Series
 
 
 def read_series(connection: Connection, facts: InstrumentFacts) -> Series:

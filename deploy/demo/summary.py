@@ -13,7 +13,7 @@ from rich.table import Table
 
 from deploy.demo.facts import Check, DemoFacts
 from deploy.demo.golden import value_text
-from deploy.demo.words import LEGS, Rates, duration, rate_text, utc
+from deploy.report.words import LEGS, Rates, duration, rate_text, utc
 from schemas.catalogue import TOPICS
 
 # Further reasons are counted, not listed.

@@ -25,14 +25,14 @@ from psycopg.types.json import Jsonb
 from rich.console import Console
 
 from deploy.database import migrate
-from deploy.demo.charts import account_figure, broken, instrument_figure, segments
 from deploy.demo.collect import ClosedTrade, collect, max_drawdown, paper_facts, snapshot
 from deploy.demo.facts import Check, DemoFacts, Top, decimal_text
 from deploy.demo.golden import Golden, golden_checks, golden_of_recording
-from deploy.demo.page import table
 from deploy.demo.report import write_report
 from deploy.demo.series import read_series
 from deploy.demo.summary import print_summary
+from deploy.report.charts import account_figure, broken, instrument_figure, segments
+from deploy.report.page import table
 from producers.binance import mapping
 from producers.recorded.recording import Recording
 from schemas import catalogue
@@ -104,7 +104,7 @@ def insert(url: str, topic: str, records: list[dict[str, Any]]) -> None:
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(topic), columns)
     with psycopg.connect(url) as connection, connection.cursor().copy(statement) as copy:
         for offset, one in enumerate(records):
-            copy.write_row([*(cell(name, one[name]) for name in names), 0, offset])
+            copy.write_row([*(cell(name, one.get(name)) for name in names), 0, offset])
 
 
 def trade(time: int, agg_id: int, price: float, quantity: float, maker: bool, fills: int = 1, **more: Any) -> dict[str, Any]:
@@ -359,7 +359,7 @@ def test_charts_draw_what_is_stored(filled):
     assert series.trade_cvd[-1] == pytest.approx(float(one.cvd), abs=1e-12) and series.trade_price.tolist() == [99.75, 100.0]
     assert series.trade_time.tolist() == [START + 100, START + 400_000]
     assert series.scores[0].state == ["not warm", "low_vol", "low_vol", "below entry", "signal", "cooldown", "flip signal"]
-    figure = instrument_figure(one, series, facts.strategies)
+    figure = instrument_figure(series, one.silences, facts.strategies)
     traces = {trace.name: trace for trace in figure.data if trace.name}
     assert {"entry LONG", "entry SHORT", "TP2", "30m window", "OBI", "gap", "taker sold", "signal: 1", "low_vol: 2", "flip signal"} <= set(
         traces

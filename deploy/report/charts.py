@@ -14,10 +14,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from deploy.demo.collect import SILENCE_MS
-from deploy.demo.facts import InstrumentFacts, StrategyFacts
-from deploy.demo.series import LARGEST_PRINTS, MOST_POINTS, TIMEFRAMES, Array, Row, Scores, Series
-from deploy.demo.words import LEGS, utc
+from deploy.report.series import LARGEST_PRINTS, MOST_POINTS, SILENCE_MS, TIMEFRAMES, Array, Drawn, Row, Scores, Series, Silence
+from deploy.report.words import LEGS, utc
 
 BUY, SELL, INK, MUTED, BLUE, ORANGE, PURPLE = "#0b7a5f", "#c2412d", "#1f2937", "#9aa3af", "#2563a8", "#d98314", "#7a4fb0"
 # With fewer candles than this the trades themselves are drawn too.
@@ -81,7 +79,7 @@ class Pen:
         self.figure.update_yaxes(row=self.row, col=1, **settings)
 
 
-def instrument_figure(facts: InstrumentFacts, series: Series, strategies: Sequence[StrategyFacts]) -> go.Figure | None:
+def instrument_figure(series: Series, silences: Sequence[Silence], strategies: Sequence[Drawn]) -> go.Figure | None:
     """Return the panels of an instrument on one time axis; None when there is nothing to draw."""
     panels = list(_panels(series, strategies))
     if not panels:
@@ -108,7 +106,7 @@ def instrument_figure(facts: InstrumentFacts, series: Series, strategies: Sequen
         type="date", range=[start - margin, end + margin], showspikes=True, spikemode="across", spikethickness=1, spikecolor=MUTED
     )
     figure.update_xaxes(row=len(panels), col=1, title_text="UTC", title_font={"size": 11}, title_standoff=4)
-    for silence in facts.silences:
+    for silence in silences:
         figure.add_vrect(
             x0=silence.since,
             x1=silence.until,
@@ -147,7 +145,7 @@ def _time_range(series: Series) -> tuple[float, float]:
     return min(float(one[0]) for one in times), max(float(one[-1]) for one in times)
 
 
-def _panels(series: Series, strategies: Sequence[StrategyFacts]) -> Iterator[Panel]:
+def _panels(series: Series, strategies: Sequence[Drawn]) -> Iterator[Panel]:
     features = series.features
     has = {name: bool(np.isfinite(values).any()) for name, values in features.items()}
     if len(series.trade_time) or series.timeframe:
@@ -299,7 +297,7 @@ def _cvd(pen: Pen, series: Series, has: dict[str, bool]) -> None:
     pen.level(0, "")
 
 
-def _score(pen: Pen, scores: Sequence[Scores], strategies: Sequence[StrategyFacts]) -> None:
+def _score(pen: Pen, scores: Sequence[Scores], strategies: Sequence[Drawn]) -> None:
     known = {one.strategy_id: one for one in strategies}
     colours = {name: STATE_COLOURS[name] for name in ("below entry", "cooldown", "no signal", "flip signal")}
     drawn = {*colours, "signal"}
@@ -352,7 +350,7 @@ def segments(time: Array, state: Sequence[str]) -> dict[str, list[tuple[float, f
     return found
 
 
-def _states(pen: Pen, scores: Sequence[Scores], strategies: Sequence[StrategyFacts]) -> None:
+def _states(pen: Pen, scores: Sequence[Scores], strategies: Sequence[Drawn]) -> None:
     names = {one.strategy_id: one.display_name for one in strategies}
     shown: set[str] = set()
     spare = iter(SPARE_COLOURS)
