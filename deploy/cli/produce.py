@@ -22,7 +22,7 @@ from schemas.settings import Settings
 app = typer.Typer(help="Write a venue's market data into the topics.")
 
 
-@app.callback(invoke_without_command=True)
+@app.command()
 def produce(
     venue: Annotated[str, typer.Option(help=f"Of {', '.join(VENUES)}.", envvar="PERPFLOW_VENUE")] = "BINANCE",
     symbols: Annotated[
