@@ -265,7 +265,7 @@ class Analytics:
         if not self.groups or not n:
             return np.empty((0, PANE_WIDTH), dtype=np.int64)
         out = np.empty((n, PANE_WIDTH), dtype=np.int64)
-        found = intake.pane_rows(pane, closed, self.a["flows"], self.a["returns"], out)
+        found = intake.pane_rows(pane, np.ascontiguousarray(closed), self.a["flows"], self.a["returns"], out)
         return out[:found]
 
     def head(self, n: int) -> tuple[dict[str, Any], dict[str, Array]]:
