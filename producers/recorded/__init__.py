@@ -1,1 +1,4 @@
-"""The recorded venue: recordings of real markets, served on real sockets as the venue would. Start at ``venue.RecordedVenue``."""
+"""The simulated venue: recordings of real markets and made-up ones, served on real sockets in any venue's protocol.
+
+Start at ``venue.RecordedVenue``; a venue's protocol is one file in ``dialects``.
+"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -69,7 +69,8 @@ class Making:
 class GeneratedMarket(Market):
     """One made-up instrument; its history reaches back before the start."""
 
-    def __init__(self, spec: Spec, dialect: Dialect, plan: FaultPlan, seed: int, start: int, keep: int) -> None:
+    def __init__(self, spec: Spec, dialect: Dialect, plan: FaultPlan, seed: int, start: int, keep: int, now: Callable[[], int]) -> None:
+        self._now = now
         trade_kind = dialect.trade_source
         self.instrument = Instrument(spec, seed, start, trade_kind)
         super().__init__(spec.name, self.instrument.facts(start), dialect, plan, keep)
@@ -86,6 +87,10 @@ class GeneratedMarket(Market):
             self.history.append(trade)
             self.statistics.last_price, self.statistics.last_quantity, self.statistics.last_time = trade.price, trade.quantity, trade.time
 
+    def now(self) -> int:
+        """Return the venue's time, ms, also while nothing is traded."""
+        return max(self.clock, self._now())
+
     def step(self, kind: str, clock: int) -> None:
         """Make and send the next message of a kind."""
         event = self.instrument.step(kind, clock)
@@ -99,11 +104,11 @@ class GeneratedMarket(Market):
 
     def interest_points(self, step_ms: int, count: int, end: int | None = None) -> list[tuple[int, str, str]]:
         """Return past open interest."""
-        return self.instrument.past_interest(min(self.clock, end or self.clock), step_ms, count)
+        return self.instrument.past_interest(min(self.now(), end or self.now()), step_ms, count)
 
     def ratio_points(self, name: str, step_ms: int, count: int, end: int | None = None) -> list[tuple[int, float]]:
         """Return past shares of longs."""
-        last = min(self.clock, end or self.clock)
+        last = min(self.now(), end or self.now())
         times = [last - last % step_ms - back * step_ms for back in range(count - 1, -1, -1)]
         return [(time, 0.4 + 0.2 * Random(f"{name}|{self.name}|{time}").random()) for time in times]
 
@@ -149,7 +154,7 @@ class Generation:
         if self._dialect.funding_hours is not None:
             spec = replace(spec, funding_hours=self._dialect.funding_hours)
         keep = max(300, KEEP_TRADES // max(1, self.making.instruments))
-        market = GeneratedMarket(spec, self._dialect, self._plan, self._seed, self.clock(), keep)
+        market = GeneratedMarket(spec, self._dialect, self._plan, self._seed, self.clock(), keep, self.clock)
         market.state = "playing" if self.running else "waiting"
         self.markets.append(market)
         self._weigh()
@@ -168,7 +173,7 @@ class Generation:
     def clock(self) -> int:
         """Return the venue's time, ms."""
         if not self.running:
-            return self._start
+            return self._start if self.making.start is not None else _wall_ms()
         return self._start + int((time.monotonic() - self._started_at) * 1000)
 
     def burst(self, messages: int) -> None:

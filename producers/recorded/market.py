@@ -145,6 +145,10 @@ class Market:
         if self.listed and (kind != LIQUIDATION or self.kind == "perp"):
             self.dialect.show(self, event)
 
+    def now(self) -> int:
+        """Return the venue's time as this market knows it, ms."""
+        return self.clock
+
     @property
     def over(self) -> bool:
         """Whether nothing more will come."""
@@ -323,7 +327,7 @@ class Market:
         return [
             row
             for row in self.funding
-            if row["fundingTime"] <= self.clock
+            if row["fundingTime"] <= self.now()
             and (start is None or row["fundingTime"] >= start)
             and (end is None or row["fundingTime"] <= end)
         ]

@@ -288,9 +288,7 @@ class RecordedVenue:
 
     def now(self) -> int:
         """Return the venue's clock, ms: that of the slowest timeline."""
-        if self.generation is not None and not self.playbacks:
-            return self.generation.clock()
-        return min(market.clock for market in self.markets.values())
+        return min(market.now() for market in self.markets.values())
 
     def subscribed(self, connection: Connection, streams: list[str]) -> None:
         """Join a connection to the timelines of streams (wire names) that its route serves."""

@@ -76,14 +76,14 @@ class Binance(BinanceFamily):
 
 def _time(venue: RecordedVenue, query: Query) -> Any:
     # Every recording has a venue clock of its own; with no symbol given the slowest of them is "now".
-    return {"serverTime": min(market.clock for market in some(venue, query))}
+    return {"serverTime": min(market.now() for market in some(venue, query))}
 
 
 def _exchange_info(venue: RecordedVenue, query: Query) -> Any:
     limits = [{"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": venue.weight_limit}]
     return {
         "timezone": "UTC",
-        "serverTime": min(market.clock for market in some(venue, query)),
+        "serverTime": min(market.now() for market in some(venue, query)),
         "rateLimits": limits,
         "symbols": [_contract(market) for market in some(venue, query)],
         "recorded": True,
