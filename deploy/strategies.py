@@ -2,8 +2,8 @@
 
 **Two editors at once.** Both read revision N and both write N + 1. Kafka orders the two records, and every reader lets the first of a number hold
 (``strategy_log``). So a writer reads the topic back after its write: its record holds or it lost, and then it says so. A loser's record is the last of
-its key until somebody writes again, and compaction keeps the last one; so the loser (or whoever finds it so later) writes the holding record once
-more, which readers pass over as a repeat.
+its key until somebody writes again, and compaction keeps the last one; so the loser (or whoever writes next, of whatever strategy) writes the holding
+record once more, which readers pass over as a repeat.
 
 **When an edit holds.** A worker takes up what lies before the merged cut of the mark at which an instant fires (DESIGN 3), so a revision begins at
 the first instant that fires after its control mark: a function of the log. Strategies in several partitions are edited by several marks, between which
@@ -101,7 +101,7 @@ def publish(
         revisions = _next(log, wanted, time, by, note, expected or {}, effective_time)
     writing = [config for config in revisions if config is not None]
     _produce(settings, "strategies", [(config.strategy_id, partition_for(settings, config), config.to_record()) for config in writing])
-    log = _settled(settings, writing)
+    log = _settled(settings)
     at = max([time, *(config.event_time for config in writing)])
     marks = _produce(
         settings,
@@ -178,12 +178,11 @@ def _lost(log: StrategyLog, config: StrategyConfig) -> str:
     )
 
 
-def _settled(settings: Settings, written: Sequence[StrategyConfig]) -> StrategyLog:
-    """Read the topic back; repeat what holds where a refused record stands behind it, so that compaction keeps what holds."""
-    ours = {config.strategy_id for config in written}
+def _settled(settings: Settings) -> StrategyLog:
+    """Read the topic back; repeat what holds wherever a refused record stands behind it, so that compaction keeps what holds."""
     for _ in range(_SETTLING_ATTEMPTS):
         log = strategy_log.read(settings)
-        covered = [config for config in log.unsettled() if config.strategy_id in ours]
+        covered = log.unsettled()
         if not covered:
             return log
         _produce(settings, "strategies", [(config.strategy_id, partition_for(settings, config), config.to_record()) for config in covered])

@@ -106,7 +106,7 @@ def deprecate(
     note: Note = None,
 ) -> None:
     """Retire strategies: no signals, no edits until restored. Nothing is deleted."""
-    if not yes and not typer.confirm(f"deprecate {', '.join(names or [])}?"):
+    if names and not yes and not typer.confirm(f"deprecate {', '.join(names)}?"):
         raise UserError("not deprecated")
     _set_status("deprecate", {"running": "deprecated", "paused": "deprecated"}, {}, names, False, revision, by, note)
 
@@ -139,6 +139,7 @@ def import_(
     files: Annotated[list[Path] | None, typer.Argument(help="Strategy files (TOML).", metavar="FILE...")] = None,
     defaults: Annotated[bool, typer.Option("--defaults", help="The default set: one strategy a symbol.")] = False,
     recorded: Annotated[bool, typer.Option("--recorded", help="The strategies for the recordings of the demo.")] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="Only those that are not there yet; what people edited stays.")] = False,
     by: By = "",
     note: Note = None,
 ) -> None:
@@ -153,6 +154,10 @@ def import_(
         configs, expected = load_strategy_edits(chosen)
     except (StrategyError, OSError, UnicodeDecodeError) as error:
         raise UserError(str(error)) from error
+    if missing:
+        known = read_log(settings()).newest
+        configs = [config for config in configs if config.strategy_id not in known]
+        expected = {config.strategy_id: 0 for config in configs}
     _publish(lambda: configs, by, note, expected)
 
 

@@ -11,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from psycopg.types.json import Jsonb
 from typer.testing import CliRunner, Result
 
-from deploy import strategies, strategy_log
+from deploy import database, strategies, strategy_log
 from deploy.cli.strategies import app
 from deploy.errors import UserError
 from schemas.partition import partition_of
@@ -201,16 +203,16 @@ def test_of_two_processes_that_edit_one_revision_exactly_one_wins(ready: Setting
     assert log.unsettled() == []
 
 
-def test_a_loser_that_died_is_cleaned_up_by_the_next_edit(ready: Settings) -> None:
+def test_what_a_loser_that_died_left_is_cleaned_up_by_the_next_writer(ready: Settings) -> None:
     strategies.publish(ready, [config("a")], NOW)
     strategies.publish(ready, [config("a", entry_score=70.0)], NOW + 1)
     btc = partition_of("BTC", ready.partitions)
     raw(ready, ready.codec.encode("strategies", config("a", revision=2, entry_score=66.0).to_record()), b"a", btc)
     assert [one.entry_score for one in strategy_log.read(ready).unsettled()] == [70.0]
-    strategies.publish(ready, [config("a", entry_score=70.0)], NOW + 2)  # nothing to write
-    assert strategy_log.read(ready).unsettled() != []  # only who edits it repeats it
-    strategies.publish(ready, [config("a", entry_score=72.0)], NOW + 3)
-    assert strategy_log.read(ready).unsettled() == []
+    strategies.publish(ready, [config("other", "BINANCE:SOLUSDT")], NOW + 2)
+    log = strategy_log.read(ready)
+    assert log.unsettled() == [] and log.newest["a"].entry_score == 70.0 and [one.revision for one in log.revisions["a"]] == [1, 2]
+    assert [record["entry_score"] for partition, key, _, record in records(ready, "strategies") if key == "a"] == [75.0, 70.0, 66.0, 70.0]
 
 
 def mark(settings: Settings, partition: int, time: int) -> None:
@@ -248,9 +250,9 @@ def test_a_partition_that_was_faster_is_named(ready: Settings, monkeypatch: pyte
         mark(ready, partition, instant + 250)
     settled = strategies._settled
 
-    def slowly(settings: Settings, written: Any) -> Any:
+    def slowly(settings: Settings) -> Any:
         mark(settings, sol, instant + 15_250)  # the market runs on between revision and control mark
-        return settled(settings, written)
+        return settled(settings)
 
     monkeypatch.setattr(strategies, "_settled", slowly)
     published = strategies.publish(ready, both, NOW)
@@ -299,6 +301,12 @@ def test_import_list_show_and_export(command: Any, ready: Settings, tmp_path: Pa
     file.write_text(file.read_text(encoding="utf-8").replace("entry_score = 76.0", "entry_score = 77.0"), encoding="utf-8")
     fails(command("import", str(file)), "default-btcusdt: revision: the edit names revision 1, the newest is 2")
     assert len(command("export", "--all", "--to", str(tmp_path / "all")).output.splitlines()) == 6
+
+    # A job that runs at every start of a stack must not undo what people edited.
+    assert command("pause", "default-ethusdt").exit_code == 0
+    assert command("import", "--defaults", "--missing").output == ""
+    assert strategies.read(ready)["default-ethusdt"].status == "paused"
+    assert "written   revision 3, running" in command("import", "--defaults").output
 
     text = next(path for path in _default_paths() if path.stem == "btcusdt").read_text(encoding="utf-8")
     fails(command("import"), "nothing to import")
@@ -370,6 +378,33 @@ def test_a_life(command: Any, ready: Settings) -> None:
     assert sorted(one["event_time"] for one in trail) == [one["event_time"] for one in trail]
     assert "entry_score 75.0 -> 70.0" in " ".join(command("history", "x").output.split())
     fails(command("history", "nobody"), "no strategy 'nobody'")
+
+
+def test_what_compaction_took_from_the_topic_the_database_tells(command: Any, ready: Settings) -> None:
+    database.migrate(ready.database_url)
+    raw(
+        ready,
+        ready.codec.encode("strategies", config("a", revision=3, entry_score=72.0).to_record()),
+        b"a",
+        partition_of("BTC", ready.partitions),
+    )
+    alone = [json.loads(line) for line in command("history", "a", "--json").output.splitlines()]
+    assert [(one["revision"], one["did"]) for one in alone] == [(3, "create")]  # all that can be known without
+    with psycopg.connect(ready.database_url) as connection:
+        for revision, did, changed in (
+            (1, "create", {}),
+            (2, "edit", {"entry_score": [75.0, 71.0]}),
+            (3, "edit", {"entry_score": [71.0, 72.0]}),
+        ):
+            connection.execute(
+                "INSERT INTO strategy_audit VALUES ('a', %s, to_timestamp(%s), 0, %s, true, %s, %s, NULL, 'h', 'ann', NULL)",
+                (revision, NOW // 1000 + revision, revision, did, Jsonb(changed)),
+            )
+    strategies.publish(ready, [config("a", entry_score=73.0)], NOW + 9000, by="bob")
+    trail = [json.loads(line) for line in command("history", "a", "--json").output.splitlines()]
+    assert [(one["revision"], one["did"], one["by"], one["changed"].get("entry_score")) for one in trail] == [
+        (1, "create", "ann", None), (2, "edit", "ann", [75.0, 71.0]), (3, "edit", "ann", [71.0, 72.0]), (4, "edit", "bob", [72.0, 73.0]),
+    ]  # fmt: skip
 
 
 def test_bootstrap(command: Any, ready: Settings) -> None:
