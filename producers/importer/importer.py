@@ -70,6 +70,9 @@ class Importer:
         plan: What to do.
         settings: Where to write.
         tell: Hears of progress.
+
+    Attributes:
+        streams: A stream for each symbol and kind, once the files are read.
     """
 
     def __init__(self, plan: Plan, settings: Settings, tell: Tell = lambda phase, done, total: None) -> None:
@@ -78,7 +81,7 @@ class Importer:
         self.report = Report(plan.adapter.venue, plan.author)
         self._tell = tell
         self._events = 0
-        self._streams: list[Stream] = []
+        self.streams: list[Stream] = []
 
     # --- looking and reading -----------------------------------------------------------------------------------------
 
@@ -99,10 +102,10 @@ class Importer:
             by_stream[source.symbol, file.layout.kind].append(file)
         for (symbol, _), files in sorted(by_stream.items()):
             stream = self._stream(symbol, ordered(files))
-            self._streams.append(stream)
+            self.streams.append(stream)
             self.report.files += [file.report for file in stream.files]
         counts: Counter[str] = Counter()
-        for stream in self._streams:
+        for stream in self.streams:
             for event in stream.events(report=True):
                 counts[event.topic] += 1
                 self._events += 1
@@ -144,13 +147,13 @@ class Importer:
             DeliveryFailed: Kafka refused a record.
         """
         started = time.monotonic()
-        instruments = {stream.instrument: stream.partition for stream in self._streams}
+        instruments = {stream.instrument: stream.partition for stream in self.streams}
         topics = [
             "instruments",
             "gaps",
-            *sorted({topic for stream in self._streams for file in stream.files for topic in file.layout.topics}),
+            *sorted({topic for stream in self.streams for file in stream.files for topic in file.layout.topics}),
         ]
-        first = min(file.report.first for stream in self._streams for file in stream.files if file.report.first is not None)
+        first = min(file.report.first for stream in self.streams for file in stream.files if file.report.first is not None)
         past = read_past(self.settings, self.plan.author, instruments, topics)
         check_retention(self.settings, [topic for topic in topics if topic != "instruments"] + ["progress"], first, int(time.time() * 1000))
         self._follow(past)
@@ -174,7 +177,7 @@ class Importer:
 
     def _follow(self, past: Past) -> None:
         """Tell streams what they go on from; refuse files that lie before what is there."""
-        for stream in self._streams:
+        for stream in self.streams:
             known = past.tail.instruments.get(stream.instrument)
             first = min((file.report.first for file in stream.files if file.report.first is not None), default=None)
             if known is None or first is None:
@@ -198,10 +201,10 @@ class Importer:
 
     def _steps(self) -> Iterator[Step[tuple[Stream, Event]]]:
         """Merge the streams by time into steps of the grid; a step's time is that of its mark."""
-        flows = [stream.events(report=False) for stream in self._streams]
+        flows = [stream.events(report=False) for stream in self.streams]
         done = told = 0
         for step in merged(flows, self.settings.grid_ms, self.settings.allowed_lateness_ms):
-            yield Step(step.time, [(self._streams[placed.flow], placed.event) for placed in step.items], step.grid)
+            yield Step(step.time, [(self.streams[placed.flow], placed.event) for placed in step.items], step.grid)
             done += len(step.items)
             if done - told >= TELL_EVERY:
                 told = done
@@ -217,7 +220,7 @@ class _Writer:
         self.ended = False
         self._plan = owner.plan
         self._report = owner.report
-        self._streams = owner._streams
+        self._streams = owner.streams
         self._codec: Codec = owner.settings.codec
         self._past = past
         self._out = out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.catalogue import TOPICS
@@ -14,6 +14,11 @@ from stream_apps.core.paper import PaperBook
 from stream_apps.core.paper_feed import PaperFeed, Step
 from stream_apps.core.paper_position import PaperSettings
 from stream_apps.core.paper_trades import trade_block
+from stream_apps.core.strategy import StrategyConfig
+from stream_apps.replay.source import Piece, Source
+
+# Beyond every offset: marks that wait for records of a topic that is not read are not held up.
+_NEVER = 2**62
 
 
 class Result(NamedTuple):
@@ -32,10 +37,25 @@ class PartitionReplay:
         config: Numbers of the market state.
         codec: Codec of the environment.
         paper: Numbers of the paper model.
+        strategies: To run instead of those of the log; None: those of the log.
+
+    Raises:
+        StrategyError: a strategy breaks a rule.
     """
 
-    def __init__(self, partition: int, config: EngineConfig, codec: Codec, paper: PaperSettings | None = None) -> None:
+    def __init__(
+        self,
+        partition: int,
+        config: EngineConfig,
+        codec: Codec,
+        paper: PaperSettings | None = None,
+        strategies: Sequence[StrategyConfig] | None = None,
+    ) -> None:
         self.engine = PartitionEngine(partition, config, codec)
+        if strategies is not None:
+            for strategy in strategies:
+                self.engine.take_strategy(strategy)
+            self.engine.skip_to("strategies", _NEVER)
         self.book = PaperBook(paper)
         self._feed = PaperFeed()
         self._codec = codec
@@ -81,3 +101,46 @@ class PartitionReplay:
         )
         for topic, record in executed:
             yield Result(topic, str(record[TOPICS[topic].key]).encode(), self._encode[topic](record))
+
+
+def drive(
+    source: Source,
+    config: EngineConfig,
+    codec: Codec,
+    take: Callable[[int, Result], None],
+    *,
+    paper: PaperSettings | None = None,
+    strategies: Mapping[int, Sequence[StrategyConfig]] | None = None,
+    hear: Callable[[Piece], None] = lambda piece: None,
+) -> dict[int, PartitionReplay]:
+    """Run a source through the cores.
+
+    Args:
+        source: What is replayed.
+        config, codec: Of the environment.
+        take: Is given (partition, result) of every result, each partition's in order.
+        paper: Numbers of the paper model.
+        strategies: Partition -> the strategies to run; None: those of the log.
+        hear: Is given every piece before it is fed: progress, gaps.
+
+    Returns:
+        Partition -> its engine and paper model after the last record.
+
+    Raises:
+        StrategyError: a strategy breaks a rule.
+    """
+    runs: dict[int, PartitionReplay] = {}
+
+    def run_of(partition: int) -> PartitionReplay:
+        run = runs.get(partition)
+        if run is None:
+            given = None if strategies is None else strategies.get(partition, ())
+            run = runs[partition] = PartitionReplay(partition, config, codec, paper, given)
+        return run
+
+    for piece in source.pieces(lambda partition: run_of(partition).engine):
+        hear(piece)
+        if piece.topic in PartitionEngine.INPUTS:
+            for result in run_of(piece.partition).feed(piece.topic, piece.records):
+                take(piece.partition, result)
+    return runs

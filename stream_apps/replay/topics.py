@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from schemas.catalogue import TOPICS
 from schemas.columnar import RecordSet
 from schemas.settings import Settings
 
@@ -54,8 +55,30 @@ class TopicSource:
                 found[topic] = (low, high)
         return found
 
+    def starts(self, partition: int, since: int | None = None) -> dict[str, int]:
+        """Return topic -> offset to read from: the first kept, or of streams the first record at or after a time.
+
+        Args:
+            partition: Partition.
+            since: ms UTC. Compacted topics say what holds, whenever it was written: they are read from their beginning.
+        """
+        ends = self.ends(partition)
+        found = {topic: low for topic, (low, _) in ends.items()}
+        if since is None:
+            return found
+        asked = [TopicPartition(self._settings.topic(topic), partition, since) for topic in ends if not TOPICS[topic].compacted]
+        names = {self._settings.topic(topic): topic for topic in ends}
+        for place in self._consumer.offsets_for_times(asked, timeout=20) if asked else []:
+            topic = names[place.topic]
+            found[topic] = place.offset if place.offset >= 0 else ends[topic][1]  # below zero: every record is older
+        return found
+
     def records(
-        self, partition: int, backlog: Callable[[], dict[str, int]] | None = None, wants: Callable[[], set[str]] | None = None
+        self,
+        partition: int,
+        backlog: Callable[[], dict[str, int]] | None = None,
+        wants: Callable[[], set[str]] | None = None,
+        starts: Mapping[str, int] | None = None,
     ) -> Iterator[tuple[str, RecordSet]]:
         """Yield (topic, records) of one partition until every topic is read to where it ended at the start.
 
@@ -63,14 +86,16 @@ class TopicSource:
             partition: Partition.
             backlog: Topic -> records read and not used; a topic beyond READ_AHEAD is paused, unless it is wanted.
             wants: Topics that something waits for.
+            starts: Offsets to begin at; None: the first kept.
 
         Raises:
             KafkaException: the broker refused.
         """
         limits = self.ends(partition)
         names = {self._settings.topic(topic): topic for topic in limits}
-        self._consumer.assign([TopicPartition(wire, partition, limits[topic][0]) for wire, topic in names.items()])
-        open_topics = set(limits)
+        first = {topic: low for topic, (low, _) in limits.items()} | dict(starts or {})
+        self._consumer.assign([TopicPartition(wire, partition, first[topic]) for wire, topic in names.items()])
+        open_topics = {topic for topic in limits if first[topic] < limits[topic][1]}
         paused: set[str] = set()
         while open_topics:
             batches: dict[str, list[tuple[int, int, bytes | None, bytes | None]]] = {}

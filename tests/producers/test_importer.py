@@ -65,7 +65,7 @@ def expected(files: list[Path]) -> tuple[list[Record], list[Record]]:
     """Trades and gaps that files make, straight from the reader."""
     importer = Importer(Plan(adapter_of("BINANCE_SPOT"), [Source(path, "LTCUSDT") for path in files]), Settings())
     importer.read()
-    (stream,) = importer._streams
+    (stream,) = importer.streams
     trades, gaps = [], []
     for event in stream.events(report=False):
         (trades if event.topic == "agg_trades" else gaps).append({**event.record, "instrument": NAME})

@@ -1,0 +1,274 @@
+"""What is kept of a replay while it runs: lists of what is rare, thinned series and counts of what is not. Memory does not grow with the trades read."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.catalogue import RESULT_TOPICS
+from schemas.codec import Codec
+from stream_apps.replay.holes import Holes
+from stream_apps.replay.run import Result
+from stream_apps.replay.source import Piece
+
+Record = dict[str, Any]
+# A series keeps at least so many points and at most twice as many.
+POINTS = 4_000
+TIMEFRAMES = ("1m", "5m", "15m", "1h", "4h", "1d")
+# Bars of a timeframe are kept until there are more than this; then a longer one will be drawn.
+MOST_BARS = 800
+SILENCE_MS = 300_000
+# Scores are counted in steps of so many points.
+SCORE_STEP = 5
+DECODED = frozenset({"features", "bars", "scores", "signals", "trades_closed", "fills", "orders", "dead_letters"})
+
+
+@dataclass
+class Thinned:
+    """Rows of a series; of too many every other one is dropped. The newest is always kept."""
+
+    rows: list[Sequence[float]] = field(default_factory=list)
+    last: Sequence[float] | None = None
+    _stride: int = 1
+    _seen: int = 0
+
+    def add(self, row: Sequence[float]) -> None:
+        """Add the next row."""
+        self.last = row
+        if self._seen % self._stride == 0:
+            self.rows.append(row)
+            if len(self.rows) > 2 * POINTS:
+                self.rows = self.rows[::2]
+                self._stride *= 2
+        self._seen += 1
+
+    def all(self) -> list[Sequence[float]]:
+        """Return the rows, the newest included."""
+        return [*self.rows, self.last] if self.last is not None and self.rows[-1] is not self.last else self.rows
+
+
+@dataclass
+class MarketSeen:
+    """One instrument.
+
+    Attributes:
+        features: (time, one value of each of the collector's feature names); NaN: undefined.
+        bars: Timeframe -> (end, open, high, low, close, volume); a timeframe with too many bars is left out.
+        flow: (end of a 1m bar with trades, close, running CVD).
+        instants: Evaluated. first, last: of them, ms UTC.
+        missing, stale: Input -> instants without a value, and of these with one that was too old.
+        late: Trades that came after their instant.
+        silences: Stretches of instants without a trade, at least ``SILENCE_MS`` long.
+        trades: Closed panes' trades in sum: aggregate trades.
+    """
+
+    features: Thinned = field(default_factory=Thinned)
+    bars: dict[str, list[Sequence[float]]] = field(default_factory=lambda: {name: [] for name in TIMEFRAMES})
+    flow: Thinned = field(default_factory=Thinned)
+    instants: int = 0
+    first: int | None = None
+    last: int | None = None
+    missing: Counter[str] = field(default_factory=Counter)
+    stale: Counter[str] = field(default_factory=Counter)
+    late: int = 0
+    silences: list[tuple[int, int]] = field(default_factory=list)
+    trades: int = 0
+    cvd: float = 0.0
+    quiet_since: int | None = None
+
+
+@dataclass
+class StrategySeen:
+    """One strategy's evaluations: one entry of each array per evaluation.
+
+    Attributes:
+        times: ms UTC. scores: Points after gates. states: Index into ``Collector.states``. sides: 1 LONG, -1 SHORT, 0 none.
+        ungated: Floor of the points before gates / ``SCORE_STEP`` -> warm evaluations, by the side that was judged.
+        passed: The same of those that passed all gates.
+    """
+
+    times: array[int] = field(default_factory=lambda: array("q"))
+    scores: array[float] = field(default_factory=lambda: array("d"))
+    states: array[int] = field(default_factory=lambda: array("b"))
+    sides: array[int] = field(default_factory=lambda: array("b"))
+    ungated: Counter[tuple[str, int]] = field(default_factory=Counter)
+    passed: Counter[tuple[str, int]] = field(default_factory=Counter)
+    regimes: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+
+
+class Collector:
+    """Takes every result of a run.
+
+    Args:
+        codec: Codec of the environment.
+        instruments: To keep; None: all.
+        since, until: Results of this period are kept, ms UTC, both inclusive; None: no limit.
+        features: Names of features that are kept as series.
+    """
+
+    def __init__(
+        self, codec: Codec, instruments: Iterable[str] | None, since: int | None, until: int | None, features: tuple[str, ...]
+    ) -> None:
+        self.markets: dict[str, MarketSeen] = {}
+        self.strategies: dict[str, StrategySeen] = {}
+        self.states: list[str] = []
+        self.signals: list[Record] = []
+        self.trades: list[Record] = []
+        self.fills: list[Record] = []
+        self.refused: Counter[str] = Counter()
+        self.letters: Counter[tuple[str, str | None, str]] = Counter()
+        self.holes = Holes()
+        self.inputs: Counter[str] = Counter()
+        self.outputs: Counter[str] = Counter()
+        self.feature_names = features
+        self._codec = codec
+        self._instruments = None if instruments is None else frozenset(instruments)
+        self._since = -(2**62) if since is None else since
+        self._until = 2**62 if until is None else until
+        self._hashes: dict[tuple[str, int], Any] = {}
+        self._notional: dict[str, list[float]] = {}
+
+    # --- what comes ----------------------------------------------------------------------------------------------------
+
+    def hear(self, piece: Piece) -> None:
+        """Count a piece of the input; keep its gaps."""
+        self.inputs[piece.topic] += len(piece.records)
+        if piece.topic == "gaps":
+            for row in range(len(piece.records)):
+                gap = self._codec.decode("gaps", piece.records.value(row))
+                if self._wanted(gap["instrument"]):
+                    self.holes.add(gap)
+        elif piece.topic == "dead_letters":
+            for row in range(len(piece.records)):
+                self._letter(self._codec.decode("dead_letters", piece.records.value(row)))
+
+    def take(self, partition: int, result: Result) -> None:
+        """Take a result."""
+        topic = result.topic
+        if topic not in DECODED:
+            return
+        record = self._codec.decode(topic, result.value)
+        if topic == "dead_letters":
+            self._letter(record)
+            return
+        if not (self._wanted(record["instrument"]) and self._since <= record["event_time"] <= self._until):
+            return
+        self.outputs[topic] += 1
+        if topic in RESULT_TOPICS:
+            digest = self._hashes.setdefault((topic, partition), hashlib.sha256())
+            digest.update(len(result.value).to_bytes(4, "big"))
+            digest.update(result.value)
+        getattr(self, f"_{topic}")(record)
+
+    def hashes(self) -> dict[str, str]:
+        """Return topic -> sha256 over the sha256 of each partition's records in their order, each record with its length before it."""
+        found = {}
+        for topic in RESULT_TOPICS:
+            whole = hashlib.sha256()
+            for (name, partition), digest in sorted(self._hashes.items()):
+                if name == topic:
+                    whole.update(partition.to_bytes(4, "big") + digest.digest())
+            found[topic] = whole.hexdigest()
+        return found
+
+    def closed_trades(self) -> list[Record]:
+        """Return the closed trades in order of exit, with the notional of their fills."""
+        out = []
+        for trade in sorted(self.trades, key=lambda row: (row["event_time"], row["trade_id"])):
+            made, total = self._notional.get(trade["trade_id"], (None, None))
+            out.append({**trade, "maker_notional": made, "notional": total})
+        return out
+
+    def _letter(self, record: Record) -> None:
+        self.letters[record["source"], record["field"], record["reason"][:200]] += 1
+
+    # --- by topic ------------------------------------------------------------------------------------------------------
+
+    def _wanted(self, instrument: str) -> bool:
+        return self._instruments is None or instrument in self._instruments
+
+    def _market(self, instrument: str) -> MarketSeen:
+        return self.markets.setdefault(instrument, MarketSeen())
+
+    def _features(self, record: Record) -> None:
+        market, time = self._market(record["instrument"]), record["event_time"]
+        market.instants += 1
+        market.first = time if market.first is None else market.first
+        market.last = time
+        market.missing.update(record["missing_inputs"])
+        market.stale.update(record["stale_inputs"])
+        # Stale inputs have no value either.
+        market.missing.update(record["stale_inputs"])
+        market.late = record["late_trades"]
+        market.trades += record["pane_trades"]
+        if record["pane_trades"]:
+            if market.quiet_since is not None and time - market.quiet_since >= SILENCE_MS:
+                market.silences.append((market.quiet_since, time))
+            market.quiet_since = time
+        row = [float("nan") if record[name] is None else record[name] for name in self.feature_names]
+        market.features.add((time, *row))
+
+    def _bars(self, record: Record) -> None:
+        market = self._market(record["instrument"])
+        kept = market.bars.get(record["timeframe"])
+        values = tuple(record[name] for name in ("event_time", "open", "high", "low", "close", "volume"))
+        if kept is not None:
+            kept.append(values)
+            if len(kept) > MOST_BARS and record["timeframe"] != TIMEFRAMES[-1]:
+                del market.bars[record["timeframe"]]
+        if record["timeframe"] == "1m":
+            market.cvd += record["cvd"]
+            if record["volume"] > 0:
+                market.flow.add((record["event_time"], record["close"], market.cvd))
+
+    def _scores(self, record: Record) -> None:
+        seen = self.strategies.setdefault(record["strategy_id"], StrategySeen())
+        state = state_of(record)
+        if state not in self.states:
+            self.states.append(state)
+        seen.times.append(record["event_time"])
+        seen.scores.append(record["score"])
+        seen.states.append(self.states.index(state))
+        seen.sides.append({"LONG": 1, "SHORT": -1}.get(record["direction"], 0))
+        seen.regimes[record["regime"]] += 1
+        seen.missing.update(record["missing_inputs"])
+        if record["warm"]:
+            place = (record["lean"], int(record["ungated_score"] // SCORE_STEP))
+            seen.ungated[place] += 1
+            if record["gate_passed"]:
+                seen.passed[place] += 1
+
+    def _signals(self, record: Record) -> None:
+        self.signals.append(record)
+
+    def _trades_closed(self, record: Record) -> None:
+        self.trades.append(record)
+
+    def _fills(self, record: Record) -> None:
+        self.fills.append(record)
+        notional = self._notional.setdefault(record["position_id"], [0.0, 0.0])
+        value = record["price"] * record["quantity"]
+        notional[0] += value if record["liquidity"] == "maker" else 0.0
+        notional[1] += value
+
+    def _orders(self, record: Record) -> None:
+        if record["status"] in ("rejected", "cancelled") and record["leg"] == "entry":
+            self.refused[record["reason"] or record["status"]] += 1
+
+
+def state_of(score: Record) -> str:
+    """Return what became of an evaluation: ``not warm``, the kind of the block, ``signal``, ``flip signal``, ``cooldown``, ``below entry``, ``no signal``."""
+    if not score["warm"]:
+        return "not warm"
+    if score["gate_block"] is not None:
+        return str(score["gate_block"]).partition("(")[0]
+    if score["signalled"]:
+        return "flip signal" if score["cooldown"] else "signal"
+    if score["cooldown"]:
+        return "cooldown"
+    return "below entry" if score["tier"] is None else "no signal"
