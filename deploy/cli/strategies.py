@@ -5,8 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import time
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy import strategies as topic
+from deploy.assignments import assigned
 from deploy.cli import settings
 from deploy.errors import UserError
 from deploy.strategies import Published
@@ -68,7 +68,7 @@ def create(
         record |= recommended_gates(base_of_instrument(instrument))
     except ValueError as error:
         raise UserError(f"instrument: {error}") from error
-    given = _assigned(assignments, {**_NOT_BY_EDIT, "initial_balance": None})
+    given = assigned(assignments, {**_NOT_BY_EDIT, "initial_balance": None})
     _publish(lambda: [StrategyConfig.from_record({**record, **given})], by, note, {name: 0})
 
 
@@ -77,7 +77,7 @@ def create(
 )
 def edit(name: Name, revision: Named, assignments: Assignments = None, by: By = "", note: Note = None) -> None:
     """Change fields of a strategy. It names the revision that it changes; if there is a newer one nothing is written."""
-    given = _assigned(assignments, _NOT_BY_EDIT)
+    given = assigned(assignments, _NOT_BY_EDIT)
     if not given:
         raise UserError("nothing to change: give FIELD=VALUE")
     known = _known(read_log(settings()), name)
@@ -339,29 +339,6 @@ def _known(log: StrategyLog, name: str) -> StrategyConfig:
     if name not in newest:
         raise UserError(f"no strategy {name!r} (known: {', '.join(sorted(newest)) or 'none'})")
     return newest[name]
-
-
-def _assigned(assignments: Sequence[str] | None, refused: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return FIELD=VALUE arguments as values of their fields: numbers, true or false, text as it stands, tags with commas."""
-    kinds = StrategyConfig.kinds()
-    found: dict[str, Any] = {}
-    for assignment in assignments or ():
-        name, separator, text = assignment.partition("=")
-        if not separator:
-            raise UserError(f"{assignment!r}: expected FIELD=VALUE")
-        if reason := refused.get(name):
-            raise UserError(f"{name}: {reason}")
-        kind = kinds.get(name, "")
-        if kind.startswith("tuple"):
-            found[name] = [tag for tag in text.split(",") if tag]
-        elif kind.startswith("str"):
-            found[name] = None if not text and "None" in kind else text
-        else:
-            try:
-                found[name] = tomllib.loads(f"value = {text}")["value"]
-            except tomllib.TOMLDecodeError:
-                found[name] = text  # the rules say what it must be
-    return found
 
 
 def _utc(ms: int) -> str:

@@ -14,6 +14,7 @@ from deploy.demo.series import read_series, rows
 from deploy.report.charts import account_figure, instrument_figure
 from deploy.report.page import Html, block, columns, figure, marked, none_line, note, page, section, table, text, tiles
 from deploy.report.series import MOST_ROWS, SILENCE_MS, Row
+from deploy.report.tables import count, cut_note, number, signals_table, signed, time_text, trades_table, yes
 from deploy.report.words import LEGS, Rates, duration, rate_text, utc
 from schemas.catalogue import TOPICS, schema
 
@@ -126,39 +127,22 @@ def _head(title: str, facts: DemoFacts, checks: Sequence[Check], goldens: Sequen
         [
             ("checks passed", passed),
             ("records stored", f"{sum(facts.rows.values()):,}"),
-            ("trades (by id range)", _count(sum(one.trades for one in facts.instruments if one.trades is not None))),
+            ("trades (by id range)", count(sum(one.trades for one in facts.instruments if one.trades is not None))),
             ("evaluations", f"{sum(one.evaluations for one in facts.evaluations):,}"),
             ("signals", f"{sum(one.count for one in facts.signals):,}"),
             ("paper trades closed", f"{paper.trades:,}"),
-            ("net, R", _signed(paper.net_r, "+.2f")),
-            ("net, money", _signed(paper.net_pnl, "+,.2f")),
+            ("net, R", signed(paper.net_r, "+.2f")),
+            ("net, money", signed(paper.net_pnl, "+,.2f")),
         ]
     )
-
-
-def _count(value: int | None) -> str | None:
-    return None if value is None else f"{value:,}"
-
-
-def _number(value: float | None, form: str = ",.2f") -> str | None:
-    return None if value is None else format(value, form)
-
-
-def _signed(value: float | None, form: str = "+.2f") -> Html | None:
-    """Return a number with its sign, coloured by it."""
-    return None if value is None else marked(format(value, form), value >= 0)
-
-
-def _time(value: int | None) -> str | None:
-    return None if value is None else utc(value)
 
 
 def _instrument(number: int, one: InstrumentFacts, chart: str, facts: DemoFacts, goldens: Sequence[Golden]) -> str:
     label = f'<div class="label">{text(origin(one, goldens))}</div>'
     mine = [strategy for strategy in facts.strategies if strategy.instrument == one.instrument]
     market = [
-        ("trades (by id range)", _count(one.trades)),
-        ("aggregate trades", _count(one.agg_trades)),
+        ("trades (by id range)", count(one.trades)),
+        ("aggregate trades", count(one.agg_trades)),
         ("taker buy quantity", value_text(one.buy)),
         ("taker sell quantity", value_text(one.sell)),
         ("CVD", value_text(one.cvd)),
@@ -167,8 +151,8 @@ def _instrument(number: int, one: InstrumentFacts, chart: str, facts: DemoFacts,
         ("lowest / highest price", f"{value_text(one.low)} / {value_text(one.high)}"),
         ("last book", value_text(one.book)),
         ("last quote", value_text(one.quote)),
-        ("evaluated instants", _count(one.features)),
-        ("late trades", _count(one.late_trades)),
+        ("evaluated instants", count(one.features)),
+        ("late trades", count(one.late_trades)),
     ]
     half = len(market) // 2
     strategies = table(
@@ -212,17 +196,12 @@ def _paper(facts: DemoFacts, closed: Sequence[Row], account: Html) -> str:
         [_statistics(name, one) for name, one in per_strategy],
         "none: no paper trade was closed",
     )  # fmt: skip
-    listed = table(
-        ["entry (UTC)", "exit (UTC)", "instrument", "side", "tier", ">score", ">entry", ">exit", "exit by", ">net R", ">net money", ">held",
-         ">quantity", ">fees R", ">funding R", ">slippage R", ">MFE R", ">MAE R", "strategy"],
-        [_trade(row) for row in closed[:MOST_ROWS]],
-    )  # fmt: skip
     opened = table(
         ["instrument", "strategy", "status", "side", "entry (UTC)", ">entry price", ">open quantity", ">realised"],
         [
             (
-                one.instrument, one.strategy_id, one.status, one.direction, _time(one.entry_time), value_text(one.entry_price),
-                value_text(one.open_quantity), _signed(one.realised_pnl, "+,.2f"),
+                one.instrument, one.strategy_id, one.status, one.direction, time_text(one.entry_time), value_text(one.entry_price),
+                value_text(one.open_quantity), signed(one.realised_pnl, "+,.2f"),
             )
             for one in facts.open_positions
         ],
@@ -240,7 +219,7 @@ def _paper(facts: DemoFacts, closed: Sequence[Row], account: Html) -> str:
         ),
         account,
         block("Statistics of closed trades", statistics),
-        block("Closed trades", listed, _cut(len(closed))),
+        block("Closed trades", trades_table(closed), cut_note(len(closed))),
         columns(block("Positions that the end of the data left open (in no statistic)", opened), block("Orders", orders)),
     )
 
@@ -249,53 +228,26 @@ def _statistics(name: str, one: PaperFacts) -> Sequence[Any]:
     exits = ", ".join(f"{LEGS.get(reason, reason)} {count}" for reason, count in one.exits.items())
     extremes = None if one.best_r is None or one.worst_r is None else f"{one.best_r:+.2f} / {one.worst_r:+.2f}"
     return (
-        name, _count(one.trades), _number(one.win_rate, ".1%"), _number(one.profit_factor), _signed(one.net_r), _signed(one.net_pnl, "+,.2f"),
-        _number(one.fees), _number(one.funding), extremes, _number(one.max_drawdown_r), _number(one.max_drawdown_pnl),
+        name, count(one.trades), number(one.win_rate, ".1%"), number(one.profit_factor), signed(one.net_r), signed(one.net_pnl, "+,.2f"),
+        number(one.fees), number(one.funding), extremes, number(one.max_drawdown_r), number(one.max_drawdown_pnl),
         duration(one.mean_hold_ms), exits,
     )  # fmt: skip
-
-
-def _trade(row: Row) -> Sequence[Any]:
-    ended = str(LEGS.get(row["exit_reason"], row["exit_reason"])) + (" after TP1" if row["tp1_hit"] and row["exit_reason"] != "tp2" else "")
-    return (
-        utc(row["entry_time"]), utc(row["event_time"]), row["instrument"], row["direction"], row["tier"], f"{row['score']:.1f}",
-        f"{row['entry_price']:.8g}", f"{row['exit_price']:.8g}", ended, _signed(row["net_r"]), _signed(row["net_pnl"], "+,.2f"),
-        duration(row["hold_ms"]), f"{row['quantity']:.8g}", f"{row['fee_r']:.3f}", f"{row['funding_r']:.3f}", f"{row['slippage_r']:.3f}",
-        f"{row['mfe_r']:.2f}", f"{row['mae_r']:.2f}", row["strategy_id"],
-    )  # fmt: skip
-
-
-def _cut(count: int) -> str:
-    return note(f"The first {MOST_ROWS:,} of {count:,} are listed.") if count > MOST_ROWS else ""
 
 
 def _signals(facts: DemoFacts, signals: Sequence[Row]) -> str:
     counts = table(
         ["instrument", "strategy", "side", "tier", "entry", "flip", ">signals"],
         [
-            (one.instrument, one.strategy_id, one.direction, one.tier, _yes(one.entry), _yes(one.flip), f"{one.count:,}")
+            (one.instrument, one.strategy_id, one.direction, one.tier, yes(one.entry), yes(one.flip), f"{one.count:,}")
             for one in facts.signals
         ],
         "none: no evaluation became a signal",
     )
     entries = [row for row in signals if row["entry"]]
-    listed = table(
-        ["instant (UTC)", "decided (UTC)", "instrument", "side", ">score", "tier", "flips too", "regime", ">price", ">ATR", ">risk distance", "strategy"],
-        [
-            (
-                utc(row["event_time"]), utc(row["decided_at"]), row["instrument"], row["direction"], f"{row['score']:.1f}", row["tier"],
-                _yes(row["flip"]), row["regime"], f"{row['price']:.8g}", f"{row['atr']:.6g}", f"{row['risk_distance']:.6g}", row["strategy_id"],
-            )
-            for row in entries[:MOST_ROWS]
-        ],
-        "none: no signal may open a position",
-    )  # fmt: skip
     explained = note("A signal without entry came during the cooldown: it closes a position of the other side and opens nothing.")
-    return section("signals", "Signals", explained, counts, block("Signals that may open a position", listed, _cut(len(entries))))
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
+    return section(
+        "signals", "Signals", explained, counts, block("Signals that may open a position", signals_table(entries), cut_note(len(entries)))
+    )
 
 
 def _evaluations(facts: DemoFacts) -> str:
@@ -304,7 +256,7 @@ def _evaluations(facts: DemoFacts) -> str:
         [
             (
                 one.instrument, one.strategy_id, f"{one.evaluations:,}", f"{one.not_warm:,}", f"{one.blocked:,}", f"{one.passed:,}",
-                f"{one.below_entry:,}", f"{one.cooling:,}", f"{one.signalled:,}", _number(one.best_score, ".1f"),
+                f"{one.below_entry:,}", f"{one.cooling:,}", f"{one.signalled:,}", number(one.best_score, ".1f"),
             )
             for one in facts.evaluations
         ],
@@ -340,10 +292,10 @@ def _quality(facts: DemoFacts, gaps: Sequence[Row]) -> str:
          "last book = last quote", "last book", ">epoch"],
         [
             (
-                one.instrument, _count(one.late_trades), f"{one.gap_rows:,}", f"{one.gap_rows_open:,}", f"{one.missing_agg_ids:,}",
+                one.instrument, count(one.late_trades), f"{one.gap_rows:,}", f"{one.gap_rows_open:,}", f"{one.missing_agg_ids:,}",
                 f"{one.repeated_trades:,}", f"{one.backfilled:,}",
-                None if one.book_equals_quote is None else marked(_yes(one.book_equals_quote), one.book_equals_quote),
-                one.book_state, _count(one.book_epoch),
+                None if one.book_equals_quote is None else marked(yes(one.book_equals_quote), one.book_equals_quote),
+                one.book_state, count(one.book_epoch),
             )
             for one in facts.instruments
         ],
@@ -375,8 +327,8 @@ def _quality(facts: DemoFacts, gaps: Sequence[Row]) -> str:
                 row["instrument"],
                 row["stream"],
                 row["kind"],
-                _yes(row["certain"]),
-                _yes(row["repaired"]),
+                yes(row["certain"]),
+                yes(row["repaired"]),
                 row["detail"],
             )
             for row in gaps[:MOST_ROWS]
@@ -395,8 +347,8 @@ def _quality(facts: DemoFacts, gaps: Sequence[Row]) -> str:
         "quality",
         "Data quality",
         overview,
-        block("Gaps", holes, _cut(len(gaps))),
-        block("Refused records (dead_letters)", letters, _cut(len(facts.dead_letters))),
+        block("Gaps", holes, cut_note(len(gaps))),
+        block("Refused records (dead_letters)", letters, cut_note(len(facts.dead_letters))),
         columns(block("Longest stretches without a trade", silences), block("Missing and stale inputs by evaluated instant", missing)),
     )
 

@@ -118,7 +118,8 @@ def _scores(connection: Connection, name: str) -> list[Scores]:
     return [
         Scores(
             strategy_id,
-            **_columns(found, ("time", "score")),
+            time=np.array([row["time"] for row in found], dtype=np.float64),
+            score=np.array([np.nan if row["score"] is None else row["score"] for row in found], dtype=np.float64),
             state=[row["state"] for row in found],
             direction=[row["direction"] for row in found],
         )

@@ -99,7 +99,7 @@ def instrument_figure(series: Series, silences: Sequence[Silence], strategies: S
         panel.draw(Pen(figure, row))
         axis = figure.layout["yaxis" if row == 1 else f"yaxis{row}"]
         figure.layout["legend" if row == 1 else f"legend{row}"] = _legend(axis.domain[1])
-    _dress(figure, int(total + 60))
+    dress(figure, int(total + 60))
     start, end = _time_range(series)
     margin = max(1000.0, (end - start) * 0.01)
     figure.update_xaxes(
@@ -124,7 +124,8 @@ def _legend(top: float) -> dict[str, Any]:
     return {"x": 1.01, "xanchor": "left", "y": top, "yanchor": "top", "font": {"size": 11}, "tracegroupgap": 0, "itemsizing": "constant"}
 
 
-def _dress(figure: go.Figure, height: int) -> None:
+def dress(figure: go.Figure, height: int) -> None:
+    """Give a figure the look that all figures of a report have; ``height`` in pixels."""
     figure.update_layout(
         template="plotly_white",
         height=height,
@@ -363,7 +364,7 @@ def _states(pen: Pen, scores: Sequence[Scores], strategies: Sequence[Drawn]) -> 
             x: list[float | None] = []
             for start, end in stretches[state]:
                 x += [start, end, None]
-            count = one.state.count(state)
+            count = one.state.count(state) if one.counts is None else one.counts[state]
             pen.add(
                 go.Scatter(x=x, y=[None if at is None else lane for at in x], mode="lines+markers" if state == "signal" else "lines",
                            line={"color": colours[state], "width": 16}, marker={"symbol": "line-ns-open", "size": 14, "color": BUY},
@@ -442,7 +443,7 @@ def account_figure(closed: Sequence[Row]) -> go.Figure | None:
                        line={"shape": "hv", "width": 1.6, "color": colour}, marker={"size": 6}, text=text,
                        hovertemplate="%{x|%Y-%m-%d %H:%M:%S} UTC<br>%{text}<br>together %{y:+.2f} R<extra></extra>")
         )  # fmt: skip
-    _dress(figure, 240)
+    dress(figure, 240)
     figure.update_layout(showlegend=True, legend=_legend(1.0))
     figure.update_xaxes(type="date")
     figure.update_yaxes(title_text="net R, running sum", title_font={"size": 11})

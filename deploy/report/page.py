@@ -35,6 +35,8 @@ th { position: sticky; top: 0; background: #f1f3f6; font-weight: 600; z-index: 1
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 .columns { display: grid; gap: 6px 22px; } .columns > div { min-width: 0; }
 code { font: 12px ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
+details { margin-top: 10px; } summary { cursor: pointer; font-weight: 600; }
+tr.group td { background: #f8f9fb; font-weight: 600; }
 nav { margin-top: 10px; font-size: 13px; } nav a { margin-right: 14px; color: #2563a8; }
 footer { color: var(--muted); font-size: 12px; margin-top: 18px; }
 @media print { .wide { max-height: none; } section { break-inside: avoid; } }
@@ -89,6 +91,11 @@ def note(what: str) -> Html:
 def block(title: str, *parts: str) -> Html:
     """Return a part of a section with its heading."""
     return Html(f"<div><h3>{escape(title)}</h3>{''.join(parts)}</div>")
+
+
+def folded(title: str, *parts: str, opened: bool = False) -> Html:
+    """Return parts under a heading that folds them away."""
+    return Html(f"<details{' open' if opened else ''}><summary>{escape(title)}</summary>{''.join(parts)}</details>")
 
 
 def columns(*parts: str, least: int = 380) -> Html:

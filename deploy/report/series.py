@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -55,6 +56,7 @@ class Scores:
     Attributes:
         state: What became of each: ``not warm``, the kind of the block, ``below entry``, ``cooldown``, ``signal``, ``flip signal`` (during the
             cooldown: it closes the other side and opens nothing), or ``no signal`` (the strategy's direction forbids it).
+        counts: State -> evaluations, where those listed are thinned; None: all are listed.
     """
 
     strategy_id: str
@@ -62,6 +64,7 @@ class Scores:
     score: Array
     state: list[str]
     direction: list[str]
+    counts: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)

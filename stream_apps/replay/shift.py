@@ -1,0 +1,78 @@
+"""Look-ahead as a command: what comes after a time is altered beyond recognition, and nothing decided up to it may change.
+
+Doubles are doubled (which keeps them on every decimal grid), takers change sides, liquidated sides are swapped, the quantities of the two sides of
+a book change places, funding changes its sign. Times, ids and marks stay: the log has the same shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.codec import Codec, CodecError
+from schemas.columnar import RecordSet
+from stream_apps.core.engine import PartitionEngine
+from stream_apps.replay.source import Piece, Source
+
+MARKET = ("agg_trades", "depth", "funding", "liquidations", "market_indicators", "quotes")
+
+
+@dataclass
+class Shifted:
+    """A source whose market data after ``time`` (ms UTC) is altered.
+
+    Attributes:
+        altered: Records altered so far.
+    """
+
+    source: Source
+    time: int
+    codec: Codec
+    altered: int = 0
+
+    def pieces(self, engine_of: Callable[[int], PartitionEngine]) -> Iterator[Piece]:
+        """Yield the source's pieces, altered."""
+        for piece in self.source.pieces(engine_of):
+            if piece.topic in MARKET and len(piece.records) and int(piece.records.timestamps.max()) > self.time:
+                yield piece._replace(records=self._shift(piece.topic, piece.records))
+            else:
+                yield piece
+
+    def _shift(self, topic: str, records: RecordSet) -> RecordSet:
+        messages: list[tuple[int, int, bytes | None, bytes | None]] = []
+        for row, (offset, timestamp) in enumerate(zip(records.offsets.tolist(), records.timestamps.tolist(), strict=True)):
+            value = records.value(row)
+            try:
+                record = self.codec.decode(topic, value)
+                if record["event_time"] > self.time:
+                    value = self.codec.encode(topic, altered(topic, record))
+                    self.altered += 1
+            except CodecError:
+                pass  # it stays the dead letter that it is
+            messages.append((offset, timestamp, records.key(row), value))
+        made = RecordSet.from_messages(messages)
+        return RecordSet(made.buffer, made.index, records.next_offset)
+
+
+def altered(topic: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Return a market record with other content at the same place."""
+    made = {name: _doubled(value) for name, value in record.items()}
+    if topic == "agg_trades":
+        made["buyer_is_maker"] = not record["buyer_is_maker"]
+    elif topic == "liquidations":
+        made["side"] = "SHORT" if record["side"] == "LONG" else "LONG"
+    elif topic == "depth":
+        made["bid_quantities"], made["ask_quantities"] = made["ask_quantities"], made["bid_quantities"]
+        if len(made["bid_quantities"]) != len(made["bid_prices"]):
+            made["bid_quantities"], made["ask_quantities"] = made["ask_quantities"], made["bid_quantities"]
+    elif topic == "funding":
+        for name in ("estimated_rate", "settled_rate"):
+            made[name] = None if made[name] is None else -made[name]
+    return made
+
+
+def _doubled(value: Any) -> Any:
+    if isinstance(value, float):
+        return 2 * value
+    return [2 * one for one in value] if isinstance(value, list) and value and isinstance(value[0], float) else value
