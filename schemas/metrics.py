@@ -64,3 +64,25 @@ FENCED = Counter("perpflow_fenced", "Transactions refused because another writer
 POSITIONS_OPEN = Gauge("perpflow_positions_open", "Open positions.", ["mode"])
 TRADES_CLOSED = Counter("perpflow_trades_closed", "Closed trades.", ["mode", "exit_reason"])
 EXECUTOR_EVENT_TIME = Gauge("perpflow_executor_event_time_seconds", "Newest step of the executor, Unix time.", ["partition"])
+
+# --- archive -------------------------------------------------------------------------------------------------------
+ROWS_ARCHIVED = Counter("perpflow_rows_archived", "Records that a manifest of the archive lists.", ["topic"])
+BYTES_ARCHIVED = Counter("perpflow_bytes_archived", "Bytes of the files written by the archive, rewriting included.", ["topic"])
+FILES_MERGED = Counter("perpflow_archive_files_merged", "Small files merged into larger ones.", ["topic"])
+ARCHIVE_LAG = Gauge("perpflow_archive_lag_records", "Records not yet in the archive.", ["topic"])
+ARCHIVE_SECONDS = Histogram("perpflow_archive_seconds", "Duration of writing a batch to the archive.", [], buckets=_LATENCY)
+
+# --- notifier ------------------------------------------------------------------------------------------------------
+NOTIFICATIONS_SENT = Counter("perpflow_notifications_sent", "Messages sent, by what they tell of.", ["channel", "kind"])
+NOTIFICATIONS_FAILED = Counter(
+    "perpflow_notifications_failed",
+    "Attempts that failed, by reason: timeout, connection, rate_limited, refused, server, other.",
+    ["channel", "reason"],
+)
+NOTIFICATIONS_SUPPRESSED = Counter(
+    "perpflow_notifications_suppressed",
+    "Events not sent as a message of their own, by reason: repeat, unrouted, top, quiet, window, digest. Of the first three the channel is empty.",
+    ["channel", "reason"],
+)
+NOTIFICATIONS_QUEUED = Gauge("perpflow_notifications_queued", "Messages that wait for their channel.", ["channel"])
+NOTIFICATION_SECONDS = Histogram("perpflow_notification_seconds", "Duration of an attempt to send.", ["channel"], buckets=_LATENCY)

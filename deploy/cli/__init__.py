@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "sink": "Write the topics into the database.",
     "execute": "Act on signals.",
     "monitor": "Watch the quality of the market data.",
+    "notify": "Tell people: Telegram, Discord, webhooks, e-mail.",
     "quality": "Show quality scores, or check recorded files.",
     "compare": "Hold two strategies' results side by side.",
     "replay": "Decide again what the topics hold, and compare.",

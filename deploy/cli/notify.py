@@ -1,0 +1,61 @@
+"""``perpflow notify``: tell people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.cli import settings as surroundings
+from deploy.errors import UserError
+from schemas.service import Service, configure_logging
+from sinks.notifier.config import ConfigError, NotifierConfig, load
+from sinks.notifier.service import Notifier, send_test
+
+
+def notify(
+    config: Annotated[Path, typer.Option(help="TOML file with channels, routes and rules; `sinks/notifier/config.py` lists every key.")],
+    test: Annotated[bool, typer.Option("--test", help="Send one message to every channel, say how it went, and end.")] = False,
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="At the very first start read the topics from their beginning, not only their end.")
+    ] = False,
+    session_timeout_ms: Annotated[int, typer.Option(min=1000, help="How long the group waits for a silent notifier.")] = 10_000,
+    until_idle: Annotated[
+        float | None, typer.Option(min=0, help="Stop when nothing came and nothing waited to be sent for so many seconds.")
+    ] = None,
+) -> None:
+    """Send signals, trades, faults in the data, refused records and unwell services to Telegram, Discord, webhooks and e-mail.
+
+    Delivered at least once: after a kill the last messages may come again, with the same event id. Secrets come from environment variables
+    or files that the configuration names.
+
+    Examples:
+
+        perpflow notify --config notifier.toml --test
+
+        perpflow notify --config notifier.toml
+    """
+    try:
+        chosen = load(config)
+        if test:
+            _test(chosen)
+            return
+        settings = surroundings()
+        configure_logging(settings.log_level)
+        with Service("notifier", settings.http_port) as service:
+            Notifier(settings, service, chosen, from_beginning=from_beginning, session_timeout_ms=session_timeout_ms).run(until_idle)
+    except ConfigError as error:
+        raise UserError(f"notify: {error}") from None
+
+
+def _test(config: NotifierConfig) -> None:
+    if not config.channel:
+        raise UserError("notify: no channel is configured: add a [[channel]] to the file")
+    failed = []
+    for name, outcome in send_test(config).items():
+        typer.echo(f"{name}: {'sent' if outcome.ok else f'{outcome.reason}: {outcome.detail}'}")
+        if not outcome.ok:
+            failed.append(name)
+    if failed:
+        raise UserError(f"notify: no message reached {', '.join(failed)}")

@@ -1,0 +1,289 @@
+"""One channel at work: what waits for it, its pace, its retries. A thread of its own, so that a slow channel holds up nobody.
+
+Critical messages go first. When too many others wait, they go as one (a digest). A channel that fails is tried again after 1, 2, 4 ... 60 seconds
+(with jitter) or what the server asks for; the pause belongs to the channel, not to a message. What could not be sent for ``give_up_s``, and
+what the server calls unacceptable, is handed back for dead_letters.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+from schemas import metrics
+from sinks.notifier.config import ChannelConfig
+from sinks.notifier.events import Event, Level
+from sinks.notifier.offsets import Ticket
+from sinks.notifier.origin import together
+from sinks.notifier.templating import Message, RenderError, Templates
+from sinks.notifier.transport import Outcome, Sender
+
+BACKOFF_FIRST_S, BACKOFF_MOST_S = 1.0, 60.0
+# Records a channel may hold back; beyond, the oldest are given up, so that a dead channel cannot stop the others' reading.
+MOST_WAITING = 500
+DIGEST_TITLES = 15
+
+
+@dataclass(eq=False)
+class Item:
+    """A message on its way.
+
+    Attributes:
+        message: What is sent.
+        tickets: The records behind it; none for what the service says of itself.
+        accepted: When it came, monotonic seconds.
+        attempts: So far.
+        done: Places that have it.
+        merged: Messages that a digest stands for.
+        reason: Why the last attempt failed.
+    """
+
+    message: Message
+    tickets: list[Ticket]
+    accepted: float
+    attempts: int = 0
+    done: set[int] = field(default_factory=set)
+    merged: list[Message] = field(default_factory=list)
+    reason: str = ""
+
+    @property
+    def critical(self) -> bool:
+        """Whether it goes first and alone."""
+        return self.message.event.level >= Level.CRITICAL
+
+    @property
+    def revoked(self) -> bool:
+        """Whether another process sends it."""
+        return bool(self.tickets) and all(ticket.partition.revoked for ticket in self.tickets)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of an item: sent, or given up for a reason."""
+
+    channel: str
+    item: Item
+    failure: str = ""
+
+
+class Pace:
+    """A token bucket: ``burst`` messages at once, ``per_minute`` in the long run. Times are monotonic seconds."""
+
+    def __init__(self, per_minute: float, burst: int, now: float) -> None:
+        self._per_second = per_minute / 60
+        self._burst = burst
+        self._tokens = float(burst)
+        self._at = now
+
+    def wait(self, now: float) -> float:
+        """Return how long to wait before the next message."""
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
+        self._at = now
+        return max(0.0, (1 - self._tokens) / self._per_second)
+
+    def spend(self) -> None:
+        """A message goes."""
+        self._tokens -= 1
+
+
+class Channel(threading.Thread):
+    """See the module's text.
+
+    Args:
+        config: The channel.
+        sender: Sends to it.
+        templates: For digests.
+        give_up_s: See the module's text.
+        results: Where items go when they are done.
+        told: Called with each attempt that failed.
+    """
+
+    def __init__(
+        self,
+        config: ChannelConfig,
+        sender: Sender,
+        templates: Templates,
+        give_up_s: float,
+        results: SimpleQueue[Result],
+        told: Callable[[str, Outcome, float], None],
+    ) -> None:
+        super().__init__(name=f"channel-{config.name}", daemon=True)
+        self.config = config
+        self._sender = sender
+        self._templates = templates
+        self._give_up_s = give_up_s
+        self._results = results
+        self._told = told
+        self._wake = threading.Condition()
+        self._waiting: list[Item] = []
+        self._sending: Item | None = None
+        self._draining = False
+        self._ending = False
+        self._pace = Pace(config.rate_per_minute, config.burst, time.monotonic())
+        self._failures = 0
+        self._pause_until = 0.0
+        self._failing_since: float | None = None
+
+    # --- called by the service ---------------------------------------------------------------------------------------------
+    def offer(self, message: Message, tickets: Sequence[Ticket]) -> None:
+        """Take a message. The oldest are given up when too many records wait."""
+        with self._wake:
+            self._waiting.append(Item(message, list(tickets), time.monotonic()))
+            self._shed()
+            metrics.NOTIFICATIONS_QUEUED.labels(self.config.name).set(len(self._waiting))
+            self._wake.notify()
+
+    def _shed(self) -> None:
+        while sum(max(1, len(item.tickets)) for item in self._waiting) > MOST_WAITING:
+            victim = min(self._waiting, key=lambda item: (item.critical, item.accepted))
+            self._waiting.remove(victim)
+            self._results.put(Result(self.config.name, victim, f"{MOST_WAITING} records wait already; {victim.reason or 'not tried yet'}"))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is being sent."""
+        with self._wake:
+            return not self._waiting and self._sending is None
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait."""
+        with self._wake:
+            return len(self._waiting)
+
+    @property
+    def failing_s(self) -> float:
+        """For how many seconds every attempt failed; 0 while it works."""
+        since = self._failing_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def drain(self) -> None:
+        """Send what waits without pauses between attempts that succeed; stop at the first one that fails."""
+        with self._wake:
+            self._draining = True
+            self._wake.notify()
+
+    def end(self) -> None:
+        """Stop; what waits stays unsent."""
+        with self._wake:
+            self._ending = True
+            self._wake.notify()
+
+    # --- the thread ----------------------------------------------------------------------------------------------------------
+    def run(self) -> None:
+        """Send until ended."""
+        while True:
+            with self._wake:
+                item = self._next()
+                if item is None:
+                    return
+                self._sending = item
+            self._attempt(item)
+            with self._wake:
+                self._sending = None
+
+    def _next(self) -> Item | None:
+        """Wait for a message and its time; None when it is over."""
+        while not self._ending:
+            now = time.monotonic()
+            self._waiting = [item for item in self._waiting if not item.revoked]
+            if self._failures:
+                self._give_up(now)
+            metrics.NOTIFICATIONS_QUEUED.labels(self.config.name).set(len(self._waiting))
+            if not self._waiting:
+                self._wake.wait()
+                continue
+            if self._draining and self._failures:
+                return None
+            wait = max(self._pause_until - now, self._pace.wait(now))
+            if wait > 0:
+                self._wake.wait(min(wait, 1.0) if self._failures else wait)
+                continue
+            return self._take()
+        return None
+
+    def _take(self) -> Item:
+        critical = [item for item in self._waiting if item.critical]
+        if critical:
+            self._waiting.remove(critical[0])
+            return critical[0]
+        # Some of it may have reached some places already: that one goes on as it is.
+        begun = [item for item in self._waiting if item.done]
+        if not begun and len(self._waiting) > self.config.digest_over:
+            self._waiting = [self._digest(self._waiting)]
+        chosen = begun[0] if begun else self._waiting[0]
+        self._waiting.remove(chosen)
+        return chosen
+
+    def _digest(self, items: list[Item]) -> Item:
+        """Return one item for many."""
+        messages = [message for item in items for message in (item.merged or [item.message])]
+        counts = Counter(message.event.kind for message in messages)
+        origin = together(message.origin for message in messages)
+        titles = [message.title if origin != message.origin else message.bare_title for message in messages]
+        newest = max(message.event.time for message in messages)
+        fields: dict[str, Any] = {
+            "count": len(messages),
+            "counts": dict(sorted(counts.items())),
+            "titles": titles[:DIGEST_TITLES],
+            "left_out": max(0, len(titles) - DIGEST_TITLES),
+        }
+        level = max(message.event.level for message in messages)
+        event = Event(f"digest|{messages[0].event.event_id}|{len(messages)}", "digest", level, None, newest, "", fields)
+        try:
+            told = self._templates.render(event, origin)
+        except RenderError as error:  # a replaced template; its messages must go all the same
+            title = f"{len(messages)} events at once"
+            told = Message(event, origin, title, title, "\n".join([*fields["titles"], f"({error})"]))
+        metrics.NOTIFICATIONS_SUPPRESSED.labels(self.config.name, "digest").inc(sum(1 for item in items if not item.merged))
+        return Item(
+            told,
+            [ticket for item in items for ticket in item.tickets],
+            min(item.accepted for item in items),
+            max(item.attempts for item in items),
+            merged=messages,
+            reason=next((item.reason for item in items if item.reason), ""),
+        )
+
+    def _attempt(self, item: Item) -> None:
+        begun = time.monotonic()
+        outcome = self._sender.send(item.message, item.done)
+        now = time.monotonic()
+        metrics.NOTIFICATION_SECONDS.labels(self.config.name).observe(now - begun)
+        item.attempts += 1
+        self._pace.spend()
+        name = self.config.name
+        if outcome.ok:
+            self._failures, self._failing_since, self._pause_until = 0, None, 0.0
+            metrics.NOTIFICATIONS_SENT.labels(name, item.message.event.kind).inc()
+            self._results.put(Result(name, item))
+            return
+        metrics.NOTIFICATIONS_FAILED.labels(name, outcome.reason).inc()
+        item.reason = f"{outcome.reason}: {outcome.detail}"
+        if outcome.final:
+            # The place answers: it is this message that it does not want.
+            self._told(name, outcome, 0.0)
+            self._results.put(Result(name, item, item.reason))
+            return
+        self._failures += 1
+        self._failing_since = self._failing_since or begun
+        pause = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(self._failures - 1, 10)) * random.uniform(0.75, 1.25)
+        pause = pause if outcome.wait_s is None else max(outcome.wait_s, 0.05)
+        self._pause_until = now + pause
+        self._told(name, outcome, pause)
+        with self._wake:
+            self._waiting.insert(0, item)
+            self._give_up(now)
+
+    def _give_up(self, now: float) -> None:
+        """Hand back what has waited too long for a channel that fails."""
+        for old in [one for one in self._waiting if now - one.accepted > self._give_up_s]:
+            self._waiting.remove(old)
+            why = f"given up after {old.attempts} attempts in {now - old.accepted:.0f} s; {old.reason or 'the channel fails'}"
+            self._results.put(Result(self.config.name, old, why))

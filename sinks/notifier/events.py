@@ -1,0 +1,163 @@
+"""From records to events: what of a topic is news for a person, how bad it is, and what makes two events the same. Pure.
+
+Ids are made of the records' own fields, so that a record which is delivered or written twice is the same event again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from schemas.codec import Record
+
+# Dead letters of this service are not news: each would make the next one.
+SERVICE = "notifier"
+
+
+class Level(IntEnum):
+    """How much an event matters. CRITICAL passes quiet hours and the top-N rule."""
+
+    INFO = 0
+    WARNING = 1
+    ERROR = 2
+    CRITICAL = 3
+
+
+LEVELS = {level.name.lower(): level for level in Level}
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a person may want to know.
+
+    Attributes:
+        event_id: The same for the same event, for ever.
+        kind: One of ``KINDS``.
+        level: How much it matters.
+        instrument: Whom it is about, if anyone.
+        time: Event time, ms UTC; of what has no record, wall-clock time.
+        alert: Events of one alert within a window are counted, not repeated. Empty: each event of the kind is news of its own.
+        fields: What templates may use.
+    """
+
+    event_id: str
+    kind: str
+    level: Level
+    instrument: str | None
+    time: int
+    alert: str
+    fields: Mapping[str, Any]
+
+
+def event_of(topic: str, record: Record) -> Event | None:
+    """Return the event that a record of a topic is, or None when it is none. The record fits its topic's schema."""
+    return READERS[topic](record)
+
+
+def health_event(service: str, up: bool, since: int, detail: str) -> Event:
+    """Return the event of a service that went down or came back, at ``since`` (wall clock, ms).
+
+    Both are critical: whoever heard the alarm must hear the all-clear.
+    """
+    kind = "health_up" if up else "health_down"
+    fields = {"service": service, "detail": detail, "since": since}
+    return Event(f"{kind}|{service}|{since}", kind, Level.CRITICAL, None, since, "", fields)
+
+
+def _signal(record: Record) -> Event:
+    return _event("signal", Level.INFO, f"signal|{record['signal_id']}", record)
+
+
+def _position(record: Record) -> Event | None:
+    kind = {"open": "position_opened", "tp1_hit": "position_tp1"}.get(record["status"])  # its end is told by trades_closed
+    return None if kind is None else _event(kind, Level.INFO, f"{kind}|{record['position_id']}|{record['mode']}", record)
+
+
+def _trade_closed(record: Record) -> Event:
+    return _event("trade_closed", Level.INFO, f"trade_closed|{record['trade_id']}|{record['mode']}", record)
+
+
+def _order(record: Record) -> Event | None:
+    if record["status"] != "rejected":
+        return None
+    alert = f"{record['instrument']}|{record['strategy_id']}|{record['leg']}"
+    return _event("order_rejected", Level.ERROR, f"order_rejected|{record['order_id']}|{record['mode']}", record, alert)
+
+
+def _data_quality(record: Record) -> Event | None:
+    if record["kind"] == "score":
+        return None
+    level = LEVELS.get(record["severity"], Level.ERROR)
+    return _event(
+        "data_quality",
+        level,
+        f"data_quality|{record['quality_id']}",
+        record,
+        f"{record['instrument']}|{record['stream']}|{record['kind']}",
+    )
+
+
+def _gap(record: Record) -> Event:
+    if record["repaired"]:
+        level = Level.INFO
+    else:
+        level = Level.ERROR if record["certain"] else Level.WARNING
+    parts = [record[name] for name in ("instrument", "stream", "kind", "event_time", "from_id", "to_id", "repaired")]
+    alert = f"{record['instrument']}|{record['stream']}|{record['kind']}|{record['repaired']}"
+    return _event("gap", level, "gap|" + "|".join(map(str, parts)), record, alert)
+
+
+def _dead_letter(record: Record) -> Event | None:
+    if record["service"] == SERVICE:
+        return None
+    names = ("service", "source", "source_partition", "source_offset", "event_time", "field", "reason")
+    # What was refused without an offset (a frame of a venue) is known by its bytes.
+    digest = hashlib.blake2b(repr([record[name] for name in (*names, "key", "value")]).encode(), digest_size=12).hexdigest()
+    alert = f"{record['service']}|{record['source']}|{record['field']}"
+    return _event("dead_letter", Level.ERROR, f"dead_letter|{record['service']}|{record['source']}|{digest}", record, alert)
+
+
+def _event(kind: str, level: Level, event_id: str, record: Record, alert: str = "") -> Event:
+    return Event(event_id, kind, level, record["instrument"], record["event_time"], f"{kind}|{alert}" if alert else "", record)
+
+
+READERS: Mapping[str, Callable[[Record], Event | None]] = {
+    "signals": _signal,
+    "positions": _position,
+    "trades_closed": _trade_closed,
+    "orders": _order,
+    "data_quality": _data_quality,
+    "gaps": _gap,
+    "dead_letters": _dead_letter,
+}
+# Kind -> topic whose fields its template may use; None: the fields that the code gives it.
+KINDS: Mapping[str, str | None] = {
+    "signal": "signals",
+    "position_opened": "positions",
+    "position_tp1": "positions",
+    "trade_closed": "trades_closed",
+    "order_rejected": "orders",
+    "data_quality": "data_quality",
+    "gap": "gaps",
+    "dead_letter": "dead_letters",
+    "health_down": None,
+    "health_up": None,
+    "repeated": None,
+    "quiet_summary": None,
+    "digest": None,
+    "test": None,
+}
+# What the messages are made of that have no topic.
+OWN_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "health_down": ("service", "detail", "since"),
+    "health_up": ("service", "detail", "since"),
+    "repeated": ("count", "title", "since"),
+    "quiet_summary": ("count", "counts", "hours"),
+    "digest": ("count", "counts", "titles", "left_out"),
+    "test": ("channel",),
+}
+# What routes may name; the others follow from these.
+ROUTABLE = tuple(kind for kind in KINDS if kind not in ("repeated", "quiet_summary", "digest", "test"))

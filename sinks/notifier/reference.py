@@ -1,0 +1,117 @@
+"""What messages need to know beside their record: which instruments are recorded, and how much each trades.
+
+``instruments`` is read from its beginning (it is compacted), ``features`` from shortly before its end; both to all partitions, outside of the
+group, and nothing is committed.
+"""
+
+from __future__ import annotations
+
+import time
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from schemas.codec import CodecError
+from schemas.settings import Settings
+from sinks.executor.publish import QUIET
+from sinks.notifier.origin import Origins
+from sinks.notifier.ranking import Ranking
+
+ANSWER_S = 20.0
+# Before the end of each partition of features: an instant of some hundred instruments.
+FEATURES_BACK = 100
+MESSAGES_PER_READ = 2_000
+ASK_AGAIN_S = 60.0
+
+
+class Reference:
+    """Feeds ``Origins`` and ``Ranking``.
+
+    Args:
+        settings: Surroundings.
+        origins: See above.
+        ranking: See above.
+        with_features: Whether the ranking is wanted.
+    """
+
+    def __init__(self, settings: Settings, origins: Origins, ranking: Ranking, with_features: bool) -> None:
+        self._settings = settings
+        self._origins = origins
+        self._ranking = ranking
+        self._topics = ("instruments", "features") if with_features else ("instruments",)
+        self._plain = {settings.topic(topic): topic for topic in self._topics}
+        self._ends: set[tuple[str, int]] = set()
+        self._begun = False
+        self._asked: dict[str, float] = {}
+        self._consumer = Consumer(
+            {
+                **QUIET,
+                "error_cb": lambda error: None,  # the group's consumer tells of the brokers
+                "bootstrap.servers": settings.kafka_bootstrap_servers,
+                # The client asks for a group; nothing joins it and nothing is committed to it.
+                "group.id": settings.group("notifier-reference"),
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 100,
+            }
+        )
+
+    def begin(self) -> None:
+        """Place the reader and read ``instruments`` to its end. Raises KafkaException when Kafka does not answer."""
+        places = []
+        for topic in self._topics:
+            found = self._consumer.list_topics(self._settings.topic(topic), timeout=ANSWER_S).topics[self._settings.topic(topic)]
+            if found.error is not None:
+                raise KafkaException(found.error)
+            for number in found.partitions:
+                place = TopicPartition(self._settings.topic(topic), number)
+                low, high = self._consumer.get_watermark_offsets(place, timeout=ANSWER_S)
+                place.offset = low if topic == "instruments" else max(low, high - FEATURES_BACK)
+                places.append(place)
+        self._consumer.assign(places)
+        self._begun = True
+        self._ends.clear()
+        self._until_end({(place.topic, place.partition) for place in places})
+
+    def find(self, instrument: str) -> None:
+        """An instrument is not known: read what was announced since. Returns when it is known, or after a moment; asked again only after a minute."""
+        now = time.monotonic()
+        if now - self._asked.get(instrument, -ASK_AGAIN_S) < ASK_AGAIN_S:
+            return
+        self._asked[instrument] = now
+        deadline = now + 1.0
+        while not self._origins.knows(instrument) and time.monotonic() < deadline:
+            self.read(0.05)
+
+    def read(self, wait_s: float = 0.0) -> None:
+        """Take what came."""
+        if not self._begun:
+            return
+        for message in self._consumer.consume(MESSAGES_PER_READ, wait_s):
+            error = message.error()
+            wire, number = str(message.topic()), message.partition() or 0
+            if error is not None:
+                if error.code() == KafkaError._PARTITION_EOF:
+                    self._ends.add((wire, number))
+                continue
+            topic = self._plain[wire]
+            try:
+                record = self._settings.codec.decode(topic, message.value())
+            except CodecError:  # the sink writes it to dead_letters; it is not this service's input
+                continue
+            if topic == "features":
+                self._ranking.put(record)
+                continue
+            self._origins.put(record)
+            if record["status"] != "trading":
+                self._ranking.forget(record["instrument"])
+
+    def _until_end(self, places: set[tuple[str, int]]) -> None:
+        deadline = time.monotonic() + ANSWER_S
+        while not places <= self._ends and time.monotonic() < deadline:
+            self.read(0.1)
+
+    def close(self) -> None:
+        """Leave."""
+        self._consumer.close()

@@ -1,0 +1,436 @@
+"""The notifier's process: topics in, decisions, channels out, positions committed behind what is done.
+
+The position of a partition is committed after every message of the records before it was sent, suppressed or acknowledged in dead_letters.
+Failure by failure:
+
+- kill -9, crash: the successor reads from the committed position: nothing is lost, and what was sent in the last moment (between sending
+  and the commit, at most a second, or as long as a failing channel holds back an earlier record) is sent again, with the same event id.
+  At most ``MOST_UNDER_WAY`` records are under way. What lives in memory only is lost: counts of windows and quiet hours that were not told
+  yet, and events of /health that were not sent.
+- a repeat written by a restarted worker or executor: known by its id; the ids of the last ``REMEMBERED`` records before the committed position
+  are read again at a start, so that this holds across restarts.
+- a channel fails: it alone waits and retries (``channel``); in the end its message is in dead_letters with the bytes of the record.
+- Kafka gone: reading waits; messages still go out; positions are committed when it is back.
+- SIGTERM: no more is read, what waits goes out for at most ``DRAIN_S`` unless its channel fails; the rest is left to the successor.
+
+Several notifiers share the partitions; windows, paces and quiet-hour counts are each one's own.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from queue import Empty, SimpleQueue
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from schemas import catalogue, metrics
+from schemas.codec import CodecError
+from schemas.deadletter import dead_letter
+from schemas.service import Service
+from schemas.settings import Settings
+from sinks.executor.journal import OutboxRow
+from sinks.executor.publish import QUIET, NotAcknowledged, Publisher
+from sinks.notifier.channel import Channel, Result
+from sinks.notifier.config import NotifierConfig
+from sinks.notifier.events import READERS, SERVICE, Event, Level, event_of
+from sinks.notifier.offsets import Partition, Ticket
+from sinks.notifier.origin import LIVE, Origins
+from sinks.notifier.policy import Policy
+from sinks.notifier.ranking import Ranking
+from sinks.notifier.reference import Reference
+from sinks.notifier.secret import Secrets
+from sinks.notifier.templating import Message, RenderError, Templates
+from sinks.notifier.transport import Outcome, Sender, senders
+from sinks.notifier.watching import Watching
+
+TOPICS = tuple(READERS)
+# Records before the committed position whose ids are learnt at a start.
+REMEMBERED = 500
+MOST_UNDER_WAY = 5_000
+MESSAGES_PER_ROUND = 500
+POLL_S = 0.1
+COMMIT_S = 1.0
+RETRY_S = 0.5
+ANSWER_S = 20.0
+DRAIN_S = 5.0
+# A channel that fails for so long makes the service unwell: people must hear of it another way.
+UNWELL_AFTER_S = 60.0
+
+
+class Notifier:
+    """See the module's text.
+
+    Args:
+        settings: Surroundings.
+        service: Stop flag, log, health.
+        config: Channels, routes, rules.
+        from_beginning: Without a committed position begin at the beginning of the topics; else at their end.
+        session_timeout_ms: How long the group waits for a silent member.
+
+    Raises:
+        ConfigError: a secret, address or template does not fit.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        service: Service,
+        config: NotifierConfig,
+        *,
+        from_beginning: bool = False,
+        session_timeout_ms: int = 10_000,
+    ) -> None:
+        self._settings = settings
+        self._service = service
+        self._log = service.log
+        self._from_beginning = from_beginning
+        self._secrets = Secrets()
+        zone = ZoneInfo(config.time_zone)
+        self._templates = Templates(zone, config.templates)
+        self._results: SimpleQueue[Result] = SimpleQueue()
+        self._channels = {
+            one.name: Channel(one, sender, self._templates, config.give_up_s, self._results, self._failed)
+            for one, sender in zip(config.channel, senders(config, self._secrets).values(), strict=True)
+        }
+        self._origins = Origins()
+        ranking = Ranking(config.top)
+        self._policy = Policy(config, ranking)
+        self._reference = Reference(settings, self._origins, ranking, config.top > 0)
+        self._health_events: SimpleQueue[Event] = SimpleQueue()
+        self._watching = Watching(config.health, self._health_events, service.stopping)
+        self._publisher = Publisher(settings)
+        self._letters: list[tuple[OutboxRow, list[Ticket]]] = []
+        self._plain = {settings.topic(topic): topic for topic in TOPICS}
+        self._partitions: dict[tuple[str, int], Partition] = {}
+        self._new: set[tuple[str, int]] = set()
+        self._learn_until: dict[tuple[str, int], int] = {}
+        self._committed: dict[tuple[str, int], int] = {}
+        self._committed_at = time.monotonic()
+        self._paused = False
+        self._kafka_down = False
+        self._ready = False
+        self._busy_at = time.monotonic()
+        self._group = Consumer(
+            {
+                **QUIET,
+                "error_cb": self._kafka_trouble,
+                "bootstrap.servers": settings.kafka_bootstrap_servers,
+                "group.id": settings.group(SERVICE),
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "earliest",
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": session_timeout_ms,
+                "fetch.wait.max.ms": 100,
+            }
+        )
+        service.set_health(self._health)
+
+    # --- the loop ----------------------------------------------------------------------------------------------------------
+    def run(self, until_idle: float | None = None) -> None:
+        """Work until the service is stopped, or until nothing came and nothing waited for ``until_idle`` seconds.
+
+        Raises:
+            KafkaException: an error that Kafka's client calls fatal.
+        """
+        if not self._channels:
+            self._log.warning("no channel is configured: nothing will be sent")
+        for channel in self._channels.values():
+            channel.start()
+        if self._watching.needed:
+            self._watching.start()
+        try:
+            while not self._service.stopping.is_set():
+                self._round()
+                if until_idle is not None and self._partitions and time.monotonic() - self._busy_at > until_idle:
+                    break
+            self._finish()
+        finally:
+            for channel in self._channels.values():
+                channel.end()
+            self._group.close()
+            self._reference.close()
+            self._publisher.close()
+
+    def _round(self) -> None:
+        try:
+            if not self._ready:
+                # Before the group is joined: no message goes out whose origin could have been known.
+                self._reference.begin()
+                self._group.subscribe(list(self._plain), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
+                self._ready = True
+            self._reference.read()
+            self._begin_new()
+            self._read()
+            self._own_events()
+            self._settle()
+            self._commit()
+            self._rest_or_resume()
+        except NotAcknowledged as problem:
+            self._log.warning("kafka did not acknowledge; trying again", error=str(problem))
+            self._service.stopping.wait(RETRY_S)
+        except KafkaException as problem:
+            if problem.args and isinstance(problem.args[0], KafkaError) and problem.args[0].fatal():
+                raise
+            self._log.warning("kafka does not answer; trying again", error=str(problem))
+            self._service.stopping.wait(RETRY_S)
+
+    def _finish(self) -> None:
+        """Send what can be sent at once, and commit."""
+        for channel in self._channels.values():
+            channel.drain()
+        deadline = time.monotonic() + DRAIN_S
+        while time.monotonic() < deadline and any(not one.idle and one.failing_s == 0 for one in self._channels.values()):
+            time.sleep(0.02)
+        try:
+            self._settle()
+            self._commit(force=True)
+        except (NotAcknowledged, KafkaException) as problem:  # the successor sends some messages again
+            self._log.warning("the last positions were not committed", error=str(problem))
+
+    # --- membership ----------------------------------------------------------------------------------------------------------
+    def _kafka_trouble(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._kafka_down:
+            self._kafka_down = True
+            self._log.warning("no kafka broker answers; the client goes on trying", error=error.str())
+
+    def _on_assign(self, group: Consumer, partitions: list[TopicPartition]) -> None:
+        group.incremental_assign(partitions)
+        if partitions:
+            group.pause(partitions)  # until they are placed
+        self._new |= {(self._plain[place.topic], place.partition) for place in partitions}
+        self._log.info("partitions assigned", partitions=len(partitions))
+
+    def _on_revoke(self, group: Consumer, partitions: list[TopicPartition]) -> None:
+        self._commit(force=True)
+        for place in partitions:
+            key = (self._plain[place.topic], place.partition)
+            self._new.discard(key)
+            gone = self._partitions.pop(key, None)
+            if gone is not None:
+                gone.revoked = True
+                for event_id in gone.events_under_way:
+                    self._policy.forget(event_id)
+        self._log.info("partitions revoked", partitions=len(partitions))
+
+    def _begin_new(self) -> None:
+        """Place new partitions at their positions, or a little before them, to learn the ids of what was told last."""
+        if not self._new:
+            return
+        places = [TopicPartition(self._settings.topic(topic), number) for topic, number in sorted(self._new)]
+        found: list[tuple[TopicPartition, int]] = []
+        first: list[TopicPartition] = []
+        for committed in self._group.committed(places, timeout=ANSWER_S):
+            low, high = self._group.get_watermark_offsets(TopicPartition(committed.topic, committed.partition), timeout=ANSWER_S)
+            if committed.offset >= 0:
+                position = min(max(committed.offset, low), high)
+            else:
+                position = low if self._from_beginning else high
+                first.append(TopicPartition(committed.topic, committed.partition, position))
+            found.append((TopicPartition(committed.topic, committed.partition, max(low, position - REMEMBERED)), position))
+        if first:
+            # At once: what comes from now on is told even if this process ends before its first message.
+            self._group.commit(offsets=first, asynchronous=False)
+        for start, position in found:
+            self._group.seek(start)
+            key = (self._plain[start.topic], start.partition)
+            self._partitions[key] = Partition(*key, position)
+            self._learn_until[key] = self._committed[key] = position
+        self._group.resume([start for start, _ in found])
+        self._new.clear()
+        self._paused = False
+        self._busy_at = time.monotonic()
+
+    # --- in --------------------------------------------------------------------------------------------------------------------
+    def _read(self) -> None:
+        for message in self._group.consume(MESSAGES_PER_ROUND, POLL_S):
+            error = message.error()
+            if error is not None:
+                if error.fatal():
+                    raise KafkaException(error)
+                self._log.warning("reading", error=error.str())
+                continue
+            self._kafka_down = False
+            key = (self._plain[str(message.topic())], message.partition() or 0)
+            partition = self._partitions.get(key)
+            if partition is not None:  # else: read before the partition went
+                self._take(partition, message)
+
+    def _take(self, partition: Partition, message: Any) -> None:
+        offset, topic = message.offset(), partition.topic
+        ticket = Ticket(partition, offset, message.timestamp()[1], message.key(), message.value())
+        known = offset < self._learn_until[topic, partition.number]
+        if message.value() is None:  # a tombstone of a compacted topic
+            if not known:
+                partition.take(offset, 0)
+            return
+        try:
+            event = event_of(topic, self._settings.codec.decode(topic, message.value()))
+        except CodecError as error:
+            if not known:
+                partition.take(offset, 1)
+                self._give_up([ticket], str(error), topic, field=error.field)
+            return
+        if known:
+            if event is not None:
+                self._policy.remember(event)
+            return
+        self._busy_at = time.monotonic()
+        if event is None:
+            partition.take(offset, 0)
+        else:
+            self._tell(event, ticket)
+
+    def _own_events(self) -> None:
+        while True:
+            try:
+                self._tell(self._health_events.get_nowait(), None)
+            except Empty:
+                break
+        for due in self._policy.due(time.time()):
+            try:
+                self._channels[due.channel].offer(self._templates.render(due.event, due.origin), [])
+            except RenderError as error:
+                self._log.error("template", error=str(error))
+
+    def _tell(self, event: Event, ticket: Ticket | None) -> None:
+        if event.instrument is not None and not self._origins.knows(event.instrument):
+            self._reference.find(event.instrument)
+        try:
+            message = self._templates.render(event, self._origins.of(event.instrument))
+        except RenderError as error:
+            self._log.error("template", error=str(error))
+            if ticket is not None:
+                ticket.partition.take(ticket.offset, 1)
+                self._give_up([ticket], str(error), ticket.partition.topic)
+            return
+        names = []
+        for decision in self._policy.decide(event, message.bare_title, message.origin, time.time()):
+            if decision.reason:
+                metrics.NOTIFICATIONS_SUPPRESSED.labels(decision.channel, decision.reason).inc()
+            else:
+                names.append(decision.channel)
+        if ticket is not None:
+            ticket.partition.take(ticket.offset, len(names), event.event_id)
+        for name in names:
+            self._channels[name].offer(message, [] if ticket is None else [ticket])
+
+    def _rest_or_resume(self) -> None:
+        """Bound what is under way: all partitions rest while too much is."""
+        under_way = sum(partition.under_way for partition in self._partitions.values())
+        rest = under_way > MOST_UNDER_WAY or (self._paused and under_way > MOST_UNDER_WAY // 2)
+        if rest != self._paused:
+            (self._group.pause if rest else self._group.resume)(self._group.assignment())
+            self._paused = rest
+
+    # --- out -------------------------------------------------------------------------------------------------------------------
+    def _failed(self, channel: str, outcome: Outcome, pause_s: float) -> None:
+        """A channel's thread tells of a failed attempt."""
+        self._log.warning(
+            "not sent", channel=channel, reason=outcome.reason, detail=self._secrets.redact(outcome.detail), again_in_s=round(pause_s, 1)
+        )
+
+    def _settle(self) -> None:
+        """Take what channels are done with; write what they gave up."""
+        while True:
+            try:
+                result = self._results.get_nowait()
+            except Empty:
+                break
+            self._busy_at = time.monotonic()
+            if not result.failure:
+                for ticket in result.item.tickets:
+                    ticket.partition.settle(ticket.offset)
+                continue
+            reason = f"channel {result.channel}: {result.failure}"
+            self._log.error("given up", channel=result.channel, kind=result.item.message.event.kind, reason=self._secrets.redact(reason))
+            if result.item.tickets:
+                self._give_up(result.item.tickets, reason, "")
+            else:
+                self._give_up_own(result.item.message, reason)
+        if any(not one.idle for one in self._channels.values()):
+            self._busy_at = time.monotonic()
+        while self._letters:
+            self._publisher.publish(0, [row for row, _ in self._letters])
+            for _, tickets in self._letters:
+                for ticket in tickets:
+                    ticket.partition.settle(ticket.offset)
+            self._letters.clear()
+
+    def _give_up(self, tickets: list[Ticket], reason: str, source: str, field: str | None = None) -> None:
+        for ticket in tickets:
+            by_instrument = catalogue.TOPICS[ticket.partition.topic].key == "instrument"
+            letter = dead_letter(
+                SERVICE,
+                source or ticket.partition.topic,
+                self._secrets.redact(reason),
+                event_time=ticket.timestamp,
+                partition=ticket.partition.number,
+                offset=ticket.offset,
+                instrument=ticket.key.decode("utf-8", "replace") if by_instrument and ticket.key else None,
+                field=field,
+                key=ticket.key,
+                value=ticket.value,
+            )
+            self._letters.append((self._row(letter), [ticket]))
+
+    def _give_up_own(self, message: Message, reason: str) -> None:
+        told = {"title": message.title, "body": message.body, "event_id": message.event.event_id}
+        letter = dead_letter(
+            SERVICE,
+            message.event.kind,
+            self._secrets.redact(reason),
+            event_time=message.event.time,
+            value=self._secrets.redact(json.dumps(told)).encode(),
+        )
+        self._letters.append((self._row(letter), []))
+
+    def _row(self, letter: dict[str, Any]) -> OutboxRow:
+        value = self._settings.codec.encode("dead_letters", letter)
+        return OutboxRow(0, "dead_letters", letter["source"].encode(), letter["event_time"], value)
+
+    # --- positions ---------------------------------------------------------------------------------------------------------------
+    def _commit(self, force: bool = False) -> None:
+        now = time.monotonic()
+        if not force and now - self._committed_at < COMMIT_S:
+            return
+        moved = {key: one.position for key, one in self._partitions.items() if one.position != self._committed[key]}
+        if moved:
+            places = [TopicPartition(self._settings.topic(topic), number, offset) for (topic, number), offset in moved.items()]
+            try:
+                self._group.commit(offsets=places, asynchronous=False)
+            except KafkaException as problem:  # the successor sends some messages again
+                self._log.warning("positions were not committed", error=str(problem))
+            else:
+                self._committed.update(moved)
+        self._committed_at = now
+
+    # --- what the world sees -------------------------------------------------------------------------------------------------------
+    def _health(self) -> dict[str, Any]:
+        channels = {name: {"waiting": one.waiting, "failing_s": round(one.failing_s)} for name, one in self._channels.items()}
+        return {
+            "ok": self._ready and not self._kafka_down and all(one.failing_s < UNWELL_AFTER_S for one in self._channels.values()),
+            "partitions": len(self._partitions),
+            "under_way": sum(partition.under_way for partition in list(self._partitions.values())),
+            "channels": channels,
+            "services_down": sorted(self._watching.down),
+        }
+
+
+def send_test(config: NotifierConfig) -> dict[str, Outcome]:
+    """Send one message to every channel, at once and without retries; return how each went.
+
+    Raises:
+        ConfigError: a secret, address or template does not fit.
+    """
+    secrets = Secrets()
+    templates = Templates(ZoneInfo(config.time_zone), config.templates)
+    ready: dict[str, Sender] = senders(config, secrets)
+    answers = {}
+    for name, sender in ready.items():
+        event = Event(f"test|{name}", "test", Level.INFO, None, int(time.time() * 1000), "", {"channel": name})
+        answers[name] = sender.send(templates.render(event, LIVE), set())
+    return answers

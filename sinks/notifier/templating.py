@@ -1,0 +1,126 @@
+"""How events read: one jinja2 template per kind, its first line the title. A folder may replace any of them.
+
+A template is checked when the service starts: it must parse and use nothing but the fields of its kind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta
+from jinja2.sandbox import SandboxedEnvironment
+
+from schemas import catalogue
+from sinks.notifier.config import ConfigError
+from sinks.notifier.events import KINDS, OWN_FIELDS, Event, Level
+from sinks.notifier.origin import LABELS
+from sinks.notifier.policy import shown_time
+
+ENDING = ".j2"
+# What every template may use besides the fields of its record.
+COMMON = ("event_kind", "level", "event_id")
+# Titles become subjects and lines of digests.
+TITLE_LIMIT = 200
+
+
+class RenderError(ValueError):
+    """A template that fails on an event."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is sent.
+
+    Attributes:
+        event: What it tells of.
+        origin: Where its data comes from (``origin``).
+        bare_title: Title without the origin's label.
+        title: With it.
+        body: Text.
+    """
+
+    event: Event
+    origin: str
+    bare_title: str
+    title: str
+    body: str
+
+
+class Templates:
+    """All templates, checked.
+
+    Args:
+        zone: Time zone of the times in messages.
+        folder: Replacements by name; None: none.
+
+    Raises:
+        ConfigError: a template that does not parse, uses an unknown field, or has no event's name.
+    """
+
+    def __init__(self, zone: ZoneInfo, folder: Path | None = None) -> None:
+        self._environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+        filters: dict[str, Callable[..., str]] = {"number": shown_number, "time": lambda ms: shown_time(ms, zone)}
+        self._environment.filters.update(filters)
+        self._templates: dict[str, Template] = {}
+        built_in = resources.files(__package__) / "templates"
+        for kind in KINDS:
+            name = f"{kind}{ENDING}"
+            self._templates[kind] = self._checked(kind, (built_in / name).read_text(encoding="utf-8"), name)
+        if folder is not None:
+            self._replace(folder)
+
+    def _replace(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ConfigError(f"templates: {folder} is no folder")
+        for path in sorted(folder.glob(f"*{ENDING}")):
+            if path.stem not in KINDS:
+                raise ConfigError(f"templates: {path}: there is no kind {path.stem!r}; there are {', '.join(KINDS)}")
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"templates: {path}: {error}") from error
+            self._templates[path.stem] = self._checked(path.stem, text, str(path))
+
+    def _checked(self, kind: str, text: str, where: str) -> Template:
+        topic = KINDS[kind]
+        fields = set(OWN_FIELDS[kind]) if topic is None else set(catalogue.field_names(topic))
+        try:
+            unknown = meta.find_undeclared_variables(self._environment.parse(text)) - fields - set(COMMON)
+            template = self._environment.from_string(text)
+        except TemplateSyntaxError as error:
+            raise ConfigError(f"templates: {where}: line {error.lineno}: {error.message}") from error
+        if unknown:
+            raise ConfigError(f"templates: {where}: no field {', '.join(sorted(unknown))}; there are {', '.join(sorted(fields))}")
+        if not text.strip():
+            raise ConfigError(f"templates: {where}: is empty")
+        return template
+
+    def render(self, event: Event, origin: str) -> Message:
+        """Return the message of an event. Raises RenderError when its template fails."""
+        common = {"event_kind": event.kind, "level": event.level.name.lower(), "event_id": event.event_id}
+        try:
+            text = self._templates[event.kind].render({**event.fields, **common})
+        except (TemplateError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
+            raise RenderError(f"template {event.kind}{ENDING}: {type(error).__name__}: {error}") from error
+        first, _, rest = text.strip().partition("\n")
+        bare = re.sub(r"\s+", " ", "".join(sign if sign.isprintable() else " " for sign in first)).strip()[:TITLE_LIMIT] or event.kind
+        before, line = LABELS[origin]
+        if event.level == Level.CRITICAL:
+            before = f"{before}CRITICAL "
+        body = rest.strip()
+        return Message(event, origin, bare, before + bare, f"{line}\n{body}" if line and body else line or body)
+
+
+def shown_number(value: float | int | None) -> str:
+    """Return a number in its shortest form, never in powers of ten, with a comma each three digits; ``-`` for none."""
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    text = f"{value:,.12f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,392 @@
+"""Sending through apprise. The only place that knows apprise, and what is taken from its inside.
+
+apprise says of a message only whether it went. What pacing needs (the status, Retry-After) is noted where apprise's plugins call
+``requests``: the name ``requests`` in the plugin's module becomes a thin view that notes the answer for the attempt. A 429 ends the
+attempt there, because apprise's Discord plugin would wait and try again by itself. The version is pinned; tests hold these assumptions.
+
+Timeouts: ``timeout_s`` bounds connecting and each wait for bytes; a server that trickles would hold a thread for ever, so that an attempt runs in
+a thread of its own which is left behind after three times that.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from time import time
+from types import ModuleType
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlsplit
+
+import requests
+from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType
+
+from sinks.notifier.config import (
+    ChannelConfig,
+    ConfigError,
+    DiscordChannel,
+    EmailChannel,
+    NotifierConfig,
+    TelegramChannel,
+    WebhookChannel,
+)
+from sinks.notifier.events import Level
+from sinks.notifier.secret import SecretError, Secrets
+from sinks.notifier.templating import Message
+
+# Outcomes of an attempt, the reasons of the metric.
+SENT, TIMEOUT, CONNECTION, RATE_LIMITED, REFUSED, SERVER, OTHER = (
+    "sent",
+    "timeout",
+    "connection",
+    "rate_limited",
+    "refused",
+    "server",
+    "other",
+)
+# Of the message itself, not of the place or the permission: sending it again cannot help.
+_BAD_MESSAGE = {400, 413, 415, 422}
+_TYPES = {
+    Level.INFO: NotifyType.INFO,
+    Level.WARNING: NotifyType.WARNING,
+    Level.ERROR: NotifyType.FAILURE,
+    Level.CRITICAL: NotifyType.FAILURE,
+}
+# More than a server may ask to wait is not believed.
+_LONGEST_WAIT_S = 3600.0
+_DETAIL_LIMIT = 300
+
+# A plugin of apprise; each kind has attributes of its own. And what makes one that sends this payload besides the text.
+Plugin = Any
+Build = Callable[[dict[str, Any]], Plugin]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended.
+
+    Attributes:
+        reason: ``sent`` or why not.
+        detail: For people; without secrets.
+        wait_s: What the server asked to wait.
+        final: Trying again cannot help.
+    """
+
+    reason: str
+    detail: str = ""
+    wait_s: float | None = None
+    final: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether the message went."""
+        return self.reason == SENT
+
+
+@dataclass
+class _Answer:
+    """What an attempt's thread notes."""
+
+    reason: str = ""
+    status: int | None = None
+    wait_s: float | None = None
+    lines: list[str] = field(default_factory=list)
+    sent: bool = False
+
+
+# A context variable and no thread's own: when apprise hands work to a thread, it goes with the caller's context.
+_answer: ContextVar[_Answer | None] = ContextVar("answer", default=None)
+
+
+class _Lines(logging.Handler):
+    """Collects what apprise says of an attempt; nothing of it goes to the log, for its lines may hold addresses with tokens."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        answer = _answer.get()
+        if answer is not None and record.levelno >= logging.WARNING:
+            answer.lines.append(record.getMessage())
+
+
+class _NotedRequests:
+    """``requests`` as a plugin sees it: the same, but answers are noted."""
+
+    def __init__(self, real: ModuleType) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._real, name)
+        return _noted(value) if name in ("request", "get", "post", "put", "patch", "delete") else value
+
+
+def _noted(call: Callable[..., requests.Response]) -> Callable[..., requests.Response]:
+    def noting(*args: Any, **more: Any) -> requests.Response:
+        answer = _answer.get() or _Answer()
+        try:
+            response = call(*args, **more)
+        except requests.Timeout:
+            answer.reason = TIMEOUT
+            raise
+        except requests.RequestException:
+            answer.reason = CONNECTION
+            raise
+        answer.status, answer.reason = response.status_code, _reason(response.status_code)
+        if response.status_code in (429, 503):
+            answer.wait_s = _asked_wait(response)
+        if response.status_code == 429:
+            raise requests.RequestException("429")
+        return response
+
+    return noting
+
+
+def _reason(status: int) -> str:
+    if status == 429:
+        return RATE_LIMITED
+    return SERVER if status >= 500 else REFUSED if status >= 400 else OTHER
+
+
+def _asked_wait(response: requests.Response) -> float | None:
+    """Return the seconds a server asks to wait: Retry-After (number or date), or Telegram's and Discord's own field; None when it does not say."""
+    text = response.headers.get("Retry-After", "")
+    wait: Any = None
+    try:
+        wait = float(text)
+    except ValueError:
+        try:
+            wait = parsedate_to_datetime(text).timestamp() - time()
+        except (ValueError, TypeError, OverflowError):
+            try:
+                body = response.json()
+                wait = body.get("retry_after", (body.get("parameters") or {}).get("retry_after"))
+            except (ValueError, AttributeError):
+                wait = None
+    if not isinstance(wait, int | float) or not wait >= 0:  # also not a number
+        return None
+    return min(float(wait), _LONGEST_WAIT_S)
+
+
+def _quieten() -> None:
+    logger = logging.getLogger("apprise")
+    if not any(isinstance(handler, _Lines) for handler in logger.handlers):
+        logger.handlers = [_Lines()]
+        logger.propagate = False
+        logger.setLevel(logging.WARNING)
+        # Its warnings hold whole URLs.
+        logging.getLogger("urllib3").setLevel(logging.CRITICAL)
+
+
+def _note_requests(plugin: Plugin) -> None:
+    for base in type(plugin).__mro__:
+        module: Any = sys.modules[base.__module__]
+        if isinstance(getattr(module, "requests", None), ModuleType):
+            module.requests = _NotedRequests(module.requests)
+
+
+class Sender:
+    """Sends to one channel's places (chats, recipients or one address), and says how it went. Used by one thread.
+
+    Args:
+        config: The channel.
+        secrets: Where its secrets are read and remembered.
+        where: Key of the channel in the configuration.
+
+    Raises:
+        ConfigError: a secret is missing, or apprise does not take the address.
+    """
+
+    def __init__(self, config: ChannelConfig, secrets: Secrets, where: str) -> None:
+        _quieten()
+        self._config = config
+        self._secrets = secrets
+        self._asset = AppriseAsset(app_id="perpflow", app_desc="perpflow notifier", async_mode=False, service_timeout=0)
+        try:
+            self._builders = self._places(where)
+        except SecretError as error:
+            raise ConfigError(f"{error}") from None
+        for build in self._builders:
+            try:
+                plugin = build({})
+            except Exception:  # apprise's message holds what it does not accept, which may be the secret
+                plugin = None
+            if plugin is None or (isinstance(config, TelegramChannel | EmailChannel) and len(plugin.targets) != 1):
+                raise ConfigError(f"{where}: apprise does not accept this {config.kind} address: look at its secret and its recipients")
+            _note_requests(plugin)
+
+    @property
+    def places(self) -> int:
+        """Number of places."""
+        return len(self._builders)
+
+    def send(self, message: Message, done: set[int]) -> Outcome:
+        """Send a message to the places that are not ``done``, which is updated. Never raises."""
+        worst = Outcome(SENT)
+        for place, build in enumerate(self._builders):
+            if place in done:
+                continue
+            outcome = self._send_one(build, message)
+            if outcome.ok:
+                done.add(place)
+            elif worst.ok or (worst.final and not outcome.final) or (outcome.wait_s or 0) > (worst.wait_s or 0):
+                worst = outcome
+        return worst
+
+    def _send_one(self, build: Build, message: Message) -> Outcome:
+        answer = _Answer()
+
+        def attempt() -> None:
+            _answer.set(answer)
+            try:
+                # A plugin of its own for each attempt: they keep times and delivery state.
+                apprise = Apprise(asset=self._asset)
+                apprise.add(build(_payload(message)))
+                title, body = self._text(message.title), self._text(message.body)
+                answer.sent = bool(
+                    apprise.notify(body=body or title, title=title, notify_type=_TYPES[message.event.level], body_format=NotifyFormat.TEXT)
+                )
+            except Exception as error:  # whatever a plugin does, the channel goes on
+                answer.lines.append(f"{type(error).__name__}: {error}")
+
+        thread = threading.Thread(target=attempt, name=f"send-{self._config.name}", daemon=True)
+        thread.start()
+        thread.join(3 * self._config.timeout_s)
+        if thread.is_alive():
+            return Outcome(TIMEOUT, f"no end after {3 * self._config.timeout_s:g} s")
+        if answer.sent:
+            return Outcome(SENT)
+        detail = "; ".join(answer.lines) or "no reason given"
+        if answer.reason == RATE_LIMITED:  # apprise takes it for a lost connection
+            detail = "HTTP 429"
+        elif answer.status is not None:
+            detail = f"HTTP {answer.status}: {detail}"
+        detail = self._secrets.redact(detail)[:_DETAIL_LIMIT]
+        return Outcome(answer.reason or OTHER, detail, answer.wait_s, answer.status in _BAD_MESSAGE)
+
+    def _text(self, text: str) -> str:
+        # Nothing that comes from outside may call people: @everyone in a refused record is text.
+        return text.replace("@", "@\u200b") if isinstance(self._config, DiscordChannel) else text
+
+    # --- addresses -----------------------------------------------------------------------------------------------------
+    def _places(self, where: str) -> list[Build]:
+        config = self._config
+        common = {"rto": config.timeout_s, "cto": config.timeout_s, "overflow": "truncate"}
+        if isinstance(config, TelegramChannel):
+            token = self._read(where, "token")
+            return [
+                self._builder(
+                    {"schema": "tgram", "bot_token": token, "targets": [chat], "detect_owner": False, **common},
+                    f"{config.api_url.rstrip('/')}/bot",
+                )
+                for chat in config.chat_ids
+            ]
+        if isinstance(config, DiscordChannel):
+            url = self._read(where, "webhook")
+            found = re.fullmatch(r"(https?://[^?#]+/webhooks)/(\w+)/([\w-]+)/?", url)
+            if found is None:
+                raise ConfigError(f"{where}.webhook: is no URL like https://discord.com/api/webhooks/ID/TOKEN")
+            self._secrets.add(found[3])
+            ours = {"schema": "discord", "webhook_id": found[2], "webhook_token": found[3], "avatar": False, **common}
+            return [self._builder(ours, found[1])]
+        if isinstance(config, WebhookChannel):
+            return [self._webhook(where, config, common)]
+        if isinstance(config, EmailChannel):
+            password = self._secrets.read(f"{where}.password", config.password_env, config.password_file)
+            mode = {"starttls": "starttls", "tls": "ssl", "none": "insecure"}[config.security]
+            address = {
+                "schema": "mailto" if config.security == "none" else "mailtos",
+                "host": config.host,
+                "smtp_host": config.host,
+                "port": config.port or {"starttls": 587, "ssl": 465, "insecure": 25}[mode],
+                "user": quote(config.user) if config.user else None,
+                "password": quote(password) if password else None,
+                "secure_mode": mode,
+                "from_addr": config.sender,
+                **common,
+            }
+            return [self._builder({**address, "targets": [one]}) for one in config.to]
+        url = self._read(where, "url")
+        for part in re.split(r"[/:@?&=]+", url):
+            self._secrets.add(part)
+        return [self._from_url(url)]
+
+    def _read(self, where: str, key: str) -> str:
+        config: Any = self._config
+        value = self._secrets.read(f"{where}.{key}", getattr(config, f"{key}_env"), getattr(config, f"{key}_file"))
+        assert value is not None  # the configuration demands one of them
+        return value
+
+    def _webhook(self, where: str, config: WebhookChannel, common: dict[str, Any]) -> Build:
+        url = config.url or self._read(where, "url")
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"{where}.url: is no http URL")
+        if config.url is None:
+            for piece in (parts.path, parts.query, parts.password or "", *parts.path.split("/"), *dict(parse_qsl(parts.query)).values()):
+                self._secrets.add(piece)
+        bearer = self._secrets.read(f"{where}.bearer", config.bearer_env, config.bearer_file)
+        address = {
+            "schema": "jsons" if parts.scheme == "https" else "json",
+            "host": parts.hostname,
+            "port": parts.port,
+            "user": parts.username,
+            "password": parts.password,
+            "fullpath": parts.path,
+            "params": dict(parse_qsl(parts.query)),
+            "headers": {"Authorization": f"Bearer {bearer}"} if bearer else {},
+            **common,
+        }
+
+        def build(payload: dict[str, Any]) -> Plugin:
+            plugin = self._plugin(dict(address))
+            plugin.payload_extras = {**payload, "attachments": ""}
+            return plugin
+
+        return build
+
+    def _plugin(self, address: str | dict[str, Any]) -> Plugin:
+        return Apprise.instantiate(address, asset=self._asset, suppress_exceptions=False)
+
+    def _builder(self, address: dict[str, Any], base: str | None = None) -> Build:
+        def build(payload: dict[str, Any]) -> Plugin:
+            plugin = self._plugin(dict(address))
+            if base is not None:
+                plugin.notify_url = base
+            return plugin
+
+        return build
+
+    def _from_url(self, url: str) -> Build:
+        def build(payload: dict[str, Any]) -> Plugin:
+            plugin = self._plugin(url)
+            plugin.socket_connect_timeout = plugin.socket_read_timeout = self._config.timeout_s
+            return plugin
+
+        return build
+
+
+def _payload(message: Message) -> dict[str, Any]:
+    """Return what a webhook gets besides apprise's version, title, message and type: the event, for programs."""
+    event = message.event
+    return {
+        "event_id": event.event_id,
+        "kind": event.kind,
+        "level": event.level.name.lower(),
+        "instrument": event.instrument,
+        "event_time": event.time,
+        "origin": message.origin,
+        "fields": json.loads(json.dumps(dict(event.fields), default=_plain)),
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def senders(config: NotifierConfig, secrets: Secrets) -> dict[str, Sender]:
+    """Return a sender for each channel. Raises ConfigError naming the channel and key."""
+    return {one.name: Sender(one, secrets, f"channel[{at}]") for at, one in enumerate(config.channel)}
