@@ -8,7 +8,7 @@ what cannot be decoded at all is reported with its reason. ``schemas.codec`` is 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -433,7 +433,7 @@ class Columns:
     """Decoded columns of a record set; row i belongs to row i of ``records``.
 
     Nullable doubles hold NaN, nullable longs (and the places of nullable strings) ``NULL_LONG``.
-    Rows in ``rejected`` have undefined values and ``good[row]`` False.
+    Rows in ``rejected`` have undefined values and ``good[row]`` False; rows in ``other_frames`` were decoded by the codec.
     """
 
     def __init__(
@@ -454,6 +454,7 @@ class Columns:
         self._doubles = doubles
         self._arrays = arrays
         self._strings: dict[int, dict[int, str]] = {}
+        self.other_frames: list[int] = []
         self._where = {name: (int(op), int(column)) for name, op, column in zip(program.names, program.ops, program.columns, strict=True)}
 
     def long(self, name: str) -> I64:
@@ -485,8 +486,20 @@ class Columns:
         """Return one string of a nullable field."""
         return None if self._longs[row, self._where[name][1]] == NULL_LONG else self.text(name, row)
 
-    def _put(self, row: int, record: dict[str, Any]) -> None:
+    @property
+    def longs(self) -> I64:
+        """All long columns, shape (n, count), in the places that ``program.columns`` names."""
+        return self._longs
+
+    def packed(self, name: str) -> tuple[I64, dict[int, str]]:
+        """Return the places of a string column in the buffer (position << 20 | length), and the rows that stand elsewhere, with their text."""
+        column = self._where[name][1]
+        places: I64 = self._longs[:, column]
+        return places, self._strings.get(column, {})
+
+    def put(self, row: int, record: dict[str, Any]) -> None:
         """Set a row from a decoded record (rows in another frame or of an older schema)."""
+        self.other_frames.append(row)
         for name, (op, column) in self._where.items():
             value = record[name]
             if op in (STRING, NULL_STRING):
@@ -496,13 +509,46 @@ class Columns:
             elif op in (DOUBLE, NULL_DOUBLE):
                 self._doubles[row, column] = np.nan if value is None else value
             elif op == DOUBLES:
+                self._arrays[row, column] = np.nan
                 self._arrays[row, column, : min(len(value), MAX_LEVELS)] = value[:MAX_LEVELS]
             else:
                 self._longs[row, column] = NULL_LONG if value is None else value
 
 
+class DecodedRecords(RecordSet):
+    """Records that come as columns (from the archive); their bytes are made when somebody asks for them.
+
+    Attributes:
+        index: int64 of shape (n, 2): offset, timestamp ms.
+        columns: What ``decode`` returns of them.
+        names: Keys.
+        numbers: Place of each record's key in ``names``; -1: none that names an instrument.
+        message: Returns (offset, timestamp ms, key, value) of the record at an offset.
+    """
+
+    columns: Columns
+    names: list[str]
+    numbers: I64
+    message: Callable[[int], tuple[int, int, bytes | None, bytes | None]]
+
+    def key(self, row: int) -> bytes | None:
+        """Return the key of a row."""
+        number = int(self.numbers[row])
+        return self.names[number].encode() if number >= 0 else self.message(int(self.index[row, 0]))[2]
+
+    def value(self, row: int) -> bytes | None:
+        """Return the value of a row."""
+        return self.message(int(self.index[row, 0]))[3]
+
+    def rows(self, start: int, stop: int) -> RecordSet:
+        """Return the rows [start, stop) as bytes."""
+        return RecordSet.from_messages([self.message(offset) for offset in self.offsets[start:stop].tolist()])
+
+
 def decode(codec: Codec, topic: str, records: RecordSet) -> Columns:
     """Decode the values of a flat topic to columns. Never raises for bad bytes: see ``Columns.rejected``."""
+    if isinstance(records, DecodedRecords):
+        return records.columns
     prog = program(topic)
     n = len(records)
     longs = np.zeros((n, max(prog.n_longs, 1)), dtype=np.int64)
@@ -518,7 +564,7 @@ def decode(codec: Codec, topic: str, records: RecordSet) -> Columns:
             code = int(status[row])
             if code == OTHER_FRAME:
                 try:
-                    columns._put(row, codec.decode(topic, records.value(row)))
+                    columns.put(row, codec.decode(topic, records.value(row)))
                     good[row] = True
                 except CodecError as error:
                     columns.rejected.append(Rejected(row, error.reason, error.field))
@@ -616,6 +662,9 @@ class KeyTable:
 
     def match(self, records: RecordSet) -> I64:
         """Return the number of each record's key, -1 where it is unknown or null, int64 of shape (n,)."""
+        if isinstance(records, DecodedRecords):
+            known = np.array([*(self._index.get(name, -1) for name in records.names), -1], dtype=np.int64)
+            return known[records.numbers]
         out = np.empty(len(records), dtype=np.int64)
         _match(records.buffer, records.index, self._table, self._names, self._starts, out)
         return out

@@ -1,0 +1,284 @@
+"""Archived columns back to records: exact bytes where bytes are wanted, decoded columns where columns are (replay), merged by offset."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import fastavro
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas import catalogue, columnar
+from schemas.archive import layout
+from schemas.codec import Codec
+from schemas.columnar import (
+    BOOLEAN,
+    DOUBLE,
+    DOUBLES,
+    I64,
+    MAX_LEVELS,
+    NULL_DOUBLE,
+    NULL_LONG,
+    NULL_LONG_OP,
+    NULL_STRING,
+    STRING,
+    Columns,
+    DecodedRecords,
+    Program,
+    RecordSet,
+    Rejected,
+)  # fmt: skip
+
+Message = tuple[int, int, bytes | None, bytes | None]
+
+
+@cache
+def parsed(text: bytes) -> Any:
+    return fastavro.parse_schema(json.loads(text))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a file says of its records: where they are from, and how their bytes are made again."""
+
+    topic: str
+    partition: int
+    folder: str
+    header: bytes
+    schema: bytes
+
+    @classmethod
+    def of(cls, file: pq.ParquetFile) -> Origin:
+        """Return the origin that stands in a file's metadata. Raises KeyError when the file is none of an archive."""
+        meta = file.metadata.metadata or {}
+        return cls(
+            meta[layout.META_TOPIC].decode(),
+            int(meta[layout.META_PARTITION]),
+            meta[layout.META_FOLDER].decode(),
+            bytes.fromhex(meta[layout.META_HEADER].decode()),
+            meta[layout.META_SCHEMA],
+        )
+
+    @property
+    def fields(self) -> list[dict[str, Any]]:
+        """Fields of the schema by which the columns were written."""
+        fields: list[dict[str, Any]] = parsed(self.schema)["fields"]
+        return fields
+
+    def encode(self, record: dict[str, Any]) -> bytes:
+        """Return a record's bytes as they were in the topic."""
+        out = io.BytesIO()
+        out.write(self.header)
+        fastavro.schemaless_writer(out, parsed(self.schema), record)
+        return out.getvalue()
+
+
+def _plain(array: pa.ChunkedArray | pa.Array) -> Any:
+    """Return an array with times as integers."""
+    return array.cast(pa.int64()) if pa.types.is_timestamp(array.type) else array
+
+
+def messages(origin: Origin, table: pa.Table) -> list[Message]:
+    """Return the rows of a table as they were in the topic: offset, timestamp ms, key, value."""
+    names = [field["name"] for field in origin.fields]
+    fields = [_plain(table[name]).to_pylist(maps_as_pydicts="strict") for name in names]
+    own = [_plain(table[name]).to_pylist() for name in layout.OWN_COLUMNS]
+    times = fields[names.index("event_time")]
+    named = None if origin.folder in (layout.ALL, layout.OTHER) else origin.folder.encode()
+    found: list[Message] = []
+    for row, (offset, stamp, key, state, raw) in enumerate(zip(*own, strict=True)):
+        value = raw
+        if state == layout.EXACT:
+            value = origin.encode({name: column[row] for name, column in zip(names, fields, strict=True)})
+        found.append((offset, times[row] if stamp is None else stamp, key if named is None else named, value))
+    return found
+
+
+def raw_messages(origin: Origin, table: pa.Table) -> list[Message]:
+    """As ``messages``, for topics whose bytes are kept beside the columns (``encode.BYTES_KEPT``); needs ``event_time`` and the own columns only."""
+    own = [_plain(table[name]).to_pylist() for name in (layout.OFFSET, layout.TIMESTAMP, layout.KEY, layout.RAW)]
+    times = _plain(table["event_time"]).to_pylist()
+    return [
+        (offset, time if stamp is None else stamp, key, raw)
+        for (offset, stamp, key, raw), time in zip(zip(*own, strict=True), times, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one row group that belong into a window.
+
+    Attributes:
+        origin: Of the file.
+        table: The rows, with the columns that are wanted.
+        offsets: Their offsets.
+        whole: Returns one of the rows with all columns.
+    """
+
+    origin: Origin
+    table: pa.Table
+    offsets: I64
+    whole: Callable[[int], pa.Table]
+
+
+@cache
+def narrowed(topic: str, names: tuple[str, ...]) -> Program:
+    """Return a topic's program for some of its fields, its columns close together."""
+    whole = columnar.program(topic)
+    ops, columns, counts = [], [], [0, 0, 0]
+    for name in names:
+        op = int(whole.ops[whole.names.index(name)])
+        group = 1 if op in (DOUBLE, NULL_DOUBLE) else 2 if op == DOUBLES else 0
+        ops.append(op)
+        columns.append(counts[group])
+        counts[group] += 1
+    return Program(topic, names, np.array(ops), np.array(columns), *counts)
+
+
+def _numbers(one: pa.Array, kind: Any, null: Any) -> npt.NDArray[Any]:
+    """Return a numeric or boolean column as numpy values of ``kind``, ``null`` where it is null."""
+    if pa.types.is_timestamp(one.type):
+        one = one.view(pa.int64())
+    if one.null_count:
+        one = one.fill_null(null)
+    values: npt.NDArray[Any] = one.to_numpy(zero_copy_only=False)
+    return values if values.dtype == kind else values.astype(kind)
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return (
+        column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    )
+
+
+def window(codec: Codec, topic: str, parts: Sequence[Part], names: tuple[str, ...], next_offset: int) -> DecodedRecords:
+    """Return rows of several files as one set of decoded records in order of offset.
+
+    What the kernels of ``columnar.decode`` would make of the bytes is what stands here: rows whose bytes do not follow from their columns are decoded from
+    the bytes.
+
+    Args:
+        codec: Codec of the environment.
+        topic: A flat topic.
+        parts: The rows.
+        names: Fields wanted; others are not there.
+        next_offset: Offset after the window.
+    """
+    program = narrowed(topic, names)
+    counts = [len(part.offsets) for part in parts]
+    n = sum(counts)
+    offsets = parts[0].offsets if len(parts) == 1 else np.concatenate([part.offsets for part in parts])
+    places: list[Any] = [slice(None)]
+    if len(parts) > 1:
+        span = int(offsets.max()) - int(offsets.min()) + 1
+        place = offsets - offsets.min() if span == n else np.argsort(np.argsort(offsets, kind="stable"), kind="stable")
+        places = np.split(place, np.cumsum(counts)[:-1])
+    index = np.empty((n, 2), dtype=np.int64)
+    longs = np.empty((n, max(program.n_longs, 1)), dtype=np.int64)
+    doubles = np.empty((n, max(program.n_doubles, 1)))
+    arrays = np.full((n if program.n_arrays else 0, max(program.n_arrays, 1), MAX_LEVELS), np.nan)
+    states = np.empty(n, dtype=np.int8)
+    number = np.empty(n, dtype=np.int64)
+    texts: list[npt.NDArray[np.uint8]] = []
+    at = 0
+    folders: list[str] = []
+    for part, place in zip(parts, places, strict=True):
+        table = part.table
+        stamps, times = _one(table[layout.TIMESTAMP]), _numbers(_one(table["event_time"]), np.int64, 0)
+        index[place, 0] = part.offsets
+        index[place, 1] = times if stamps.null_count == len(stamps) else np.where(stamps.is_valid(), _numbers(stamps, np.int64, 0), times)
+        states[place] = _numbers(_one(table[layout.STATE]), np.int8, 0)
+        if part.origin.folder == layout.OTHER:
+            number[place] = -1
+        else:
+            if part.origin.folder not in folders:
+                folders.append(part.origin.folder)
+            number[place] = folders.index(part.origin.folder)
+        for name, op, column in zip(program.names, program.ops.tolist(), program.columns.tolist(), strict=True):
+            values = _one(table[name]) if name in table.schema.names else _filled(topic, name, len(part.offsets))
+            if op in (STRING, NULL_STRING):
+                longs[place, column], data = _packed(values, at)
+                texts.append(data)
+                at += len(data)
+            elif op == DOUBLES:
+                arrays[place, column, :] = _unpacked(values)
+            elif op in (DOUBLE, NULL_DOUBLE):
+                doubles[place, column] = _numbers(values, np.float64, np.nan)
+            else:
+                longs[place, column] = _numbers(values, np.int64, False if op == BOOLEAN else NULL_LONG if op == NULL_LONG_OP else 0)
+    buffer = np.concatenate(texts) if texts else np.empty(0, dtype=np.uint8)
+    records = DecodedRecords(buffer, index, next_offset)
+    records.names, records.numbers = folders, number
+    records.message = _Messages(tuple(parts))
+    records.columns = Columns(program, records, longs, doubles, arrays, np.ones(n, dtype=np.bool_), [])
+    if states.any():
+        _put_kept(codec, topic, records, np.flatnonzero(states))
+    return records
+
+
+def _filled(topic: str, name: str, n: int) -> pa.Array:
+    """Return the default of a field that a file does not have: it was written before the field was added."""
+    default = next(field for field in catalogue.schema(topic)["fields"] if field["name"] == name)["default"]
+    return pa.array([default] * n, layout.arrow_schema(topic).field(name).type)
+
+
+def _packed(values: pa.Array, base: int) -> tuple[I64, npt.NDArray[np.uint8]]:
+    """Return places (position << 20 | length; NULL_LONG where null) into a buffer whose part from ``base`` on is the second value."""
+    _, ends, data = values.buffers()
+    bounds = np.frombuffer(ends, dtype=np.int32)[values.offset : values.offset + len(values) + 1].astype(np.int64)
+    first, last = int(bounds[0]), int(bounds[-1])
+    text = np.frombuffer(data, dtype=np.uint8)[first:last] if data is not None else np.empty(0, dtype=np.uint8)
+    lengths = np.diff(bounds)
+    packed = ((bounds[:-1] - first + base) << 20) | np.minimum(lengths, (1 << 20) - 1)
+    if values.null_count:
+        packed[~values.is_valid().to_numpy(zero_copy_only=False)] = NULL_LONG
+    return packed, text
+
+
+def _unpacked(values: pa.Array) -> npt.NDArray[np.float64]:
+    """Return lists as rows of MAX_LEVELS values, NaN beyond the end."""
+    out = np.full((len(values), MAX_LEVELS), np.nan)
+    sizes = np.minimum(values.value_lengths().fill_null(0).to_numpy(zero_copy_only=False), MAX_LEVELS)
+    there = np.arange(MAX_LEVELS)[None, :] < sizes[:, None]
+    flat = values.flatten().to_numpy(zero_copy_only=False)
+    if len(flat) == int(sizes.sum()):
+        out[there] = flat
+    else:  # longer lists than a row has places: only in rows whose bytes are kept, which are decoded from them
+        for row, levels in enumerate(values.to_pylist()):
+            for level, value in enumerate((levels or [])[:MAX_LEVELS]):
+                out[row, level] = value
+    return out
+
+
+class _Messages:
+    """Finds the bytes of single rows of a window."""
+
+    def __init__(self, parts: tuple[Part, ...]) -> None:
+        self._parts = parts
+
+    def __call__(self, offset: int) -> Message:
+        for part in self._parts:
+            row = int(np.searchsorted(part.offsets, offset))
+            if row < len(part.offsets) and part.offsets[row] == offset:
+                return messages(part.origin, part.whole(row))[0]
+        raise KeyError(offset)
+
+
+def _put_kept(codec: Codec, topic: str, records: DecodedRecords, rows: I64) -> None:
+    """Decode the rows whose bytes were kept, and put what the codec makes of them into the columns."""
+    columns = records.columns
+    raw = RecordSet.from_messages([records.message(offset) for offset in records.offsets[rows].tolist()])
+    refused = {one.row: one for one in columnar.decode(codec, topic, raw).rejected}
+    for at, row in enumerate(rows.tolist()):
+        if at in refused:
+            columns.good[row] = False
+            columns.rejected.append(Rejected(row, refused[at].reason, refused[at].field))
+        else:
+            columns.put(row, codec.decode(topic, raw.value(at)))
