@@ -13,6 +13,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
+from prometheus_client import Gauge
 
 from schemas import catalogue, metrics
 from schemas.settings import Settings
@@ -80,11 +81,25 @@ class Reader:
         session_timeout_ms: After this time without a heartbeat Kafka gives the partitions to others.
         instance: Static member name, or None.
         log: Structured log.
+        group: Name of the service, by which its consumer group is called.
+        lag: Metric of the records not yet written, by topic.
     """
 
-    def __init__(self, settings: Settings, topics: tuple[str, ...], session_timeout_ms: int, instance: str | None, log: Any) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        topics: tuple[str, ...],
+        session_timeout_ms: int,
+        instance: str | None,
+        log: Any,
+        *,
+        group: str = "sink",
+        lag: Gauge = metrics.SINK_LAG,
+    ) -> None:
         self._settings = settings
         self._log = log
+        self._group = group
+        self._lag = lag
         self._names = {settings.topic(name): name for name in topics}
         self._by_topic: dict[str, dict[int, Partition]] = {wire: {} for wire in self._names}
         self._seeks: dict[Place, int] = {}
@@ -100,12 +115,13 @@ class Reader:
         self._fatal: KafkaError | None = None
         self.away: str | None = None
         self.cut: dict[Place, str] = {}
+        self.refused: dict[Place, str] = {}
         self.lost: dict[str, int] = {}
 
     def _client_settings(self, session_timeout_ms: int, instance: str | None) -> dict[str, Any]:
         config: dict[str, Any] = {
             "bootstrap.servers": self._settings.kafka_bootstrap_servers,
-            "group.id": self._settings.group("sink"),
+            "group.id": self._settings.group(self._group),
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             # The stored offset decides; where it cannot be read, this process says what to do (``_out_of_range``).
@@ -268,6 +284,7 @@ class Reader:
             self._by_topic[part.topic].pop(part.partition, None)
             self._seeks.pop(place, None)
             self.cut.pop(place, None)
+            self.refused.pop(place, None)
             if partition is not None:
                 self._drop(partition)
                 if partition.attached:
@@ -275,7 +292,7 @@ class Reader:
         client.incremental_unassign(attached)
         for name in {self._names[part.topic] for part in taken}:
             if not any(topic == name for topic, _ in self.partitions):
-                metrics.SINK_LAG.labels(name).set(0)
+                self._lag.labels(name).set(0)
         self._log.info("revoked", partitions=len(taken), total=len(self.partitions))
 
     def _drop(self, partition: Partition) -> None:
@@ -286,7 +303,8 @@ class Reader:
 
     def unplaced(self) -> list[Place]:
         """Return the partitions whose offset must be asked of the database."""
-        return [place for place, one in self.partitions.items() if not one.placed and place not in self._seeks and place not in self.cut]
+        known = {*self._seeks, *self.cut, *self.refused}
+        return [place for place, one in self.partitions.items() if not one.placed and place not in known]
 
     def place(self, offsets: Mapping[Place, int]) -> None:
         """Have partitions read from the offsets that the database holds."""
@@ -304,6 +322,10 @@ class Reader:
         self._drop(partition)
         partition.placed = False
         partition.end = None
+
+    def refuse(self, place: Place, reason: str) -> None:
+        """Leave a partition alone as long as this process has it."""
+        self.refused[place] = reason
 
     def _seek(self, partition: Partition, offset: int) -> None:
         """Have reading go on at an offset; until it does, nothing that the client delivers is taken."""
@@ -375,7 +397,7 @@ class Reader:
                 if high >= 0:
                     lags[place[0]] = lags.get(place[0], 0) + max(0, high - partition.written)
         for topic, lag in lags.items():
-            metrics.SINK_LAG.labels(topic).set(lag)
+            self._lag.labels(topic).set(lag)
         if self._suspected:
             try:
                 self._client.list_topics(next(iter(self._names)), timeout=1.0)
@@ -390,4 +412,5 @@ class Reader:
 
     def at_end(self) -> bool:
         """Return whether everything placed was read to the log's end, as far as the client knows."""
-        return self.assigned_once and not self._seeks and all(partition.end is not None for partition in self.partitions.values())
+        reading = (partition for place, partition in self.partitions.items() if place not in self.refused)
+        return self.assigned_once and not self._seeks and all(partition.end is not None for partition in reading)

@@ -1,0 +1,249 @@
+"""Batches of records into the archive: files first, then the manifest that makes them count (DESIGN 4).
+
+What happens when ...
+    - the process is killed before the manifest is made: its files count for nothing and the next owner removes them; the records are read again.
+    - it is killed afterwards: the records are there once, the next owner reads on from the manifest's offset.
+    - it is frozen and thawed: the next owner's first manifest shuts it out; its batch is dropped and its offset asked again.
+    - the disk is full: nothing of the batch stays, the batch is tried again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from schemas import metrics
+from schemas.archive import encode, layout
+from schemas.archive.manifest import ArchiveError, Fenced, File, Manifest, State
+from schemas.archive.read import open_file, read_rows
+from schemas.codec import Codec, topic_fingerprint
+from schemas.columnar import RecordSet
+from sinks.archive.files import write_file
+from sinks.timescale.offsets import Place
+
+# A day's files of an instrument are merged when they are so many, and once more when the day is over and its late records had time to come.
+MERGE_FILES = 8
+DAY_OVER_MS = 10 * 60_000
+# Files of this size stay as they are.
+LARGE_BYTES = 256 * 1024 * 1024
+# Merged files stay on disk for readers that have an older manifest.
+TRASH_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What was read of one partition: from the offset that the archive must hold to the one after the batch."""
+
+    place: Place
+    expected: int
+    next_offset: int
+    records: list[RecordSet]
+
+
+@dataclass
+class Outcome:
+    """What became of batches: next offsets of those written, places of those that another archiver has taken over."""
+
+    written: dict[Place, int] = field(default_factory=dict)
+    fenced: list[Place] = field(default_factory=list)
+    rows: int = 0
+
+
+def joined(sets: list[RecordSet]) -> RecordSet:
+    """Return record sets that follow each other as one."""
+    if len(sets) == 1:
+        return sets[0]
+    base, parts = 0, []
+    for one in sets:
+        index = one.index.copy()
+        index[:, 2] += base
+        index[:, 4] += base
+        parts.append(index)
+        base += len(one.buffer)
+    return RecordSet(np.concatenate([one.buffer for one in sets]), np.concatenate(parts), sets[-1].next_offset)
+
+
+def holes(offsets: Any, expected: int, next_offset: int) -> list[tuple[int, int]]:
+    """Return the ranges [first, end) of offsets from ``expected`` on, below ``next_offset``, at which there is no record."""
+    edges = np.concatenate([[expected - 1], offsets, [next_offset]])
+    gaps = np.flatnonzero(np.diff(edges) > 1)
+    return [(int(edges[gap]) + 1, int(edges[gap + 1])) for gap in gaps]
+
+
+class Writer:
+    """Writes the partitions that it has claimed.
+
+    Args:
+        root: The archive.
+        codec: Codec of the environment.
+        log: Structured log.
+    """
+
+    def __init__(self, root: Path, codec: Codec, log: Any) -> None:
+        self._root = root
+        self._codec = codec
+        self._log = log
+        self._states: dict[Place, State] = {}
+        self._trash: list[tuple[float, str]] = []
+
+    def claim(self, places: Iterable[Place], topic_ids: Mapping[str, str]) -> tuple[dict[Place, int], dict[Place, str]]:
+        """Shut former owners out of partitions, and remove what they left behind.
+
+        Returns the next offset of each place, and of the places that cannot be written why.
+
+        Raises:
+            OSError: the disk does not take a manifest.
+        """
+        offsets: dict[Place, int] = {}
+        refused: dict[Place, str] = {}
+        claimed: dict[str, set[int]] = defaultdict(set)
+        for place in sorted(places):
+            topic, partition = place
+            manifest = Manifest(self._root, topic, partition)
+            while True:
+                try:
+                    state = manifest.load()
+                except ArchiveError as error:
+                    refused[place] = str(error)
+                    break
+                if state.topic_id and state.topic_id != topic_ids[topic]:
+                    refused[place] = f"{topic} was created anew: its offsets begin again; archive it into another folder"
+                    break
+                try:
+                    self._states[place] = manifest.commit(state, topic_id=topic_ids[topic])
+                except Fenced:
+                    continue  # another owner was quicker; it is shut out by the next one
+                offsets[place] = state.next_offset
+                claimed[topic].add(partition)
+                break
+        for topic, partitions in claimed.items():
+            self._remove_orphans(topic, partitions)
+        return offsets, refused
+
+    def _remove_orphans(self, topic: str, partitions: set[int]) -> None:
+        """Remove files of claimed partitions that no manifest lists. No former owner can list them any more."""
+        prefixes = {layout.prefix_of(partition): self._states[topic, partition] for partition in partitions}
+        folder = self._root / topic
+        for partition in partitions:
+            for path in Manifest(self._root, topic, partition).folder.glob(f"*{layout.TEMPORARY}"):
+                path.unlink(missing_ok=True)
+        for path in [*folder.glob(f"*/*{layout.TEMPORARY}"), *folder.glob("*/*/*.parquet")]:
+            state = prefixes.get(path.name.partition("-")[0] + "-")
+            if state is not None and path.relative_to(self._root).as_posix() not in state.files:
+                path.unlink(missing_ok=True)
+                self._log.info("removed what an archiver had left unfinished", file=str(path))
+
+    def write(self, batches: list[Batch]) -> Outcome:
+        """Write batches, each partition by itself.
+
+        Raises:
+            OSError: the disk does not take it. What was written before stays; the same batches may be given again.
+        """
+        outcome = Outcome()
+        for batch in batches:
+            state = self._states.get(batch.place)
+            if state is not None and state.next_offset == batch.next_offset:
+                outcome.written[batch.place] = batch.next_offset  # an earlier try had come so far
+                continue
+            if state is None or state.next_offset != batch.expected:
+                outcome.fenced.append(batch.place)
+                continue
+            try:
+                outcome.rows += self._write(batch, state)
+                outcome.written[batch.place] = batch.next_offset
+            except Fenced as error:
+                self._log.warning("fenced", error=str(error))
+                self._states.pop(batch.place, None)
+                outcome.fenced.append(batch.place)
+        return outcome
+
+    def _write(self, batch: Batch, state: State) -> int:
+        topic, partition = batch.place
+        records = joined(batch.records)
+        header = self._codec.header(topic)
+        files: list[File] = []
+        with metrics.ARCHIVE_SECONDS.time():
+            try:
+                for group in encode.to_groups(self._codec, topic, records):
+                    span = int(group.times.min()), int(group.times.max())
+                    files.append(write_file(self._root, topic, partition, header, group.folder, group.day, [group.table], span))
+                self._states[batch.place] = Manifest(self._root, topic, partition).commit(
+                    state, add=files, next_offset=batch.next_offset, holes=holes(records.offsets, batch.expected, batch.next_offset)
+                )
+            except BaseException:
+                self._undo(batch.place, state, files)
+                raise
+        metrics.ROWS_ARCHIVED.labels(topic).inc(len(records))
+        metrics.BYTES_ARCHIVED.labels(topic).inc(sum(file.bytes for file in files))
+        return len(records)
+
+    def _undo(self, place: Place, state: State, files: list[File]) -> None:
+        """Remove files that no manifest lists. A manifest may have been made although its maker failed (in forcing its folder to disk): then they count."""
+        if Manifest(self._root, *place).load().version == state.version:
+            for file in files:
+                (self._root / file.path).unlink(missing_ok=True)
+        else:
+            self._states.pop(place, None)
+
+    # --- merging -----------------------------------------------------------------------------------------------------
+    def merge(self, place: Place) -> int:
+        """Merge the small files of a partition where there are many of a day, or the day is over; return how many went into others.
+
+        Raises:
+            ArchiveError: a file is not what its manifest says.
+            OSError: the disk does not take it.
+        """
+        self._empty_trash()
+        state = self._states.get(place)
+        if state is None or not state.files:
+            return 0
+        newest = max(file.max_event_time for file in state.files.values())
+        days: dict[tuple[str, str, str], list[File]] = defaultdict(list)
+        for file in state.files.values():
+            # Files of an older schema stay as they are: this release's columns are others.
+            if file.bytes < LARGE_BYTES and file.schema == topic_fingerprint(place[0]).hex():
+                days[file.day, file.folder, file.header].append(file)
+        added, removed = [], []
+        try:
+            for (day, folder, header), files in days.items():
+                over = day == layout.NO_DAY or newest >= layout.day_start(day) + layout.DAY_MS + DAY_OVER_MS
+                if len(files) >= (2 if over else MERGE_FILES):
+                    files.sort(key=lambda one: one.first_offset)
+                    added.append(self._merged(place, bytes.fromhex(header), folder, day, files))
+                    removed += [file.path for file in files]
+            if not added:
+                return 0
+            self._states[place] = Manifest(self._root, *place).commit(state, add=added, remove=removed)
+        except BaseException as error:
+            self._undo(place, state, added)
+            if not isinstance(error, Fenced):
+                raise
+            self._states.pop(place, None)  # its next batch is told so
+            return 0
+        self._trash += [(time.monotonic(), path) for path in removed]
+        metrics.FILES_MERGED.labels(place[0]).inc(len(removed))
+        metrics.BYTES_ARCHIVED.labels(place[0]).inc(sum(file.bytes for file in added))
+        return len(removed)
+
+    def _merged(self, place: Place, header: bytes, folder: str, day: str, files: list[File]) -> File:
+        topic, partition = place
+        span = min(file.min_event_time for file in files), max(file.max_event_time for file in files)
+        return write_file(self._root, topic, partition, header, folder, day, self._row_groups(files), span)
+
+    def _row_groups(self, files: list[File]) -> Iterator[pa.Table]:
+        for file in files:
+            with open_file(self._root, file) as source:
+                for group in range(source.num_row_groups):
+                    yield read_rows(source, file.path, group, None)
+
+    def _empty_trash(self) -> None:
+        now = time.monotonic()
+        while self._trash and now - self._trash[0][0] >= TRASH_SECONDS:
+            (self._root / self._trash.pop(0)[1]).unlink(missing_ok=True)
