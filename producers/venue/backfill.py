@@ -49,6 +49,7 @@ class BackFill:
         await self._holes.hold(fill, source, lambda: self.trades)
         if not fill.done():
             outcome = "REST is slow: the back-fill goes on"
+            fill.add_done_callback(lambda _: self._filled_later(feed, source, first, last))
         elif fill.result() is None:
             outcome = "filled over REST"
         else:
@@ -62,6 +63,18 @@ class BackFill:
         if feed.ids.offer(record["agg_id"]) is Verdict.NEW:
             self._pipeline.emit(source, "agg_trades", feed.partition, record)
             feed.trade_time = record["event_time"]
+
+    def _filled_later(self, feed: Feed, source: Source, first: int, last: int) -> None:
+        """Say that a hole is mended which was noted as open; one that is still open is tried again by ``repair``."""
+        if not feed.ids.lacks(first, last):
+            feed.repairs.pop((first, last), None)
+            self._emit_repaired(feed, source, first, last)
+
+    def _emit_repaired(self, feed: Feed, source: Source, first: int, last: int) -> None:
+        self._holes.emit_gap(
+            feed, source, "agg_trades", "id_gap", feed.trade_time or 0, certain=True, ids=(first, last), times=(None, None),
+            repaired=True, detail="filled over REST later",
+        )  # fmt: skip
 
     async def fill(self, feed: Feed, source: Source, first: int, last: int | None) -> str | None:
         """Fetch trades ``first``..``last`` over REST and write those that are new; ``last`` None: all that the venue has.
@@ -126,11 +139,8 @@ class BackFill:
                 feed.repairs[first, last] = tried
                 problem = await self.fill(feed, stream.line.source, first, last)
                 if not feed.ids.lacks(first, last):
-                    del feed.repairs[first, last]
-                    self._holes.emit_gap(
-                        feed, stream.line.source, "agg_trades", "id_gap", feed.trade_time or 0, certain=True, ids=(first, last),
-                        times=(None, None), repaired=True, detail="filled over REST later",
-                    )  # fmt: skip
+                    feed.repairs.pop((first, last), None)
+                    self._emit_repaired(feed, stream.line.source, first, last)
                 elif tried == REPAIR_TRIES:
                     self._log.error("trades are lost", symbol=feed.symbol, from_id=first, to_id=last, problem=problem)
 
