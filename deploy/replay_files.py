@@ -33,7 +33,7 @@ from schemas.deadletter import dead_letter
 from schemas.partition import base_of_instrument, instrument_id, partition_of
 from schemas.settings import Settings
 from stream_apps.core.engine import PartitionEngine
-from stream_apps.replay.source import AUTHOR, Entry, Piece, SynthesisedLog
+from stream_apps.replay.source import AUTHOR, PIECE, Entry, Piece, SynthesisedLog
 
 Tell = Callable[[str, int, int], None]
 """Called with the phase (``reading`` or ``replaying``), events done, and their number if known (0: not)."""
@@ -94,6 +94,7 @@ class Files:
         since, until: Events of this time are replayed, ms UTC, both inclusive; None: all.
         contract_values: Symbol -> base units of a contract, where files count contracts.
         tell: Hears of progress.
+        piece: Records that are handed on together.
 
     Attributes:
         flows: What was found.
@@ -114,8 +115,10 @@ class Files:
         until: int | None = None,
         contract_values: dict[str, str] | None = None,
         tell: Tell = lambda phase, done, total: None,
+        piece: int = PIECE,
     ) -> None:
         self.settings = settings
+        self._piece = piece
         self.flows: list[Flow] = []
         self.reports: list[FileReport] = []
         self.counts: Counter[str] = Counter()
@@ -191,7 +194,7 @@ class Files:
     def pieces(self, engine_of: Callable[[int], PartitionEngine]) -> Iterator[Piece]:
         """Yield the synthesised log."""
         venue = "+".join(sorted({flow.adapter.venue for flow in self.flows}))
-        log = SynthesisedLog(self.settings.codec, venue, self.partitions)
+        log = SynthesisedLog(self.settings.codec, venue, self.partitions, self._piece)
         yield from log.step(None, self._contracts())
         done = told = 0
         for step in merged([flow.events() for flow in self.flows], self.settings.grid_ms, self.settings.allowed_lateness_ms):

@@ -345,8 +345,8 @@ def _configuration(report: Json) -> str:
         "none: neither --twice nor --future-shift was asked for",
     )
     hashes = table(["result", "~sha256"], [(name, Html(f"<code>{text(value)}</code>")) for name, value in report["hashes"].items()])
-    files = table(["input file", ">bytes", "~sha256"], [(one["name"], count(one["bytes"]), Html(f"<code>{text(one['sha256'])}</code>")) for one in report["files"]],
-                  "none: the topics were read")  # fmt: skip
+    inputs = [(one["name"], count(one["bytes"]), Html(f"<code>{text(one['sha256'])}</code>")) for one in report["files"]]
+    files = table(["input file", ">bytes", "~sha256"], inputs, "none: the topics were read")
     fields = [name for name in strategies[0]["config"] if name not in ("event_time", "receive_time")] if strategies else []
     configs = table(["field", *(one["strategy_id"] for one in strategies)], [
         ("config_hash", *(Html(f"<code>{text(one['config_hash'])}</code>") for one in strategies)),

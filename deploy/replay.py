@@ -1,0 +1,364 @@
+"""A replay as it was asked for: its source opened, its strategies found, run for a report, run twice, run with another future."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from deploy.errors import UserError
+from deploy.replay_files import FileArgument, Files, Tell
+from deploy.report.replay import write_page
+from deploy.report.series import FEATURES
+from producers.importer.files import ImportFailed
+from producers.recorded.events import FormatError
+from producers.recorded.formats import recording_files
+from producers.venues import adapter_of
+from schemas.partition import base_of_instrument, instrument_id, partition_of
+from schemas.settings import Settings
+from stream_apps.core.config import EngineConfig
+from stream_apps.core.paper_position import PaperSettings
+from stream_apps.core.scoring.registry import MODELS
+from stream_apps.core.strategy import StrategyConfig, StrategyError, validate
+from stream_apps.replay.collect import Collector
+from stream_apps.replay.report import Run, all_trades, build, iso, write_signals, write_trades
+from stream_apps.replay.run import PartitionReplay, Result, drive
+from stream_apps.replay.shift import Shifted
+from stream_apps.replay.source import PIECE, Piece, Source, Topics
+from stream_apps.replay.spool import Spool, compare
+from stream_apps.replay.topics import TopicSource
+from stream_apps.strategy_files import default_files, load_strategy_files, recorded_files
+
+TOPICS = "topics"
+FILE = "file:"
+# The longest window is 24 h, and ATR is ranked against 288 bars of 5 minutes after the first 14.
+WARM_UP_MS = 26 * 3_600_000
+# The second of two runs is cut at other places.
+OTHER_PIECE = 3_331
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be replayed. Plain values: it goes to other processes as it is.
+
+    Attributes:
+        sources: ``topics`` or ``file:PATH[=SYMBOL][@VENUE]``.
+        symbols: Venue symbols or instrument ids; for files the symbol of those that name none.
+        venue: Of sources and symbols that name none.
+        strategies: Files, ids of shipped strategies, or scoring models; none: those of the topics.
+        assigned: Field -> value that all strategies take.
+        rebind: Strategies of other instruments run on those of the source.
+        since, until: The period that counts, ms UTC; None: all that the source holds.
+        warm_up_ms: Market data before ``since`` that is run in.
+        contract_values: Symbol -> base units of a contract.
+    """
+
+    sources: tuple[str, ...]
+    symbols: tuple[str, ...] = ()
+    venue: str = "BINANCE"
+    strategies: tuple[str, ...] = ()
+    assigned: dict[str, Any] = field(default_factory=dict)
+    rebind: bool = False
+    since: int | None = None
+    until: int | None = None
+    warm_up_ms: int = WARM_UP_MS
+    contract_values: dict[str, str] = field(default_factory=dict)
+    paper: PaperSettings = field(default_factory=PaperSettings)
+
+    def __post_init__(self) -> None:
+        """Raise UserError, naming the option, for what cannot be."""
+        topics = [source for source in self.sources if source == TOPICS]
+        unknown = [source for source in self.sources if source != TOPICS and not (source.startswith(FILE) and len(source) > len(FILE))]
+        if unknown or not self.sources:
+            raise UserError(
+                f"--source: expected topics or file:PATH, got {unknown[0]!r}" if unknown else "--source: name topics or file:PATH"
+            )
+        if topics and len(self.sources) > 1:
+            raise UserError("--source: topics cannot be mixed with other sources")
+        if self.since is not None and self.until is not None and self.until <= self.since:
+            raise UserError("--to: must lie after --from")
+        if not topics and not self.strategies:
+            raise UserError("--strategy: name a strategy file, a shipped strategy or a scoring model; files hold no strategies")
+        if topics and self.strategies and not self.symbols:
+            raise UserError("--symbol: say on which instruments of the topics the strategies run")
+
+
+@dataclass
+class Opened:
+    """A job's source, ready to be run any number of times.
+
+    Attributes:
+        instruments: That are reported; None: all that the topics hold.
+        strategies: That run; None: those of the log.
+        files: Where files are read. total: Records or events, for a progress bar.
+    """
+
+    job: Job
+    settings: Settings
+    source: Source
+    partitions: tuple[int, ...]
+    instruments: tuple[str, ...] | None
+    strategies: list[StrategyConfig] | None
+    files: Files | None
+    total: int
+
+    @property
+    def config(self) -> EngineConfig:
+        """Numbers of the market state, from the environment."""
+        return EngineConfig.from_settings(self.settings)
+
+    def run(
+        self, take: Callable[[int, Result], None], hear: Callable[[Piece], None] = lambda piece: None, source: Source | None = None
+    ) -> dict[int, PartitionReplay]:
+        """Run the source, or another one in its place."""
+        by_partition: dict[int, list[StrategyConfig]] | None = None
+        if self.strategies is not None:
+            by_partition = {}
+            for config in self.strategies:
+                place = partition_of(base_of_instrument(config.instrument), self.settings.partitions)
+                by_partition.setdefault(place, []).append(config)
+        return drive(
+            source or self.source, self.config, self.settings.codec, take, paper=self.job.paper, strategies=by_partition, hear=hear
+        )
+
+
+def open_job(job: Job, settings: Settings, tell: Tell = lambda phase, done, total: None, piece: int = PIECE) -> Opened:
+    """Look at a job's source and strategies.
+
+    Args:
+        job: What is asked for.
+        settings: Of the environment; only topics need a broker.
+        tell: Hears of progress.
+        piece: Records that are handed on together; results do not depend on it.
+
+    Raises:
+        UserError: a source or a strategy cannot be used; the message says which and why.
+    """
+    start = None if job.since is None else job.since - job.warm_up_ms
+    if job.sources == (TOPICS,):
+        names = tuple(_instrument(symbol, job.venue) for symbol in job.symbols)
+        places = {partition_of(base_of_instrument(name), settings.partitions) for name in names}
+        partitions = tuple(sorted(places)) if names else tuple(range(settings.partitions))
+        topics = Topics(lambda wanted: TopicSource(settings, wanted), partitions, start, job.until, not job.strategies)
+        strategies = _strategies(job, names) if job.strategies else None
+        return Opened(job, settings, topics, partitions, names or None, strategies, None, topics.total())
+    symbol = job.symbols[0] if len(job.symbols) == 1 else None
+    try:
+        arguments = [FileArgument.parse(source.removeprefix(FILE), symbol, job.venue) for source in job.sources]
+        files = Files(arguments, settings, since=start, until=job.until, contract_values=job.contract_values, tell=tell, piece=piece)
+    except (ImportFailed, FormatError, FileNotFoundError, ValueError) as error:
+        raise UserError(f"replay: {error}") from error
+    return Opened(job, settings, files, files.partitions, files.instruments, _strategies(job, files.instruments), files, files.total)
+
+
+def _instrument(symbol: str, venue: str) -> str:
+    if ":" in symbol:
+        return symbol
+    try:
+        adapter = adapter_of(venue)
+        return instrument_id(adapter.venue, symbol, adapter.kind)
+    except ValueError as error:
+        raise UserError(f"--symbol: {error}") from error
+
+
+# --- strategies --------------------------------------------------------------------------------------------------------
+
+
+def _strategies(job: Job, instruments: tuple[str, ...]) -> list[StrategyConfig]:
+    """Return the strategies that a job names, bound to the source's instruments, to begin at its ``since``."""
+    found: dict[str, StrategyConfig] = {}
+    try:
+        for name in job.strategies:
+            for config in _named(name, instruments):
+                for bound in _bound(config, instruments, job.rebind):
+                    made = replace(StrategyConfig.from_record({**bound.to_record(), **job.assigned}), effective_time=job.since or 0)
+                    validate(made)
+                    if made.strategy_id in found:
+                        raise UserError(f"--strategy: {made.strategy_id!r} is there twice")
+                    found[made.strategy_id] = made
+    except StrategyError as error:
+        raise UserError(f"--strategy: {error}") from error
+    except OSError as error:
+        raise UserError(f"--strategy: {error}") from error
+    return list(found.values())
+
+
+def _named(name: str, instruments: tuple[str, ...]) -> list[StrategyConfig]:
+    path = Path(name)
+    if path.is_file():
+        return load_strategy_files([path])
+    shipped = load_strategy_files([*default_files(), *recorded_files()])
+    chosen = [
+        config
+        for config, file in zip(shipped, [*default_files(), *recorded_files()], strict=True)
+        if name in (config.strategy_id, file.stem)
+    ]
+    if chosen:
+        return chosen
+    if name in MODELS:
+        several = len(instruments) > 1
+        return [
+            StrategyConfig.from_record(
+                {"strategy_id": f"{name}@{one}" if several else name, "instrument": one, "display_name": name, "model": name}
+            )
+            for one in instruments
+        ]
+    known = ", ".join([*(config.strategy_id for config in shipped), *MODELS])
+    raise UserError(f"--strategy: {name!r} is no file, no shipped strategy and no scoring model (known: {known})")
+
+
+def _bound(config: StrategyConfig, instruments: tuple[str, ...], rebind: bool) -> list[StrategyConfig]:
+    if config.instrument in instruments:
+        return [config]
+    if not rebind:
+        raise UserError(
+            f"--strategy: {config.strategy_id} is for {config.instrument}, the source has {', '.join(instruments)}: --rebind runs it there"
+        )
+    several = len(instruments) > 1
+    return [
+        replace(config, instrument=one, strategy_id=f"{config.strategy_id}@{one}" if several else config.strategy_id) for one in instruments
+    ]
+
+
+# --- the report --------------------------------------------------------------------------------------------------------
+
+
+def write_report(opened: Opened, out: Path, checks: dict[str, Any], hear: Callable[[Piece], None] = lambda piece: None) -> dict[str, Any]:
+    """Run a job and write report.html, report.json, trades.csv and signals.csv; return the report.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    job, settings = opened.job, opened.settings
+    collected = Collector(settings.codec, opened.instruments, job.since, job.until, FEATURES)
+
+    def heard(piece: Piece) -> None:
+        collected.hear(piece)
+        hear(piece)
+
+    started = time.perf_counter()
+    runs = opened.run(collected.take, heard)
+    seconds = time.perf_counter() - started
+    strategies = opened.strategies
+    if strategies is None:
+        in_force = [config for run in runs.values() for config, _ in run.engine.strategies.values()]
+        wanted = opened.instruments
+        strategies = sorted((one for one in in_force if wanted is None or one.instrument in wanted), key=lambda one: one.strategy_id)
+    run = Run(
+        source=job.sources,
+        engine=opened.config,
+        paper=job.paper,
+        strategies=strategies,
+        files=_digests(job),
+        file_reports=[] if opened.files is None else [vars(report) for report in opened.files.reports],
+        since=job.since,
+        until=job.until,
+        warm_up_ms=job.warm_up_ms if job.since is not None else 0,
+        seconds=seconds,
+        checks=checks,
+    )
+    report = {**build(collected, run), "perpflow": version("perpflow")}
+    trades = all_trades(collected, run)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "trades.csv").open("w", encoding="utf-8", newline="") as file:
+        write_trades(file, trades)
+    with (out / "signals.csv").open("w", encoding="utf-8", newline="") as file:
+        write_signals(file, collected.signals)
+    (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    title = f"Replay of {', '.join(opened.instruments or tuple(sorted(collected.markets)))}"
+    write_page(out / "report.html", title, report, collected, trades, strategies)
+    return report
+
+
+def _digests(job: Job) -> list[dict[str, Any]]:
+    found = []
+    for source in job.sources:
+        if source.startswith(FILE):
+            for path in recording_files(FileArgument.parse(source.removeprefix(FILE), None, job.venue).path):
+                with path.open("rb") as stream:
+                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                found.append({"name": path.name, "bytes": path.stat().st_size, "sha256": digest})
+    return found
+
+
+# --- checks ------------------------------------------------------------------------------------------------------------
+
+
+def _spool(job: Job, settings: Settings, folder: Path, piece: int) -> None:
+    """Run a job into a spool; the work of another process."""
+    opened = open_job(job, settings, piece=piece)
+    with Spool(folder) as spool:
+        opened.run(spool.take)
+
+
+def check_twice(job: Job, settings: Settings) -> dict[str, Any]:
+    """Run a job in two new processes, with other hash seeds and cut at other places, and compare every result byte by byte."""
+    folder = Path(tempfile.mkdtemp(prefix="perpflow-replay-"))
+    try:
+        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+            runs = [pool.submit(_spool, job, settings, folder / str(n), piece) for n, piece in enumerate((PIECE, OTHER_PIECE))]
+            for run in runs:
+                run.result()
+        compared, _, _, first = compare(folder / "0", folder / "1", settings.codec)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    text = f"{compared:,} results of two processes, fed {PIECE:,} and {OTHER_PIECE:,} records at a time, compared byte by byte"
+    if not compared:
+        text = "there was no result to compare"
+    return {
+        "ok": first is None and compared > 0,
+        "results": compared,
+        "first_difference": None if first is None else str(first),
+        "text": text,
+    }
+
+
+def check_future(opened: Opened, at: int | None = None) -> dict[str, Any]:
+    """Run a job as it is and with its market data after a time altered: what was decided up to then must be the same bytes.
+
+    Args:
+        opened: The job.
+        at: ms UTC; None: the middle of the decided instants.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="perpflow-replay-"))
+    codec = opened.settings.codec
+    span: list[int] = []
+    try:
+        with Spool(folder / "0") as spool:
+
+            def take(partition: int, result: Result) -> None:
+                spool.take(partition, result)
+                if result.topic == "worker_progress":
+                    decided = codec.decode(result.topic, result.value)["receive_time"]
+                    span[:] = [min([decided, *span]), max([decided, *span])]
+
+            opened.run(take)
+        if not span:
+            return {"ok": False, "results": 0, "first_difference": None, "text": "there was no result to compare"}
+        cut = sum(span) // 2 if at is None else at
+        shifted = Shifted(opened.source, cut, codec)
+        with Spool(folder / "1") as spool:
+            opened.run(spool.take, source=shifted)
+        compared, left, changed, first = compare(folder / "0", folder / "1", codec, lambda record: record["receive_time"] <= cut)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    text = (
+        f"{shifted.altered:,} records after {iso(cut)} altered; {compared:,} results decided up to then compared byte by byte; "
+        f"of {left:,} later ones {changed:,} changed"
+    )
+    proved = compared > 0 and shifted.altered > 0 and changed > 0
+    if not proved:
+        text += ": this proves nothing, choose another time"
+    return {
+        "ok": first is None and proved, "at": cut, "altered": shifted.altered, "results": compared, "later": left, "later_changed": changed,
+        "first_difference": None if first is None else str(first), "text": text,
+    }  # fmt: skip
