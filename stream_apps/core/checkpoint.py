@@ -36,7 +36,8 @@ FORMAT = 3
 _READABLE = (2, FORMAT)
 # Heads alternate over so many keys, so that a late write of a former owner cannot make compaction drop the newest.
 HEAD_SLOTS = 8
-_DENSE = ("meta", "scale", "bars", "atr", "atr_history", "totals", "p99_lots", "p99_before", "first_seen", "spot", "funding_most", "liquidated_first")
+_DENSE = ("meta", "scale", "bars", "atr", "atr_history", "totals", "p99_lots", "p99_before", "first_seen", "spot", "funding_most",
+          "liquidated_first", "liquidated_seen", "liquidated_at")  # fmt: skip
 
 
 # Entry of a pane: pane, number of rows, of histogram entries and of prints; then the arrays (name, type, columns), and to the end the rows of analytics.

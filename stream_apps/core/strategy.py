@@ -203,6 +203,11 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 
+# What somebody writes must leave room for the next revision and its later time: Avro's int, and a time that is no time in other units.
+_LAST_REVISION = 2**31 - 1
+_END_MS = 7_258_118_400_000
+
+
 def validate(config: StrategyConfig) -> None:
     """Check every rule that one revision must keep by itself (D17).
 
@@ -214,15 +219,15 @@ def validate(config: StrategyConfig) -> None:
     # '|' joins the parts of score and signal ids; spaces would make ids unreadable in a terminal.
     if not 1 <= len(config.strategy_id) <= 64 or not config.strategy_id.isprintable() or set(config.strategy_id) & {"|", " "}:
         raise StrategyError("strategy_id", f"must be 1 to 64 printable characters without space or '|', got {config.strategy_id!r}")
-    if config.revision < 1:
-        raise StrategyError("revision", f"must be at least 1, got {config.revision}")
+    if not 1 <= config.revision < _LAST_REVISION:
+        raise StrategyError("revision", f"must be from 1 to {_LAST_REVISION - 1}, got {config.revision}")
     try:
         base_of_instrument(config.instrument)
     except ValueError as error:
         raise StrategyError("instrument", f"must be an instrument id ({error})") from error
     for name in ("event_time", "receive_time", "effective_time"):
-        if getattr(config, name) < 0:
-            raise StrategyError(name, f"must not be negative, got {getattr(config, name)}")
+        if not 0 <= getattr(config, name) < _END_MS:
+            raise StrategyError(name, f"must be milliseconds since 1970 and before the year 2200, got {getattr(config, name)}")
     if not 1 <= len(config.display_name) <= 50:
         raise StrategyError("display_name", f"must have 1 to 50 characters, has {len(config.display_name)}")
     if config.description is not None and len(config.description) > 200:

@@ -56,6 +56,9 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"event_time": -1}, "event_time"),
     ({"receive_time": -1}, "receive_time"),
     ({"effective_time": -1}, "effective_time"),
+    ({"revision": 2**31 - 1}, "revision"),
+    ({"event_time": 1_760_000_000_000_000}, "event_time"),  # microseconds
+    ({"effective_time": 7_258_118_400_000}, "effective_time"),
     ({"edited_by": "x" * 65}, "edited_by"),
     ({"edited_by": "a\nb"}, "edited_by"),
     ({"note": "x" * 201}, "note"),

@@ -37,7 +37,7 @@ def test_what_a_file_leaves_out_takes_the_default() -> None:
     ("text", "message"),
     [
         (LEAST + "leverage = 3\n", "a.toml: leverage: is not a field of a strategy"),
-        (LEAST + "revision = 0\n", "a.toml: revision: must be at least 1"),
+        (LEAST + "revision = 0\n", "a.toml: revision: must be from 1 to"),
         (LEAST + 'edited_by = "me"\n', "a.toml: edited_by: is set when the strategy is written"),
         (LEAST + "event_time = 3\n", "a.toml: event_time: is set when the strategy is written"),
         (LEAST + "entry_score = 10\n", "a.toml: entry_score: must be from 60 to 95, got 10"),
