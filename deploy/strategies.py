@@ -142,9 +142,9 @@ def _next(
         named = expected.get(config.strategy_id)
         try:
             following = next_revision(known, config, time, by=by, note=note, effective_time=effective_time)
-        except StrategyError:
+        except StrategyError as error:
             _check_expected(log, config.strategy_id, known, named)  # the truer reason when the strategy became another one meanwhile
-            raise
+            raise StrategyError(error.field, error.rule, config.strategy_id) from error
         if following is not None:
             _check_expected(log, config.strategy_id, known, named)
         revisions.append(following)
