@@ -19,6 +19,7 @@ APPLIED, LATE_ROW, DUPLICATE, NO_INSTRUMENT, BAD_PRICE, BAD_QUANTITY, OFF_PRICE_
 # Print flags.
 WHALE, LARGE = 1, 2
 AHEAD = 256  # open panes an instrument may have at once: 64 minutes of the default grid ahead of what has fired
+LIQUIDATIONS_KEPT = 64  # newest liquidations of an instrument that a row is compared with
 HOLES = 64  # id ranges per instrument that may still be filled by a back-fill; the oldest is forgotten beyond
 SUB_BITS = 7  # quantile buckets have 128 steps an octave: half a bucket is 0.39 % of the quantity
 SLOTS = 512  # panes of slow inputs: more than the longest look-back (30 min) plus AHEAD
@@ -411,13 +412,25 @@ def put_inputs(
 
 
 @njit(cache=True, nogil=True)
+def _mixed(state: Any, number: Any) -> Any:
+    """Mix a number into a 64-bit fingerprint (the finaliser of splitmix64)."""
+    scratch = np.empty(1, dtype=np.float64)
+    scratch[0] = number
+    z = np.uint64(state) ^ scratch.view(np.uint64)[0]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.int64(z ^ (z >> np.uint64(31)))
+
+
+@njit(cache=True, nogil=True)
 def put_liquidations(
     instrument: Any, times: Any, sides: Any, prices: Any, quantities: Any, good: Any, grid: int,
-    meta: Any, pane_of: Any, cents: Any, first_seen: Any, status: Any,
+    meta: Any, pane_of: Any, cents: Any, first_seen: Any, seen: Any, seen_at: Any, status: Any,
 ) -> None:  # fmt: skip
     """Add what was liquidated to its pane: column 0 for LONG positions (side 1), column 1 for SHORT ones (side -1).
 
-    Notional is kept in hundredths of a quote unit, so that sums are integers and do not depend on the order of the rows.
+    Notional is kept in hundredths of a quote unit, so that sums are integers and do not depend on the order of the rows. Liquidations have no id,
+    and their producer writes equal ones once: a row that equals one of the newest ``LIQUIDATIONS_KEPT`` is a batch that a dying broker took twice.
     """
     for row in range(len(times)):
         i = instrument[row]
@@ -440,6 +453,16 @@ def put_liquidations(
         if pane > meta[i, CLOSED] + AHEAD:
             status[row] = TOO_FAR
             continue
+        what = _mixed(_mixed(_mixed(np.int64(times[row]) * 4 + sides[row], prices[row]), quantities[row]), 1.0)
+        repeat = False
+        for at in range(LIQUIDATIONS_KEPT):
+            if seen[i, at] == what:
+                repeat = True
+                break
+        if repeat:
+            continue
+        seen[i, seen_at[i] % LIQUIDATIONS_KEPT] = what
+        seen_at[i] += 1
         if times[row] < first_seen[i]:
             first_seen[i] = times[row]
         s = pane % SLOTS

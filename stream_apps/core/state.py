@@ -135,6 +135,8 @@ class MarketState:
             "liquidated_pane": ((k.SLOTS,), np.int64, -1),
             "liquidated": ((k.SLOTS, 2), np.int64, 0),
             "liquidated_first": ((), np.int64, np.iinfo(np.int64).max),
+            "liquidated_seen": ((k.LIQUIDATIONS_KEPT,), np.int64, 0),
+            "liquidated_at": ((), np.int64, 0),
         }
         self.a: dict[str, npt.NDArray[Any]] = {
             name: np.full((0, *shape), fill, dtype) for name, (shape, dtype, fill) in self._shapes.items()
@@ -306,7 +308,7 @@ class MarketState:
         a = self.a
         k.put_liquidations(
             instrument, times, sides, prices, quantities, good, self.config.grid_ms,
-            a["meta"], a["liquidated_pane"], a["liquidated"], a["liquidated_first"], status,
+            a["meta"], a["liquidated_pane"], a["liquidated"], a["liquidated_first"], a["liquidated_seen"], a["liquidated_at"], status,
         )  # fmt: skip
 
     # --- instants ----------------------------------------------------------------------------------------------------

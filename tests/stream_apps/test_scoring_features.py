@@ -124,6 +124,28 @@ def test_liquidated_notional_of_five_minutes_by_side_survives_a_restart() -> Non
         assert decoded(killed, "features") == features
 
 
+def test_a_batch_of_liquidations_that_a_dying_broker_took_twice_counts_once() -> None:
+    log = Log()
+    log.instrument()
+    rng = random.Random(5)
+    batch = [(rng.randrange(1, 14_000), rng.choice(["LONG", "SHORT"]), rng.choice([1.0, 2.0]), rng.choice([3.0, 4.0])) for _ in range(40)]
+    batch = list(dict.fromkeys(batch))  # the producer writes equal ones once
+    log.trade(START + 1, 1, 100.0, 1.0, False)
+    for offset, side, price, quantity in [*batch, *batch]:
+        liquidation(log, START + offset, side, price, quantity)
+    log.mark(START + GRID + 250)
+    log.trade(START + GRID + 1, 2, 100.0, 1.0, False)
+    for offset, side, price, quantity in batch[-8:]:  # and once more behind a mark, and a restart
+        liquidation(log, START + offset, side, price, quantity)
+    log.mark(START + 2 * GRID + 250)
+    expected = tuple(sum(p * q for _, side, p, q in batch if side == which) for which in ("LONG", "SHORT"))
+    for restart in (None, 1):
+        outputs, _ = run(log) if restart is None else run(log, seed=1, restart_every=restart, size=40)
+        first, second = decoded(outputs, "features")
+        assert (first["liquidated_long_5m"], first["liquidated_short_5m"]) == expected
+        assert (second["liquidated_long_5m"], second["liquidated_short_5m"]) == expected
+
+
 def test_a_bad_liquidation_is_a_dead_letter_that_names_the_field() -> None:
     log = Log()
     log.instrument()
