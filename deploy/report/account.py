@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from deploy.report.charts import BLUE, BUY, MUTED, ORANGE, PURPLE, SELL, dress
+from deploy.report.charts import BLUE, BUY, INK, MUTED, ORANGE, PURPLE, SELL, dress
 from deploy.report.series import Row
 from deploy.report.words import LEGS, utc
 
@@ -20,7 +20,9 @@ Curve = Sequence[Sequence[float]]
 
 
 def equity_figure(curves: Mapping[str, Curve]) -> go.Figure | None:
-    """Return equity and drawdown, in R on the left and in money on the right; a line per account. None without a closed trade.
+    """Return result and drawdown, in R on the left and in money on the right; a line per account. None without a closed trade.
+
+    Money is drawn from the initial balance, so that accounts of different size stand on one axis.
 
     Args:
         curves: Name -> points (time in ms UTC, running sum of net R, equity), the first at the beginning of the period.
@@ -28,16 +30,16 @@ def equity_figure(curves: Mapping[str, Curve]) -> go.Figure | None:
     drawn = {name: points for name, points in curves.items() if len(points) > 1}
     if not drawn:
         return None
-    titles = ("Net R, running sum", "Equity, money", "Drawdown, R", "Drawdown, money")
+    titles = ("Net R, running sum", "Net result, money", "Drawdown, R", "Drawdown, money")
     figure = make_subplots(
         rows=2, cols=2, shared_xaxes=True, row_heights=[0.66, 0.34], vertical_spacing=0.09, horizontal_spacing=0.07, subplot_titles=titles
     )
     for (name, points), colour in zip(drawn.items(), cycle(COLOURS), strict=False):
         times = [point[0] for point in points]
         for column in (1, 2):
-            values = [point[column] for point in points]
+            values = [point[column] - points[0][column] for point in points]
             falls = [value - peak for value, peak in zip(values, accumulate(values, max), strict=True)]
-            form = "%{y:+,.2f}" if column == 1 else "%{y:,.2f}"
+            form = "%{y:+,.2f}"
             unit = " R" if column == 1 else ""
             for row, series in ((1, values), (2, falls)):
                 line = {"shape": "hv", "width": 1.5, "color": colour}
@@ -48,6 +50,7 @@ def equity_figure(curves: Mapping[str, Curve]) -> go.Figure | None:
                                hovertemplate=hover, **fill),
                     row=row, col=column,
                 )  # fmt: skip
+    _titles_left(figure)
     dress(figure, 460)
     figure.update_layout(showlegend=len(drawn) > 1, margin={"r": 20}, legend={"orientation": "h", "y": -0.08, "x": 0})
     figure.update_xaxes(type="date")
@@ -82,9 +85,10 @@ def score_figure(histograms: Mapping[str, Sequence[Row]], entries: Mapping[str, 
                 **where,
             )  # fmt: skip
         figure.add_vline(x=entries[name], line={"color": SELL, "width": 1, "dash": "dot"}, **where)
+    _titles_left(figure)
     dress(figure, 60 + 200 * lines)
     figure.update_layout(barmode="overlay", margin={"r": 20, "b": 60}, legend={"orientation": "h", "y": -0.25 / lines, "x": 0})
-    figure.update_yaxes(type="log", exponentformat="none", nticks=4)
+    figure.update_yaxes(type="log", exponentformat="none", dtick=1)
     figure.update_xaxes(range=[0, 105])
     return figure
 
@@ -109,11 +113,19 @@ def excursion_figure(trades: Sequence[Row]) -> go.Figure | None:
             go.Histogram(x=[row["net_r"] for row in chosen], xbins={"size": 0.1}, name=name, legendgroup=name, showlegend=False, marker={"color": colour}),
             row=1, col=2,
         )  # fmt: skip
+    _titles_left(figure)
     dress(figure, 340)
     figure.update_layout(barmode="stack", margin={"r": 20, "b": 55}, legend={"orientation": "h", "y": -0.16, "x": 0})
     figure.update_xaxes(title_text="MAE, R", title_font={"size": 11}, row=1, col=1)
     figure.update_yaxes(title_text="MFE, R", title_font={"size": 11}, row=1, col=1)
     return figure
+
+
+def _titles_left(figure: go.Figure) -> None:
+    """Put the titles of subplots at their left edge, where the tools of the chart do not cover them."""
+    for title in figure.layout.annotations:
+        starts = [axis.domain for axis in figure.select_xaxes() if axis.domain[0] <= title.x <= axis.domain[1]]
+        title.update(x=starts[0][0], xanchor="left", font={"size": 12, "color": INK})
 
 
 def _trade_text(row: dict[str, Any]) -> str:

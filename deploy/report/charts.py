@@ -302,31 +302,36 @@ def _score(pen: Pen, scores: Sequence[Scores], strategies: Sequence[Drawn]) -> N
     known = {one.strategy_id: one for one in strategies}
     colours = {name: STATE_COLOURS[name] for name in ("below entry", "cooldown", "no signal", "flip signal")}
     drawn = {*colours, "signal"}
+    named: set[str] = set()
     for one in scores:
         state, direction = np.array(one.state), np.array(one.direction)
-        several = f" ({one.strategy_id})" if len(scores) > 1 else ""
-        hover = "%{x|%Y-%m-%d %H:%M:%S} UTC<br>score %{y:.1f} %{text}"
+        whose = f"<br>{one.strategy_id}" if len(scores) > 1 else ""
+        hover = "%{x|%Y-%m-%d %H:%M:%S} UTC<br>score %{y:.1f} %{text}" + whose
         for name, colour in colours.items():
             chosen = np.flatnonzero(state == name)
             chosen = chosen[:: max(1, -(-len(chosen) // MOST_POINTS))]
             if len(chosen):
                 marker = {"size": 4, "color": colour}
                 pen.add(
-                    go.Scatter(x=one.time[chosen], y=one.score[chosen], mode="markers", marker=marker, name=name + several,
-                               text=direction[chosen], hovertemplate=f"{hover}<br>{name}<extra></extra>")
+                    go.Scatter(x=one.time[chosen], y=one.score[chosen], mode="markers", marker=marker, name=name, legendgroup=f"score {name}",
+                               showlegend=name not in named, text=direction[chosen], hovertemplate=f"{hover}<br>{name}<extra></extra>")
                 )  # fmt: skip
+                named.add(name)
         for side, symbol, colour in (("LONG", "triangle-up", BUY), ("SHORT", "triangle-down", SELL)):
             chosen = np.flatnonzero((state == "signal") & (direction == side))
             if len(chosen):
                 marker = {"size": 10, "color": colour, "symbol": symbol, "line": {"color": "white", "width": 1}}
                 pen.add(
-                    go.Scatter(x=one.time[chosen], y=one.score[chosen], mode="markers", marker=marker, name=f"signal {side}{several}",
-                               text=direction[chosen], hovertemplate=f"<b>signal</b><br>{hover}<extra></extra>")
+                    go.Scatter(x=one.time[chosen], y=one.score[chosen], mode="markers", marker=marker, name=f"signal {side}",
+                               legendgroup=f"score {side}", showlegend=side not in named, text=direction[chosen],
+                               hovertemplate=f"<b>signal</b><br>{hover}<extra></extra>")
                 )  # fmt: skip
-        if one.strategy_id in known:
-            strategy = known[one.strategy_id]
-            pen.level(strategy.entry_score, f"entry {strategy.entry_score:g}{several}", BLUE, "bottom left")
-            pen.level(strategy.flip_threshold, f"flip {strategy.flip_threshold:g}{several}", PURPLE)
+                named.add(side)
+    drawn_strategies = [known[one.strategy_id] for one in scores if one.strategy_id in known]
+    for level in sorted({one.entry_score for one in drawn_strategies}):
+        pen.level(level, f"entry {level:g}", BLUE, "bottom left")
+    for level in sorted({one.flip_threshold for one in drawn_strategies}):
+        pen.level(level, f"flip {level:g}", PURPLE)
     states = {state for one in scores for state in one.state}
     if not states & drawn:
         pen.figure.add_annotation(

@@ -27,7 +27,7 @@ section { background: #fff; border: 1px solid var(--line); border-radius: 8px; p
 .tile { background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; min-width: 150px; flex: 1; }
 .tile b { display: block; font-size: 20px; font-variant-numeric: tabular-nums; } .tile > span { color: var(--muted); font-size: 12px; }
 .good { color: var(--good); } .bad { color: var(--bad); } .none { color: var(--muted); font-style: italic; } .note { color: var(--muted); font-size: 12.5px; }
-.wide { overflow: auto; max-height: 520px; border: 1px solid var(--line); border-radius: 6px; }
+.wide { overflow: auto; max-height: 520px; border: 1px solid var(--line); border-radius: 6px; } .whole { max-height: none; }
 table { border-collapse: collapse; width: 100%; font-size: 12.5px; }
 th, td { text-align: left; padding: 4px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: top; }
 td.text { white-space: normal; overflow-wrap: anywhere; min-width: 160px; }
@@ -61,13 +61,14 @@ def marked(value: str, good: bool) -> Html:
     return Html(f'<span class="{"good" if good else "bad"}">{escape(value)}</span>')
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = NONE) -> Html:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = NONE, *, whole: bool = False) -> Html:
     """Return a table, or the line ``empty`` when there is no row.
 
     Args:
         columns: Headings. ``>heading`` aligns to the right as a number, ``~heading`` lets long text wrap.
         rows: Cells; None shows as "none".
         empty: What to say without rows.
+        whole: Show all of it, however long; else a long one scrolls.
     """
     kinds = [{">": "number", "~": "text"}.get(name[:1], "") for name in columns]
     body = ["".join(f'<td class="{kind}">{text(cell)}</td>' for kind, cell in zip(kinds, row, strict=True)) for row in rows]
@@ -75,7 +76,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = NO
         return none_line(empty)
     head = "".join(f'<th class="{kind}">{escape(name.lstrip(">~"))}</th>' for kind, name in zip(kinds, columns, strict=True))
     lines = "\n".join(f"<tr>{row}</tr>" for row in body)
-    return Html(f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table></div>')
+    return Html(
+        f'<div class="wide{" whole" if whole else ""}"><table><thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table></div>'
+    )
 
 
 def none_line(what: str) -> Html:

@@ -102,8 +102,7 @@ def _head(title: str, report: Json) -> Iterator[str]:
             ("win rate", number(values["win_rate"], ".1%")),
             ("profit factor", number(values["profit_factor"])),
             ("max drawdown, R", number(fall)),
-            ("fees, R", number(values["fees_r"])),
-            ("slippage, R", number(values["slippage_r"])),
+            ("fees and slippage, R", number(values["fees_r"] + values["slippage_r"])),
         ]
     )
 
@@ -216,7 +215,9 @@ def statistics_table(definitions: Mapping[str, Json], accounts: Mapping[str, Map
             rows.append((Html(f"<b>{text(group)}</b>"), "", *(Html("") for _ in accounts)))
         title = Html(f'<span title="{text(one["meaning"])}">{text(name)}</span>')
         rows.append((title, Html(text(one["unit"])), *(value_text(values[name]["value"], one["unit"]) for values in accounts.values())))
-    return table(["statistic", "unit", *(f">{name}" for name in accounts)], [(row[0], row[1] or Html(""), *row[2:]) for row in rows])
+    return table(
+        ["statistic", "unit", *(f">{name}" for name in accounts)], [(row[0], row[1] or Html(""), *row[2:]) for row in rows], whole=True
+    )
 
 
 def _accounts(report: Json) -> dict[str, Json]:
@@ -260,7 +261,7 @@ def _breakdowns(report: Json) -> Iterator[str]:
                 ">held",
             ]
             parts.append(block(title, table(heads, rows, "none: no closed trade counts")))
-        yield folded(name, columns(*parts, least=560), opened=len(accounts) == 1 or name == "all together")
+        yield folded(name, *parts, opened=len(accounts) == 1 or name == "all together")
 
 
 def _evaluations(report: Json) -> str:

@@ -1,7 +1,7 @@
 """No trading through holes: which closed trades rest on data that is not there (pure).
 
-A hole is a stretch in which ids prove that trades are missing and nothing brought them back. What happened in it is not known: a window that it
-lies in is wrong, and a stop inside it may have been hit. Such trades stay in the lists, marked; statistics leave them out.
+A hole is a stretch in which ids prove that trades are missing and nothing brought them back. What happened in it is not known: a window of which it
+takes a good part is wrong, and a stop inside it may have been hit. Such trades stay in the lists, marked; statistics leave them out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from stream_apps.core.snapshot import WINDOW_MS
 Record = Mapping[str, Any]
 # Shorter holes lose some trades of a window of minutes; they are listed only.
 LEAST_HOLE_MS = 60_000
+# A window of which more than this share is a hole says something else than the market did.
+MOST_MISSING = 0.05
 # ATR looks back 14 bars of 5 minutes before it has forgotten two thirds of a bar (D4).
 ATR_REACH_MS = 14 * 300_000
 WINDOW, HELD = "window_over_hole", "held_over_hole"
@@ -65,27 +67,32 @@ class Holes:
         return sorted(hole for hole in holes if hole.until - hole.since >= least_ms)
 
 
-def rests_on_hole(trade: Record, slow_window: str, holes: Iterable[Hole]) -> str | None:
+def rests_on_hole(trade: Record, windows: Iterable[str], holes: Iterable[Hole]) -> str | None:
     """Return why a closed trade cannot be judged: ``held_over_hole``, ``window_over_hole``, or None when it can.
 
     Args:
         trade: A ``trades_closed`` record.
-        slow_window: The strategy's longest window.
+        windows: The strategy's CVD windows; what ATR looks back on counts as one too.
         holes: Of any instruments.
     """
-    reach = max(WINDOW_MS[slow_window], ATR_REACH_MS)
-    reason = None
-    for hole in holes:
-        if hole.instrument != trade["instrument"]:
-            continue
-        if hole.since < trade["event_time"] and trade["signal_time"] < hole.until:
-            return HELD
-        if hole.since < trade["signal_time"] and trade["signal_time"] - reach < hole.until:
-            reason = WINDOW
-    return reason
+    known = [hole for hole in holes if hole.instrument == trade["instrument"]]
+    if any(hole.since < trade["event_time"] and trade["signal_time"] < hole.until for hole in known):
+        return HELD
+    end = trade["signal_time"]
+    for length in (ATR_REACH_MS, *(WINDOW_MS[name] for name in windows)):
+        missing = sum(max(0, min(hole.until, end) - max(hole.since, end - length)) for hole in known)
+        if missing > MOST_MISSING * length:
+            return WINDOW
+    return None
 
 
-def marked(trades: Iterable[Record], slow_window_of: Callable[[str], str], holes: Iterable[Hole]) -> list[dict[str, Any]]:
-    """Return the trades with a field ``void``: the reason, or None."""
+def marked(trades: Iterable[Record], windows_of: Callable[[str], Iterable[str]], holes: Iterable[Hole]) -> list[dict[str, Any]]:
+    """Return the trades with a field ``void``: the reason, or None.
+
+    Args:
+        trades: ``trades_closed`` records.
+        windows_of: Strategy id -> its CVD windows.
+        holes: Of any instruments.
+    """
     known = list(holes)
-    return [{**trade, "void": rests_on_hole(trade, slow_window_of(trade["strategy_id"]), known)} for trade in trades]
+    return [{**trade, "void": rests_on_hole(trade, windows_of(trade["strategy_id"]), known)} for trade in trades]

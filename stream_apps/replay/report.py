@@ -51,8 +51,7 @@ class Run:
 def build(collected: Collector, run: Run) -> Json:
     """Return the report. Money is in quote units; times are ms UTC; what is undefined is null."""
     holes = collected.holes.found()
-    windows = {one.strategy_id: one.cvd_slow_window for one in run.strategies}
-    trades = marked(collected.closed_trades(), windows.__getitem__, holes)
+    trades = all_trades(collected, run)
     strategies = [_strategy(one, collected, [row for row in trades if row["strategy_id"] == one.strategy_id]) for one in run.strategies]
     spans = [one["period"] for one in strategies if one["period"] is not None]
     together = None
@@ -95,7 +94,7 @@ def build(collected: Collector, run: Run) -> Json:
 
 def all_trades(collected: Collector, run: Run) -> list[Json]:
     """Return the closed trades in order of exit, each with ``void``."""
-    windows = {one.strategy_id: one.cvd_slow_window for one in run.strategies}
+    windows = {one.strategy_id: (one.cvd_fast_window, one.cvd_slow_window) for one in run.strategies}
     return marked(collected.closed_trades(), windows.__getitem__, collected.holes.found())
 
 
