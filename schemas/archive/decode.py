@@ -195,7 +195,7 @@ def window(codec: Codec, topic: str, parts: Sequence[Part], names: tuple[str, ..
         index[place, 0] = part.offsets
         index[place, 1] = times if stamps.null_count == len(stamps) else np.where(stamps.is_valid(), _numbers(stamps, np.int64, 0), times)
         states[place] = _numbers(_one(table[layout.STATE]), np.int8, 0)
-        if part.origin.folder == layout.OTHER:
+        if part.origin.folder in (layout.ALL, layout.OTHER):
             number[place] = -1
         else:
             if part.origin.folder not in folders:

@@ -187,13 +187,13 @@ class PartitionReader:
         """Yield (offsets, event times ms) of the records from an offset on, each pair of one file, in about the order of offsets."""
         for parts, _ in self.parts((), start):
             for part in parts:
-                yield part.offsets, pc.coalesce(part.table["event_time"], part.table[layout.TIMESTAMP]).cast(pa.int64()).to_numpy()
+                yield part.offsets, _times(part)
 
     def offset_at(self, time_ms: int) -> int:
-        """Return the offset of the first record at or after a time; ``next_offset`` when every record is older."""
+        """Return the offset of the first record with an event time at or after a time; ``next_offset`` when every record is older."""
         late = replace(self._state, files={path: file for path, file in self._state.files.items() if file.max_event_time >= time_ms})
         for parts, _ in PartitionReader(self._root, self._codec, self._topic, late).parts(()):
-            found = [int(part.offsets[rows[0]]) for part in parts if len(rows := np.flatnonzero(_stamps(part) >= time_ms))]
+            found = [int(part.offsets[rows[0]]) for part in parts if len(rows := np.flatnonzero(_times(part) >= time_ms))]
             if found:
                 return min(found)
         return self._state.next_offset
@@ -204,10 +204,10 @@ class PartitionReader:
             yield from sorted((row for part in parts for row in decode.messages(part.origin, part.table)), key=_by_offset)
 
 
-def _stamps(part: decode.Part) -> I64:
-    """Return the record timestamps of a part, ms."""
-    stamps: I64 = pc.coalesce(part.table[layout.TIMESTAMP], part.table["event_time"]).cast(pa.int64()).to_numpy()
-    return stamps
+def _times(part: decode.Part) -> I64:
+    """Return the event times of a part, ms; of what cannot be decoded the record timestamps."""
+    times: I64 = pc.coalesce(part.table["event_time"], part.table[layout.TIMESTAMP]).cast(pa.int64()).to_numpy()
+    return times
 
 
 def _by_offset(message: Any) -> int:

@@ -142,6 +142,7 @@ class Archiver:
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._reader.close()
+            self._writer.close()
 
     def _step(self) -> None:
         self._reader.poll(1 if self._reader.paused else POLL_MESSAGES, POLL_SECONDS)

@@ -186,10 +186,11 @@ class Writer:
 
     def _undo(self, place: Place, state: State, files: list[File]) -> None:
         """Remove files that no manifest lists. A manifest may have been made although its maker failed (in forcing its folder to disk): then they count."""
-        if Manifest(self._root, *place).load().version == state.version:
-            for file in files:
+        newest = Manifest(self._root, *place).load()
+        for file in files:
+            if file.path not in newest.files:
                 (self._root / file.path).unlink(missing_ok=True)
-        else:
+        if newest.version != state.version:
             self._states.pop(place, None)
 
     # --- merging -----------------------------------------------------------------------------------------------------
@@ -243,7 +244,11 @@ class Writer:
                 for group in range(source.num_row_groups):
                     yield read_rows(source, file.path, group, None)
 
-    def _empty_trash(self) -> None:
+    def close(self) -> None:
+        """Remove merged files at once: nobody will come for them later."""
+        self._empty_trash(0.0)
+
+    def _empty_trash(self, keep_seconds: float = TRASH_SECONDS) -> None:
         now = time.monotonic()
-        while self._trash and now - self._trash[0][0] >= TRASH_SECONDS:
+        while self._trash and now - self._trash[0][0] >= keep_seconds:
             (self._root / self._trash.pop(0)[1]).unlink(missing_ok=True)
