@@ -85,7 +85,9 @@ class Pace:
         """Return how long to wait before the next message."""
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
         self._at = now
-        return max(0.0, (1 - self._tokens) / self._per_second)
+        missing = 1 - self._tokens
+        # Below rounding: waiting such a time would not move the clock.
+        return missing / self._per_second if missing > 1e-9 else 0.0
 
     def spend(self) -> None:
         """A message goes."""
@@ -127,6 +129,7 @@ class Channel(threading.Thread):
         self._ending = False
         self._pace = Pace(config.rate_per_minute, config.burst, time.monotonic())
         self._failures = 0
+        self._failure = ""  # the last one, for those that were not tried
         self._pause_until = 0.0
         self._failing_since: float | None = None
 
@@ -143,7 +146,11 @@ class Channel(threading.Thread):
         while sum(max(1, len(item.tickets)) for item in self._waiting) > MOST_WAITING:
             victim = min(self._waiting, key=lambda item: (item.critical, item.accepted))
             self._waiting.remove(victim)
-            self._results.put(Result(self.config.name, victim, f"{MOST_WAITING} records wait already; {victim.reason or 'not tried yet'}"))
+            self._results.put(
+                Result(
+                    self.config.name, victim, f"{MOST_WAITING} records wait already; {victim.reason or self._failure or 'not tried yet'}"
+                )
+            )
 
     @property
     def idle(self) -> bool:
@@ -265,7 +272,7 @@ class Channel(threading.Thread):
             self._results.put(Result(name, item))
             return
         metrics.NOTIFICATIONS_FAILED.labels(name, outcome.reason).inc()
-        item.reason = f"{outcome.reason}: {outcome.detail}"
+        item.reason = self._failure = f"{outcome.reason}: {outcome.detail}"
         if outcome.final:
             # The place answers: it is this message that it does not want.
             self._told(name, outcome, 0.0)
@@ -285,5 +292,5 @@ class Channel(threading.Thread):
         """Hand back what has waited too long for a channel that fails."""
         for old in [one for one in self._waiting if now - one.accepted > self._give_up_s]:
             self._waiting.remove(old)
-            why = f"given up after {old.attempts} attempts in {now - old.accepted:.0f} s; {old.reason or 'the channel fails'}"
+            why = f"given up after {old.attempts} attempts in {now - old.accepted:.0f} s; {old.reason or self._failure}"
             self._results.put(Result(self.config.name, old, why))

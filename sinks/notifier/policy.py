@@ -123,9 +123,10 @@ class Policy:
         if not event.alert:
             return ""
         window = self._windows.get((channel, event.alert))
-        # What is worse than what was told is told.
+        # What is worse than what was told is told; what was counted so far stays counted.
         if window is None or event.level > window.event.level:
-            self._windows[channel, event.alert] = _Window(now, event, title, origin)
+            counted = 0 if window is None else window.count
+            self._windows[channel, event.alert] = _Window(now, event, title, origin, counted)
             return ""
         window.count += 1
         return WINDOW

@@ -106,6 +106,7 @@ class Notifier:
         self._plain = {settings.topic(topic): topic for topic in TOPICS}
         self._partitions: dict[tuple[str, int], Partition] = {}
         self._new: set[tuple[str, int]] = set()
+        self._at_end: set[tuple[str, int]] = set()
         self._learn_until: dict[tuple[str, int], int] = {}
         self._committed: dict[tuple[str, int], int] = {}
         self._committed_at = time.monotonic()
@@ -124,6 +125,7 @@ class Notifier:
                 "auto.offset.reset": "earliest",
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": session_timeout_ms,
+                "enable.partition.eof": True,
                 "fetch.wait.max.ms": 100,
             }
         )
@@ -145,7 +147,8 @@ class Notifier:
         try:
             while not self._service.stopping.is_set():
                 self._round()
-                if until_idle is not None and self._partitions and time.monotonic() - self._busy_at > until_idle:
+                read = bool(self._partitions) and not self._new and set(self._partitions) <= self._at_end
+                if until_idle is not None and read and time.monotonic() - self._busy_at > until_idle:
                     break
             self._finish()
         finally:
@@ -238,6 +241,7 @@ class Notifier:
             self._group.seek(start)
             key = (self._plain[start.topic], start.partition)
             self._partitions[key] = Partition(*key, position)
+            self._at_end.discard(key)
             self._learn_until[key] = self._committed[key] = position
         self._group.resume([start for start, _ in found])
         self._new.clear()
@@ -248,13 +252,17 @@ class Notifier:
     def _read(self) -> None:
         for message in self._group.consume(MESSAGES_PER_ROUND, POLL_S):
             error = message.error()
-            if error is not None:
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
                 if error.fatal():
                     raise KafkaException(error)
                 self._log.warning("reading", error=error.str())
                 continue
             self._kafka_down = False
             key = (self._plain[str(message.topic())], message.partition() or 0)
+            if error is not None:
+                self._at_end.add(key)
+                continue
+            self._at_end.discard(key)
             partition = self._partitions.get(key)
             if partition is not None:  # else: read before the partition went
                 self._take(partition, message)

@@ -142,7 +142,7 @@ class Mail:
 
     def _login(self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
         known = isinstance(data, LoginPassword) and (data.login, data.password) == (self.user.encode(), self.password.encode())
-        return AuthResult(success=known)
+        return AuthResult(success=known, handled=False)
 
     def close(self) -> None:
         self._controller.stop()
