@@ -21,6 +21,9 @@ def notify(
         bool, typer.Option("--from-beginning", help="At the very first start read the topics from their beginning, not only their end.")
     ] = False,
     session_timeout_ms: Annotated[int, typer.Option(min=1000, help="How long the group waits for a silent notifier.")] = 10_000,
+    instance: Annotated[
+        str | None, typer.Option(help="Name of this one among several notifiers: restarted under it, it has its partitions back at once.")
+    ] = None,
     until_idle: Annotated[
         float | None, typer.Option(min=0, help="Stop when nothing came and nothing waited to be sent for so many seconds.")
     ] = None,
@@ -44,7 +47,10 @@ def notify(
         settings = surroundings()
         configure_logging(settings.log_level)
         with Service("notifier", settings.http_port) as service:
-            Notifier(settings, service, chosen, from_beginning=from_beginning, session_timeout_ms=session_timeout_ms).run(until_idle)
+            notifier = Notifier(
+                settings, service, chosen, from_beginning=from_beginning, session_timeout_ms=session_timeout_ms, instance=instance
+            )
+            notifier.run(until_idle)
     except ConfigError as error:
         raise UserError(f"notify: {error}") from None
 

@@ -14,14 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Any
 
 from schemas import metrics
 from sinks.notifier.config import ChannelConfig
 from sinks.notifier.events import Event, Level
 from sinks.notifier.offsets import Ticket
 from sinks.notifier.origin import together
-from sinks.notifier.templating import Message, RenderError, Templates
+from sinks.notifier.templating import Message, Templates
 from sinks.notifier.transport import Outcome, Sender
 
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 1.0, 60.0
@@ -235,7 +234,7 @@ class Channel(threading.Thread):
         origin = together(message.origin for message in messages)
         titles = [message.title if origin != message.origin else message.bare_title for message in messages]
         newest = max(message.event.time for message in messages)
-        fields: dict[str, Any] = {
+        fields = {
             "count": len(messages),
             "counts": dict(sorted(counts.items())),
             "titles": titles[:DIGEST_TITLES],
@@ -243,14 +242,9 @@ class Channel(threading.Thread):
         }
         level = max(message.event.level for message in messages)
         event = Event(f"digest|{messages[0].event.event_id}|{len(messages)}", "digest", level, None, newest, "", fields)
-        try:
-            told = self._templates.render(event, origin)
-        except RenderError as error:  # a replaced template; its messages must go all the same
-            title = f"{len(messages)} events at once"
-            told = Message(event, origin, title, title, "\n".join([*fields["titles"], f"({error})"]))
         metrics.NOTIFICATIONS_SUPPRESSED.labels(self.config.name, "digest").inc(sum(1 for item in items if not item.merged))
         return Item(
-            told,
+            self._templates.render(event, origin),
             [ticket for item in items for ticket in item.tickets],
             min(item.accepted for item in items),
             max(item.attempts for item in items),

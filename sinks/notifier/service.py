@@ -42,7 +42,7 @@ from sinks.notifier.policy import Policy
 from sinks.notifier.ranking import Ranking
 from sinks.notifier.reference import Reference
 from sinks.notifier.secret import Secrets
-from sinks.notifier.templating import Message, RenderError, Templates
+from sinks.notifier.templating import Message, Templates
 from sinks.notifier.transport import Outcome, Sender, senders
 from sinks.notifier.watching import Watching
 
@@ -69,6 +69,7 @@ class Notifier:
         config: Channels, routes, rules.
         from_beginning: Without a committed position begin at the beginning of the topics; else at their end.
         session_timeout_ms: How long the group waits for a silent member.
+        instance: Name of this one among several: restarted under it, it has its partitions back at once.
 
     Raises:
         ConfigError: a secret, address or template does not fit.
@@ -82,6 +83,7 @@ class Notifier:
         *,
         from_beginning: bool = False,
         session_timeout_ms: int = 10_000,
+        instance: str | None = None,
     ) -> None:
         self._settings = settings
         self._service = service
@@ -127,6 +129,7 @@ class Notifier:
                 "session.timeout.ms": session_timeout_ms,
                 "enable.partition.eof": True,
                 "fetch.wait.max.ms": 100,
+                **({"group.instance.id": f"notifier-{instance}"} if instance else {}),
             }
         )
         service.set_health(self._health)
@@ -299,22 +302,12 @@ class Notifier:
             except Empty:
                 break
         for due in self._policy.due(time.time()):
-            try:
-                self._channels[due.channel].offer(self._templates.render(due.event, due.origin), [])
-            except RenderError as error:
-                self._log.error("template", error=str(error))
+            self._channels[due.channel].offer(self._templates.render(due.event, due.origin), [])
 
     def _tell(self, event: Event, ticket: Ticket | None) -> None:
         if event.instrument is not None and not self._origins.knows(event.instrument):
             self._reference.find(event.instrument)
-        try:
-            message = self._templates.render(event, self._origins.of(event.instrument))
-        except RenderError as error:
-            self._log.error("template", error=str(error))
-            if ticket is not None:
-                ticket.partition.take(ticket.offset, 1)
-                self._give_up([ticket], str(error), ticket.partition.topic)
-            return
+        message = self._templates.render(event, self._origins.of(event.instrument))
         names = []
         for decision in self._policy.decide(event, message.bare_title, message.origin, time.time()):
             if decision.reason:

@@ -28,10 +28,6 @@ COMMON = ("event_kind", "level", "event_id")
 TITLE_LIMIT = 200
 
 
-class RenderError(ValueError):
-    """A template that fails on an event."""
-
-
 @dataclass(frozen=True)
 class Message:
     """What is sent.
@@ -101,12 +97,13 @@ class Templates:
         return template
 
     def render(self, event: Event, origin: str) -> Message:
-        """Return the message of an event. Raises RenderError when its template fails."""
+        """Return the message of an event. When its template fails, the message says so and shows the fields: what it tells of matters more."""
         common = {"event_kind": event.kind, "level": event.level.name.lower(), "event_id": event.event_id}
         try:
             text = self._templates[event.kind].render({**event.fields, **common})
         except (TemplateError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
-            raise RenderError(f"template {event.kind}{ENDING}: {type(error).__name__}: {error}") from error
+            shown = "\n".join(f"{name}: {value}" for name, value in event.fields.items() if not isinstance(value, bytes))
+            text = f"{event.kind} {event.instrument or ''}\ntemplate {event.kind}{ENDING} fails: {type(error).__name__}: {error}\n{shown}"
         first, _, rest = text.strip().partition("\n")
         bare = re.sub(r"\s+", " ", "".join(sign if sign.isprintable() else " " for sign in first)).strip()[:TITLE_LIMIT] or event.kind
         before, line = LABELS[origin]

@@ -21,7 +21,7 @@ from sinks.notifier.origin import LABELS, LIVE, MIXED, REPLAY, UNKNOWN, Origins
 from sinks.notifier.policy import QUIET, REPEAT, TOP, UNROUTED, WINDOW, Decision, Policy
 from sinks.notifier.ranking import WINDOWS, Ranking
 from sinks.notifier.secret import SecretError, Secrets
-from sinks.notifier.templating import RenderError, Templates, shown_number
+from sinks.notifier.templating import Templates, shown_number
 
 # --- events ------------------------------------------------------------------------------------------------------------
 
@@ -419,13 +419,14 @@ def test_templates_are_replaced_and_checked_by_name_and_field(tmp_path: Path) ->
         Templates(ZoneInfo("UTC"), tmp_path / "none")
 
 
-def test_a_template_that_fails_names_itself_and_reaches_nothing(tmp_path: Path) -> None:
+def test_a_template_that_fails_tells_the_event_all_the_same_and_reaches_nothing(tmp_path: Path) -> None:
     (tmp_path / "gap.j2").write_text("{{ from_id + 1 }}")
     (tmp_path / "signal.j2").write_text("{{ direction.__class__.__mro__ }}")
     templates = Templates(ZoneInfo("UTC"), tmp_path)
-    for topic, name in (("gaps", "gap.j2"), ("signals", "signal.j2")):
-        with pytest.raises(RenderError, match=name):
-            templates.render(some(topic), LIVE)
+    for topic, kind, why in (("gaps", "gap", "TypeError"), ("signals", "signal", "SecurityError")):
+        message = templates.render(some(topic), REPLAY)
+        assert message.title == f"[REPLAY] {kind} {BTC}"
+        assert f"template {kind}.j2 fails: {why}" in message.body and f"instrument: {BTC}" in message.body
 
 
 def test_kinds_have_topics_or_fields() -> None:

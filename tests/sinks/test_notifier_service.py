@@ -81,7 +81,7 @@ def notify_here(settings: Settings, config: Path, until_idle: float = 0.3, **mor
 
 @contextlib.contextmanager
 def process(variables: dict[str, str], config: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "deploy.cli", "notify", "--config", str(config), "--from-beginning", "--session-timeout-ms", "6000"]
+    command = [sys.executable, "-m", "deploy.cli", "notify", "--config", str(config), "--from-beginning", "--instance", "one"]
     with log.open("ab") as file:
         running = subprocess.Popen(command, env=variables, stderr=file)
         try:
@@ -295,3 +295,38 @@ def test_a_failing_channel_holds_up_neither_the_others_nor_the_stop_and_is_made_
     discord = [one.json["content"] for one in web.to(DISCORD_PATH)]
     assert len(discord) == 11 and all("score 87.5" in text for text in discord)
     assert set(ids(web).values()) == {2}  # the price of one position for all channels; receivers know the ids
+
+
+@pytest.mark.long
+def test_partitions_that_move_take_their_messages_with_them(
+    environment: Settings, topics: list[str], web: Web, places: tuple[Web, Mail], tmp_path: Path
+) -> None:
+    """The first notifier's channel is asked to wait; meanwhile a second one takes half of the partitions, and leaves again."""
+    names = [f"BINANCE:{base}USDT-PERP" for base in ("BTC", "ETH", "SOL", "XRP", "LTC", "ADA", "DOGE", "LINK", "AVAX", "DOT", "TRX", "BCH")]
+    assert len({partition_of(base_of_instrument(name), environment.partitions) for name in names}) > 4
+    produce(environment, "instruments", *(announced(name, False) for name in names))
+    produce(environment, "signals", *(signal(number, name) for number in range(3) for name in names))
+    config = load(written(tmp_path, "top = 0\n", robot(web, places[1], "digest_over = 1000\n"), EVERYTHING))
+    web.script[WEBHOOK_PATH] = [Answer(429, {"Retry-After": "2"})]
+    with Service("notifier") as service:
+        first = threading.Thread(target=Notifier(environment, service, config, from_beginning=True).run)
+        first.start()
+        web.wait(WEBHOOK_PATH, 1)
+        with Service("notifier") as other:
+            second = threading.Thread(target=Notifier(environment, other, config, from_beginning=True).run)
+            second.start()
+            deadline = time.monotonic() + 20
+            while not other.health()["partitions"]:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            web.wait(WEBHOOK_PATH, 1 + len(names) * 3)
+            other.stop()
+            second.join(20)
+        produce(environment, "signals", *(signal(3, name) for name in names))
+        web.wait(WEBHOOK_PATH, 1 + len(names) * 4)
+        service.stop()
+        first.join(20)
+    counts = ids(web)
+    assert len(counts) == len(names) * 4
+    # The one that was answered with 429 came twice; and what was being sent at the moment of the move may have.
+    assert 1 <= sum(count - 1 for count in counts.values()) <= 3
