@@ -149,20 +149,32 @@ def _synthesised(codec: Codec, readers: dict[str, PartitionReader], starts: dict
             last = np.flatnonzero(np.diff(steps[order], append=steps[order[-1]] + 1))
             for step, offset in zip(steps[order][last].tolist(), offsets[order][last].tolist(), strict=True):
                 found[step] = max(found.get(step, 0), offset + 1)
-    all_steps = [step for found in ends.values() for step in found]
+    steps_of_data = sorted({step for topic, found in ends.items() if topic != "strategies" for step in found})
     encode = codec.encoder("progress")
     messages: list[tuple[int, int, bytes | None, bytes | None]] = []
     cut: dict[str, int] = {"instruments": contracts}
-    # The step before the first record, so that the first instant after it fires.
-    for step in range(min(all_steps) - 1, max(all_steps) + 1) if all_steps else ():
-        for topic, found in ends.items():
-            if step in found:
-                cut[topic] = max(cut.get(topic, 0), found[step])
+    waiting = sorted((step, topic, end) for topic, found in ends.items() for step, end in found.items())
+    waiting.reverse()
+    for step in _steps(steps_of_data, 86_400_000 // grid_ms):
+        while waiting and waiting[-1][0] <= step:
+            _, topic, end = waiting.pop()
+            cut[topic] = max(cut.get(topic, 0), end)
         time = step * grid_ms + lateness_ms
         for author, venue in authors:
             mark = {"author": author, "venue": venue, "event_time": time, "receive_time": time, "cut": cut}
             messages.append((len(messages), time, author.encode(), encode(mark)))
     return RecordSet.from_messages(messages)
+
+
+def _steps(there: list[int], longest: int) -> Iterator[int]:
+    """Yield the step before the first, so that the first instant after it fires, and all up to the last, but those within pauses of a day and more.
+
+    A record whose time lies far from all others would else cost marks of years.
+    """
+    previous: int | None = None
+    for step in there:
+        yield from range(step - 1 if previous is None or step - previous > longest else previous + 1, step + 1)
+        previous = step
 
 
 def _authors(codec: Codec, reader: PartitionReader | None) -> tuple[list[tuple[str, str]], int]:

@@ -188,7 +188,9 @@ def _instrument(name: str, collected: Collector) -> Json:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, set | frozenset):
+        return sorted(_plain(one) for one in value)
+    if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return value
 
