@@ -252,16 +252,9 @@ def _as(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-@dataclass(frozen=True)
-class Listing:
-    """Files by topic, for other tools: exactly what counts."""
-
-    files: dict[str, list[Path]]
-
-
-def listed_files(root: Path) -> Listing:
-    """Return the paths of all files that count, by topic. Raises ArchiveError."""
+def listed_files(root: Path) -> dict[str, list[Path]]:
+    """Return the paths of all files that count, by topic, for other tools. Raises ArchiveError."""
     found: dict[str, list[Path]] = defaultdict(list)
     for topic, _, state in states(root):
         found[topic] += [root / path for path in sorted(state.files)]
-    return Listing(dict(found))
+    return found
