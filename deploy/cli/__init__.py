@@ -35,7 +35,8 @@ COMMANDS: dict[str, str] = {
     "notify": "Tell people: Telegram, Discord, webhooks, e-mail.",
     "quality": "Show quality scores, or check recorded files.",
     "compare": "Hold two strategies' results side by side.",
-    "replay": "Decide again what the topics hold, and compare.",
+    "replay": "Backtest: replay files or topics through the cores, and report.",
+    "report": "Hold the reports of several replays side by side.",
 }
 
 
