@@ -27,8 +27,9 @@ from schemas.codec import Record
 BATCH = 20
 # "If you need to subscribe to many 50 or 400 depth level channels, ... each [connection] of less than 30 channels."
 MAX_BOOKS = 29
-# Trades of a REST page.
+# Trades of a REST page, and how many pages of a young contract are looked through for its first trade.
 PAGE = 100
+MAX_PAGES = 100
 TOO_MANY = ("50011", "50061")
 BUSY = ("50001", "50004", "50013", "50026")
 SLOW_DOWN_S = 2.0
@@ -195,7 +196,19 @@ class OkxSwap(Adapter):
         # The newest trade before the time is asked for: the one after it is the first at or after it.
         answer = await rest.get("/api/v5/market/history-trades", instId=market.symbol, type=2, after=since, limit=1)
         rows = listed(answer, "data", "history-trades")
-        return integer(rows[0], "tradeId", "history-trades") + 1 if rows else None
+        return integer(rows[0], "tradeId", "history-trades") + 1 if rows else await self._oldest_trade(rest, market)
+
+    async def _oldest_trade(self, rest: Rest, market: Market) -> int | None:
+        """Return the id of the first trade of a contract that is younger than what was asked for: page by page back from the newest."""
+        oldest: int | None = None
+        for _ in range(MAX_PAGES):
+            more = {} if oldest is None else {"type": 1, "after": oldest}
+            answer = await rest.get("/api/v5/market/history-trades", instId=market.symbol, limit=PAGE, **more)
+            ids = [integer(row, "tradeId", "history-trades") for row in listed(answer, "data", "history-trades")]
+            if not ids or (oldest is not None and min(ids) >= oldest):
+                break
+            oldest = min(ids)
+        return oldest
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
         return await polls.past(rest, market.symbol, since, until)

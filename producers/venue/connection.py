@@ -6,6 +6,7 @@ The reader hands frames over one by one and stops reading when told to; the sock
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Iterator, Sequence
@@ -281,15 +282,19 @@ class Connection:
         until = time.monotonic() + self._overlap_s
         try:
             while (left := until - time.monotonic()) > 0:
-                async with asyncio.timeout(left):
-                    await old.wait()
+                if not self._queues[new].empty():
+                    until = time.monotonic() + self._overlap_s  # it is still subscribing: the overlap begins when it has
+                if not old.frames:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(min(left, 0.1)):
+                            await old.wait()
                 for _ in range(min(BATCH, len(old.frames))):
                     held = self._handler.frame(old.take())
                     if held is not None:
                         await held
                 if self._handler.must_wait():
                     await self._handler.pause()
-        except (TimeoutError, Closed):
+        except Closed:
             pass  # the overlap is over, or the venue was faster than we
         self._ws = new
         self._handler.connected()

@@ -29,6 +29,8 @@ DELAY_SAMPLE = 16
 MAX_JUMP = 20_000_000
 # While thinning out, one record of a symbol's depth and quotes is written in so many ms of venue time: the step of the progress marks.
 THIN_MS = 250
+# A stream that says nothing for so long after its connection came back is subscribed, and quiet.
+MISSED_AFTER_S = 15.0
 # What tells messages of different streams of a venue apart; the schedule is filled in whatever they bring.
 FUNDING_VALUES = ("mark_price", "index_price", "estimated_settle_price", "estimated_rate", "settled_rate")
 
@@ -114,15 +116,17 @@ class Feeds:
             return None
         if clock == 0:
             clock = line.clock or received
+        if line.lost_at is not None:
+            self._outage(line, clock)
         try:
             events = self._take(stream.channel, data, stream.feed.market, received)
-            result = self._events(stream, events, clock, received)
+            if stream.missed_since is not None:
+                result: Awaitable[None] | None = self._behind_what_was_missed(stream, events, clock, received, raw)
+            else:
+                result = self._events(stream, events, clock, received)
         except (MappingError, CodecError) as error:
             self._holes.refuse(raw, stream.name, str(error), error.field, stream.feed.instrument)
             return None
-        if line.lost_at is not None and result is None:
-            # Not while a hole is being mended: the clock must not run ahead of the trades that fill it.
-            result = self._outage(line, clock)
         if line.clock is None or clock > line.clock:
             line.clock = clock
         stream.seen = line.source.heard
@@ -256,26 +260,38 @@ class Feeds:
 
     # --- holes and silence -------------------------------------------------------------------------------------------
 
-    def _outage(self, line: Line, clock: int) -> Awaitable[None] | None:
-        """A connection is back: fetch what can be fetched, and note where something may be missing."""
+    def _outage(self, line: Line, clock: int) -> None:
+        """A connection is back: note where something may be missing, and what is to be fetched."""
         lost, line.lost_at = line.lost_at, None
         assert lost is not None
-        fetch = []
         for stream in line.streams:
             topic = stream.channel.topic
             if topic == "agg_trades":
-                if not self._consecutive:
-                    fetch.append(stream)  # consecutive ids show their holes themselves
+                if not self._consecutive and stream.missed_since is None:  # consecutive ids show their holes themselves
+                    stream.missed_since = lost
             elif topic != "depth":
                 self._uncertain(stream, "disconnect", lost, clock, "the connection was down")
-        return self._fetch_missed(line, fetch, lost, clock, "disconnect") if fetch else None
 
-    async def _fetch_missed(self, line: Line, streams: list[Stream], lost: int, clock: int, kind: str) -> None:
-        async def one() -> None:
-            for stream in streams:
-                await self._backfill.since(stream.feed, line.source, lost, clock, kind)
+    async def _behind_what_was_missed(self, stream: Stream, events: Sequence[Event], clock: int, received: int, raw: bytes) -> None:
+        """Fetch what a stream missed, now that it is heard, and take its message behind it.
 
-        await self._holes.hold(self._holes.task(one(), line.source), line.source, lambda: self._backfill.trades)
+        Not when the connection is back: other streams of it may be subscribed later, and what came between would be lost.
+        """
+        await self._fetch_missed(stream, clock)
+        try:
+            held = self._events(stream, events, clock, received)
+        except CodecError as error:
+            self._holes.refuse(raw, stream.name, str(error), error.field, stream.feed.instrument)
+            return
+        if held is not None:
+            await held
+
+    async def _fetch_missed(self, stream: Stream, clock: int | None) -> None:
+        since, stream.missed_since = stream.missed_since, None
+        if since is not None:
+            source = stream.line.source
+            task = self._holes.task(self._backfill.since(stream.feed, source, since, clock, "disconnect"), source)
+            await self._holes.hold(task, source, lambda: self._backfill.trades)
 
     def _uncertain(self, stream: Stream, kind: str, since: int, clock: int, detail: str) -> None:
         self._holes.emit_gap(
@@ -303,6 +319,9 @@ class Feeds:
             if stream.feed.closed or (stream.feed.recorded and stream.count == 0):
                 stream.silent = False
                 continue  # recordings hold what was recorded; at a live venue it would be the wrong route
+            if stream.missed_since is not None and now - stream.seen > MISSED_AFTER_S:
+                # A quiet stream: it is subscribed by now, and may not speak for long.
+                self._holes.task(self._fetch_missed(stream, None), stream.line.source)
             if stream.line.source.busy:
                 stream.seen = max(stream.seen, stream.line.source.heard)
                 continue  # we are not reading: the stream cannot be heard

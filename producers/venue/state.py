@@ -75,7 +75,12 @@ class Feed:
 
 @dataclass(slots=True)
 class Stream:
-    """One subscribed stream: ``seen`` is ``time.monotonic()`` of its newest message."""
+    """One subscribed stream.
+
+    Attributes:
+        seen: ``time.monotonic()`` of its newest message.
+        missed_since: Venue time since which trades are to be fetched once the stream is heard; None: none are.
+    """
 
     name: str
     channel: Channel
@@ -83,6 +88,7 @@ class Stream:
     line: Line
     seen: float
     silent: bool = False
+    missed_since: int | None = None
     count: int = 0
     counted: int = 0
     last_time: int | None = None

