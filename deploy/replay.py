@@ -23,6 +23,7 @@ from producers.importer.files import ImportFailed
 from producers.recorded.events import FormatError
 from producers.recorded.formats import recording_files
 from producers.venues import adapter_of
+from schemas.archive.manifest import ArchiveError
 from schemas.partition import base_of_instrument, instrument_id, partition_of
 from schemas.settings import Settings
 from stream_apps.core.config import EngineConfig
@@ -30,6 +31,7 @@ from stream_apps.core.paper_position import PaperSettings
 from stream_apps.core.scoring.registry import MODELS
 from stream_apps.core.strategy import StrategyConfig, StrategyError, validate
 from stream_apps.replay.collect import Collector
+from stream_apps.replay.from_archive import Archive
 from stream_apps.replay.report import Run, all_trades, build, iso, write_signals, write_trades
 from stream_apps.replay.run import PartitionReplay, Result, drive
 from stream_apps.replay.shift import Shifted
@@ -40,6 +42,7 @@ from stream_apps.strategy_files import default_files, load_strategy_files, recor
 
 TOPICS = "topics"
 FILE = "file:"
+ARCHIVE = "archive:"
 # The longest window is 24 h, and ATR is ranked against 288 bars of 5 minutes after the first 14.
 WARM_UP_MS = 26 * 3_600_000
 # The second of two runs is cut at other places.
@@ -51,7 +54,7 @@ class Job:
     """What is to be replayed. Plain values: it goes to other processes as it is.
 
     Attributes:
-        sources: ``topics`` or ``file:PATH[=SYMBOL][@VENUE]``.
+        sources: ``topics``, ``archive:DIR`` or ``file:PATH[=SYMBOL][@VENUE]``.
         symbols: Venue symbols or instrument ids; for files the symbol of those that name none.
         venue: Of sources and symbols that name none.
         strategies: Files, ids of shipped strategies, or scoring models; none: those of the topics.
@@ -76,20 +79,24 @@ class Job:
 
     def __post_init__(self) -> None:
         """Raise UserError, naming the option, for what cannot be."""
-        topics = [source for source in self.sources if source == TOPICS]
-        unknown = [source for source in self.sources if source != TOPICS and not (source.startswith(FILE) and len(source) > len(FILE))]
+        topics = [source for source in self.sources if _is_log(source)]
+        unknown = [source for source in self.sources if not _is_log(source) and not (source.startswith(FILE) and len(source) > len(FILE))]
         if unknown or not self.sources:
-            raise UserError(
-                f"--source: expected topics or file:PATH, got {unknown[0]!r}" if unknown else "--source: name topics or file:PATH"
-            )
+            expected = "topics, archive:DIR or file:PATH"
+            raise UserError(f"--source: expected {expected}, got {unknown[0]!r}" if unknown else f"--source: name {expected}")
         if topics and len(self.sources) > 1:
-            raise UserError("--source: topics cannot be mixed with other sources")
+            raise UserError("--source: topics and archives cannot be mixed with other sources")
         if self.since is not None and self.until is not None and self.until <= self.since:
             raise UserError("--to: must lie after --from")
         if not topics and not self.strategies:
             raise UserError("--strategy: name a strategy file, a shipped strategy or a scoring model; files hold no strategies")
         if topics and self.strategies and not self.symbols:
             raise UserError("--symbol: say on which instruments of the topics the strategies run")
+
+
+def _is_log(source: str) -> bool:
+    """Return whether a source holds strategies and many instruments, as the topics and an archive of them do."""
+    return source == TOPICS or (source.startswith(ARCHIVE) and len(source) > len(ARCHIVE))
 
 
 @dataclass
@@ -144,13 +151,21 @@ def open_job(job: Job, settings: Settings, tell: Tell = lambda phase, done, tota
         UserError: a source or a strategy cannot be used; the message says which and why.
     """
     start = None if job.since is None else job.since - job.warm_up_ms
-    if job.sources == (TOPICS,):
+    if _is_log(job.sources[0]):
         names = tuple(_instrument(symbol, job.venue) for symbol in job.symbols)
         places = {partition_of(base_of_instrument(name), settings.partitions) for name in names}
         partitions = tuple(sorted(places)) if names else tuple(range(settings.partitions))
-        topics = Topics(lambda wanted: TopicSource(settings, wanted), partitions, start, job.until, not job.strategies)
+        log: Topics | Archive = Topics(lambda wanted: TopicSource(settings, wanted), partitions, start, job.until, not job.strategies)
+        if job.sources != (TOPICS,):
+            root = Path(job.sources[0].removeprefix(ARCHIVE))
+            grid, lateness = settings.grid_ms, settings.allowed_lateness_ms
+            log = Archive(root, settings.codec, grid, lateness, partitions if names else None, start, job.until, not job.strategies)
         strategies = _strategies(job, names) if job.strategies else None
-        return Opened(job, settings, topics, partitions, names or None, strategies, None, topics.total())
+        try:
+            total = log.total()
+        except ArchiveError as error:
+            raise UserError(f"--source: {error}") from error
+        return Opened(job, settings, log, partitions, names or None, strategies, None, total)
     symbol = job.symbols[0] if len(job.symbols) == 1 else None
     try:
         arguments = [FileArgument.parse(source.removeprefix(FILE), symbol, job.venue) for source in job.sources]

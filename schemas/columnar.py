@@ -524,12 +524,14 @@ class DecodedRecords(RecordSet):
         names: Keys.
         numbers: Place of each record's key in ``names``; -1: none that names an instrument.
         message: Returns (offset, timestamp ms, key, value) of the record at an offset.
+        messages: Returns those of all records, in order.
     """
 
     columns: Columns
     names: list[str]
     numbers: I64
     message: Callable[[int], tuple[int, int, bytes | None, bytes | None]]
+    messages: Callable[[], list[tuple[int, int, bytes | None, bytes | None]]]
 
     def key(self, row: int) -> bytes | None:
         """Return the key of a row."""
@@ -542,7 +544,7 @@ class DecodedRecords(RecordSet):
 
     def rows(self, start: int, stop: int) -> RecordSet:
         """Return the rows [start, stop) as bytes."""
-        return RecordSet.from_messages([self.message(offset) for offset in self.offsets[start:stop].tolist()])
+        return RecordSet.from_messages(self.messages()[start:stop])
 
 
 def decode(codec: Codec, topic: str, records: RecordSet) -> Columns:

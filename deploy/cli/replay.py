@@ -33,7 +33,9 @@ class _Rate(ProgressColumn):
 def replay(
     source: Annotated[
         list[str],
-        typer.Option(metavar="topics|file:PATH[=SYMBOL][@VENUE]", help="Where the market data is; files are repeatable and merged."),
+        typer.Option(
+            metavar="topics|archive:DIR|file:PATH[=SYMBOL][@VENUE]", help="Where the market data is; files are repeatable and merged."
+        ),
     ],
     symbol: Annotated[
         list[str] | None, typer.Option(help="Instrument ids or symbols to report (topics), or the symbol of files that name none.")
@@ -61,7 +63,7 @@ def replay(
     ] = False,
     shift_at: Annotated[str | None, typer.Option(metavar="TIME", help="That time; default: the middle.")] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="topics: decide again all that they hold and compare with what the services wrote.")
+        bool, typer.Option("--verify", help="topics, archive: decide again all that they hold and compare with what the services wrote.")
     ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write what --verify, --twice and --future-shift found to a file.")
@@ -79,7 +81,7 @@ def replay(
 
       perpflow replay --source topics --symbol BTCUSDT --from 2026-11-01 --to 2026-11-08 --out week
 
-      perpflow replay --source topics --verify
+      perpflow replay --source archive:/data/archive --verify
     """
     from deploy.assignments import assigned
     from deploy.cli import settings
@@ -92,11 +94,13 @@ def replay(
         raise UserError(f"replay: {error}") from error
     console = Console(stderr=True)
     if verify:
-        if source != ["topics"] or since or until or strategy or twice or future_shift or out:
+        kept = source[0].removeprefix("archive:") if len(source) == 1 and source[0].startswith("archive:") else ""
+        if (source != ["topics"] and not kept) or since or until or strategy or twice or future_shift or out:
             raise UserError(
-                "--verify: decides again all that the topics hold: --source topics, without period, strategies, other checks or --out"
+                "--verify: decides again all that the topics or an archive hold: --source topics or archive:DIR, without period, strategies, "
+                "other checks or --out"
             )
-        _verify(paper, json_file, show, console)
+        _verify(Path(kept) if kept else None, paper, json_file, show, console)
         return
     job = Job(
         sources=tuple(source),
@@ -185,9 +189,11 @@ def _summary(report: dict[str, Any]) -> Table:
     return shown
 
 
-def _verify(paper: Any, json_file: Path | None, show: int, console: Console) -> None:
-    """Compare a replay of all topics with what the services wrote; end with 1 at a difference."""
+def _verify(archive: Path | None, paper: Any, json_file: Path | None, show: int, console: Console) -> None:
+    """Compare a replay of all topics, or of an archive of them, with what the services wrote; end with 1 at a difference."""
     from deploy.cli import settings
+    from schemas.archive.manifest import ArchiveError
+    from stream_apps.replay.from_archive import replay_archive
     from stream_apps.replay.from_topics import replay_topics
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:,.0f} records"), TimeElapsedColumn())
@@ -197,9 +203,23 @@ def _verify(paper: Any, json_file: Path | None, show: int, console: Console) -> 
         def progress(partition: int, topic: str, records: int) -> None:
             bar.update(task, advance=records, description=f"partition {partition}")
 
-        report = replay_topics(settings(), paper, True, progress)
+        try:
+            report = (
+                replay_topics(settings(), paper, True, progress)
+                if archive is None
+                else replay_archive(archive, settings(), paper, progress)
+            )
+        except ArchiveError as error:
+            raise UserError(f"--source: {error}") from error
     assert report.written is not None  # compared, as asked
-    table = Table("topic", "replayed", "written", "hash of the replay", "identical", title="Replay of the topics")
+    table = Table(
+        "topic",
+        "replayed",
+        "written",
+        "hash of the replay",
+        "identical",
+        title="Replay of the topics" if archive is None else "Replay of the archive",
+    )
     hashes, written = report.results.hashes(), report.written.hashes()
     for topic, count in report.results.counts().items():
         same = "yes" if written[topic] == hashes[topic] else "NO"

@@ -119,13 +119,13 @@ class Part:
         origin: Of the file.
         table: The rows, with the columns that are wanted.
         offsets: Their offsets.
-        whole: Returns one of the rows with all columns.
+        whole: Returns so many of the rows from one on, with all columns.
     """
 
     origin: Origin
     table: pa.Table
     offsets: I64
-    whole: Callable[[int], pa.Table]
+    whole: Callable[[int, int], pa.Table]
 
 
 @cache
@@ -216,7 +216,8 @@ def window(codec: Codec, topic: str, parts: Sequence[Part], names: tuple[str, ..
     buffer = np.concatenate(texts) if texts else np.empty(0, dtype=np.uint8)
     records = DecodedRecords(buffer, index, next_offset)
     records.names, records.numbers = folders, number
-    records.message = _Messages(tuple(parts))
+    records.message = found = _Messages(tuple(parts))
+    records.messages = found.all
     records.columns = Columns(program, records, longs, doubles, arrays, np.ones(n, dtype=np.bool_), [])
     if states.any():
         _put_kept(codec, topic, records, np.flatnonzero(states))
@@ -267,8 +268,14 @@ class _Messages:
         for part in self._parts:
             row = int(np.searchsorted(part.offsets, offset))
             if row < len(part.offsets) and part.offsets[row] == offset:
-                return messages(part.origin, part.whole(row))[0]
+                return messages(part.origin, part.whole(row, 1))[0]
         raise KeyError(offset)
+
+    def all(self) -> list[Message]:
+        """Return all rows of the window, in order of offset."""
+        return sorted(
+            (row for part in self._parts for row in messages(part.origin, part.whole(0, len(part.offsets)))), key=lambda message: message[0]
+        )
 
 
 def _put_kept(codec: Codec, topic: str, records: DecodedRecords, rows: I64) -> None:

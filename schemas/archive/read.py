@@ -97,8 +97,8 @@ class _Cursor:
             return None
         group = self._group
 
-        def whole(row: int) -> pa.Table:
-            return self._read_whole(group).slice(start + row, 1)
+        def whole(row: int, count: int) -> pa.Table:
+            return self._read_whole(group).slice(start + row, count)
 
         part = decode.Part(self.origin, self.table.slice(start, stop - start), self.offsets[start:stop], whole)
         if self.at == len(self.offsets):

@@ -84,7 +84,8 @@ class Inbox:
         """Append records; those below ``next_offset`` are passed over."""
         if self.next_offset is not None and len(records) and int(records.index[0, 0]) < self.next_offset:
             start = int(np.searchsorted(records.offsets, self.next_offset))
-            records = RecordSet(records.buffer, records.index[start:], records.next_offset)
+            following, records = records.next_offset, records.rows(start, len(records))
+            records.next_offset = following
         if len(records):
             self._chunks.append(Chunk(records))
             self.size += len(records)

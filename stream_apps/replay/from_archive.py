@@ -6,6 +6,7 @@ of instant T stands at T + the allowed lateness, after everything up to there (D
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,16 @@ import numpy as np
 
 from schemas.archive.manifest import ArchiveError, State, manifests
 from schemas.archive.read import PartitionReader
+from schemas.catalogue import RESULT_TOPICS
 from schemas.codec import Codec, CodecError
 from schemas.columnar import RecordSet
+from schemas.settings import Settings
+from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import PartitionEngine
+from stream_apps.core.paper_position import PaperSettings
+from stream_apps.replay.from_topics import Progress, ReplayReport
+from stream_apps.replay.results import ResultSet, differences
+from stream_apps.replay.run import Result, drive
 from stream_apps.replay.source import Piece
 
 # What the engine and the paper model read of a trade; the rest stays on disk.
@@ -115,6 +123,42 @@ class Archive:
             times = engine.marks.times.values()
             if self.until is not None and times and min(times) > self.until + self.lateness_ms + self.grid_ms:
                 break
+
+
+def replay_archive(root: Path, settings: Settings, paper: PaperSettings | None = None, progress: Progress | None = None) -> ReplayReport:
+    """Replay everything that an archive holds, and list the differences from the results that are archived beside it.
+
+    Args:
+        root: The archive.
+        settings: Numbers of the market state and codec; no broker is asked.
+        paper: Numbers of the paper model; must be the executor's.
+        progress: Called with (partition, topic, records) as records are read.
+
+    Raises:
+        ArchiveError: it is none, or a file is missing or broken.
+    """
+    report = ReplayReport(ResultSet(settings.codec), written=ResultSet(settings.codec))
+    assert report.written is not None
+    for manifest in manifests(root):
+        if manifest.topic in RESULT_TOPICS:
+            for _, _, _, value in PartitionReader(root, settings.codec, manifest.topic, manifest.load()).messages():
+                report.written.add(manifest.topic, value)
+
+    def take(partition: int, result: Result) -> None:
+        report.outputs[result.topic] = report.outputs.get(result.topic, 0) + 1
+        report.results.add(result.topic, result.value)
+
+    def hear(piece: Piece) -> None:
+        report.inputs[piece.topic] = report.inputs.get(piece.topic, 0) + len(piece.records)
+        if progress is not None:
+            progress(piece.partition, piece.topic, len(piece.records))
+
+    started = time.perf_counter()
+    source = Archive(root, settings.codec, settings.grid_ms, settings.allowed_lateness_ms)
+    drive(source, EngineConfig.from_settings(settings), settings.codec, take, paper=paper, hear=hear)
+    report.seconds = time.perf_counter() - started
+    report.differences = differences(report.written, report.results)
+    return report
 
 
 def _sets(topic: str, reader: PartitionReader, start: int) -> Iterator[RecordSet]:

@@ -71,9 +71,10 @@ class PartitionReplay:
                 self._feed.add_trades(trade_block(self._codec, records, self._keys))
             elif topic in ("funding", "instruments"):
                 rows = []
-                for row, offset in enumerate(records.offsets.tolist()):
+                plain = records.rows(0, len(records))
+                for row, offset in enumerate(plain.offsets.tolist()):
                     try:
-                        rows.append((offset, self._codec.decode(topic, records.value(row))))
+                        rows.append((offset, self._codec.decode(topic, plain.value(row))))
                     except CodecError:
                         continue  # the engine makes the dead letter of it
                 (self._feed.add_settlements if topic == "funding" else self._feed.add_instruments)(rows)

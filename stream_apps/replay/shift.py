@@ -41,6 +41,7 @@ class Shifted:
 
     def _shift(self, topic: str, records: RecordSet) -> RecordSet:
         messages: list[tuple[int, int, bytes | None, bytes | None]] = []
+        following, records = records.next_offset, records.rows(0, len(records))
         for row, (offset, timestamp) in enumerate(zip(records.offsets.tolist(), records.timestamps.tolist(), strict=True)):
             value = records.value(row)
             try:
@@ -52,7 +53,7 @@ class Shifted:
                 pass  # it stays the dead letter that it is
             messages.append((offset, timestamp, records.key(row), value))
         made = RecordSet.from_messages(messages)
-        return RecordSet(made.buffer, made.index, records.next_offset)
+        return RecordSet(made.buffer, made.index, following)
 
 
 def altered(topic: str, record: dict[str, Any]) -> dict[str, Any]:

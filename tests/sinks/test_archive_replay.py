@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from archive_helpers import archived
 
 from schemas.archive.manifest import ArchiveError
+from schemas.catalogue import RESULT_TOPICS
 from schemas.columnar import RecordSet
 from stream_apps.core.config import EngineConfig
 from stream_apps.replay.from_archive import Archive
@@ -144,3 +146,34 @@ def test_what_is_not_there_is_said(ltc: Log, tmp_path: Path) -> None:
     shutil.move(victim, tmp_path / "elsewhere")
     with pytest.raises(ArchiveError, match=victim.name):
         from_archive(tmp_path, ltc)
+
+
+def test_the_command_compares_with_what_is_archived(ltc: Log, tmp_path: Path) -> None:
+    """``perpflow replay --source archive:DIR --verify``: identical, and not any more when a record is another; and a report with the future altered."""
+    from typer.testing import CliRunner
+
+    from deploy.cli import load_app
+
+    logs = {(topic, PARTITION): messages for topic, messages in ltc.topics.items()}
+    for result in from_records(ltc):
+        if result.topic in RESULT_TOPICS:
+            messages = logs.setdefault((result.topic, PARTITION), [])
+            messages.append((len(messages), CODEC.decode(result.topic, result.value)["event_time"], result.key, result.value))
+    archived(tmp_path / "same", logs, size=9_000)
+    runner, app = CliRunner(), load_app("replay")
+    found = runner.invoke(app, ["--source", f"archive:{tmp_path / 'same'}", "--verify", "--json", str(tmp_path / "found.json")])
+    assert found.exit_code == 0, found.output
+    counts = json.loads((tmp_path / "found.json").read_text())
+    assert counts["counts"] == counts["written"]["counts"] and counts["counts"]["trades_closed"] > 0
+    offset, time, key, value = logs["features", PARTITION][1_000]
+    changed = CODEC.encode("features", {**CODEC.decode("features", value), "cvd_5m": 1.25})
+    logs["features", PARTITION][1_000] = (offset, time, key, changed)
+    archived(tmp_path / "other", logs, size=9_000)
+    found = runner.invoke(app, ["--source", f"archive:{tmp_path / 'other'}", "--verify"])
+    assert found.exit_code == 1 and "cvd_5m is 1.25" in found.output
+    found = runner.invoke(app, ["--source", f"archive:{tmp_path / 'same'}", "--future-shift", "--out", str(tmp_path / "report")])
+    assert found.exit_code == 0, found.output
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["inputs"]["agg_trades"] == 30_000
+    found = runner.invoke(app, ["--source", f"archive:{tmp_path / 'none'}", "--verify"])
+    assert found.exit_code != 0 and "no archive" in str(found.exception)
