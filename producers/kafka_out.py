@@ -212,6 +212,7 @@ class KafkaOut:
                 self._cuts[partition][self._topics[name]] = self._log_end(name, partition) if offset == UNKNOWN_OFFSET else offset + 1
             for topic, count in flight.counts.items():
                 metrics.RECORDS_PRODUCED.labels(topic).inc(count)
+                metrics.PRODUCED_TIME.labels(self.venue, topic).set(flight.received / 1000)
                 self.records += count
             if flight.items:
                 metrics.ACK_LATENCY.labels(self.venue).observe(max(0, self._wall_ms() - flight.received) / 1000)
@@ -246,6 +247,7 @@ class KafkaOut:
             self._produce_aside(self._progress, self._encode_mark(mark), self._author_key, partition, time_ms)
             self.marks_written += 1
         self.last_mark = time_ms if self.last_mark is None else max(self.last_mark, time_ms)
+        metrics.MARK_TIME.labels(self.venue).set(self.last_mark / 1000)
 
     def dead_letter(self, record: Record) -> None:
         """Write a dead letter at once, outside of the steps."""

@@ -1,11 +1,15 @@
 """The metric catalogue: every metric is declared once, here, with its meaning, unit and labels.
 
-Labels are bounded: instruments, topics, partitions, services, reasons from fixed lists; never ids.
+Labels are bounded: venues, topics, partitions, services, reasons from fixed lists; never ids, and of instruments only the recorded venue's few.
+``catalogue`` lists all of it for people (``perpflow metrics``), with what prometheus_client adds of its own.
 """
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 # Latencies from a millisecond to a minute.
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -13,9 +17,18 @@ _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 # --- every service -------------------------------------------------------------------------------------------------
 DEAD_LETTERS = Counter("perpflow_dead_letters", "Records refused and written to dead_letters.", ["service", "source"])
 UP = Gauge("perpflow_up", "1 while the service is healthy, else 0.", ["service"])
+WALL_TIME = Gauge(
+    "perpflow_wall_time_seconds", "The process's clock at the scrape, Unix time; Prometheus' own is the sample's time.", ["service"]
+)
+DISK_FREE = Gauge("perpflow_disk_free_bytes", "Free space of the file system that the process works in.", ["service"])
+DISK_SIZE = Gauge("perpflow_disk_size_bytes", "Size of that file system.", ["service"])
 
 # --- producers -----------------------------------------------------------------------------------------------------
 RECORDS_PRODUCED = Counter("perpflow_records_produced", "Records acknowledged by Kafka.", ["topic"])
+PRODUCED_TIME = Gauge(
+    "perpflow_produced_time_seconds", "When the newest record that Kafka acknowledged was received, Unix time.", ["venue", "topic"]
+)
+MARK_TIME = Gauge("perpflow_mark_time_seconds", "Newest mark written: all up to this event time is in Kafka, Unix time.", ["venue"])
 FRAMES_RECEIVED = Counter("perpflow_frames_received", "Websocket frames received.", ["venue", "stream"])
 RECEIVE_DELAY = Histogram("perpflow_receive_delay_seconds", "Receive time minus venue event time.", ["venue", "stream"], buckets=_LATENCY)
 ACK_LATENCY = Histogram("perpflow_ack_latency_seconds", "From frame received to acknowledged by Kafka.", ["venue"], buckets=_LATENCY)
@@ -42,7 +55,7 @@ SIMULATED_FAULTS = Counter("perpflow_simulated_faults", "Misbehaviour of the rec
 RECORDS_APPLIED = Counter("perpflow_records_applied", "Input records applied to the engine.", ["topic"])
 LATE_TRADES = Counter("perpflow_late_trades", "Trades that came after their instant had fired.", [])
 INSTANTS_FIRED = Counter("perpflow_instants_fired", "Evaluation instants fired, per instrument.", [])
-SIGNALS = Counter("perpflow_signals", "Signals emitted.", ["direction"])
+SIGNALS = Counter("perpflow_signals", "Signals emitted.", [])
 WORKER_EVENT_TIME = Gauge("perpflow_worker_event_time_seconds", "Newest instant fired, Unix time.", ["partition"])
 EVALUATION_SECONDS = Histogram("perpflow_evaluation_seconds", "Wall time of one processing round.", [], buckets=_LATENCY)
 CONTINUITY_HEALED = Counter("perpflow_continuity_healed", "Gaps in delivery found by the worker and healed by seeking back.", ["topic"])
@@ -63,6 +76,7 @@ COPY_SECONDS = Histogram("perpflow_copy_seconds", "Duration of a database transa
 FENCED = Counter("perpflow_fenced", "Transactions refused because another writer owns the partition.", ["service"])
 POSITIONS_OPEN = Gauge("perpflow_positions_open", "Open positions.", ["mode"])
 TRADES_CLOSED = Counter("perpflow_trades_closed", "Closed trades.", ["mode", "exit_reason"])
+ORDERS = Counter("perpflow_orders", "Order records made final: one for each change of an order's status.", ["mode", "leg", "status"])
 EXECUTOR_EVENT_TIME = Gauge("perpflow_executor_event_time_seconds", "Newest step of the executor, Unix time.", ["partition"])
 
 # --- archive -------------------------------------------------------------------------------------------------------
@@ -86,3 +100,120 @@ NOTIFICATIONS_SUPPRESSED = Counter(
 )
 NOTIFICATIONS_QUEUED = Gauge("perpflow_notifications_queued", "Messages that wait for their channel.", ["channel"])
 NOTIFICATION_SECONDS = Histogram("perpflow_notification_seconds", "Duration of an attempt to send.", ["channel"], buckets=_LATENCY)
+
+# --- the catalogue -------------------------------------------------------------------------------------------------
+Metric = Counter | Gauge | Histogram
+
+# Who sets it. Every process lists all names at /metrics; those with labels have values only where they are set.
+PROCESSES: dict[str, tuple[Metric, ...]] = {
+    "every service": (DEAD_LETTERS, UP, WALL_TIME, DISK_FREE, DISK_SIZE),
+    "producer": (
+        RECORDS_PRODUCED,
+        PRODUCED_TIME,
+        MARK_TIME,
+        FRAMES_RECEIVED,
+        RECEIVE_DELAY,
+        ACK_LATENCY,
+        RECONNECTS,
+        GAPS,
+        BACKFILLED,
+        BOOK_RESYNCS,
+        STREAMS,
+        CONFLATED,
+        POLLS,
+        POLLED,
+        REST_BUDGET,
+        BACKPRESSURE,
+    ),
+    "recorded venue": (SIMULATED_FRAMES, SIMULATED_FAULTS),
+    "worker": (
+        RECORDS_APPLIED,
+        LATE_TRADES,
+        INSTANTS_FIRED,
+        SIGNALS,
+        WORKER_EVENT_TIME,
+        EVALUATION_SECONDS,
+        CONTINUITY_HEALED,
+        BUFFERED_RECORDS,
+    ),
+    "monitor": (QUALITY_SCORE, QUALITY_LOWEST, QUALITY_FINDINGS, QUALITY_CHECKED, QUALITY_EVENT_TIME),
+    "sink": (ROWS_WRITTEN, ROWS_REPEATED, SINK_LAG, COPY_SECONDS, FENCED),
+    "executor": (POSITIONS_OPEN, TRADES_CLOSED, ORDERS, EXECUTOR_EVENT_TIME),
+    "archive": (ROWS_ARCHIVED, BYTES_ARCHIVED, FILES_MERGED, ARCHIVE_LAG, ARCHIVE_SECONDS),
+    "notifier": (NOTIFICATIONS_SENT, NOTIFICATIONS_FAILED, NOTIFICATIONS_SUPPRESSED, NOTIFICATIONS_QUEUED, NOTIFICATION_SECONDS),
+}
+
+# A name ends with its unit (prometheus.io, "Metric and label naming"); of the others:
+_ENDINGS = {"_time_seconds": "Unix time, s", "_seconds": "s", "_bytes": "bytes", "_ratio": "share", "_records": "records"}
+_UNITS = {
+    UP: "1 or 0",
+    STREAMS: "streams",
+    QUALITY_SCORE: "0 to 10",
+    QUALITY_LOWEST: "0 to 10",
+    POSITIONS_OPEN: "positions",
+    NOTIFICATIONS_QUEUED: "messages",
+    BYTES_ARCHIVED: "bytes",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One metric as people look for it.
+
+    Attributes:
+        name: Name of the series; a counter's with ``_total``, a histogram's without ``_bucket``, ``_sum`` and ``_count``.
+        kind: counter, gauge or histogram.
+        unit: Unit of its value.
+        labels: Names of its labels.
+        meaning: What it says.
+        process: Who sets it.
+    """
+
+    name: str
+    kind: str
+    unit: str
+    labels: tuple[str, ...]
+    meaning: str
+    process: str
+
+
+def catalogue() -> list[Entry]:
+    """Return every metric: ours by process, then what prometheus_client tells of the process by itself (where the system lets it)."""
+    found = [_entry(metric, process) for process, metrics in PROCESSES.items() for metric in metrics]
+    return [*found, *_of_the_library()]
+
+
+def _entry(metric: Metric, process: str) -> Entry:
+    family = next(iter(metric.describe()))
+    ending = next((unit for ending, unit in _ENDINGS.items() if family.name.endswith(ending)), None)
+    unit = _UNITS.get(metric) or ending or ("events" if isinstance(metric, Counter) else "")
+    name = f"{family.name}_total" if isinstance(metric, Counter) else family.name
+    return Entry(name, family.type, unit, tuple(metric._labelnames), family.documentation, process)
+
+
+def _of_the_library() -> Iterator[Entry]:
+    for family in REGISTRY.collect():
+        if not family.name.startswith("perpflow_"):
+            labels = tuple(sorted({label for sample in family.samples for label in sample.labels}))
+            ending = next((unit for ending, unit in _ENDINGS.items() if family.name.endswith(ending)), None)
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            yield Entry(
+                name,
+                family.type,
+                ending or ("events" if family.type == "counter" else "count"),
+                labels,
+                family.documentation,
+                "prometheus_client",
+            )
+
+
+def markdown(entries: Sequence[Entry]) -> str:
+    """Return entries as Markdown, a table for each process."""
+    lines = ["# Metrics", ""]
+    for process in dict.fromkeys(entry.process for entry in entries):
+        lines += [f"## {process}", "", "| metric | kind | unit | labels | meaning |", "|---|---|---|---|---|"]
+        for one in entries:
+            if one.process == process:
+                lines.append(f"| `{one.name}` | {one.kind} | {one.unit} | {', '.join(one.labels) or '-'} | {one.meaning} |")
+        lines.append("")
+    return "\n".join(lines)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -79,6 +81,14 @@ class Service:
         metrics.UP.labels(self.name).set(1 if report["ok"] else 0)
         return report
 
+    def _measure(self) -> None:
+        """Bring up to date what holds for the moment of a scrape: health, clock, disk."""
+        self.health()
+        disk = shutil.disk_usage(Path.cwd())
+        metrics.DISK_FREE.labels(self.name).set(disk.free)
+        metrics.DISK_SIZE.labels(self.name).set(disk.total)
+        metrics.WALL_TIME.labels(self.name).set_to_current_time()
+
     def stop(self) -> None:
         """Ask the service to stop."""
         if not self.stopping.is_set():
@@ -98,7 +108,7 @@ class Service:
                     report = service.health()
                     self._answer(200 if report["ok"] else 503, "application/json", json.dumps(report, default=str).encode())
                 elif self.path.startswith("/metrics"):
-                    service.health()
+                    service._measure()
                     self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
                 else:
                     self._answer(404, "text/plain", b"/health or /metrics\n")

@@ -306,6 +306,8 @@ class Executor:
         for topic, record in run.was_committed(checkpoint):
             if topic == "trades_closed":
                 metrics.TRADES_CLOSED.labels(MODE, record["exit_reason"]).inc()
+            elif topic == "orders":
+                metrics.ORDERS.labels(MODE, record["leg"], record["status"]).inc()
         if rows:
             # The commit may have been the moment of a long freeze: whoever took over has sent these rows and more since.
             if not self._journal.owns(run.partition, run.epoch):

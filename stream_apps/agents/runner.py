@@ -51,6 +51,7 @@ class Engine(Protocol):
     """The pure engine of one partition (stream_apps.core.engine)."""
 
     INPUTS: tuple[str, ...]
+    counts: dict[str, int]  # late: trades that came after their instant had fired, since it was restored
 
     @classmethod
     def restore(cls, partition: int, config: Any, codec: Codec, entries: Iterable[tuple[bytes, bytes]]) -> Engine: ...
@@ -162,6 +163,7 @@ class PartitionRunner:
         self._steps: asyncio.Queue[tuple[list[Sent], list[tuple[int, Any]]] | asyncio.Future[None]] = asyncio.Queue()
         self._unread: dict[str, deque[tuple[int, Acknowledged]]] = {}  # composites not yet in a checkpoint, by their last offset
         self._sought: dict[str, tuple[int, int]] = {}
+        self._late = 0  # late trades counted
         self._refused: list[Any] = []  # dead letters of records that could not even be fed
         self._moved = False  # a round ran since the last checkpoint
         self._gone = False
@@ -221,6 +223,9 @@ class PartitionRunner:
             with metrics.EVALUATION_SECONDS.time():
                 refused, self._refused = self._refused, []
                 outputs = [*refused, *self.engine.advance()]
+            late = self.engine.counts["late"]
+            metrics.LATE_TRADES.inc(late - self._late)
+            self._late = late
             await self._publish(outputs)
             self._moved = True
             self._balance()
@@ -245,6 +250,7 @@ class PartitionRunner:
             sent = await self._outbox.send(self._wire(topic), 0 if topic == DEAD_LETTERS else self.partition, records)
             if topic == SIGNALS:
                 sent_signals = sent
+                metrics.SIGNALS.inc(len(records))
             elif topic == "features":
                 metrics.INSTANTS_FIRED.inc(len(records))
         if steps or sent_signals:

@@ -40,6 +40,7 @@ class ToyEngine:
         self.applied = self.passed = self.count = self.checksum = 0
         self.panes: dict[bytes, bytes] = {}
         self.dirty: dict[bytes, bytes | None] = {}
+        self.counts = {"late": 0}
 
     def next_offset(self, topic: str) -> int | None:
         return self.fed[topic]
