@@ -1,0 +1,258 @@
+"""Parts of a dashboard: queries, panels, variables, and the page that puts them in rows.
+
+SQL is plain PostgreSQL with Grafana's macros ``$__timeFilter(column)``, ``$__timeFrom()``, ``$__timeTo()`` and variables ``$__interval_ms`` and
+``${name:sqlstring}`` (quoted by Grafana). ``$__timeGroup`` and ``$__interval`` are left out: the text ``1m`` of the latter could be read as a month.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Json = dict[str, Any]
+
+DATABASE: Json = {"type": "grafana-postgresql-datasource", "uid": "timescaledb"}
+PROMETHEUS: Json = {"type": "prometheus", "uid": "prometheus"}
+COLUMNS = 24  # of Grafana's grid
+
+# The pixel-wide step of a chart over event_time, in the database's own function.
+BIN = "date_bin($__interval_ms * interval '1 millisecond', event_time, timestamptz 'epoch')"
+IN_RANGE = "$__timeFilter(event_time)"
+INSTRUMENT = "instrument = ${instrument:sqlstring}"
+
+# Units. Grafana's own ids, or words behind the number.
+NONE, COUNT, SECONDS, MILLISECONDS, BYTES, SHARE, PER_SECOND = "none", "short", "s", "ms", "bytes", "percentunit", "cps"
+BASE, QUOTE, R, BASIS_POINTS, OF_TEN, OF_HUNDRED = (
+    "suffix: base",
+    "suffix: quote",
+    "suffix: R",
+    "suffix: bp",
+    "suffix: / 10",
+    "suffix: / 100",
+)
+PER_MINUTE, RATIO, TIME = "suffix: / min", "suffix: ×", "dateTimeAsIso"
+
+GREEN, RED, BLUE, ORANGE, GREY = "green", "red", "blue", "orange", "text"
+
+
+# --- queries ---------------------------------------------------------------------------------------------------------
+def series(query: str) -> Json:
+    """A query of lines: a column ``time``, perhaps ``metric`` (names of lines), and numbers."""
+    return {"datasource": DATABASE, "format": "time_series", "rawQuery": True, "editorMode": "code", "rawSql": query}
+
+
+def rows(query: str) -> Json:
+    """A query of a table."""
+    return {**series(query), "format": "table"}
+
+
+def prom(expression: str, legend: str, instant: bool = False) -> Json:
+    """A query of Prometheus; ``legend`` may name labels as ``{{label}}``."""
+    return {"datasource": PROMETHEUS, "expr": expression, "legendFormat": legend, "instant": instant, "range": not instant}
+
+
+def quantiles(metric: str, *labels: str, of: Sequence[float] = (0.5, 0.99)) -> list[Json]:
+    """Queries of a histogram's quantiles, by labels."""
+    by = ", ".join(("le", *labels))
+    legend = " ".join(f"{{{{{label}}}}}" for label in labels)
+    return [
+        prom(f"histogram_quantile({q}, sum by ({by}) (rate({metric}_bucket[$__rate_interval])))", f"{legend} p{q * 100:g}".strip())
+        for q in of
+    ]
+
+
+# --- panels ----------------------------------------------------------------------------------------------------------
+def panel(
+    kind: str,
+    title: str,
+    description: str,
+    unit: str,
+    *queries: Json,
+    width: int = 12,
+    height: int = 8,
+    options: Json | None = None,
+    custom: Json | None = None,
+    defaults: Json | None = None,
+    overrides: Sequence[Json] = (),
+    interval: str | None = None,
+) -> Json:
+    """A panel without place. ``interval`` is the least step of a chart, e.g. that of the evaluation grid."""
+    targets = [{"refId": chr(ord("A") + number), **query} for number, query in enumerate(queries)]
+    made: Json = {
+        "type": kind,
+        "title": title,
+        "description": description,
+        "datasource": targets[0]["datasource"],
+        "targets": targets,
+        "fieldConfig": {"defaults": {"unit": unit, **(defaults or {}), "custom": custom or {}}, "overrides": list(overrides)},
+        "options": options or {},
+        "gridPos": {"w": width, "h": height},
+    }
+    if interval is not None:
+        made["interval"] = interval
+    return made
+
+
+def lines(title: str, description: str, unit: str, *queries: Json, style: str = "line", stack: bool = False, **more: Any) -> Json:
+    """A chart over time: ``style`` line, bars or points."""
+    custom = {
+        "drawStyle": style,
+        "lineWidth": 1,
+        "fillOpacity": 60 if style == "bars" else 20 if stack else 0,
+        "showPoints": "always" if style == "points" else "never",
+        "pointSize": 6,
+        "spanNulls": False,
+        "stacking": {"mode": "normal" if stack else "none", "group": "A"},
+        **more.pop("custom", {}),
+    }
+    options = {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi", "sort": "desc"}}
+    return panel("timeseries", title, description, unit, *queries, custom=custom, options=options, **more)
+
+
+def stat(
+    title: str, description: str, unit: str, query: Json, steps: Sequence[tuple[float | None, str]] = ((None, GREY),), **more: Any
+) -> Json:
+    """One number; ``steps`` are (from, colour), the first from None."""
+    options = {
+        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        "colorMode": "value" if len(steps) > 1 else "none",
+        "graphMode": "none",
+    }
+    defaults = {"thresholds": limits(steps)}
+    return panel("stat", title, description, unit, query, **{"width": 4, "height": 4, "options": options, "defaults": defaults, **more})
+
+
+def bars(title: str, description: str, unit: str, query: Json, x: str, stack: bool = False, **more: Any) -> Json:
+    """Bars by a category, the column ``x``."""
+    options = {
+        "xField": x,
+        "orientation": "auto",
+        "stacking": "normal" if stack else "none",
+        "showValue": "auto",
+        "legend": {"displayMode": "list", "placement": "bottom"},
+    }
+    return panel("barchart", title, description, unit, query, options=options, custom={"fillOpacity": 70}, **more)
+
+
+def table(title: str, description: str, unit: str, query: Json, units: dict[str, str] | None = None, **more: Any) -> Json:
+    """Rows; ``unit`` of the numbers that ``units`` (column -> unit) does not name."""
+    overrides = [by_name(name, "unit", one) for name, one in (units or {}).items()] + list(more.pop("overrides", ()))
+    options = {"showHeader": True, "cellHeight": "sm", "footer": {"show": False}}
+    return panel("table", title, description, unit, query, options=options, custom={"filterable": True}, overrides=overrides, **more)
+
+
+def by_name(name: str, *pairs: Any) -> Json:
+    """Properties of one column or line: id, value, id, value ..."""
+    return {
+        "matcher": {"id": "byName", "options": name},
+        "properties": [{"id": key, "value": value} for key, value in zip(pairs[::2], pairs[1::2], strict=True)],
+    }
+
+
+def by_pattern(pattern: str, *pairs: Any) -> Json:
+    """The same of all whose names fit a regular expression."""
+    return {**by_name("", *pairs), "matcher": {"id": "byRegexp", "options": f"/{pattern}/"}}
+
+
+def colour(name: str, value: str) -> Json:
+    """A fixed colour of one column or line."""
+    return by_name(name, "color", {"mode": "fixed", "fixedColor": value})
+
+
+def limits(steps: Sequence[tuple[float | None, str]]) -> Json:
+    """Thresholds from (from, colour)."""
+    return {"mode": "absolute", "steps": [{"value": value, "color": name} for value, name in steps]}
+
+
+# --- variables and the page ------------------------------------------------------------------------------------------
+def choice(name: str, label: str, query: str, multi: bool = False) -> Json:
+    """A variable whose values the database has."""
+    return {
+        "name": name,
+        "label": label,
+        "type": "query",
+        "datasource": DATABASE,
+        "query": query,
+        "definition": query,
+        "refresh": 2,
+        "sort": 1,
+        "multi": multi,
+        "includeAll": multi,
+        **({"current": {"selected": True, "text": ["All"], "value": ["$__all"]}} if multi else {}),
+    }
+
+
+def options_of(name: str, label: str, values: Sequence[str], chosen: str) -> Json:
+    """A variable of fixed values."""
+    return {
+        "name": name,
+        "label": label,
+        "type": "custom",
+        "query": ",".join(values),
+        "options": [{"text": value, "value": value, "selected": value == chosen} for value in values],
+        "current": {"text": chosen, "value": chosen},
+        "multi": False,
+        "includeAll": False,
+    }
+
+
+def words(name: str, label: str) -> Json:
+    """A variable that is typed, or set by a link; empty at first."""
+    return {"name": name, "label": label, "type": "textbox", "query": "", "current": {"text": "", "value": ""}}
+
+
+def markers(name: str, query: str, shade: str) -> Json:
+    """Marks across the charts: rows of ``time``, ``text``, ``tags``."""
+    return {
+        "name": name,
+        "datasource": DATABASE,
+        "enable": True,
+        "hide": False,
+        "iconColor": shade,
+        "target": {"refId": name, "format": "table", "rawQuery": True, "editorMode": "code", "rawSql": query},
+        "rawQuery": query,
+    }
+
+
+CHOOSE_INSTRUMENT = choice("instrument", "Instrument", "SELECT DISTINCT instrument FROM instruments ORDER BY 1")
+CHOOSE_STRATEGY = choice("strategy", "Strategy", "SELECT strategy_id FROM strategy_registry ORDER BY 1", multi=True)
+CHOOSE_MODE = options_of("mode", "Mode", ("paper", "testnet", "live"), "paper")
+
+
+def page(
+    name: str,
+    title: str,
+    description: str,
+    panels: Sequence[Json],
+    variables: Sequence[Json] = (),
+    marks: Sequence[Json] = (),
+    since: str = "now-6h",
+    refresh: str = "10s",
+) -> Json:
+    """A dashboard; panels stand in reading order, a new line begins where the width is used up."""
+    x = y = tallest = 0
+    placed = []
+    for number, one in enumerate(panels, 1):
+        size = one["gridPos"]
+        if x + size["w"] > COLUMNS:
+            x, y, tallest = 0, y + tallest, 0
+        placed.append({**one, "id": number, "gridPos": {"x": x, "y": y, **size}})
+        x, tallest = x + size["w"], max(tallest, size["h"])
+    return {
+        "uid": f"perpflow-{name}",
+        "title": title,
+        "description": description,
+        "tags": ["perpflow"],
+        "schemaVersion": 41,
+        "editable": False,
+        "timezone": "utc",
+        "graphTooltip": 1,  # one crosshair in all charts
+        "refresh": refresh,
+        "time": {"from": since, "to": "now"},
+        "links": [
+            {"type": "dashboards", "title": "perpflow", "tags": ["perpflow"], "asDropdown": True, "includeVars": True, "keepTime": True}
+        ],
+        "templating": {"list": list(variables)},
+        "annotations": {"list": list(marks)},
+        "panels": placed,
+    }

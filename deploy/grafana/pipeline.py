@@ -1,0 +1,282 @@
+"""The health of the data's way from the venues to the database: freshness, lag, gaps, quality."""
+
+from __future__ import annotations
+
+from deploy.grafana.build import (
+    BIN,
+    COUNT,
+    GREEN,
+    IN_RANGE,
+    MILLISECONDS,
+    NONE,
+    OF_TEN,
+    ORANGE,
+    PER_SECOND,
+    RED,
+    SECONDS,
+    SHARE,
+    Json,
+    bars,
+    limits,
+    lines,
+    page,
+    panel,
+    prom,
+    quantiles,
+    rows,
+    series,
+    stat,
+    table,
+)
+
+TEN = ((None, RED), (7.0, ORANGE), (9.0, GREEN))
+
+# The health score out of 10: the mean of the venues' mean and their worst instrument, as the monitor weighs streams within an instrument.
+HEALTH = """SELECT (avg(score) + min(lowest)) / 2 AS health FROM data_quality_venues WHERE stream = 'overall'"""
+
+STREAMS = """SELECT venue, stream, avg(score) AS score, min(score) AS lowest, sum(records)::float8 AS records, max(age_ms) AS age, max(event_time) AS checked
+FROM data_quality_current WHERE stream <> 'overall' GROUP BY 1, 2 ORDER BY 3, 1, 2"""
+
+WORST = """SELECT instrument, stream, score, age_ms AS age, rate, deductions::text AS deductions, event_time AS checked
+FROM data_quality_current ORDER BY score, instrument, stream LIMIT 50"""
+
+FINDINGS = f"""SELECT event_time, instrument, stream, kind, severity, value, limit_value AS "limit", detail FROM data_quality
+WHERE {IN_RANGE} AND kind <> 'score' AND severity <> 'info' ORDER BY event_time DESC LIMIT 200"""
+
+SCORES = f"""SELECT {BIN} AS "time", split_part(instrument, ':', 1) AS metric, avg(score) AS score FROM data_quality
+WHERE {IN_RANGE} AND kind = 'score' AND stream = 'overall' GROUP BY 1, 2 ORDER BY 1"""
+
+GAPS = f"""SELECT event_time, instrument, stream, kind, certain, repaired, to_id - from_id + 1 AS missing,
+  extract(epoch FROM to_time - from_time)::float8 AS lasted, detail FROM gaps WHERE {IN_RANGE} ORDER BY event_time DESC LIMIT 200"""
+GAP_COUNTS = f"""SELECT stream || ' ' || kind AS hole, count(*) FILTER (WHERE repaired) AS mended, count(*) FILTER (WHERE NOT repaired) AS open
+FROM gaps WHERE {IN_RANGE} GROUP BY 1 ORDER BY 1"""
+
+LETTERS = """SELECT receive_time, service, source, source_partition AS partition, source_offset AS "offset", instrument, field, reason,
+  octet_length(value) AS bytes FROM dead_letters WHERE $__timeFilter(receive_time) ORDER BY receive_time DESC LIMIT 200"""
+
+WRITTEN = """SELECT topic, sum(next_offset)::float8 AS "read up to", max(updated_at) AS "last commit",
+  extract(epoch FROM now() - max(updated_at))::float8 AS ago
+FROM sink_offsets GROUP BY 1 ORDER BY 4 DESC"""
+
+# Market time that lies between the newest row of each stage and the newest trade: where the data is held up.
+STAGES = """SELECT stage, newest, extract(epoch FROM max(newest) OVER () - newest)::float8 AS behind FROM (
+  SELECT 'trades' AS stage, max(event_time) AS newest FROM agg_trades WHERE event_time BETWEEN $__timeFrom() AND $__timeTo()
+  UNION ALL SELECT 'features', max(event_time) FROM features WHERE event_time BETWEEN $__timeFrom() AND $__timeTo()
+  UNION ALL SELECT 'scores', max(event_time) FROM scores WHERE event_time BETWEEN $__timeFrom() AND $__timeTo()
+  UNION ALL SELECT 'steps of the worker', max(event_time) FROM worker_progress WHERE event_time BETWEEN $__timeFrom() AND $__timeTo()) s
+WHERE newest IS NOT NULL ORDER BY behind DESC"""
+
+
+def board() -> Json:
+    """Return the dashboard."""
+    panels = [
+        stat(
+            "Health",
+            "Quality of the market data out of 10: the mean of the venues and their worst instrument, as the quality monitor found it.",
+            OF_TEN,
+            rows(HEALTH),
+            TEN,
+        ),
+        stat(
+            "Services healthy",
+            "Share of the services that say of themselves that they are well.",
+            SHARE,
+            prom("avg(perpflow_up)", "healthy"),
+            ((None, RED), (1, GREEN)),
+        ),
+        stat(
+            "Records a second",
+            "Records of all topics that Kafka acknowledged.",
+            PER_SECOND,
+            prom("sum(rate(perpflow_records_produced_total[$__rate_interval]))", "records"),
+        ),
+        stat(
+            "Worker behind",
+            "Age of the newest instant that any worker has evaluated. Large while a recording is played: that is its age.",
+            SECONDS,
+            prom("time() - max(perpflow_worker_event_time_seconds)", "behind"),
+            ((None, GREEN), (30, ORANGE), (60, RED)),
+        ),
+        stat(
+            "Sink behind",
+            "Records that are in Kafka and not in the database.",
+            COUNT,
+            prom("sum(perpflow_sink_lag_records)", "records"),
+            ((None, GREEN), (100_000, ORANGE), (500_000, RED)),
+        ),
+        stat(
+            "Dead letters, 1 h",
+            "Records refused in the last hour.",
+            COUNT,
+            prom("sum(increase(perpflow_dead_letters_total[1h]))", "refused"),
+            ((None, GREEN), (1, RED)),
+        ),
+        panel(
+            "bargauge",
+            "Freshness by stream",
+            "Seconds since Kafka took the newest record of a venue's topic. Silence is normal for liquidations and gaps.",
+            SECONDS,
+            prom("time() - max by (venue, topic) (perpflow_produced_time_seconds)", "{{venue}} {{topic}}", instant=True),
+            options={
+                "displayMode": "gradient",
+                "orientation": "horizontal",
+                "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+            },
+            defaults={"min": 0, "max": 900, "thresholds": limits([(None, GREEN), (60, ORANGE), (600, RED)])},
+            height=9,
+        ),
+        table(
+            "Quality by stream",
+            "The newest scores of every venue's streams, over their instruments; age is that of the newest record at the check.",
+            OF_TEN,
+            rows(STREAMS),
+            {"records": COUNT, "age": MILLISECONDS},
+            height=9,
+        ),
+        lines(
+            "Freshness over time",
+            "Seconds since Kafka took the newest record of a venue's topic; of market data only.",
+            SECONDS,
+            prom(
+                'time() - max by (venue, topic) (perpflow_produced_time_seconds{topic=~"agg_trades|depth|quotes|funding|market_indicators"})',
+                "{{venue}} {{topic}}",
+            ),
+        ),
+        lines(
+            "Quality over time",
+            "Mean score of a venue's instruments, out of 10.",
+            OF_TEN,
+            series(SCORES),
+            interval="1m",
+            defaults={"min": 0, "max": 10},
+        ),
+        table(
+            "Worst instruments",
+            "Streams with the lowest newest score, and what took points off.",
+            OF_TEN,
+            rows(WORST),
+            {"age": MILLISECONDS, "rate": PER_SECOND},
+        ),
+        table(
+            "Findings",
+            "Faults in market data, the newest 200 of the range, without those that are only for information.",
+            NONE,
+            rows(FINDINGS),
+        ),
+        lines(
+            "Polls",
+            "Time since a REST poll last succeeded (funding, open interest, ratios).",
+            SECONDS,
+            prom("time() - max by (venue, poll) (perpflow_polled_time_seconds)", "{{venue}} {{poll}}"),
+        ),
+        lines(
+            "Streams not live",
+            "Subscribed streams that are not live: connecting, syncing, stale, invalid.",
+            COUNT,
+            prom('sum by (venue, channel, state) (perpflow_streams{state!~"live|closed"})', "{{venue}} {{channel}} {{state}}"),
+        ),
+        lines(
+            "Records into Kafka",
+            "Records acknowledged, by topic.",
+            PER_SECOND,
+            prom("sum by (topic) (rate(perpflow_records_produced_total[$__rate_interval]))", "{{topic}}"),
+        ),
+        lines(
+            "Frames from the venues",
+            "Websocket frames by venue and stream.",
+            PER_SECOND,
+            prom("sum by (venue, stream) (rate(perpflow_frames_received_total[$__rate_interval]))", "{{venue}} {{stream}}"),
+        ),
+        lines(
+            "Receive delay",
+            "Receive time minus the venue's event time; sampled.",
+            SECONDS,
+            *quantiles("perpflow_receive_delay_seconds", "venue", "stream", of=(0.99,)),
+        ),
+        lines(
+            "Acknowledgement",
+            "From the frame received to Kafka's acknowledgement.",
+            SECONDS,
+            *quantiles("perpflow_ack_latency_seconds", "venue"),
+        ),
+        lines(
+            "Connections and holes",
+            "Connections that ended, holes found, order books rebuilt, in each minute.",
+            COUNT,
+            prom("sum by (venue, reason) (increase(perpflow_reconnects_total[1m]))", "{{venue}} reconnect: {{reason}}"),
+            prom("sum by (venue, stream, kind) (increase(perpflow_gaps_total[1m]))", "{{venue}} {{stream}} {{kind}}"),
+            prom("sum by (venue, reason) (increase(perpflow_book_resyncs_total[1m]))", "{{venue}} book: {{reason}}"),
+        ),
+        lines(
+            "Back-pressure",
+            "Seconds in each second that the producer's reader waited; records that were left out because of it.",
+            NONE,
+            prom("sum by (venue) (rate(perpflow_backpressure_seconds_total[$__rate_interval]))", "{{venue}} waiting"),
+            prom("sum by (venue, topic) (rate(perpflow_conflated_records_total[$__rate_interval]))", "{{venue}} {{topic}} left out"),
+        ),
+        table("Holes", "Holes in streams, the newest 200 of the range.", NONE, rows(GAPS), {"lasted": SECONDS}),
+        bars("Holes by stream", "Holes by stream and kind, and whether they were mended.", COUNT, rows(GAP_COUNTS), "hole", stack=True),
+        lines(
+            "Worker input",
+            "Records applied to the engines, by topic.",
+            PER_SECOND,
+            prom("sum by (topic) (rate(perpflow_records_applied_total[$__rate_interval]))", "{{topic}}"),
+        ),
+        lines(
+            "Decisions",
+            "Instants evaluated, signals emitted, trades that came too late, in each minute.",
+            COUNT,
+            prom("sum(increase(perpflow_instants_fired_total[1m]))", "instants"),
+            prom("sum(increase(perpflow_signals_total[1m]))", "signals"),
+            prom("sum(increase(perpflow_late_trades_total[1m]))", "late trades"),
+        ),
+        lines("A round of the worker", "Wall time of one processing round.", SECONDS, *quantiles("perpflow_evaluation_seconds")),
+        lines(
+            "Watermarks behind",
+            "Age of the newest mark of each venue, and of the newest instant evaluated and quality-checked, by partition.",
+            SECONDS,
+            prom("time() - max by (venue) (perpflow_mark_time_seconds)", "mark {{venue}}"),
+            prom("time() - min(perpflow_worker_event_time_seconds)", "slowest worker partition"),
+            prom("time() - min(perpflow_quality_event_time_seconds)", "slowest monitor partition"),
+        ),
+        lines(
+            "Read ahead",
+            "Records that wait in the workers for the next mark; deliveries that were read again.",
+            COUNT,
+            prom("sum by (topic) (perpflow_buffered_records)", "{{topic}}"),
+            prom("sum by (topic) (increase(perpflow_continuity_healed_total[1m]))", "{{topic}} read again"),
+        ),
+        table(
+            "Stages",
+            "Newest market time in the database by stage, and how far each lies behind the furthest.",
+            NONE,
+            rows(STAGES),
+            {"behind": SECONDS},
+        ),
+        lines(
+            "Rows into the database",
+            "Rows committed, and repeated records that were dropped.",
+            PER_SECOND,
+            prom("sum by (table) (rate(perpflow_rows_written_total[$__rate_interval]))", "{{table}}"),
+            prom("sum by (table) (rate(perpflow_rows_repeated_total[$__rate_interval]))", "{{table}} repeated"),
+        ),
+        lines("Sink lag", "Records not yet written, by topic.", COUNT, prom("sum by (topic) (perpflow_sink_lag_records)", "{{topic}}")),
+        lines(
+            "Database transactions",
+            "Duration of the sink's transactions, and those refused because another writer owns the partition.",
+            SECONDS,
+            *quantiles("perpflow_copy_seconds"),
+            prom("sum by (service) (increase(perpflow_fenced_total[1m]))", "{{service}} fenced"),
+        ),
+        table("Sink positions", "How far the sink has come, by topic.", COUNT, rows(WRITTEN), {"ago": SECONDS}),
+        table(
+            "Dead letters", "Refused records, the newest 200 that arrived in the range.", NONE, rows(LETTERS), {"bytes": "bytes"}, width=24
+        ),
+    ]
+    return page(
+        "pipeline",
+        "Pipeline health",
+        "Freshness, lag, holes and quality, from the venues' frames to the rows in the database.",
+        panels,
+        since="now-1h",
+    )

@@ -1,0 +1,287 @@
+"""What strategies made of the market: scores, layers, gates, verdicts, the timeline of signals, and why a score is what it is."""
+
+from __future__ import annotations
+
+from deploy.grafana.build import (
+    BIN,
+    CHOOSE_INSTRUMENT,
+    CHOOSE_STRATEGY,
+    COUNT,
+    GREEN,
+    GREY,
+    IN_RANGE,
+    INSTRUMENT,
+    NONE,
+    OF_HUNDRED,
+    RED,
+    SHARE,
+    Json,
+    bars,
+    by_name,
+    colour,
+    limits,
+    lines,
+    page,
+    panel,
+    rows,
+    series,
+    stat,
+    table,
+    words,
+)
+
+STRATEGY = "strategy_id IN (${strategy:sqlstring})"
+CHOSEN = f"{IN_RANGE} AND {INSTRUMENT} AND {STRATEGY}"
+GRID = "15s"
+
+# The score that was typed or followed; without one the newest of the choice.
+SCORE = f"""WITH chosen AS (SELECT * FROM scores WHERE score_id = CASE WHEN ${{score:sqlstring}} <> '' THEN ${{score:sqlstring}}
+  ELSE (SELECT score_id FROM scores WHERE {CHOSEN} ORDER BY event_time DESC LIMIT 1) END
+  AND event_time BETWEEN timestamptz $__timeFrom() - interval '30 days' AND timestamptz $__timeTo() + interval '1 day' LIMIT 1)"""
+
+TO_SCORE = {"title": "Why", "url": "/d/perpflow-signals?var-score=${__value.raw:percentencode}&${__url_time_range}"}
+
+LAYERS = f"""{SCORE} SELECT layer->>'name' AS layer, part.key AS part, part.value::float8 AS "raw points", (layer->>'raw_max')::float8 AS "raw at most",
+  (layer->>'score')::float8 AS "layer points", (layer->>'max')::float8 AS "layer at most"
+FROM chosen, jsonb_array_elements(layers) layer, jsonb_each_text(layer->'parts') part"""
+
+GATES = f"""{SCORE} SELECT gate->>'name' AS gate, CASE WHEN NOT (gate->>'enabled')::boolean THEN 'off' WHEN (gate->>'skipped')::boolean THEN 'skipped'
+  WHEN (gate->>'passed')::boolean THEN 'passed' ELSE 'blocked' END AS result, (gate->>'value')::float8 AS value, (gate->>'limit')::float8 AS "limit",
+  gate->>'reason' AS reason
+FROM chosen, jsonb_array_elements(gates) gate"""
+
+INPUTS = f"""{SCORE} SELECT input, value, state FROM (
+  SELECT i.key AS input, i.value::float8 AS value, 'used' AS state FROM chosen, jsonb_each_text(inputs) i WHERE i.value IS NOT NULL
+  UNION ALL SELECT unnest(missing_inputs), NULL, 'missing' FROM chosen
+  UNION ALL SELECT unnest(stale_inputs), NULL, 'stale' FROM chosen) t ORDER BY state, input"""
+
+# Where the divergence changed to something; what stays is one event.
+EVENTS = f"""SELECT event_time, kind, what, value FROM (
+  SELECT event_time, 'CVD divergence 1m' AS kind, cvd_divergence_1m AS value, lag(cvd_divergence_1m) OVER w AS before,
+    CASE WHEN cvd_divergence_1m > 0 THEN 'price low, CVD not' ELSE 'price high, CVD not' END AS what
+  FROM features WHERE {IN_RANGE} AND {INSTRUMENT} WINDOW w AS (ORDER BY event_time)
+  UNION ALL SELECT event_time, 'CVD divergence 15m', cvd_divergence_15m, lag(cvd_divergence_15m) OVER w,
+    CASE WHEN cvd_divergence_15m > 0 THEN 'price low, CVD not' ELSE 'price high, CVD not' END
+  FROM features WHERE {IN_RANGE} AND {INSTRUMENT} WINDOW w AS (ORDER BY event_time)
+  UNION ALL SELECT event_time, 'CVD divergence 1h', cvd_divergence_1h, lag(cvd_divergence_1h) OVER w,
+    CASE WHEN cvd_divergence_1h > 0 THEN 'price low, CVD not' ELSE 'price high, CVD not' END
+  FROM features WHERE {IN_RANGE} AND {INSTRUMENT} WINDOW w AS (ORDER BY event_time)) t
+WHERE value <> 0 AND value IS DISTINCT FROM before ORDER BY event_time DESC LIMIT 200"""
+
+TIMELINE = f"""SELECT event_time, instrument, strategy_name AS strategy, direction, tier, score,
+  CASE WHEN entry AND flip THEN 'enter or flip' WHEN entry THEN 'enter' ELSE 'flip' END AS action,
+  regime, price, risk_distance AS "1R in price", strategy_version AS model, config_revision AS revision, signal_id AS why
+FROM signals WHERE {IN_RANGE} AND {STRATEGY} ORDER BY event_time DESC LIMIT 200"""
+
+BLOCKS = f"""SELECT split_part(gate_block, '(', 1) AS gate, count(*) AS blocked FROM scores
+WHERE {CHOSEN} AND gate_block IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"""
+
+ABSENT = f"""SELECT input, count(*) FILTER (WHERE state = 'missing') AS missing, count(*) FILTER (WHERE state = 'stale') AS stale FROM (
+  SELECT unnest(missing_inputs) AS input, 'missing' AS state FROM features WHERE {IN_RANGE} AND {INSTRUMENT}
+  UNION ALL SELECT unnest(stale_inputs), 'stale' FROM features WHERE {IN_RANGE} AND {INSTRUMENT}) t GROUP BY 1 ORDER BY 2 DESC, 3 DESC"""
+
+DISTRIBUTION = f"""SELECT lpad((least(floor(ungated_score / 10), 9) * 10)::int::text, 2, '0') || ' to ' || ((least(floor(ungated_score / 10), 9) + 1) * 10)::int
+  AS score, count(*) AS evaluations FROM scores WHERE {CHOSEN} AND warm GROUP BY 1 ORDER BY 1"""
+
+EDITS = """SELECT event_time, strategy_id, revision, action, accepted, edited_by AS "by", changed::text AS changed, coalesce(note, reason) AS note
+FROM strategy_audit WHERE strategy_id IN (${strategy:sqlstring}) ORDER BY event_time DESC LIMIT 100"""
+
+
+def board() -> Json:
+    """Return the dashboard."""
+    verdict_colours = [colour("entry", GREEN), colour("blocked", RED), colour("not_warm", GREY)]
+    panels = [
+        lines(
+            "Score",
+            "Highest score of each step, after the gates; strategies enter from their entry score on.",
+            OF_HUNDRED,
+            series(
+                f'SELECT {BIN} AS "time", strategy_name AS metric, max(score) AS score FROM scores WHERE {CHOSEN} GROUP BY 1, 2 ORDER BY 1'
+            ),
+            series(
+                f'SELECT {BIN} AS "time", strategy_name || \' enters\' AS metric, max(entry_score) AS "enters from"'
+                f" FROM scores WHERE {CHOSEN} AND entry_score IS NOT NULL GROUP BY 1, 2 ORDER BY 1"
+            ),
+            width=24,
+            interval=GRID,
+            defaults={"min": 0, "max": 100},
+        ),
+        lines(
+            "Score by layer",
+            "Mean points of each layer, before the gates; of all chosen strategies.",
+            OF_HUNDRED,
+            series(
+                f"SELECT {BIN} AS \"time\", layer->>'name' AS metric, avg((layer->>'score')::float8) AS points"
+                f" FROM scores, jsonb_array_elements(layers) layer WHERE {CHOSEN} AND warm GROUP BY 1, 2 ORDER BY 1"
+            ),
+            stack=True,
+            interval=GRID,
+        ),
+        lines(
+            "Verdicts",
+            "What came of the evaluations: entry, flip, below the entry score, cooldown, blocked by a gate, not warm ...",
+            COUNT,
+            series(
+                f'SELECT {BIN} AS "time", verdict AS metric, count(*) AS evaluations FROM scores WHERE {CHOSEN} GROUP BY 1, 2 ORDER BY 1'
+            ),
+            style="bars",
+            stack=True,
+            overrides=verdict_colours,
+            interval="1m",
+        ),
+        stat(
+            "Signals",
+            "Signals of the chosen strategies in the range, all instruments.",
+            COUNT,
+            rows(f"SELECT count(*) FROM signals WHERE {IN_RANGE} AND {STRATEGY}"),
+        ),
+        stat(
+            "Evaluations",
+            "Times that the chosen strategies judged the instrument.",
+            COUNT,
+            rows(f"SELECT count(*) FROM scores WHERE {CHOSEN}"),
+        ),
+        stat(
+            "Gates passed",
+            "Share of the warm evaluations that no gate blocked.",
+            SHARE,
+            rows(f"SELECT avg(gate_passed::int) FROM scores WHERE {CHOSEN} AND warm"),
+        ),
+        stat(
+            "Complete inputs",
+            "Share of the evaluations without a missing or stale input.",
+            SHARE,
+            rows(f"SELECT avg((cardinality(missing_inputs) + cardinality(stale_inputs) = 0)::int) FROM scores WHERE {CHOSEN}"),
+            ((None, RED), (0.5, "orange"), (0.9, GREEN)),
+        ),
+        stat(
+            "Late trades",
+            "Trades of the instrument that came after their instant had fired, up to the end of the range.",
+            COUNT,
+            rows(f"SELECT max(late_trades) FROM features WHERE {IN_RANGE} AND {INSTRUMENT}"),
+        ),
+        stat(
+            "Not warm",
+            "Share of the evaluations with too short a history to judge.",
+            SHARE,
+            rows(f"SELECT avg((NOT warm)::int) FROM scores WHERE {CHOSEN}"),
+        ),
+        bars("Blocked by", "Evaluations that a gate blocked, by the first gate that did.", COUNT, rows(BLOCKS), "gate", width=8),
+        bars(
+            "Distribution of scores",
+            "Warm evaluations by what the layers add up to, whatever the gates said.",
+            COUNT,
+            rows(DISTRIBUTION),
+            "score",
+            width=8,
+        ),
+        bars(
+            "Inputs not there",
+            "Evaluation instants at which an input was missing or older than its limit.",
+            COUNT,
+            rows(ABSENT),
+            "input",
+            stack=True,
+            width=8,
+        ),
+        panel(
+            "state-timeline",
+            "Regime",
+            "Market regime by strategy: crash, high_vol, trend, range or unknown.",
+            NONE,
+            series(
+                f'SELECT DISTINCT ON (1, strategy_name) {BIN} AS "time", strategy_name AS metric, regime'
+                f" FROM scores WHERE {CHOSEN} ORDER BY 1, strategy_name, event_time DESC"
+            ),
+            width=24,
+            height=6,
+            interval="1m",
+            options={"showValue": "auto", "mergeValues": True, "legend": {"displayMode": "list", "placement": "bottom"}},
+        ),
+        table(
+            "Signal timeline",
+            "The newest 200 signals of the chosen strategies on all instruments. A click on the id says why, below.",
+            NONE,
+            rows(TIMELINE),
+            {"score": OF_HUNDRED},
+            width=24,
+            height=10,
+            overrides=[by_name("why", "links", [TO_SCORE])],
+        ),
+        table(
+            "The score in question",
+            "The score that was clicked or typed, else the newest of the choice; the last column is the command that says the same in a shell.",
+            NONE,
+            rows(
+                f"{SCORE} SELECT event_time, instrument, strategy_name AS strategy, lean, direction, ungated_score AS layers, score, verdict, gate_block,"
+                " regime, price, atr, config_revision AS revision, 'perpflow explain ''' || score_id || '''' AS command FROM chosen"
+            ),
+            {"layers": OF_HUNDRED, "score": OF_HUNDRED},
+            width=24,
+            height=4,
+        ),
+        table(
+            "Layers of the score",
+            "Points by part: raw as the rule gives them, and of the layer after its weight.",
+            NONE,
+            rows(LAYERS),
+            width=10,
+            height=10,
+        ),
+        table(
+            "Gates of the score",
+            "Every gate in order, with the value it saw and its limit.",
+            NONE,
+            rows(GATES),
+            width=8,
+            height=10,
+            overrides=[
+                by_name(
+                    "result",
+                    "mappings",
+                    [{"type": "value", "options": {"blocked": {"color": RED}, "passed": {"color": GREEN}}}],
+                    "custom.cellOptions",
+                    {"type": "color-text"},
+                )
+            ],
+        ),
+        table(
+            "Inputs of the score",
+            "Values as they were at the instant; missing and stale ones have none.",
+            NONE,
+            rows(INPUTS),
+            width=6,
+            height=10,
+        ),
+        table(
+            "Divergences",
+            "Where price and CVD began to disagree (1: price at a low, CVD not; -1: price at a high, CVD not).",
+            NONE,
+            rows(EVENTS),
+        ),
+        table(
+            "Strategies",
+            "What holds now.",
+            NONE,
+            rows(
+                "SELECT r.strategy_id, r.display_name AS name, r.instrument, r.status, r.model, r.revision, s.entry_score AS enters, s.flip_threshold AS flips,"
+                " s.cooldown_minutes AS cooldown, r.updated_at FROM strategy_registry r LEFT JOIN strategies_current s USING (strategy_id) ORDER BY 1"
+            ),
+            {"enters": OF_HUNDRED, "flips": OF_HUNDRED, "cooldown": "m"},
+        ),
+        table("Edits of strategies", "The newest 100 entries of the audit trail, refused records too.", NONE, rows(EDITS), width=24),
+    ]
+    panels[0]["fieldConfig"]["overrides"].append(
+        {
+            "matcher": {"id": "byRegexp", "options": "/enters/"},
+            "properties": [{"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [6, 6]}}],
+        }
+    )
+    panels[0]["fieldConfig"]["defaults"]["thresholds"] = limits([(None, GREEN)])
+    return page(
+        "signals",
+        "Signals",
+        "What strategies made of the market, and why.",
+        panels,
+        [CHOOSE_INSTRUMENT, CHOOSE_STRATEGY, words("score", "Score id")],
+    )

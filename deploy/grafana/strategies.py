@@ -1,0 +1,250 @@
+"""What came out: equity, drawdown, win rate, profit factor, by hour, tier and exit, and two strategies side by side.
+
+Statistics are D23's: closed trades only, a win is a net profit above zero, profit factor is gross profit by gross loss in money.
+"""
+
+from __future__ import annotations
+
+from deploy.grafana.build import (
+    CHOOSE_MODE,
+    CHOOSE_STRATEGY,
+    COUNT,
+    GREEN,
+    IN_RANGE,
+    MILLISECONDS,
+    NONE,
+    QUOTE,
+    RATIO,
+    RED,
+    SHARE,
+    Json,
+    R,
+    bars,
+    choice,
+    lines,
+    page,
+    panel,
+    rows,
+    series,
+    stat,
+    table,
+)
+
+CHOSEN = f"{IN_RANGE} AND mode = ${{mode:sqlstring}} AND strategy_id IN (${{strategy:sqlstring}})"
+IN_ORDER = "PARTITION BY strategy_id ORDER BY event_time, trade_id"
+FACTOR = "sum(net_pnl) FILTER (WHERE net_pnl > 0) / nullif(-sum(net_pnl) FILTER (WHERE net_pnl < 0), 0)"
+WON = "avg((net_pnl > 0)::int)"
+
+# Cumulated results and the highest before, the start included: what a drawdown is measured from.
+CURVES = f"""SELECT event_time, trade_id, strategy_id, strategy_name, net_r, net_pnl, curve_r, curve_pnl, greatest(0, max(curve_r) OVER w) - curve_r AS down_r,
+  greatest(0, max(curve_pnl) OVER w) - curve_pnl AS down_pnl FROM (
+  SELECT *, sum(net_r) OVER w AS curve_r, sum(net_pnl) OVER w AS curve_pnl FROM trades_closed WHERE {CHOSEN} WINDOW w AS ({IN_ORDER})) t
+  WINDOW w AS ({IN_ORDER})"""
+
+RESULTS = f"""WITH curves AS ({CURVES}), downs AS (SELECT strategy_id, max(down_r) AS down_r, max(down_pnl) AS down_pnl FROM curves GROUP BY 1)
+SELECT min(strategy_name) AS strategy, count(*) AS trades, {WON} AS won, {FACTOR} AS "profit factor", sum(net_r) AS "net R", sum(net_pnl) AS "net money",
+  avg(net_r) AS expectancy, min(down_r) AS "max drawdown R", min(down_pnl) AS "max drawdown",
+  avg(net_r) FILTER (WHERE net_pnl > 0) / nullif(-avg(net_r) FILTER (WHERE net_pnl <= 0), 0) AS payoff,
+  avg(fee_r + funding_r + slippage_r) AS "cost a trade", avg(hold_ms) AS held, avg(mfe_r) AS "best while open", avg(mae_r) AS "worst while open"
+FROM trades_closed JOIN downs USING (strategy_id) WHERE {CHOSEN} GROUP BY strategy_id ORDER BY sum(net_r) DESC"""
+
+SHARPE = f"""WITH days AS (SELECT date_trunc('day', event_time AT TIME ZONE 'UTC') AS day, sum(net_r) AS r FROM trades_closed WHERE {CHOSEN} GROUP BY 1),
+calendar AS (SELECT coalesce(r, 0) AS r FROM (SELECT generate_series(min(day), max(day), interval '1 day') AS day FROM days) d LEFT JOIN days USING (day))
+SELECT CASE WHEN count(*) >= 3 THEN avg(r) / nullif(stddev_samp(r), 0) * sqrt(365) END AS sharpe FROM calendar"""
+
+ROLLING = f"""SELECT event_time AS "time", strategy_name AS metric, CASE WHEN count(*) OVER w = 20 THEN avg((net_pnl > 0)::int) OVER w END AS won
+FROM trades_closed WHERE {CHOSEN} WINDOW w AS ({IN_ORDER} ROWS 19 PRECEDING) ORDER BY 1"""
+
+OPEN = """SELECT p.event_time AS since, p.instrument, p.strategy_id, p.direction, p.status, p.tier, p.open_quantity AS quantity,
+  p.entry_price AS entry, f.price AS now,
+  p.stop_price AS stop, p.tp1_price AS tp1, p.tp2_price AS tp2, p.timeout_at AS timeout, p.realised_pnl AS realised,
+  (f.price - p.entry_price) * CASE p.direction WHEN 'LONG' THEN 1 ELSE -1 END / nullif(p.risk_distance, 0) AS floating
+FROM positions_current p LEFT JOIN LATERAL (SELECT price FROM features WHERE features.instrument = p.instrument ORDER BY event_time DESC LIMIT 1) f ON true
+WHERE p.status IN ('pending', 'open', 'tp1_hit') AND p.mode = ${mode:sqlstring} AND p.strategy_id IN (${strategy:sqlstring}) ORDER BY 1 DESC"""
+
+TRADES = f"""SELECT event_time AS closed, instrument, strategy_name AS strategy, direction, tier, regime, score, entry_time AS opened, entry_price AS entry,
+  exit_price AS exit, exit_reason AS reason, tp1_hit AS "TP1", net_r AS "net R", net_pnl AS "net money", fees, funding, mfe_r AS best, mae_r AS worst,
+  hold_ms AS held, signal_id AS why
+FROM trades_closed WHERE {CHOSEN} ORDER BY event_time DESC LIMIT 500"""
+
+BOTH = f"""{IN_RANGE} AND mode = ${{mode:sqlstring}} AND strategy_id IN (${{a:sqlstring}}, ${{b:sqlstring}})"""
+SIDES = f"""SELECT figure, max(value) FILTER (WHERE side = 'A') AS "A", max(value) FILTER (WHERE side = 'B') AS "B",
+  max(value) FILTER (WHERE side = 'A') - max(value) FILTER (WHERE side = 'B') AS "A - B"
+FROM (SELECT side, f.* FROM (SELECT s.side, count(*)::float8 AS trades, {WON} AS won, {FACTOR} AS factor, sum(net_r) AS net, avg(net_r) AS mean,
+    stddev_samp(net_r) / sqrt(count(*)) AS error FROM trades_closed t
+    JOIN (VALUES ('A', ${{a:sqlstring}}), ('B', ${{b:sqlstring}})) s (side, id) ON t.strategy_id = s.id WHERE {BOTH} GROUP BY 1) x
+  CROSS JOIN LATERAL (VALUES ('1 trades', trades), ('2 share won', won), ('3 profit factor', factor), ('4 net R', net), ('5 net R a trade', mean),
+    ('6 standard error of it', error)) f (figure, value)) y
+GROUP BY figure ORDER BY figure"""
+
+
+def _by(key: str, name: str) -> Json:
+    return rows(
+        f'SELECT {key} AS {name}, sum(net_r) AS "net R", count(*) AS trades, {WON} * 100 AS "won %" FROM trades_closed WHERE {CHOSEN} GROUP BY 1 ORDER BY 1'
+    )
+
+
+def _one(figure: str) -> str:
+    return f"SELECT {figure} FROM trades_closed WHERE {CHOSEN}"
+
+
+def board() -> Json:
+    """Return the dashboard."""
+    signed = ((None, RED), (0, GREEN))
+    panels = [
+        stat("Net R", "Sum of the results of closed trades, per unit of risk, after all costs.", R, rows(_one("sum(net_r)")), signed),
+        stat(
+            "Net money", "Sum of the results of closed trades in quote units, after all costs.", QUOTE, rows(_one("sum(net_pnl)")), signed
+        ),
+        stat("Win rate", "Share of closed trades with a net profit above zero.", SHARE, rows(_one(WON))),
+        stat(
+            "Profit factor",
+            "Gross profit by gross loss, in money; none without a loss.",
+            RATIO,
+            rows(_one(FACTOR)),
+            ((None, RED), (1, GREEN)),
+        ),
+        stat("Trades", "Closed trades in the range.", COUNT, rows(_one("count(*)"))),
+        stat(
+            "Sharpe",
+            "Daily net R (days without a close count as zero): mean by deviation, times the root of 365. Nothing before there are three days.",
+            NONE,
+            rows(SHARPE),
+            signed,
+        ),
+        lines(
+            "Equity in R",
+            "Cumulated net R of closed trades since the beginning of the range.",
+            R,
+            series(f'SELECT event_time AS "time", strategy_name AS metric, curve_r AS equity FROM ({CURVES}) c ORDER BY 1'),
+            custom={"lineInterpolation": "stepAfter"},
+        ),
+        lines(
+            "Equity in money",
+            "Cumulated net result of closed trades since the beginning of the range; the tier scales it.",
+            QUOTE,
+            series(f'SELECT event_time AS "time", strategy_name AS metric, curve_pnl AS equity FROM ({CURVES}) c ORDER BY 1'),
+            custom={"lineInterpolation": "stepAfter"},
+        ),
+        lines(
+            "Drawdown",
+            "Distance of the equity in R below its highest value in the range.",
+            R,
+            series(f'SELECT event_time AS "time", strategy_name AS metric, -down_r AS drawdown FROM ({CURVES}) c ORDER BY 1'),
+            custom={"lineInterpolation": "stepAfter", "fillOpacity": 20},
+        ),
+        lines(
+            "Win rate of the last 20 trades",
+            "Share of winners among the last 20 closed trades of a strategy; nothing before there are 20.",
+            SHARE,
+            series(ROLLING),
+            defaults={"min": 0, "max": 1},
+        ),
+        table(
+            "Results by strategy",
+            "Closed trades of the range. Payoff is the mean win by the mean loss, in R; costs are fees, funding and slippage.",
+            R,
+            rows(RESULTS),
+            {
+                "trades": COUNT,
+                "won": SHARE,
+                "profit factor": RATIO,
+                "net money": QUOTE,
+                "max drawdown": QUOTE,
+                "payoff": RATIO,
+                "held": MILLISECONDS,
+            },
+            width=24,
+        ),
+        bars(
+            "By hour of entry",
+            "Net R and trades by the UTC hour of entry.",
+            NONE,
+            _by("lpad(extract(hour FROM entry_time AT TIME ZONE 'UTC')::text, 2, '0')", "hour"),
+            "hour",
+        ),
+        bars("By exit", "Net R and trades by what closed them.", NONE, _by("exit_reason", "exit"), "exit"),
+        bars(
+            "By tier",
+            "Net R and trades by tier; R is per unit of risk, so that the tier's size does not show.",
+            NONE,
+            _by("tier", "tier"),
+            "tier",
+            width=6,
+        ),
+        bars("By direction", "Net R and trades by direction.", NONE, _by("direction", "direction"), "direction", width=6),
+        bars("By regime", "Net R and trades by the regime at entry.", NONE, _by("regime", "regime"), "regime", width=6),
+        bars("By instrument", "Net R and trades by instrument.", NONE, _by("instrument", "instrument"), "instrument", width=6),
+        panel(
+            "xychart",
+            "Best and worst while open",
+            "Every closed trade: how far it went against us (x) and for us (y), in R.",
+            R,
+            rows(f'SELECT mae_r AS "worst", mfe_r AS "best" FROM trades_closed WHERE {CHOSEN} LIMIT 5000'),
+            options={"mapping": "auto", "series": [{}], "legend": {"displayMode": "hidden"}},
+            custom={"show": "points", "pointSize": {"fixed": 5}},
+        ),
+        bars(
+            "Costs by strategy",
+            "Fees, funding and slippage of closed trades, in R.",
+            R,
+            rows(
+                f"SELECT strategy_name AS strategy, sum(fee_r) AS fees, sum(funding_r) AS funding, sum(slippage_r) AS slippage"
+                f" FROM trades_closed WHERE {CHOSEN} GROUP BY 1 ORDER BY 1"
+            ),
+            "strategy",
+            stack=True,
+        ),
+        lines(
+            "A against B: equity",
+            "Cumulated net R of the two strategies chosen as A and B.",
+            R,
+            series(
+                f"SELECT event_time AS \"time\", strategy_name || ' (' || strategy_id || ')' AS metric, sum(net_r) OVER ({IN_ORDER}) AS equity"
+                f" FROM trades_closed WHERE {BOTH} ORDER BY 1"
+            ),
+            custom={"lineInterpolation": "stepAfter"},
+        ),
+        table("A against B: figures", "The two side by side. Intervals and a verdict that they bear: perpflow compare.", NONE, rows(SIDES)),
+        table(
+            "Open positions",
+            "What is open or pending now, whatever the range; floating is in R of the open part, at the newest evaluated price.",
+            NONE,
+            rows(OPEN),
+            {"realised": QUOTE, "floating": R},
+            width=24,
+            height=6,
+        ),
+        table(
+            "Closed trades",
+            "The newest 500 of the range. A click on the signal's id says why it was taken.",
+            NONE,
+            rows(TRADES),
+            {"net R": R, "net money": QUOTE, "fees": QUOTE, "funding": QUOTE, "best": R, "worst": R, "held": MILLISECONDS},
+            width=24,
+            height=12,
+            overrides=[
+                {
+                    "matcher": {"id": "byName", "options": "why"},
+                    "properties": [
+                        {
+                            "id": "links",
+                            "value": [
+                                {"title": "Why", "url": "/d/perpflow-signals?var-score=${__value.raw:percentencode}&${__url_time_range}"}
+                            ],
+                        }
+                    ],
+                }
+            ],
+        ),
+    ]
+    ids = "SELECT strategy_id FROM strategy_registry ORDER BY 1"
+    return page(
+        "strategies",
+        "Strategies",
+        "What came out: results in R and money, where they come from, and two strategies side by side.",
+        panels,
+        [CHOOSE_MODE, CHOOSE_STRATEGY, choice("a", "A", ids), choice("b", "B", ids)],
+        since="now-30d",
+        refresh="1m",
+    )
