@@ -1,0 +1,6 @@
+"""``python -m deploy.prometheus``: write the rules of the objectives."""
+
+from deploy.prometheus import write
+
+if __name__ == "__main__":
+    print(write())

@@ -1,0 +1,67 @@
+"""What Grafana does to a query before it sends it, and where the queries are."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "grafana"
+BOARDS = sorted((FOLDER / "dashboards").glob("*.json"))
+
+
+def boards() -> dict[str, dict[str, Any]]:
+    """Return the committed dashboards by name."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in BOARDS}
+
+
+def panels() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ``board/title`` and the panel."""
+    for name, board in boards().items():
+        for panel in board["panels"]:
+            yield f"{name}/{panel['title']}", panel
+
+
+def sql_queries() -> Iterator[tuple[str, str]]:
+    """Yield ``board/title refId`` and the SQL of every panel, variable and annotation."""
+    for name, panel in panels():
+        for target in panel["targets"]:
+            if "rawSql" in target:
+                yield f"{name} {target['refId']}", target["rawSql"]
+    for name, board in boards().items():
+        for variable in board["templating"]["list"]:
+            if variable["type"] == "query":
+                yield f"{name}/${variable['name']}", variable["query"]
+        for annotation in board["annotations"]["list"]:
+            yield f"{name}/marks {annotation['name']}", annotation["target"]["rawSql"]
+
+
+def promql() -> Iterator[tuple[str, str]]:
+    """Yield ``board/title refId`` and every expression of Prometheus, with Grafana's variables filled in."""
+    for name, panel in panels():
+        for target in panel["targets"]:
+            if "expr" in target:
+                yield f"{name} {target['refId']}", target["expr"].replace("$__rate_interval", "1m")
+
+
+def expanded(query: str, since: str, until: str, variables: Mapping[str, Sequence[str]], interval_ms: int = 60_000) -> str:
+    """Return the query as Grafana sends it (its documentation: "PostgreSQL query editor, macros" and "Advanced variable format options").
+
+    Args:
+        query: SQL of a panel.
+        since: Beginning of the range, ISO.
+        until: Its end.
+        variables: Values chosen; ``sqlstring`` quotes each, doubles quotes within, and joins them with commas.
+        interval_ms: Step of a chart.
+    """
+    query = re.sub(r"\$__timeFilter\(([^)]+)\)", rf"\1 BETWEEN '{since}' AND '{until}'", query)
+    query = query.replace("$__timeFrom()", f"'{since}'").replace("$__timeTo()", f"'{until}'").replace("$__interval_ms", str(interval_ms))
+
+    def quoted(found: re.Match[str]) -> str:
+        return ",".join("'" + value.replace("'", "''") + "'" for value in variables[found[1]])
+
+    query = re.sub(r"\$\{(\w+):sqlstring\}", quoted, query)
+    assert "$" not in query, query
+    return query
