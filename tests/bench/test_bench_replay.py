@@ -1,0 +1,18 @@
+"""The short form of the benchmark of replay: it runs, and both sources give the same results. No speed is asserted: machines differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bench_replay
+import pytest
+
+from schemas.settings import Settings
+
+pytestmark = pytest.mark.stack
+
+
+def test_both_sources_give_the_same_results(environment: Settings, topics: list[str], tmp_path: Path) -> None:
+    result = bench_replay.run(environment, tmp_path, 20_000, 40, 5)
+    assert result["results"]["scores"] == result["results"]["features"] > 20 * 30
+    assert result["trades_per_second"]["archive"] > 0 and len(result["profile"]) == 5
