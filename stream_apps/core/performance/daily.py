@@ -56,19 +56,17 @@ def falls_of(returns: Returns) -> list[float]:
     return falls
 
 
-def probabilistic_sharpe_of(returns: Returns, benchmark: float = 0.0) -> float:
+def sharpe_probability(ratio: float, count: int, skew: float, kurtosis_: float, benchmark: float = 0.0) -> float:
     """Return the probability that the true Sharpe ratio is above a benchmark.
 
-    Phi((s - b) sqrt(n - 1) / sqrt(1 - g3 s + (g4 - 1) / 4 s^2)), s the daily Sharpe ratio, g3 skewness, g4 kurtosis.
-    Bailey and Lopez de Prado, The Sharpe Ratio Efficient Frontier, Journal of Risk 15 (2012).
+    Phi((s - b) sqrt(n - 1) / sqrt(1 - g3 s + (g4 - 1) / 4 s^2)). Bailey and Lopez de Prado, The Sharpe Ratio Efficient Frontier, Journal of Risk 15 (2012).
 
     Args:
-        returns: At least two, not all equal.
-        benchmark: Not annualised.
+        ratio, benchmark: s and b, of one return's period, not annualised.
+        count: n, returns.
+        skew, kurtosis_: g3 and g4 of the returns; 0 and 3 for a normal distribution.
     """
-    ratio = sharpe_of(returns)
-    variance = 1 - skewness(returns) * ratio + (kurtosis(returns) - 1) / 4 * ratio**2
-    return NormalDist().cdf((ratio - benchmark) * sqrt(len(returns) - 1) / sqrt(variance))
+    return NormalDist().cdf((ratio - benchmark) * sqrt(count - 1) / sqrt(1 - skew * ratio + (kurtosis_ - 1) / 4 * ratio**2))
 
 
 @daily("ratio")
@@ -169,7 +167,7 @@ def kurtosis_daily(returns: Returns) -> Value:
 def probabilistic_sharpe(returns: Returns) -> Value:
     """Probability that the true Sharpe ratio is above 0: Phi(s sqrt(n - 1) / sqrt(1 - g3 s + (g4 - 1) / 4 s^2)), s the daily Sharpe ratio, g3 skewness,
     g4 kurtosis (Bailey and Lopez de Prado, The Sharpe Ratio Efficient Frontier, 2012)."""
-    return probabilistic_sharpe_of(returns)
+    return sharpe_probability(sharpe_of(returns), len(returns), skewness(returns), kurtosis(returns))
 
 
 @daily("count")
