@@ -24,8 +24,10 @@ from sinks.notifier.templating import Message, Templates
 from sinks.notifier.transport import Outcome, Sender
 
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 1.0, 60.0
-# Records a channel may hold back; beyond, the oldest are given up, so that a dead channel cannot stop the others' reading.
+# Records a channel may hold back. Beyond, reading waits for it; but when it has failed for so long, its oldest are given up instead, so that a dead
+# channel cannot stop the others.
 MOST_WAITING = 500
+SHED_AFTER_S = 30.0
 DIGEST_TITLES = 15
 
 
@@ -134,15 +136,24 @@ class Channel(threading.Thread):
 
     # --- called by the service ---------------------------------------------------------------------------------------------
     def offer(self, message: Message, tickets: Sequence[Ticket]) -> None:
-        """Take a message. The oldest are given up when too many records wait."""
+        """Take a message. The oldest are given up when too many records wait for a channel that is dead."""
         with self._wake:
             self._waiting.append(Item(message, list(tickets), time.monotonic()))
             self._shed()
             metrics.NOTIFICATIONS_QUEUED.labels(self.config.name).set(len(self._waiting))
             self._wake.notify()
 
+    def full(self, waiting_already: bool = False) -> bool:
+        """Return whether reading should wait for this channel; once it waits, until half of it is done."""
+        with self._wake:
+            limit = MOST_WAITING // 2 if waiting_already else MOST_WAITING
+            return self._records() > limit and self.failing_s <= SHED_AFTER_S
+
+    def _records(self) -> int:
+        return sum(max(1, len(item.tickets)) for item in self._waiting)
+
     def _shed(self) -> None:
-        while sum(max(1, len(item.tickets)) for item in self._waiting) > MOST_WAITING:
+        while self.failing_s > SHED_AFTER_S and self._records() > MOST_WAITING:
             victim = min(self._waiting, key=lambda item: (item.critical, item.accepted))
             self._waiting.remove(victim)
             self._results.put(

@@ -320,9 +320,9 @@ class Notifier:
             self._channels[name].offer(message, [] if ticket is None else [ticket])
 
     def _rest_or_resume(self) -> None:
-        """Bound what is under way: all partitions rest while too much is."""
+        """Bound what is under way: all partitions rest while too much is, or too much waits for a channel that works."""
         under_way = sum(partition.under_way for partition in self._partitions.values())
-        rest = under_way > MOST_UNDER_WAY or (self._paused and under_way > MOST_UNDER_WAY // 2)
+        rest = under_way > MOST_UNDER_WAY or any(channel.full(self._paused) for channel in self._channels.values())
         if rest != self._paused:
             (self._group.pause if rest else self._group.resume)(self._group.assignment())
             self._paused = rest

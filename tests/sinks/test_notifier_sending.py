@@ -405,10 +405,18 @@ def test_a_dead_channel_holds_back_no_more_than_it_may(web: Web, mail: Mail, tmp
     monkeypatch.setattr(channel_module, "MOST_WAITING", 20)
     web.script["/"] = [Answer(429, {"Retry-After": "3000"})]
     with Running(tmp_path, quick(web, mail)) as running:
-        for number in range(50):
+        running.offer(signal_message(0), 0)
+        web.wait("/", 1)
+        for number in range(1, 30):
             running.offer(signal_message(number), number)
-            if number == 0:
-                web.wait("/", 1)
+        while not running.failures:
+            time.sleep(0.01)
+        # It fails since a moment only: reading waits, nothing is given up.
+        assert running.channel.full() and running.results.empty()
+        monkeypatch.setattr(channel_module, "SHED_AFTER_S", 0.0)
+        assert not running.channel.full()
+        for number in range(30, 50):
+            running.offer(signal_message(number), number)
         given_up = []
         try:
             while True:

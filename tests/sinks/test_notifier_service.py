@@ -25,6 +25,8 @@ from schemas import catalogue, metrics
 from schemas.partition import base_of_instrument, partition_of
 from schemas.service import Service, summed
 from schemas.settings import Settings
+from sinks.notifier import channel as channel_module
+from sinks.notifier import service as service_module
 from sinks.notifier.config import load
 from sinks.notifier.service import TOPICS, Notifier
 from tests.paper_log import read_topic
@@ -295,6 +297,18 @@ def test_a_failing_channel_holds_up_neither_the_others_nor_the_stop_and_is_made_
     discord = [one.json["content"] for one in web.to(DISCORD_PATH)]
     assert len(discord) == 11 and all("score 87.5" in text for text in discord)
     assert set(ids(web).values()) == {2}  # the price of one position for all channels; receivers know the ids
+
+
+def test_reading_waits_for_a_slow_channel_that_works(
+    environment: Settings, topics: list[str], web: Web, places: tuple[Web, Mail], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel_module, "MOST_WAITING", 10)
+    monkeypatch.setattr(service_module, "MESSAGES_PER_ROUND", 5)
+    produce(environment, "instruments", announced(BTC, False))
+    produce(environment, "signals", *(signal(number) for number in range(100)))
+    web.script[WEBHOOK_PATH] = [Answer(200, delay=0.01), Answer(429, {"Retry-After": "0.1"}), Answer(500)] + [Answer(200, delay=0.01)] * 100
+    notify_here(environment, written(tmp_path, robot(web, places[1], "digest_over = 1000\n"), EVERYTHING), from_beginning=True)
+    assert len(ids(web)) == 100 and not list(read_topic(environment, "dead_letters"))
 
 
 @pytest.mark.long
