@@ -16,12 +16,15 @@ from deploy.report.page import Html, block, columns, figure, folded, marked, non
 from deploy.report.series import FEATURES, Scores, Series, Silence
 from deploy.report.tables import count, cut_note, number, signals_table, signed, time_text, trades_table
 from deploy.report.words import LEGS, duration, utc
+from stream_apps.core.performance.ledger import DAY_MS
 from stream_apps.core.strategy import StrategyConfig
 from stream_apps.replay.collect import TIMEFRAMES, Collector, MarketSeen, StrategySeen
 
 Json = dict[str, Any]
 # Evaluations of a strategy that are drawn; signals are never left out.
 MOST_EVALUATIONS = 20_000
+# Fewer days make ratios of daily returns arbitrary.
+FEW_DAYS = 30
 BREAKDOWN_NAMES = {
     "symbol": "By symbol", "side": "By side", "tier": "By tier", "hour": "By hour of entry (UTC)", "weekday": "By weekday of entry (UTC)",
     "regime": "By regime at the signal", "exit_reason": "By exit",
@@ -231,6 +234,10 @@ def _statistics(report: Json) -> str:
     explained = note(
         "Closed trades only. Fees and funding are inside net figures, slippage inside prices. Hover a name for its formula and source."
     )
+    spans = [one["period"] for one in report["strategies"] if one["period"] is not None]
+    days = max((span["until"] // DAY_MS - span["since"] // DAY_MS + 1 for span in spans), default=0)
+    if days < FEW_DAYS:
+        explained = Html(explained + note(f"Daily statistics rest on {days} days: below {FEW_DAYS} they say little, whatever their value."))
     return explained + statistics_table(report["definitions"], {name: one["statistics"] for name, one in _accounts(report).items()})
 
 

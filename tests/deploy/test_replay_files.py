@@ -7,6 +7,7 @@ import gzip
 import json
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from logs import Log
 from deploy.errors import UserError
 from deploy.replay import Job, Opened, check_future, open_job, write_report
 from deploy.replay_files import FileArgument
+from deploy.strategies import publish
 from producers.importer.files import Source
 from producers.importer.importer import Importer, Plan
 from producers.venues import adapter_of
@@ -37,6 +39,7 @@ COUNT = 16_000
 BTC = ROOT / "tests/data/binance_usdm_raw/btcusdt_20240808.gz"
 
 
+@cache
 def settings() -> Settings:
     return Settings(kafka_bootstrap_servers="127.0.0.1:1")  # nothing answers there
 
@@ -252,6 +255,7 @@ def test_an_altered_record_is_another_one_of_the_same_shape(topic: str) -> None:
 
 @pytest.mark.stack
 def test_the_same_file_through_kafka_says_the_same(dump: Path, environment: Settings, topics: list[str], tmp_path: Path) -> None:
+    publish(environment, load_strategy_files([STRATEGY]), 1)
     importer = Importer(Plan(adapter_of("BINANCE_SPOT"), [Source(dump, "LTCUSDT")]), environment)
     importer.read()
     importer.write()
@@ -265,6 +269,10 @@ def test_the_same_file_through_kafka_says_the_same(dump: Path, environment: Sett
         assert json.dumps(kafka[name]) == json.dumps(direct[name]), name
     assert (tmp_path / "topics/trades.csv").read_bytes() == (tmp_path / "file/trades.csv").read_bytes()
     assert (tmp_path / "topics/signals.csv").read_bytes() == (tmp_path / "file/signals.csv").read_bytes()
+    # The strategies of the log, which are the same here.
+    own = write_report(open_job(Job(("topics",), ("LTCUSDT",), "BINANCE_SPOT"), environment), tmp_path / "own", {})
+    assert own["hashes"] == direct["hashes"] and own["all"] == direct["all"]
+    assert [one["config_hash"] for one in own["strategies"]] == [one["config_hash"] for one in direct["strategies"]]
     # A period of the topics, warmed up from the middle of the log.
     span = direct["strategies"][0]["period"]
     since = span["since"] + (span["until"] - span["since"]) // 30_000 * 15_000
@@ -320,3 +328,25 @@ def test_a_strategy_of_another_instrument_is_bound_when_asked(dump: Path) -> Non
 def test_what_a_file_argument_names(text: str, wanted: tuple[str, str, str]) -> None:
     argument = FileArgument.parse(text, "S", "V")
     assert (argument.path, argument.symbol, argument.venue) == wanted
+
+
+def test_funding_of_a_second_file_is_charged_on_what_is_open_at_its_time(tmp_path: Path, whole: tuple[ResultSet, Collector]) -> None:
+    codec = settings().codec
+    trades = sorted(
+        (codec.decode("trades_closed", value) for value in whole[0].records["trades_closed"].values()), key=lambda one: one["entry_time"]
+    )
+    middle = (trades[0]["entry_time"] + trades[0]["event_time"]) // 2
+    dump = agg_dump(tmp_path, rows(COUNT))
+    funding = tmp_path / "LTCUSDT-fundingRate-2025-06.csv"
+    funding.write_text(f"calc_time,funding_interval_hours,last_funding_rate\n{middle},8,0.00100000\n")
+    perpetual = Job((f"file:{dump}@BINANCE", f"file:{funding}@BINANCE"), strategies=(str(STRATEGY),), rebind=True)
+    report = write_report(open_job(perpetual, settings()), tmp_path / "out", {})
+    assert report["inputs"]["funding"] == 1
+    with (tmp_path / "out/trades.csv").open() as file:
+        charged = [row for row in csv.DictReader(file) if float(row["funding"]) != 0.0]
+    (row,) = charged
+    last = [float(one["price"]) for one in rows(COUNT) if int(one["timestamp"]) < middle][-1]
+    sign = 1 if row["direction"] == "LONG" else -1
+    assert float(row["funding"]) == pytest.approx(sign * float(row["quantity"]) * last * 0.001, rel=1e-9)
+    values = {name: one["value"] for name, one in report["strategies"][0]["statistics"].items()}
+    assert values["funding"] == pytest.approx(float(row["funding"])) and values["fees"] > 0 and values["slippage"] > 0
