@@ -14,6 +14,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 
 from deploy.stack import Stack
 from schemas.settings import Settings
@@ -48,6 +49,13 @@ class Services:
     kafka: str
     database_url: str
     local: Stack | None
+
+
+@pytest.fixture(autouse=True)
+def logging_of_its_own() -> Iterator[None]:
+    """Loggers write to the streams of the test that set them up, which are closed after it: no test may inherit another's."""
+    yield
+    structlog.reset_defaults()
 
 
 def docker_answers() -> bool:
