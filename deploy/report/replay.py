@@ -356,7 +356,7 @@ def _configuration(report: Json) -> str:
     inputs = [(one["name"], count(one["bytes"]), Html(f"<code>{text(one['sha256'])}</code>")) for one in report["files"]]
     files = table(["input file", ">bytes", "~sha256"], inputs, "none: the topics were read")
     fields = [name for name in strategies[0]["config"] if name not in ("event_time", "receive_time")] if strategies else []
-    configs = table(["field", *(one["strategy_id"] for one in strategies)], [
+    configs = table(["field", *(f"~{one['strategy_id']}" for one in strategies)], [
         ("config_hash", *(Html(f"<code>{text(one['config_hash'])}</code>") for one in strategies)),
         *((name, *(_plain(one["config"][name]) for one in strategies)) for name in fields),
     ])  # fmt: skip
