@@ -51,6 +51,15 @@ class Services:
     local: Stack | None
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Before the processes of ``pytest -n`` start, compile the kernels once: each of them would do it."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        from schemas.codec import Codec
+        from stream_apps.core.warmup import compile_kernels
+
+        compile_kernels(Codec())
+
+
 @pytest.fixture(autouse=True)
 def logging_of_its_own() -> Iterator[None]:
     """Loggers write to the streams of the test that set them up, which are closed after it: no test may inherit another's."""
