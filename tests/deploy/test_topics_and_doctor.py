@@ -99,7 +99,12 @@ def test_create_list_and_lag(environment: Settings, environment_variables: Varia
     assert perpflow(env, "topics", "create").stdout.splitlines() == [f"0 created, {len(catalogue.TOPICS)} were there"]
     produce(environment, "scores", [b"x"] * 5, partition=2)
     listed = {row["topic"]: row for row in json.loads(perpflow(env, "topics", "list", "--json").stdout)}
-    assert listed["scores"] == {"topic": "scores", "wire_name": environment.topic("scores"), "partitions": environment.partitions, "records": 5}
+    assert listed["scores"] == {
+        "topic": "scores",
+        "wire_name": environment.topic("scores"),
+        "partitions": environment.partitions,
+        "records": 5,
+    }
     assert listed["dead_letters"]["partitions"] == 1
     assert "no consumer group" in perpflow(env, "topics", "lag").stdout
 
