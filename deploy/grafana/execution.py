@@ -98,7 +98,7 @@ def board() -> Json:
             stack=True,
         ),
         lines(
-            "Slippage",
+            "Slippage by leg",
             "Slippage of each step's fills by leg, weighted by notional; positive costs.",
             BASIS_POINTS,
             series(

@@ -261,7 +261,7 @@ def board() -> Json:
         ),
         table(
             "Strategies",
-            "What holds now.",
+            "The newest revision of every strategy that holds: thresholds, cooldown, status.",
             NONE,
             rows(
                 "SELECT r.strategy_id, r.display_name AS name, r.instrument, r.status, r.model, r.revision, s.entry_score AS enters, s.flip_threshold AS flips,"

@@ -48,9 +48,17 @@ SELECT min(strategy_name) AS strategy, count(*) AS trades, {WON} AS won, {FACTOR
   avg(fee_r + funding_r + slippage_r) AS "cost a trade", avg(hold_ms) AS held, avg(mfe_r) AS "best while open", avg(mae_r) AS "worst while open"
 FROM trades_closed JOIN downs USING (strategy_id) WHERE {CHOSEN} GROUP BY strategy_id ORDER BY sum(net_r) DESC"""
 
-SHARPE = f"""WITH days AS (SELECT date_trunc('day', event_time AT TIME ZONE 'UTC') AS day, sum(net_r) AS r FROM trades_closed WHERE {CHOSEN} GROUP BY 1),
-calendar AS (SELECT coalesce(r, 0) AS r FROM (SELECT generate_series(min(day), max(day), interval '1 day') AS day FROM days) d LEFT JOIN days USING (day))
-SELECT CASE WHEN count(*) >= 3 THEN avg(r) / nullif(stddev_samp(r), 0) * sqrt(365) END AS sharpe FROM calendar"""
+# Returns of the UTC days from the first entry to the last close, those without a close included: the day's result by the equity at its beginning (D23).
+SHARPE = f"""WITH trades AS (SELECT strategy_id, event_time, entry_time, net_pnl FROM trades_closed WHERE {CHOSEN}),
+balance AS (SELECT sum(initial_balance) AS at_first FROM strategies_current WHERE strategy_id IN (SELECT strategy_id FROM trades)),
+days AS (SELECT generate_series(date_trunc('day', min(entry_time) AT TIME ZONE 'UTC'), max(event_time) AT TIME ZONE 'UTC',
+  interval '1 day') AS day FROM trades),
+results AS (SELECT day, coalesce(sum(net_pnl), 0) AS result FROM days
+  LEFT JOIN trades ON date_trunc('day', event_time AT TIME ZONE 'UTC') = day GROUP BY day),
+returns AS (SELECT result, at_first + sum(result) OVER (ORDER BY day) - result AS equity FROM results, balance)
+SELECT CASE WHEN count(*) >= 3 AND min(equity) > 0
+  THEN avg(result / nullif(equity, 0)) / nullif(stddev_samp(result / nullif(equity, 0)), 0) * sqrt(365) END AS sharpe
+FROM returns"""
 
 ROLLING = f"""SELECT event_time AS "time", strategy_name AS metric, CASE WHEN count(*) OVER w = 20 THEN avg((net_pnl > 0)::int) OVER w END AS won
 FROM trades_closed WHERE {CHOSEN} WINDOW w AS ({IN_ORDER} ROWS 19 PRECEDING) ORDER BY 1"""
@@ -107,7 +115,7 @@ def board() -> Json:
         stat("Trades", "Closed trades in the range.", COUNT, rows(_one("count(*)"))),
         stat(
             "Sharpe",
-            "Daily net R (days without a close count as zero): mean by deviation, times the root of 365. Nothing before there are three days.",
+            "Daily returns on the chosen strategies' equity (days without a close count): mean by deviation, times the root of 365. Nothing before three days.",
             NONE,
             rows(SHARPE),
             signed,

@@ -1,0 +1,304 @@
+"""Grafana's dashboards: made by the code, complete, and every query of theirs gives rows that are right."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import dashboard_rows as rows
+import psycopg
+import pytest
+import yaml
+from dashboard_queries import BOARDS, boards, expanded, panels, sql_queries
+from psycopg import sql
+
+from deploy import grafana
+from deploy.database import migrate
+from stream_apps.core.compare import side
+from stream_apps.core.performance import Ledger, evaluate
+
+FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "grafana"
+# Of Grafana's own units those that we use; others are words behind or before the number.
+UNITS = {"none", "short", "s", "ms", "m", "bytes", "percentunit", "cps", "dateTimeAsIso"}
+VARIABLES = {
+    "instrument": [rows.BTC],
+    "timeframe": ["1m"],
+    "mode": ["paper"],
+    "strategy": ["one", "two"],
+    "score": [""],
+    "a": ["one"],
+    "b": ["two"],
+}
+
+
+# --- without a database ------------------------------------------------------------------------------------------------
+
+
+def test_the_files_are_what_the_code_makes() -> None:
+    assert {path.stem for path in BOARDS} == set(grafana.BOARDS)
+    for path in BOARDS:
+        assert path.read_text(encoding="utf-8") == grafana.text(grafana.BOARDS[path.stem]()), "run: python -m deploy.grafana"
+
+
+def test_every_panel_says_what_it_shows_in_which_unit() -> None:
+    sources = yaml.safe_load((FOLDER / "provisioning/datasources/datasources.yml").read_text())
+    known = {(source["uid"], source["type"]) for source in sources["datasources"]}
+    titles = [title for title, _ in panels()]
+    assert len(titles) == len(set(titles)) > 110
+    for title, panel in panels():
+        assert len(panel["description"]) > 15 and panel["description"].endswith("."), title
+        assert panel["targets"] and all(target.get("rawSql") or target.get("expr") for target in panel["targets"]), title
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"]), title
+        assert all((one["datasource"]["uid"], one["datasource"]["type"]) in known for one in (panel, *panel["targets"])), title
+        units = [panel["fieldConfig"]["defaults"]["unit"]]
+        units += [p["value"] for override in panel["fieldConfig"]["overrides"] for p in override["properties"] if p["id"] == "unit"]
+        assert all(unit in UNITS or re.fullmatch(r"(suffix|prefix): \S.*", unit) for unit in units), f"{title}: {units}"
+
+
+def test_panels_lie_beside_each_other() -> None:
+    for name, board in boards().items():
+        assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+        for panel in board["panels"]:
+            assert 0 <= panel["gridPos"]["x"] <= 24 - panel["gridPos"]["w"], f"{name}/{panel['title']}"
+        for one, other in combinations(board["panels"], 2):
+            a, b = one["gridPos"], other["gridPos"]
+            apart = a["x"] + a["w"] <= b["x"] or b["x"] + b["w"] <= a["x"] or a["y"] + a["h"] <= b["y"] or b["y"] + b["h"] <= a["y"]
+            assert apart, f"{name}: {one['title']} covers {other['title']}"
+
+
+def test_variables_that_queries_use_are_on_their_board_and_quoted() -> None:
+    for name, board in boards().items():
+        here = {variable["name"] for variable in board["templating"]["list"]}
+        used: set[str] = set()
+        for where, query in sql_queries():
+            if where.startswith(f"{name}/"):
+                used |= set(re.findall(r"\$\{(\w+)", query))
+                assert not re.search(r"\$\{\w+\}|\$(?!__|\{)\w", query), f"{where}: a variable without quoting"
+                assert "$__interval_ms" in query or "$__interval" not in query, f"{where}: the text 1m can be read as a month"
+        assert used == here, name
+
+
+def test_links_lead_to_boards_and_variables_that_are_there() -> None:
+    known = {board["uid"]: {variable["name"] for variable in board["templating"]["list"]} for board in boards().values()}
+    assert len(known) == len(BOARDS)
+    found = 0
+    for title, panel in panels():
+        for override in panel["fieldConfig"]["overrides"]:
+            for link in (link for p in override["properties"] if p["id"] == "links" for link in p["value"]):
+                uid, variable = re.match(r"/d/([\w-]+)\?var-(\w+)=", link["url"]).groups()  # type: ignore[union-attr]
+                assert variable in known[uid], title
+                column = override["matcher"]["options"]
+                assert any(re.search(rf"AS \"?{column}\"?\b", target["rawSql"]) for target in panel["targets"]), title
+                found += 1
+    assert found == 2
+
+
+def test_overrides_name_columns_that_the_query_gives() -> None:
+    for title, panel in panels():
+        text = "\n".join(target.get("rawSql", "") + target.get("legendFormat", "") for target in panel["targets"])
+        for override in panel["fieldConfig"]["overrides"]:
+            if override["matcher"]["id"] == "byName" and title != "signals/Verdicts":  # whose lines are the rows' own words
+                assert re.search(rf"\b{re.escape(override['matcher']['options'])}", text), f"{title}: {override['matcher']['options']}"
+
+
+def test_what_the_market_page_must_show() -> None:
+    """R000-47, 48, 60 to 65 and 109: the charts that the product asks for."""
+    market = {panel["title"]: panel for panel in boards()["market"]["panels"]}
+    assert market["Price"]["type"] == "candlestick" and market["Funding of the ten largest"]["type"] == "status-history"
+    below = market["CVD from zero"]["gridPos"]
+    assert below["y"] == market["Price"]["gridPos"]["y"] + market["Price"]["gridPos"]["h"] and below["w"] == market["Price"]["gridPos"]["w"]
+    assert {
+        "Open interest",
+        "Funding: predicted and settled",
+        "Liquidations",
+        "Order-book imbalance",
+        "Order sizes",
+        "Market pulse",
+        "Breadth",
+    } <= set(market)
+    assert {mark["name"] for mark in boards()["market"]["annotations"]["list"]} == {"Liquidations", "Signals", "Trades"}
+    assert boards()["pipeline"]["panels"][0]["title"] == "Health"
+
+
+# --- on a database -----------------------------------------------------------------------------------------------------
+
+
+def at(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat()
+
+
+@pytest.fixture(scope="module")
+def filled(database_url: str) -> Iterator[psycopg.Connection]:
+    name = f"t{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(database_url, autocommit=True) as server:
+        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            url = f"{database_url.rpartition('/')[0]}/{name}"
+            migrate(url)
+            rows.fill(url)
+            with psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as connection:
+                yield connection
+        finally:
+            server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def ask(connection: psycopg.Connection, title: str, since: int = rows.SINCE, **variables: list[str]) -> list[dict[str, Any]]:
+    (query,) = [query for name, query in sql_queries() if name == f"{title} A"]
+    text = expanded(query, at(since), at(rows.UNTIL), {**VARIABLES, **variables})
+    with connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+        return cursor.execute(text.encode()).fetchall()
+
+
+@pytest.mark.stack
+def test_every_query_gives_rows(filled: psycopg.Connection) -> None:
+    asked = 0
+    for name, query in sql_queries():
+        found = filled.execute(expanded(query, at(rows.SINCE), at(rows.UNTIL), VARIABLES).encode()).fetchall()
+        assert found and any(value is not None for row in found for value in row), f"{name}: nothing to show"
+        asked += 1
+    assert asked > 85
+
+
+@pytest.mark.stack
+def test_charts_have_times_and_numbers(filled: psycopg.Connection) -> None:
+    """What Grafana asks of a chart: a time of each row, in order, and numbers, one series for each column or ``metric``."""
+    charts = 0
+    for title, panel in panels():
+        for target in panel["targets"]:
+            if target.get("format") != "time_series":
+                continue
+            cursor = filled.execute(expanded(target["rawSql"], at(rows.SINCE), at(rows.UNTIL), VARIABLES).encode())
+            columns = [column.name for column in cursor.description or ()]
+            found = cursor.fetchall()
+            assert columns[0] == "time" and len(set(columns)) == len(columns), title
+            times = [row[0] for row in found]
+            assert times == sorted(times), title
+            for number, column in enumerate(columns[1:], 1):
+                kinds = {type(row[number]).__name__ for row in found} - {"NoneType"}
+                if column == "metric":
+                    assert kinds == {"str"} and number == 1, title
+                    assert (
+                        len({row[:2] for row in found}) == len(found)
+                        or "event_time AS" in target["rawSql"]
+                        or "entry_time AS" in target["rawSql"]
+                    ), title
+                else:
+                    assert kinds <= {"float", "int", "Decimal"} or panel["type"] == "state-timeline", f"{title}: {column} {kinds}"
+            charts += 1
+    assert charts > 25
+
+
+@pytest.mark.stack
+def test_results_are_those_of_the_statistics(filled: psycopg.Connection) -> None:
+    """Against D23's functions of the core, on the same trades."""
+    for config in rows.STRATEGIES:
+        trades = [one for one in rows.account()["trades_closed"] if one["strategy_id"] == config.strategy_id]
+        truth = side(trades)
+        since, until = min(one["entry_time"] for one in trades), max(one["event_time"] for one in trades)
+        statistics = evaluate(Ledger.of(trades, 10_000.0, since, until))
+        (one,) = ask(filled, "strategies/Results by strategy", strategy=[config.strategy_id])
+        assert (one["strategy"], one["trades"]) == (config.display_name, truth.trades)
+        assert float(one["won"]) == pytest.approx(truth.win_rate)
+        assert one["profit factor"] == pytest.approx(truth.profit_factor)
+        assert (one["net R"], one["net money"]) == (pytest.approx(truth.net_r), pytest.approx(truth.net_pnl))
+        assert (one["max drawdown R"], one["max drawdown"]) == (pytest.approx(truth.drawdown_r), pytest.approx(truth.drawdown_pnl))
+        assert one["expectancy"] == pytest.approx(truth.mean_r)
+        (stat,) = ask(filled, "strategies/Sharpe", strategy=[config.strategy_id])
+        assert stat["sharpe"] == pytest.approx(statistics["sharpe"])
+        lines = ask(filled, "strategies/Drawdown", strategy=[config.strategy_id])
+        assert min(line["drawdown"] for line in lines) == pytest.approx(-truth.drawdown_r)
+        for title, key in (("By exit", "exit_reason"), ("By tier", "tier"), ("By direction", "direction"), ("By regime", "regime")):
+            groups = {row[next(iter(row))]: row for row in ask(filled, f"strategies/{title}", strategy=[config.strategy_id])}
+            assert set(groups) == {trade[key] for trade in trades}
+            for group, row in groups.items():
+                members = [trade for trade in trades if trade[key] == group]
+                assert (row["trades"], row["net R"]) == (len(members), pytest.approx(sum(trade["net_r"] for trade in members)))
+    sides = {row["figure"]: row for row in ask(filled, "strategies/A against B: figures")}
+    both = [side([one for one in rows.account()["trades_closed"] if one["strategy_id"] == name]) for name in ("one", "two")]
+    assert (sides["4 net R"]["A"], sides["4 net R"]["B"]) == tuple(pytest.approx(one.net_r) for one in both)
+    assert sides["4 net R"]["A - B"] == pytest.approx(both[0].net_r - both[1].net_r)
+
+
+@pytest.mark.stack
+def test_the_cvd_begins_at_zero_and_its_bars_are_the_price_s(filled: psycopg.Connection) -> None:
+    line = ask(filled, "market/CVD from zero", since=rows.OPEN)
+    deltas = [one["cvd"] for one in rows.market()["bars"] if one["instrument"] == rows.BTC and one["timeframe"] == "1m"]
+    assert line[0]["cvd"] == 0 and len(line) == len(deltas) == 60
+    assert [row["cvd"] for row in line] == pytest.approx([sum(deltas[1 : n + 1]) for n in range(60)])
+    assert [row["time"] for row in line] == [row["time"] for row in ask(filled, "market/Price", since=rows.OPEN)]
+    takers = ask(filled, "market/Taker buys and sells", since=rows.OPEN)
+    assert all(row["bought"] - row["sold"] == pytest.approx(10.0) for row in takers)
+    assert [row["bought"] + row["sold"] for row in takers] == pytest.approx(deltas)
+
+
+@pytest.mark.stack
+def test_costs_are_positive_whatever_the_side(filled: psycopg.Connection) -> None:
+    legs = {row["leg"]: row for row in ask(filled, "execution/Fills by leg")}
+    assert legs["entry"]["mean"] == pytest.approx(2.0) and legs["entry"]["median"] == pytest.approx(2.0)  # 12 of 60,000
+    assert legs["tp2"]["mean"] == pytest.approx(0.0)
+    assert all(row["bp"] == pytest.approx(2.0) for row in ask(filled, "execution/Implementation shortfall"))
+    assert all(row["delay"] == pytest.approx(400.0) for row in ask(filled, "execution/From signal to entry"))
+    (share,) = ask(filled, "execution/Maker share")
+    assert 0.49 < next(iter(share.values())) < 0.51
+
+
+@pytest.mark.stack
+def test_a_clicked_score_is_the_one_that_is_explained(filled: psycopg.Connection) -> None:
+    record = next(one for one in rows.scores() if one["signalled"])
+    (one,) = ask(filled, "signals/The score in question", score=[record["score_id"]])
+    assert one["command"] == f"perpflow explain '{record['score_id']}'" and one["score"] == record["score"]
+    layers = ask(filled, "signals/Layers of the score", score=[record["score_id"]])
+    assert {(row["layer"], row["part"]): row["raw points"] for row in layers} == {
+        (layer["name"], part): points for layer in record["layers"] for part, points in layer["parts"].items()
+    }
+    gates = ask(filled, "signals/Gates of the score", score=[record["score_id"]])
+    assert [row["gate"] for row in gates] == [gate["name"] for gate in record["gates"]]
+    assert {
+        row["input"] for row in ask(filled, "signals/Inputs of the score", score=[record["score_id"]]) if row["state"] == "missing"
+    } == set(record["missing_inputs"])
+    (newest,) = ask(filled, "signals/The score in question", strategy=["two"])
+    assert newest["strategy"] == "BTC 'two'" and newest["event_time"] == datetime.fromtimestamp(rows.UNTIL / 1000, UTC)
+
+
+@pytest.mark.stack
+def test_the_ten_largest_and_the_pulse(filled: psycopg.Connection) -> None:
+    assert {row["metric"]: row["value"] for row in ask(filled, "market/Funding of the ten largest")} == {
+        rows.BTC: pytest.approx(1.0),
+        rows.ETH: pytest.approx(-0.5),
+    }
+    pulse = ask(filled, "market/Market pulse")
+    assert [row["instrument"] for row in pulse] == [rows.BTC, rows.ETH]
+    assert pulse[0]["24 h"] == pytest.approx(rows.price(rows.UNTIL) / rows.price(rows.UNTIL - rows.DAY) - 1)
+    (health,) = ask(filled, "pipeline/Health")
+    assert health["health"] == pytest.approx(((9.5 + 8.0) / 2 + 8.0) / 2)
+
+
+@pytest.mark.stack
+def test_hostile_choices_are_only_text(filled: psycopg.Connection) -> None:
+    for title in ("signals/The score in question", "strategies/Net R", "market/Price"):
+        hostile = ["'; DROP TABLE scores; --", "x' OR '1'='1"]
+        ask(filled, title, score=hostile[:1], strategy=hostile, instrument=hostile[:1])
+    assert filled.execute("SELECT count(*) FROM scores").fetchone() != (0,)
+
+
+@pytest.mark.stack
+def test_without_data_nothing_is_made_up(database_url: str) -> None:
+    """D27: on an empty database charts are empty and sums are missing, not zero; only counts are zero."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(database_url, autocommit=True) as server:
+        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            url = f"{database_url.rpartition('/')[0]}/{name}"
+            migrate(url)
+            with psycopg.connect(url, autocommit=True) as connection:
+                for title, query in sql_queries():
+                    found = connection.execute(expanded(query, at(rows.SINCE), at(rows.UNTIL), VARIABLES).encode()).fetchall()
+                    if not title.startswith("system/"):
+                        assert not found or found == [(None,)] or (found == [(0,)] and "count(*)" in query), f"{title}: {found[:3]}"
+        finally:
+            server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
