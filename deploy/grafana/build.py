@@ -15,8 +15,9 @@ DATABASE: Json = {"type": "grafana-postgresql-datasource", "uid": "timescaledb"}
 PROMETHEUS: Json = {"type": "prometheus", "uid": "prometheus"}
 COLUMNS = 24  # of Grafana's grid
 
-# The pixel-wide step of a chart over event_time, in the database's own function.
-BIN = "date_bin($__interval_ms * interval '1 millisecond', event_time, timestamptz 'epoch')"
+# The step of a chart that the width of the screen asks for, and event_time in such steps.
+STEP = "$__interval_ms * interval '1 millisecond'"
+BIN = f"date_bin({STEP}, event_time, timestamptz 'epoch')"
 IN_RANGE = "$__timeFilter(event_time)"
 INSTRUMENT = "instrument = ${instrument:sqlstring}"
 

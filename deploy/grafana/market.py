@@ -19,6 +19,7 @@ from deploy.grafana.build import (
     RATIO,
     RED,
     SHARE,
+    STEP,
     Json,
     bars,
     by_name,
@@ -71,12 +72,16 @@ PULSE = """WITH last AS (
 VOLUMES = """SELECT DISTINCT ON (instrument) instrument, value AS volume FROM market_indicators
   WHERE indicator = 'volume_24h' AND event_time BETWEEN timestamptz $__timeTo() - interval '1 hour' AND $__timeTo() ORDER BY instrument, event_time DESC"""
 
-# The ten perpetuals with the largest 24 h volume; those of which no volume is known come last.
+# The ten perpetuals with the largest 24 h volume; those of which no volume is known come last. One look into the index for each step: the venue sends
+# an estimate every few seconds.
 HEATMAP = f"""WITH top AS (
   SELECT i.instrument FROM instruments_current i LEFT JOIN ({VOLUMES}) v USING (instrument)
   WHERE i.kind = 'perp' ORDER BY v.volume DESC NULLS LAST, i.instrument LIMIT 10)
-SELECT {BIN} AS "time", instrument AS metric, avg(estimated_rate) * 10000 AS value
-FROM funding JOIN top USING (instrument) WHERE {IN_RANGE} AND estimated_rate IS NOT NULL GROUP BY 1, 2 ORDER BY 1"""
+SELECT steps.at AS "time", top.instrument AS metric, newest.rate * 10000 AS value
+FROM generate_series(date_bin({STEP}, timestamptz $__timeFrom(), timestamptz 'epoch'), timestamptz $__timeTo(), {STEP}) steps (at)
+CROSS JOIN top CROSS JOIN LATERAL (SELECT estimated_rate AS rate FROM funding WHERE funding.instrument = top.instrument
+  AND event_time >= steps.at AND event_time < steps.at + {STEP} AND {IN_RANGE} AND estimated_rate IS NOT NULL ORDER BY event_time DESC LIMIT 1) newest
+ORDER BY 1"""
 
 ORDER_SIZES = f"""SELECT size, sum(notional) FILTER (WHERE NOT buyer_is_maker) AS bought, sum(notional) FILTER (WHERE buyer_is_maker) AS sold
 FROM (SELECT buyer_is_maker, price * quantity AS notional, CASE WHEN price * quantity < 1000 THEN '1: under 1k'

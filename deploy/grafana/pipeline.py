@@ -31,14 +31,20 @@ from deploy.grafana.build import (
 
 TEN = ((None, RED), (7.0, ORANGE), (9.0, GREEN))
 
+# The newest scores in the last hour of the range; the views data_quality_current and data_quality_venues would sort the whole history.
+NEWEST = """WITH newest AS (SELECT DISTINCT ON (instrument, stream) split_part(instrument, ':', 1) AS venue, * FROM data_quality
+  WHERE kind = 'score' AND event_time BETWEEN timestamptz $__timeTo() - interval '1 hour' AND $__timeTo() ORDER BY instrument, stream, event_time DESC)"""
+
 # The health score out of 10: the mean of the venues' mean and their worst instrument, as the monitor weighs streams within an instrument.
-HEALTH = """SELECT (avg(score) + min(lowest)) / 2 AS health FROM data_quality_venues WHERE stream = 'overall'"""
+HEALTH = f"""{NEWEST} SELECT (avg(score) + min(lowest)) / 2 AS health FROM (
+  SELECT avg(score) AS score, min(score) AS lowest FROM newest WHERE stream = 'overall' GROUP BY venue) v"""
 
-STREAMS = """SELECT venue, stream, avg(score) AS score, min(score) AS lowest, sum(records)::float8 AS records, max(age_ms) AS age, max(event_time) AS checked
-FROM data_quality_current WHERE stream <> 'overall' GROUP BY 1, 2 ORDER BY 3, 1, 2"""
+STREAMS = f"""{NEWEST} SELECT venue, stream, avg(score) AS score, min(score) AS lowest, sum(records)::float8 AS records, max(age_ms) AS age,
+  max(event_time) AS checked
+FROM newest WHERE stream <> 'overall' GROUP BY 1, 2 ORDER BY 3, 1, 2"""
 
-WORST = """SELECT instrument, stream, score, age_ms AS age, rate, deductions::text AS deductions, event_time AS checked
-FROM data_quality_current ORDER BY score, instrument, stream LIMIT 50"""
+WORST = f"""{NEWEST} SELECT instrument, stream, score, age_ms AS age, rate, deductions::text AS deductions, event_time AS checked
+FROM newest ORDER BY score, instrument, stream LIMIT 50"""
 
 FINDINGS = f"""SELECT event_time, instrument, stream, kind, severity, value, limit_value AS "limit", detail FROM data_quality
 WHERE {IN_RANGE} AND kind <> 'score' AND severity <> 'info' ORDER BY event_time DESC LIMIT 200"""
@@ -58,12 +64,18 @@ WRITTEN = """SELECT topic, sum(next_offset)::float8 AS "read up to", max(updated
   extract(epoch FROM now() - max(updated_at))::float8 AS ago
 FROM sink_offsets GROUP BY 1 ORDER BY 4 DESC"""
 
+
+def _newest(table: str) -> str:
+    # By instrument: the index begins with it, and the trades of a month are too many to look through.
+    return (
+        f"SELECT '{table}' AS stage, max(n.event_time) AS newest FROM instruments_current i CROSS JOIN LATERAL (SELECT event_time FROM {table}"
+        f" WHERE {table}.instrument = i.instrument AND {IN_RANGE} ORDER BY event_time DESC LIMIT 1) n"
+    )
+
+
 # Market time that lies between the newest row of each stage and the newest trade: where the data is held up.
-STAGES = """SELECT stage, newest, extract(epoch FROM max(newest) OVER () - newest)::float8 AS behind FROM (
-  SELECT 'trades' AS stage, max(event_time) AS newest FROM agg_trades WHERE event_time BETWEEN $__timeFrom() AND $__timeTo()
-  UNION ALL SELECT 'features', max(event_time) FROM features WHERE event_time BETWEEN $__timeFrom() AND $__timeTo()
-  UNION ALL SELECT 'scores', max(event_time) FROM scores WHERE event_time BETWEEN $__timeFrom() AND $__timeTo()
-  UNION ALL SELECT 'steps of the worker', max(event_time) FROM worker_progress WHERE event_time BETWEEN $__timeFrom() AND $__timeTo()) s
+STAGES = f"""SELECT stage, newest, extract(epoch FROM max(newest) OVER () - newest)::float8 AS behind FROM (
+  {_newest("agg_trades")} UNION ALL {_newest("features")} UNION ALL {_newest("scores")} UNION ALL {_newest("signals")}) s
 WHERE newest IS NOT NULL ORDER BY behind DESC"""
 
 

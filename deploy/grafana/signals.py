@@ -108,11 +108,12 @@ def board() -> Json:
         ),
         lines(
             "Score by layer",
-            "Mean points of each layer, before the gates; of all chosen strategies.",
+            "Points of each layer at the newest evaluation of each step, before the gates; the mean of the chosen strategies.",
             OF_HUNDRED,
             series(
                 f"SELECT {BIN} AS \"time\", layer->>'name' AS metric, avg((layer->>'score')::float8) AS points"
-                f" FROM scores, jsonb_array_elements(layers) layer WHERE {CHOSEN} AND warm GROUP BY 1, 2 ORDER BY 1"
+                f" FROM scores, jsonb_array_elements(layers) layer WHERE {CHOSEN} AND warm"
+                f" AND event_time IN (SELECT max(event_time) FROM scores WHERE {CHOSEN} GROUP BY {BIN}) GROUP BY 1, 2 ORDER BY 1"
             ),
             stack=True,
             interval=GRID,
