@@ -72,9 +72,11 @@ def cores() -> tuple[set[int], set[int]]:
     return {available[0]}, set(available[1:]) or {available[0]}
 
 
-def venue(trades: int, others: set[int], *, rate: str = "10", kinds: str = "trades", messages: int = 1) -> tuple[Program, dict[str, Any]]:
+def venue(
+    trades: int, others: set[int], *, rate: str = "10", kinds: str = "trades", messages: int = 1, instruments: int = INSTRUMENTS
+) -> tuple[Program, dict[str, Any]]:
     program = Program(
-        ["-m", "deploy.cli", "simulate", "--venue", "BINANCE", "--instruments", str(INSTRUMENTS), "--rate", rate, "--messages", str(messages),
+        ["-m", "deploy.cli", "simulate", "--venue", "BINANCE", "--instruments", str(instruments), "--rate", rate, "--messages", str(messages),
          "--burst", str(trades), "--kinds", kinds, "--settle", "1", "--seed", "7"],
         others, {"PERPFLOW_LOG_LEVEL": "error"},
     )  # fmt: skip
@@ -206,12 +208,12 @@ def one(ours: bool, trades: int) -> tuple[float, float, int, dict[str, tuple[int
         delete_topics(settings)
 
 
-def mix(seconds: int, rate: int = 25_000) -> dict[str, float]:
+def mix(seconds: int, rate: int = 25_000, instruments: int = INSTRUMENTS) -> dict[str, float]:
     """Play all streams at a rate; return what the producer kept up with, its memory at the start and at the end, and its latency."""
     servers = Settings().kafka_bootstrap_servers
     settings, variables = environment(servers)
     own, others = cores()
-    serving, urls = venue(0, others, rate=str(rate), kinds="", messages=rate * seconds)
+    serving, urls = venue(0, others, rate=str(rate), kinds="", messages=rate * seconds, instruments=instruments)
     port = int(urls["port"]) + 1
     variables |= {"PERPFLOW_HTTP_PORT": str(port)}
     writer = Program(["-m", "deploy.cli", "produce", "--base-url", urls["rest_url"], "--symbols", "all"], own, variables)
@@ -283,14 +285,20 @@ def main() -> None:
     parser.add_argument("--trades", type=int, default=600_000)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--mix", type=int, default=0, metavar="SECONDS")
-    parser.add_argument("--rate", type=int, default=25_000)
+    parser.add_argument("--rate", type=int, default=25_000, help="messages a second of --mix")
+    parser.add_argument("--instruments", type=int, default=INSTRUMENTS, help="instruments of --mix")
+    parser.add_argument("--only-mix", action="store_true")
     options = parser.parse_args()
+    if options.only_mix:
+        for name, value in mix(options.mix, options.rate, options.instruments).items():
+            print(f"{name:30} {value:,.4g}")
+        return
     found = run(100_000 if options.quick else options.trades)
     print(f"ours   {found['ours_per_s']:>10,.0f} trades/s wall, {found['ours_per_cpu_s']:>10,.0f} a CPU second")
     print(f"plain  {found['plain_per_s']:>10,.0f} trades/s wall, {found['plain_per_cpu_s']:>10,.0f} a CPU second (websockets + aiokafka)")
     print(f"ratio  {found['ratio_wall']:.1f} wall, {found['ratio_cpu']:.1f} by CPU")
     if options.mix:
-        for name, value in mix(options.mix, options.rate).items():
+        for name, value in mix(options.mix, options.rate, options.instruments).items():
             print(f"{name:30} {value:,.4g}")
 
 
