@@ -83,6 +83,11 @@ CROSS JOIN top CROSS JOIN LATERAL (SELECT estimated_rate AS rate FROM funding WH
   AND event_time >= steps.at AND event_time < steps.at + {STEP} AND {IN_RANGE} AND estimated_rate IS NOT NULL ORDER BY event_time DESC LIMIT 1) newest
 ORDER BY 1"""
 
+PREDICTED = f"""SELECT steps.at AS "time", newest.rate * 10000 AS predicted
+FROM generate_series(date_bin({STEP}, timestamptz $__timeFrom(), timestamptz 'epoch'), timestamptz $__timeTo(), {STEP}) steps (at)
+CROSS JOIN LATERAL (SELECT estimated_rate AS rate FROM funding WHERE {INSTRUMENT} AND event_time >= steps.at AND event_time < steps.at + {STEP}
+  AND {IN_RANGE} AND estimated_rate IS NOT NULL ORDER BY event_time DESC LIMIT 1) newest ORDER BY 1"""
+
 ORDER_SIZES = f"""SELECT size, sum(notional) FILTER (WHERE NOT buyer_is_maker) AS bought, sum(notional) FILTER (WHERE buyer_is_maker) AS sold
 FROM (SELECT buyer_is_maker, price * quantity AS notional, CASE WHEN price * quantity < 1000 THEN '1: under 1k'
   WHEN price * quantity < 10000 THEN '2: 1k to 10k' WHEN price * quantity < 100000 THEN '3: 10k to 100k' ELSE '4: 100k and more' END AS size
@@ -140,12 +145,9 @@ def board() -> Json:
         ),
         lines(
             "Funding: predicted and settled",
-            "The venue's estimate for the running interval (line) and the rates that were charged (points), in 1/10,000.",
+            "The venue's estimate for the running interval at the end of each step (line) and the rates that were charged (points), in 1/10,000.",
             BASIS_POINTS,
-            series(
-                f'SELECT {BIN} AS "time", avg(estimated_rate) * 10000 AS predicted FROM funding WHERE {IN_RANGE} AND {INSTRUMENT}'
-                " AND estimated_rate IS NOT NULL GROUP BY 1 ORDER BY 1"
-            ),
+            series(PREDICTED),
             series(
                 f'SELECT event_time AS "time", settled_rate * 10000 AS settled FROM funding WHERE {IN_RANGE} AND {INSTRUMENT}'
                 " AND settled_rate IS NOT NULL ORDER BY 1"

@@ -120,7 +120,7 @@ def board() -> Json:
             "Dead letters, 1 h",
             "Records refused in the last hour.",
             COUNT,
-            prom("sum(increase(perpflow_dead_letters_total[1h]))", "refused"),
+            prom("sum(increase(perpflow_dead_letters_total[1h])) or vector(0)", "refused"),
             ((None, GREEN), (1, RED)),
         ),
         panel(

@@ -15,6 +15,7 @@ from deploy.grafana.build import (
     OF_HUNDRED,
     RED,
     SHARE,
+    STEP,
     Json,
     bars,
     by_name,
@@ -56,22 +57,32 @@ INPUTS = f"""{SCORE} SELECT input, value, state FROM (
   UNION ALL SELECT unnest(stale_inputs), NULL, 'stale' FROM chosen) t ORDER BY state, input"""
 
 # Where the divergence changed to something; what stays is one event.
-EVENTS = f"""SELECT event_time, kind, what, value FROM (
-  SELECT event_time, 'CVD divergence 1m' AS kind, cvd_divergence_1m AS value, lag(cvd_divergence_1m) OVER w AS before,
-    CASE WHEN cvd_divergence_1m > 0 THEN 'price low, CVD not' ELSE 'price high, CVD not' END AS what
-  FROM features WHERE {IN_RANGE} AND {INSTRUMENT} WINDOW w AS (ORDER BY event_time)
-  UNION ALL SELECT event_time, 'CVD divergence 15m', cvd_divergence_15m, lag(cvd_divergence_15m) OVER w,
-    CASE WHEN cvd_divergence_15m > 0 THEN 'price low, CVD not' ELSE 'price high, CVD not' END
-  FROM features WHERE {IN_RANGE} AND {INSTRUMENT} WINDOW w AS (ORDER BY event_time)
-  UNION ALL SELECT event_time, 'CVD divergence 1h', cvd_divergence_1h, lag(cvd_divergence_1h) OVER w,
-    CASE WHEN cvd_divergence_1h > 0 THEN 'price low, CVD not' ELSE 'price high, CVD not' END
+EVENTS = f"""SELECT event_time, kind, CASE WHEN value > 0 THEN 'price low, CVD not' ELSE 'price high, CVD not' END AS what, value FROM (
+  SELECT event_time, cvd_divergence_1m AS now_1m, lag(cvd_divergence_1m) OVER w AS was_1m, cvd_divergence_15m AS now_15m,
+    lag(cvd_divergence_15m) OVER w AS was_15m, cvd_divergence_1h AS now_1h, lag(cvd_divergence_1h) OVER w AS was_1h
   FROM features WHERE {IN_RANGE} AND {INSTRUMENT} WINDOW w AS (ORDER BY event_time)) t
+CROSS JOIN LATERAL (VALUES ('CVD divergence 1m', now_1m, was_1m), ('CVD divergence 15m', now_15m, was_15m), ('CVD divergence 1h', now_1h, was_1h))
+  changes (kind, value, before)
 WHERE value <> 0 AND value IS DISTINCT FROM before ORDER BY event_time DESC LIMIT 200"""
 
 TIMELINE = f"""SELECT event_time, instrument, strategy_name AS strategy, direction, tier, score,
   CASE WHEN entry AND flip THEN 'enter or flip' WHEN entry THEN 'enter' ELSE 'flip' END AS action,
   regime, price, risk_distance AS "1R in price", strategy_version AS model, config_revision AS revision, signal_id AS why
 FROM signals WHERE {IN_RANGE} AND {STRATEGY} ORDER BY event_time DESC LIMIT 200"""
+
+# One look into the index for each step and strategy of the instrument.
+LAYER_POINTS = f"""SELECT steps.at AS "time", layer->>'name' AS metric, avg((layer->>'score')::float8) AS points
+FROM generate_series(date_bin({STEP}, timestamptz $__timeFrom(), timestamptz 'epoch'), timestamptz $__timeTo(), {STEP}) steps (at)
+CROSS JOIN (SELECT strategy_id AS id FROM strategy_registry WHERE {INSTRUMENT} AND {STRATEGY}) s
+CROSS JOIN LATERAL (SELECT layers FROM scores WHERE {INSTRUMENT} AND strategy_id = s.id AND warm
+  AND event_time >= steps.at AND event_time < steps.at + {STEP} AND {IN_RANGE} ORDER BY event_time DESC LIMIT 1) newest
+CROSS JOIN jsonb_array_elements(newest.layers) layer GROUP BY 1, 2 ORDER BY 1"""
+
+ENTERS = f"""SELECT steps.at AS "time", s.name || ' enters' AS metric, newest.entry_score AS "enters from"
+FROM generate_series(date_bin({STEP}, timestamptz $__timeFrom(), timestamptz 'epoch'), timestamptz $__timeTo(), {STEP}) steps (at)
+CROSS JOIN (SELECT strategy_id AS id, display_name AS name FROM strategy_registry WHERE {INSTRUMENT} AND {STRATEGY}) s
+CROSS JOIN LATERAL (SELECT entry_score FROM scores WHERE {INSTRUMENT} AND strategy_id = s.id AND entry_score IS NOT NULL
+  AND event_time >= steps.at AND event_time < steps.at + {STEP} AND {IN_RANGE} ORDER BY event_time DESC LIMIT 1) newest ORDER BY 1"""
 
 BLOCKS = f"""SELECT split_part(gate_block, '(', 1) AS gate, count(*) AS blocked FROM scores
 WHERE {CHOSEN} AND gate_block IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"""
@@ -98,10 +109,7 @@ def board() -> Json:
             series(
                 f'SELECT {BIN} AS "time", strategy_name AS metric, max(score) AS score FROM scores WHERE {CHOSEN} GROUP BY 1, 2 ORDER BY 1'
             ),
-            series(
-                f'SELECT {BIN} AS "time", strategy_name || \' enters\' AS metric, max(entry_score) AS "enters from"'
-                f" FROM scores WHERE {CHOSEN} AND entry_score IS NOT NULL GROUP BY 1, 2 ORDER BY 1"
-            ),
+            series(ENTERS),
             width=24,
             interval=GRID,
             defaults={"min": 0, "max": 100},
@@ -110,11 +118,7 @@ def board() -> Json:
             "Score by layer",
             "Points of each layer at the newest evaluation of each step, before the gates; the mean of the chosen strategies.",
             OF_HUNDRED,
-            series(
-                f"SELECT {BIN} AS \"time\", layer->>'name' AS metric, avg((layer->>'score')::float8) AS points"
-                f" FROM scores, jsonb_array_elements(layers) layer WHERE {CHOSEN} AND warm"
-                f" AND event_time IN (SELECT max(event_time) FROM scores WHERE {CHOSEN} GROUP BY {BIN}) GROUP BY 1, 2 ORDER BY 1"
-            ),
+            series(LAYER_POINTS),
             stack=True,
             interval=GRID,
         ),

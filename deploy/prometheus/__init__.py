@@ -69,10 +69,11 @@ OBJECTIVES = (
         "the worker is at most 2 s behind the producers' marks in 99 % of the time (R002-117)",
         lambda window: f"avg_over_time(perpflow:worker_lagging:bool[{window}])",
         (
-            # Each age by the time of its own scrape: the processes are not scraped at one instant. A worker that lost a partition keeps its last figure.
+            # Each age by the time of its own scrape: the processes are not scraped at one instant. The furthest partition counts: those without
+            # trades get a mark on the evaluation grid only, and one that is stuck has an alert of its own.
             (
                 "perpflow:worker_lag:seconds",
-                "max(min by (partition) (timestamp(perpflow_worker_event_time_seconds) - perpflow_worker_event_time_seconds))"
+                "min(timestamp(perpflow_worker_event_time_seconds) - perpflow_worker_event_time_seconds)"
                 " - min(timestamp(perpflow_mark_time_seconds) - perpflow_mark_time_seconds)",
             ),
             ("perpflow:worker_lagging:bool", "perpflow:worker_lag:seconds > bool 2"),

@@ -160,13 +160,13 @@ CASES = [
         10,
         {"slo": "write"},
     ),
-    Case(  # one worker that lost partition 1 ten minutes ago, and its new owner that is three seconds behind
+    Case(  # from the eleventh minute on the furthest partition is four seconds behind the furthest venue; another venue is dead all the time
         "ObjectiveBurns1h",
         {
             'perpflow_mark_time_seconds{venue="V"}': "-1+60x90",
-            'perpflow_worker_event_time_seconds{partition="1",instance="old"}': STOPS,
-            'perpflow_worker_event_time_seconds{partition="1",instance="new"}': "_x10 595+60x80",
-            'perpflow_worker_event_time_seconds{partition="0",instance="old"}': "-1.5+60x90",
+            'perpflow_mark_time_seconds{venue="W"}': "-900+60x90",
+            'perpflow_worker_event_time_seconds{partition="0"}': "-2+60x10 655+60x80",
+            'perpflow_worker_event_time_seconds{partition="1"}': "-15+60x90",
         },
         11,
         25,
