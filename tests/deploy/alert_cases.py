@@ -160,13 +160,13 @@ CASES = [
         10,
         {"slo": "write"},
     ),
-    Case(  # from the eleventh minute on the furthest partition is four seconds behind the furthest venue; another venue is dead all the time
+    Case(  # from the eleventh minute on the furthest partition is 19 s behind the furthest venue, a step and four seconds; another venue is dead all the time
         "ObjectiveBurns1h",
         {
             'perpflow_mark_time_seconds{venue="V"}': "-1+60x90",
             'perpflow_mark_time_seconds{venue="W"}': "-900+60x90",
-            'perpflow_worker_event_time_seconds{partition="0"}': "-2+60x10 655+60x80",
-            'perpflow_worker_event_time_seconds{partition="1"}': "-15+60x90",
+            'perpflow_worker_event_time_seconds{partition="0"}': "-14+60x10 640+60x80",
+            'perpflow_worker_event_time_seconds{partition="1"}': "-60+60x90",
         },
         11,
         25,

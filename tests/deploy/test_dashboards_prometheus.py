@@ -17,6 +17,7 @@ import pytest
 import yaml
 from dashboard_queries import promql
 
+from deploy import prometheus
 from deploy.demo.pipeline import Pipeline
 from deploy.demo.run import strategies_for
 from deploy.stack.processes import free_port
@@ -98,7 +99,12 @@ def test_every_expression_has_a_value_while_the_pipeline_runs(
         assert not unwell, unwell
         alerts = [alert["labels"] for alert in ask(port, "alerts")["alerts"] if alert["state"] == "firing"]
         firing = sorted({(one["alertname"], one.get("slo", "")) for one in alerts})
-        print("firing:", firing)
+        # An instant is evaluated within two seconds of the marks that let it, and the worker is never further behind than a step and that.
+        (least,) = ask(port, "query", query="min_over_time(perpflow:worker_lag:seconds[30s])")["result"]
+        (most,) = ask(port, "query", query="max_over_time(perpflow:worker_lag:seconds[30s])")["result"]
+        print("firing:", firing, "lag:", least["value"][1], most["value"][1])
+        assert -1 < float(least["value"][1]) < 2 and float(most["value"][1]) < prometheus.GRID_S + 2
+        assert ("ObjectiveBurns1h", "lag") not in firing
         # What went wrong on a busy machine (a book rebuilt, a slow reader) fills a panel that is quiet otherwise.
         assert set(empty) <= set(QUIET) and {where for where, why in QUIET.items() if why is not CALM} <= set(empty), empty
     finally:
