@@ -38,6 +38,11 @@ class BackFill:
         self._holes = holes
         self._log = structlog.get_logger().bind(venue=adapter.venue)
 
+    @property
+    def busy(self) -> bool:
+        """True while REST is busy."""
+        return self._rest.limiter.busy
+
     # --- consecutive ids ---------------------------------------------------------------------------------------------
 
     async def before(self, stream: Stream, record: Record, clock: int) -> None:
@@ -45,8 +50,9 @@ class BackFill:
         feed, source = stream.feed, stream.line.source
         first, last = (feed.ids.last or 0) + 1, record["agg_id"] - 1
         before = feed.trade_time
+        busy = self._rest.limiter.busy
         fill = self._holes.task(self.fill(feed, source, first, last), source)
-        await self._holes.hold(fill, source, lambda: self.trades)
+        await self._holes.hold_unless(busy, fill, source, lambda: self.trades)
         if not fill.done():
             outcome = "REST is slow: the back-fill goes on"
             fill.add_done_callback(lambda _: self._filled_later(feed, source, first, last))

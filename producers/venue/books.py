@@ -125,7 +125,7 @@ class Books:
         if feed.book.mode != "rest":
             feed.snapshot = self._holes.task(self._subscribe_again(stream), source)
             return None  # the snapshot comes on the very connection: it must be read on
-        at_once = time.monotonic() >= feed.snapshot_after
+        at_once = time.monotonic() >= feed.snapshot_after and not self._rest.limiter.busy
         feed.snapshot = self._holes.task(self._sync(feed, source), source)
         # A request that must wait its turn would hold the whole connection for one symbol's sake.
         return self._holes.hold(feed.snapshot, source) if at_once else None

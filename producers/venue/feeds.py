@@ -290,8 +290,9 @@ class Feeds:
         since, stream.missed_since = stream.missed_since, None
         if since is not None:
             source = stream.line.source
+            busy = self._backfill.busy
             task = self._holes.task(self._backfill.since(stream.feed, source, since, clock, "disconnect"), source)
-            await self._holes.hold(task, source, lambda: self._backfill.trades)
+            await self._holes.hold_unless(busy, task, source, lambda: self._backfill.trades)
 
     def _uncertain(self, stream: Stream, kind: str, since: int, clock: int, detail: str) -> None:
         self._holes.emit_gap(

@@ -93,6 +93,11 @@ class Holes:
             source.busy -= 1
             source.heard = time.monotonic()
 
+    async def hold_unless(self, busy: bool, task: asyncio.Task[Any], source: Source, progress: Callable[[], int] = lambda: 0) -> None:
+        """Hold a connection's reader for a task, but not when REST is ``busy``: hundreds of symbols would each stop it for the limit."""
+        if not busy:
+            await self.hold(task, source, progress)
+
     def task(self, work: Coroutine[Any, Any, Any], source: Source) -> asyncio.Task[Any]:
         """Start work in the background that emits on a source."""
         task = asyncio.create_task(work)

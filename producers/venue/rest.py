@@ -64,6 +64,11 @@ class Limiter:
                 await asyncio.sleep(wait)
             self._charge(weight)
 
+    @property
+    def busy(self) -> bool:
+        """True while requests wait for room: nobody should be held up for another one."""
+        return (self._admission is not None and self._admission.locked()) or self._wait(1) > 0
+
     def refused(self, wait_s: float) -> None:
         """The venue refuses requests for so many seconds."""
         self._not_before = max(self._not_before, time.monotonic() + wait_s)

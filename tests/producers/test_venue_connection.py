@@ -221,3 +221,24 @@ def test_rest_keeps_below_the_weight_limit(tmp_path: Path) -> None:
         waiting.cancel()
 
     rest_session(head(BTC_2024, 300, tmp_path / "btc"), work, [], weight_limit=100, venue_limit=100)
+
+
+def test_a_limiter_is_busy_while_there_is_no_room() -> None:
+    """Nobody is held up for a request that would have to wait: 600 books ask for their snapshots at once."""
+
+    async def work() -> None:
+        limiter = Limiter("BINANCE", (Limit(100, 60.0),))
+        assert not limiter.busy
+        for _ in range(4):
+            await limiter.admit(20)
+        assert not limiter.busy
+        waiting = asyncio.create_task(limiter.admit(20))  # 100 of the 90 that we allow ourselves
+        await asyncio.sleep(0.05)
+        assert limiter.busy and not waiting.done()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert not limiter.busy
+        limiter.refused(30.0)
+        assert limiter.busy
+
+    asyncio.run(asyncio.wait_for(work(), 10))
