@@ -114,7 +114,9 @@ class BinanceUsdm(Adapter):
             return (("depth", mapping.depth_diff(data)),)
         if channel is BOOK_TICKER:
             return (("quotes", mapping.quote(data, market.instrument, received)),)
-        return (("funding", mapping.mark_price(data, market.instrument, received, market.facts["funding_interval_hours"])),)
+        record = mapping.mark_price(data, market.instrument, received, market.facts["funding_interval_hours"])
+        market.memory["mark_price"] = record["mark_price"]
+        return (("funding", record),)
 
     # --- REST --------------------------------------------------------------------------------------------------------
 

@@ -168,6 +168,7 @@ class Poll:
         whole_market: One call answers for all symbols; else ``fetch`` is called with one symbol after the other.
         fetch: Returns (symbol, topic, record without ``instrument``, unless it is about another one of the asset); symbols that are not
             followed are ignored.
+        gap_s: Seconds between two symbols of a round: with hundreds of them a round takes longer than ``every_s``, and leaves room for others.
     """
 
     name: str
@@ -175,6 +176,7 @@ class Poll:
     every_s: float
     whole_market: bool
     fetch: Callable[[Rest, Sequence[Market], int], Awaitable[list[tuple[str, str, Record]]]]
+    gap_s: float = 0.05
 
 
 class Adapter(ABC):

@@ -69,7 +69,9 @@ class Polls:
         if poll.whole_market:
             return await self._ask(poll, markets)
         count, failure = 0, None
-        for market in markets:
+        for number, market in enumerate(markets):
+            if number:
+                await asyncio.sleep(poll.gap_s)
             try:
                 count += await self._ask(poll, [market])
             except (RestError, MappingError) as error:
