@@ -20,7 +20,11 @@ RECORDING = DATA / "ltcusdt_spot_trades" / "LTCUSDT_2025-06-21_09h_trades.csv.gz
 def demo(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "deploy.cli", "demo", "--dir", str(folder), "--recording", f"{RECORDING}=LTCUSDT:spot", *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PERPFLOW_")}
-    return subprocess.Popen(command, cwd=Path(__file__).parents[2], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command, cwd=Path(__file__).parents[2], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        # Tests that run in the background are deaf to Ctrl-C, and so would be what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
