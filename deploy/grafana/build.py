@@ -150,11 +150,6 @@ def by_name(name: str, *pairs: Any) -> Json:
     }
 
 
-def by_pattern(pattern: str, *pairs: Any) -> Json:
-    """The same of all whose names fit a regular expression."""
-    return {**by_name("", *pairs), "matcher": {"id": "byRegexp", "options": f"/{pattern}/"}}
-
-
 def colour(name: str, value: str) -> Json:
     """A fixed colour of one column or line."""
     return by_name(name, "color", {"mode": "fixed", "fixedColor": value})

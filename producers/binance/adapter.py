@@ -84,9 +84,13 @@ class BinanceUsdm(Adapter):
         if type(name) is not str:
             raise MappingError("frame", "stream", f"expected text, got {name!r}")
         try:
-            return (Part(name, mapping.event_clock(data, received), data),)
+            return (Part(name, self.clock_of(name, data, received), data),)
         except MappingError as error:
             raise MappingError(name, error.field, error.reason) from None
+
+    def clock_of(self, name: str, data: Any, received: int) -> int:
+        """Return the venue's time of a message; 0 for one that has none. Raises MappingError."""
+        return mapping.event_clock(data, received)
 
     def _odd_frame(self, raw: bytes, error: Exception) -> Sequence[Part]:
         if isinstance(error, orjson.JSONDecodeError):

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-import orjson
 import structlog
 
 from producers.binance import mapping as binance
 from producers.binance.adapter import BinanceUsdm
 from producers.binance_spot import mapping
-from producers.venue.adapter import BookSnapshot, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll, Refused, mapped
+from producers.venue.adapter import BookSnapshot, Channel, Event, Facts, Market, Plan, Poll, Refused, mapped
 from producers.venue.clock import note_time
 from producers.venue.rest import Limit, Rest
 from producers.venue.rows import usable
@@ -67,22 +66,9 @@ class BinanceSpot(BinanceUsdm):
             plans.append(Plan(f"spot-{start // self.max_streams}", f"{base_url}/stream?streams={names}", part))
         return plans
 
-    def split(self, raw: bytes, received: int) -> Sequence[Part]:
-        """Return the one message of a combined frame; bookTicker has no time, so the connection's clock stays."""
-        try:
-            message = orjson.loads(raw)
-            name = message["stream"]
-            data = message["data"]
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            return self._odd_frame(raw, error)
-        if type(name) is not str:
-            raise MappingError("frame", "stream", f"expected text, got {name!r}")
-        if name.endswith(BOOK_TICKER.name):
-            return (Part(name, 0, data),)
-        try:
-            return (Part(name, binance.event_clock(data, received), data),)
-        except MappingError as error:
-            raise MappingError(name, error.field, error.reason) from None
+    def clock_of(self, name: str, data: Any, received: int) -> int:
+        """Return the venue's time of a message; a bookTicker has none."""
+        return 0 if name.endswith(BOOK_TICKER.name) else binance.event_clock(data, received)
 
     def take(self, channel: Channel, data: Any, market: Market, received: int) -> Sequence[Event]:
         """Return what a message says."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from producers.importer.files import ImportFailed
 from schemas.codec import Record
@@ -342,12 +342,3 @@ def layout_of(venue: str, name: str, first: Sequence[str]) -> tuple[Layout, Cell
             return layout, Cells({column: at for at, column in enumerate(layout.columns)}), False
     described = "; ".join(f"{layout.name} ({','.join(layout.columns)})" for layout in known) or "none"
     raise ImportFailed(f"import: {name}: no known dump file of {venue}; its first row is {','.join(first)[:120]!r}; known: {described}")
-
-
-def known_kinds() -> dict[str, Any]:
-    """Return venue -> kind -> names of the files that are known."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for venue, layouts in LAYOUTS.items():
-        for layout in layouts:
-            found.setdefault(venue, {}).setdefault(layout.kind, []).append(layout.name)
-    return found

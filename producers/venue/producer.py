@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import time
 from collections.abc import Awaitable, Sequence
 from typing import Any
@@ -135,10 +134,6 @@ class VenueProducer:
             LogError: no broker, or topics missing.
             DeliveryFailed: Kafka refused a record.
         """
-        # Millions of records that refer to nothing pass here: looking for cycles among them costs a twentieth of a core for nothing.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(100_000, 20, 100)
         loop = asyncio.get_running_loop()
 
         def ask_to_stop() -> None:
@@ -369,16 +364,18 @@ class VenueProducer:
         while True:
             await asyncio.sleep(self.config.refresh_s)
             try:
-                facts = await self._read_facts()
-                await self._grow({symbol: contract for symbol, contract in facts.items() if symbol not in self._facts})
-            except (RestError, ConfigurationError, MappingError, LogError) as error:
+                contracts = await self.adapter.facts(self.rest, self.author)
+                chosen = await self._chosen(contracts)
+                await self._grow({symbol: contracts[symbol] for symbol in chosen if symbol in contracts and symbol not in self._facts})
+            except (RestError, MappingError, LogError) as error:
                 self._log.warning("contract facts not refreshed", error=str(error))
                 continue
-            gone = [symbol for symbol in self._facts if symbol not in facts]
+            if not contracts:
+                self._log.warning("contract facts not refreshed", error="the venue names no contract at all")
+                continue
             # With top:N a contract may only have fallen behind: it is followed on, or its marks would say more than we know.
-            contracts = await self._of_all(gone) if gone else {}
             for symbol, old in self._facts.items():
-                new = facts.get(symbol) or contracts.get(symbol) or Facts({**old.record, "status": "closed"}, old.extra)
+                new = contracts.get(symbol) or Facts({**old.record, "status": "closed"}, old.extra)
                 self._facts[symbol] = new
                 feed = self.feeds.feeds[symbol]
                 feed.market.facts, feed.market.extra = new.record, new.extra
@@ -387,13 +384,6 @@ class VenueProducer:
             if clock is not None and self.pipeline.sequencer.last is not None:
                 for topic, partition, record in self._news(clock):
                     self.pipeline.emit_aside(topic, partition, record)
-
-    async def _of_all(self, symbols: list[str]) -> dict[str, Facts]:
-        try:
-            contracts = await self.adapter.facts(self.rest, self.author)
-        except (RestError, MappingError):
-            return {symbol: self._facts[symbol] for symbol in symbols}  # not known: nothing changes
-        return {symbol: contracts[symbol] for symbol in symbols if symbol in contracts}
 
     async def _grow(self, new: dict[str, Facts]) -> None:
         """Follow contracts that were not there at the start."""

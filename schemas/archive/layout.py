@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import pyarrow as pa
 
@@ -62,11 +62,6 @@ def prefix_of(partition: int) -> str:
 def path_of(topic: str, day: str, folder: str, partition: int, first_offset: int, unique: str) -> str:
     """Return a file's path within the archive. ``unique`` keeps apart what several writers make of the same records."""
     return f"{topic}/{day}/{quote(folder, safe='')}/{prefix_of(partition)}{first_offset:020d}-{unique}.parquet"
-
-
-def folder_name(quoted: str) -> str:
-    """Return the plain name of a folder on disk."""
-    return unquote(quoted)
 
 
 def arrow_type(kind: Any) -> pa.DataType:

@@ -290,6 +290,15 @@ def test_rotation_under_load_loses_and_doubles_nothing(environment: Settings, to
         assert len(set(ids)) == len(ids)
 
 
+def test_a_named_contract_that_is_delisted_is_closed_and_the_others_go_on(environment: Settings, topics: list[str]) -> None:
+    """Bybit leaves it out of its list: the name that the user gave is no error then."""
+    options = {"generated": Making(2, 600.0, 2400), "faults": ["delist=ETHUSDT@1"]}
+    found = run(environment, "BYBIT", options, symbols="BTCUSDT,ETHUSDT", refresh_s=0.3, poll_recorded=False)
+    assert [record["status"] for record in found.log["instruments"] if record["symbol"] == "ETHUSDT"] == ["trading", "closed"]
+    assert [record["status"] for record in found.log["instruments"] if record["symbol"] == "BTCUSDT"] == ["trading"]
+    check_trades(found, "BTCUSDT")
+
+
 def test_listings_and_delistings_are_followed_without_a_restart(environment: Settings, topics: list[str]) -> None:
     faults = ["list=NEWUSDT@1", "delist=SOLUSDT@2"]
     found = run(environment, "BYBIT", {"generated": Making(3, 800.0, 4800), "faults": faults}, refresh_s=0.4, poll_recorded=False)
