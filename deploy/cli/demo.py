@@ -44,10 +44,14 @@ def demo(
     from deploy.demo.run import DemoOptions, run_demo
     from producers.recorded.recording import Recording
 
+    stopped: list[int] = []
+
     def interrupt(number: int, frame: object) -> None:
+        stopped.append(number)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)  # SIGTERM leaves nothing behind either
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGTERM leaves nothing behind either
+        signal.signal(number, interrupt)
     try:
         recordings = [Recording.parse(text) for text in recording or []]
         if speed != "max" and not float(speed) > 0:
@@ -58,6 +62,11 @@ def demo(
     try:
         code = run_demo(DemoOptions(recordings, speed, keep, json_file, report, folder), console)
     except KeyboardInterrupt:
-        console.print("stopped")
         code = 130
+    except Exception:
+        if not stopped:
+            raise
+        code = 130  # an interrupt that a library turned into an error of its own
+    if stopped:
+        console.print("stopped")
     raise typer.Exit(code)
