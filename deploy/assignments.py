@@ -39,3 +39,22 @@ def assigned(assignments: Sequence[str] | None, refused: Mapping[str, str | None
             except tomllib.TOMLDecodeError:
                 found[name] = text  # the rules say what it must be
     return found
+
+
+def varied(variations: Sequence[str] | None, refused: Mapping[str, str | None]) -> dict[str, tuple[Any, ...]]:
+    """Return FIELD=VALUE,VALUE,... arguments as the values that each field takes.
+
+    Args:
+        variations: As given.
+        refused: Field -> why it cannot be given here.
+
+    Raises:
+        UserError: no FIELD=VALUE,VALUE, or a refused field.
+    """
+    found: dict[str, tuple[Any, ...]] = {}
+    for variation in variations or ():
+        name, separator, texts = variation.partition("=")
+        if not separator or not texts:
+            raise UserError(f"{variation!r}: expected FIELD=VALUE,VALUE,...")
+        found[name] = tuple(assigned([f"{name}={text}"], refused)[name] for text in texts.split(","))
+    return found

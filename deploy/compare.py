@@ -62,7 +62,7 @@ def from_database(settings: Settings, chosen: Chosen, since: int | None, until: 
         return f"(extract(epoch FROM {name}) * 1000)::bigint AS {name}"
 
     try:
-        with psycopg.connect(settings.database_url, connect_timeout=10, row_factory=dict_row) as connection:
+        with psycopg.connect(settings.role_url("reader"), connect_timeout=10, row_factory=dict_row) as connection:
             trades = connection.execute(
                 f"SELECT trade_id, instrument, tier, net_r, net_pnl, config_hash, {ms('event_time')}, {ms('entry_time')}"  # type: ignore[arg-type]
                 f" FROM trades_closed WHERE {where}",

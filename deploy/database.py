@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
@@ -16,7 +17,9 @@ from importlib import resources
 import psycopg
 from psycopg import sql
 
+from deploy import roles
 from deploy.errors import UserError
+from schemas.settings import Settings
 from sinks.timescale import partitions
 from sinks.timescale.tables import Column, tables
 
@@ -93,8 +96,23 @@ def connect(database_url: str) -> psycopg.Connection:
         raise DatabaseError(f"the database does not answer: {error}") from error
 
 
-def migrate(database_url: str) -> list[str]:
-    """Apply what is missing, in order; return the names of the files applied now.
+def pending(database_url: str) -> list[Migration]:
+    """Return the migrations that ``migrate`` would apply, in order; changes nothing.
+
+    Raises:
+        DatabaseError: no connection, or an applied file was changed since.
+    """
+    with connect(database_url) as connection:
+        return _unapplied(connection)
+
+
+def migrate(database_url: str, *, until: int | None = None, settings: Settings | None = None) -> list[str]:
+    """Apply what is missing, in order, and bring comments, policies and rights up to date; return the names of the files applied now.
+
+    Args:
+        database_url: Database of its owner.
+        until: Stop after this number: the state of an earlier release.
+        settings: Has the passwords of the roles; the environment's when None.
 
     Raises:
         DatabaseError: no connection, an applied file was changed since, or a file fails (nothing of it stays).
@@ -108,14 +126,20 @@ def migrate(database_url: str) -> list[str]:
                 "CREATE TABLE IF NOT EXISTS schema_migrations (version integer PRIMARY KEY, name text NOT NULL,"
                 " checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
             )
-            for migration in _with_state(connection):
-                if migration.changed:
-                    raise DatabaseError(f"{migration.name} was changed after it was applied; put the change into a new migration")
-                if migration.applied_at is None:
-                    _apply(connection, migration)
-                    applied.append(migration.name)
-            _comment(connection)
+            for migration in _unapplied(connection):
+                if until is not None and migration.version > until:
+                    return applied
+                _apply(connection, migration)
+                applied.append(migration.name)
+            # What follows is done again whenever it is missing: no commit of it need wait for the disk.
+            connection.execute("SET synchronous_commit = off")
+            with connection.transaction():
+                _comment(connection)
+                _policies(connection)
             partitions.maintain(connection)
+            for problem in roles.grant(connection):
+                warnings.warn(problem, stacklevel=2)
+            roles.set_passwords(connection, (settings or Settings()).model_copy(update={"database_url": database_url}))
         finally:
             connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK_KEY,))
     return applied
@@ -126,16 +150,6 @@ def status(database_url: str) -> Status:
     with connect(database_url) as connection:
         row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'").fetchone()
         return Status(_with_state(connection), row[0] if row else None, differences(connection))
-
-
-def maintain(database_url: str) -> list[str]:
-    """Create partitions ahead and move what the default partitions caught; return what was done.
-
-    Raises:
-        DatabaseError: no connection.
-    """
-    with connect(database_url) as connection:
-        return partitions.maintain(connection)
 
 
 def differences(connection: psycopg.Connection) -> list[str]:
@@ -169,6 +183,14 @@ def _add_column(table: str, column: Column) -> str:
     return f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column.name} {column.type};"
 
 
+def _unapplied(connection: psycopg.Connection) -> list[Migration]:
+    found = _with_state(connection)
+    for migration in found:
+        if migration.changed:
+            raise DatabaseError(f"{migration.name} was changed after it was applied; put the change into a new migration")
+    return [migration for migration in found if migration.applied_at is None]
+
+
 def _with_state(connection: psycopg.Connection) -> list[Migration]:
     applied: dict[int, tuple[str, datetime]] = {}
     if connection.execute("SELECT to_regclass('schema_migrations')").fetchone() != (None,):
@@ -193,6 +215,17 @@ def _apply(connection: psycopg.Connection, migration: Migration) -> None:
             )
     except psycopg.Error as error:
         raise DatabaseError(f"{migration.name}: {error}") from error
+
+
+def _policies(connection: psycopg.Connection) -> None:
+    """Give tables that no migration gave a policy the usual one: kept for good."""
+    for table in tables():
+        if table.step is not None:
+            connection.execute(
+                "INSERT INTO table_policies VALUES (%s, %s, %s::interval, NULL, '7 days', %s, 'event_time', 'not measured yet')"
+                " ON CONFLICT DO NOTHING",
+                (table.name, table.step, f"1 {table.step}", table.key),
+            )
 
 
 def _comment(connection: psycopg.Connection) -> None:

@@ -42,6 +42,10 @@ _CAPTURE = re.compile(r"^\d{13,19} \{|^TimestampOfReceive")
 _TELL_EVERY = 20_000
 
 
+def _silent(phase: str, done: int, total: int) -> None:
+    """Nobody listens."""
+
+
 @dataclass(frozen=True)
 class FileArgument:
     """One ``file:PATH[=SYMBOL][@VENUE]``.
@@ -114,7 +118,7 @@ class Files:
         since: int | None = None,
         until: int | None = None,
         contract_values: dict[str, str] | None = None,
-        tell: Tell = lambda phase, done, total: None,
+        tell: Tell = _silent,
         piece: int = PIECE,
     ) -> None:
         self.settings = settings
@@ -125,6 +129,7 @@ class Files:
         self._since = -(2**62) if since is None else since
         self._until = 2**62 if until is None else until
         self._tell = tell
+        self._only: int | None = None
         dumps: dict[str, list[tuple[str, str | None]]] = {}
         for argument in arguments:
             for path in recording_files(argument.path):
@@ -135,10 +140,18 @@ class Files:
         for venue, files in dumps.items():
             self._import(adapter_of(venue), files, contract_values or {})
 
+    def narrow(self, partition: int) -> None:
+        """Replay one partition only."""
+        self._only = partition
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to replay; nobody there hears of progress."""
+        return {**vars(self), "_tell": _silent}
+
     @property
     def partitions(self) -> tuple[int, ...]:
-        """Partitions that the instruments live in."""
-        return tuple(sorted({flow.partition for flow in self.flows}))
+        """Partitions that are replayed: those that the instruments live in."""
+        return tuple(sorted({flow.partition for flow in self._replayed()}))
 
     @property
     def instruments(self) -> tuple[str, ...]:
@@ -180,7 +193,7 @@ class Files:
             raise ImportFailed(f"replay: {recording.path}: recordings are of Binance, not of {adapter.venue}")
         name = instrument_id(adapter.venue, recording.symbol, adapter.kind)
         partition = partition_of(base_of_instrument(name), self.settings.partitions)
-        flow = Flow(adapter, recording.symbol, name, partition, lambda: _recorded(recording, name))
+        flow = Flow(adapter, recording.symbol, name, partition, partial(_recorded, recording, name))
         for event in _recorded(recording, name, flow.decimals):
             self.counts[event.topic] += 1
             flow.first = event.time if flow.first is None else min(flow.first, event.time)
@@ -188,6 +201,9 @@ class Files:
         if flow.first is None:
             raise ImportFailed(f"replay: {recording.path}: the recording holds no message of {recording.symbol}")
         self.flows.append(flow)
+
+    def _replayed(self) -> list[Flow]:
+        return [flow for flow in self.flows if self._only in (None, flow.partition)]
 
     # --- replaying -----------------------------------------------------------------------------------------------------
 
@@ -197,13 +213,18 @@ class Files:
         log = SynthesisedLog(self.settings.codec, venue, self.partitions, self._piece)
         yield from log.step(None, self._contracts())
         done = told = 0
-        for step in merged([flow.events() for flow in self.flows], self.settings.grid_ms, self.settings.allowed_lateness_ms):
+        flows = self._replayed()
+        # One partition's marks are those of all files, from their first time to their last.
+        ends = iter([Event(time, "", {}) for time in self.span])
+        for step in merged([*(flow.events() for flow in flows), ends], self.settings.grid_ms, self.settings.allowed_lateness_ms):
             entries, letters = [], []
             for place, event in step.items:
+                if not event.topic:
+                    continue
                 done += 1
                 if not self._since <= event.time <= self._until:
                     continue
-                flow = self.flows[place]
+                flow = flows[place]
                 if event.topic == "dead_letters":
                     letters.append(self._letter(flow, event))
                 else:
@@ -221,7 +242,7 @@ class Files:
 
     def _contracts(self) -> Iterator[Entry]:
         by_name: dict[str, list[Flow]] = {}
-        for flow in self.flows:
+        for flow in self._replayed():
             by_name.setdefault(flow.instrument, []).append(flow)
         for name, flows in sorted(by_name.items()):
             price = max(flow.decimals.price for flow in flows)

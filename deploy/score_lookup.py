@@ -118,7 +118,7 @@ def in_database(settings: Settings, wanted: ScoreId) -> Record | None:
         sql.SQL(", ").join(columns)
     )
     try:
-        with psycopg.connect(settings.database_url, connect_timeout=int(_TIMEOUT_S)) as connection:
+        with psycopg.connect(settings.role_url("reader"), connect_timeout=int(_TIMEOUT_S)) as connection:
             return connection.cursor(row_factory=dict_row).execute(query, (str(wanted), wanted.time)).fetchone()
     except psycopg.Error as error:
         raise UserError(f"database: {str(error).strip()}") from error

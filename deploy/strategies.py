@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic, sleep
 from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer
@@ -96,25 +97,13 @@ def publish(
     revisions = _next(log, wanted, time, by, note, expected or {}, 0)
     partitions = sorted({partition_for(settings, config) for config in wanted})
     written_to = sorted({partition_for(settings, config) for config in revisions if config is not None})
-    effective_time = _common_instant(settings, market_marks(settings, written_to)) if len(written_to) > 1 else 0
+    effective_time = common_instant(settings, market_marks(settings, written_to)) if len(written_to) > 1 else 0
     if effective_time:
         revisions = _next(log, wanted, time, by, note, expected or {}, effective_time)
     writing = [config for config in revisions if config is not None]
-    _produce(settings, "strategies", [(config.strategy_id, partition_for(settings, config), config.to_record()) for config in writing])
-    log = _settled(settings)
-    at = max([time, *(config.event_time for config in writing)])
-    marks = _produce(
-        settings,
-        "progress",
-        [
-            (
-                AUTHOR,
-                partition,
-                {"author": AUTHOR, "venue": "", "event_time": at, "receive_time": at, "cut": {"strategies": log.ends[partition]}},
-            )
-            for partition in partitions
-        ],
-    )
+    written = _produce(settings, "strategies", [(one.strategy_id, partition_for(settings, one), one.to_record()) for one in writing])
+    log = _settled(settings, written)
+    marks = write_marks(settings, log, partitions, max([time, *(config.event_time for config in writing)]))
     if lost := [config for config in writing if config not in log.revisions.get(config.strategy_id, ())]:
         raise StaleRevision("; ".join(_lost(log, config) for config in lost))
     newest = log.newest
@@ -122,7 +111,20 @@ def publish(
         Outcome(newest[config.strategy_id] if mine is None else mine, mine is not None)
         for config, mine in zip(wanted, revisions, strict=True)
     ]
-    return Published(outcomes, effective_time, _late(settings, effective_time, marks, writing) if effective_time else [])
+    return Published(outcomes, effective_time, late_ones(settings, effective_time, marks, writing) if effective_time else [])
+
+
+def write_marks(settings: Settings, log: StrategyLog, partitions: Sequence[int], at: int) -> dict[int, int]:
+    """Write the control marks "the strategies topic holds up to here" at a time (ms UTC); return their offsets by partition."""
+    marks = [
+        (
+            AUTHOR,
+            partition,
+            {"author": AUTHOR, "venue": "", "event_time": at, "receive_time": at, "cut": {"strategies": log.ends[partition]}},
+        )
+        for partition in partitions
+    ]
+    return _produce(settings, "progress", marks)
 
 
 def _next(
@@ -143,15 +145,15 @@ def _next(
         try:
             following = next_revision(known, config, time, by=by, note=note, effective_time=effective_time)
         except StrategyError as error:
-            _check_expected(log, config.strategy_id, known, named)  # the truer reason when the strategy became another one meanwhile
+            check_expected(log, config.strategy_id, known, named)  # the truer reason when the strategy became another one meanwhile
             raise StrategyError(error.field, error.rule, config.strategy_id) from error
         if following is not None:
-            _check_expected(log, config.strategy_id, known, named)
+            check_expected(log, config.strategy_id, known, named)
         revisions.append(following)
     return revisions
 
 
-def _check_expected(log: StrategyLog, strategy_id: str, known: StrategyConfig | None, named: int | None) -> None:
+def check_expected(log: StrategyLog, strategy_id: str, known: StrategyConfig | None, named: int | None) -> None:
     found = 0 if known is None else known.revision
     if named is None or named == found:
         return
@@ -178,10 +180,23 @@ def _lost(log: StrategyLog, config: StrategyConfig) -> str:
     )
 
 
-def _settled(settings: Settings) -> StrategyLog:
-    """Read the topic back; repeat what holds wherever a refused record stands behind it, so that compaction keeps what holds."""
+def _settled(settings: Settings, written: Mapping[int, int]) -> StrategyLog:
+    """Read the topic back; repeat what holds wherever a refused record stands behind it, so that compaction keeps what holds.
+
+    Args:
+        settings: The environment.
+        written: Partition -> last offset that was written. An open transaction (``strategy_transaction``) before it hides it until it ends.
+    """
+    deadline = monotonic() + TIMEOUT_S
     for _ in range(_SETTLING_ATTEMPTS):
         log = strategy_log.read(settings)
+        while any(log.next[partition] <= offset for partition, offset in written.items()):
+            if monotonic() > deadline:
+                raise UserError(
+                    f"{settings.topic('strategies')}: a transaction before the edit does not end; whether it holds, `strategies list` will tell"
+                )
+            sleep(0.05)
+            log = strategy_log.read(settings)
         covered = log.unsettled()
         if not covered:
             return log
@@ -189,7 +204,7 @@ def _settled(settings: Settings) -> StrategyLog:
     return strategy_log.read(settings)
 
 
-def _common_instant(settings: Settings, marks: Mapping[int, list[tuple[int, int]]]) -> int:
+def common_instant(settings: Settings, marks: Mapping[int, list[tuple[int, int]]]) -> int:
     """Return the next instant that none of the partitions has reached; 0 when their markets do not run on one clock, or not at all."""
     newest = [max(time for _, time in seen) for seen in marks.values() if seen]
     if not newest or max(newest) - min(newest) > ONE_CLOCK_MS:
@@ -197,7 +212,7 @@ def _common_instant(settings: Settings, marks: Mapping[int, list[tuple[int, int]
     return ((max(newest) + LEAD_MS - settings.allowed_lateness_ms) // settings.grid_ms + 1) * settings.grid_ms
 
 
-def _late(settings: Settings, effective_time: int, marks: Mapping[int, int], written: Sequence[StrategyConfig]) -> list[str]:
+def late_ones(settings: Settings, effective_time: int, marks: Mapping[int, int], written: Sequence[StrategyConfig]) -> list[str]:
     """Return the strategies in whose partition the common instant fired before our mark."""
     seen = market_marks(settings, marks)
     fired = effective_time + settings.allowed_lateness_ms

@@ -71,7 +71,7 @@ def history(settings: Settings, strategy_id: str) -> list[Entry]:
 
 def _recorded(settings: Settings, strategy_id: str) -> list[Entry]:
     try:
-        with psycopg.connect(settings.database_url, connect_timeout=10) as connection:
+        with psycopg.connect(settings.role_url("reader"), connect_timeout=10) as connection:
             rows = connection.execute(
                 "SELECT revision, (extract(epoch FROM event_time) * 1000)::bigint, edited_by, note, action, changed FROM strategy_audit"
                 " WHERE strategy_id = %s AND accepted ORDER BY revision",

@@ -44,13 +44,15 @@ class StrategyLog:
         revisions: Strategy id -> its revisions that held, oldest first (as far back as the topic reaches).
         refused: Records that hold nowhere.
         last: Strategy id -> the last readable record of it, whether it holds or not; compaction keeps this one.
-        ends: Partition -> next offset.
+        ends: Partition -> offset after its last record; 0 without one. What ends a transaction may stand behind it.
+        next: Partition -> offset at which the next record will stand.
     """
 
     revisions: dict[str, list[StrategyConfig]] = field(default_factory=dict)
     refused: list[Refused] = field(default_factory=list)
     last: dict[str, StrategyConfig] = field(default_factory=dict)
     ends: dict[int, int] = field(default_factory=dict)
+    next: dict[int, int] = field(default_factory=dict)
 
     @property
     def newest(self) -> dict[str, StrategyConfig]:
@@ -64,6 +66,7 @@ class StrategyLog:
     def take(self, settings: Settings, message: Message) -> None:
         """Add the next record of a partition."""
         partition, offset, key = message.partition() or 0, message.offset() or 0, (message.key() or b"").decode("utf-8", "replace")
+        self.ends[partition] = offset + 1
         try:
             config = StrategyConfig.from_record(settings.codec.decode("strategies", message.value()))
             held = self.revisions.get(config.strategy_id)
@@ -111,7 +114,8 @@ def read(settings: Settings) -> StrategyLog:
             error = message.error()
             if error is not None and error.code() == KafkaError._PARTITION_EOF:
                 unread.discard(message.partition() or 0)
-                log.ends[message.partition() or 0] = message.offset() or 0
+                log.next[message.partition() or 0] = message.offset() or 0
+                log.ends.setdefault(message.partition() or 0, 0)
             elif error is not None:
                 raise UserError(f"{topic}: {error.str()}")
             else:

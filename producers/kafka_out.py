@@ -1,6 +1,6 @@
 """Writing released steps to Kafka, and the progress marks behind them (DESIGN 3).
 
-Records go out as fast as Kafka takes them, many steps in flight. A mark follows its step only when every record of the step
+Records go out as fast as Kafka takes them, many steps in flight. A mark follows only when every record of its step
 and of all earlier ones is acknowledged: delivery reports count a step down, and finished steps leave in order. The mark's cut is made of
 acknowledged offsets alone, so "all I have up to t lies before these offsets" is true whatever happens to this process next.
 
@@ -41,8 +41,8 @@ def producer_config(settings: Settings, client_id: str) -> dict[str, Any]:
         "client.id": client_id,
         "enable.idempotence": True,
         "acks": "all",
-        # Enough to batch what one step brings, little beside the 250 ms of a step.
-        "linger.ms": 2,
+        # What leaves together is a batch already (pacing).
+        "linger.ms": 0,
         "compression.type": "lz4",
         "batch.num.messages": 20_000,
         "queue.buffering.max.messages": 2 * MAX_IN_FLIGHT,
@@ -75,7 +75,7 @@ class _Flight:
         self.waiting = len(step.items)
         self.ends: dict[tuple[str, int], int] = {}
         self.counts: dict[str, int] = {}
-        self.partitions: set[int] = set()
+        self.partitions = set(step.partitions)
         self.received = step.items[0][5] if step.items else 0
 
     def delivered(self, error: KafkaError | None, message: Message) -> None:

@@ -1,4 +1,4 @@
-"""From records of connections to the log: encode, merge into steps, write, and hold readers back when either is full.
+"""From records of connections to the log: encode, let them leave as they come, write, and hold readers back when there is no room.
 
 Shared by the producers of all venues. Runs on one asyncio loop; nothing here awaits per record.
 """
@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 import structlog
 
 from producers.kafka_out import KafkaOut, Outgoing
+from producers.pacing import Pace
 from producers.sequencer import Sequencer, Step
 from schemas import metrics
 from schemas.codec import Codec, Record
 
-# Delivery reports are served this often, and with every step that is released.
+# How often delivery reports are served, and looked whether records may leave (see ``pacing``).
 POLL_S = 0.004
+# So many leave at once, whatever the pace.
+MOST_READY = 2048
 # How often silent sources are looked for.
 WATCH_S = 0.25
 
@@ -44,7 +47,7 @@ class Pipeline:
     """Sequencer and Kafka writer of one producer.
 
     Args:
-        sequencer: Merges the sources.
+        sequencer: Says when records leave and marks follow.
         out: Writes.
         codec: Encodes.
         venue: Label of metrics.
@@ -70,6 +73,7 @@ class Pipeline:
         self._codec = codec
         self._venue = venue
         self._preamble = preamble
+        self._pace = Pace()
         self._sources: dict[str, Source] = {}
         self._encoders: dict[str, Callable[[Record], bytes]] = {}
         self._keys: dict[str, bytes] = {}
@@ -78,19 +82,19 @@ class Pipeline:
     # --- sources -----------------------------------------------------------------------------------------------------
 
     def join(self, name: str, rank: int, *, suspended: bool = False) -> Source:
-        """Add a source to the merge; see ``Sequencer.join``."""
+        """Add a source; see ``Sequencer.join``."""
         self.sequencer.join(name, rank, suspended=suspended)
         source = self._sources[name] = Source(name)
         return source
 
     def leave(self, source: Source) -> None:
-        """Remove a source that has ended, and release what waited for it."""
+        """Remove a source that has ended, and write the marks that waited for it."""
         self._sources.pop(source.name, None)
         self.sequencer.leave(source.name)
         self.release()
 
     def advance(self, source: Source, clock: int) -> None:
-        """Move a source's venue clock; what is closed by it is released."""
+        """Move a source's venue clock; the marks that waited for it are written."""
         source.suspended = False
         if self.sequencer.advance(source.name, clock):
             self.release()
@@ -101,7 +105,7 @@ class Pipeline:
         Raises:
             CodecError: the record does not fit its schema; nothing was added.
         """
-        self.sequencer.push(source.name, self._encode(topic, partition, record))
+        self.sequencer.push(source.name, self._encode(topic, partition, record), record["event_time"], partition)
 
     def emit_aside(self, topic: str, partition: int, record: Record) -> None:
         """Write a record that came on no connection (a change of contract facts): before the next mark.
@@ -124,7 +128,7 @@ class Pipeline:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def release(self) -> None:
-        """Write what the sequencer has closed."""
+        """Write the records that may leave and the marks that are due."""
         self._send(self.sequencer.release())
 
     def finish(self) -> None:
@@ -140,7 +144,13 @@ class Pipeline:
                 preamble, self._preamble = self._preamble, None
                 items = [self._encode(*entry) for entry in preamble(first)]
                 self.out.offer([Step(None, items)], barrier=True)
+        self._pace.spent(time.monotonic(), len({item[:2] for step in steps for item in step.items}))
         self.out.offer(steps)
+
+    def _release_when_due(self) -> None:
+        ready = self.sequencer.ready
+        if ready and (ready >= MOST_READY or self._pace.due(time.monotonic())):
+            self.release()
 
     # --- holding readers back ----------------------------------------------------------------------------------------
 
@@ -150,6 +160,7 @@ class Pipeline:
 
     async def gate(self, source: Source) -> None:
         """Wait until there is room for more of a source, and let other tasks run in any case."""
+        self._release_when_due()
         if not self.must_wait(source):
             await asyncio.sleep(0)
             return
@@ -166,9 +177,10 @@ class Pipeline:
     # --- running -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve delivery reports and declare silent sources dead, until cancelled. Raises DeliveryFailed."""
+        """Let records leave, serve delivery reports and declare silent sources dead, until cancelled. Raises DeliveryFailed."""
         looked = time.monotonic()
         while True:
+            self._release_when_due()
             self.out.pump()
             now = time.monotonic()
             if now - looked >= WATCH_S:
@@ -189,7 +201,7 @@ class Pipeline:
             ):
                 source.suspended = True
                 self.sequencer.suspend(name)
-                self._log.warning("connection holds the others up no longer", source=name, silent_s=round(silent, 1))
+                self._log.warning("connection holds the marks up no longer", source=name, silent_s=round(silent, 1))
                 self.release()
 
     async def flush(self, timeout_s: float) -> bool:

@@ -1,13 +1,22 @@
-"""The deterministic merge of a producer's connections into steps of venue time (DESIGN 3, the progress log).
+"""When a producer's records may leave, and when its marks may follow (DESIGN 3, the progress log).
 
 A producer hears its venue over several connections. How their frames interleave depends on the network and on the machine, and must not decide
-what the log says. So every record belongs to a step by the clock of the connection it came on, which is the largest venue event time
-seen there: step ``t`` holds what came while the clock was in ``(t - step_ms, t]``. A step is closed once every connection that counts
-has a clock beyond it; then it is released: the records of all connections by rank, each connection's in its own order, and after
-them the mark ``t``. What is released is therefore a function of the sequence of each connection alone.
+what is decided. Records do not wait for one another for it: they leave as they come, each connection's in its own order. Only the marks wait: mark
+``t`` follows once every connection that counts has a clock beyond ``t``, where a connection's clock is the largest venue event time seen on it. So
+everything that came up to ``t`` lies before its cut, together with whatever faster connections brought since. The latter must not matter to the instant
+that fires at the mark, and it does not, because two kinds of records are held here until that mark is out:
 
-A connection that runs ahead keeps its records here; ``blocked`` tells its reader to stop reading (bounded memory). A connection that
-is down for long or silent is suspended by its owner: it holds nobody up, and what it brings later goes on in the open step.
+- what came too late for it: the connection's clock had passed the firing mark of instant T, and the record's event time is T or earlier. Before the cut it
+  would count at T, behind it it is late. Only the clock of its own connection decides which, never how far the others were.
+- what is more than ``lead_ms`` ahead of the firing mark. No instant depends on such records, but the engine judges a trade by what was known two
+  instants before its own, and keeps open only so many panes.
+
+What follows a held record on its connection waits behind it, so a stream's order is its venue's. All else that lies before a cut but after T is of later panes:
+the engine takes the records of an instant by event time. Thus the decisions are a function of the sequence of each connection alone; the order in which
+records of different connections stand in the log, and how far beyond ``t`` a cut reaches, are not.
+
+A connection that runs ahead keeps its held records here; ``blocked`` tells its reader to stop reading (bounded memory). A connection that
+is down for long or silent is suspended by its owner: it holds no mark up, and what it brings later is covered by the next one.
 
 Times are venue event times, ms UTC. No clock is read and nothing is awaited here.
 """
@@ -15,7 +24,7 @@ Times are venue event times, ms UTC. No clock is read and nothing is awaited her
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -24,18 +33,19 @@ Item = TypeVar("Item")
 
 @dataclass(slots=True)
 class Step(Generic[Item]):
-    """One released step.
+    """Records to be written, and the mark to write after them and all before them.
 
     Attributes:
-        time: The mark to write after the items, or None for records that came after their step was released: they
-            are covered by the next mark.
+        time: The mark; None: no mark, the next one covers the records.
         items: The records in the order in which they are to be written.
-        grid: True when the mark must reach every partition, also those without a record in this step.
+        grid: True when the mark must reach every partition, also those without a record up to it.
+        partitions: Partitions that the mark must reach, besides those of ``items``.
     """
 
     time: int | None
     items: list[Item]
     grid: bool = False
+    partitions: Iterable[int] = ()
 
 
 @dataclass(slots=True)
@@ -45,13 +55,13 @@ class _Source(Generic[Item]):
     step: int | None = None  # step of its clock; None until it brought something
     clock: int | None = None
     suspended: bool = False
-    held: int = 0
-    open: list[Item] = field(default_factory=list)  # the list of the newest step, also the last of ``steps``
-    steps: deque[tuple[int, list[Item]]] = field(default_factory=deque)
+    held: deque[tuple[int, int, Item]] = field(default_factory=deque)  # clock, event time, record
+    open: set[int] = field(default_factory=set)  # partitions of the newest step, also the last of ``steps``
+    steps: deque[tuple[int, set[int]]] = field(default_factory=deque)
 
 
 class Sequencer(Generic[Item]):
-    """Merges sources (connections, back-fills) into steps.
+    """Lets the records of sources (connections, back-fills) leave, and tells which marks are due.
 
     Args:
         step_ms: Step of the marks.
@@ -59,7 +69,11 @@ class Sequencer(Generic[Item]):
         lateness_ms: Allowed lateness; a whole number of steps. Marks with ``(t - lateness_ms) % grid_ms == 0`` are the ones at
             which instants fire: they are never left out.
         floor: Last mark of an earlier run of this author: all marks will be later. None: no earlier run.
-        hold_limit: Records that a source which is ahead of the others may have waiting before it is ``blocked``.
+        hold_limit: Records that a source which is ahead of the others may have held before it is ``blocked``.
+
+    Attributes:
+        lead_ms: How far beyond the next firing mark a connection's clock may be when its records leave: half of what lies between it and the end of the
+            next pane, so that a record may also be dated somewhat after its connection's clock.
 
     Raises:
         ValueError: the grid or the lateness is no whole number of steps.
@@ -74,20 +88,24 @@ class Sequencer(Generic[Item]):
         self.grid_ms = grid_ms
         self.lateness_ms = lateness_ms
         self.hold_limit = hold_limit
+        self.lead_ms = max(0, grid_ms - lateness_ms) // 2
         self._sources: dict[str, _Source[Item]] = {}
-        self._left: list[_Source[Item]] = []  # sources that are gone, with records that wait for their steps
-        self._last = None if floor is None else self._step_of(floor)
+        self._left: list[_Source[Item]] = []  # sources that are gone, with records that are held
+        self._last: int | None = None
+        self._due = 0  # the firing mark after ``_last``
         self._clock: int | None = None
-        self._late: list[Item] = []
+        self._ready: list[Item] = []
+        if floor is not None:
+            self._begin(self._step_of(floor))
 
     # --- what sources do ---------------------------------------------------------------------------------------------
 
     def join(self, name: str, rank: int, *, suspended: bool = False) -> None:
-        """Add a source. It holds the others up until it brought something, unless it joins ``suspended``.
+        """Add a source. It holds the marks up until it brought something, unless it joins ``suspended``.
 
         Args:
             name: Unique among the sources present.
-            rank: Its place among the sources when a step is released; unique.
+            rank: Its place among the sources when held records leave; unique.
 
         Raises:
             ValueError: the name or the rank is taken.
@@ -98,24 +116,31 @@ class Sequencer(Generic[Item]):
             raise ValueError(f"rank {rank} of source {name!r} is taken")
         self._sources[name] = _Source(name, rank, suspended=suspended)
 
-    def push(self, name: str, item: Item) -> None:
+    def push(self, name: str, item: Item, event_time: int, partition: int) -> None:
         """Add a record at the source's clock (see ``advance``, which comes before it).
+
+        Args:
+            name: The source. item: The record.
+            event_time: Its event time. partition: Where it will be written.
 
         Raises:
             KeyError: no such source.
         """
         source = self._sources[name]
-        if source.step is None or (self._last is not None and source.step <= self._last):
-            self._late.append(item)
-            return
-        source.open.append(item)
-        source.held += 1
+        source.open.add(partition)
+        clock = source.clock
+        if clock is None:
+            self._ready.append(item)  # of no time that could be waited for
+        elif not source.held and self._may_leave(clock, event_time):
+            self._ready.append(item)
+        else:
+            source.held.append((clock, event_time, item))
 
     def advance(self, name: str, clock: int) -> bool:
         """Move a source's clock on to ``clock`` if that is later, and wake it if it was suspended.
 
         Returns:
-            True when its step changed, so that ``release`` may have something.
+            True when its step changed, so that ``release`` may have a mark.
 
         Raises:
             KeyError: no such source.
@@ -130,24 +155,24 @@ class Sequencer(Generic[Item]):
         source.step = step = self._step_of(clock)
         if self._clock is None or clock > self._clock:
             self._clock = clock
-        # A source that comes back from behind has no list of its own until it has passed what is released: see push.
+        # A source that comes back from behind brings nothing to a step of its own until it has passed the last mark.
         if self._last is None or step > self._last:
-            source.open = []
+            source.open = set()
             source.steps.append((step, source.open))
         return True
 
     def suspend(self, name: str) -> None:
-        """Let the others go on without a source (it is down or silent). It counts again from its next ``advance``."""
+        """Let the marks go on without a source (it is down or silent). It counts again from its next ``advance``."""
         self._sources[name].suspended = True
 
     def leave(self, name: str) -> None:
-        """Remove a source that has ended. What it brought is released in its steps; unknown names are ignored."""
+        """Remove a source that has ended. What is held of it leaves in its time; unknown names are ignored."""
         source = self._sources.pop(name, None)
         if source is None:
             return
         if source.clock is not None:
             self.note_clock(source.clock)
-        if source.steps:
+        if source.steps or source.held:
             self._left.append(source)
 
     def note_clock(self, clock: int) -> None:
@@ -159,7 +184,7 @@ class Sequencer(Generic[Item]):
 
     @property
     def last(self) -> int | None:
-        """The last released step (or the floor); None before the first."""
+        """The last step whose mark is out (or the floor); None before the first."""
         return self._last
 
     @property
@@ -171,28 +196,65 @@ class Sequencer(Generic[Item]):
         return max(clocks, default=None)
 
     @property
+    def ready(self) -> int:
+        """Records that leave with the next ``release``."""
+        return len(self._ready)
+
+    @property
     def held(self) -> int:
-        """Records that wait for their step."""
-        return sum(source.held for source in self._sources.values()) + sum(source.held for source in self._left) + len(self._late)
+        """Records that wait for a mark."""
+        return sum(len(source.held) for source in (*self._sources.values(), *self._left))
 
     def blocked(self, name: str) -> bool:
         """Return True when a source has brought as much as it may and others have yet to catch up: stop reading it.
 
-        The source that the others wait for is never blocked, however much its step holds: nothing could be released.
+        The source that the others wait for is never blocked, however much of it is held: no mark could follow.
         """
         source = self._sources[name]
-        if source.held <= self.hold_limit or source.step is None or source.suspended:
+        if len(source.held) <= self.hold_limit or source.step is None or source.suspended:
             return False
         limit = self._limit()
         return limit is None or source.step > limit
 
     def waited_for(self) -> list[str]:
-        """Return the names of the sources that hold the others up."""
+        """Return the names of the sources that hold the marks up."""
         limit = self._limit()
         waiting = [source for source in self._sources.values() if not source.suspended]
         if limit is None:
             return [source.name for source in waiting if source.step is None]
         return [source.name for source in waiting if source.step is not None and source.step <= limit]
+
+    def release(self) -> list[Step[Item]]:
+        """Return the records that may leave and the marks that are due, in order. Each record is returned once."""
+        limit = self._limit()
+        if limit is None:
+            return self._flushed([])
+        if self._last is None:
+            # Nothing that is still to come can lie before the earliest open step.
+            self._begin_with_the_first_record(limit)
+        return self._close(limit - self.step_ms)
+
+    def finish(self) -> list[Step[Item]]:
+        """Return everything that is left, up to the last mark: the grid instant at or after the last clock, plus the lateness.
+
+        Called when the venue's data is at its end and every source has left.
+
+        Raises:
+            RuntimeError: a source is still here.
+        """
+        if self._sources:
+            raise RuntimeError(f"finish: sources still here: {', '.join(self._sources)}")
+        if self._clock is None:
+            return self._flushed([])
+        end = -(-self._clock // self.grid_ms) * self.grid_ms + self.lateness_ms
+        if self._last is None:
+            self._begin_with_the_first_record(end)
+        return self._close(end)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _step_of(self, clock: int) -> int:
+        return -(-clock // self.step_ms) * self.step_ms
 
     def _limit(self) -> int | None:
         """The earliest open step among the sources that count; None when one has brought nothing yet, or none counts."""
@@ -206,62 +268,59 @@ class Sequencer(Generic[Item]):
                 limit = source.step
         return limit
 
-    def release(self) -> list[Step[Item]]:
-        """Return the steps that are closed now, in order. Each record is returned once, before or with its mark."""
-        released: list[Step[Item]] = []
-        if self._late:
-            released.append(Step(None, self._late))
-            self._late = []
-        limit = self._limit()
-        if limit is not None:
-            released.extend(self._close(limit - self.step_ms))
-        return released
+    def _begin(self, last: int) -> None:
+        """Let marks begin after ``last``."""
+        self._last = last
+        self._due = last + self.grid_ms - (last - self.lateness_ms) % self.grid_ms
 
-    def finish(self) -> list[Step[Item]]:
-        """Return everything that is left, up to the last mark: the grid instant at or after the last clock, plus the lateness.
+    def _begin_with_the_first_record(self, through: int) -> None:
+        """Let marks begin with the first record, if its step is not after ``through``: where the first clock lies depends on more than the records."""
+        found = (step for source in (*self._sources.values(), *self._left) for step, partitions in source.steps if partitions)
+        first = min(found, default=None)
+        if first is not None and first <= through:
+            self._begin(first - self.step_ms)
+            self._let_go()
 
-        Called when the venue's data is at its end and every source has left.
-
-        Raises:
-            RuntimeError: a source is still here.
-        """
-        if self._sources:
-            raise RuntimeError(f"finish: sources still here: {', '.join(self._sources)}")
-        released: list[Step[Item]] = []
-        if self._late:
-            released.append(Step(None, self._late))
-            self._late = []
-        if self._clock is not None:
-            released.extend(self._close(-(-self._clock // self.grid_ms) * self.grid_ms + self.lateness_ms))
-        return released
-
-    # --- inside ------------------------------------------------------------------------------------------------------
-
-    def _step_of(self, clock: int) -> int:
-        return -(-clock // self.step_ms) * self.step_ms
-
-    def _close(self, through: int) -> Iterator[Step[Item]]:
-        """Yield the steps after the last released one up to ``through``: those with records and those of the grid."""
-        sources = sorted([*self._sources.values(), *self._left], key=lambda source: source.rank)
+    def _may_leave(self, clock: int, event_time: int) -> bool:
+        """Tell whether a record may lie before the cut of the next firing mark; ``clock``: of its connection when it came."""
+        due = self._due
         if self._last is None:
-            # Marks begin with the first record, not with the first clock: where that lies depends on nothing but the records.
-            first = min((step for source in sources for step, items in source.steps if items), default=None)
-            if first is None or first > through:
-                return
-            self._last = first - self.step_ms
-        if through <= self._last:
-            return
-        gathered: dict[int, list[Item]] = {}
-        for source in sources:
+            return False
+        return clock <= due or (clock <= due + self.lead_ms and event_time > due - self.lateness_ms)
+
+    def _let_go(self) -> None:
+        """Let go of the held records that need not wait any more."""
+        for source in sorted((*self._sources.values(), *self._left), key=lambda source: source.rank):
+            held = source.held
+            while held and self._may_leave(held[0][0], held[0][1]):
+                self._ready.append(held.popleft()[2])
+
+    def _flushed(self, steps: list[Step[Item]]) -> list[Step[Item]]:
+        """Return ``steps`` with the records that may leave at the end."""
+        if self._ready:
+            steps.append(Step(None, self._ready))
+            self._ready = []
+        return steps
+
+    def _close(self, through: int) -> list[Step[Item]]:
+        """Return what may leave, and the marks after the last one up to ``through``: of steps with records and of the grid."""
+        released = self._flushed([])
+        if self._last is None or through <= self._last:
+            return released
+        gathered: dict[int, set[int]] = {}
+        for source in (*self._sources.values(), *self._left):
             steps = source.steps
             while steps and steps[0][0] <= through:
-                step, items = steps.popleft()
-                source.held -= len(items)
-                if items:
-                    gathered.setdefault(step, []).extend(items)
-        self._left = [source for source in self._left if source.steps]
-        first_grid = self._last + self.grid_ms - (self._last - self.lateness_ms) % self.grid_ms
-        times = sorted({*gathered, *range(first_grid, through + 1, self.grid_ms)})
+                step, partitions = steps.popleft()
+                if partitions:
+                    gathered.setdefault(step, set()).update(partitions)
+        for time in sorted({*gathered, *range(self._due, through + 1, self.grid_ms)}):
+            fires = time == self._due
+            released.append(Step(time, [], fires, gathered.get(time, ())))
+            if fires:
+                self._due = time + self.grid_ms
+                self._let_go()
+                self._flushed(released)
         self._last = through
-        for time in times:
-            yield Step(time, gathered.get(time, []), (time - self.lateness_ms) % self.grid_ms == 0)
+        self._left = [source for source in self._left if source.steps or source.held]
+        return released

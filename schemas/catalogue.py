@@ -74,6 +74,7 @@ _TOPICS = (
     _market("liquidations", ()),
     _market("funding", ()),
     _market("market_indicators", ()),
+    _market("klines", ("instrument", "timeframe", "event_time")),
     _market("gaps", ()),
     _market("instruments", (), compacted=True, retention_ms=COMPACTION_LAG_MS),
     Topic("progress", "author", (), ("event_time",)),
@@ -88,14 +89,18 @@ _TOPICS = (
     _decision("fills", "instrument", ("fill_id",)),
     _decision("positions", "position_id", ("position_id", "status", "event_time"), compacted=True),
     _decision("trades_closed", "instrument", ("trade_id",)),
+    _decision("execution_cost_events", "instrument", ("trade_id",)),
+    _decision("reconciliations", "account", ("account", "event_time"), co_partitioned=False, partitions=1),
     _decision("data_quality", "instrument", ("quality_id",)),
+    Topic("risk_state", "account", ("account", "sequence"), co_partitioned=False, compacted=True, retention_ms=DAY_MS, partitions=1),
+    _decision("risk_commands", "account", ("command_id",), co_partitioned=False, partitions=1),
     Topic("dead_letters", "source", (), ("event_time",), co_partitioned=False, partitions=1, retention_ms=DECISION_RETENTION_MS),
 )
 
 TOPICS: dict[str, Topic] = {topic.name: topic for topic in _TOPICS}
 
 # What the engine reads, in the order in which topics break ties between records of one event time (DESIGN 3).
-ENGINE_INPUTS = ("agg_trades", "depth", "funding", "instruments", "liquidations", "market_indicators", "quotes", "strategies")
+ENGINE_INPUTS = ("agg_trades", "depth", "funding", "instruments", "klines", "liquidations", "market_indicators", "quotes", "strategies")
 # Whose records make up a run's result (hashes in tests, demo and replay).
 RESULT_TOPICS = ("features", "scores", "signals", "trades_closed")
 

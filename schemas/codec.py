@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import subprocess
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -18,6 +19,7 @@ import fastavro
 from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
 
 from schemas import catalogue
+from schemas.recordwriter import compiled
 
 SINGLE_OBJECT_MAGIC = b"\xc3\x01"
 SINGLE_OBJECT_HEADER = 10
@@ -108,7 +110,12 @@ class Codec:
     def __init__(self, registry: Registry | None = None) -> None:
         self.registry = registry
         self._headers: dict[str, bytes] = {}
+        self._encoders: dict[str, Callable[[Record], bytes]] = {}
         self._writers: dict[tuple[str, bytes], Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Go to other processes without the encoders: they are functions made here, and made anew there."""
+        return {**self.__dict__, "_encoders": {}}
 
     def header(self, topic: str) -> bytes:
         """Return the frame header that values of a topic start with."""
@@ -123,10 +130,22 @@ class Codec:
 
     def encoder(self, topic: str) -> Callable[[Record], bytes]:
         """Return a function that encodes one record of a topic; it raises CodecError naming the field."""
+        encode = self._encoders.get(topic)
+        if encode is None:
+            encode = self._encoders[topic] = self._new_encoder(topic)
+        return encode
+
+    def _new_encoder(self, topic: str) -> Callable[[Record], bytes]:
         header, schema = self.header(topic), parsed(topic)
         write = fastavro.schemaless_writer
+        fast = compiled(plain_timestamps(catalogue.schema(topic)), header)
 
         def encode(record: Record) -> bytes:
+            if fast is not None:
+                try:
+                    return fast(record)
+                except (ValueError, TypeError, KeyError, OverflowError, AttributeError, struct.error):
+                    pass  # the reference decides whether it can be written, and says what is wrong
             out = io.BytesIO()
             out.write(header)
             try:

@@ -49,15 +49,16 @@ def _unsnappy(data: bytes) -> bytes:
     return bytes(out)
 
 
-def _decompress(kind: int, data: bytes) -> bytes:
+def _decompress(kind: int, data: memoryview) -> Any:
+    """Return the bytes as something that numpy can look into."""
     if kind == 1:
-        return bytes(cramjam.gzip.decompress(data))
+        return cramjam.gzip.decompress(data)
     if kind == 2:
-        return _unsnappy(data)
+        return _unsnappy(bytes(data))
     if kind == 3:
-        return bytes(cramjam.lz4.decompress(data))
+        return cramjam.lz4.decompress(data)
     if kind == 4:
-        return bytes(cramjam.zstd.decompress(data))
+        return cramjam.zstd.decompress(data)
     raise RecordSetError(f"compression codec {kind} is not one of {_CODECS}")
 
 
@@ -67,7 +68,7 @@ def _zigzag(buf: U8, at: int, end: int) -> Any:
     value = np.uint64(0)
     shift = np.uint64(0)
     while at < end:
-        byte = buf[at]
+        byte = buf[np.uint64(at)]
         at += 1
         value |= np.uint64(byte & 0x7F) << shift
         if byte < 0x80:
@@ -119,6 +120,61 @@ def _walk(buf: U8, at: int, end: int, base_offset: int, base_time: int, fixed_ti
     return n
 
 
+@njit(cache=True, nogil=True)
+def _big_endian(buf: U8, at: int, size: int) -> Any:
+    value = np.int64(0)
+    for j in range(size):
+        value = (value << 8) | np.int64(buf[at + j])
+    return value
+
+
+@njit(cache=True, nogil=True)
+def _survey(buf: U8, first: int, last: int) -> Any:
+    """Return (records that the batches of a set hold, offset after the last batch, whether one holds wanted ones); -1 records when not all are plain.
+
+    Plain is a whole batch of format v2 whose records lie in it as they are, without compression.
+    """
+    at, total, count = 0, len(buf), 0
+    following: Any = np.int64(first)
+    wanted = False
+    while at < total:
+        if total - at < 61 or buf[at + 16] != 2:
+            return -1, following, wanted
+        size = _big_endian(buf, at + 8, 4)
+        attributes = buf[at + 22]
+        records = _big_endian(buf, at + 57, 4)
+        if attributes & 0x07 or size < 49 or size > total - at - 12 or records > size:
+            return -1, following, wanted
+        begin, delta = _big_endian(buf, at, 8), _big_endian(buf, at + 23, 4)
+        end = begin + delta
+        if delta >= 1 << 31:
+            return -1, following, wanted
+        following = max(following, end + 1)
+        if not (attributes & 0x20 or end < first or begin > last):
+            wanted = True
+            count += records
+        at += 12 + size
+    return count, following, wanted
+
+
+@njit(cache=True, nogil=True)
+def _walk_plain(buf: U8, first: int, last: int, out: I64) -> int:
+    """Fill the index of a set whose batches are all plain (``_survey``); returns the number of wanted records, below 0 when one is broken."""
+    at, n = 0, 0
+    while at < len(buf):
+        stop = at + 12 + _big_endian(buf, at + 8, 4)
+        attributes = buf[at + 22]
+        begin = _big_endian(buf, at, 8)
+        end = begin + _big_endian(buf, at + 23, 4)
+        if not (attributes & 0x20 or end < first or begin > last):
+            fixed: Any = _big_endian(buf, at + 35, 8) if attributes & 0x08 else np.int64(-1)
+            n = _walk(buf, at + 61, stop, begin, _big_endian(buf, at + 27, 8), fixed, first, last, out, n)
+            if n < 0:
+                return n
+        at = stop
+    return n
+
+
 @dataclass(slots=True)
 class RecordSet:
     """Records of one topic partition in offset order, as positions into one buffer.
@@ -164,6 +220,20 @@ class RecordSet:
         return RecordSet(self.buffer, part, int(part[-1, 0]) + 1 if len(part) else self.next_offset)
 
     @classmethod
+    def joined(cls, parts: Sequence[RecordSet]) -> RecordSet:
+        """Return record sets that follow one another, at least one, as one."""
+        if len(parts) == 1:
+            return parts[0]
+        index = np.concatenate([part.index for part in parts])
+        row = at = 0
+        for part in parts:
+            index[row : row + len(part), 2] += at
+            index[row : row + len(part), 4] += at
+            row += len(part)
+            at += len(part.buffer)
+        return cls(np.concatenate([part.buffer for part in parts]), index, parts[-1].next_offset)
+
+    @classmethod
     def from_raw(cls, raw: bytes | memoryview, first_offset: int, last_offset: int) -> RecordSet:
         """Walk a raw record set (whole v2 batches) and keep records with first_offset <= offset <= last_offset.
 
@@ -172,6 +242,9 @@ class RecordSet:
         Raises:
             RecordSetError: an old message format, a truncated batch or a broken record.
         """
+        whole = _as_it_lies(raw, first_offset, last_offset)
+        if whole is not None:
+            return whole
         view = memoryview(raw)
         at, total = 0, len(view)
         pieces: list[Any] = []
@@ -194,7 +267,7 @@ class RecordSet:
             if attributes & 0x20 or base_offset + last_delta < first_offset or base_offset > last_offset:
                 continue
             if attributes & 0x07:
-                body = _decompress(attributes & 0x07, bytes(body))
+                body = _decompress(attributes & 0x07, body)
             data = np.frombuffer(body, dtype=np.uint8)
             index = np.empty((count, 6), dtype=np.int64)
             fixed = max_time if attributes & 0x08 else -1
@@ -237,13 +310,28 @@ class RecordSet:
         return cls(buffer, index, int(messages[-1][0]) + 1 if messages else 0)
 
 
+def _as_it_lies(raw: bytes | memoryview, first_offset: int, last_offset: int) -> RecordSet | None:
+    """Return the records of a set over its own bytes, without a copy; None when a batch is compressed or something is wrong with one."""
+    if not len(raw):
+        return None
+    buffer = np.frombuffer(raw, dtype=np.uint8)
+    count, following, wanted = _survey(buffer, first_offset, last_offset)
+    if count < 0:
+        return None
+    index = np.empty((count, 6), dtype=np.int64)
+    n = _walk_plain(buffer, first_offset, last_offset, index)
+    if n < 0:
+        return None
+    return RecordSet(buffer, index[:n], min(following, last_offset + 1) if wanted else following)
+
+
 # --- Avro bodies -----------------------------------------------------------------------------------------------------
 STRING, LONG, DOUBLE, BOOLEAN, DOUBLES, NULL_DOUBLE, NULL_LONG_OP, NULL_STRING = range(8)
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """How the kernel walks one flat schema: an opcode a field, and the column each field goes to."""
+    """How the kernel walks one flat schema: an opcode a field, and the column that each field goes to; -1: it is not kept."""
 
     topic: str
     names: tuple[str, ...]
@@ -288,15 +376,60 @@ def program(topic: str) -> Program:
     return Program(topic, tuple(field["name"] for field in fields), np.array(ops), np.array(columns), *counts)
 
 
+@cache
+def narrowed(topic: str, names: tuple[str, ...]) -> Program:
+    """Return a topic's program that keeps some of its fields, their columns close together in the order of the schema."""
+    whole = program(topic)
+    columns, counts = [], [0, 0, 0]
+    for name, op in zip(whole.names, whole.ops.tolist(), strict=True):
+        group = 1 if op in (DOUBLE, NULL_DOUBLE) else 2 if op == DOUBLES else 0
+        columns.append(counts[group] if name in names else -1)
+        counts[group] += name in names
+    return Program(topic, whole.names, whole.ops, np.array(columns), *counts)
+
+
 OK, OTHER_FRAME, MALFORMED, LEFT_OVER, NO_VALUE = range(5)
 _REASONS = {MALFORMED: "body does not fit its schema", LEFT_OVER: "bytes left after the record", NO_VALUE: "no value"}
 
 
 @njit(cache=True, nogil=True)
-def _decode(buf: U8, index: I64, header: U8, ops: I64, columns: I64, longs: I64, doubles: F64, arrays: F64, status: U8) -> None:
+def _eight(buf: U8, at: int) -> Any:
+    """Return eight bytes, little end first, as one number (unsigned places: the compiler makes one load of it)."""
+    place = np.uint64(at)
+    value = np.uint64(0)
+    for j in range(8):
+        value |= np.uint64(buf[place + np.uint64(j)]) << np.uint64(8 * j)
+    return value
+
+
+@njit(cache=True, nogil=True)
+def _over_long(buf: U8, at: int, end: int) -> int:
+    """Return the position after a varint, as ``_zigzag`` does."""
+    limit = min(end, at + 10)
+    while at < limit:
+        if buf[np.uint64(at)] < 0x80:
+            return at + 1
+        at += 1
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _is_ascii(buf: U8, at: int, end: int) -> bool:
+    seen = np.uint64(0)
+    while at + 8 <= end:
+        seen |= _eight(buf, at)
+        at += 8
+    while at < end:
+        seen |= np.uint64(buf[np.uint64(at)])
+        at += 1
+    return (seen & np.uint64(0x8080808080808080)) == 0
+
+
+@njit(cache=True, nogil=True)
+def _decode(buf: U8, index: I64, header: U8, ops: I64, columns: I64, longs: I64, doubles: Any, arrays: Any, status: U8) -> None:
+    """Walk the bodies; ``doubles`` and ``arrays`` are float64 seen as uint64. Fields whose column is -1 are checked and not kept."""
     header_length = len(header)
-    scratch = np.empty(8, dtype=np.uint8)
-    as_double = scratch.view(np.float64)
+    not_a_number = np.uint64(0x7FF8000000000000)
     for row in range(index.shape[0]):
         at = index[row, 4]
         length = index[row, 5]
@@ -307,7 +440,7 @@ def _decode(buf: U8, index: I64, header: U8, ops: I64, columns: I64, longs: I64,
         same = length >= header_length
         if same:
             for j in range(header_length):
-                if buf[at + j] != header[j]:
+                if buf[np.uint64(at + j)] != header[j]:
                     same = False
                     break
         if not same:
@@ -319,37 +452,53 @@ def _decode(buf: U8, index: I64, header: U8, ops: I64, columns: I64, longs: I64,
         for f in range(len(ops)):
             op = ops[f]
             column = columns[f]
+            # A nullable field is its branch, and then the field.
+            if op >= NULL_DOUBLE:
+                branch, at = _zigzag(buf, at, end)
+                if at < 0 or branch < 0 or branch > 1:
+                    good = False
+                    break
+                if branch == 0:
+                    if column >= 0:
+                        if op == NULL_DOUBLE:
+                            doubles[row, column] = not_a_number
+                        else:
+                            longs[row, column] = NULL_LONG
+                    continue
+                op = DOUBLE if op == NULL_DOUBLE else LONG if op == NULL_LONG_OP else STRING
             if op == LONG:
-                value, at = _zigzag(buf, at, end)
+                if column >= 0:
+                    longs[row, column], at = _zigzag(buf, at, end)
+                else:
+                    at = _over_long(buf, at, end)
                 if at < 0:
                     good = False
                     break
-                longs[row, column] = value
             elif op == DOUBLE:
                 if at + 8 > end:
                     good = False
                     break
-                for j in range(8):
-                    scratch[j] = buf[at + j]
-                doubles[row, column] = as_double[0]
+                if column >= 0:
+                    doubles[row, column] = _eight(buf, at)
                 at += 8
             elif op == STRING:
                 size, at = _zigzag(buf, at, end)
                 if at < 0 or size < 0 or at + size > end:
                     good = False
                     break
-                longs[row, column] = (at << 20) | min(size, (1 << 20) - 1)
-                for j in range(at, at + size):
-                    if buf[j] >= 0x80:
-                        plain = False  # the codec judges whether this is UTF-8
+                if column >= 0:
+                    longs[row, column] = (at << 20) | min(size, (1 << 20) - 1)
+                if not _is_ascii(buf, at, at + size):
+                    plain = False  # the codec judges whether this is UTF-8
                 at += size
             elif op == BOOLEAN:
-                if at >= end or buf[at] > 1:
+                if at >= end or buf[np.uint64(at)] > 1:
                     good = False
                     break
-                longs[row, column] = buf[at]
+                if column >= 0:
+                    longs[row, column] = buf[np.uint64(at)]
                 at += 1
-            elif op == DOUBLES:
+            else:
                 count = 0
                 while True:
                     block, at = _zigzag(buf, at, end)
@@ -368,48 +517,12 @@ def _decode(buf: U8, index: I64, header: U8, ops: I64, columns: I64, longs: I64,
                         good = False
                         break
                     for _i in range(block):
-                        if count < MAX_LEVELS:
-                            for j in range(8):
-                                scratch[j] = buf[at + j]
-                            arrays[row, column, count] = as_double[0]
+                        if count < MAX_LEVELS and column >= 0:
+                            arrays[row, column, count] = _eight(buf, at)
                         count += 1
                         at += 8
                 if not good:
                     break
-            else:
-                branch, at = _zigzag(buf, at, end)
-                if at < 0 or branch < 0 or branch > 1:
-                    good = False
-                    break
-                if op == NULL_DOUBLE:
-                    if branch == 0:
-                        doubles[row, column] = np.nan
-                    else:
-                        if at + 8 > end:
-                            good = False
-                            break
-                        for j in range(8):
-                            scratch[j] = buf[at + j]
-                        doubles[row, column] = as_double[0]
-                        at += 8
-                elif branch == 0:
-                    longs[row, column] = NULL_LONG
-                elif op == NULL_STRING:
-                    size, at = _zigzag(buf, at, end)
-                    if at < 0 or size < 0 or at + size > end:
-                        good = False
-                        break
-                    longs[row, column] = (at << 20) | min(size, (1 << 20) - 1)
-                    for j in range(at, at + size):
-                        if buf[j] >= 0x80:
-                            plain = False
-                    at += size
-                else:
-                    value, at = _zigzag(buf, at, end)
-                    if at < 0:
-                        good = False
-                        break
-                    longs[row, column] = value
         if not good:
             status[row] = MALFORMED
         elif at != end:
@@ -455,7 +568,8 @@ class Columns:
         self._arrays = arrays
         self._strings: dict[int, dict[int, str]] = {}
         self.other_frames: list[int] = []
-        self._where = {name: (int(op), int(column)) for name, op, column in zip(program.names, program.ops, program.columns, strict=True)}
+        where = zip(program.names, program.ops.tolist(), program.columns.tolist(), strict=True)
+        self._where = {name: (op, column) for name, op, column in where if column >= 0}
 
     def long(self, name: str) -> I64:
         """Return a long, int, timestamp or boolean column, int64 of shape (n,)."""
@@ -547,21 +661,31 @@ class DecodedRecords(RecordSet):
         return RecordSet.from_messages(self.messages()[start:stop])
 
 
-def decode(codec: Codec, topic: str, records: RecordSet) -> Columns:
-    """Decode the values of a flat topic to columns. Never raises for bad bytes: see ``Columns.rejected``."""
+def decode(codec: Codec, topic: str, records: RecordSet, names: tuple[str, ...] | None = None) -> Columns:
+    """Decode the values of a flat topic to columns. Never raises for bad bytes: see ``Columns.rejected``.
+
+    Args:
+        codec: Codec of the environment.
+        topic: Topic of the catalogue.
+        records: The records; columns that they come with are returned as they are.
+        names: Fields to keep; None: all.
+    """
     if isinstance(records, DecodedRecords):
         return records.columns
-    prog = program(topic)
+    prog = program(topic) if names is None else narrowed(topic, names)
     n = len(records)
-    longs = np.zeros((n, max(prog.n_longs, 1)), dtype=np.int64)
-    doubles = np.full((n, max(prog.n_doubles, 1)), np.nan)
+    # A column lies together: who takes one reads no other.
+    longs = np.empty((max(prog.n_longs, 1), n), dtype=np.int64).T
+    doubles = np.empty((max(prog.n_doubles, 1), n)).T
     arrays = np.full((n if prog.n_arrays else 0, max(prog.n_arrays, 1), MAX_LEVELS), np.nan)
     status = np.empty(n, dtype=np.uint8)
     header = np.frombuffer(codec.header(topic), dtype=np.uint8)
-    _decode(records.buffer, records.index, header, prog.ops, prog.columns, longs, doubles, arrays, status)
+    bits = doubles.view(np.uint64), arrays.view(np.uint64)
+    _decode(records.buffer, records.index, header, prog.ops, prog.columns, longs, *bits, status)
     good = status == OK
     columns = Columns(prog, records, longs, doubles, arrays, good, [])
     if not good.all():
+        longs[~good], doubles[~good] = 0, np.nan
         for row in np.flatnonzero(~good).tolist():
             code = int(status[row])
             if code == OTHER_FRAME:

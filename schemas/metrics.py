@@ -35,6 +35,7 @@ ACK_LATENCY = Histogram("perpflow_ack_latency_seconds", "From frame received to 
 RECONNECTS = Counter("perpflow_reconnects", "Connections that ended and were opened again.", ["venue", "reason"])
 GAPS = Counter("perpflow_gaps", "Holes found in a stream.", ["venue", "stream", "kind"])
 BACKFILLED = Counter("perpflow_backfilled_trades", "Trades fetched over REST to fill a hole.", ["venue"])
+BACKFILLED_BARS = Counter("perpflow_backfilled_bars", "Bars of the venue fetched over REST on a cold start.", ["venue"])
 BOOK_RESYNCS = Counter("perpflow_book_resyncs", "Order books rebuilt from a snapshot.", ["venue", "reason"])
 STREAMS = Gauge(
     "perpflow_streams", "Subscribed streams by state: connecting, syncing, live, stale, invalid, closed.", ["venue", "channel", "state"]
@@ -51,6 +52,25 @@ SIMULATED_FRAMES = Counter(
 )
 SIMULATED_FAULTS = Counter("perpflow_simulated_faults", "Misbehaviour of the recorded venue applied on purpose.", ["kind"])
 
+# --- trading -------------------------------------------------------------------------------------------------------
+VENUE_REQUESTS = Counter(
+    "perpflow_venue_requests",
+    "Signed requests to a trading venue, by outcome: ok, refused, unknown, limited, unreachable.",
+    ["venue", "path", "outcome"],
+)
+VENUE_REQUEST_SECONDS = Histogram(
+    "perpflow_venue_request_seconds", "From a request to its answer, of those that had one.", ["venue", "path"], buckets=_LATENCY
+)
+GUARD_STATE = Gauge("perpflow_guard_state", "What the risk guard allows: 0 normal, 1 warning, 2 halted.", ["account"])
+GUARD_RULES = Gauge("perpflow_guard_rule", "1 while a rule of the risk guard holds, else 0.", ["account", "rule"])
+GUARD_DAY_R = Gauge(
+    "perpflow_guard_day_r", "Net R of the UTC day that counts against the daily limit, open positions included.", ["account"]
+)
+GUARD_PUBLISHED = Gauge(
+    "perpflow_guard_published_time_seconds", "When Kafka last acknowledged a state of the guard, Unix time.", ["account"]
+)
+VENUE_WEIGHT = Gauge("perpflow_venue_used_weight", "Request weight of the running minute, as the venue counts it.", ["venue"])
+
 # --- worker --------------------------------------------------------------------------------------------------------
 RECORDS_APPLIED = Counter("perpflow_records_applied", "Input records applied to the engine.", ["topic"])
 LATE_TRADES = Counter("perpflow_late_trades", "Trades that came after their instant had fired.", [])
@@ -58,7 +78,7 @@ INSTANTS_FIRED = Counter("perpflow_instants_fired", "Evaluation instants fired, 
 SIGNALS = Counter("perpflow_signals", "Signals emitted.", [])
 WORKER_EVENT_TIME = Gauge("perpflow_worker_event_time_seconds", "Newest instant fired, Unix time.", ["partition"])
 EVALUATION_SECONDS = Histogram("perpflow_evaluation_seconds", "Wall time of one processing round.", [], buckets=_LATENCY)
-CONTINUITY_HEALED = Counter("perpflow_continuity_healed", "Gaps in delivery found by the worker and healed by seeking back.", ["topic"])
+CONTINUITY_HEALED = Counter("perpflow_continuity_healed", "Gaps in delivery found by a reader and healed by seeking back.", ["topic"])
 BUFFERED_RECORDS = Gauge("perpflow_buffered_records", "Records read ahead of the merged cut.", ["topic"])
 
 # --- monitor -------------------------------------------------------------------------------------------------------
@@ -78,6 +98,13 @@ POSITIONS_OPEN = Gauge("perpflow_positions_open", "Open positions.", ["mode"])
 TRADES_CLOSED = Counter("perpflow_trades_closed", "Closed trades.", ["mode", "exit_reason"])
 ORDERS = Counter("perpflow_orders", "Order records made final: one for each change of an order's status.", ["mode", "leg", "status"])
 EXECUTOR_EVENT_TIME = Gauge("perpflow_executor_event_time_seconds", "Newest step of the executor, Unix time.", ["partition"])
+
+# --- maintenance ---------------------------------------------------------------------------------------------------
+MAINTENANCE = Counter("perpflow_maintenance_rounds", "Rounds of the database's upkeep, by outcome: done, busy, failed.", ["outcome"])
+MAINTENANCE_SECONDS = Histogram("perpflow_maintenance_seconds", "Duration of a round of upkeep.", [], buckets=_LATENCY)
+BARS_BUILT = Gauge("perpflow_bars_built_time_seconds", "Bars of a source are built up to here, Unix time.", ["source"])
+TABLE_BYTES = Gauge("perpflow_table_bytes", "Size of a table with its partitions and indexes.", ["table"])
+DATABASE_BYTES = Gauge("perpflow_database_bytes", "Size of the database.", [])
 
 # --- archive -------------------------------------------------------------------------------------------------------
 ROWS_ARCHIVED = Counter("perpflow_rows_archived", "Records that a manifest of the archive lists.", ["topic"])
@@ -101,14 +128,31 @@ NOTIFICATIONS_SUPPRESSED = Counter(
 NOTIFICATIONS_QUEUED = Gauge("perpflow_notifications_queued", "Messages that wait for their channel.", ["channel"])
 NOTIFICATION_SECONDS = Histogram("perpflow_notification_seconds", "Duration of an attempt to send.", ["channel"], buckets=_LATENCY)
 
+# --- live execution ------------------------------------------------------------------------------------------------
+RECONCILED = Gauge("perpflow_reconciled", "State of the newest comparison with the venue: 0 green, 1 yellow, 2 red.", ["account"])
+RECONCILED_TIME = Gauge("perpflow_reconciled_time_seconds", "When the journal was last compared with the venue, Unix time.", ["account"])
+RECONCILE_FINDINGS = Counter("perpflow_reconcile_findings", "Differences between journal and venue, by kind.", ["account", "kind"])
+ANOMALIES = Counter("perpflow_execution_anomalies", "Facts that only a comparison with the venue can explain.", ["account"])
+ENTRIES_BLOCKED = Gauge("perpflow_entries_blocked", "1 while the executor opens nothing, else 0.", ["account"])
+PROTECTION_GAP = Histogram(
+    "perpflow_protection_gap_seconds",
+    "Longest time of a trade in which an open quantity had no confirmed stop.",
+    ["account"],
+    buckets=_LATENCY,
+)
+SIGNAL_TO_ORDER = Histogram(
+    "perpflow_signal_to_order_seconds", "From a decision to the intent of its first order.", ["account"], buckets=_LATENCY
+)
+JOURNAL_SECONDS = Histogram("perpflow_journal_seconds", "Duration of a transaction of the live journal.", ["account"], buckets=_LATENCY)
+
 # --- the catalogue -------------------------------------------------------------------------------------------------
 Metric = Counter | Gauge | Histogram
 
 # Who sets it. Every process lists all names at /metrics; those with labels have values only where they are set.
 PROCESSES: dict[str, tuple[Metric, ...]] = {
     "every service": (DEAD_LETTERS, UP, WALL_TIME, DISK_FREE, DISK_SIZE),
+    "several services": (RECORDS_PRODUCED, FENCED, CONTINUITY_HEALED),
     "producer": (
-        RECORDS_PRODUCED,
         PRODUCED_TIME,
         MARK_TIME,
         FRAMES_RECEIVED,
@@ -117,6 +161,7 @@ PROCESSES: dict[str, tuple[Metric, ...]] = {
         RECONNECTS,
         GAPS,
         BACKFILLED,
+        BACKFILLED_BARS,
         BOOK_RESYNCS,
         STREAMS,
         CONFLATED,
@@ -125,6 +170,8 @@ PROCESSES: dict[str, tuple[Metric, ...]] = {
         REST_BUDGET,
         BACKPRESSURE,
     ),
+    "guard": (GUARD_STATE, GUARD_RULES, GUARD_DAY_R, GUARD_PUBLISHED),
+    "trading": (VENUE_REQUESTS, VENUE_REQUEST_SECONDS, VENUE_WEIGHT),
     "recorded venue": (SIMULATED_FRAMES, SIMULATED_FAULTS),
     "worker": (
         RECORDS_APPLIED,
@@ -133,12 +180,22 @@ PROCESSES: dict[str, tuple[Metric, ...]] = {
         SIGNALS,
         WORKER_EVENT_TIME,
         EVALUATION_SECONDS,
-        CONTINUITY_HEALED,
         BUFFERED_RECORDS,
     ),
     "monitor": (QUALITY_SCORE, QUALITY_LOWEST, QUALITY_FINDINGS, QUALITY_CHECKED, QUALITY_EVENT_TIME),
-    "sink": (ROWS_WRITTEN, ROWS_REPEATED, SINK_LAG, COPY_SECONDS, FENCED),
+    "sink": (ROWS_WRITTEN, ROWS_REPEATED, SINK_LAG, COPY_SECONDS),
     "executor": (POSITIONS_OPEN, TRADES_CLOSED, ORDERS, EXECUTOR_EVENT_TIME),
+    "maintenance": (MAINTENANCE, MAINTENANCE_SECONDS, BARS_BUILT, TABLE_BYTES, DATABASE_BYTES),
+    "live executor": (
+        RECONCILED,
+        RECONCILED_TIME,
+        RECONCILE_FINDINGS,
+        ANOMALIES,
+        ENTRIES_BLOCKED,
+        PROTECTION_GAP,
+        SIGNAL_TO_ORDER,
+        JOURNAL_SECONDS,
+    ),
     "archive": (ROWS_ARCHIVED, BYTES_ARCHIVED, FILES_MERGED, ARCHIVE_LAG, ARCHIVE_SECONDS),
     "notifier": (NOTIFICATIONS_SENT, NOTIFICATIONS_FAILED, NOTIFICATIONS_SUPPRESSED, NOTIFICATIONS_QUEUED, NOTIFICATION_SECONDS),
 }
@@ -153,6 +210,12 @@ _UNITS = {
     POSITIONS_OPEN: "positions",
     NOTIFICATIONS_QUEUED: "messages",
     BYTES_ARCHIVED: "bytes",
+    VENUE_WEIGHT: "request weight",
+    GUARD_STATE: "0, 1 or 2",
+    RECONCILED: "0, 1 or 2",
+    ENTRIES_BLOCKED: "1 or 0",
+    GUARD_RULES: "1 or 0",
+    GUARD_DAY_R: "R",
 }
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from numba import njit
 
 from schemas import catalogue
+from schemas.recordwriter import long_bytes, text_bytes
 
 LONG, DOUBLE, NULL_DOUBLE = range(3)
 _WIDEST = 10  # bytes of a long; a double has 8, a nullable one 9
@@ -26,23 +27,6 @@ def _kind(of: Any) -> int | None:
     if isinstance(of, dict):
         of = of["type"]
     return {"long": LONG, "int": LONG, "double": DOUBLE}.get(of) if isinstance(of, str) else None
-
-
-def long_bytes(value: int) -> bytes:
-    """Return an Avro long: zigzag, then seven bits a byte."""
-    rest = (value << 1) ^ (value >> 63)
-    out = bytearray()
-    while rest >= 0x80:
-        out.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    out.append(rest)
-    return bytes(out)
-
-
-def text_bytes(value: str) -> bytes:
-    """Return an Avro string."""
-    encoded = value.encode()
-    return long_bytes(len(encoded)) + encoded
 
 
 def texts_bytes(values: Sequence[str]) -> bytes:

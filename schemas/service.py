@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -20,6 +22,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from schemas import metrics
 
 HealthCheck = Callable[[], dict[str, Any]]
+# A folder in which every process says where its /metrics are, in the form of Prometheus' file_sd_configs; the local stack's Prometheus reads it.
+TARGETS_VARIABLE = "PERPFLOW_TARGETS_DIR"
 
 
 def configure_logging(level: str = "info") -> None:
@@ -62,6 +66,12 @@ class Service:
         self._on_stop: list[Callable[[], None]] = []
         self._server: ThreadingHTTPServer | None = None
         self._previous: dict[int, Any] = {}
+        self._target: Path | None = None
+
+    @property
+    def job(self) -> str:
+        """What Prometheus calls processes of this kind: the name, but of all producers the same."""
+        return "producer" if self.name.startswith("produce-") else self.name
 
     def set_health(self, health: HealthCheck) -> None:
         """Replace the health check."""
@@ -87,6 +97,23 @@ class Service:
         metrics.DISK_FREE.labels(self.name).set(disk.free)
         metrics.DISK_SIZE.labels(self.name).set(disk.total)
         metrics.WALL_TIME.labels(self.name).set_to_current_time()
+
+    def _announce(self) -> None:
+        """Say where /metrics are, if somebody wants to know. The file of a killed process stays, so that it is missed, until another of its kind starts."""
+        folder = os.environ.get(TARGETS_VARIABLE)
+        if not folder:
+            return
+        self._target = Path(folder) / f"{self.job}-{os.getpid()}.json"
+        try:
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            for other in self._target.parent.glob(f"{self.job}-*.json"):
+                if not _lives(int(other.stem.rpartition("-")[2])):
+                    other.unlink(missing_ok=True)
+            new = self._target.with_suffix(".new")
+            new.write_text(json.dumps([{"targets": [f"127.0.0.1:{self.http_port}"], "labels": {"job": self.job}}]), encoding="utf-8")
+            new.replace(self._target)
+        except OSError as error:
+            self.log.warning("not announced to Prometheus", folder=folder, error=str(error))
 
     def stop(self) -> None:
         """Ask the service to stop."""
@@ -131,16 +158,30 @@ class Service:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._handle_signal)
+        self._announce()
         self.log.info("started", http_port=self.http_port)
         return self
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self._target is not None:
+            with contextlib.suppress(OSError):
+                self._target.unlink()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
         self.log.info("stopped")
+
+
+def _lives(pid: int) -> bool:
+    """Return whether there is a process of this id."""
+    with contextlib.suppress(PermissionError):  # another user's
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True
 
 
 def summed(counter: Any, **labels: str) -> float:

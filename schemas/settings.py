@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
+from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.codec import Codec, Registry
+
+# Roles of the database with least privilege, each named perpflow_<role> there. Whoever owns the tables migrates, maintains, backs up.
+ROLES = ("writer", "reader", "executor")
 
 
 class Settings(BaseSettings):
@@ -19,6 +25,11 @@ class Settings(BaseSettings):
         "localhost:9092", alias="KAFKA_BOOTSTRAP_SERVERS", description="Kafka brokers, host:port,host:port."
     )
     database_url: str = Field("", alias="DATABASE_URL", description="PostgreSQL or TimescaleDB, postgresql://user@host:port/name.")
+    writer_password: str = Field("", alias="PERPFLOW_WRITER_PASSWORD", repr=False, description="Of the role perpflow_writer (the sink).")
+    reader_password: str = Field(
+        "", alias="PERPFLOW_READER_PASSWORD", repr=False, description="Of the role perpflow_reader (Grafana, reports)."
+    )
+    executor_password: str = Field("", alias="PERPFLOW_EXECUTOR_PASSWORD", repr=False, description="Of the role perpflow_executor.")
     schema_registry_url: str = Field(
         "", alias="SCHEMA_REGISTRY_URL", description="Confluent schema registry; empty: single-object encoding."
     )
@@ -54,6 +65,26 @@ class Settings(BaseSettings):
     mark_step_ms: int = Field(250, alias="PERPFLOW_MARK_STEP_MS", gt=0, description="Step of the progress marks, ms of event time.")
     http_port: int = Field(0, alias="PERPFLOW_HTTP_PORT", ge=0, le=65535, description="Port of /health and /metrics; 0: any free port.")
     log_level: str = Field("info", alias="PERPFLOW_LOG_LEVEL")
+
+    @model_validator(mode="after")
+    def _passwords_from_files(self) -> Settings:
+        """A password may stand in a file that ``<variable>_FILE`` names, as secrets of container engines do."""
+        for role in ROLES:
+            path = os.environ.get(f"PERPFLOW_{role.upper()}_PASSWORD_FILE")
+            if path and not getattr(self, f"{role}_password"):
+                try:
+                    setattr(self, f"{role}_password", Path(path).read_text(encoding="utf-8").strip())
+                except (OSError, UnicodeDecodeError) as error:
+                    raise ValueError(f"PERPFLOW_{role.upper()}_PASSWORD_FILE: {path}: {type(error).__name__}") from None
+        return self
+
+    def role_url(self, role: str) -> str:
+        """Return DATABASE_URL as one of ROLES: with its name and password where the password is known, else as it is."""
+        password = getattr(self, f"{role}_password")
+        if not password or not self.database_url:
+            return self.database_url
+        parts = urlsplit(self.database_url)
+        return urlunsplit(parts._replace(netloc=f"perpflow_{role}:{quote(password, safe='')}@{parts.netloc.rpartition('@')[2]}"))
 
     @cached_property
     def codec(self) -> Codec:

@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from deploy.stack import Stack
-from schemas.settings import Settings
+from schemas.settings import ROLES, Settings
 
 # Points at the folder of a stack that stays up between runs; without it each run starts one of its own and removes it.
 REUSE_VARIABLE = "PERPFLOW_TEST_STACK_DIR"
@@ -52,7 +52,12 @@ class Services:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before the processes of ``pytest -n`` start, compile the kernels once: each of them would do it."""
+    """Before the processes of ``pytest -n`` start, compile the kernels once: each of them would do it.
+
+    A shell that points at a stack has the passwords of its roles; tests that work under a role say so themselves.
+    """
+    for role in ROLES:
+        os.environ.pop(f"PERPFLOW_{role.upper()}_PASSWORD", None)
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         from schemas.codec import Codec
         from stream_apps.core.warmup import compile_kernels

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from stream_apps.core.paper import PaperBook, TradeColumns
+from stream_apps.core.paper_venue import Book, Books, Filters
 
 DATA = Path(__file__).parent / "data"
 INSTRUMENT = "BINANCE:LTCUSDT"
@@ -59,6 +60,21 @@ def columns(rows: list[tuple[int, float]], first_offset: int = 0) -> TradeColumn
     return TradeColumns.of([time for time, _ in rows], offsets, [10_000 + offset for offset in offsets], [price for _, price in rows])
 
 
+def books(rows: list[tuple[int, bool, list[tuple[float, float]], list[tuple[float, float]]]]) -> Books:
+    """Return books from (time, live, bids, asks) rows in order of time."""
+
+    def read(row: int) -> Book | None:
+        _, live, bids, asks = rows[row]
+        sides = {
+            f"{side}_{what}": [level[at] for level in levels]
+            for side, levels in (("bid", bids), ("ask", asks))
+            for at, what in enumerate(("prices", "quantities"))
+        }
+        return Book.of({"state": "live" if live else "invalid", **sides})
+
+    return Books(np.array([time for time, *_ in rows], np.int64), read)
+
+
 def play(
     book: PaperBook,
     trades: TradeColumns,
@@ -67,6 +83,8 @@ def play(
     settlements: list[dict[str, Any]] | None = None,
     grid: int = GRID,
     start: int = 0,
+    books: Books | None = None,
+    filters: Filters | None = None,
 ) -> list[tuple[str, dict[str, Any]]]:
     """Step a book over one instrument's trades on a grid from ``start`` to ``end``."""
     out = []
@@ -81,6 +99,8 @@ def play(
             trades={INSTRUMENT: part},
             signals=[one for one in signals if time - grid < one["event_time"] <= time],
             settlements=[one for one in settlements or [] if time - grid < one["event_time"] <= time],
+            books=None if books is None else {INSTRUMENT: books},
+            filters=None if filters is None else {INSTRUMENT: filters},
         )
     return out
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,12 @@ from schemas.catalogue import TOPICS
 from schemas.partition import base_of_instrument, partition_of
 from schemas.settings import Settings
 from stream_apps.core.paper import PaperBook, TradeColumns
+from stream_apps.core.paper_venue import Book, Books, Filters
 
 Record = dict[str, Any]
 LATENESS = 250
+# Instruments with an order book in the log.
+WITH_BOOKS = ("BINANCE:BTCUSDT-PERP", "OKX:LTCUSDT-PERP")
 OUTPUTS = ("orders", "fills", "positions", "trades_closed")
 
 
@@ -70,6 +74,9 @@ def log_of(instruments: list[Instrument], partitions: int) -> Iterator[list[Mess
             row[one.name] = upto
         for at, one, i in sorted(pane, key=lambda entry: (entry[0], entry[1].name, entry[2])):
             batch.append(message("agg_trades", places[one.name], trade_record(one, at, i)))
+        for one in instruments:
+            if one.name in WITH_BOOKS and step % 2:
+                batch += [message("depth", places[one.name], depth_record(one, time - 9_000 + more, pane)) for more in (0, 3_000)]
         if step % 240 == 239:
             for one in instruments:
                 record = settlement(time - 1000, 0.0001, instrument=one.name)
@@ -77,7 +84,9 @@ def log_of(instruments: list[Instrument], partitions: int) -> Iterator[list[Mess
         for one in instruments:
             batch += [message("signals", places[one.name], made) for made in one.signals if made["event_time"] == time]
         for partition, author in sorted({(places[one.name], one.author) for one in instruments}):
-            cut = {topic: counts[topic, partition] for topic in ("agg_trades", "funding", "instruments") if counts[topic, partition]}
+            cut = {
+                topic: counts[topic, partition] for topic in ("agg_trades", "depth", "funding", "instruments") if counts[topic, partition]
+            }
             done = {
                 "author": author,
                 "venue": author.split("-")[0],
@@ -129,6 +138,24 @@ def trade_record(one: Instrument, time: int, row: int) -> Record:
     }
 
 
+def depth_record(one: Instrument, time: int, pane: list[tuple[int, Instrument, int]]) -> Record:
+    """Return a thin book around the newest trade of the pane; every fifth is invalid."""
+    last = next((float(one.trades.price[i]) for _, other, i in reversed(pane) if other is one), None)
+    live = last is not None and time // GRID % 5 != 0
+    prices = [round(last * (1 + sign * k * 0.0002), 2) for sign in (-1, 1) for k in range(1, 4)] if live and last is not None else []
+    return {
+        "instrument": one.name, "event_time": time, "receive_time": time, "epoch": 1, "state": "live" if live else "invalid", "last_update_id": time,
+        "bid_prices": prices[:3], "bid_quantities": [50.0 * k for k in (1, 2, 3)] if live else [],
+        "ask_prices": prices[3:], "ask_quantities": [40.0 * k for k in (1, 2, 3)] if live else [],
+    }  # fmt: skip
+
+
+def books_until(rows: list[Record], time: int) -> Books:
+    """Return the books of an instrument that hold in the step up to a time."""
+    known = [row for row in rows[-10:] if row["event_time"] <= time]
+    return Books(np.array([row["event_time"] for row in known], np.int64), lambda at: Book.of(known[at]))
+
+
 def funding_record(record: Record) -> Record:
     absent = ("index_price", "estimated_settle_price", "estimated_rate", "next_funding_time", "interval_hours")
     return {**record, "receive_time": record["event_time"], **dict.fromkeys(absent)}
@@ -140,6 +167,8 @@ def expected(instruments: list[Instrument], partitions: int) -> dict[str, dict[t
     waiting: dict[str, list[tuple[int, int, Record]]] = defaultdict(list)
     funding: dict[str, list[Record]] = defaultdict(list)
     signals: dict[str, list[Record]] = defaultdict(list)
+    depth: dict[str, list[Record]] = defaultdict(list)
+    filters = {one.name: Filters(Decimal("0.01"), Decimal("0.001")) for one in instruments}
     counts: dict[int, int] = defaultdict(int)
     out: dict[str, dict[tuple[Any, ...], Record]] = {topic: {} for topic in OUTPUTS}
     for batch in log_of(instruments, partitions):
@@ -150,6 +179,8 @@ def expected(instruments: list[Instrument], partitions: int) -> dict[str, dict[t
                 counts[one.partition] += 1
             elif one.topic == "funding":
                 funding[record["instrument"]].append(record)
+            elif one.topic == "depth":
+                depth[record["instrument"]].append(record)
             elif one.topic == "signals":
                 signals[record["instrument"]].append(record)
             elif one.topic == "worker_progress":
@@ -169,6 +200,8 @@ def expected(instruments: list[Instrument], partitions: int) -> dict[str, dict[t
                     trades=trades,
                     signals=[entry for name in mine for entry in signals.pop(name, [])],
                     settlements=[entry for name in mine for entry in funding.pop(name, [])],
+                    books={name: books_until(depth[name], time) for name in mine},
+                    filters=filters,
                 )
                 for topic, result in made:
                     out[topic][identity(topic, result)] = result

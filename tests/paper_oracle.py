@@ -51,7 +51,11 @@ class Ticket:
 class Oracle:
     """Feed it ``trade``, ``settle`` and ``signal`` calls in order of time."""
 
-    def __init__(self, latency=250, bps=1.0, taker=0.0005, maker=0.0002, expiry=60_000, max_age=60_000) -> None:
+    def __init__(
+        self, latency=250, bps=1.0, taker=0.0005, maker=0.0002, expiry=60_000, max_age=60_000, depth=(), tick=None, lot=None
+    ) -> None:
+        """``depth``: (time, live, bids, asks) with (price, quantity) levels, in order of time. ``tick`` and ``lot``: of the contract."""
+        self.depth, self.tick, self.lot, self.now = list(depth), tick, lot, 0
         self.latency, self.bps, self.taker, self.maker = latency, dec(bps), dec(taker), dec(maker)
         self.expiry, self.max_age = expiry, max_age
         self.live: dict[tuple[str, str], list[Ticket]] = {}
@@ -83,7 +87,13 @@ class Oracle:
             if not s["entry"]:
                 return
         one_r = dec(s["initial_balance"]) * dec(s["risk_per_trade"])
-        tickets.append(Ticket(s, sig(one_r * dec(s["risk_multiple"]) / dec(s["risk_distance"]), 14)))
+        quantity = sig(one_r * dec(s["risk_multiple"]) / dec(s["risk_distance"]), 14)
+        if self.lot is not None:
+            quantity -= quantity % (2 * dec(self.lot))
+            if not quantity:
+                self.refused.append(s["signal_id"])
+                return
+        tickets.append(Ticket(s, quantity))
 
     def expire(self, key: tuple[str, str], now: int) -> None:
         for t in self.live.get(key, []):
@@ -100,14 +110,31 @@ class Oracle:
                     t.funding += value * dec(rate) * (1 if t.long else -1)
 
     def trade(self, instrument: str, time: int, price: float) -> None:
+        self.now = time
         with localcontext(Context(prec=80)):
             for key in [key for key in self.live if key[0] == instrument]:
                 for t in list(self.live[key]):
                     self._trade(t, time, dec(price))
                 self.live[key] = [t for t in self.live[key] if t.state in ("pending", "open")]
 
-    def _market(self, price: Decimal, buy: bool) -> Decimal:
-        return sig(price * (1 + self.bps / 10_000) if buy else price * (1 - self.bps / 10_000), 15)
+    def _market(self, price: Decimal, buy: bool, quantity: Decimal) -> Decimal:
+        worse = 1 + self.bps / 10_000 if buy else 1 - self.bps / 10_000
+        known = [one for one in self.depth if one[0] <= self.now]
+        if known and known[-1][1] and self.now - known[-1][0] <= 5_000 and known[-1][3 if buy else 2]:
+            units: list[tuple[Decimal, Decimal]] = []
+            for level, size in known[-1][3 if buy else 2]:
+                units.append((dec(level), min(dec(size), quantity - sum((u for _, u in units), ZERO))))
+            rest = quantity - sum((u for _, u in units), ZERO)
+            cost = sum((p * u for p, u in units), ZERO) + rest * dec(known[-1][3 if buy else 2][-1][0]) * worse
+            mean = sig(cost / quantity, 15)
+            return max(mean, price) if buy else min(mean, price)
+        return sig(price * worse, 15)
+
+    def _on_tick(self, price: Decimal, up: bool) -> Decimal:
+        if self.tick is None:
+            return sig(price, 15)
+        over = price % dec(self.tick)
+        return sig(price - over + (dec(self.tick) if up and over else ZERO), 15)
 
     def _trade(self, t: Ticket, time: int, price: Decimal) -> None:
         s = t.signal
@@ -118,8 +145,8 @@ class Oracle:
                 t.state = "expired"
                 self.expired.append(s["signal_id"])
             elif time >= at:
-                t.entry, t.entry_time, t.state, t.left, t.last = self._market(price, t.long), time, "open", t.quantity, price
-                t.stop = sig(t.entry - distance if t.long else t.entry + distance, 15)
+                t.entry, t.entry_time, t.state, t.left, t.last = self._market(price, t.long, t.quantity), time, "open", t.quantity, price
+                t.stop = self._on_tick(t.entry - distance if t.long else t.entry + distance, not t.long)
                 t.fees += t.entry * t.quantity * self.taker
                 t.slip += abs(t.entry - price) * t.quantity
             return
@@ -129,13 +156,13 @@ class Oracle:
         if (price <= t.stop) if t.long else (price >= t.stop):
             self._leave(t, time, price, "break_even_stop" if t.tp1_done else "stop")
             return
-        level = {n: sig(t.entry + (1 if t.long else -1) * dec(s[n]) * distance, 15) for n in ("tp1_ratio", "tp2_ratio")}
+        level = {n: self._on_tick(t.entry + (1 if t.long else -1) * dec(s[n]) * distance, t.long) for n in ("tp1_ratio", "tp2_ratio")}
         beyond = {n: price > p if t.long else price < p for n, p in level.items()}
         if not t.tp1_done and beyond["tp1_ratio"]:
             t.tp1_done = True
             self._bank(t, level["tp1_ratio"], t.quantity / 2, self.maker)
             f = self.taker if t.long else -self.taker
-            t.stop = sig(t.entry * (1 + f) / (1 - f), 15)
+            t.stop = self._on_tick(t.entry * (1 + f) / (1 - f), t.long)
         if t.tp1_done and beyond["tp2_ratio"]:
             self._bank(t, level["tp2_ratio"], t.left, self.maker)
             self._report(t, time, "tp2")
@@ -147,7 +174,7 @@ class Oracle:
             self._leave(t, time, price, "timeout")
 
     def _leave(self, t: Ticket, time: int, price: Decimal, reason: str) -> None:
-        at = self._market(price, not t.long)
+        at = self._market(price, not t.long, t.left)
         t.slip += abs(at - price) * t.left
         self._bank(t, at, t.left, self.taker)
         self._report(t, time, reason)

@@ -35,12 +35,16 @@ def compare(
     from deploy.cli import settings
     from deploy.compare import Chosen, from_database, from_topics
     from stream_apps.core.compare import compare as compared
+    from stream_apps.replay.topics import TopicsError
 
     environment = settings()
     chosen = [Chosen.parse(a), Chosen.parse(b)]
     bounds = (_ms(since), _ms(until))
     if topics or not environment.database_url:
-        one, other = from_topics(environment, chosen, *bounds)
+        try:
+            one, other = from_topics(environment, chosen, *bounds)
+        except TopicsError as error:
+            raise UserError(f"compare: {error}") from error
     else:
         one, other = (from_database(environment, side, *bounds) for side in chosen)
     for side, found in zip(chosen, (one, other), strict=True):

@@ -28,6 +28,9 @@ def demo(
     folder: Annotated[Path, typer.Option("--dir", help="Folder of the demo's own stack, logs and report. It is emptied first.")] = Path(
         ".perpflow/demo"
     ),
+    with_prometheus: Annotated[
+        bool, typer.Option("--prometheus", help="Fetch a Prometheus for the panels of metrics. One on the PATH is used in any case.")
+    ] = False,
 ) -> None:
     """Play recorded real market data through the whole pipeline and show what came of it.
 
@@ -59,14 +62,15 @@ def demo(
     except ValueError as error:
         raise UserError(f"demo: {error}") from error
     console = Console()
+    code = 0
     try:
-        code = run_demo(DemoOptions(recordings, speed, keep, json_file, report, folder), console)
+        code = run_demo(DemoOptions(recordings, speed, keep, json_file, report, folder, with_prometheus), console)
     except KeyboardInterrupt:
-        code = 130
+        pass  # noted in ``stopped``
     except Exception:
-        if not stopped:
+        if not stopped:  # else a library turned the interrupt into an error of its own
             raise
-        code = 130  # an interrupt that a library turned into an error of its own
     if stopped:
         console.print("stopped")
+        code = 130
     raise typer.Exit(code)

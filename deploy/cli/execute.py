@@ -1,47 +1,71 @@
-"""``perpflow execute``: act on signals."""
+"""``perpflow execute``: act on signals, on paper or at a venue."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from deploy.cli import settings as surroundings
+from deploy.errors import UserError
+from deploy.paper_options import Fees, LatencyMs, MakerFee, SlippageBps, TakerFee, UseFilters, WalkBook, paper_settings
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
 from sinks.executor.service import Executor
 from stream_apps.core.paper import PaperSettings
-from stream_apps.core.paper_position import FeeRates
 from stream_apps.core.warmup import compile_kernels
 
 _DEFAULT = PaperSettings()
 
 
 def execute(
-    mode: Annotated[str, typer.Option(help="paper. Live trading is not available in this release.")] = "paper",
-    executor: Annotated[str, typer.Option(help="Executors of one name share the partitions and one journal.")] = "paper",
-    latency_ms: Annotated[int, typer.Option(min=0, help="From a decision to its order at the venue, ms.")] = _DEFAULT.latency_ms,
-    slippage_bps: Annotated[
-        float, typer.Option(min=0, help="What market and stop orders pay beyond the trade that fills them, 1/10,000 of its price.")
-    ] = _DEFAULT.slippage_bps,
-    taker_fee: Annotated[float, typer.Option(help="Fraction of notional.")] = _DEFAULT.fees.taker,
-    maker_fee: Annotated[float, typer.Option(help="Fraction of notional; negative: a rebate.")] = _DEFAULT.fees.maker,
+    mode: Annotated[str, typer.Option(help="paper, simulated, testnet or live.")] = "paper",
+    executor: Annotated[str, typer.Option(help="Paper executors of one name share the partitions and one journal.")] = "paper",
+    latency_ms: LatencyMs = _DEFAULT.latency_ms,
+    slippage_bps: SlippageBps = _DEFAULT.slippage_bps,
+    taker_fee: TakerFee = _DEFAULT.fees.taker,
+    maker_fee: MakerFee = _DEFAULT.fees.maker,
+    fees: Fees = None,
+    walk_book: WalkBook = _DEFAULT.walk_book,
+    use_filters: UseFilters = _DEFAULT.use_filters,
     session_timeout_ms: Annotated[int, typer.Option(min=1000, help="How long the group waits for a silent executor.")] = 10_000,
     until_idle: Annotated[float | None, typer.Option(min=0, help="Stop when nothing came for so many seconds.")] = None,
+    venue: Annotated[str, typer.Option(help="Where orders go, in the other modes than paper: BINANCE, BINANCE_SPOT or BYBIT.")] = "BINANCE",
+    base_url: Annotated[str, typer.Option(help="Address of a simulated venue, http://HOST:PORT.")] = "",
+    symbols: Annotated[str, typer.Option(help="The venue's symbols that may be entered, separated by commas; empty: all.")] = "",
+    strategies: Annotated[str, typer.Option(help="Strategies that are acted on, separated by commas; empty: all.")] = "",
+    policy: Annotated[
+        Path | None, typer.Option(help="TOML file of execution settings (entry, sizing, budget, protection, roe, reconcile).")
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Yes, real money: needed by mode live.")] = False,
 ) -> None:
-    """Execute signals: consume signals and trades step by step, keep positions, and write orders, fills, positions and trades_closed.
+    """Execute signals: keep positions, and write orders, fills, positions and trades_closed. On paper from the market's trades; in the other modes
+    at a venue, whose key is read from PERPFLOW_API_KEY and PERPFLOW_API_SECRET (or the files of PERPFLOW_API_KEY_FILE, PERPFLOW_API_SECRET_FILE).
 
     Example: perpflow execute --latency-ms 250 --slippage-bps 1
+
+    Example: perpflow execute --mode testnet --symbols BTCUSDT,ETHUSDT --policy execution.toml
     """
-    if mode != "paper":
-        raise SystemExit(f"perpflow execute: mode {mode!r} is not available in this release; only paper is (no order leaves this machine)")
-    settings = Settings()
+    settings: Settings = surroundings()
     if not settings.database_url:
-        raise SystemExit("perpflow execute: DATABASE_URL is not set (the journal lives there); `perpflow stack env` prints it")
-    try:
-        paper = PaperSettings(latency_ms=latency_ms, slippage_bps=slippage_bps, fees=FeeRates(taker=taker_fee, maker=maker_fee))
-    except ValueError as error:
-        raise SystemExit(f"perpflow execute: {error}") from error
+        raise UserError("execute: DATABASE_URL is not set (the journal lives there); `perpflow stack env` prints it")
+    if mode != "paper":
+        from deploy.live import approve, read_policy, run_live
+        from sinks.venues.opening import MODES, account_id
+
+        if mode not in MODES:
+            raise UserError(f"execute: mode: expected paper, {', '.join(MODES)}, got {mode!r}")
+        chosen = read_policy(policy, _names(symbols), _names(strategies))
+        approve(mode, account_id(venue, mode), live, chosen)
+        run_live(settings, mode, venue, base_url, chosen)
+        return
+    paper = paper_settings(latency_ms, slippage_bps, taker_fee, maker_fee, fees, walk_book, use_filters)
     configure_logging(settings.log_level)
     with Service("executor", settings.http_port) as service:
         compile_kernels(settings.codec)
         Executor(settings, service, name=executor, paper=paper, session_timeout_ms=session_timeout_ms).run(until_idle)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

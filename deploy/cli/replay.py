@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.errors import UserError
+from deploy.paper_options import Fees, LatencyMs, MakerFee, SlippageBps, TakerFee, UseFilters, WalkBook, paper_settings
+from deploy.source_options import FIXED, Assigned, Rebind, Since, Source, Strategy, Symbol, Until, Venue, WarmUp, time_ms
+from stream_apps.core.paper_position import PaperSettings
 
 if TYPE_CHECKING:
     from stream_apps.replay.source import Piece
 
+_DEFAULT = PaperSettings()
 _SHOWN = ("trades", "win_rate", "net_r", "expectancy_r", "profit_factor", "max_drawdown_r", "cost_per_trade_r", "sharpe", "net_pnl")
 
 
@@ -31,39 +34,43 @@ class _Rate(ProgressColumn):
 
 
 def replay(
-    source: Annotated[
-        list[str],
-        typer.Option(
-            metavar="topics|archive:DIR|file:PATH[=SYMBOL][@VENUE]", help="Where the market data is; files are repeatable and merged."
-        ),
-    ],
-    symbol: Annotated[
-        list[str] | None, typer.Option(help="Instrument ids or symbols to report (topics), or the symbol of files that name none.")
+    source: Source,
+    symbol: Symbol = None,
+    strategy: Strategy = None,
+    set_: Assigned = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=VALUE,VALUE", help="Run every strategy with each of these values; repeatable: with each combination."),
     ] = None,
-    strategy: Annotated[
-        list[str] | None, typer.Option(metavar="FILE|NAME", help="Strategy file, shipped strategy, or scoring model; repeatable.")
+    rebind: Rebind = False,
+    since: Since = None,
+    until: Until = None,
+    marks: Annotated[
+        str | None,
+        typer.Option(metavar="FIRST:LAST", help="topics: the period of these offsets of the progress log, in place of --from and --to."),
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="For all strategies; repeatable.")] = None,
-    rebind: Annotated[bool, typer.Option(help="Run strategies of other instruments on those of the source.")] = False,
-    since: Annotated[str | None, typer.Option("--from", metavar="TIME", help="First instant that counts: ISO 8601, UTC.")] = None,
-    until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Last instant that counts.")] = None,
-    warm_up: Annotated[float, typer.Option(min=0, help="Hours of market data before --from that are run in.")] = 26.0,
+    warm_up: WarmUp = 26.0,
     out: Annotated[Path | None, typer.Option(help="Folder for report.html, report.json, trades.csv and signals.csv.")] = None,
-    venue: Annotated[str, typer.Option(help="Of files and symbols that name none: BINANCE, BINANCE_SPOT, BYBIT, OKX, ...")] = "BINANCE",
+    venue: Venue = "BINANCE",
     contract_value: Annotated[
         list[str] | None, typer.Option(metavar="SYMBOL=UNITS", help="OKX swaps: base units of a contract; repeatable.")
     ] = None,
-    latency_ms: Annotated[int, typer.Option(min=0, help="From a decision to its order at the venue, ms.")] = 250,
-    slippage_bps: Annotated[float, typer.Option(min=0, help="What market and stop orders pay beyond the trade that fills them.")] = 1.0,
-    taker_fee: Annotated[float, typer.Option(help="Fraction of notional.")] = 0.0005,
-    maker_fee: Annotated[float, typer.Option(help="Fraction of notional; negative: a rebate.")] = 0.0002,
+    latency_ms: LatencyMs = _DEFAULT.latency_ms,
+    slippage_bps: SlippageBps = _DEFAULT.slippage_bps,
+    taker_fee: TakerFee = _DEFAULT.fees.taker,
+    maker_fee: MakerFee = _DEFAULT.fees.maker,
+    fees: Fees = None,
+    walk_book: WalkBook = _DEFAULT.walk_book,
+    use_filters: UseFilters = _DEFAULT.use_filters,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0: one a core, where that is faster. Results do not depend on it.")] = 0,
     twice: Annotated[bool, typer.Option("--twice", help="Run in two processes and compare the results byte by byte.")] = False,
     future_shift: Annotated[
         bool, typer.Option("--future-shift", help="Alter the market data after a time and prove that nothing decided before changes.")
     ] = False,
     shift_at: Annotated[str | None, typer.Option(metavar="TIME", help="That time; default: the middle.")] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="topics, archive: decide again all that they hold and compare with what the services wrote.")
+        bool,
+        typer.Option("--verify", help="topics, archive, db: decide again all that they hold and compare with what the services wrote."),
     ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write what --verify, --twice and --future-shift found to a file.")
@@ -81,36 +88,37 @@ def replay(
 
       perpflow replay --source topics --symbol BTCUSDT --from 2026-11-01 --to 2026-11-08 --out week
 
+      perpflow replay --source archive:/data/archive --symbol BTCUSDT --strategy v53_fast --vary entry_score=60,65,70,75 --vary tp1_ratio=0.75,1.0 --out grid
+
       perpflow replay --source archive:/data/archive --verify
+
+      perpflow replay --source db: --symbol ETHUSDT --strategy v54_factory --from 2026-11-01 --out november
     """
-    from deploy.assignments import assigned
+    from deploy.assignments import assigned, varied
     from deploy.cli import settings
     from deploy.replay import Job, check_future, check_twice, open_job, write_report
-    from stream_apps.core.paper_position import FeeRates, PaperSettings
 
-    try:
-        paper = PaperSettings(latency_ms=latency_ms, slippage_bps=slippage_bps, fees=FeeRates(taker=taker_fee, maker=maker_fee))
-    except ValueError as error:
-        raise UserError(f"replay: {error}") from error
+    paper = paper_settings(latency_ms, slippage_bps, taker_fee, maker_fee, fees, walk_book, use_filters)
     console = Console(stderr=True)
     if verify:
-        kept = source[0].removeprefix("archive:") if len(source) == 1 and source[0].startswith("archive:") else ""
-        if (source != ["topics"] and not kept) or since or until or strategy or twice or future_shift or out:
+        if len(source) != 1 or source[0].startswith("file:") or since or until or marks or strategy or twice or future_shift or out:
             raise UserError(
-                "--verify: decides again all that the topics or an archive hold: --source topics or archive:DIR, without period, strategies, "
-                "other checks or --out"
+                "--verify: decides again all that the topics, an archive or a database hold: --source topics, archive:DIR or db:, without period, "
+                "strategies, other checks or --out"
             )
-        _verify(Path(kept) if kept else None, paper, json_file, show, console)
+        _verify(source[0], paper, json_file, show, console)
         return
     job = Job(
         sources=tuple(source),
         symbols=tuple(symbol or ()),
         venue=venue,
         strategies=tuple(strategy or ()),
-        assigned=assigned(set_, {"strategy_id": "names the strategy", "instrument": "is the source's (see --rebind)"}),
+        assigned=assigned(set_, FIXED),
+        varied=varied(vary, FIXED),
         rebind=rebind,
-        since=_time("--from", since),
-        until=_time("--to", until),
+        since=time_ms("--from", since),
+        until=time_ms("--to", until),
+        marks=_range(marks),
         warm_up_ms=round(warm_up * 3_600_000),
         contract_values=_pairs(contract_value),
         paper=paper,
@@ -144,12 +152,12 @@ def replay(
             checks["twice"] = check_twice(job, environment)
         if future_shift:
             bar.reset(task, total=None, description="altering the future")
-            checks["future_shift"] = check_future(opened, _time("--shift-at", shift_at))
+            checks["future_shift"] = check_future(opened, time_ms("--shift-at", shift_at))
         report = None
         if out is not None:
             begin("replaying")
             started = time.perf_counter()
-            report = write_report(opened, out, checks, hear)
+            report = write_report(opened, out, checks, hear, jobs, lambda done: bar.update(task, completed=done))
             seconds = time.perf_counter() - started
     for name, found in checks.items():
         verdict = "[green]holds[/green]" if found["ok"] else "[bold red]FAILS[/bold red]"
@@ -189,12 +197,16 @@ def _summary(report: dict[str, Any]) -> Table:
     return shown
 
 
-def _verify(archive: Path | None, paper: Any, json_file: Path | None, show: int, console: Console) -> None:
-    """Compare a replay of all topics, or of an archive of them, with what the services wrote; end with 1 at a difference."""
+def _verify(source: str, paper: Any, json_file: Path | None, show: int, console: Console) -> None:
+    """Compare a replay of all topics, or of what is kept of them, with what the services wrote; end with 1 at a difference."""
     from deploy.cli import settings
-    from schemas.archive.manifest import ArchiveError
-    from stream_apps.replay.from_archive import replay_archive
+    from deploy.replay import EXPECTED, TOPICS, UNREADABLE, is_log, stored
     from stream_apps.replay.from_topics import replay_topics
+    from stream_apps.replay.stored import replay_stored
+
+    if not is_log(source):
+        raise UserError(f"--source: expected {EXPECTED}, got {source!r}")
+    environment = settings()
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:,.0f} records"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
@@ -205,11 +217,11 @@ def _verify(archive: Path | None, paper: Any, json_file: Path | None, show: int,
 
         try:
             report = (
-                replay_topics(settings(), paper, True, progress)
-                if archive is None
-                else replay_archive(archive, settings(), paper, progress)
+                replay_topics(environment, paper, True, progress)
+                if source == TOPICS
+                else replay_stored(stored(source, environment), environment, paper, progress)
             )
-        except ArchiveError as error:
+        except UNREADABLE as error:
             raise UserError(f"--source: {error}") from error
     assert report.written is not None  # compared, as asked
     table = Table(
@@ -218,7 +230,7 @@ def _verify(archive: Path | None, paper: Any, json_file: Path | None, show: int,
         "written",
         "hash of the replay",
         "identical",
-        title="Replay of the topics" if archive is None else "Replay of the archive",
+        title=f"Replay of {'the topics' if source == TOPICS else 'the archive' if source.startswith('archive:') else 'the database'}",
     )
     hashes, written = report.results.hashes(), report.written.hashes()
     for topic, count in report.results.counts().items():
@@ -228,7 +240,7 @@ def _verify(archive: Path | None, paper: Any, json_file: Path | None, show: int,
     total = sum(report.inputs.values())
     console.print(f"{total:,} records in {report.seconds:.1f} s ({total / max(report.seconds, 1e-9):,.0f} a second)")
     for difference in report.differences[:show]:
-        console.print(str(difference), markup=False)
+        console.print(str(difference), markup=False, soft_wrap=True)
     for topic, identity in report.written.conflicts[:show]:
         console.print(f"{topic} {identity}: the topics hold two different records of this id", markup=False)
     if json_file is not None:
@@ -246,15 +258,14 @@ def _verify(archive: Path | None, paper: Any, json_file: Path | None, show: int,
         raise typer.Exit(1)
 
 
-def _time(option: str, text: str | None) -> int | None:
-    """Return an ISO 8601 time, UTC where it names no zone, as ms UTC."""
+def _range(text: str | None) -> tuple[int, int] | None:
+    """Return FIRST:LAST as two offsets."""
     if text is None:
         return None
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UserError(f"{option}: expected a time such as 2026-11-01 or 2026-11-01T12:00, got {text!r}") from error
-    return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit()):
+        raise UserError(f"--marks: expected FIRST:LAST, got {text!r}")
+    return int(first), int(last)
 
 
 def _pairs(texts: list[str] | None) -> dict[str, str]:

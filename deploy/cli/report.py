@@ -1,7 +1,9 @@
-"""``perpflow report``: work with the reports of replays."""
+"""``perpflow report``: how execution goes, and the reports of replays side by side."""
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -9,14 +11,44 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from deploy.cli.account_options import Json, Mode, Strategy, Symbol, wanted
 from deploy.errors import UserError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Work with the reports of replays.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="How execution goes; reports of replays side by side.")
 
 
 @app.callback()
 def report() -> None:
-    """Work with the reports of replays."""
+    """How execution goes; reports of replays side by side."""
+
+
+@app.command(epilog="Example: perpflow report execution --mode live --days 7")
+def execution(
+    mode: Mode = "",
+    strategy: Strategy = "",
+    symbol: Symbol = "",
+    days: Annotated[int | None, typer.Option(min=1, help="Trades closed within so many days; default: all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Hold what execution cost at each venue account against its targets: maker shares, friction, time-outs, slippage, latencies, time without a stop."""
+    from deploy.accounts import figures, open_accounts
+    from deploy.cli import settings
+    from deploy.report.accounts import figures_table
+
+    chosen = wanted(mode, strategy, symbol)
+    with open_accounts(settings()) as accounts:
+        rows = accounts.trades(chosen, None)
+    if days is not None:
+        begin = datetime.now(UTC) - timedelta(days=days)
+        rows = [row for row in rows if row["event_time"] >= begin]
+    names = sorted({row["account"] for row in rows if row["measured"]})
+    if not names:
+        raise UserError("report execution: no closed trade of an account at a venue")
+    found = {name: figures([row for row in rows if row["account"] == name]) for name in names}
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        Console().print(figures_table(found))
 
 
 @app.command(epilog="Example: perpflow report compare week-1/report.json week-2 --out both.html")

@@ -11,6 +11,7 @@ import typer
 
 from producers.recorded.dialects.registry import DIALECTS
 from producers.recorded.events import FormatError
+from producers.recorded.exchange.keys import read_accounts
 from producers.recorded.generated import Making
 from producers.recorded.recording import Recording
 from producers.recorded.venue import RecordedVenue
@@ -32,6 +33,7 @@ def simulate(
     ] = None,
     venue: Annotated[str, typer.Option(help=f"Whose protocol: {', '.join(DIALECTS)}.")] = "BINANCE",
     instruments: Annotated[int, typer.Option(min=0, help="Made-up instruments beside or instead of recordings.")] = 0,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first of them: BTC, ETH, ...; from 12 on SIM001, SIM002, ...")] = 0,
     rate: Annotated[
         str, typer.Option(help="Messages a second of all made-up instruments together, or max: as fast as the clients read.")
     ] = "1000",
@@ -41,6 +43,12 @@ def simulate(
     ] = 0,
     kinds: Annotated[
         str, typer.Option(help="Kinds of made-up messages: trades,depth,bookTicker,markPrice,openInterest,forceOrder; default: all.")
+    ] = "",
+    ahead: Annotated[
+        str,
+        typer.Option(
+            help="Streams, e.g. depth@100ms,aggTrade, whose --messages are made before the venue opens, so that sending costs little."
+        ),
     ] = "",
     speed: Annotated[str, typer.Option(help="Venue seconds a second, or max: as fast as the clients read.")] = "1",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -66,6 +74,19 @@ def simulate(
     funding: Annotated[
         list[str] | None, typer.Option(metavar="FILE=SYMBOL", help="Settled funding rates (Symbol,Date,Funding Rate; UTC+3).")
     ] = None,
+    trading: Annotated[
+        str,
+        typer.Option(
+            "--trading",
+            metavar="ACCOUNTS.toml",
+            help="Accounts that may trade in these markets (BINANCE, BINANCE_SPOT, BYBIT), with their API keys.",
+        ),
+    ] = "",
+    trading_fault: Annotated[
+        list[str] | None,
+        typer.Option("--trading-fault", metavar="KIND:OPTION=VALUE,...", help="Misbehaviour of trading; repeatable, see below."),
+    ] = None,
+    queue: Annotated[str, typer.Option(help="When resting orders are filled: through, volume or touch.")] = "through",
     exit_at_end: Annotated[bool, typer.Option(help="Leave when every recording has ended, instead of keeping REST up.")] = False,
 ) -> None:
     """Serve recordings and made-up markets as a venue would: its websockets, its REST interface, /control and /health on one port.
@@ -85,12 +106,27 @@ def simulate(
     rest:429,n=2, snapshot:form=stale, list=SYMBOL@SECONDS, delist=SYMBOL@SECONDS. A stream is meant by the venue's name or by what it
     carries on any venue (trades, depth, quotes, ...). At run time: POST /control/faults {"faults": ["cut:after=1"]}, /control/burst
     {"messages": 100000}, /control/list and /control/delist {"symbol": "NEWUSDT"}, /control/pause, /control/resume.
+
+    Trading: with --trading the venue also takes signed orders on its real paths (/fapi/v1/order, /fapi/v1/algoOrder,
+    /api/v3/orderList/oco, /v5/order/create, ...) and tells of them on the user stream (/private/ws/LISTENKEY, /ws-api/v3, /v5/private); fills, funding
+    and liquidations happen in the market that the streams show. The file holds accounts:
+
+      accounts = [{name = "desk", deposit = "10000", keys = [{key = "my-key", secret = "my-secret"}]}]
+
+      perpflow simulate --instruments 4 --rate 200 --trading accounts.toml --trading-fault "lost:on=order.place,rate=0.02,how=503"
+
+    Its faults: latency, lost, unsent, late, reject, status, unknown, partial (on=order.place, algo.*, ...; rate= or at= and n=), duplicate, drop, hold,
+    swap, late_event, cut (on=ORDER_TRADE_UPDATE, ...), skew:ms=, maintenance. At run time: POST /control/trading/faults, liquidate, deleverage,
+    delist, funding, cut, expire_listen_keys, ...; GET /control/trading/truth/ACCOUNT tells the true books.
     """
     settings = Settings()
     configure_logging(settings.log_level)
     try:
         recordings = [Recording.parse(text) for text in recording or ()]
-        making = Making(instruments, _speed(rate, "--rate"), messages or None, burst, kinds=tuple(_names(kinds))) if instruments else None
+        making = None
+        if instruments:
+            made = _speed(rate, "--rate"), messages or None, burst
+            making = Making(instruments, *made, kinds=tuple(_names(kinds)), ahead=tuple(_names(ahead)), first=first)
         for text in funding or ():
             source = Recording.parse(text)
             recordings = [replace(one, funding=source.path) if one.symbol == source.symbol else one for one in recordings]
@@ -109,6 +145,9 @@ def simulate(
             settle_s=settle,
             snapshot_hold_s=snapshot_hold,
             weight_limit=weight_limit or None,
+            accounts=read_accounts(trading) if trading else (),
+            queue=queue,
+            trading_faults=trading_fault or (),
         )
         asyncio.run(_serve(serving, settings, exit_at_end))
     except (FormatError, FileNotFoundError, ValueError) as error:

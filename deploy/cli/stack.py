@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -18,6 +19,12 @@ Directory = Annotated[
 ]
 
 
+class Extra(StrEnum):
+    """Parts that a stack can do without."""
+
+    prometheus = "prometheus"
+
+
 def _say(message: str) -> None:
     typer.echo(message, err=True)
 
@@ -27,19 +34,22 @@ def up(
     directory: Directory = None,
     kafka_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the broker; default: as before.")] = None,
     database_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of PostgreSQL; default: as before.")] = None,
+    extra: Annotated[
+        list[Extra] | None, typer.Option("--with", help="Also run a Prometheus that scrapes every service started in this environment.")
+    ] = None,
 ) -> None:
     """Start what does not run and wait until it answers. The first time fetches Kafka (43 MB)."""
     stack = Stack(directory)
-    stack.up(_say, kafka_port=kafka_port, database_port=database_port)
+    stack.up(_say, kafka_port=kafka_port, database_port=database_port, prometheus=Extra.prometheus in (extra or []))
     for part in stack.status():
-        typer.echo(f"{part.name:9} port {part.port}, pid {part.pid}, log {part.log}")
+        typer.echo(f"{part.name:10} port {part.port}, pid {part.pid}, log {part.log}")
     option = f" --dir {shlex.quote(directory)}" if directory else ""
     typer.echo(f'Point the commands of this shell at it:  eval "$(perpflow stack env{option})"')
 
 
 @app.command(epilog="Example: perpflow stack status --json")
 def status(directory: Directory = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show whether the parts run and answer. Exit code 0: both answer, 1: not."""
+    """Show whether the parts run and answer. Exit code 0: all answer, 1: not."""
     stack = Stack(directory)
     parts = stack.status()
     if as_json:
@@ -47,20 +57,20 @@ def status(directory: Directory = None, as_json: Annotated[bool, typer.Option("-
     else:
         for part in parts:
             state = "up" if part.healthy else ("runs, but does not answer" if part.running else "down")
-            typer.echo(f"{part.name:9} {state:26} port {part.port or '-'}, pid {part.pid or '-'}, log {part.log}")
+            typer.echo(f"{part.name:10} {state:26} port {part.port or '-'}, pid {part.pid or '-'}, log {part.log}")
     sys.exit(0 if all(part.healthy for part in parts) else 1)
 
 
 @app.command(epilog="Example: perpflow stack down")
 def down(directory: Directory = None) -> None:
-    """Stop both parts; the data stays."""
+    """Stop all parts; the data stays."""
     stack = Stack(directory)
     typer.echo("stopped" if stack.down(_say) else f"nothing runs in {stack.dir}")
 
 
 @app.command(epilog="Example: perpflow stack reset --yes")
 def reset(directory: Directory = None, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
-    """Stop both parts and remove their data and logs."""
+    """Stop all parts and remove their data and logs."""
     stack = Stack(directory)
     if not yes and stack.dir.exists():
         typer.confirm(f"Remove all topics and tables in {stack.dir}?", abort=True)

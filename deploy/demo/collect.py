@@ -175,7 +175,7 @@ def _one(connection: Connection, query: sql.SQL | sql.Composed, name: str) -> di
 
 
 def _instrument(connection: Connection, name: str) -> InstrumentFacts:
-    recorded = _one(connection, sql.SQL("SELECT recorded FROM instruments_current WHERE instrument = %s"), name)
+    recorded = _one(connection, sql.SQL("SELECT recorded, author FROM instruments_current WHERE instrument = %s"), name)
     first = _one(connection, _ENDS.format(time=ms("event_time"), way=sql.SQL("ASC")), name)
     last = _one(connection, _ENDS.format(time=ms("event_time"), way=sql.SQL("DESC")), name)
     state = _one(connection, _BOOK_STATE, name)
@@ -183,6 +183,7 @@ def _instrument(connection: Connection, name: str) -> InstrumentFacts:
     return InstrumentFacts(
         instrument=name,
         recorded=recorded.get("recorded"),
+        author=recorded.get("author"),
         first_time=first.get("event_time"),
         last_time=last.get("event_time"),
         first_price=first.get("price"),

@@ -36,6 +36,7 @@ class InstrumentFacts:
 
     Attributes:
         recorded: Whether its producer says that the data is played from a recording; None: no ``instruments`` row.
+        author: Its producer; None: no ``instruments`` row.
         first_time, last_time: Event times of the first and the last trade.
         agg_trades: Rows; repeated_trades: of these, repeats of an aggregate id (never to be seen).
         missing_agg_ids: Aggregate ids between the first and the last that have no row.
@@ -54,6 +55,7 @@ class InstrumentFacts:
 
     instrument: str
     recorded: bool | None = None
+    author: str | None = None
     first_time: int | None = None
     last_time: int | None = None
     agg_trades: int = 0

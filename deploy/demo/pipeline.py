@@ -1,4 +1,4 @@
-"""The whole pipeline as separate processes over a running broker and database: simulated venues, producers, workers, executor and sink.
+"""The whole pipeline as separate processes over a running broker and database: simulated venues, producers, workers, executor, sink and monitor.
 
 The demo runs it once and undisturbed; the tests run it while they kill, freeze and restart its parts.
 """
@@ -17,18 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from deploy.database import migrate
 from deploy.errors import UserError
+from deploy.grafana.build import MADE_UP
 from deploy.stack.processes import free_port
 from deploy.stack.topics import admin, create_topics
 from deploy.strategies import publish
 from producers.binance.adapter import BinanceUsdm
 from producers.recorded.recording import Recording, survey
 from schemas.catalogue import TOPICS
-from schemas.partition import base_asset, partition_of, split_symbol
+from schemas.partition import base_asset, instrument_id, partition_of, split_symbol
 from schemas.settings import Settings
 from stream_apps.core.strategy import StrategyConfig
 
@@ -129,6 +130,27 @@ class Played:
     producer: Process | None = None
 
 
+@dataclass(frozen=True)
+class MadeUp:
+    """A market that nobody traded, for what no recording holds: open interest, long/short ratios, funding, liquidations.
+
+    Attributes:
+        symbols: Its contracts, as the simulated venue names them.
+        rate: Messages a second of all together. messages: After how many it ends.
+        faults: Of its venue (see ``perpflow simulate --help``).
+    """
+
+    symbols: tuple[str, ...] = ("SIM001USDT", "SIM002USDT")
+    rate: int = 100
+    messages: int = 4_000
+    faults: tuple[str, ...] = ("garbage:stream=aggTrade,at=200,n=3",)
+
+    @property
+    def instruments(self) -> list[str]:
+        """Instrument ids."""
+        return [instrument_id("BINANCE", symbol, "perp") for symbol in self.symbols]
+
+
 @dataclass
 class Pipeline:
     """Everything between the recordings and the tables.
@@ -142,6 +164,8 @@ class Pipeline:
         workers: Number of worker processes.
         faults: Faults of the venues (see ``perpflow simulate --help``).
         speeds: Symbol -> speed, where it is not ``speed``: recordings of minutes and of days can so end together.
+        monitored: A quality monitor runs too.
+        made_up: A generated market beside the recordings, at a venue and through a producer of its own; None: none.
     """
 
     environment: Mapping[str, str]
@@ -152,6 +176,8 @@ class Pipeline:
     workers: int = 1
     faults: Sequence[str] = ()
     speeds: Mapping[str, str] = field(default_factory=dict)
+    monitored: bool = False
+    made_up: MadeUp | None = None
     services: dict[str, Process] = field(default_factory=dict)
     played: list[Played] = field(default_factory=list)
 
@@ -164,22 +190,26 @@ class Pipeline:
     def prepare(self) -> None:
         """Create topics and tables, and write the strategies."""
         create_topics(self.settings)
-        migrate(self.settings.database_url)
+        migrate(self.settings.database_url, settings=self.settings)
         if self.strategies:
             publish(self.settings, list(self.strategies), time.time_ns() // 1_000_000)
 
     def start(self) -> None:
         """Start the services, then the venues, then the producers."""
         self.start_services()
+        if self.made_up is not None:
+            self._start_made_up(self.made_up)
         for recording in self.recordings:
             self.add_venue(recording, self.faults)
         for played in self.played:
             self.start_producer(played)
 
     def start_services(self) -> None:
-        """Start sink, executor and workers: everything that waits for data."""
+        """Start sink, executor, monitor and workers: everything that waits for data."""
         self._add("sink", ["sink", "--instance", "sink-1"]).start()
         self._add("executor", ["execute"]).start()
+        if self.monitored:
+            self._add("monitor", ["monitor", "--from-beginning"]).start()
         for number in range(1, self.workers + 1):
             self._add(f"worker-{number}", ["worker", "--instance-id", f"worker-{number}"]).start()
 
@@ -222,6 +252,36 @@ class Pipeline:
         )  # fmt: skip
         played.producer.start()
 
+    def _start_made_up(self, market: MadeUp) -> None:
+        """Start a venue that makes a market up, and its producer."""
+        arguments = [
+            "simulate",
+            "--instruments",
+            str(len(market.symbols)),
+            "--first",
+            "12",
+            "--rate",
+            str(market.rate),
+            "--messages",
+            str(market.messages),
+        ]
+        for fault in market.faults:
+            arguments += ["--fault", fault]
+        venue = self._add("venue-generated", arguments, restart=False)
+        venue.start()
+        urls = self._urls(venue)
+        # What REST tells is asked for often: the market lasts less than a minute.
+        environment = {"PERPFLOW_POLL_SCALE": "0.05", "PERPFLOW_HISTORY_HOURS": "1"}
+        producer = self._add(
+            "producer-generated",
+            [
+                "produce", "--venue", "BINANCE", "--symbols", ",".join(market.symbols), "--author", f"{MADE_UP}perpetuals",
+                "--ws-url", urls["ws_url"], "--rest-url", urls["rest_url"], "--exit-at-end",
+            ],
+        )  # fmt: skip
+        producer.environment |= environment
+        producer.start()
+
     def _urls(self, venue: Process) -> dict[str, str]:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
@@ -252,6 +312,7 @@ class Pipeline:
     def stop(self) -> None:
         """Stop everything, the sources first, so that what is under way is finished."""
         order = [played.producer for played in self.played] + [played.venue for played in self.played]
+        order += [self.services[name] for name in ("producer-generated", "venue-generated") if name in self.services]
         order += [process for process in self.services.values() if process not in order]
         for process in order:
             if process is not None:
@@ -289,7 +350,10 @@ class Pipeline:
 
     def produced(self) -> bool:
         """Whether every producer has come to the end of its recording."""
-        return bool(self.played) and all(played.producer is not None and played.producer.finished for played in self.played)
+        producers = [played.producer for played in self.played] + (
+            [self.services["producer-generated"]] if self.made_up is not None else []
+        )
+        return bool(producers) and all(producer is not None and producer.finished for producer in producers)
 
     def evaluated(self) -> bool:
         """Whether the workers have decided every instant that the marks make due."""
@@ -323,6 +387,17 @@ class Pipeline:
             consumer.close()
         return found
 
+    def checked(self) -> bool:
+        """Whether the monitor, if there is one, has passed every mark and said what it found."""
+        if not self.monitored:
+            return True
+        marks = {TopicPartition(self.settings.topic(topic), partition): end for (topic, partition), end in self.ends(["progress"]).items()}
+        asked = ConsumerGroupTopicPartitions(self.settings.group("monitor"), list(marks))
+        client = admin(self.settings)  # held, as above
+        answer = next(iter(client.list_consumer_group_offsets([asked]).values())).result(20)
+        passed = {(one.topic, one.partition): one.offset for one in answer.topic_partitions or []}
+        return all(passed.get((place.topic, place.partition), -1) >= end for place, end in marks.items())
+
     def executed(self) -> bool:
         """Whether the executor has taken every step and published what came of it."""
         steps = {partition: end for (_, partition), end in self.ends(["worker_progress"]).items()}
@@ -339,11 +414,12 @@ class Pipeline:
         return all(there.get(place, 0) >= end for place, end in self.ends(list(TOPICS)).items())
 
     def stage(self) -> str:
-        """Return what is still under way: playing, evaluating, executing, writing or done."""
+        """Return what is still under way: playing, evaluating, executing, checking, writing or done."""
         for name, done in (
             ("playing", self.produced),
             ("evaluating", self.evaluated),
             ("executing", self.executed),
+            ("checking", self.checked),
             ("writing", self.written),
         ):
             if not done():

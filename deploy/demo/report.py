@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from deploy.demo.collect import snapshot
 from deploy.demo.facts import Check, DemoFacts, EvaluationFacts, InstrumentFacts, PaperFacts
 from deploy.demo.golden import Golden, value_text
 from deploy.demo.series import read_series, rows
+from deploy.grafana.build import MADE_UP
 from deploy.report.charts import account_figure, instrument_figure
 from deploy.report.page import Html, block, columns, figure, marked, none_line, note, page, section, table, text, tiles
 from deploy.report.series import MOST_ROWS, SILENCE_MS, Row
@@ -19,6 +21,7 @@ from deploy.report.words import LEGS, Rates, duration, rate_text, utc
 from schemas.catalogue import TOPICS, schema
 
 RECORDED = "Recorded data, played back"
+GENERATED = "Generated data, made up to show what no recording holds: no venue traded it"
 
 
 def write_report(
@@ -31,6 +34,7 @@ def write_report(
     goldens: Sequence[Golden] = (),
     rates: Rates | None = None,
     hashes: Mapping[str, str] | None = None,
+    pages: Mapping[str, Path] | None = None,
     generated_at: datetime | None = None,
 ) -> Path:
     """Write the report and return its path.
@@ -44,6 +48,7 @@ def write_report(
         goldens: The recordings that were played: file names and hashes stand in the report as its sources.
         rates: Name -> figure, e.g. records a second; None shows as "none".
         hashes: Topic -> sha256 over its sorted records.
+        pages: Heading -> page of a dashboard, linked.
         generated_at: Time to print; default now.
 
     Raises:
@@ -77,6 +82,7 @@ def write_report(
         _quality(facts, gaps),
         _checks(checks),
         _records(facts, rates, hashes),
+        _dashboards(pages or {}, Path(path)),
         _sources(facts, goldens),
         f"<footer>All times are UTC. Written {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC by perpflow from its database. Paper trades are "
         "computed by a model from recorded trades: no order was sent anywhere.</footer>",
@@ -93,6 +99,8 @@ def origin(one: InstrumentFacts, goldens: Sequence[Golden]) -> str:
     names = [file.name for golden in goldens if golden.instrument == one.instrument for file in golden.files]
     if one.recorded or names:
         label = RECORDED
+    elif one.author is not None and one.author.startswith(MADE_UP):
+        label = GENERATED
     elif one.recorded is None:
         label = "Origin not known: the producer wrote no instruments record"
     else:
@@ -386,6 +394,15 @@ def _records(facts: DemoFacts, rates: Rates | None, hashes: Mapping[str, str] | 
         columns(block("Rates (records a second, where a topic is named)", measured), block("Hashes of the results", digests)),
         block("Records by topic", stored),
     )
+
+
+def _dashboards(pages: Mapping[str, Path], report: Path) -> str:
+    """The links to the dashboards' pages; nothing where there are none."""
+    if not pages:
+        return ""
+    links = [Html(f'<a href="{text(os.path.relpath(page, report.absolute().parent))}">{text(name)}</a>') for name, page in pages.items()]
+    told = note("What the operator's dashboards show of this run, drawn without a Grafana.")
+    return section("dashboards", "Dashboards", told, Html(f"<p>{'<br>'.join(links)}</p>"))
 
 
 def _meaning(topic: str) -> str:

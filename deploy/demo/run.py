@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from rich.table import Table
 from deploy.demo.collect import collect
 from deploy.demo.facts import as_json
 from deploy.demo.golden import golden_checks, golden_of_recording
-from deploy.demo.pipeline import Pipeline, PipelineError
+from deploy.demo.panels import panel_checks
+from deploy.demo.pipeline import MadeUp, Pipeline, PipelineError
 from deploy.demo.report import write_report
 from deploy.demo.summary import print_summary
 from deploy.errors import UserError
-from deploy.stack import Stack
+from deploy.grafana.preview.pages import Rendered
+from deploy.grafana.preview.render import render
+from deploy.stack import Stack, prometheus
 from producers.recorded.recording import Recording
 from schemas.partition import instrument_id
 from stream_apps.core.strategy import StrategyConfig
@@ -37,6 +41,8 @@ RECORDINGS = (
 )
 # Long enough for a day's capture on a slow machine; a demo that stands still ends with an error instead of never.
 TIMEOUT_S = 1800.0
+# Of the made-up market's time, its past included, on its dashboards.
+MADE_UP_SHOWN = timedelta(hours=2)
 SHOWN = ("agg_trades", "quotes", "depth", "progress", "features", "scores", "signals", "fills", "trades_closed", "dead_letters", "gaps")
 
 
@@ -51,6 +57,7 @@ class DemoOptions:
         json_file: Where to write counts, rates, checks and hashes.
         report: Where to write the HTML report.
         folder: Folder of the stack, the logs and the report; emptied at the start.
+        prometheus: Fetch a Prometheus for the panels of metrics if none is at hand; one that is is used in any case.
     """
 
     recordings: Sequence[Recording] = ()
@@ -59,6 +66,7 @@ class DemoOptions:
     json_file: Path | None = None
     report: Path | None = None
     folder: Path = Path(".perpflow/demo")
+    prometheus: bool = False
 
 
 def strategies_for(recordings: Sequence[Recording]) -> list[StrategyConfig]:
@@ -86,8 +94,12 @@ def run_demo(options: DemoOptions, console: Console) -> int:
     try:
         with console.status("setting up the broker and the database") as status:
             stack.reset()
-            stack.up(lambda message: status.update(f"setting up: {message}"))
-            pipeline = Pipeline(stack.env(), folder / "logs", recordings, options.speed, strategies_for(recordings))
+            measured = options.prometheus or prometheus.at_hand() is not None
+            stack.up(lambda message: status.update(f"setting up: {message}"), prometheus=measured)
+            pipeline = Pipeline(
+                stack.env(), folder / "logs", recordings, options.speed, strategies_for(recordings), monitored=True,
+                made_up=None if options.recordings else MadeUp(),
+            )  # fmt: skip
             status.update("setting up: topics, tables and strategies")
             pipeline.prepare()
             status.update("compiling the kernels (the first time takes a while)")
@@ -97,10 +109,12 @@ def run_demo(options: DemoOptions, console: Console) -> int:
         playing = time.monotonic()
         _watch(pipeline, console)
         seconds = time.monotonic() - playing
+        with console.status("drawing the dashboards"):
+            pages = _dashboards(pipeline, folder / "dashboards")
         pipeline.stop()
         with console.status("replaying the topics in process, and counting"):
             replayed = replay_topics(pipeline.settings)
-            status_code = _conclude(pipeline, replayed, options, console, seconds, folder)
+            status_code = _conclude(pipeline, replayed, options, console, seconds, folder, pages)
         console.print(f"[bold]{time.monotonic() - began:.0f} s in all.[/bold]")
         if options.keep:
             _point_at(stack, options, console)
@@ -158,28 +172,84 @@ def _counters(counts: dict[str, int], before: dict[str, int], seconds: float, st
     return table
 
 
-def _conclude(pipeline: Pipeline, replayed: ReplayReport, options: DemoOptions, console: Console, seconds: float, folder: Path) -> int:
+def _dashboards(pipeline: Pipeline, folder: Path) -> dict[str, Rendered]:
+    """Draw the dashboards of each market's time, while the services can still be asked; return heading -> what became of a page.
+
+    Raises:
+        PipelineError: a panel's query failed.
+    """
+    pages = {}
+    markets = [
+        (f"{recording.symbol} {recording.kind}", instrument_id("BINANCE", recording.symbol, recording.kind), played.author)
+        for played in pipeline.played
+        if (recording := played.recording)
+    ]
+    since = None
+    if pipeline.made_up is not None:
+        markets.append((f"{pipeline.made_up.symbols[0]} generated", pipeline.made_up.instruments[0], "generated"))
+    for heading, instrument, author in markets:
+        place = folder / author.removeprefix("recorded-")
+        if author == "generated":
+            since = datetime.now(UTC) - MADE_UP_SHOWN  # its indicators come every five minutes
+        drawn = render(
+            place,
+            pipeline.settings.database_url,
+            pipeline.environment.get("PROMETHEUS_URL"),
+            since=since,
+            given={"instrument": [instrument]},
+        )
+        for one in drawn:
+            if one.errors:
+                raise PipelineError(f"dashboard {one.path.stem}: {one.errors}")
+            pages[f"{heading}: {one.title}"] = one
+    return pages
+
+
+def _conclude(
+    pipeline: Pipeline,
+    replayed: ReplayReport,
+    options: DemoOptions,
+    console: Console,
+    seconds: float,
+    folder: Path,
+    pages: Mapping[str, Rendered],
+) -> int:
     database_url = pipeline.settings.database_url
     facts = collect(database_url)
     goldens = [golden_of_recording(recording.path, recording.symbol, recording.kind) for recording in pipeline.recordings]
     checks = golden_checks(facts, goldens)
+    if pipeline.made_up is not None:
+        checks += panel_checks(list(pages.values()))
     counts = pipeline.counts()
     rates = {topic: count / seconds for topic, count in counts.items() if count}
     assert replayed.written is not None  # replay_topics compares unless told otherwise
-    hashes = {"written": replayed.written.hashes(), "replayed": replayed.results.hashes()}
+    # The made-up market runs by the wall clock: its records are held to its replay like all others, but are new in every run.
+    aside = () if pipeline.made_up is None else pipeline.made_up.instruments
+    recorded = replayed.written.without(aside)
+    hashes = {"written": recorded.hashes(), "replayed": replayed.results.without(aside).hashes()}
     identical = not replayed.differences and not replayed.written.conflicts
     report = options.report or folder / "report.html"
     title = "perpflow demo: " + ", ".join(f"{recording.symbol} {recording.kind}" for recording in pipeline.recordings)
-    write_report(report, database_url, facts, checks, title, goldens=goldens, rates=rates, hashes=hashes["written"])
+    write_report(
+        report,
+        database_url,
+        facts,
+        checks,
+        title,
+        goldens=goldens,
+        rates=rates,
+        hashes=hashes["written"],
+        pages={f"{name} ({one.filled} of {one.filled + len(one.empty)} panels have data)": one.path for name, one in pages.items()},
+    )
     print_summary(console, facts, checks, rates)
     table = Table("topic", "records", "sha256 of the services' records", "replay in process", title="The same log gives the same bytes")
-    for topic, count in replayed.written.counts().items():
+    for topic, count in recorded.counts().items():
         same = hashes["written"][topic] == hashes["replayed"][topic]
         table.add_row(topic, f"{count:,}", hashes["written"][topic][:32], "[green]identical[/green]" if same else "[red]different[/red]")
     console.print(table)
     for difference in replayed.differences[:5]:
         console.print(str(difference), markup=False, style="red")
-    console.print(f"Report: {report}\nLogs:   {pipeline.folder}")
+    console.print(f"Report:     {report}\nDashboards: {folder / 'dashboards'}\nLogs:       {pipeline.folder}")
     if options.json_file is not None:
         result: dict[str, Any] = {
             "seconds": seconds,
@@ -194,6 +264,7 @@ def _conclude(pipeline: Pipeline, replayed: ReplayReport, options: DemoOptions, 
                 "differences": [str(d) for d in replayed.differences],
             },
             "facts": as_json(facts),
+            "dashboards": {name: {"filled": one.filled, "empty": one.empty} for name, one in pages.items()},
             "recordings": [f"{recording.path}={recording.symbol}:{recording.kind}" for recording in pipeline.recordings],
         }
         options.json_file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

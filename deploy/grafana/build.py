@@ -6,7 +6,7 @@ SQL is plain PostgreSQL with Grafana's macros ``$__timeFilter(column)``, ``$__ti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Json = dict[str, Any]
@@ -34,6 +34,20 @@ BASE, QUOTE, R, BASIS_POINTS, OF_TEN, OF_HUNDRED = (
 PER_MINUTE, RATIO, TIME = "suffix: / min", "suffix: ×", "dateTimeAsIso"
 
 GREEN, RED, BLUE, ORANGE, GREY = "green", "red", "blue", "orange", "text"
+
+# Where a page's market data comes from.
+RECORDED, BOTH, LIVE, GENERATED, PLAYED = (
+    "Recorded market data, played back: nothing here is live",
+    "Live and recorded market data together",
+    "Live market data",
+    "Generated market data, made up: no venue traded it",
+    "Recorded and generated market data: nothing here is live",
+)
+# How the author of a made-up market begins.
+MADE_UP = "generated-"
+
+# What a panel of metrics says when there are none, unless it says something better.
+NOT_TOLD = "No process has told of this in the range."
 
 
 # --- queries ---------------------------------------------------------------------------------------------------------
@@ -160,9 +174,37 @@ def limits(steps: Sequence[tuple[float | None, str]]) -> Json:
     return {"mode": "absolute", "steps": [{"value": value, "color": name} for value, name in steps]}
 
 
+def origin(where: str = "true") -> Json:
+    """The line on top of every page that says whether its market data is live or a recording (D27), of the instruments that ``where`` leaves."""
+    made = f"starts_with(author, '{MADE_UP}')"
+    found = f"bool_or(recorded) AS played, bool_or({made}) AS made, bool_or(NOT recorded AND NOT {made}) AS live"
+    colours = {RECORDED: ORANGE, BOTH: ORANGE, LIVE: GREEN, GENERATED: ORANGE, PLAYED: ORANGE}
+    shown = {"options": {word: {"color": shade} for word, shade in colours.items()}, "type": "value"}
+    return panel(
+        "stat",
+        "Market data",
+        "Whether what this page shows comes from the venues as it happens, is a recording played back, or a market made up to try things on.",
+        NONE,
+        rows(
+            f"SELECT CASE WHEN live AND (played OR made) THEN '{BOTH}' WHEN live THEN '{LIVE}' WHEN played AND made THEN '{PLAYED}'"
+            f" WHEN made THEN '{GENERATED}' WHEN played THEN '{RECORDED}' END AS origin"
+            f" FROM (SELECT {found} FROM instruments_current WHERE {where}) i"
+        ),
+        width=COLUMNS,
+        height=2,
+        options={
+            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "/^origin$/", "values": False},
+            "colorMode": "value",
+            "graphMode": "none",
+            "textMode": "value",
+        },
+        defaults={"mappings": [shown], "noValue": "No instrument is known yet."},
+    )
+
+
 # --- variables and the page ------------------------------------------------------------------------------------------
-def choice(name: str, label: str, query: str, multi: bool = False) -> Json:
-    """A variable whose values the database has."""
+def choice(name: str, label: str, query: str, multi: bool = False, sort: int = 1) -> Json:
+    """A variable whose values the database has; ``sort`` 1 by name, 0 as the query has them."""
     return {
         "name": name,
         "label": label,
@@ -171,7 +213,7 @@ def choice(name: str, label: str, query: str, multi: bool = False) -> Json:
         "query": query,
         "definition": query,
         "refresh": 2,
-        "sort": 1,
+        "sort": sort,
         "multi": multi,
         "includeAll": multi,
         **({"current": {"selected": True, "text": ["All"], "value": ["$__all"]}} if multi else {}),
@@ -224,11 +266,24 @@ def page(
     marks: Sequence[Json] = (),
     since: str = "now-6h",
     refresh: str = "10s",
+    *,
+    empty: str,
+    empties: Mapping[str, str] | None = None,
 ) -> Json:
-    """A dashboard; panels stand in reading order, a new line begins where the width is used up."""
+    """A dashboard; panels stand in reading order, a new line begins where the width is used up. On top stands where the data comes from.
+
+    A panel without data is never blank: it says ``empties[title]``, else ``empty``, or of a metric that no process tells of it.
+    """
+    words = dict(empties or {})
+    for one in panels:
+        usual = NOT_TOLD if one["datasource"] == PROMETHEUS else empty
+        one["fieldConfig"]["defaults"].setdefault("noValue", words.pop(one["title"], usual))
+    if words:
+        raise ValueError(f"{name}: no panel is called {', '.join(words)}")
     x = y = tallest = 0
     placed = []
-    for number, one in enumerate(panels, 1):
+    about_one = any(variable["name"] == "instrument" for variable in variables)
+    for number, one in enumerate((origin(INSTRUMENT if about_one else "true"), *panels), 1):
         size = one["gridPos"]
         if x + size["w"] > COLUMNS:
             x, y, tallest = 0, y + tallest, 0

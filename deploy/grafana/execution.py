@@ -19,6 +19,7 @@ from deploy.grafana.build import (
     Json,
     R,
     bars,
+    by_name,
     lines,
     page,
     prom,
@@ -53,6 +54,29 @@ HELD = f"""SELECT CASE WHEN hold_ms < 300000 THEN '1: under 5 min' WHEN hold_ms 
 
 FILLS = f"""SELECT event_time, instrument, strategy_id, leg, side, liquidity, price, reference_price AS reference, quantity, price * quantity AS notional, fee,
   {SLIPPAGE} AS slippage, order_id FROM fills WHERE {CHOSEN} AND reference_price > 0 ORDER BY event_time DESC LIMIT 300"""
+
+
+# The same state is written again every two seconds: what differs from the one before, of the newest day of the range at most. (The view
+# risk_state_changes would look through the whole history.)
+GUARD = f"""SELECT event_time, account, state, NOT block_entries AS "may open", close_all AS "closes all", rules FROM (
+  SELECT *, lag(said) OVER (PARTITION BY account ORDER BY sequence) AS before FROM (
+    SELECT *, concat_ws('|', state, block_entries, close_all, rules) AS said FROM risk_state CROSS JOIN LATERAL (
+      SELECT coalesce(string_agg(one->>'rule', ', ' ORDER BY one->>'rule'), '') AS rules FROM jsonb_array_elements(reasons) one) r
+    WHERE {IN_RANGE} AND event_time > timestamptz $__timeTo() - interval '1 day') s) t
+WHERE said IS DISTINCT FROM before ORDER BY event_time DESC LIMIT 200"""
+COMMANDS = f"""SELECT event_time, account, command, "by", reason FROM risk_commands WHERE {IN_RANGE} ORDER BY event_time DESC LIMIT 200"""
+
+# Live trades only: the paper executor's fills are modelled, and what they cost stands in their trades.
+LIVE_COSTS = f"""SELECT strategy_id AS strategy, count(*) AS trades, avg(friction_r) AS friction, avg(slippage_bps_entry) AS "slippage entry",
+  avg(slippage_bps_exit) AS "slippage exit", avg(maker_ratio_entry) AS "maker entry", avg(maker_ratio_tp) AS "maker targets",
+  avg(entry_fill_ratio) AS "entry filled", sum(entry_timeout::int) AS timeouts, sum(tp_overshoot) AS "targets taken",
+  percentile_cont(0.95) WITHIN GROUP (ORDER BY signal_to_order_ms) AS "to order p95",
+  percentile_cont(0.95) WITHIN GROUP (ORDER BY order_to_fill_ms) AS "to fill p95", max(protection_gap_ms) AS "without stop"
+FROM execution_cost_events WHERE {CHOSEN} GROUP BY 1 ORDER BY 1"""
+COMPARISONS = f"""SELECT event_time, account, cause, state, duration_ms AS took, orders, positions, wallet, (SELECT coalesce(string_agg(concat_ws(' ',
+    one->>'kind', one->>'symbol', one->>'subject', '(journal', one->>'journal' || ',', 'venue', one->>'venue' || '):', one->>'action'), '; '), '')
+  FROM jsonb_array_elements(findings) one) AS findings
+FROM reconciliations WHERE {IN_RANGE} ORDER BY event_time DESC LIMIT 200"""
 
 
 def _one(figure: str) -> str:
@@ -143,7 +167,14 @@ def board() -> Json:
         ),
         table("Orders", "Records of orders by leg, type and status.", COUNT, rows(ORDERS)),
         table("Why orders ended unfilled", "Rejections and cancellations by reason.", COUNT, rows(REASONS)),
-        bars("Holding time", "Closed trades and their net R by how long they were held.", NONE, rows(HELD), "held"),
+        bars(
+            "Holding time",
+            "Closed trades and their net R by how long they were held.",
+            NONE,
+            rows(HELD),
+            "held",
+            overrides=[by_name("net R", "unit", R), by_name("trades", "unit", COUNT)],
+        ),
         lines(
             "Open positions",
             "Open positions by mode, from the executor.",
@@ -167,6 +198,89 @@ def board() -> Json:
             prom("time() - perpflow_executor_event_time_seconds", "partition {{partition}}"),
             width=8,
         ),
+        lines(
+            "What the guard allows",
+            "State of the risk guard by account: 0 normal, 1 warning, 2 halted (nothing is opened).",
+            NONE,
+            prom("perpflow_guard_state", "{{account}}"),
+            custom={"lineInterpolation": "stepAfter"},
+            defaults={"min": 0, "max": 2},
+            width=8,
+        ),
+        lines(
+            "Rules that hold",
+            "Rules of the risk guard that hold, by account.",
+            COUNT,
+            prom("perpflow_guard_rule > 0", "{{account}} {{rule}}"),
+            custom={"lineInterpolation": "stepAfter"},
+            width=8,
+        ),
+        lines(
+            "Day's result",
+            "Net R of the UTC day as the risk guard counts it against the daily limit, open positions included.",
+            R,
+            prom("perpflow_guard_day_r", "{{account}}"),
+            width=8,
+        ),
+        table(
+            "Costs of live trades",
+            "What live trades cost by strategy: friction (fees and slippage) in R, slippage against the references in 1/10,000 (positive costs), maker"
+            " shares, delays by our clock, and the longest time in which an open quantity had no confirmed stop.",
+            BASIS_POINTS,
+            rows(LIVE_COSTS),
+            {
+                **dict.fromkeys(("trades", "timeouts", "targets taken"), COUNT),
+                "friction": R,
+                **dict.fromkeys(("maker entry", "maker targets", "entry filled"), SHARE),
+                **dict.fromkeys(("to order p95", "to fill p95", "without stop"), MILLISECONDS),
+            },
+            width=24,
+        ),
+        lines(
+            "Friction of live trades",
+            "Fees and slippage of each live trade, by strategy.",
+            R,
+            series(
+                f'SELECT event_time AS "time", strategy_id AS metric, friction_r AS friction FROM execution_cost_events WHERE {CHOSEN} ORDER BY 1'
+            ),
+            style="points",
+            width=8,
+        ),
+        lines(
+            "Comparisons with venues",
+            "Comparisons of the journal with each account at its venue, by outcome: green, yellow (differences that block nothing), red (entries are blocked).",
+            COUNT,
+            series(
+                f"SELECT {BIN} AS \"time\", concat(account, ' ', state) AS metric, count(*) AS comparisons"
+                f" FROM reconciliations WHERE {IN_RANGE} GROUP BY 1, 2 ORDER BY 1"
+            ),
+            style="bars",
+            stack=True,
+            interval="1m",
+            width=16,
+        ),
+        table(
+            "What comparisons found",
+            "The newest 200 comparisons of the journal with venues, each with every difference that two looks agreed on and what was done about it.",
+            NONE,
+            rows(COMPARISONS),
+            {"took": MILLISECONDS, "orders": COUNT, "positions": COUNT, "wallet": QUOTE},
+            width=24,
+        ),
+        table(
+            "Changes of the guard",
+            "When the risk guard began to allow more or less, and the rules that then held.",
+            NONE,
+            rows(GUARD),
+            width=14,
+        ),
+        table(
+            "Commands to the guard",
+            "What people told the risk guard, and why.",
+            NONE,
+            rows(COMMANDS),
+            width=10,
+        ),
         table(
             "Newest fills",
             "The newest 300 fills of the range.",
@@ -185,4 +299,24 @@ def board() -> Json:
         [CHOOSE_MODE, CHOOSE_STRATEGY],
         since="now-7d",
         refresh="30s",
+        empty="No fill of the chosen strategies in the range.",
+        empties={
+            **dict.fromkeys(("Rejected", "Orders", "Why orders ended unfilled"), "No order of this kind in the range."),
+            **dict.fromkeys(
+                ("Costs by day", "Implementation shortfall", "From signal to entry", "Shortfall by strategy", "Holding time"),
+                "No trade of the chosen strategies was closed in the range.",
+            ),
+            **dict.fromkeys(
+                ("What the guard allows", "Day's result", "Changes of the guard"), "No risk guard runs: paper trading needs none."
+            ),
+            **dict.fromkeys(
+                ("Costs of live trades", "Friction of live trades"), "No live trade of the chosen strategies was closed in the range."
+            ),
+            **dict.fromkeys(
+                ("Comparisons with venues", "What comparisons found"), "No live executor compared itself with a venue in the range."
+            ),
+            "Rules that hold": "No rule holds, or no risk guard runs.",
+            "Commands to the guard": "Nobody told the guard anything in the range.",
+            "Orders and trades": "No executor has made an order in the range.",
+        },
     )

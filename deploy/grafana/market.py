@@ -108,6 +108,13 @@ MARK_TRADES = f"""SELECT entry_time AS "time", event_time AS "timeEnd", strategy
 FROM trades_closed WHERE {IN_RANGE} AND {INSTRUMENT} ORDER BY event_time DESC LIMIT 500"""
 
 
+# The newest book of the range: what stands in it up to each price.
+DEPTH = f"""WITH book AS (SELECT * FROM depth WHERE {IN_RANGE} AND {INSTRUMENT} AND state = 'live' ORDER BY event_time DESC LIMIT 1)
+SELECT price, sum(quantity) OVER (ORDER BY price DESC) AS bids, NULL::float8 AS asks
+  FROM book, unnest(bid_prices, bid_quantities) b (price, quantity)
+UNION ALL SELECT price, NULL, sum(quantity) OVER (ORDER BY price) FROM book, unnest(ask_prices, ask_quantities) a (price, quantity) ORDER BY price"""
+
+
 def board() -> Json:
     """Return the dashboard."""
     panels = [
@@ -184,6 +191,33 @@ def board() -> Json:
             "(bids - asks)/(bids + asks) of the top 10 levels: 1 all bids, -1 all asks. Nothing while the book is stale.",
             NONE,
             _features('obi AS "OBI"'),
+            interval=GRID,
+            defaults={"min": -1, "max": 1},
+        ),
+        panel(
+            "trend",
+            "Depth",
+            "The newest book of the range: quantity that is bid down to a price (left) and asked up to it (right), of the levels that are stored.",
+            BASE,
+            rows(DEPTH),
+            custom={"drawStyle": "line", "lineInterpolation": "stepAfter", "lineWidth": 1, "fillOpacity": 20, "showPoints": "never"},
+            options={"xField": "price", "legend": {"displayMode": "list", "placement": "bottom"}},
+            overrides=[colour("bids", GREEN), colour("asks", RED), by_name("price", "unit", NONE)],
+        ),
+        lines(
+            "Large trades",
+            "Taker buys (up) and sells (down) of at least the coin's P99 quantity within 15 minutes, at the end of each step.",
+            COUNT,
+            _features("large_buys AS bought, -large_sells AS sold"),
+            interval=GRID,
+            overrides=[colour("bought", GREEN), colour("sold", RED)],
+            custom={"fillOpacity": 25},
+        ),
+        lines(
+            "Whale flow",
+            "(bought - sold)/(bought + sold) of trades of at least the default whale size within 15 minutes: 1 all bought, -1 all sold.",
+            NONE,
+            _features('whale_flow AS "whale flow"'),
             interval=GRID,
             defaults={"min": -1, "max": 1},
         ),
@@ -291,4 +325,21 @@ def board() -> Json:
             markers("Signals", MARK_SIGNALS, BLUE),
             markers("Trades", MARK_TRADES, ORANGE),
         ],
+        empty="No trade of this instrument in the range.",
+        empties={
+            "Open interest": "No open interest in this range: spot has none, nor have recordings of trades and books alone.",
+            "Funding: predicted and settled": "No funding in this range: spot has none, nor have recordings of trades and books alone.",
+            "Liquidations": "No liquidations in this range: nobody was liquidated, or the venue (or the recording) does not send them.",
+            "Order-book imbalance": "No order book in this range.",
+            "Depth": "No order book in this range.",
+            "Spread": "No best quotes in this range.",
+            "Whale flow": "No trade of the default whale size in the range.",
+            "Large trades": "Too short a history: the largest trades are known after as many as the quantiles need.",
+            "Positioning": "No long/short figures in this range: spot has none, nor have recordings of trades and books alone.",
+            "Basis and premium": "No mark, index or second spot price in this range.",
+            "Volatility": "Too short a history for the shortest window.",
+            "Funding of the ten largest": "No perpetual has predicted funding in this range.",
+            "Breadth": "No perpetual with a price of 24 h before.",
+            "Market pulse": "No perpetual was evaluated up to the end of the range.",
+        },
     )

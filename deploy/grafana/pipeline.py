@@ -185,7 +185,7 @@ def board() -> Json:
             "Streams not live",
             "Subscribed streams that are not live: connecting, syncing, stale, invalid.",
             COUNT,
-            prom('sum by (venue, channel, state) (perpflow_streams{state!~"live|closed"})', "{{venue}} {{channel}} {{state}}"),
+            prom('sum by (venue, channel, state) (perpflow_streams{state!~"live|closed"}) > 0', "{{venue}} {{channel}} {{state}}"),
         ),
         lines(
             "Records into Kafka",
@@ -291,4 +291,16 @@ def board() -> Json:
         "Freshness, lag, holes and quality, from the venues' frames to the rows in the database.",
         panels,
         since="now-1h",
+        empty="The quality monitor has written nothing in the range: does it run?",
+        empties={
+            "Findings": "No fault was found in the range.",
+            "Polls": "No REST poll has succeeded: recordings have no REST endpoints to poll.",
+            "Connections and holes": "No connection ended, no hole was found, no book was rebuilt.",
+            "Holes": "No hole in the range.",
+            "Holes by stream": "No hole in the range.",
+            "Stages": "No market data in the range.",
+            "Streams not live": "Every subscribed stream is live.",
+            "Sink positions": "No sink has written to this database.",
+            "Dead letters": "Nothing was refused in the range.",
+        },
     )

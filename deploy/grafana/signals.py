@@ -34,6 +34,7 @@ from deploy.grafana.build import (
 STRATEGY = "strategy_id IN (${strategy:sqlstring})"
 CHOSEN = f"{IN_RANGE} AND {INSTRUMENT} AND {STRATEGY}"
 GRID = "15s"
+NOT_WARM = "No warm evaluation in the range: the windows of the strategies need a longer history."
 
 # The score that was typed or followed; without one the newest of the choice.
 SCORE = f"""WITH chosen AS (SELECT * FROM scores WHERE score_id = CASE WHEN ${{score:sqlstring}} <> '' THEN ${{score:sqlstring}}
@@ -289,4 +290,16 @@ def board() -> Json:
         "What strategies made of the market, and why.",
         panels,
         [CHOOSE_INSTRUMENT, CHOOSE_STRATEGY, words("score", "Score id")],
+        empty="No evaluation of this instrument by the chosen strategies in the range.",
+        empties={
+            **dict.fromkeys(
+                ("Score by layer", "Gates passed", "Distribution of scores", "Layers of the score", "Gates of the score"), NOT_WARM
+            ),
+            "Blocked by": "No gate blocked an evaluation in the range.",
+            "Signal timeline": "No signal of the chosen strategies in the range.",
+            "Inputs not there": "No input was missing or stale in the range.",
+            "Divergences": "Price and CVD did not begin to disagree in the range.",
+            "Strategies": "No strategy is registered.",
+            "Edits of strategies": "The audit trail of the chosen strategies is empty.",
+        },
     )

@@ -20,6 +20,7 @@ from deploy.grafana.build import (
     Json,
     R,
     bars,
+    by_name,
     choice,
     lines,
     page,
@@ -88,8 +89,12 @@ GROUP BY figure ORDER BY figure"""
 
 def _by(key: str, name: str) -> Json:
     return rows(
-        f'SELECT {key} AS {name}, sum(net_r) AS "net R", count(*) AS trades, {WON} * 100 AS "won %" FROM trades_closed WHERE {CHOSEN} GROUP BY 1 ORDER BY 1'
+        f'SELECT {key} AS {name}, sum(net_r) AS "net R", count(*) AS trades, {WON} AS won FROM trades_closed WHERE {CHOSEN} GROUP BY 1 ORDER BY 1'
     )
+
+
+# Bars of one unit share a scale.
+EACH_ITS_SCALE = [by_name("net R", "unit", R), by_name("trades", "unit", COUNT), by_name("won", "unit", SHARE)]
 
 
 def _one(figure: str) -> str:
@@ -166,23 +171,56 @@ def board() -> Json:
         ),
         bars(
             "By hour of entry",
-            "Net R and trades by the UTC hour of entry.",
+            "Net R, trades and share won by the UTC hour of entry.",
             NONE,
             _by("lpad(extract(hour FROM entry_time AT TIME ZONE 'UTC')::text, 2, '0')", "hour"),
             "hour",
+            overrides=EACH_ITS_SCALE,
         ),
-        bars("By exit", "Net R and trades by what closed them.", NONE, _by("exit_reason", "exit"), "exit"),
+        bars(
+            "By exit",
+            "Net R, trades and share won by what closed them.",
+            NONE,
+            _by("exit_reason", "exit"),
+            "exit",
+            overrides=EACH_ITS_SCALE,
+        ),
         bars(
             "By tier",
-            "Net R and trades by tier; R is per unit of risk, so that the tier's size does not show.",
+            "Net R, trades and share won by tier; R is per unit of risk, so that the tier's size does not show.",
             NONE,
             _by("tier", "tier"),
             "tier",
             width=6,
+            overrides=EACH_ITS_SCALE,
         ),
-        bars("By direction", "Net R and trades by direction.", NONE, _by("direction", "direction"), "direction", width=6),
-        bars("By regime", "Net R and trades by the regime at entry.", NONE, _by("regime", "regime"), "regime", width=6),
-        bars("By instrument", "Net R and trades by instrument.", NONE, _by("instrument", "instrument"), "instrument", width=6),
+        bars(
+            "By direction",
+            "Net R, trades and share won by direction.",
+            NONE,
+            _by("direction", "direction"),
+            "direction",
+            width=6,
+            overrides=EACH_ITS_SCALE,
+        ),
+        bars(
+            "By regime",
+            "Net R, trades and share won by the regime at entry.",
+            NONE,
+            _by("regime", "regime"),
+            "regime",
+            width=6,
+            overrides=EACH_ITS_SCALE,
+        ),
+        bars(
+            "By instrument",
+            "Net R, trades and share won by instrument.",
+            NONE,
+            _by("instrument", "instrument"),
+            "instrument",
+            width=6,
+            overrides=EACH_ITS_SCALE,
+        ),
         panel(
             "xychart",
             "Best and worst while open",
@@ -252,7 +290,16 @@ def board() -> Json:
         "Strategies",
         "What came out: results in R and money, where they come from, and two strategies side by side.",
         panels,
-        [CHOOSE_MODE, CHOOSE_STRATEGY, choice("a", "A", ids), choice("b", "B", ids)],
+        [CHOOSE_MODE, CHOOSE_STRATEGY, choice("a", "A", ids), choice("b", "B", f"{ids} DESC", sort=0)],
         since="now-30d",
         refresh="1m",
+        empty="No trade of the chosen strategies was closed in the range.",
+        empties={
+            "Profit factor": "No loss, or no trade, in the range.",
+            "Sharpe": "Fewer than three days from the first entry to the last close.",
+            "Win rate of the last 20 trades": "No strategy has closed 20 trades in the range.",
+            "Open positions": "Nothing is open.",
+            "A against B: equity": "Neither A nor B has closed a trade in the range.",
+            "A against B: figures": "Neither A nor B has closed a trade in the range.",
+        },
     )

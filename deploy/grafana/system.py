@@ -27,7 +27,7 @@ TABLES = """WITH RECURSIVE parts AS (
   SELECT c.oid AS root, c.oid AS part FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND NOT c.relispartition
   UNION ALL SELECT parts.root, i.inhrelid FROM parts JOIN pg_inherits i ON i.inhparent = parts.part)
 SELECT root::regclass::text AS "table", count(*) - 1 AS parts, sum(pg_table_size(part)) AS data, sum(pg_indexes_size(part)) AS indexes,
-  sum(greatest(c.reltuples, 0))::float8 AS "rows, about"
+  CASE WHEN NOT bool_or(c.reltuples < 0 AND pg_relation_size(part) > 0) THEN sum(greatest(c.reltuples, 0))::float8 END AS "rows, about"
 FROM parts JOIN pg_class c ON c.oid = part GROUP BY root ORDER BY sum(pg_total_relation_size(part)) DESC"""
 
 DATABASE_WORK = """SELECT xact_commit AS commits, xact_rollback AS rollbacks, blks_hit::float8 / nullif(blks_hit + blks_read, 0) AS "from memory",
@@ -117,7 +117,7 @@ def board() -> Json:
         ),
         table(
             "Tables",
-            "Size of every table with its partitions or chunks, largest first; rows as the database last estimated them.",
+            "Size of every table with its partitions or chunks, largest first; rows as the database last estimated them, if it has.",
             BYTES,
             rows(TABLES),
             {"parts": COUNT, "rows, about": COUNT},
@@ -172,4 +172,19 @@ def board() -> Json:
             *quantiles("perpflow_archive_seconds", of=(0.99,)),
         ),
     ]
-    return page("system", "System", "The processes, their machine and the database.", panels, since="now-3h", refresh="30s")
+    return page(
+        "system",
+        "System",
+        "The processes, their machine and the database.",
+        panels,
+        since="now-3h",
+        refresh="30s",
+        empty="The database has nothing to tell.",
+        empties={
+            "REST budget": "No request budget is in use: recordings have no REST endpoints to poll.",
+            "Notifications": "No notifier runs, or it has had nothing to tell.",
+            "Sending": "No notifier runs, or it has had nothing to tell.",
+            "Archive": "No archive is kept: perpflow archive run.",
+            "Archive written": "No archive is kept: perpflow archive run.",
+        },
+    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PATH = Path(__file__).parent / "slo.yml"
+RULES = (Path(__file__).parent / "alerts.yml", PATH)
 # Between two instants of the evaluation grid (PERPFLOW_GRID_MS) a worker that is well seems to fall behind by so much, seconds.
 GRID_S = 15
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
@@ -132,6 +133,16 @@ def text() -> str:
             f' in {long}; {meaning}."',
             '          action: "Dashboard Pipeline health; what each objective says is in slo.yml."',
         ]
+    lines += [
+        "      - alert: ObjectiveMissed",  # R002-119
+        "        expr: perpflow:slo_errors:ratio_rate5m > on (slo) group_left () perpflow:slo_allowed:ratio",
+        "        for: 10m",
+        "        labels: { severity: warning }",
+        "        annotations:",
+        '          summary: "Objective {{ $labels.slo }} {{ $labels.venue }} was missed in three windows of five minutes in a row:'
+        ' {{ $value | humanizePercentage }} went wrong."',
+        '          action: "Dashboard Pipeline health; what each objective says is in slo.yml."',
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -81,7 +81,7 @@ class Pen:
 
 def instrument_figure(series: Series, silences: Sequence[Silence], strategies: Sequence[Drawn]) -> go.Figure | None:
     """Return the panels of an instrument on one time axis; None when there is nothing to draw."""
-    panels = list(_panels(series, strategies))
+    panels = list(_panels(series, strategies, silences))
     if not panels:
         return None
     total = sum(panel.height for panel in panels)
@@ -146,14 +146,14 @@ def _time_range(series: Series) -> tuple[float, float]:
     return min(float(one[0]) for one in times), max(float(one[-1]) for one in times)
 
 
-def _panels(series: Series, strategies: Sequence[Drawn]) -> Iterator[Panel]:
+def _panels(series: Series, strategies: Sequence[Drawn], silences: Sequence[Silence]) -> Iterator[Panel]:
     features = series.features
     has = {name: bool(np.isfinite(values).any()) for name, values in features.items()}
     if len(series.trade_time) or series.timeframe:
         kind = f"{series.timeframe} candles" if series.timeframe else "last trade"
-        yield Panel(f"Price ({kind}) and paper trades", 330, lambda pen: _price(pen, series, has["vwap_30m"]))
+        yield Panel(f"Price ({kind}) and paper trades", 330, lambda pen: _price(pen, series, has["vwap_30m"], silences))
     if len(series.trade_time) or has["cvd_30m"] or has["cvd_4h"]:
-        yield Panel("CVD: taker buy less taker sell quantity", 170, lambda pen: _cvd(pen, series, has))
+        yield Panel("CVD: taker buy less taker sell quantity", 170, lambda pen: _cvd(pen, series, has, silences))
     if series.scores:
         yield Panel("Score (0-100) of evaluations that passed all gates", 220, lambda pen: _score(pen, series.scores, strategies))
         yield Panel("What became of each evaluation", 34 + 26 * len(series.scores), lambda pen: _states(pen, series.scores, strategies))
@@ -167,13 +167,36 @@ def _panels(series: Series, strategies: Sequence[Drawn]) -> Iterator[Panel]:
         yield Panel("Estimated funding rate, %", 100, lambda pen: _funding(pen, series))
 
 
-def broken(time: Array, *values: Array) -> tuple[Array, ...]:
-    """Return series with a NaN wherever nothing came for ``SILENCE_MS``, so that no line is drawn over what is not known."""
-    places = np.flatnonzero(np.diff(time) >= SILENCE_MS) + 1
+def broken(silences: Sequence[Silence], time: Array, *values: Array) -> tuple[Array, ...]:
+    """Return series with a NaN wherever nothing came for ``SILENCE_MS`` or a hole lies, so that no line is drawn over what is not known."""
+    apart = np.diff(time) >= SILENCE_MS
+    for one in silences:
+        # Points stand at the ends of buckets, so the one before a hole lies in it by a part of a bucket.
+        apart |= 2 * (np.minimum(time[1:], one.until) - np.maximum(time[:-1], one.since)) > np.diff(time)
+    places = np.flatnonzero(apart) + 1
     return (np.insert(time, places, time[places - 1] + 1), *(np.insert(one.astype(np.float64), places, np.nan) for one in values))
 
 
-def _price(pen: Pen, series: Series, has_vwap: bool) -> None:
+def outside(
+    silences: Sequence[Silence], start: tuple[float, float], end: tuple[float, float]
+) -> Iterator[tuple[float | None, float | None]]:
+    """Yield the points of a straight line between two points (ms UTC, price) that lies over no silence; (None, None) after each piece."""
+    (first, low), (last, high) = start, end
+
+    def at(time: float) -> tuple[float, float]:
+        return time, low if last <= first else low + (high - low) * (time - first) / (last - first)
+
+    cuts = sorted((max(one.since, first), min(one.until, last)) for one in silences if one.since < last and one.until > first)
+    known = first
+    for since, until in [*cuts, (last, last)]:
+        if since > known or not cuts:
+            yield at(known)
+            yield at(since)
+            yield None, None
+        known = max(known, until)
+
+
+def _price(pen: Pen, series: Series, has_vwap: bool, silences: Sequence[Silence]) -> None:
     bars = series.bars
     with_line = len(series.trade_time) > 0 and len(bars["time"]) < FEW_CANDLES
     if series.timeframe:
@@ -199,12 +222,12 @@ def _price(pen: Pen, series: Series, has_vwap: bool) -> None:
             )
         )
     if with_line:
-        time, price = broken(series.trade_time, series.trade_price)
+        time, price = broken(silences, series.trade_time, series.trade_price)
         pen.line(f"last trade per {_step(series.bucket_ms)}", time, price, INK, line={"width": 1, "shape": "hv"})
     if has_vwap:
-        time, vwap = broken(series.features["time"], series.features["vwap_30m"])
+        time, vwap = broken(silences, series.features["time"], series.features["vwap_30m"])
         pen.line("VWAP 30m", time, vwap, ORANGE, "%{y:.6~g}", line={"width": 1.2})
-    _paper(pen, series)
+    _paper(pen, series, silences)
     if series.gaps:
         time = np.array([float(row["event_time"]) for row in series.gaps])
         text = [f"{row['stream']} {row['kind']}{'' if row['repaired'] else ', not repaired'}" for row in series.gaps]
@@ -224,7 +247,7 @@ def _step(bucket_ms: int) -> str:
     return f"{bucket_ms} ms"
 
 
-def _paper(pen: Pen, series: Series) -> None:
+def _paper(pen: Pen, series: Series, silences: Sequence[Silence]) -> None:
     """Draw entries, exits and the way between them; a marker's hover says how the trade ended."""
     closed = {row["trade_id"]: row for row in series.closed}
     for won, colour, name in ((True, BUY, "paper trade, won"), (False, SELL, "paper trade, lost")):
@@ -232,8 +255,9 @@ def _paper(pen: Pen, series: Series) -> None:
         y: list[float | None] = []
         for row in series.closed:
             if (row["net_pnl"] > 0) == won:
-                x += [row["entry_time"], row["event_time"], None]
-                y += [row["entry_price"], row["exit_price"], None]
+                for time, price in outside(silences, (row["entry_time"], row["entry_price"]), (row["event_time"], row["exit_price"])):
+                    x.append(time)
+                    y.append(price)
         if x:
             pen.add(go.Scatter(x=x, y=y, mode="lines", line={"color": colour, "width": 2}, name=name, hoverinfo="skip"))
     groups: dict[tuple[str, str], list[Row]] = {}
@@ -288,13 +312,14 @@ def _fill_text(fill: Row, trade: Row | None) -> str:
     return "<br>".join(lines)
 
 
-def _cvd(pen: Pen, series: Series, has: dict[str, bool]) -> None:
+def _cvd(pen: Pen, series: Series, has: dict[str, bool], silences: Sequence[Silence]) -> None:
     if len(series.trade_time):
-        time, running = broken(series.trade_time, series.trade_cvd)
+        time, running = broken(silences, series.trade_time, series.trade_cvd)
         pen.line("since the first trade", time, running, INK, line={"width": 1.2, "shape": "hv"})
     for name, colour in (("cvd_30m", BLUE), ("cvd_4h", ORANGE)):
         if has[name]:
-            pen.line(f"{name[4:]} window", series.features["time"], series.features[name], colour)
+            time, window = broken(silences, series.features["time"], series.features[name])
+            pen.line(f"{name[4:]} window", time, window, colour)
     pen.level(0, "")
 
 

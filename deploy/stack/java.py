@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deploy.stack.errors import StackError
@@ -65,10 +65,14 @@ def find_java() -> Path:
     )
 
 
+def cache_root() -> Path:
+    """Return the folder of what is fetched once: ``perpflow`` under XDG_CACHE_HOME, else ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perpflow"
+
+
 def cache_dir() -> Path:
-    """Return the folder of this broker version's jars: under XDG_CACHE_HOME, else ``~/.cache``."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "perpflow" / f"kafka-{KAFKA_VERSION}"
+    """Return the folder of this broker version's jars."""
+    return cache_root() / f"kafka-{KAFKA_VERSION}"
 
 
 def cached_jars() -> list[Path] | None:
@@ -80,53 +84,69 @@ def cached_jars() -> list[Path] | None:
 def kafka_jars(progress: Progress) -> list[Path]:
     """Return the broker's jars, fetched from the Maven repository the first time (43 MB, about 20 s) and cached then.
 
+    Raises:
+        StackError: they are not in the cache and cannot be fetched.
+    """
+    expected = [f"{name}-{KAFKA_VERSION}.jar" for name in ("kafka_2.13", "kafka-clients", "kafka-server")]
+    return fetch_jars(cache_dir(), (KAFKA_COORDINATES, LOGGING_COORDINATES), expected, f"Apache Kafka {KAFKA_VERSION}", progress)
+
+
+def fetch_jars(target: Path, coordinates: Sequence[str], expected: Sequence[str], what: str, progress: Progress) -> list[Path]:
+    """Return the jars of Maven coordinates with their dependencies, fetched the first time and cached in a folder then.
+
     Repositories named in jgo's configuration file (``[repositories]``, e.g. a mirror called ``central``) are used.
+
+    Args:
+        target: The folder, which appears whole or not at all.
+        coordinates: Each resolved apart; of two jars of one name the first one's is taken.
+        expected: Names of jars that must be among them.
+        what: What it is, for people.
+        progress: Told when something is fetched.
 
     Raises:
         StackError: they are not in the cache and cannot be fetched.
     """
-    if (cached := cached_jars()) is not None:
+    if cached := sorted(target.glob("*.jar")):
         return cached
-    target = cache_dir()
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f"{target.name}.lock").open("w") as lock:
-        # Two stacks that start for the first time at once fetch once.
+        # Two processes that need them for the first time at once fetch once.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (cached := cached_jars()) is not None:
+        if cached := sorted(target.glob("*.jar")):
             return cached
-        progress(f"fetching Apache Kafka {KAFKA_VERSION} from the Maven repository (once, 43 MB)")
+        progress(f"fetching {what} from the Maven repository (once)")
         with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetching-") as temporary:
             complete = Path(temporary, "jars")
             complete.mkdir()
             try:
-                for jar in _resolve(Path(temporary, "jgo")):
+                for jar in _resolve(Path(temporary, "jgo"), coordinates, expected):
                     shutil.copyfile(jar, complete / jar.name)
             except StackError:
                 raise
             except Exception as error:  # jgo raises what its layers raise (requests, XML, its own)
                 raise StackError(
-                    f"Apache Kafka {KAFKA_VERSION} could not be fetched from the Maven repository: {type(error).__name__}: {error}. "
+                    f"{what} could not be fetched from the Maven repository: {type(error).__name__}: {error}. "
                     "Check the network, or name a mirror in ~/.config/jgo.conf: a section [repositories] with a line `central = URL`."
                 ) from error
             complete.rename(target)
     return sorted(target.glob("*.jar"))
 
 
-def _resolve(workspace: Path) -> list[Path]:
-    """Resolve the coordinates with their dependencies into ``workspace``; return the jars, each name once."""
+def _resolve(workspace: Path, coordinates: Sequence[str], expected: Sequence[str]) -> list[Path]:
+    """Resolve coordinates with their dependencies into ``workspace``; return the jars, each name once."""
     import jgo
     from jgo.config import GlobalSettings
 
     repositories = GlobalSettings.load().repositories
     jars: dict[str, Path] = {}
-    for coordinates in (KAFKA_COORDINATES, LOGGING_COORDINATES):
-        environment = jgo.build(coordinates, cache_dir=workspace, repositories=repositories)
+    for each in coordinates:
+        environment = jgo.build(each, cache_dir=workspace, repositories=repositories)
         for jar in sorted(environment.path.glob("*/*.jar")):
             jars.setdefault(jar.name, jar)
     for name, jar in jars.items():
         if not zipfile.is_zipfile(jar):
             raise StackError(f"{name} arrived damaged: remove it from the Maven cache (M2_REPO, else ~/.m2/repository) and try again")
-    for name in (f"kafka_2.13-{KAFKA_VERSION}.jar", f"kafka-clients-{KAFKA_VERSION}.jar", f"kafka-server-{KAFKA_VERSION}.jar"):
+    for name in expected:
         if name not in jars:
-            raise StackError(f"{name} is not among the jars of {KAFKA_COORDINATES}: {', '.join(sorted(jars)) or 'none at all'}")
+            raise StackError(f"{name} is not among the jars of {', '.join(coordinates)}: {', '.join(sorted(jars)) or 'none at all'}")
     return list(jars.values())

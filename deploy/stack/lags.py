@@ -89,7 +89,7 @@ def _sink_positions(settings: Settings) -> dict[str, dict[tuple[str, int], int]]
     import psycopg
 
     try:
-        with psycopg.connect(settings.database_url, connect_timeout=5) as connection:
+        with psycopg.connect(settings.role_url("reader"), connect_timeout=5) as connection:
             if connection.execute("SELECT to_regclass('sink_offsets')").fetchone() == (None,):
                 return {}
             rows = connection.execute("SELECT sink, topic, partition, next_offset FROM sink_offsets").fetchall()

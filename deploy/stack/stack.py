@@ -1,4 +1,4 @@
-"""The local stack as a whole: one folder, one broker, one database, and the memory of their ports."""
+"""The local stack as a whole: one folder, one broker, one database, a Prometheus where it is wanted, and the memory of their ports."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ import psutil
 from deploy.stack import broker as broker_part
 from deploy.stack import database as database_part
 from deploy.stack import processes
+from deploy.stack import prometheus as prometheus_part
 from deploy.stack.errors import StackError
 from deploy.stack.java import Progress, find_java
+from schemas.service import TARGETS_VARIABLE
+from schemas.settings import ROLES
 
 DEFAULT_DIR = ".perpflow"
 DIR_VARIABLE = "PERPFLOW_STACK_DIR"
 # What the stack puts into its folder; reset removes these and nothing else.
-_OURS = ("kafka", "postgres", "logs", "state.json", "lock")
+_OURS = ("kafka", "postgres", "prometheus", "logs", "state.json", "lock")
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class PartStatus:
     """State of one part.
 
     Attributes:
-        name: ``kafka`` or ``postgres``.
+        name: ``kafka``, ``postgres`` or ``prometheus``.
         running: Its process exists.
         healthy: It answers.
         port: Its port, None before the first start.
@@ -56,8 +59,11 @@ def _silent(message: str) -> None:
     """Progress that nobody asked to see."""
 
 
+_Part = broker_part.Broker | database_part.Database | prometheus_part.Prometheus
+
+
 class Stack:
-    """A Kafka broker and a PostgreSQL server whose data, logs, ports and process ids live in one folder.
+    """A Kafka broker and a PostgreSQL server, and a Prometheus when asked, whose data, logs, ports and process ids live in one folder.
 
     Args:
         directory: The folder; None: PERPFLOW_STACK_DIR, else ``.perpflow`` in the current directory.
@@ -67,6 +73,7 @@ class Stack:
         self.dir = Path(directory or os.environ.get(DIR_VARIABLE) or DEFAULT_DIR).expanduser().resolve()
         self.broker = broker_part.Broker(self.dir / "kafka", self.dir / "logs")
         self.database = database_part.Database(self.dir / "postgres", self.dir / "logs")
+        self.prometheus = prometheus_part.Prometheus(self.dir / "prometheus", self.dir / "logs")
 
     # --- state file ----------------------------------------------------------------------------------------------
 
@@ -103,7 +110,7 @@ class Stack:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _process(self, part: broker_part.Broker | database_part.Database, name: str) -> psutil.Process | None:
+    def _process(self, part: _Part, name: str) -> psutil.Process | None:
         return processes.find_ours(self._state().get("processes", {}).get(name), part.marker, part.program)
 
     def _broker_process(self) -> psutil.Process | None:
@@ -111,6 +118,9 @@ class Stack:
 
     def _database_process(self) -> psutil.Process | None:
         return self._process(self.database, "postgres")
+
+    def _prometheus_process(self) -> psutil.Process | None:
+        return self._process(self.prometheus, "prometheus")
 
     def _remember(self, name: str, process: psutil.Process | None) -> None:
         state = self._state()
@@ -123,13 +133,16 @@ class Stack:
 
     # --- commands ------------------------------------------------------------------------------------------------
 
-    def up(self, progress: Progress | None = None, kafka_port: int | None = None, database_port: int | None = None) -> None:
-        """Start what does not run, and wait until both parts answer. Does nothing when they do.
+    def up(
+        self, progress: Progress | None = None, kafka_port: int | None = None, database_port: int | None = None, prometheus: bool = False
+    ) -> None:
+        """Start what does not run, and wait until all parts answer. Does nothing when they do.
 
         Args:
             progress: Told what happens, one line at a time.
             kafka_port: Port of the broker from now on; None: the remembered one, or a free one the first time.
             database_port: Port of the database, likewise.
+            prometheus: From now on a Prometheus belongs to the stack.
 
         Raises:
             StackError: something is missing, a port is taken, or a part does not start. What was started for this is stopped again.
@@ -140,6 +153,8 @@ class Stack:
             broker, database = self._broker_process(), self._database_process()
             self._choose_ports(state, kafka_port, database_port, broker is not None, database is not None)
             state.setdefault("password", database_part.new_password())
+            for role in ROLES:
+                state.setdefault(f"{role}_password", database_part.new_password())
             self._save(state)
             started: list[psutil.Process] = []
             try:
@@ -151,6 +166,8 @@ class Stack:
                     started.append(database)
                 self.database.wait(database, self._database_url(state))
                 self.broker.wait(broker, state["kafka_port"])
+                if (prometheus or "prometheus_port" in state) and self._prometheus_process() is None:
+                    started.append(self._start_prometheus(state, say))
             except BaseException:
                 for process in started:
                     processes.kill(process)
@@ -202,11 +219,21 @@ class Stack:
         self._remember("postgres", process)
         return process
 
+    def _start_prometheus(self, state: dict[str, Any], say: Progress) -> psutil.Process:
+        known = state.get("prometheus_port")
+        if known is None or not processes.port_is_free(known):  # nobody keeps this port but `perpflow stack env`
+            known = processes.free_port([value for name, value in state.items() if name.endswith("_port")])
+        process = self.prometheus.start(known, say)
+        self.prometheus.wait(process, known)
+        self._save({**self._state(), "prometheus_port": known})
+        self._remember("prometheus", process)
+        return process
+
     def status(self) -> list[PartStatus]:
-        """Return the state of both parts."""
+        """Return the state of the parts."""
         state = self._state()
         broker, database = self._broker_process(), self._database_process()
-        return [
+        parts = [
             PartStatus(
                 "kafka",
                 broker is not None,
@@ -224,13 +251,19 @@ class Stack:
                 str(self.database.log),
             ),
         ]
+        if (port := state.get("prometheus_port")) is not None:
+            process = self._prometheus_process()
+            healthy = process is not None and prometheus_part.answers(port)
+            pid = process.pid if process else None
+            parts.append(PartStatus("prometheus", process is not None, healthy, port, pid, str(self.prometheus.log)))
+        return parts
 
     def healthy(self) -> bool:
-        """Return whether both parts answer."""
+        """Return whether all parts answer."""
         return all(part.healthy for part in self.status())
 
     def down(self, progress: Progress | None = None) -> bool:
-        """Stop both parts and keep the data; return whether anything ran."""
+        """Stop all parts and keep the data; return whether anything ran."""
         if not self._state_path.exists():
             return False
         say = progress or _silent
@@ -238,7 +271,7 @@ class Stack:
             return self._stop_all(say)
 
     def _stop_all(self, say: Progress) -> bool:
-        broker, database = self._broker_process(), self._database_process()
+        broker, database, prometheus = self._broker_process(), self._database_process(), self._prometheus_process()
         if broker is not None:
             say("stopping the Kafka broker")
             broker.send_signal(signal.SIGTERM)
@@ -249,7 +282,11 @@ class Stack:
         if broker is not None:
             processes.stop(broker)
             self._remember("kafka", None)
-        return broker is not None or database is not None
+        if prometheus is not None:
+            say("stopping Prometheus")
+            processes.stop(prometheus)
+            self._remember("prometheus", None)
+        return any(part is not None for part in (broker, database, prometheus))
 
     def reset(self, progress: Progress | None = None) -> bool:
         """Stop both parts and remove what the stack put into its folder, data included; return whether there was anything.
@@ -267,7 +304,7 @@ class Stack:
         with self._locked():
             with contextlib.suppress(StackError):  # a damaged state file is a reason for a reset, not against it
                 self._stop_all(say)
-            for part in (self.broker, self.database):  # also what a damaged state file no longer names
+            for part in (self.broker, self.database, self.prometheus):  # also what a damaged state file no longer names
                 process = processes.find_ours(None, part.marker, part.program)
                 if process is not None:
                     processes.kill(process)
@@ -296,12 +333,17 @@ class Stack:
         state = self._state()
         if "kafka_port" not in state or "database_port" not in state:
             raise StackError(f"there is no stack in {self.dir} yet: `perpflow stack up` makes one")
-        return {
+        found = {
             "KAFKA_BOOTSTRAP_SERVERS": f"{processes.HOST}:{state['kafka_port']}",
             "DATABASE_URL": self._database_url(state),
+            # `perpflow db migrate` gives them to the roles, and the sink, the executor and what only reads use them.
+            **{f"PERPFLOW_{role.upper()}_PASSWORD": state[f"{role}_password"] for role in ROLES if f"{role}_password" in state},
             # Recordings are what a local stack is mostly fed; retention goes by event time and would delete them within minutes.
             "PERPFLOW_KEEP_HISTORY": "true",
         }
+        if "prometheus_port" in state:
+            found |= {"PROMETHEUS_URL": prometheus_part.url(state["prometheus_port"]), TARGETS_VARIABLE: str(self.prometheus.targets)}
+        return found
 
     # --- faults, for tests ---------------------------------------------------------------------------------------
 
@@ -313,7 +355,7 @@ class Stack:
         """Send SIGKILL to the database server and its children. Committed data survives."""
         self._kill(self.database, "postgres")
 
-    def _kill(self, part: broker_part.Broker | database_part.Database, name: str) -> None:
+    def _kill(self, part: _Part, name: str) -> None:
         with self._locked():
             process = self._process(part, name)
             if process is None:
@@ -329,7 +371,7 @@ class Stack:
         """Stop the database (``kill``: with SIGKILL) and start it on the same port; returns when it answers."""
         self._restart(self.kill_database if kill else lambda: self._stop_part(self.database, "postgres", signal.SIGINT))
 
-    def _stop_part(self, part: broker_part.Broker | database_part.Database, name: str, number: signal.Signals) -> None:
+    def _stop_part(self, part: _Part, name: str, number: signal.Signals) -> None:
         with self._locked():
             process = self._process(part, name)
             if process is None:

@@ -12,7 +12,7 @@ from deploy.stack.leaders import led
 from schemas import catalogue
 from schemas.settings import Settings
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
 
 
 class TopicError(UserError):

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from producers.binance import mapping
 from producers.venue.adapter import MappingError, Market, Poll
 from producers.venue.rest import Rest
-from producers.venue.values import get, integer, positive, quantity
+from producers.venue.rows import usable
+from producers.venue.values import get, integer, number, positive, quantity, text
 from schemas.codec import Record
 
 PERIOD = "5m"
@@ -51,13 +53,7 @@ def open_interest(answer: Any, mark_price: float, received: int) -> Record:
 
 def settled(row: Any, received: int) -> Record:
     """Return a ``funding`` record of a settled rate; its event time is the settlement, which the venue stamps some ms late."""
-    rate = get(row, "fundingRate", "fundingRate")
-    if type(rate) is not str:
-        raise MappingError("fundingRate", "fundingRate", f"expected decimal text, got {rate!r}")
-    try:
-        value = float(rate)
-    except ValueError:
-        raise MappingError("fundingRate", "fundingRate", f"expected decimal text, got {rate!r}") from None
+    value = number(get(row, "fundingRate", "fundingRate"), "fundingRate", "fundingRate")
     return {
         "event_time": integer(row, "fundingTime", "fundingRate"),
         "receive_time": received,
@@ -101,24 +97,22 @@ async def _statistics(rest: Rest, markets: Sequence[Market], received: int) -> l
 
 
 async def _volumes(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
-    rows = await rest.get("/fapi/v1/ticker/24hr", 40)
-    return [
-        (str(row.get("symbol")), "market_indicators",
-         indicator("volume_24h", integer(row, "closeTime", "ticker/24hr"), received, quantity(row, "quoteVolume", "ticker/24hr")))
-        for row in rows
-    ]  # fmt: skip
+    rows = mapping.rows_of(await rest.get("/fapi/v1/ticker/24hr", 40), "ticker/24hr")
+    return usable(mapping.VENUE, "ticker/24hr", rows, lambda row: mapping.volume_record(row, received))
 
 
 async def _settled(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
-    rows = await rest.get("/fapi/v1/fundingRate", limit=1000)  # the newest of all symbols
-    return [(str(row.get("symbol")), "funding", settled(row, received)) for row in rows]
+    rows = mapping.rows_of(await rest.get("/fapi/v1/fundingRate", limit=1000), "fundingRate")  # the newest of all symbols
+    return usable(mapping.VENUE, "fundingRate", rows, lambda row: (text(row, "symbol", "fundingRate"), "funding", settled(row, received)))
 
 
 async def history(rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
     """Return settled rates and 5 min open interest of a time range, ascending each."""
-    rows = await rest.get("/fapi/v1/fundingRate", symbol=market.symbol, startTime=since, endTime=until, limit=1000)
-    found: list[tuple[str, Record]] = [("funding", settled(row, until)) for row in rows]
+    answer = await rest.get("/fapi/v1/fundingRate", symbol=market.symbol, startTime=since, endTime=until, limit=1000)
+    found: list[tuple[str, Record]] = [("funding", settled(row, until)) for row in mapping.rows_of(answer, "fundingRate")]
+    answers: dict[str, Any] = {}
     for name, path, field in STATISTICS:
-        rows = await rest.get(path, symbol=market.symbol, period=PERIOD, startTime=since, endTime=until, limit=500)
-        found += [("market_indicators", record) for record in statistic(name, field, rows, until)]
+        if path not in answers:
+            answers[path] = await rest.get(path, symbol=market.symbol, period=PERIOD, startTime=since, endTime=until, limit=500)
+        found += [("market_indicators", record) for record in statistic(name, field, answers[path], until)]
     return found

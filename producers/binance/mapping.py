@@ -9,12 +9,26 @@ Times are venue times, ms UTC; ``received`` is our wall clock, ms UTC.
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
 from math import inf
 from typing import Any
 
-from producers.venue.adapter import BookDiff, BookSnapshot, MappingError
-from producers.venue.values import MAX_AHEAD_MS, MAX_LONG, get, integer, levels, one_of, optional, positive, quantity, time_ms
+from producers.venue import klines
+from producers.venue.adapter import BookDiff, BookSnapshot, MappingError, Market
+from producers.venue.values import (
+    MAX_AHEAD_MS,
+    MAX_LONG,
+    get,
+    integer,
+    levels,
+    listed,
+    one_of,
+    optional,
+    positive,
+    quantity,
+    step,
+    text,
+    time_ms,
+)
 from schemas.codec import Record
 from schemas.partition import base_asset, instrument_id
 
@@ -201,30 +215,30 @@ def instrument_facts(entry: dict[str, Any], author: str, funding_hours: int | No
         funding_hours: What fundingInfo says of the symbol; None when it leaves it out, which means 8 h for a perpetual.
     """
     record = "exchangeInfo"
-    symbol = get(entry, "symbol", record)
-    contract = entry.get("contractType") or "SPOT"
+    symbol = text(entry, "symbol", record)
+    contract = str(entry.get("contractType") or "SPOT")
     if "PERPETUAL" in contract:
         kind = "perp"
     elif contract == "SPOT":
         kind = "spot"
     else:
         raise MappingError(record, "contractType", f"{symbol}: {contract!r} is neither a perpetual nor spot")
-    filters = {item.get("filterType"): item for item in get(entry, "filters", record)}
+    filters = {text(item, "filterType", record): item for item in listed(entry, "filters", record)}
     tick, price_decimals = _step(filters, "PRICE_FILTER", "tickSize", symbol)
-    step, quantity_decimals = _step(filters, "LOT_SIZE", "stepSize", symbol)
+    lot, quantity_decimals = _step(filters, "LOT_SIZE", "stepSize", symbol)
     notional = filters.get("MIN_NOTIONAL") or filters.get("NOTIONAL") or {}
-    base = base_asset(get(entry, "baseAsset", record), VENUE)
+    base = base_asset(text(entry, "baseAsset", record), VENUE)
     return {
         "instrument": instrument_id(VENUE, symbol, kind),
         "author": author,
         "venue": VENUE,
         "symbol": symbol,
         "base_asset": base,
-        "quote_asset": get(entry, "quoteAsset", record),
+        "quote_asset": text(entry, "quoteAsset", record),
         "kind": kind,
         "status": "trading" if entry.get("status", entry.get("contractStatus")) == "TRADING" else "closed",
         "tick_size": tick,
-        "step_size": step,
+        "step_size": lot,
         "min_notional": optional(notional, "notional" if "notional" in notional else "minNotional", record),
         "price_decimals": price_decimals,
         "quantity_decimals": quantity_decimals,
@@ -235,15 +249,10 @@ def instrument_facts(entry: dict[str, Any], author: str, funding_hours: int | No
 
 def _step(filters: dict[str, dict[str, Any]], name: str, field: str, symbol: str) -> tuple[float, int]:
     """Return a filter's step and its number of decimals."""
-    text = filters.get(name, {}).get(field)
     try:
-        value = Decimal(text) if isinstance(text, str) else Decimal(0)
-    except InvalidOperation:
-        value = Decimal(0)
-    if not value.is_finite() or value <= 0:
-        raise MappingError("exchangeInfo", f"{name}.{field}", f"{symbol}: expected decimal text > 0, got {text!r}")
-    exponent = value.normalize().as_tuple().exponent
-    return float(value), max(0, -int(exponent))
+        return step(filters.get(name, {}), field, "exchangeInfo")
+    except MappingError as error:
+        raise MappingError("exchangeInfo", f"{name}.{field}", f"{symbol}: {error.reason}") from None
 
 
 def server_time(answer: Any) -> int:
@@ -251,23 +260,45 @@ def server_time(answer: Any) -> int:
     return integer(answer, "serverTime", "time")
 
 
+KLINE = ("open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count", "taker_buy_volume")
+
+
+def bar(row: Any, market: Market, received: int) -> Record:
+    """Return the ``klines`` record of a row of ``klines``."""
+    fields = klines.cells(row, KLINE, "klines")
+    start = integer(fields, "open_time", "klines")
+    return klines.kline(market, start, fields, received, "klines", trades=integer(fields, "count", "klines"))
+
+
 def contracts(answer: Any) -> list[dict[str, Any]]:
     """Return the symbols of exchangeInfo that are objects with a name."""
-    rows = get(answer, "symbols", "exchangeInfo")
+    rows = listed(answer, "symbols", "exchangeInfo")
     return [row for row in rows if type(row) is dict and type(row.get("symbol")) is str]
 
 
-def volumes(rows: Any) -> dict[str, float]:
-    """Return symbol -> 24 h quote volume of the answer of ``ticker/24hr``; rows without one count as none."""
-    return {row["symbol"]: quantity(row, "quoteVolume", "ticker/24hr") for row in rows if row.get("quoteVolume")}
+def rows_of(answer: Any, record: str) -> list[Any]:
+    """Return an answer that is a list."""
+    if type(answer) is not list:
+        raise MappingError(record, "answer", f"expected a list, got {str(answer)[:200]}")
+    return answer
 
 
-def funding_hours(rows: list[dict[str, Any]]) -> dict[str, int]:
-    """Return symbol -> funding interval in hours of the answer of fundingInfo."""
-    found = {}
-    for row in rows:
-        hours = integer(row, "fundingIntervalHours", "fundingInfo")
-        if hours == 0:
-            raise MappingError("fundingInfo", "fundingIntervalHours", "expected a number > 0, got 0")
-        found[get(row, "symbol", "fundingInfo")] = hours
-    return found
+def volume(row: Any) -> tuple[str, float]:
+    """Return symbol and 24 h volume in quote units of a row of ticker/24hr."""
+    return text(row, "symbol", "ticker/24hr"), quantity(row, "quoteVolume", "ticker/24hr")
+
+
+def volume_record(row: Any, received: int) -> tuple[str, str, Record] | None:
+    """Return symbol, topic and ``market_indicators`` record of a row of ticker/24hr; None for a symbol that has never traded."""
+    symbol, value = volume(row)
+    time = integer(row, "closeTime", "ticker/24hr")
+    record = {"event_time": time, "receive_time": received, "indicator": "volume_24h", "value": value}
+    return (symbol, "market_indicators", record) if time else None
+
+
+def funding_hours(row: Any) -> tuple[str, int]:
+    """Return symbol and funding interval in hours of a row of fundingInfo."""
+    hours = integer(row, "fundingIntervalHours", "fundingInfo")
+    if not 0 < hours <= 24:
+        raise MappingError("fundingInfo", "fundingIntervalHours", f"expected hours of a day, got {hours}")
+    return text(row, "symbol", "fundingInfo"), hours

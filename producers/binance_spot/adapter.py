@@ -1,6 +1,7 @@
 """Binance spot: trades, depth, best quotes.
 
-Frames are combined as on USD-M, on one route. Sources: the venue's spot documents (web-socket-streams, rest-api).
+Frames are combined as on USD-M, on one route. Whole-market calls: exchangeInfo and ticker/24hr; streams are pair by pair.
+Sources: the venue's spot documents (web-socket-streams, rest-api).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ DEPTH_WEIGHT = 50
 TRADES_WEIGHT = 4
 INFO_WEIGHT = 20
 TICKERS_WEIGHT = 80
+KLINES_WEIGHT = 2
 VOLUME_EVERY_S = 60.0
 
 AGG_TRADE = Channel("aggTrade", "agg_trades", 60.0)
@@ -48,6 +50,7 @@ class BinanceSpot(BinanceUsdm):
     rest_url: ClassVar[str] = "https://api.binance.com"
     channels: ClassVar[tuple[Channel, ...]] = (AGG_TRADE, DEPTH, BOOK_TICKER)
     limits: ClassVar[tuple[Limit, ...]] = (Limit(6000, 60.0),)
+    kline_page: ClassVar[int] = 1000
     default_symbols: ClassVar[str] = "BTCUSDT,ETHUSDT,SOLUSDT,XRPUSDT"
 
     def __init__(self, depth_speed: str = "100ms") -> None:
@@ -97,8 +100,8 @@ class BinanceSpot(BinanceUsdm):
 
     async def volumes(self, rest: Rest) -> dict[str, float]:
         """Return 24 h volumes."""
-        rows = mapping.rows_of(await rest.get(f"{PATH}/ticker/24hr", TICKERS_WEIGHT), "ticker/24hr")
-        return dict(usable(self.venue, "ticker/24hr", rows, mapping.volume))
+        rows = binance.rows_of(await rest.get(f"{PATH}/ticker/24hr", TICKERS_WEIGHT), "ticker/24hr")
+        return dict(usable(self.venue, "ticker/24hr", rows, binance.volume))
 
     async def snapshot(self, rest: Rest, symbol: str) -> BookSnapshot:
         """Return the book."""
@@ -107,14 +110,21 @@ class BinanceSpot(BinanceUsdm):
     async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | Refused], bool]:
         """Return up to 1,000 aggregate trades from an id on; the venue has all of them."""
         answer = await rest.get(f"{PATH}/aggTrades", TRADES_WEIGHT, symbol=market.symbol, fromId=first, limit=PAGE)
-        rows = mapping.rows_of(answer, "aggTrades")
+        rows = binance.rows_of(answer, "aggTrades")
         return mapped(rows, lambda row: binance.agg_trade(row, market.instrument, received, backfilled=True)), len(rows) >= PAGE
 
     async def first_trade(self, rest: Rest, market: Market, since: int) -> int | None:
         """Return the id of the first aggregate trade at or after a time."""
         answer = await rest.get(f"{PATH}/aggTrades", TRADES_WEIGHT, symbol=market.symbol, startTime=since, limit=1)
-        rows = mapping.rows_of(answer, "aggTrades")
+        rows = binance.rows_of(answer, "aggTrades")
         return int(binance.agg_trade(rows[0], market.instrument, since + 10**12)["agg_id"]) if rows else None
+
+    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | Refused]:
+        """Return bars with what takers bought in them."""
+        answer = await rest.get(
+            f"{PATH}/klines", KLINES_WEIGHT, symbol=market.symbol, interval="5m", startTime=first, endTime=last, limit=self.kline_page
+        )
+        return mapped(binance.rows_of(answer, "klines"), lambda row: binance.bar(row, market, received))
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
         """Return nothing: spot is neither funded nor has it open interest."""
@@ -125,5 +135,5 @@ class BinanceSpot(BinanceUsdm):
         return [Poll("ticker24h", "market_indicators", VOLUME_EVERY_S, True, self._volumes)]
 
     async def _volumes(self, rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
-        rows = mapping.rows_of(await rest.get(f"{PATH}/ticker/24hr", TICKERS_WEIGHT), "ticker/24hr")
-        return usable(self.venue, "ticker/24hr", rows, lambda row: mapping.volume_record(row, received))
+        rows = binance.rows_of(await rest.get(f"{PATH}/ticker/24hr", TICKERS_WEIGHT), "ticker/24hr")
+        return usable(self.venue, "ticker/24hr", rows, lambda row: binance.volume_record(row, received))

@@ -68,23 +68,3 @@ def instrument_facts(row: Any, author: str) -> Record:
         "funding_interval_hours": None,
         "recorded": row.get("recorded") is True,
     }
-
-
-def rows_of(answer: Any, record: str) -> list[Any]:
-    """Return an answer that is a list."""
-    if type(answer) is not list:
-        raise MappingError(record, "answer", f"expected a list, got {str(answer)[:200]}")
-    return answer
-
-
-def volume(row: Any) -> tuple[str, float]:
-    """Return symbol and 24 h volume in quote units of a row of ticker/24hr."""
-    return text(row, "symbol", "ticker/24hr"), quantity(row, "quoteVolume", "ticker/24hr")
-
-
-def volume_record(row: Any, received: int) -> tuple[str, str, Record] | None:
-    """Return symbol, topic and ``market_indicators`` record of a row of ticker/24hr; None for a pair that has never traded."""
-    symbol, value = volume(row)
-    time = integer(row, "closeTime", "ticker/24hr")
-    record = {"event_time": time, "receive_time": received, "indicator": "volume_24h", "value": value}
-    return (symbol, "market_indicators", record) if time else None

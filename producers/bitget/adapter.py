@@ -1,6 +1,7 @@
 """The Bitget adapter: USDT-M perpetuals, v2.
 
 What it does not give, because the venue has no public source of it: liquidations (neither a stream nor REST) and a top-trader ratio.
+Whole-market calls: contracts, tickers, current-fund-rate; settled funding, the ratio and streams are symbol by symbol.
 Sources: the venue's v2 documents (common/websocket-intro, contract/websocket/public, contract/market).
 """
 
@@ -62,6 +63,7 @@ class BitgetFutures(Adapter):
     max_streams: ClassVar[int] = 50
     send_pause_s: ClassVar[float] = 0.2
     checksum_levels: ClassVar[int] = 25
+    kline_page: ClassVar[int] = 1000
     default_symbols: ClassVar[str] = "BTCUSDT,ETHUSDT,SOLUSDT,XRPUSDT"
 
     # --- streams -----------------------------------------------------------------------------------------------------
@@ -160,6 +162,13 @@ class BitgetFutures(Adapter):
             if good[0]["event_time"] < since:
                 return [*refused, *(row for row in good if row["event_time"] >= since)], True
         return [*refused, *good], False
+
+    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | Refused]:
+        answer = await rest.get(
+            f"{MARKET_PATH}/candles", symbol=market.symbol, productType=PRODUCT, granularity="5m", startTime=first, endTime=last + 1,
+            limit=self.kline_page,
+        )  # fmt: skip
+        return mapped(listed(answer, "data", "candles"), lambda row: mapping.bar(row, market, received))
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
         """Return settled rates and account ratios (those of the venue's last 5 min steps); past open interest is not served."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from producers.venue import klines
 from producers.venue.adapter import BookDiff, BookSnapshot, Event, Level, MappingError, Market
 from producers.venue.values import (
     decimal,
@@ -262,6 +263,15 @@ def account_ratios(answer: Any, received: int) -> list[Record]:
         for row in listed(answer, "data", record)
     ]
     return sorted(found, key=lambda row: int(row["event_time"]))
+
+
+CANDLE = ("ts", "open", "high", "low", "close", "volume")
+
+
+def bar(row: Any, market: Market, received: int) -> Record:
+    """Return the ``klines`` record of a row of candles; what takers bought is not stated."""
+    fields = klines.cells(row, CANDLE, "candles")
+    return klines.kline(market, integer(fields, "ts", "candles"), fields, received, "candles")
 
 
 def volume(row: Any) -> tuple[str, float]:

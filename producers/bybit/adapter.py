@@ -1,5 +1,7 @@
 """Bybit v5 as adapters: ``BybitLinear`` (USDT and USDC perpetuals) and ``BybitSpot``.
 
+Whole-market calls: tickers (volumes, funding, open interest) and instruments-info; settled funding, ratios and streams are symbol by symbol.
+
 Sources: the venue's v5 documents, ws/connect, websocket/public/* and market/*, rate-limit.
 """
 
@@ -66,6 +68,7 @@ class _Bybit(Adapter):
     send_pause_s: ClassVar[float] = 0.05
     # "403, access too frequent": wait at least ten minutes (rate-limit document).
     bans: ClassVar[Mapping[int, float]] = {403: 600.0}
+    kline_page: ClassVar[int] = 1000
     default_symbols: ClassVar[str] = "BTCUSDT,ETHUSDT,SOLUSDT,XRPUSDT"
 
     # --- streams -----------------------------------------------------------------------------------------------------
@@ -178,6 +181,12 @@ class _Bybit(Adapter):
         times = [row["event_time"] for row in found if not isinstance(row, Refused)]
         wanted = [row for row in found if isinstance(row, Refused) or row["event_time"] >= since]
         return wanted, bool(times) and min(times) < since
+
+    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | Refused]:
+        answer = await rest.get(
+            "/v5/market/kline", category=self.category, symbol=market.symbol, interval="5", start=first, end=last, limit=self.kline_page
+        )
+        return mapped(mapping.rows(answer, "kline"), lambda row: mapping.bar(row, market, received))
 
 
 class BybitLinear(_Bybit):

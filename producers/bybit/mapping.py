@@ -12,7 +12,8 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from producers.venue.adapter import BookDiff, BookSnapshot, MappingError
+from producers.venue import klines
+from producers.venue.adapter import BookDiff, BookSnapshot, MappingError, Market
 from producers.venue.values import decimal, get, integer, levels, listed, number, one_of, optional, positive, quantity, step, text, time_ms
 from schemas.codec import Record
 from schemas.partition import base_asset, instrument_id
@@ -301,6 +302,15 @@ def open_interest(entry: Any, received: int) -> tuple[int, str]:
     """Return (time, base quantity as decimal text) of an element of ``/v5/market/open-interest``."""
     quantity(entry, "openInterest", "open-interest")
     return time_ms(entry, "timestamp", "open-interest", received), entry["openInterest"]
+
+
+KLINE = ("start", "open", "high", "low", "close", "volume")
+
+
+def bar(row: Any, market: Market, received: int) -> Record:
+    """Return the ``klines`` record of a candle of ``/v5/market/kline``; what takers bought is not stated."""
+    fields = klines.cells(row, KLINE, "kline")
+    return klines.kline(market, integer(fields, "start", "kline"), fields, received, "kline")
 
 
 def mark_at(entry: Any) -> tuple[int, str]:

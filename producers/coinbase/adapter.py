@@ -1,6 +1,7 @@
 """The Coinbase Exchange adapter: spot trades and best quotes, for the premium over other venues.
 
-The feed's order book (level2) is not used: nothing is built on it. Sources: the venue's documents (exchange/websocket-feed, exchange/rest-api).
+The feed's order book (level2) is not used: nothing is built on it. Whole-market calls: products and products/stats; streams are product by
+product. Sources: the venue's documents (exchange/websocket-feed, exchange/rest-api).
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class CoinbaseSpot(Adapter):
     # An address may send 100 messages a second.
     send_pause_s: ClassVar[float] = 0.05
     rotate_after_s: ClassVar[float | None] = None
+    kline_page: ClassVar[int] = 300
+    klines_leave_out_quiet: ClassVar[bool] = True
     default_symbols: ClassVar[str] = "BTC-USD,ETH-USD,SOL-USD,XRP-USD"
 
     def __init__(self, reference_url: str = REFERENCE_URL) -> None:
@@ -133,6 +136,13 @@ class CoinbaseSpot(Adapter):
         good = sorted((row for row in found if not isinstance(row, Refused)), key=lambda row: int(row["agg_id"]))
         wanted = [row for row in good if first <= row["agg_id"] < first + PAGE]
         return [*refused, *wanted], bool(wanted) and wanted[-1]["agg_id"] == first + PAGE - 1
+
+    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | Refused]:
+        window = {"start": first // 1000, "end": last // 1000}
+        answer = await rest.get(f"/products/{market.symbol}/candles", granularity=300, **window)
+        if type(answer) is not list:
+            raise MappingError("candles", "candles", f"expected a list, got {type(answer).__name__}")
+        return mapped(answer, lambda row: mapping.bar(row, market, received))
 
     def polls(self) -> list[Poll]:
         return [Poll("premium", "market_indicators", EVERY_S, True, self._reference.premiums)]

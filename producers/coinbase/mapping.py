@@ -11,7 +11,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from producers.venue.adapter import Event, MappingError
+from producers.venue import klines
+from producers.venue.adapter import Event, MappingError, Market
 from producers.venue.values import MAX_AHEAD_MS, get, integer, one_of, optional, positive, product, quantity, step, text
 from schemas.codec import Record
 from schemas.partition import base_asset, instrument_id
@@ -40,6 +41,18 @@ def event_ms(data: Any, field: str, record: str, received: int) -> int:
     if value > received + MAX_AHEAD_MS:
         raise MappingError(record, field, f"{value} lies {value - received} ms ahead of our clock")
     return value
+
+
+CANDLE = ("time", "low", "high", "open", "close", "volume")
+
+
+def bar(row: Any, market: Market, received: int) -> Record:
+    """Return the ``klines`` record of a row of candles: numbers, not texts; their shortest text is the venue's decimal."""
+    fields = klines.cells(row, CANDLE, "candles")
+    for name in CANDLE[1:]:
+        if type(fields[name]) in (int, float):
+            fields[name] = repr(fields[name])
+    return klines.kline(market, integer(fields, "time", "candles") * 1000, fields, received, "candles")
 
 
 # --- streams ---------------------------------------------------------------------------------------------------------

@@ -7,15 +7,17 @@ tickers. Sources: the venue's market-data documents and the types of its public 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import orjson
 
 from producers.grvt import mapping
 from producers.grvt.mapping import NS_PER_MS, VENUE
-from producers.venue.adapter import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan
+from producers.venue.adapter import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll
 from producers.venue.rest import Limit, Rest
 from producers.venue.rows import usable
+from producers.venue.settlements import new_settlements
 from producers.venue.values import get, text
 from schemas.codec import Record
 
@@ -104,6 +106,9 @@ class Grvt(Adapter):
         }
         records = mapping.settled(await rest.post(f"{PATH}/funding", asked), until)
         return [("funding", record) for record in records if since <= record["event_time"] <= until]
+
+    def polls(self) -> list[Poll]:
+        return [Poll("funding", "funding", 600.0, False, partial(new_settlements, self), gap_s=0.25)]
 
     # --- schedule ----------------------------------------------------------------------------------------------------
 

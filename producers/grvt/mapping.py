@@ -167,6 +167,7 @@ def settled(answer: Any, received: int) -> list[Record]:
     """Return the settlements of an answer of ``funding``, ascending; rows that cannot be used are passed over."""
 
     def one(row: Any) -> Record:
+        get(row, "funding_rate", "funding")  # which refuses a row that is no object
         rate = percent(row, "funding_rate", "funding")
         if rate is None:
             raise MappingError("funding", "funding_rate", "is missing")

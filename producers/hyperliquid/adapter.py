@@ -1,6 +1,7 @@
 """The Hyperliquid adapter: perpetuals of the main universe (builder-deployed markets have exchanges of their own, and are left out).
 
 What it does not give, because the venue has no public source of it: liquidations, long/short ratios, trades older than recentTrades.
+Whole-market calls: meta and metaAndAssetCtxs; settled funding and streams are symbol by symbol.
 Sources: the venue's documents (for-developers/api: websocket, info endpoint, rate limits).
 """
 
@@ -26,6 +27,8 @@ STATUS_WEIGHT = 2
 INFO_WEIGHT = 20
 TRADES_WEIGHT = 21
 HISTORY_WEIGHT = 22
+# 20, and one for each 60 bars.
+CANDLES_WEIGHT = 26
 HISTORY_MS = 24 * 3_600_000
 # Rows of a full answer, "only the last 500 are returned", and what it costs; pages of a history.
 PAGE = 500
@@ -60,6 +63,7 @@ class Hyperliquid(Adapter):
     max_streams: ClassVar[int] = 100
     send_pause_s: ClassVar[float] = 0.05
     rotate_after_s: ClassVar[float | None] = None
+    kline_page: ClassVar[int] = 5000
     default_symbols: ClassVar[str] = "BTC,ETH,SOL,XRP"
 
     # --- streams -----------------------------------------------------------------------------------------------------
@@ -133,6 +137,13 @@ class Hyperliquid(Adapter):
         good = mapping.ascending([row for row in found if not isinstance(row, Refused)])
         reached = bool(good) and good[0]["event_time"] < since
         return [*refused, *(row for row in good if row["event_time"] >= since)], reached
+
+    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | Refused]:
+        wanted = {"coin": market.symbol, "interval": "5m", "startTime": first, "endTime": last}
+        answer = await rest.post(PATH, {"type": "candleSnapshot", "req": wanted}, CANDLES_WEIGHT)
+        if type(answer) is not list:
+            raise MappingError("candleSnapshot", "candleSnapshot", f"expected a list, got {type(answer).__name__}")
+        return mapped(answer, lambda row: mapping.bar(row, market, received))
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
         """Return settled rates; past open interest is not served."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from producers.venue.adapter import BookSnapshot, Event, Level, MappingError
+from producers.venue import klines
+from producers.venue.adapter import BookSnapshot, Event, Level, MappingError, Market
 from producers.venue.values import get, integer, listed, number, one_of, optional, positive, product, quantity, text, time_ms
 from schemas.codec import Record
 from schemas.partition import base_asset, instrument_id
@@ -50,6 +51,13 @@ def trade(row: Any, instrument: str, received: int, *, backfilled: bool = False)
         "backfilled": backfilled,
         "venue_trade_id": str(integer(row, "tid", "trades")),
     }
+
+
+def bar(row: Any, market: Market, received: int) -> Record:
+    """Return the ``klines`` record of a row of candleSnapshot; what takers bought is not stated."""
+    record = "candleSnapshot"
+    fields = {name: get(row, key, record) for name, key in (("open", "o"), ("high", "h"), ("low", "l"), ("close", "c"), ("volume", "v"))}
+    return klines.kline(market, integer(row, "t", record), fields, received, record, trades=integer(row, "n", record))
 
 
 def ascending(records: list[Record]) -> list[Record]:

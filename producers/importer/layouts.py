@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from producers.importer.files import ImportFailed
 from schemas.codec import Record
@@ -156,6 +156,15 @@ class Layout(NamedTuple):
     contracts: bool = False
     named: str | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process by name: functions do not."""
+        venue, place = next((venue, known.index(self)) for venue, known in LAYOUTS.items() if self in known)
+        return _known, (venue, place)
+
+
+def _known(venue: str, place: int) -> Layout:
+    return LAYOUTS[venue][place]
+
 
 def _is_bool(cell: str) -> bool:
     return cell.strip().lower() in ("true", "false")
@@ -204,11 +213,13 @@ def _binance_kline(cells: Cells) -> Other:
     open_, high, low, close = (float(price) for price in prices)
     if not low <= min(open_, close) <= max(open_, close) <= high:
         raise BadRow("high", f"open {open_}, high {high}, low {low} and close {close} make no bar")
+    if float(bought) > float(volume) * (1 + 1e-9):
+        raise BadRow("taker_buy_volume", f"{bought} is more than the volume {volume}")
     record = {
         "event_time": end, "timeframe": timeframe, "open": open_, "high": high, "low": low, "close": close, "volume": float(volume),
-        "cvd": float(2 * Decimal(bought) - Decimal(volume)), "trades": cells.whole("count"), "source": "venue",
+        "taker_buy_volume": float(bought), "trades": cells.whole("count"), "backfilled": False,
     }  # fmt: skip
-    return Other(end, "bars", record, prices)
+    return Other(end, "klines", record, prices)
 
 
 def _binance_funding(cells: Cells) -> Other:
@@ -283,7 +294,7 @@ _BINANCE = (
     Layout("single trades", "trades", ("agg_trades",), ("timestamp", "price", "quantity", "side", "tradeId"), None,
            _recorded_trade, grouped=False),
     Layout(
-        "klines", "klines", ("bars",),
+        "klines", "klines", ("klines",),
         ("open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count", "taker_buy_volume"),
         lambda row: len(row) == 12 and row[0].isdigit() and row[6].isdigit(), _binance_kline,
     ),

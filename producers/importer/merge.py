@@ -5,13 +5,12 @@ The importer writes such steps to Kafka; a replay of files feeds them to the cor
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
 from producers.importer.rows import Event
-from producers.sequencer import Sequencer, Step
+from producers.sequencer import Step
 from producers.venue.adapter import Adapter
 from schemas.codec import Record
 from schemas.partition import base_of_instrument, split_symbol
@@ -31,36 +30,36 @@ def merged(flows: Sequence[Iterator[Event]], grid_ms: int, lateness_ms: int) -> 
     """Merge flows by time into steps, one mark a grid step: the mark of instant T is at T + lateness, where T fires (DESIGN 3: importers of history).
 
     Args:
-        flows: Each in its own order, which is kept; of one time the earlier flow comes first.
+        flows: Each in its own order, which is kept; in a step the earlier flow comes first.
         grid_ms, lateness_ms: Of the environment.
     """
-    sequencer: Sequencer[Placed] = Sequencer(grid_ms, grid_ms, 0)
-    heads: list[tuple[int, int, Event]] = []
+    clocks = [0] * len(flows)
+    heads: dict[int, Event] = {}
 
-    def follow(rank: int, clock: int) -> None:
+    def step_of(flow: int) -> int:
         # The clock of a flow never runs back, whatever its rows say.
-        event = next(flows[rank], None)
+        return -(-(max(heads[flow].time, clocks[flow]) - lateness_ms) // grid_ms) * grid_ms
+
+    def follow(flow: int) -> None:
+        event = next(flows[flow], None)
         if event is None:
-            sequencer.leave(str(rank))
+            heads.pop(flow, None)
         else:
-            heapq.heappush(heads, (max(event.time, clock), rank, event))
+            heads[flow] = event
 
-    for rank in range(len(flows)):
-        sequencer.join(str(rank), rank)
-        follow(rank, 0)
+    for flow in range(len(flows)):
+        follow(flow)
+    step: int | None = None
     while heads:
-        clock, rank, event = heapq.heappop(heads)
-        if sequencer.advance(str(rank), clock - lateness_ms):
-            for step in sequencer.release():
-                yield _shifted(step, lateness_ms)
-        sequencer.push(str(rank), Placed(rank, event))
-        follow(rank, clock)
-    for step in sequencer.finish():
-        yield _shifted(step, lateness_ms)
-
-
-def _shifted(step: Step[Placed], lateness: int) -> Step[Placed]:
-    return Step(None if step.time is None else step.time + lateness, step.items, step.grid)
+        step = min(map(step_of, heads)) if step is None else step + grid_ms  # no instant is left out
+        items: list[Placed] = []
+        for flow in range(len(flows)):
+            while flow in heads and step_of(flow) <= step:
+                event = heads[flow]
+                items.append(Placed(flow, event))
+                clocks[flow] = max(event.time, clocks[flow])
+                follow(flow)
+        yield Step(step + lateness_ms, items, True)
 
 
 def contract_facts(

@@ -22,7 +22,7 @@ from schemas.settings import Settings
 
 # What tells the records of an instrument in a topic apart; the first of them grows with the files, but for disorder in them.
 KEYS = {
-    "agg_trades": ("agg_id",), "quotes": ("update_id",), "funding": ("event_time",), "bars": ("event_time", "timeframe"),
+    "agg_trades": ("agg_id",), "quotes": ("update_id",), "funding": ("event_time",), "klines": ("event_time", "timeframe"),
     "market_indicators": ("event_time", "indicator"),
 }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """The Lighter adapter: funding, mark and index price, open interest and 24 h volume of all perpetuals over one subscription.
 
+Whole-market: one subscription (``market_stats/all``) and orderBookDetails; settled funding is asked market by market.
 Trades and books are not followed: the product names this venue for its funding (specification W section 15).
 Sources: the venue's websocket reference and the models of its public SDK.
 """
@@ -7,15 +8,17 @@ Sources: the venue's websocket reference and the models of its public SDK.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import orjson
 
 from producers.lighter import mapping
 from producers.lighter.mapping import VENUE
-from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, MappingError, Market, Part, Plan
+from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, MappingError, Market, Part, Plan, Poll
 from producers.venue.rest import SLOW_DOWN_S, Limit, Rest
 from producers.venue.rows import usable
+from producers.venue.settlements import new_settlements
 from producers.venue.values import get, text
 from schemas.codec import Record
 
@@ -113,13 +116,18 @@ class Lighter(Adapter):
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
         """Return the settled rates, hour by hour."""
-        if "market_id" not in market.extra:
+        hours = mapping.hours_between(since, until)
+        if "market_id" not in market.extra or not hours:
             return []
         answer = await rest.get(
             f"{PATH}/fundings", market_id=market.extra["market_id"], resolution="1h",
-            start_timestamp=since // 1000, end_timestamp=until // 1000, count_back=mapping.hours_between(since, until),
+            start_timestamp=since // 1000, end_timestamp=until // 1000, count_back=hours,
         )  # fmt: skip
         return [("funding", record) for record in mapping.history(answer, since, until)]
+
+    def polls(self) -> list[Poll]:
+        # A call a market, and few a minute: a round leaves room for what else is asked.
+        return [Poll("fundings", "funding", 600.0, False, partial(new_settlements, self), gap_s=1.5)]
 
     # --- schedule ----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,9 @@ Trades come from ``trades-all``: one fill a message, ids that grow by one, and t
 that every hole is seen and can be filled exactly. ``trades`` groups the fills of one taker order at one price under the last id, which REST
 cannot give back. So a record is a fill, as on Bybit, not a taker order.
 
+Whole-market: instruments, tickers, funding-rate (``ANY``) and open-interest over REST, liquidation-orders as one subscription; the rest is
+symbol by symbol.
+
 Sources: the venue's v5 documents, overview (websocket), WS / channels, market data, public data, trading statistics.
 """
 
@@ -63,6 +66,7 @@ class OkxSwap(Adapter):
     max_streams: ClassVar[int] = 200
     # 480 subscribe and unsubscribe messages an hour on a connection.
     send_pause_s: ClassVar[float] = 0.2
+    kline_page: ClassVar[int] = 300
     default_symbols: ClassVar[str] = "BTC-USDT-SWAP,ETH-USDT-SWAP,SOL-USDT-SWAP,XRP-USDT-SWAP"
 
     def __init__(self) -> None:
@@ -209,6 +213,13 @@ class OkxSwap(Adapter):
                 break
             oldest = min(ids)
         return oldest
+
+    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | Refused]:
+        # ``after`` gives what is older than a time, ``before`` what is younger.
+        answer = await rest.get(
+            "/api/v5/market/candles", instId=market.symbol, bar="5m", after=last + 1, before=first - 1, limit=self.kline_page
+        )
+        return mapped(listed(answer, "data", "candles"), lambda row: mapping.bar(row, market, received))
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
         return await polls.past(rest, market.symbol, since, until)

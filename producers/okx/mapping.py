@@ -13,7 +13,8 @@ from fractions import Fraction
 from typing import Any
 
 from producers.okx.contracts import Contract
-from producers.venue.adapter import BookDiff, BookSnapshot, MappingError
+from producers.venue import klines
+from producers.venue.adapter import BookDiff, BookSnapshot, MappingError, Market
 from producers.venue.values import (
     decimal,
     exact_step,
@@ -292,6 +293,15 @@ def ratio(entry: Any, name: str, received: int) -> tuple[int, Fraction]:
     if value < 0 or (value and abs(value.adjusted()) > 20):
         raise MappingError(name, "ratio", f"expected a ratio, got {value}")
     return time_ms(row, "ts", name, received), Fraction(value)
+
+
+CANDLE = ("ts", "open", "high", "low", "close", "contracts", "volume")
+
+
+def bar(row: Any, market: Market, received: int) -> Record:
+    """Return the ``klines`` record of a row of candles; the seventh field of a swap's is base quantity."""
+    fields = klines.cells(row, CANDLE, "candles")
+    return klines.kline(market, integer(fields, "ts", "candles"), fields, received, "candles")
 
 
 def open_interest_at(entry: Any, received: int) -> Record:

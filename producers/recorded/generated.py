@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from math import inf
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -20,6 +20,9 @@ from producers.recorded.events import DEPTH, INTEREST, LIQUIDATION, MARK, TICKER
 from producers.recorded.faults import FaultPlan
 from producers.recorded.instrument import Instrument, Spec
 from producers.recorded.market import Market
+
+if TYPE_CHECKING:
+    from producers.recorded.ahead import MadeAhead
 
 # Share of the kinds of messages, of 1,000. Per symbol, trades and liquidations come more often where more is traded, the rest evenly.
 TRADES = "trades"
@@ -40,11 +43,14 @@ class Making:
 
     Attributes:
         instruments: How many.
+        first: Number of the first; from 12 on none has the name of an asset that is traded anywhere (``instrument.spec_of``).
         rate: Messages a second of all together; None: as fast as the clients read. What has no listener is counted too.
         messages: After how many it ends; None: it does not.
         burst: Trades that are made beforehand and sent at once, as fast as the clients read, when everybody has subscribed; 0: none.
         start: Venue time of the first message, ms UTC; None: the wall clock's, so that the venue's clock is ours.
         kinds: Kinds of messages that are made; empty: all that the venue streams. Names as of ``MIX``.
+        ahead: Streams whose messages are all made before the venue opens; REST then tells of the markets as they are at the start. Empty: messages
+            are made when they are due.
     """
 
     instruments: int
@@ -53,6 +59,8 @@ class Making:
     burst: int = 0
     start: int | None = None
     kinds: tuple[str, ...] = ()
+    ahead: tuple[str, ...] = ()
+    first: int = 0
 
     def __post_init__(self) -> None:
         if self.instruments < 1:
@@ -113,6 +121,9 @@ class GeneratedMarket(Market):
         return [(time, 0.4 + 0.2 * Random(f"{name}|{self.name}|{time}").random()) for time in times]
 
 
+Double = TypeVar("Double", bound=GeneratedMarket)
+
+
 class Generation:
     """The timeline of all made-up markets.
 
@@ -122,6 +133,10 @@ class Generation:
         connections: Everybody connected to the venue, now and later.
         seed: Of all walks.
         settle_s: Quiet time after the last subscription before the start, seconds.
+
+    Attributes:
+        waits: Whether it starts when somebody listens; else at once.
+        ahead: What is sent instead of messages that are made when they are due.
     """
 
     def __init__(
@@ -131,7 +146,9 @@ class Generation:
         self.markets: list[GeneratedMarket] = []
         self.made = 0
         self.running = False
-        self._dialect = dialect
+        self.waits = True
+        self.ahead: MadeAhead | None = None
+        self.dialect = dialect
         self._plan = plan
         self._connections = connections
         self._seed = seed
@@ -151,14 +168,21 @@ class Generation:
 
     def add(self, spec: Spec) -> GeneratedMarket:
         """Add a market; while the timeline runs it begins at once."""
-        if self._dialect.funding_hours is not None:
-            spec = replace(spec, funding_hours=self._dialect.funding_hours)
-        keep = max(300, KEEP_TRADES // max(1, self.making.instruments))
-        market = GeneratedMarket(spec, self._dialect, self._plan, self._seed, self.clock(), keep, self.clock)
+        if self.dialect.funding_hours is not None:
+            spec = replace(spec, funding_hours=self.dialect.funding_hours)
+        market = self._market(GeneratedMarket, spec, self.clock())
         market.state = "playing" if self.running else "waiting"
         self.markets.append(market)
         self._weigh()
         return market
+
+    def double(self, market: GeneratedMarket, kind: type[Double], start: int) -> Double:
+        """Return another market that goes the same way, as one of another class; ``start``: venue time of its beginning, ms."""
+        return self._market(kind, market.instrument.spec, start)
+
+    def _market(self, kind: type[Double], spec: Spec, start: int) -> Double:
+        keep = max(300, KEEP_TRADES // max(1, self.making.instruments))
+        return kind(spec, self.dialect, self._plan, self._seed, start, keep, self.clock)
 
     def drop(self, market: GeneratedMarket) -> None:
         """Make no more messages of a market."""
@@ -187,13 +211,16 @@ class Generation:
     # --- running ------------------------------------------------------------------------------------------------------
     async def run(self) -> None:
         """Play until as many messages were made as asked for; the markets go on when nobody listens, as real ones do."""
-        await self._wait_for_clients()
+        if self.waits:
+            await self._wait_for_clients()
         if self.making.start is None:
             self._start = _wall_ms()
         self._started_at = time.monotonic()
         self.running = True
         for market in self.markets:
             market.state = "playing"
+        if self.ahead is not None:
+            await self._send_ahead(self.ahead)
         while self.making.messages is None or self.made < self.making.messages:
             if self._bursts:
                 await self._burst(self._bursts.pop(0))
@@ -238,20 +265,38 @@ class Generation:
         if count <= 0 or not self.markets:
             return
         rate = self.making.rate or 1.0
-        for kind in self._draw_kind.choices(self._kinds, cum_weights=self._shares, k=count):
+        for market, kind in self.draw(count):
             at = self._start + int(self.made * 1000 / rate) if clock is None else clock
             self.made += 1
-            self._choose(kind).step(kind, at)
+            market.step(kind, at)
+
+    def draw(self, count: int) -> Iterator[tuple[GeneratedMarket, str]]:
+        """Draw whose turn it is, and for which kind of message."""
+        for kind in self._draw_kind.choices(self._kinds, cum_weights=self._shares, k=count):
+            yield self._choose(kind), kind
 
     def _choose(self, kind: str) -> GeneratedMarket:
-        if kind in (self._dialect.trade_source, LIQUIDATION):
+        if kind in (self.dialect.trade_source, LIQUIDATION):
             return self._draw_market.choices(self.markets, cum_weights=self._cumulative)[0]
         turn = self._turn[kind] = (self._turn.get(kind, -1) + 1) % len(self.markets)
         return self.markets[turn]
 
+    async def _send_ahead(self, ahead: MadeAhead) -> None:
+        """Send what was made beforehand, each message at its place on the timeline; what is late is sent at once."""
+        assert self.making.rate is not None and self.making.messages is not None
+        markets: dict[str, Market] = {market.symbol: market for market in self.markets}
+        for number in ahead.sent(markets, self._start):
+            self.made = number
+            if number % BATCH == 0:
+                await self._flush()  # also while it is late
+            while number > int((time.monotonic() - self._started_at) * self.making.rate):
+                await self._flush()
+                await asyncio.sleep(TICK_S)
+        self.made = self.making.messages
+
     async def _burst(self, messages: int) -> None:
         started = time.monotonic()
-        kind = self._dialect.trade_source
+        kind = self.dialect.trade_source
         for number in range(messages):
             self._choose(kind).step(kind, self.clock())
             if number % 5000 == 4999:

@@ -7,6 +7,7 @@ of faults and the subscriptions; speed only decides when.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from producers.recorded.faults import FaultPlan
 from producers.recorded.frames import DepthMerger, depth_cadence_ms
 from producers.recorded.history import TradeHistory, trade_of
 from producers.recorded.recording import Facts
-from producers.recorded.statistics import Statistics
+from producers.recorded.statistics import Bar, Statistics
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Market:
         listed: False once it was delisted: nothing is sent any more.
         mark, quote, interest, liquidation: Body of the newest message of the kind; None: there was none.
         memory: What the dialect remembers between messages.
+        watcher: Told of every message when the market stands where it leaves it; None: nobody.
     """
 
     def __init__(self, name: str, facts: Facts, dialect: Dialect, plan: FaultPlan, keep_trades: int | None = None) -> None:
@@ -68,6 +70,7 @@ class Market:
         self.quote: dict[str, Any] | None = None
         self.interest: dict[str, Any] | None = None
         self.memory: dict[str, Any] = {}
+        self.watcher: Callable[[Market, Event], None] | None = None
         self.min_notional: str | None = None
         self.funding_interval_hours: int | None = None
         self.funding: list[dict[str, Any]] = []
@@ -104,6 +107,10 @@ class Market:
         chain = self._chains.get(stream)
         if chain is not None and connection in chain.awaited:
             chain.awaited.remove(connection)
+
+    def prices(self, bar: Bar) -> list[str]:
+        """Return open, high, low and close of a bar as decimal texts on the market's price grid."""
+        return [f"{price:.{self.facts.price_decimals}f}" for price in (bar.open, bar.high, bar.low, bar.close)]
 
     def listeners(self) -> set[Connection]:
         """Return everybody who listens to any stream."""
@@ -144,6 +151,8 @@ class Market:
             self.interest = event.body
         if self.listed and (kind != LIQUIDATION or self.kind == "perp"):
             self.dialect.show(self, event)
+        if self.watcher is not None and self.listed:
+            self.watcher(self, event)
 
     def now(self) -> int:
         """Return the venue's time as this market knows it, ms."""

@@ -4,6 +4,7 @@ playback position and never more."""
 from __future__ import annotations
 
 import time
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -30,14 +31,18 @@ class Rest:
         self._window_s = window_s
         self._limiters: dict[str, WeightLimiter] = {}
 
-    def add_routes(self, app: web.Application) -> None:
-        """Register the endpoints, and the venue's answer to every other path below their roots."""
+    def limiter(self, remote: str) -> WeightLimiter:
+        """Return the weights of a client address."""
+        return self._limiters.setdefault(remote, WeightLimiter(time.time, self._weight_limit, self._window_s))
+
+    def add_routes(self, app: web.Application, without: Container[str] = ()) -> None:
+        """Register the endpoints but those on some paths, and the venue's answer to every other path below their roots."""
         dialect = self._venue.dialect
-        endpoints = dialect.endpoints()
+        endpoints = [endpoint for endpoint in dialect.endpoints() if endpoint.path not in without]
         for endpoint in endpoints:
             app.router.add_route(endpoint.method, endpoint.path, self._guarded(endpoint))
         unknown = Endpoint("GET", "", 1, _unknown)
-        for root in sorted({endpoint.path.split("/")[1] for endpoint in endpoints}):
+        for root in sorted({endpoint.path.split("/")[1] for endpoint in endpoints} - {""}):
             app.router.add_get(f"/{root}/{{rest:.*}}", self._guarded(unknown))
 
     def _guarded(self, endpoint: Endpoint) -> Any:
@@ -52,8 +57,7 @@ class Rest:
                     raise dialect.refusal(fault.status, fault.retry_after)
                 query = Query(request.path, await _values(request), dialect.malformed)
                 cost = endpoint.weight if isinstance(endpoint.weight, int) else endpoint.weight(query)
-                limiter = self._limiters.setdefault(request.remote or "", WeightLimiter(time.time, self._weight_limit, self._window_s))
-                verdict = limiter.ask(cost)
+                verdict = self.limiter(request.remote or "").ask(cost)
                 used = verdict.used
                 if verdict.status != 200:
                     raise dialect.refusal(verdict.status, verdict.retry_after)

@@ -12,8 +12,11 @@ from typing import Any
 import orjson
 from aiohttp import WSCloseCode, web
 
+from producers.recorded.ahead import MadeAhead
 from producers.recorded.connection import Connection
 from producers.recorded.dialects.registry import dialect_of
+from producers.recorded.exchange.feed import Trading
+from producers.recorded.exchange.keys import AccountSpec
 from producers.recorded.faults import Fault, FaultPlan
 from producers.recorded.generated import GeneratedMarket, Generation, Making
 from producers.recorded.instrument import spec_named, spec_of
@@ -46,6 +49,8 @@ class RecordedVenue:
         weight_limit: REST request weight a window of the venue; None: the venue's.
         ping_interval_s, max_connection_s: Server pings, and the age at which the venue closes a connection; None: the venue's.
         client_idle_s, server_idle_s: Silence of either side at which the venue closes a connection; None: the venue's.
+        accounts: Who may trade in the markets (BINANCE and BYBIT); their orders are filled in what the streams show.
+        queue, trading_faults: See ``exchange.engine`` and ``exchange.faults``.
 
     Raises:
         ValueError: a symbol twice, or a fault or option that cannot be.
@@ -74,6 +79,9 @@ class RecordedVenue:
         max_connection_s: float | None = None,
         client_idle_s: float | None = None,
         server_idle_s: float | None = None,
+        accounts: Iterable[AccountSpec] = (),
+        queue: str = "through",
+        trading_faults: Iterable[str] = (),
     ) -> None:
         self.dialect = dialect_of(venue)
         self.recordings = [replace(one, symbol=self.dialect.recorded_symbol(one.symbol)) for one in recordings]
@@ -100,9 +108,12 @@ class RecordedVenue:
         self.weight_limit = dialect.weight_limit if weight_limit is None else weight_limit
         self._speed = speed
         self._seed = seed
+        specs = list(accounts)
         self.generation: Generation | None = None
         if generated is not None:
             self.generation = Generation(generated, self.dialect, self.plan, self.connections, seed, settle_s)
+            # Who trades needs a market that moves, whether somebody listens to its streams or not.
+            self.generation.waits = not specs
         self._timeline: dict[str, Any] = {
             "expect_routes": routes,
             "expect_streams": frozenset(expect_streams),
@@ -110,6 +121,7 @@ class RecordedVenue:
             "settle_s": settle_s,
             "snapshot_hold_s": snapshot_hold_s,
         }
+        self.trading = Trading(specs, self.dialect.venue, self.now, queue=queue, faults=trading_faults, seed=seed) if specs else None
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._listings: list[asyncio.Task[None]] = []
@@ -151,13 +163,20 @@ class RecordedVenue:
         app.router.add_delete("/control/faults", self._clear_faults)
         for path, (route, named) in self.dialect.sockets.items():
             app.router.add_get(path, self._ws_handler(route, named=named))
-        Rest(self, self.weight_limit, self.dialect.weight_s).add_routes(app)
+        rest = Rest(self, self.weight_limit, self.dialect.weight_s)
+        answered: frozenset[str] = frozenset()
+        if self.trading is not None:
+            self.trading.open(self.markets)
+            answered = self.trading.add_routes(app, rest.limiter)
+        rest.add_routes(app, without=answered)
         # Signals belong to the process around the venue; its clients may be slow to leave.
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
+        if self.trading is not None:
+            self.trading.server.start()
         self._tasks = [asyncio.create_task(self._play(playback)) for playback in self.playbacks.values()]
         if self.generation is not None:
             self._tasks.append(asyncio.create_task(self._run_generated(self.generation)))
@@ -168,6 +187,8 @@ class RecordedVenue:
         for task in [*self._tasks, *self._listings]:
             task.cancel()
         results = await asyncio.gather(*self._tasks, *self._listings, return_exceptions=True)
+        if self.trading is not None:
+            await self.trading.server.stop()
         for connection in list(self.connections):
             connection.close(WSCloseCode.GOING_AWAY, "venue stops")
         if self._runner is not None:
@@ -194,13 +215,15 @@ class RecordedVenue:
 
     # --- made-up markets ----------------------------------------------------------------------------------------------
     def _generate(self, generation: Generation) -> None:
-        at = 0
+        at = generation.making.first
         while len(generation.markets) < generation.making.instruments:
             spec = spec_of(at, self.dialect.quote)
             at += 1
             if self.dialect.market_symbol(spec.name) not in self.markets:  # a recording goes before
                 market = generation.add(spec)
                 self.markets[market.symbol] = market
+        if generation.making.ahead:
+            generation.ahead = MadeAhead(generation, generation.making.ahead)
 
     async def _run_generated(self, generation: Generation) -> None:
         await generation.run()
@@ -232,6 +255,8 @@ class RecordedVenue:
             raise ValueError(f"list: {symbol} {'trades already' if known is not None else 'needs made-up markets (--instruments)'}")
         market = self.generation.add(spec_named(name, *split_symbol(name)))
         self.markets[symbol] = market
+        if self.trading is not None:
+            self.trading.listed(market)
         self.plan.applied["list"] = self.plan.applied.get("list", 0) + 1
         for connection in self.connections:  # who asked for it before there was such an instrument, or for all, gets it now
             for wire in connection.streams:
@@ -250,6 +275,8 @@ class RecordedVenue:
         if market is None or not market.listed:
             raise ValueError(f"delist: {name} does not trade")
         market.delist()
+        if self.trading is not None:
+            self.trading.delisted(market)
         if isinstance(market, GeneratedMarket) and self.generation is not None:
             self.generation.drop(market)
         self.plan.applied["delist"] = self.plan.applied.get("delist", 0) + 1

@@ -199,6 +199,8 @@ class Adapter(ABC):
         used_header: REST response header with the venue's own count of the weight spent, if it sends one.
         checksum_levels: Levels of each side that ``checksum`` covers; 0: the venue has none.
         rotate_after_s: Age at which a connection is replaced before the venue cuts it; None: the venue does not.
+        kline_page: Most bars that one request for ``klines`` brings; 0: none are asked for (a venue whose trades are not followed).
+        klines_leave_out_quiet: The venue leaves out bars in which nothing was traded.
     """
 
     venue: ClassVar[str]
@@ -217,6 +219,8 @@ class Adapter(ABC):
     used_header: ClassVar[str | None] = None
     checksum_levels: ClassVar[int] = 0
     rotate_after_s: ClassVar[float | None] = 23 * 3600.0
+    kline_page: ClassVar[int] = 0
+    klines_leave_out_quiet: ClassVar[bool] = False
     # Symbols followed when none are named.
     default_symbols: ClassVar[str]
 
@@ -286,6 +290,13 @@ class Adapter(ABC):
 
     async def first_trade(self, rest: Rest, market: Market, since: int) -> int | None:
         """Return the id of the first trade at or after a time; None when there is none (``consecutive_ids``)."""
+        raise NotImplementedError
+
+    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | Refused]:
+        """Return the venue's 5-minute bars that begin in [first, last] (ms UTC, full 5 minutes, at most ``kline_page``) as ``klines`` records.
+
+        Order and further bars do not matter; see ``producers.venue.klines``.
+        """
         raise NotImplementedError
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:

@@ -32,6 +32,7 @@ class BackFill:
 
     def __init__(self, adapter: Adapter, pipeline: Pipeline, rest: Rest, holes: Holes) -> None:
         self.trades = 0
+        self._repairing = asyncio.Lock()
         self._adapter = adapter
         self._pipeline = pipeline
         self._rest = rest
@@ -135,20 +136,28 @@ class BackFill:
         return newest
 
     async def repair(self, streams: Iterable[Stream]) -> None:
-        """Try once more to fetch what is still missing; holes that the venue never serves are given up after some rounds."""
-        for stream in streams:
-            feed = stream.feed
-            for first, last in list(feed.ids.missing):
-                tried = feed.repairs.get((first, last), 0) + 1
-                if tried > REPAIR_TRIES:
-                    continue
-                feed.repairs[first, last] = tried
-                problem = await self.fill(feed, stream.line.source, first, last)
-                if not feed.ids.lacks(first, last):
-                    feed.repairs.pop((first, last), None)
-                    self._emit_repaired(feed, stream.line.source, first, last)
-                elif tried == REPAIR_TRIES:
-                    self._log.error("trades are lost", symbol=feed.symbol, from_id=first, to_id=last, problem=problem)
+        """Try once more to fetch what is still missing; holes that the venue never serves are given up after some rounds.
+
+        One round at a time: a connection that ends waits for the round under way before it leaves the merge, and later rounds pass it over.
+        """
+        async with self._repairing:
+            for stream in streams:
+                if not stream.line.ended:
+                    await self._repair(stream)
+
+    async def _repair(self, stream: Stream) -> None:
+        feed = stream.feed
+        for first, last in list(feed.ids.missing):
+            tried = feed.repairs.get((first, last), 0) + 1
+            if tried > REPAIR_TRIES:
+                continue
+            feed.repairs[first, last] = tried
+            problem = await self.fill(feed, stream.line.source, first, last)
+            if not feed.ids.lacks(first, last):
+                feed.repairs.pop((first, last), None)
+                self._emit_repaired(feed, stream.line.source, first, last)
+            elif tried == REPAIR_TRIES:
+                self._log.error("trades are lost", symbol=feed.symbol, from_id=first, to_id=last, problem=problem)
 
     # --- other ids ---------------------------------------------------------------------------------------------------
 
@@ -200,6 +209,8 @@ class BackFill:
             self._refuse(feed, repr(record).encode(), error)
             return
         feed.trade_time = max(feed.trade_time or 0, record["event_time"])
+        if feed.begun is None:
+            feed.begun = record["event_time"]
         self.trades += 1
         metrics.BACKFILLED.labels(self._adapter.venue).inc()
 

@@ -35,6 +35,10 @@ class Outcome(Enum):
     CHECKSUM = auto()  # the venue's checksum differs: the book is invalid from now on
 
 
+# By this name, because looking a member up in its class costs a good part of applying a diff.
+APPLIED = Outcome.APPLIED
+
+
 class Top(NamedTuple):
     """The best levels after a diff, best first."""
 
@@ -179,7 +183,7 @@ class OrderBook:
 
     def _verified(self, checksum: int | None) -> Outcome:
         if checksum is None or self._checksum is None:
-            return Outcome.APPLIED
+            return APPLIED
         count = self._checksum_levels
         bids = [self._bid_texts[price] for price in self._bids.prices[: -count - 1 : -1]]
         asks = [self._ask_texts[price] for price in self._asks.prices[:count]]
@@ -209,9 +213,9 @@ class OrderBook:
             self.last_time or 0,
             self.last_update_id,
             bid_prices,
-            [bids[price] for price in bid_prices],
+            list(map(bids.__getitem__, bid_prices)),
             ask_prices,
-            [asks[price] for price in ask_prices],
+            list(map(asks.__getitem__, ask_prices)),
         )
 
     def _apply(self, diff: BookDiff) -> Outcome:

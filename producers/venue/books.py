@@ -10,7 +10,7 @@ import structlog
 
 from producers.pipeline import Pipeline, Source
 from producers.venue.adapter import Adapter, BookDiff, BookSnapshot, MappingError
-from producers.venue.book import Outcome, Top
+from producers.venue.book import APPLIED, Outcome, Top
 from producers.venue.holes import Holes
 from producers.venue.rest import Rest, RestError
 from producers.venue.state import SNAPSHOT_PAUSE_S, Feed, Stream
@@ -49,7 +49,7 @@ class Books:
         before = book.last_time
         was_live = book.live
         outcome = book.diff(change) if isinstance(change, BookDiff) else book.replace(change)
-        if outcome is Outcome.APPLIED:
+        if outcome is APPLIED:
             if isinstance(change, BookSnapshot) and book.mode == "stream" and was_live:
                 metrics.BOOK_RESYNCS.labels(self._adapter.venue, "venue").inc()
             if not thin or feed.broken is not None:

@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from producers.venue.adapter import Adapter, Channel
 
-TOPICS = ("agg_trades", "depth", "quotes", "funding", "liquidations", "market_indicators")
+TOPICS = ("agg_trades", "depth", "quotes", "funding", "liquidations", "market_indicators", "klines")
 
 
 class ProducerConfig(BaseSettings):
@@ -38,7 +38,10 @@ class ProducerConfig(BaseSettings):
         600.0, alias="PERPFLOW_REFRESH_S", gt=0, description="Seconds between two looks for changed, new and delisted contracts."
     )
     history_hours: float = Field(
-        0.0, alias="PERPFLOW_HISTORY_HOURS", ge=0, description="Hours of trades, funding and indicators fetched on a cold start (0: none)."
+        0.0,
+        alias="PERPFLOW_HISTORY_HOURS",
+        ge=0,
+        description="Hours of trades, funding and indicators fetched on a cold start (0: only bars).",
     )
     rotate_after_s: float | None = Field(
         None, alias="PERPFLOW_ROTATE_AFTER_S", gt=0, description="Age at which a connection is replaced; default: the venue's rule."

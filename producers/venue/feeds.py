@@ -13,13 +13,13 @@ from typing import Any
 
 import structlog
 
-from producers.pipeline import Pipeline
+from producers.pipeline import Pipeline, Source
 from producers.venue.adapter import Adapter, BookDiff, BookSnapshot, Channel, Event, MappingError, Part
 from producers.venue.backfill import BackFill
 from producers.venue.books import Books
 from producers.venue.holes import Holes
 from producers.venue.state import Feed, Line, Stream, StreamState
-from producers.venue.trades import Verdict
+from producers.venue.trades import DUPLICATE, GAP
 from schemas import metrics
 from schemas.codec import CodecError, Record
 
@@ -172,7 +172,7 @@ class Feeds:
         elif topic == "liquidations":
             self._liquidation(stream, what)
         else:
-            self._newest(stream.feed, stream, topic, what)
+            self._newest(stream.feed, stream.line.source, topic, what)
         return None
 
     def _trade(self, stream: Stream, record: Record, clock: int) -> Awaitable[None] | None:
@@ -181,12 +181,12 @@ class Feeds:
         if self._consecutive:
             number = record["agg_id"]
             verdict = feed.ids.offer(number)
-            if verdict is Verdict.GAP:
+            if verdict is GAP:
                 if number > (feed.ids.last or 0) + MAX_JUMP:
                     raise MappingError(stream.name, "id", f"{number} lies {number - (feed.ids.last or 0)} ids ahead")
                 return self._backfill.before(stream, record, clock)
             self._pipeline.advance(source, clock)
-            if verdict is Verdict.DUPLICATE:
+            if verdict is DUPLICATE:
                 self._holes.duplicates += 1
                 return None
         else:
@@ -219,7 +219,7 @@ class Feeds:
         feed.liquidations.append(print_)
         self._pipeline.emit(stream.line.source, "liquidations", feed.partition, record)
 
-    def _newest(self, feed: Feed, stream: Stream | None, topic: str, record: Record) -> None:
+    def _newest(self, feed: Feed, source: Source | None, topic: str, record: Record) -> None:
         """Write a record of a stream without ids (funding, indicators) unless it is a repeat, or older than what is known."""
         key = content_key(topic, record)
         known = feed.newest.get(key)
@@ -229,18 +229,20 @@ class Feeds:
         feed.newest[key] = record
         if topic == "funding":
             record = feed.schedule.apply(record)
-        if stream is not None:
-            self._pipeline.emit(stream.line.source, topic, feed.partition, record)
+        if source is not None:
+            self._pipeline.emit(source, topic, feed.partition, record)
         else:
             self._pipeline.emit_aside(topic, feed.partition, record)
 
-    def polled(self, feed: Feed, topic: str, record: Record) -> None:
-        """Take a record that came over REST, of the feed's instrument unless it names another of the same asset: it is written before the next mark.
+    def polled(self, feed: Feed, topic: str, record: Record, source: Source | None = None) -> None:
+        """Take a record that came over REST, of the feed's instrument unless it names another of the same asset.
+
+        It is written before the next mark, or at the clock of ``source``, if one is given.
 
         Raises:
             CodecError: it does not fit its schema.
         """
-        self._newest(feed, None, topic, {"instrument": feed.instrument, **record})
+        self._newest(feed, source, topic, {"instrument": feed.instrument, **record})
 
     # --- falling behind ----------------------------------------------------------------------------------------------
 
@@ -261,16 +263,24 @@ class Feeds:
     # --- holes and silence -------------------------------------------------------------------------------------------
 
     def _outage(self, line: Line, clock: int) -> None:
-        """A connection is back: note where something may be missing, and what is to be fetched."""
+        """A connection is back, or is heard for the first time in this run: note where something may be missing, and what is to be fetched.
+
+        At the first time, that is what came since the end of what the log has of a symbol. A cold start misses nothing: it has no past, or the
+        past that was asked for, whose trades go on without a hole.
+        """
         lost, line.lost_at = line.lost_at, None
-        assert lost is not None
+        first = line.clock is None
         for stream in line.streams:
-            topic = stream.channel.topic
+            topic, feed = stream.channel.topic, stream.feed
             if topic == "agg_trades":
-                if not self._consecutive and stream.missed_since is None:  # consecutive ids show their holes themselves
-                    stream.missed_since = lost
+                # What is written by now was fetched up to a moment ago. Consecutive ids show their holes themselves.
+                since = (feed.trade_time or feed.log_end) if first else lost
+                if since is not None and not self._consecutive and stream.missed_since is None:
+                    stream.missed_since = since
             elif topic != "depth":
-                self._uncertain(stream, "disconnect", lost, clock, "the connection was down")
+                since = feed.log_end if first else lost
+                if since is not None:
+                    self._uncertain(stream, "disconnect", since, clock, "no producer ran" if first else "the connection was down")
 
     async def _behind_what_was_missed(self, stream: Stream, events: Sequence[Event], clock: int, received: int, raw: bytes) -> None:
         """Fetch what a stream missed, now that it is heard, and take its message behind it.

@@ -46,13 +46,6 @@ def roll(next_time: int, at: int, interval_hours: int) -> int:
     return next_time + ((at - next_time) // step + 1) * step
 
 
-def interval_between(first: int | None, second: int | None) -> int | None:
-    """Return the hours between two settlement times as a venue names them (OKX: fundingTime, nextFundingTime); None unless whole and positive."""
-    if not first or not second or second <= first or (second - first) % HOUR_MS:
-        return None
-    return (second - first) // HOUR_MS
-
-
 class FundingSchedule:
     """The schedule of one contract.
 

@@ -28,6 +28,7 @@ from producers.venue.feeds import Feeds, content_key
 from producers.venue.funding_schedule import FundingSchedule, Rule
 from producers.venue.history import History
 from producers.venue.holes import Holes
+from producers.venue.past_bars import PastBars
 from producers.venue.polls import Polls
 from producers.venue.rest import Limit, Rest, RestError, limiter_of
 from producers.venue.state import Feed, Line
@@ -37,7 +38,7 @@ from schemas.partition import partition_of
 from schemas.service import Service
 from schemas.settings import Settings
 
-# Back-fills come before the connections in a step that both have records in: what was missed is older than what is new.
+# Held records of back-fills leave before those of connections: what was missed is older than what is new.
 FILL_RANK = -1_000_000
 REPAIR_S = 30.0
 WATCH_S = 1.0
@@ -118,6 +119,7 @@ class VenueProducer:
         self._serving: list[asyncio.Task[None]] = []
         self._grown: asyncio.Future[None]
         self._stop = asyncio.Event()
+        self._caught_up = asyncio.Event()
         self._log = structlog.get_logger().bind(service="produce", venue=adapter.venue)
 
     # --- a run -------------------------------------------------------------------------------------------------------
@@ -158,7 +160,7 @@ class VenueProducer:
         work = asyncio.create_task(self._work())
         background: list[asyncio.Task[None]] = [
             asyncio.create_task(coroutine)
-            for coroutine in (self.pipeline.run(), self._watch(), self._repair(), self._refresh(), self.polls.run())
+            for coroutine in (self.pipeline.run(), self._watch(), self._repair(), self._refresh(), self._afterwards())
         ]
         try:
             await asyncio.wait({work, stop, *background}, return_when=asyncio.FIRST_COMPLETED)
@@ -174,12 +176,18 @@ class VenueProducer:
             await asyncio.gather(work, *background, return_exceptions=True)
             await self._close()
 
+    async def _afterwards(self) -> None:
+        """Ask over REST what is asked again and again: what is new belongs behind the past."""
+        await self._caught_up.wait()
+        await asyncio.gather(self.polls.run(), self.bars.run())
+
     async def _close(self) -> None:
         for connection in self.connections:
             await connection.stop()
         await self.holes.settle(None, 0)
         if self.out.failure is None:
-            # Records of open steps stay unwritten: the next run fetches its trades again, as after kill -9.
+            # What is held stays unwritten: the next run fetches its trades again, as after kill -9.
+            self.pipeline.release()
             await asyncio.to_thread(self.out.close, 10.0)
         self.feeds.count()
 
@@ -205,7 +213,9 @@ class VenueProducer:
         self.books = Books(adapter, self.pipeline, self.rest, self.holes)
         self.feeds = Feeds(adapter, self.pipeline, self.books, self.backfill, self.holes, config.conflate_after_s)
         self.polls = Polls(adapter, self.rest, self.feeds, self.holes, config.topics, config.poll_scale, config.poll_recorded)
-        self.history = History(adapter, self.rest, self.feeds, self.backfill, self.holes, config.history_hours)
+        self.bars = PastBars(adapter, self.rest, self.feeds, self.holes, self.pipeline, recorded=config.poll_recorded)
+        bars = self.bars if "klines" in config.topics else None
+        self.history = History(adapter, self.rest, self.pipeline, self.feeds, self.backfill, self.holes, bars, config.history_hours)
         for symbol, facts in self._facts.items():
             self.feeds.feeds[symbol] = self._feed(symbol, facts, tail)
         self.service.set_health(self.health)
@@ -224,6 +234,7 @@ class VenueProducer:
     async def _work(self) -> None:
         self._grown = asyncio.get_running_loop().create_future()
         await self._catch_up()
+        self._caught_up.set()
         self._lines(list(self.feeds.feeds.values()), joining=False)
         try:
             while pending := [task for task in self._serving if not task.done()]:
@@ -257,6 +268,7 @@ class VenueProducer:
         await self.holes.settle(line.source, self.config.rest_hold_s)
         await self.backfill.repair(trades)
         self._ended += 1
+        line.ended = True
         self.pipeline.leave(line.source)
 
     def disconnected(self, line: Line) -> None:
@@ -275,12 +287,15 @@ class VenueProducer:
             return
         started = time.monotonic()
         sources = {feed.symbol: self.pipeline.join(f"back-fill {feed.symbol}", FILL_RANK + rank) for rank, feed in enumerate(feeds)}
+        cold = [feed for feed in feeds if feed.trade_time is None]
+        told = {feed.symbol: self.pipeline.join(f"history {feed.symbol}", 2 * FILL_RANK + rank) for rank, feed in enumerate(cold)}
+        for source in (*sources.values(), *told.values()):
+            source.busy += 1  # waits for REST, whose time-outs are its own
 
         async def one(feed: Feed) -> None:
             source = sources[feed.symbol]
-            source.busy += 1  # waits for REST, whose time-outs are its own
             if feed.trade_time is None:
-                await self.history.load(feed, source, self._server_time)
+                await self.history.load(feed, told[feed.symbol], source, self._server_time)
             elif self.adapter.consecutive_ids:
                 for first, last in list(feed.ids.missing):
                     await self.backfill.fill(feed, source, first, last)
@@ -396,6 +411,8 @@ class VenueProducer:
             self._facts[symbol] = facts
             feed = self.feeds.feeds[symbol] = self._feed(symbol, facts, tail)
             feeds.append(feed)
+            if feed.trade_time is None and "klines" in self.config.topics:
+                self.bars.begin(feed, self.pipeline.sequencer.clock or self._server_time)
         for topic, partition, record in self._news(self.pipeline.sequencer.clock or self._server_time):
             self.pipeline.emit_aside(topic, partition, record)
         self._lines(feeds, joining=True)
@@ -442,6 +459,7 @@ class VenueProducer:
             "in_flight": self.out.in_flight,
             "held": self.pipeline.sequencer.held,
             "backfilled": self.backfill.trades,
+            "bars": self.bars.bars,
             "duplicates": self.holes.duplicates,
             "refused": self.holes.refused,
             "gaps": self.holes.gaps,
@@ -476,6 +494,8 @@ class VenueProducer:
             Market(symbol, name, record, facts.extra), partition_of(record["base_asset"], self.settings.partitions), record["recorded"],
             closed=record["status"] != "trading",
         )  # fmt: skip
+        times = [record["event_time"] for topic in self.topics if topic != "klines" for record in tail.newest.get((topic, name), ())]
+        feed.log_end = max(times, default=None)
         if trades := tail.newest.get(("agg_trades", name)):
             ids = [trade["agg_id"] for trade in trades]
             feed.trade_time = max(trade["event_time"] for trade in trades)
@@ -486,6 +506,8 @@ class VenueProducer:
                 for trade in trades:
                     feed.recent.remember(trade["venue_trade_id"] or "", trade["event_time"])
         books = tail.newest.get(("depth", name), ())
+        if known_bars := tail.newest.get(("klines", name)):
+            self.bars.resume(feed, max(bar["event_time"] for bar in known_bars), self._server_time)
         checksum = adapter.checksum if adapter.checksum_levels else None
         feed.book = OrderBook(max((book["epoch"] for book in books), default=0), adapter.book_mode, checksum, adapter.checksum_levels)
         if quotes := tail.newest.get(("quotes", name)):

@@ -15,6 +15,8 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 # A reader that is held back sees pongs late: the limits are well above any hold.
 PING_S = 60.0
 HANDSHAKE_S = 10.0
+# Looked up once: it is done for every frame.
+_TEXT, _DATA = WSMsgType.TEXT, (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION)
 
 
 class Closed(ConnectionError):
@@ -53,7 +55,7 @@ class Socket(WSListener):  # type: ignore[misc]
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A frame is there."""
         kind = frame.msg_type
-        if kind in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
+        if kind is _TEXT or kind in _DATA:
             payload = frame.get_payload_as_bytes()
             if not frame.fin or self._parts:
                 self._parts.append(payload)

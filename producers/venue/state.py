@@ -41,6 +41,7 @@ class Feed:
         book: The order book.
         recorded: The venue plays a recording.
         closed: The contract no longer trades.
+        log_end: Newest venue time up to which an earlier run heard it, ms UTC; None: the log has nothing of it but bars.
     """
 
     market: Market
@@ -50,6 +51,9 @@ class Feed:
     ids: TradeIds = field(default_factory=TradeIds)
     recent: RecentIds = field(default_factory=RecentIds)
     trade_time: int | None = None
+    log_end: int | None = None
+    begun: int | None = None  # venue time at which its trades in the log begin, as far as this run knows
+    klines_to: int | None = None  # end of the newest of the venue's bars in the log; None: no further ones are wanted
     book: OrderBook = field(default_factory=OrderBook)
     broken: Record | None = None  # the gap row of a book that is being rebuilt
     snapshot: asyncio.Task[None] | None = None
@@ -115,11 +119,13 @@ class Line:
     Attributes:
         source: Its place in the merge.
         clock: Newest venue time heard on it.
-        lost_at: Venue time at which it was lost; None: it was not.
+        lost_at: Venue time at which it was lost, or at which the run began to listen; None: it was not lost.
+        ended: The recording is over and its source has left the merge.
     """
 
     source: Source
     clock: int | None = None
     lost_at: int | None = None
+    ended: bool = False
     streams: list[Stream] = field(default_factory=list)
     connection: Connection | None = None

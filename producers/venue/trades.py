@@ -15,6 +15,10 @@ class Verdict(Enum):
     GAP = auto()  # ids before it are missing; nothing was taken
 
 
+# By these names, because looking a member up in its class costs as much as taking a trade's id.
+NEW, DUPLICATE, GAP = Verdict
+
+
 class TradeIds:
     """The ids of one instrument's aggregate trades.
 
@@ -31,9 +35,9 @@ class TradeIds:
         """Take an id: NEW is to be written once, now. After GAP the caller fills the hole or calls ``skip``, and offers again."""
         if self.last is None or trade_id == self.last + 1:
             self.last = trade_id
-            return Verdict.NEW
+            return NEW
         if trade_id > self.last:
-            return Verdict.GAP
+            return GAP
         for index, (first, last) in enumerate(self.missing):
             if first <= trade_id <= last:
                 parts = [(first, trade_id - 1), (trade_id + 1, last)]

@@ -31,7 +31,6 @@ from schemas.columnar import (
     STRING,
     Columns,
     DecodedRecords,
-    Program,
     RecordSet,
     Rejected,
 )  # fmt: skip
@@ -81,8 +80,19 @@ class Origin:
 
 
 def _plain(array: pa.ChunkedArray | pa.Array) -> Any:
-    """Return an array with times as integers."""
-    return array.cast(pa.int64()) if pa.types.is_timestamp(array.type) else array
+    """Return an array with times as integers, those inside lists and records too."""
+    plain = _plain_type(array.type)
+    return array if plain == array.type else array.cast(plain)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind):
+        return pa.int64()
+    if pa.types.is_list(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(one.name, _plain_type(one.type)) for one in kind])
+    return kind
 
 
 def messages(origin: Origin, table: pa.Table) -> list[Message]:
@@ -128,20 +138,6 @@ class Part:
     whole: Callable[[int, int], pa.Table]
 
 
-@cache
-def narrowed(topic: str, names: tuple[str, ...]) -> Program:
-    """Return a topic's program for some of its fields, its columns close together."""
-    whole = columnar.program(topic)
-    ops, columns, counts = [], [], [0, 0, 0]
-    for name in names:
-        op = int(whole.ops[whole.names.index(name)])
-        group = 1 if op in (DOUBLE, NULL_DOUBLE) else 2 if op == DOUBLES else 0
-        ops.append(op)
-        columns.append(counts[group])
-        counts[group] += 1
-    return Program(topic, names, np.array(ops), np.array(columns), *counts)
-
-
 def _numbers(one: pa.Array, kind: Any, null: Any) -> npt.NDArray[Any]:
     """Return a numeric or boolean column as numpy values of ``kind``, ``null`` where it is null."""
     if pa.types.is_timestamp(one.type):
@@ -171,7 +167,7 @@ def window(codec: Codec, topic: str, parts: Sequence[Part], names: tuple[str, ..
         names: Fields wanted; others are not there.
         next_offset: Offset after the window.
     """
-    program = narrowed(topic, names)
+    program = columnar.narrowed(topic, names)
     counts = [len(part.offsets) for part in parts]
     n = sum(counts)
     offsets = parts[0].offsets if len(parts) == 1 else np.concatenate([part.offsets for part in parts])
@@ -202,6 +198,8 @@ def window(codec: Codec, topic: str, parts: Sequence[Part], names: tuple[str, ..
                 folders.append(part.origin.folder)
             number[place] = folders.index(part.origin.folder)
         for name, op, column in zip(program.names, program.ops.tolist(), program.columns.tolist(), strict=True):
+            if column < 0:
+                continue
             values = _one(table[name]) if name in table.schema.names else _filled(topic, name, len(part.offsets))
             if op in (STRING, NULL_STRING):
                 longs[place, column], data = _packed(values, at)

@@ -141,6 +141,11 @@ class PartitionReader:
         """First offset that is not in the archive."""
         return self._state.next_offset
 
+    @property
+    def rows(self) -> int:
+        """Records in the archive."""
+        return self._state.rows
+
     def parts(self, names: tuple[str, ...] | None, start: int = 0) -> Iterator[tuple[list[decode.Part], int]]:
         """Yield windows: the rows of several files up to an offset, and that offset.
 

@@ -25,9 +25,8 @@ from schemas.archive import encode, layout
 from schemas.archive.manifest import ArchiveError, Fenced, File, Manifest, State
 from schemas.archive.read import open_file, read_rows
 from schemas.codec import Codec, topic_fingerprint
-from schemas.columnar import RecordSet
 from sinks.archive.files import write_file
-from sinks.timescale.offsets import Place
+from sinks.consuming.reader import Place, Read
 
 # A day's files of an instrument are merged when they are so many, and once more when the day is over and its late records had time to come.
 MERGE_FILES = 8
@@ -43,16 +42,6 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What was read of one partition: from the offset that the archive must hold to the one after the batch."""
-
-    place: Place
-    expected: int
-    next_offset: int
-    records: list[RecordSet]
-
-
 @dataclass
 class Outcome:
     """What became of batches: next offsets of those written, places of those that another archiver has taken over."""
@@ -60,20 +49,6 @@ class Outcome:
     written: dict[Place, int] = field(default_factory=dict)
     fenced: list[Place] = field(default_factory=list)
     rows: int = 0
-
-
-def joined(sets: list[RecordSet]) -> RecordSet:
-    """Return record sets that follow each other as one."""
-    if len(sets) == 1:
-        return sets[0]
-    base, parts = 0, []
-    for one in sets:
-        index = one.index.copy()
-        index[:, 2] += base
-        index[:, 4] += base
-        parts.append(index)
-        base += len(one.buffer)
-    return RecordSet(np.concatenate([one.buffer for one in sets]), np.concatenate(parts), sets[-1].next_offset)
 
 
 def holes(offsets: Any, expected: int, next_offset: int) -> list[tuple[int, int]]:
@@ -158,7 +133,7 @@ class Writer:
                 path.unlink(missing_ok=True)
                 self._log.info("removed what an archiver had left unfinished", file=str(path))
 
-    def write(self, batches: list[Batch]) -> Outcome:
+    def write(self, batches: list[Read]) -> Outcome:
         """Write batches, each of another partition and by itself.
 
         Raises:
@@ -173,11 +148,11 @@ class Writer:
                 outcome.rows += rows
         return outcome
 
-    def _write(self, batch: Batch) -> int | None:
+    def _write(self, batch: Read) -> int | None:
         """Write a batch; return the number of records, or None when another archiver has its partition."""
         state = self._states.get(batch.place)
         if state is not None and state.next_offset == batch.next_offset:
-            return sum(map(len, batch.records))  # an earlier try had come so far
+            return len(batch.records)  # an earlier try had come so far
         if state is None or state.next_offset != batch.expected:
             return None
         try:
@@ -187,9 +162,9 @@ class Writer:
             self._states.pop(batch.place, None)
             return None
 
-    def _write_files(self, batch: Batch, state: State) -> int:
+    def _write_files(self, batch: Read, state: State) -> int:
         topic, partition = batch.place
-        records = joined(batch.records)
+        records = batch.records
         header = self._codec.header(topic)
         files: list[File] = []
         with metrics.ARCHIVE_SECONDS.time():

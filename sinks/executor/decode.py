@@ -7,8 +7,9 @@ from typing import Protocol
 
 from schemas.codec import Codec, CodecError, Record
 from schemas.columnar import KeyTable, RecordSet
+from stream_apps.core.paper_books import BookBlock
 from stream_apps.core.paper_feed import TradeBlock
-from stream_apps.core.paper_trades import trade_block
+from stream_apps.core.paper_trades import book_block, trade_block
 
 
 class Message(Protocol):
@@ -36,5 +37,13 @@ def records_of(codec: Codec, topic: str, messages: Sequence[Message], refuse: Re
 
 def trades_of(codec: Codec, messages: Sequence[Message], keys: KeyTable) -> TradeBlock:
     """Return ``agg_trades`` messages as columns, without what cannot be a trade (see ``trade_block``)."""
-    rows = [(message.offset(), message.timestamp()[1], message.key(), message.value()) for message in messages]
-    return trade_block(codec, RecordSet.from_messages(rows), keys)
+    return trade_block(codec, _record_set(messages), keys)
+
+
+def books_of(codec: Codec, messages: Sequence[Message], keys: KeyTable) -> BookBlock:
+    """Return ``depth`` messages as books that are decoded when they are asked for."""
+    return book_block(codec, _record_set(messages), keys)
+
+
+def _record_set(messages: Sequence[Message]) -> RecordSet:
+    return RecordSet.from_messages([(message.offset(), message.timestamp()[1], message.key(), message.value()) for message in messages])

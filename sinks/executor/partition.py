@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from schemas.catalogue import TOPICS
 from schemas.codec import Codec, CodecError, Record
 from schemas.columnar import KeyTable
-from sinks.executor.decode import Message, Refuse, records_of, trades_of
+from sinks.executor.decode import Message, Refuse, books_of, records_of, trades_of
 from sinks.executor.journal import Checkpoint, OutboxRow
 from stream_apps.core.paper import Output, PaperBook, PaperSettings
-from stream_apps.core.paper_feed import FUNDING, INPUTS, INSTRUMENTS, SIGNALS, TRADES, PaperFeed, Step
+from stream_apps.core.paper_feed import DEPTH, FUNDING, INPUTS, INSTRUMENTS, SIGNALS, TRADES, PaperFeed, Step
 
 STEPS = "worker_progress"
 TOPICS_READ = (STEPS, *INPUTS)
@@ -64,6 +64,8 @@ class PartitionRun:
             return
         if topic == TRADES:
             self.feed.add_trades(trades_of(self._codec, fresh, self._keys))
+        elif topic == DEPTH:
+            self.feed.add_books(books_of(self._codec, fresh, self._keys))
         else:
             records = records_of(self._codec, topic, fresh, self._refuse if topic in (STEPS, SIGNALS) else _left_to_the_engine)
             if topic == STEPS:
@@ -110,6 +112,8 @@ class PartitionRun:
                 trades=given.trades,
                 signals=given.signals,
                 settlements=given.settlements,
+                books=given.books,
+                filters=given.filters,
             )
             self._event_time = step.time if self._event_time is None else max(self._event_time, step.time)
         return taken

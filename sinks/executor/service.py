@@ -33,16 +33,17 @@ from sinks.executor.journal import Fenced, Journal
 from sinks.executor.partition import STEPS, TOPICS_READ, PartitionRun
 from sinks.executor.publish import QUIET, NotAcknowledged, Publisher
 from stream_apps.core.paper import PaperSettings
-from stream_apps.core.paper_feed import SIGNALS, TRADES
+from stream_apps.core.paper_feed import DEPTH, SIGNALS, TRADES
 from stream_apps.core.paper_records import MODE
 
 # One transaction holds at most this many steps, so that a start from far behind commits as it goes.
 STEPS_PER_COMMIT = 200
 # Steps that decided nothing are journalled at least this often (wall time; only how much is read again depends on it).
 IDLE_COMMIT_S = 1.0
-# Records read ahead of the worker, per partition; beyond it reading of that partition rests. A trade takes about 40 bytes, the others about 2 kB.
+# Records read ahead of the worker, per partition; beyond it reading of that partition rests. A trade takes about 40 bytes, a book about
+# 700, the others about 2 kB.
 # Funding is not in it: of its records only settlements are kept.
-READ_AHEAD = {TRADES: 200_000, SIGNALS: 5_000, STEPS: 5_000}
+READ_AHEAD = {TRADES: 200_000, DEPTH: 20_000, SIGNALS: 5_000, STEPS: 5_000}
 MESSAGES_PER_ROUND = 20_000
 POLL_S = 0.02
 RETRY_S = 0.5
@@ -75,7 +76,7 @@ class Executor:
         self._group_name = settings.group(f"executor-{name}")
         self._session_timeout_ms = session_timeout_ms
         # The prefix separates environments that share a database.
-        self._journal = Journal(settings.database_url, self._group_name)
+        self._journal = Journal(settings.role_url("executor"), self._group_name)
         self._publisher = Publisher(settings)
         self._plain = {settings.topic(topic): topic for topic in TOPICS_READ}
         self._assigned: set[int] = set()

@@ -26,8 +26,11 @@ KindName = Literal[
     "data_quality",
     "gap",
     "dead_letter",
+    "guard",
     "health_down",
     "health_up",
+    "alert_fires",
+    "alert_ends",
 ]
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 _SECRET_KEYS = ("token", "webhook", "password", "bearer", "url")
@@ -198,6 +201,18 @@ class HealthChecks(_Model):
         return value
 
 
+class AlertChecks(_Model):
+    """The Prometheus whose firing rules are told.
+
+    Attributes:
+        prometheus: Its URL; empty: none.
+        every_s: Seconds between two looks.
+    """
+
+    prometheus: str = Field("", pattern=r"^(https?://[^/]+.*)?$")
+    every_s: float = Field(10, gt=0)
+
+
 class NotifierConfig(_Model):
     """The file as a whole.
 
@@ -213,6 +228,7 @@ class NotifierConfig(_Model):
         quiet_passes: Least level that quiet hours let pass.
         templates: Folder whose ``<kind>.j2`` replace the built-in ones.
         health: Services to watch.
+        alerts: Prometheus to watch.
     """
 
     channel: list[Annotated[ChannelConfig, Field(discriminator="kind")]] = []
@@ -226,6 +242,7 @@ class NotifierConfig(_Model):
     quiet_passes: LevelName = "critical"
     templates: Path | None = None
     health: HealthChecks = HealthChecks()
+    alerts: AlertChecks = AlertChecks()
 
     @field_validator("quiet_hours")
     @classmethod

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
@@ -67,6 +68,31 @@ def health_event(service: str, up: bool, since: int, detail: str) -> Event:
     return Event(f"{kind}|{service}|{since}", kind, Level.CRITICAL, None, since, "", fields)
 
 
+def alert_event(alert: Mapping[str, Any], fires: bool, now: int) -> Event:
+    """Return the event of a rule of Prometheus that began or ceased to fire.
+
+    Args:
+        alert: As Prometheus' API lists it: labels, annotations, activeAt.
+        fires: Whether it begins or ends.
+        now: Wall clock, ms UTC.
+    """
+    labels, told = alert["labels"], alert["annotations"]
+    own = {name: value for name, value in sorted(labels.items()) if name not in ("alertname", "severity")}
+    name = "|".join((labels["alertname"], *(f"{key}={value}" for key, value in own.items())))
+    kind = "alert_fires" if fires else "alert_ends"
+    fields = {
+        "rule": labels["alertname"],
+        "severity": labels.get("severity", "warning"),
+        "summary": told.get("summary", labels["alertname"]),
+        "action": told.get("action", ""),
+        "labels": ", ".join(f"{key} {value}" for key, value in own.items()),
+        "since": int(datetime.fromisoformat(alert["activeAt"]).timestamp() * 1000),
+    }
+    return Event(
+        f"{kind}|{name}|{alert['activeAt']}", kind, LEVELS.get(fields["severity"], Level.WARNING), None, now, f"{kind}|{name}", fields
+    )
+
+
 def _signal(record: Record) -> Event:
     return _event("signal", Level.INFO, f"signal|{record['signal_id']}", record)
 
@@ -120,8 +146,39 @@ def _dead_letter(record: Record) -> Event | None:
     return _event("dead_letter", Level.ERROR, f"dead_letter|{record['service']}|{record['source']}|{digest}", record, alert)
 
 
+GUARD_LEVELS = {"normal": Level.WARNING, "warning": Level.WARNING, "halted": Level.CRITICAL}
+
+
+def _guard(record: Record) -> Event:
+    return _event("guard", GUARD_LEVELS.get(record["state"], Level.CRITICAL), f"guard|{record['account']}|{record['sequence']}", record)
+
+
+class GuardChanges:
+    """The risk guard writes its state every two seconds: what of it is news is what it did not say before.
+
+    The first state of an account is news unless it is the normal one. The end of a halt is as critical as the halt: whoever heard the alarm must hear
+    the all-clear.
+    """
+
+    def __init__(self) -> None:
+        self._newest: dict[str, tuple[int, str, Any]] = {}
+
+    def news(self, event: Event) -> Event | None:
+        """Return what is to be told of a guard's state, in the order of the topic."""
+        record = event.fields
+        rules = sorted(one["rule"] for one in record["reasons"])
+        said = (record["state"], record["block_entries"], record["close_all"], rules)
+        sequence, state, before = self._newest.get(record["account"], (-1, "normal", ("normal", False, False, [])))
+        if record["sequence"] <= sequence:
+            return None  # a repeat, or an older one of a guard that was frozen
+        self._newest[record["account"]] = (record["sequence"], record["state"], said)
+        if said == before:
+            return None
+        return replace(event, level=max(event.level, GUARD_LEVELS.get(state, Level.CRITICAL)))
+
+
 def _event(kind: str, level: Level, event_id: str, record: Record, alert: str = "") -> Event:
-    return Event(event_id, kind, level, record["instrument"], record["event_time"], f"{kind}|{alert}" if alert else "", record)
+    return Event(event_id, kind, level, record.get("instrument"), record["event_time"], f"{kind}|{alert}" if alert else "", record)
 
 
 READERS: Mapping[str, Callable[[Record], Event | None]] = {
@@ -132,6 +189,7 @@ READERS: Mapping[str, Callable[[Record], Event | None]] = {
     "data_quality": _data_quality,
     "gaps": _gap,
     "dead_letters": _dead_letter,
+    "risk_state": _guard,
 }
 # Kind -> topic whose fields its template may use; None: the fields that the code gives it.
 KINDS: Mapping[str, str | None] = {
@@ -143,8 +201,11 @@ KINDS: Mapping[str, str | None] = {
     "data_quality": "data_quality",
     "gap": "gaps",
     "dead_letter": "dead_letters",
+    "guard": "risk_state",
     "health_down": None,
     "health_up": None,
+    "alert_fires": None,
+    "alert_ends": None,
     "repeated": None,
     "quiet_summary": None,
     "digest": None,
@@ -154,6 +215,8 @@ KINDS: Mapping[str, str | None] = {
 OWN_FIELDS: Mapping[str, tuple[str, ...]] = {
     "health_down": ("service", "detail", "since"),
     "health_up": ("service", "detail", "since"),
+    "alert_fires": ("rule", "severity", "summary", "action", "labels", "since"),
+    "alert_ends": ("rule", "severity", "summary", "action", "labels", "since"),
     "repeated": ("count", "title", "since"),
     "quiet_summary": ("count", "counts", "hours"),
     "digest": ("count", "counts", "titles", "left_out"),

@@ -6,7 +6,7 @@ Failure by failure:
 - kill -9, crash: the successor reads from the committed position: nothing is lost, and what was sent in the last moment (between sending
   and the commit, at most a second, or as long as a failing channel holds back an earlier record) is sent again, with the same event id.
   At most ``MOST_UNDER_WAY`` records are under way. What lives in memory only is lost: counts of windows and quiet hours that were not told
-  yet, and events of /health that were not sent.
+  yet, and events of /health and of Prometheus that were not sent (what still fires is told anew).
 - a repeat written by a restarted worker or executor: known by its id; the ids of the last ``REMEMBERED`` records before the committed position
   are read again at a start, so that this holds across restarts.
 - a channel fails: it alone waits and retries (``channel``); in the end its message is in dead_letters with the bytes of the record.
@@ -29,22 +29,22 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from schemas import catalogue, metrics
 from schemas.codec import CodecError
 from schemas.deadletter import dead_letter
+from schemas.secret import Secrets
 from schemas.service import Service
 from schemas.settings import Settings
 from sinks.executor.journal import OutboxRow
 from sinks.executor.publish import QUIET, NotAcknowledged, Publisher
 from sinks.notifier.channel import Channel, Result
 from sinks.notifier.config import NotifierConfig
-from sinks.notifier.events import READERS, SERVICE, Event, Level, event_of
+from sinks.notifier.events import READERS, SERVICE, Event, GuardChanges, Level, event_of
 from sinks.notifier.offsets import Partition, Ticket
 from sinks.notifier.origin import LIVE, Origins
 from sinks.notifier.policy import Policy
 from sinks.notifier.ranking import Ranking
 from sinks.notifier.reference import Reference
-from sinks.notifier.secret import Secrets
 from sinks.notifier.templating import Message, Templates
 from sinks.notifier.transport import Outcome, Sender, senders
-from sinks.notifier.watching import Watching
+from sinks.notifier.watching import Alerts, Watching
 
 TOPICS = tuple(READERS)
 # Records before the committed position whose ids are learnt at a start.
@@ -100,9 +100,11 @@ class Notifier:
         self._origins = Origins()
         ranking = Ranking(config.top)
         self._policy = Policy(config, ranking)
+        self._guards = GuardChanges()
         self._reference = Reference(settings, self._origins, ranking, config.top > 0)
         self._health_events: SimpleQueue[Event] = SimpleQueue()
         self._watching = Watching(config.health, self._health_events, service.stopping)
+        self._alerts = Alerts(config.alerts, self._health_events, service.stopping)
         self._publisher = Publisher(settings)
         self._letters: list[tuple[OutboxRow, list[Ticket]]] = []
         self._plain = {settings.topic(topic): topic for topic in TOPICS}
@@ -147,6 +149,8 @@ class Notifier:
             channel.start()
         if self._watching.needed:
             self._watching.start()
+        if self._alerts.needed:
+            self._alerts.start()
         try:
             while not self._service.stopping.is_set():
                 self._round()
@@ -285,6 +289,8 @@ class Notifier:
                 partition.take(offset, 1)
                 self._give_up([ticket], str(error), topic, field=error.field)
             return
+        if event is not None and event.kind == "guard":
+            event = self._guards.news(event)
         if known:
             if event is not None:
                 self._policy.remember(event)
@@ -418,6 +424,7 @@ class Notifier:
             "under_way": sum(partition.under_way for partition in list(self._partitions.values())),
             "channels": channels,
             "services_down": sorted(self._watching.down),
+            "prometheus": self._alerts.trouble or ("answers" if self._alerts.needed else "not watched"),
         }
 
 

@@ -27,6 +27,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 import requests
 from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType
 
+from schemas.secret import SecretError, Secrets
 from sinks.notifier.config import (
     ChannelConfig,
     ConfigError,
@@ -37,7 +38,6 @@ from sinks.notifier.config import (
     WebhookChannel,
 )
 from sinks.notifier.events import Level
-from sinks.notifier.secret import SecretError, Secrets
 from sinks.notifier.templating import Message
 
 # Outcomes of an attempt, the reasons of the metric.

@@ -1,4 +1,4 @@
-"""Looks at the /health of services and tells when one went down or came back."""
+"""Looks at the /health of services and at the alerts of Prometheus, and tells what went wrong and what came back."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from sinks.notifier.config import HealthChecks
-from sinks.notifier.events import Event, health_event
+from sinks.notifier.config import AlertChecks, HealthChecks
+from sinks.notifier.events import Event, alert_event, health_event
 
 TIMEOUT_S = 4.0
 DETAIL_LIMIT = 400
@@ -59,6 +59,56 @@ class Watching(threading.Thread):
         if self._failed[name] >= self._checks.after and name not in self.down:
             self.down[name] = trouble
             self._found.put(health_event(name, False, now, trouble))
+
+
+class Alerts(threading.Thread):
+    """A thread that asks Prometheus which rules fire, and tells of those that began and ended since the last look.
+
+    What fires when the notifier starts is told, again if need be: nobody knows whether its predecessor did. While Prometheus does not answer nothing has
+    begun or ended; that it does not answer is for the health checks to see.
+
+    Args:
+        checks: Which Prometheus.
+        found: Where events go.
+        stopping: Set when it is over.
+    """
+
+    def __init__(self, checks: AlertChecks, found: SimpleQueue[Event], stopping: threading.Event) -> None:
+        super().__init__(name="alerts", daemon=True)
+        self._checks = checks
+        self._found = found
+        self._stopping = stopping
+        self._firing: dict[str, dict[str, Any]] = {}
+        self.trouble = ""
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is a Prometheus to ask."""
+        return bool(self._checks.prometheus)
+
+    def run(self) -> None:
+        """Look until stopped."""
+        with httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client:
+            while not self._stopping.is_set():
+                try:
+                    answer = client.get(f"{self._checks.prometheus.rstrip('/')}/api/v1/alerts")
+                    listed = answer.raise_for_status().json()["data"]["alerts"]
+                    self._take([one for one in listed if one["state"] == "firing"])
+                    self.trouble = ""
+                except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
+                    self.trouble = f"{type(error).__name__}: {error}"[:DETAIL_LIMIT]
+                self._stopping.wait(self._checks.every_s)
+
+    def _take(self, firing: list[dict[str, Any]]) -> None:
+        now = int(time.time() * 1000)
+        newest = {alert_event(one, True, now).event_id: one for one in firing}
+        for event_id, one in self._firing.items():
+            if event_id not in newest:
+                self._found.put(alert_event(one, False, now))
+        for event_id, one in newest.items():
+            if event_id not in self._firing:
+                self._found.put(alert_event(one, True, now))
+        self._firing = newest
 
 
 def look(client: httpx.Client, url: str) -> str:

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 
 import psycopg
 
-SINK = "timescale"
+from sinks.consuming.reader import Place
 
-# Plain topic name and partition.
-Place = tuple[str, int]
+SINK = "timescale"
 
 
 def stored(connection: psycopg.Connection, topic_ids: Mapping[str, str], places: Iterable[Place]) -> tuple[dict[Place, int], list[Place]]:

@@ -2,6 +2,7 @@
 
 A table's default partition takes any row that has no partition of its own, so no time can be refused; rows found there are moved
 by ``maintain``. Hypertables and plain tables need nothing of this and are left alone. Days and months are UTC.
+The making itself is the database function perpflow_make_partition: the sink's role may call it and owns no table.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ MOST_NEW_PARTITIONS = 40
 FIRST_YEAR, LAST_YEAR = 1970, 9998
 # Waiting longer for readers of the default partition would hold up the sink; the default partition takes the rows meanwhile.
 LOCK_TIMEOUT = "2s"
-# A vacuum or a second migration holds a lock for long; a fixed key serialises makers of one table.
-_LOCK_SPACE = 0x70617274
+# Held by a backup alone; shared by whoever is about to ask for a table's exclusive lock. Merely waiting for that lock fails the processes of
+# pg_dump, which take theirs without waiting, long after it chose the tables.
+BACKUP_LOCK = 0x72657461696E
 AHEAD = {"day": 3, "month": 2}
 _EPOCH = date(1970, 1, 1)
 
@@ -43,6 +45,12 @@ def period_end(step: str, start: date) -> date:
     if step == "day":
         return start + timedelta(days=1)
     return (start.replace(day=28) + timedelta(days=4)).replace(day=1)
+
+
+def period_of(step: str, at: datetime) -> date:
+    """Return the first day of the period that a time falls into, UTC."""
+    day = at.astimezone(UTC).date()
+    return day if step == "day" else day.replace(day=1)
 
 
 def partition_name(table: str, step: str, start: date) -> str:
@@ -69,8 +77,8 @@ class Partitions:
     def ensure(self, table: str, event_times: np.ndarray) -> list[str]:
         """Make the partitions that rows of these times (int64 ms) need; return the names of those made.
 
-        Never fails for the sake of a partition: where one cannot be made now (a reader holds the lock, the default partition holds
-        rows of it) the default partition takes the rows. Other database errors are raised.
+        Never fails for the sake of a partition: where one cannot be made now (a reader holds the lock, a backup is being made, the default
+        partition holds rows of it) the default partition takes the rows. Other database errors are raised.
         """
         if table not in self.native:
             return []
@@ -87,30 +95,16 @@ class Partitions:
 
     def _make(self, table: str, step: str, start: date, *, move: bool = False) -> str | None:
         name = partition_name(table, step, start)
-        low, high = (datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (start, period_end(step, start)))
-        parent, child, default = sql.Identifier(table), sql.Identifier(name), sql.Identifier(f"{table}_default")
         try:
             with self._connection.transaction():
-                self._connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
-                self._connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_LOCK_SPACE, table))
-                if self._connection.execute("SELECT to_regclass(%s)", (name,)).fetchone() != (None,):
-                    self._known.add(name)  # another sink was first
+                if self._connection.execute("SELECT pg_try_advisory_xact_lock_shared(%s)", (BACKUP_LOCK,)).fetchone() != (True,):
                     return None
-                # Made apart and attached: this locks the parent weakly, so readers and writers go on.
-                self._connection.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS)").format(child, parent))
-                if move:
-                    self._connection.execute(
-                        sql.SQL(
-                            "WITH moved AS (DELETE FROM {} WHERE event_time >= {} AND event_time < {} RETURNING *)"
-                            " INSERT INTO {} SELECT * FROM moved"
-                        ).format(default, sql.Literal(low), sql.Literal(high), child)
-                    )
-                self._connection.execute(
-                    sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
-                        parent, child, sql.Literal(low), sql.Literal(high)
-                    )
-                )
+                self._connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
+                made = self._connection.execute("SELECT perpflow_make_partition(%s, %s, %s)", (table, start, move)).fetchone()
         except (psycopg.errors.CheckViolation, psycopg.errors.LockNotAvailable):
+            return None
+        if made == (None,):
+            self._known.add(name)  # another sink was first
             return None
         self._known.add(name)
         return name
@@ -135,6 +129,19 @@ class Partitions:
             )
         ).fetchall()
         return [name for (start,) in rows if (name := self._make(table, step, start, move=True))]
+
+
+def existing(connection: psycopg.Connection, table: str, step: str) -> list[tuple[date, str]]:
+    """Return the first day and the name of each native partition of a table, the oldest first, the default one left out."""
+    rows = connection.execute(
+        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass(%s)", (table,)
+    )
+    found = []
+    for (name,) in rows:
+        digits = name.removeprefix(f"{table}_").split("_")
+        if name.startswith(f"{table}_") and all(part.isdigit() for part in digits) and len(digits) == (3 if step == "day" else 2):
+            found.append((date(int(digits[0]), int(digits[1]), int(digits[2]) if step == "day" else 1), name))
+    return sorted(found)
 
 
 def maintain(connection: psycopg.Connection, today: date | None = None) -> list[str]:

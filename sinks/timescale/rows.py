@@ -1,6 +1,6 @@
 """Records as rows of PostgreSQL's binary COPY format.
 
-``encode`` is the seam: the values of one topic partition in, rows ready for COPY out. It asks the compiled transcoder first
+``encode`` is the seam: the records of one topic partition in, rows ready for COPY out. It asks the compiled transcoder first
 (``transcode``) and decodes with the codec what that leaves: other frames, older schemas, maps and nested records, text beyond ASCII, and every
 value that is to be refused, so that reasons are given in one place. Both ways give the same bytes; a test holds that. Pure.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -23,6 +23,7 @@ import orjson
 
 from schemas import catalogue
 from schemas.codec import Codec, CodecError, Record
+from schemas.columnar import RecordSet
 from sinks.timescale import transcode
 from sinks.timescale.tables import table, unwrap
 
@@ -72,7 +73,7 @@ class Rows:
         topic: Topic and table.
         payload: The rows, one after another.
         bounds: int64, one more than rows: row i is ``payload[bounds[i]:bounds[i + 1]]``.
-        index: int64, the place of each row's value among the values given.
+        index: int64, the place of each row's record among those given.
         event_times: int64 ms.
         ids: The columns of ``tables.Table.told_by`` in order: int64 arrays for numbers, lists or ``transcode.Coded`` for text.
         refused: Values that did not become rows.
@@ -99,62 +100,64 @@ class Rows:
         return [self.payload[a:b] for a, b in zip(self.bounds[first].tolist(), self.bounds[last + 1].tolist(), strict=True)]
 
 
-def encode(codec: Codec, topic: str, values: Sequence[bytes | None], offsets: Sequence[int], partition: int) -> Rows:
-    """Return the rows of one topic partition's values.
+def encode(codec: Codec, topic: str, records: RecordSet, partition: int) -> Rows:
+    """Return the rows of one topic partition's records.
 
     Args:
         codec: Decodes what the compiled transcoder leaves.
         topic: Plain topic name.
-        values: Kafka values; None (a tombstone) is refused.
-        offsets: Their Kafka offsets.
+        records: The records; one without a value (a tombstone) is refused.
         partition: Their Kafka partition.
 
     Raises:
         RegistryAway: a schema is not known here and the registry does not answer.
     """
     id_fields = table(topic).told_by
-    fast = transcode.encode(topic, _header(codec, topic), values, offsets, partition, id_fields)
+    fast = transcode.encode(topic, _header(codec, topic), records, partition, id_fields)
     if fast is not None and not len(fast.left):
-        return Rows(topic, fast.payload, fast.bounds, np.arange(len(values)), fast.event_times, fast.ids)
+        return Rows(topic, fast.payload, fast.bounds, np.arange(len(records)), fast.event_times, fast.ids)
+    count = len(records)
+    columns: list[Any]
+    if fast is None:
+        payload, lengths, times = memoryview(b""), np.zeros(count, np.int64), np.zeros(count, np.int64)
+        columns = [np.zeros(count, np.int64) if _is_number(topic, name) else [""] * count for name in id_fields]
+        left = range(count)
+    else:
+        payload, lengths, times, columns = fast.payload, np.diff(fast.bounds), fast.event_times, fast.ids
+        left = fast.left.tolist()
     pack = packer(topic)
-    pieces: list[bytes | memoryview] = []
-    index: list[int] = []
-    times: list[int] = []
-    ids: list[list[Any]] = [[] for _ in id_fields]
+    made: dict[int, bytes] = {}
     refused: list[Refusal] = []
-    left = set(range(len(values))) if fast is None else set(fast.left.tolist())
-    bounds = [] if fast is None else fast.bounds.tolist()
-    for i, (value, offset) in enumerate(zip(values, offsets, strict=True)):
-        if i not in left:
-            assert fast is not None
-            pieces.append(fast.payload[bounds[i] : bounds[i + 1]])
-            times.append(int(fast.event_times[i]))
-            for column, known in zip(ids, fast.ids, strict=True):
-                column.append(known[i])
-        else:
-            record: Record = {}
-            try:
-                record = codec.decode(topic, value)
-                row = pack(record, partition, offset)
-            except CodecError as error:
-                _raise_if_registry_away(codec, error)
-                refused.append(Refusal(i, error.reason, error.field, _text(record.get("instrument"))))
-                continue
-            pieces.append(row)
-            times.append(record["event_time"])
-            for column, name in zip(ids, id_fields, strict=True):
-                column.append(record[name])
-        index.append(i)
-    lengths = np.fromiter((len(piece) for piece in pieces), dtype=np.int64, count=len(pieces))
-    return Rows(
-        topic,
-        memoryview(b"".join(pieces)),
-        np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths))),
-        np.array(index, dtype=np.int64),
-        np.array(times, dtype=np.int64),
-        [np.array(column, dtype=np.int64) if _is_number(topic, name) else column for column, name in zip(ids, id_fields, strict=True)],
-        refused,
-    )
+    for i in left:
+        record: Record = {}
+        try:
+            record = codec.decode(topic, records.value(i))
+            made[i] = pack(record, partition, int(records.index[i, 0]))
+        except CodecError as error:
+            _raise_if_registry_away(codec, error)
+            refused.append(Refusal(i, error.reason, error.field, _text(record.get("instrument"))))
+            continue
+        lengths[i] = len(made[i])
+        times[i] = record["event_time"]
+        for column, name in zip(columns, id_fields, strict=True):
+            transcode.put(column, i, record[name])
+    if made:
+        payload = _spliced(payload, np.zeros(count, np.int64) if fast is None else fast.bounds, made)
+    keep = np.flatnonzero(lengths)  # what was refused has no length
+    bounds = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths[keep])))
+    return Rows(topic, payload, bounds, keep, times[keep], [transcode.chosen(column, keep) for column in columns], refused)
+
+
+def _spliced(payload: memoryview, starts: np.ndarray, made: dict[int, bytes]) -> memoryview:
+    """Return the payload with further rows between, each where its number (ascending) begins."""
+    pieces: list[bytes | memoryview] = []
+    at = 0
+    for number, row in made.items():
+        start = int(starts[number])
+        pieces += (payload[at:start], row)
+        at = start
+    pieces.append(payload[at:])
+    return memoryview(b"".join(pieces))
 
 
 def _header(codec: Codec, topic: str) -> bytes:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
 from typing import Any
 
 import numba
 import numpy as np
 
 from schemas import catalogue
+from schemas.columnar import RecordSet
 from sinks.timescale.tables import unwrap
 
 # PostgreSQL counts timestamptz from 2000-01-01 in microseconds; its range is 4714-11-24 BC to 294276-12-31 (datatype/timestamp.h).
@@ -52,6 +52,23 @@ class Coded(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return (self.names[code] for code in self.codes.tolist())
+
+
+def put(column: Any, row: int, value: Any) -> None:
+    """Set one value of a column, whichever of its forms (int64 array, list, Coded) it has."""
+    if not isinstance(column, Coded):
+        column[row] = value
+        return
+    if value not in column.names:
+        column.names.append(value)
+    column.codes[row] = column.names.index(value)
+
+
+def chosen(column: Any, rows: np.ndarray) -> Any:
+    """Return some rows of a column in the same form."""
+    if isinstance(column, Coded):
+        return Coded(column.names, column.codes[rows])
+    return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows.tolist()]
 
 
 @dataclass(frozen=True)
@@ -99,21 +116,18 @@ def _op(kind: Any) -> int | None:
     return _OPS.get(kind) if isinstance(kind, str) else None
 
 
-def encode(
-    topic: str, header: bytes, values: Sequence[bytes | None], offsets: Sequence[int], partition: int, id_fields: Sequence[str]
-) -> Transcoded | None:
+def encode(topic: str, header: bytes, records: RecordSet, partition: int, id_fields: Sequence[str]) -> Transcoded | None:
     """Return the rows of values in the current schema, or None when the topic's schema is not for this way.
 
     Args:
         topic: Topic.
         header: Frame header of the current schema; values that start otherwise are left.
-        values: Kafka values.
-        offsets: Their Kafka offsets.
+        records: Kafka records.
         partition: Their Kafka partition.
         id_fields: Fields whose values are wanted: text or whole numbers that are never null.
     """
     program = _program(topic)
-    if program is None or not values:
+    if program is None or not len(records):
         return None
     names = catalogue.field_names(topic)
     wanted = [names.index("event_time"), *(names.index(name) for name in id_fields)]
@@ -122,29 +136,17 @@ def encode(
     capture = np.full(len(names), -1, np.int64)
     for place, number in enumerate(wanted):
         capture[number] = place  # event_time may be an id field too: both places are filled from the later one
-    bodies = [value or b"" for value in values]
-    joined = np.frombuffer(b"".join(bodies), np.uint8)
-    starts = np.fromiter(accumulate(map(len, bodies), initial=0), np.int64, len(bodies) + 1)
-    out = np.empty(program.fixed * len(bodies) + program.growth * len(joined), np.uint8)
-    bounds = np.empty(len(bodies) + 1, np.int64)
-    captured = np.empty((len(wanted), 2, len(bodies)), np.int64)
-    ok = np.empty(len(bodies), np.bool_)
-    _run(
-        joined,
-        starts,
-        np.frombuffer(header, np.uint8),
-        program.ops,
-        program.unions,
-        np.array(offsets, np.int64),
-        partition,
-        capture,
-        out,
-        bounds,
-        captured,
-        ok,
-    )
+    data = records.buffer.view()
+    data.flags.writeable = False  # one compiled form for bytes and arrays
+    count = len(records)
+    size = int(np.maximum(records.index[:, 5], 0).sum())
+    out = np.empty(program.fixed * count + program.growth * size, np.uint8)
+    bounds = np.empty(count + 1, np.int64)
+    captured = np.empty((len(wanted), 2, count), np.int64)
+    ok = np.empty(count, np.bool_)
+    _run(data, records.index, np.frombuffer(header, np.uint8), program.ops, program.unions, partition, capture, out, bounds, captured, ok)
     places = [int(capture[number]) for number in wanted]
-    ids = [_captured(program.ops[number], captured[place], joined) for number, place in zip(wanted[1:], places[1:], strict=True)]
+    ids = [_captured(program.ops[number], captured[place], data) for number, place in zip(wanted[1:], places[1:], strict=True)]
     return Transcoded(out[: bounds[-1]].data, bounds, captured[places[0], 0], ids, np.flatnonzero(~ok))
 
 
@@ -371,11 +373,10 @@ def _row(
 @numba.njit(cache=True, nogil=True)
 def _run(
     data: np.ndarray,
-    starts: np.ndarray,
+    index: np.ndarray,
     header: np.ndarray,
     ops: np.ndarray,
     unions: np.ndarray,
-    offsets: np.ndarray,
     partition: int,
     capture: np.ndarray,
     out: np.ndarray,
@@ -386,8 +387,9 @@ def _run(
     o = 0
     width = len(header)
     bounds[0] = 0
-    for row in range(len(offsets)):
-        at, end = starts[row], starts[row + 1]
+    for row in range(index.shape[0]):
+        at = index[row, 4]
+        end = at + max(index[row, 5], 0)  # a record without a value has length -1
         good = end - at >= width
         if good:
             for k in range(width):
@@ -406,7 +408,7 @@ def _run(
                 o = _put4(out, reached, 4)
                 o = _put4(out, o, partition)
                 o = _put4(out, o, 8)
-                o = _put8(out, o, offsets[row])
+                o = _put8(out, o, index[row, 0])
         ok[row] = good
         if not good:
             for place in range(captured.shape[0]):

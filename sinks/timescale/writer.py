@@ -16,10 +16,10 @@ import numpy as np
 import psycopg
 
 from schemas import metrics
-from sinks.timescale import offsets, registry, repeats
+from sinks.consuming.reader import Message, Place
+from sinks.timescale import changes, offsets, registry, repeats
 from sinks.timescale.copying import bisect, try_copy
 from sinks.timescale.letters import Letters
-from sinks.timescale.offsets import Place
 from sinks.timescale.partitions import Partitions
 from sinks.timescale.rows import Rows
 from sinks.timescale.tables import table
@@ -29,16 +29,6 @@ STATEMENT_TIMEOUT = "60s"
 IDLE_TIMEOUT = "15s"
 LOCK_TIMEOUT = "10s"
 CONNECT_TIMEOUT_S = 5
-
-
-@dataclass(frozen=True)
-class Message:
-    """What a dead letter needs of a Kafka message: key, value, offset and timestamp (ms, negative: none)."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
 
 
 @dataclass
@@ -51,7 +41,6 @@ class Part:
         next_offset: The one that it will hold.
         rows: Rows in COPY format.
         message: Gives the message of a value's index (for dead letters).
-        size: Bytes of the values.
     """
 
     place: Place
@@ -59,7 +48,6 @@ class Part:
     next_offset: int
     rows: Rows
     message: Callable[[int], Message]
-    size: int = 0
 
 
 @dataclass
@@ -86,6 +74,7 @@ class Writer:
         self._letters = letters
         self._connection: psycopg.Connection | None = None
         self._partitions: Partitions | None = None
+        self._sources: frozenset[str] = frozenset()
         self._watermarks: dict[Place, repeats.Watermarks] = {}
 
     # --- connection ------------------------------------------------------------------------------------------------
@@ -103,7 +92,7 @@ class Writer:
                 " set_config('tcp_keepalives_idle', '20', false), set_config('tcp_keepalives_interval', '10', false)",
                 (STATEMENT_TIMEOUT, IDLE_TIMEOUT, LOCK_TIMEOUT),
             )
-            self._connection, self._partitions = connection, Partitions(connection)
+            self._connection, self._partitions, self._sources = connection, Partitions(connection), changes.sources(connection)
         return self._connection
 
     def close(self) -> None:
@@ -150,6 +139,7 @@ class Writer:
                 letters = [letter for part in mine for letter in _refusals(part)]
                 for topic in sorted({part.place[0] for part in mine}):
                     letters += self._copy(connection, topic, [(part, keep) for part, keep in chosen if part.place[0] == topic], outcome)
+                changes.note(connection, self._sources, ((part.place[0], part.rows.event_times[keep]) for part, keep in chosen))
                 if strategies := [part.place[1] for part in mine if part.place[0] == registry.TOPIC]:
                     registry.mirror(connection, strategies)
                 offsets.raise_watermarks(connection, marks)
@@ -160,10 +150,10 @@ class Writer:
             raise
         for place, changed in marks.items():
             self._watermarks.setdefault(place, {}).update(changed)
-        for place in outcome.fenced:
+        for place in (*outcome.fenced, *outcome.written):
             if table(place[0]).rising:
                 self._watermarks[place] = offsets.watermarks(connection, [place])[place]
-        outcome.written = {part.place: part.next_offset for part in mine}
+        outcome.written.update({part.place: part.next_offset for part in mine})
         outcome.refused = len(letters)
         self._letters.forget()
         for topic, count in outcome.rows.items():
@@ -179,6 +169,8 @@ class Writer:
         for part in parts:
             if held.get(part.place) == part.expected:
                 mine.append(part)
+            elif held.get(part.place) == part.next_offset:
+                outcome.written[part.place] = part.next_offset  # an earlier try had been committed without our hearing of it
             else:
                 outcome.fenced[part.place] = held.get(part.place, 0)
         return mine

@@ -1,7 +1,8 @@
 """Output: whole record batches instead of records.
 
 Batches are built with the producer's own builder and sent to an explicit partition; the futures are kept, so that a
-checkpoint can wait for them and a failed one is never passed over. Takes from aiokafka's inside (pinned in ``transport``): ``BatchBuilder``.
+checkpoint can wait for them and a failed one is never passed over. Takes from aiokafka's inside (pinned in ``transport``): ``BatchBuilder``,
+``DefaultRecordBatch``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.structs import RecordMetadata
 
 from stream_apps.agents.changelog import Entry, Ownership, chunks
@@ -21,7 +23,9 @@ Timed = tuple[int, bytes | None, bytes | None]  # timestamp ms, key, value
 # A checkpoint is one batch, so that it is in the log whole or not at all; the changelog topic allows as much (max.message.bytes).
 CHECKPOINT_MAX_BYTES = 16 << 20
 CHECKPOINT_BATCH_BYTES = CHECKPOINT_MAX_BYTES - (1 << 20)
-_NO_COMPRESSION = 0
+# What is written is four to eight times smaller for a microsecond a record: the broker, its disks and whoever recovers or reads have that much less to do.
+COMPRESSION = "lz4"
+_LZ4 = DefaultRecordBatch.CODEC_LZ4
 
 
 class OutputError(RuntimeError):
@@ -117,7 +121,7 @@ class Outbox:
         sent: list[Sent] = []
         runs = chunks(entries, CHECKPOINT_BATCH_BYTES)
         for i, run in enumerate(runs):
-            batch = BatchBuilder(CHECKPOINT_MAX_BYTES, _NO_COMPRESSION)
+            batch = BatchBuilder(CHECKPOINT_MAX_BYTES, _LZ4)
             headers = ownership.headers(more=i + 1 < len(runs))
             for key, value in run:
                 batch.append(timestamp=time_ms, key=key, value=value, headers=headers)

@@ -14,9 +14,9 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from schemas import metrics
+from schemas.intake import RawRecords, read_to_end
 from schemas.settings import Settings
 from stream_apps.agents.changelog import Entry, Fold, Ownership
-from stream_apps.agents.intake import RawRecords, read_to_end
 from stream_apps.agents.output import CHECKPOINT_MAX_BYTES, OutputError
 from stream_apps.agents.runner import SIGNALS, Engine, Limits, PartitionRunner
 from stream_apps.core.checkpoint import ChangelogDamaged
@@ -257,7 +257,7 @@ class Partitions:
 
 def _fold(raw: RawRecords, fold: Fold) -> None:
     """Add the records of a changelog's record set."""
-    records = MemoryRecords(raw.data)
+    records = MemoryRecords(bytes(raw.data))
     while records.has_next():
         batch = records.next_batch()
         if not batch.is_control_batch:

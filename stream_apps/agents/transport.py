@@ -1,6 +1,6 @@
 """The one door to the insides of Faust and aiokafka: both versions are pinned, and what is taken from them is named here.
 
-Faust gets a transport of its own whose consumer delivers one message per partition and fetch (``intake``) and whose producer is idempotent
+Faust gets a transport of its own whose consumer delivers one message per partition and fetch (``schemas.intake``) and whose producer is idempotent
 (``output``). Defects of Faust 0.15.3 that lose records, and where they are mended:
 
 - A rebalance resumes source partitions before it seeks, and what arrives in between is lost: ``recovery`` seeks while nothing flows.
@@ -27,13 +27,15 @@ from faust.types import TP, ConsumerMessage, Message
 from faust.types.tuples import ack_lock
 from mode.utils.futures import notify
 
-from stream_apps.agents.intake import RawRecords, deliver_raw
+from schemas.intake import RawRecords, deliver_raw
 from stream_apps.agents.output import Outbox
 
 PINNED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
 
-# How long a fetch waits for a record of any partition. A partition that is resumed joins the next fetch, so this bounds what a resume costs.
-FETCH_WAIT_MS = 250
+# Producers write every few milliseconds, and each partition of each fetch costs a message of Faust: a fetch waits until this much has come, or so long.
+# The wait is the larger part of what a decision waits for after its mark; a partition that is resumed joins the next fetch.
+FETCH_BYTES = 64 * 1024
+FETCH_WAIT_MS = 25
 POLL_S = 0.1
 
 
@@ -50,7 +52,7 @@ class RawConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._fetch_min_bytes, consumer._fetch_max_wait_ms = FETCH_BYTES, FETCH_WAIT_MS
         return consumer
 
     async def on_start(self) -> None:

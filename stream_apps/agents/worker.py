@@ -26,7 +26,7 @@ from faust.serializers.schemas import Schema
 from schemas import catalogue, metrics
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
-from stream_apps.agents.output import CHECKPOINT_MAX_BYTES
+from stream_apps.agents.output import CHECKPOINT_MAX_BYTES, COMPRESSION
 from stream_apps.agents.partitions import Partitions
 from stream_apps.agents.recovery import EngineTables
 from stream_apps.agents.runner import Engine, Limits
@@ -157,6 +157,7 @@ def build_app(
         consumer_max_fetch_size=FETCH_BYTES,
         consumer_auto_offset_reset="earliest",
         producer_max_batch_size=BATCH_BYTES,
+        producer_compression_type=COMPRESSION,
         producer_max_request_size=CHECKPOINT_MAX_BYTES + (1 << 20),
         producer_linger=0.0,
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from stream_apps.core import atr
 from stream_apps.core import kernels as k
 from stream_apps.core.analytics.store import PANE_WIDTH, AnalyticsDamaged
 from stream_apps.core.marks import MarkLog
@@ -36,7 +37,7 @@ FORMAT = 3
 _READABLE = (2, FORMAT)
 # Heads alternate over so many keys, so that a late write of a former owner cannot make compaction drop the newest.
 HEAD_SLOTS = 8
-_DENSE = ("meta", "scale", "bars", "atr", "atr_history", "totals", "p99_lots", "p99_before", "first_seen", "spot", "funding_most",
+_DENSE = ("meta", "scale", "bars", "atr", "atr_history", "totals", "p99_lots", "p99_before", "first_seen", "spot", "funding_most", "atr_reached",
           "liquidated_first", "liquidated_seen", "liquidated_at")  # fmt: skip
 
 
@@ -177,6 +178,8 @@ def _head_value(engine: PartitionEngine, sequence: int) -> bytes:
     arrays["liquidated_index"] = np.stack(where)
     for name in ("liquidated_pane", "liquidated"):
         arrays[name] = state.a[name][where]
+    where = np.nonzero(state.a["atr_waiting"][:n, :, atr.BAR] > state.a["atr_reached"][:n, None])
+    arrays["atr_index"], arrays["atr_waiting"] = np.stack(where), state.a["atr_waiting"][where]
     arrays["open_prints"] = state.kept.after(closed)
     return pack(meta, arrays)
 
@@ -230,6 +233,8 @@ def restore(engine: PartitionEngine, entries: Iterable[tuple[bytes, bytes]]) -> 
         where = tuple(arrays["liquidated_index"])
         for name in ("liquidated_pane", "liquidated"):
             state.a[name][where] = arrays[name]
+    if "atr_index" in arrays:  # an earlier release took our own bars as they closed
+        state.a["atr_waiting"][tuple(arrays["atr_index"])] = arrays["atr_waiting"]
     if meta["format"] == 2:
         state.a["in_value"][:, k.OBI, :, 1] = np.nan  # was the imbalance again
     _restore_panes(state, panes, n)
@@ -278,6 +283,7 @@ def _restore_panes(state: MarketState, panes: list[tuple[int, dict[str, Array]]]
         fresh = (of < n) & (pane <= closed[np.minimum(of, n - 1)]) & (pane > closed[np.minimum(of, n - 1)] - state.kept.window_panes)
         if fresh.any():
             state.kept.keep(prints[fresh].copy())
+    state.a["top"][:n] = k.N_BUCKETS - 1
     if not np.array_equal(a_day_back, state.a["totals"][:n]):
         raise ChangelogDamaged("state changelog: the panes do not hold the trades that the head counts")
     slots = np.arange(state.ring)

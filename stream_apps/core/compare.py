@@ -2,8 +2,7 @@
 
 Definitions:
 
-- A trade wins when its net pnl is above 0. Profit factor: gross profit / |gross loss|, in money; None without a loss.
-- Max drawdown: most that the sum of results fell below its highest so far, starting at 0; in R and in money, trades in the order of their exits.
+- Figures of one side are those of ``core.performance`` of the same name, as in every report.
 - Mean R: of ``net_r``, per unit of risk, so that tiers and balances do not count. Its interval and that of the difference of two means are percentile
   bootstraps (Efron 1979): resampled with replacement, each side by itself, with a fixed seed. Trades are taken as independent; overlapping trades of one
   market are not quite, so the true intervals are wider.
@@ -23,6 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stream_apps.core.performance import STATISTICS, Ledger
+
 Record = dict[str, Any]
 Floats = npt.NDArray[np.float64]
 
@@ -31,6 +32,7 @@ LEAST_IN_GROUP = 50
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 SEED = 20_260_302
+_FIGURES = ("win_rate", "expectancy_r", "net_r", "net_pnl", "profit_factor", "max_drawdown_r", "max_drawdown_money")
 # Drawn at once, so that memory does not grow with the sample.
 _DRAWS = 1_000_000
 
@@ -56,8 +58,8 @@ class Side:
         win_rate: Share of wins, 0-1.
         mean_r: Mean net R. interval: Of it.
         net_r, net_pnl: Sums, R and quote units.
-        profit_factor: See above.
-        drawdown_r, drawdown_pnl: Max drawdown, >= 0.
+        profit_factor: None without a loss.
+        drawdown_r, drawdown_pnl: Max drawdown, >= 0; 0 without trades.
         configurations: Hashes of the configurations behind the trades, sorted: with more than one the figures mix strategies.
     """
 
@@ -168,28 +170,21 @@ def _pair(name: str, a: Sequence[Record], b: Sequence[Record], least: int, seed:
 
 def side(trades: Sequence[Record], seed: int = SEED, resamples: int = RESAMPLES) -> Side:
     """Return the figures of trades in the order of their exits."""
-    r, pnl = _column(trades, "net_r"), _column(trades, "net_pnl")
-    count, wins = len(trades), int((pnl > 0).sum())
-    lost = float(-pnl[pnl < 0].sum())
+    ledger = Ledger(trades, 0.0, 0, 0)  # what is asked of it here depends on neither balance nor period
+    value = {name: STATISTICS[name].of(ledger) for name in _FIGURES}
     return Side(
-        trades=count,
-        wins=wins,
-        win_rate=wins / count if count else None,
-        mean_r=float(r.mean()) if count else None,
-        interval=_interval(_means(r, seed, resamples)) if count > 1 else None,
-        net_r=float(r.sum()),
-        net_pnl=float(pnl.sum()),
-        profit_factor=float(pnl[pnl > 0].sum()) / lost if lost else None,
-        drawdown_r=drawdown(r),
-        drawdown_pnl=drawdown(pnl),
+        trades=len(trades),
+        wins=len(ledger.wins),
+        win_rate=value["win_rate"],
+        mean_r=value["expectancy_r"],
+        interval=_interval(_means(_column(trades, "net_r"), seed, resamples)) if len(trades) > 1 else None,
+        net_r=value["net_r"] or 0.0,
+        net_pnl=value["net_pnl"] or 0.0,
+        profit_factor=value["profit_factor"],
+        drawdown_r=value["max_drawdown_r"] or 0.0,
+        drawdown_pnl=value["max_drawdown_money"] or 0.0,
         configurations=tuple(sorted({str(trade["config_hash"]) for trade in trades})),
     )
-
-
-def drawdown(results: Floats) -> float:
-    """Return the max drawdown of results in their order, in their unit, >= 0."""
-    curve = np.concatenate(([0.0], np.cumsum(results)))
-    return float((np.maximum.accumulate(curve) - curve).max())
 
 
 def score_correlation(scores_a: Iterable[Record], scores_b: Iterable[Record]) -> tuple[float | None, int]:

@@ -13,6 +13,7 @@ DAY_MS = 86_400_000
 
 TIMEFRAMES: tuple[str, ...] = ("1m", "5m", "15m", "1h", "4h", "1d")
 TIMEFRAME_MS: dict[str, int] = {"1m": 60_000, "5m": 300_000, "15m": 900_000, "1h": 3_600_000, "4h": 14_400_000, "1d": 86_400_000}
+ATR_TIMEFRAME = "5m"  # D4
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ cut into feeds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,17 +17,17 @@ import numpy.typing as npt
 from schemas.catalogue import ENGINE_INPUTS
 from schemas.codec import Codec, CodecError
 from schemas.columnar import KeyTable, RecordSet
-from schemas.rowwriter import RowWriter, text_bytes, texts_bytes
+from schemas.recordwriter import text_bytes
+from schemas.rowwriter import RowWriter, texts_bytes
 from stream_apps.core import checkpoint, kernels
-from stream_apps.core.analytics.store import FEATURES as ANALYTICS
 from stream_apps.core.config import TIMEFRAMES, EngineConfig
-from stream_apps.core.inbox import Chunk, Inbox
+from stream_apps.core.inbox import TRADE_FIELDS, Chunk, Inbox
 from stream_apps.core.marks import Mark, MarkLog
 from stream_apps.core.prints import Window
 from stream_apps.core.scoring import StrategyMemory
 from stream_apps.core.scoring.batch import Batch
-from stream_apps.core.slow_inputs import liquidations, slow_inputs
-from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Snapshot
+from stream_apps.core.slow_inputs import klines, liquidations, slow_inputs
+from stream_apps.core.snapshots import Absent, snapshot_of
 from stream_apps.core.state import FEATURES, INPUTS, MarketState
 from stream_apps.core.strategy import StrategyConfig, StrategyError, config_hash, succeeds
 
@@ -44,7 +45,7 @@ _REASONS: dict[int, tuple[str | None, str]] = {
     kernels.BAD_SIDE: ("side", "neither LONG nor SHORT"),
     kernels.TOO_FAR: ("event_time", "lies more than an hour beyond what has fired"),
 }
-# Numeric fields of a features record that are not FEATURES; before them stands the instrument, after them the two lists of ``_Absent``.
+# Numeric fields of a features record that are not FEATURES; before them stands the instrument, after them the two lists of ``Absent``.
 _FEATURE_LONGS = ("event_time", "receive_time", "large_buys", "large_sells", "pane_trades", "late_trades")
 
 
@@ -59,14 +60,6 @@ class OutputRecord(NamedTuple):
     value: bytes | None
     timestamp_ms: int
     step: Record | None = None
-
-
-class _Absent(NamedTuple):
-    """Names of missing and of stale inputs, and both as they end a features record."""
-
-    missing: tuple[str, ...]
-    stale: tuple[str, ...]
-    encoded: bytes
 
 
 class PartitionEngine:
@@ -93,7 +86,7 @@ class PartitionEngine:
         self.last_instant = 0
         self.counts: dict[str, int] = {"instants": 0, "late": 0, "duplicates": 0, "rejected": 0}
         self.applied_counts: dict[str, int] = dict.fromkeys(ENGINE_INPUTS, 0)
-        self._inboxes = {topic: Inbox() for topic in ENGINE_INPUTS}
+        self._inboxes = {topic: Inbox(TRADE_FIELDS if topic == "agg_trades" else None) for topic in ENGINE_INPUTS}
         self._progress_next: int | None = None
         self._keys = KeyTable()
         self._rows: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)  # key number -> row of the state
@@ -103,7 +96,7 @@ class PartitionEngine:
         self._write_features = RowWriter("features", _FEATURE_LONGS, (*FEATURES, "whale_flow"))
         self._feature_head = codec.header("features")
         self._heads: dict[str, tuple[bytes, bytes]] = {}
-        self._absences: dict[bytes, _Absent] = {}
+        self._absences: dict[bytes, Absent] = {}
         self._journal = checkpoint.Journal()
 
     # --- intake ------------------------------------------------------------------------------------------------------
@@ -180,6 +173,11 @@ class PartitionEngine:
             marks.passed(mark, cut, config.grid_ms, config.lateness_ms)
             waiting.popleft()
             passed += 1
+        if not waiting:
+            # What the next instants will be decided on is here already: to decode it then would make the decision wait.
+            for topic, offset in marks.merged.items():
+                if topic not in ("instruments", "strategies") and self.applied.get(topic, 0) < offset:
+                    self._inboxes[topic].decode(offset, self.codec, topic)
         return outputs
 
     def _apply(self, cut: dict[str, int], mark: Mark, outputs: list[OutputRecord]) -> None:
@@ -282,16 +280,36 @@ class PartitionEngine:
             status = np.full(len(rows), kernels.APPLIED, dtype=np.uint8)
             side, price, quantity = liquidations(columns)
             state.put_liquidations(instrument, times, side[part], price[part], quantity[part], good, status)
+        elif topic == "klines":
+            status = np.full(len(rows), kernels.APPLIED, dtype=np.uint8)
+            use, highs, lows, closes = klines(chunk, columns)
+            state.put_klines(instrument, good, use[part], times, highs[part], lows[part], closes[part], status)
+            outputs.extend(self._venue_bars(chunk, rows, status, mark))
         else:
             status = np.full(len(rows), kernels.APPLIED, dtype=np.uint8)
             for kind, first, second, known in slow_inputs(topic, chunk, columns):
                 state.put_inputs(kind, instrument, times, offsets, first[part], second[part], known[part], status)
-        if topic != "agg_trades":
+        if topic not in ("agg_trades", "klines"):
             state.take_events(topic, columns, part, instrument, times, status)
         for row in np.flatnonzero(status >= kernels.NO_INSTRUMENT).tolist():
             if status[row] != kernels.UNDECODED:
                 field, reason = _REASONS[int(status[row])]
                 outputs.append(self._dead_letter(topic, chunk.records, rows.start + row, field, reason, mark.time))
+
+    def _venue_bars(self, chunk: Chunk, rows: range, status: npt.NDArray[np.uint8], mark: Mark) -> list[OutputRecord]:
+        """Return the venue's bars as records of ``bars``, beside our own: those that state what takers bought, which a bar must have."""
+        found = []
+        for row in rows:
+            if status[row - rows.start] != kernels.APPLIED:
+                continue
+            record = self.codec.decode("klines", chunk.records.value(row))
+            if record["taker_buy_volume"] is None or record["trades"] is None:
+                continue
+            same = ("instrument", "event_time", "timeframe", "open", "high", "low", "close", "volume", "trades")
+            cvd = float(2 * Decimal(repr(record["taker_buy_volume"])) - Decimal(repr(record["volume"])))
+            bar = {**{name: record[name] for name in same}, "receive_time": mark.time, "cvd": cvd, "source": "venue"}
+            found.append(OutputRecord("bars", bar["instrument"].encode(), self._encode["bars"](bar), bar["event_time"]))
+        return found
 
     def _start_instruments(self, instrument: npt.NDArray[np.int64], times: npt.NDArray[np.int64], good: Any) -> None:
         """Begin the panes of instruments that have their first records: after what their author has fired, else just before the records."""
@@ -393,47 +411,13 @@ class PartitionEngine:
         name: str,
         row: list[float],
         prints: Window,
-        absent: _Absent,
+        absent: Absent,
         late: int,
         instant: int,
         mark: Mark,
         outputs: list[OutputRecord],
     ) -> None:
-        values: dict[str, Any] = {column: (None if value != value else value) for column, value in zip(FEATURES, row, strict=True)}
-        snapshot = Snapshot(
-            instrument=name,
-            time=instant,
-            decided_at=mark.time,
-            price=values["price"],
-            cvd={w: values[f"cvd_{w}"] for w in WINDOWS},
-            volume={w: values[f"volume_{w}"] for w in WINDOWS},
-            slope={w: values[f"slope_{w}"] for w in FAST_WINDOWS},
-            acceleration={w: values[f"acceleration_{w}"] for w in FAST_WINDOWS},
-            vwap_30m=values["vwap_30m"],
-            atr=values["atr"],
-            atr_percentile=values["atr_percentile"],
-            quantity_p95=values["trade_quantity_p95"],
-            quantity_p99=values["trade_quantity_p99"],
-            large_trades=prints.large,
-            whale_prints=prints.whales,
-            obi=values["obi"],
-            spot_perp_divergence=values["spot_perp_divergence"],
-            open_interest_change=values["open_interest_change"],
-            long_short_ratio=values["long_short_ratio"],
-            top_trader_long_share=values["top_trader_long_share"],
-            coinbase_premium=values["coinbase_premium"],
-            estimated_funding_rate=values["estimated_funding_rate"],
-            volume_1m=values["volume_1m"],
-            slope_1h=values["slope_1h"],
-            atr_percentile_low=values["atr_percentile_low"],
-            funding_rate_max=values["funding_rate_max"],
-            liquidated_long_5m=values["liquidated_long_5m"],
-            liquidated_short_5m=values["liquidated_short_5m"],
-            late_trades=late,
-            analytics={name: values[name] for name in ANALYTICS},
-            missing_inputs=absent.missing,
-            stale_inputs=absent.stale,
-        )
+        snapshot = snapshot_of(name, instant, mark.time, row, prints, absent, late)
         key = name.encode()
         for strategy_id, score, signal, memory in running.evaluate(snapshot, self.memories):
             outputs.append(OutputRecord("scores", key, score, instant))
@@ -442,14 +426,14 @@ class PartitionEngine:
             if memory is not None:
                 self.memories[strategy_id] = memory
 
-    def _absent(self, states: Any) -> _Absent:
+    def _absent(self, states: Any) -> Absent:
         """Return the names of missing and of stale inputs (remembered per pattern: patterns are few)."""
         pattern = states.tobytes()
         absent = self._absences.get(pattern)
         if absent is None:
             missing = tuple(n for n, s in zip(INPUTS, states.tolist(), strict=True) if s == kernels.MISSING)
             stale = tuple(n for n, s in zip(INPUTS, states.tolist(), strict=True) if s == kernels.STALE)
-            absent = self._absences[pattern] = _Absent(missing, stale, texts_bytes(missing) + texts_bytes(stale))
+            absent = self._absences[pattern] = Absent(missing, stale, texts_bytes(missing) + texts_bytes(stale))
         return absent
 
     def _bar(self, bar: list[int], mark: Mark) -> OutputRecord:

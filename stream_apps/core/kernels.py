@@ -7,18 +7,37 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-# Columns of ``meta`` (int64 per instrument).
-CLOSED, FIRST_PANE, LAST_AGG_ID, N_HOLES, LATE, DUPLICATES, LAST_PRICE, HAS_PRICE, ATR_COUNT = range(9)
-N_META = 9
+from stream_apps.core import atr
+from stream_apps.core.analytics.stamp import stamp
+from stream_apps.core.atr import follow, own_bar
+from stream_apps.core.meta import (
+    AHEAD,
+    APPLIED,
+    ATR_COUNT,
+    BAD_PRICE,
+    BAD_QUANTITY,
+    BAD_SIDE,
+    CLOSED,
+    DUPLICATE,
+    DUPLICATES,
+    FIRST_PANE,
+    HAS_PRICE,
+    LAST_AGG_ID,
+    LAST_PRICE,
+    LATE,
+    LATE_ROW,
+    N_HOLES,
+    NO_INSTRUMENT,
+    OFF_PRICE_GRID,
+    OFF_QUANTITY_GRID,
+    TOO_FAR,
+    UNDECODED,
+)
+
 # Columns of sums (cumulative and open panes).
 BUY, SELL, PRICE_VOLUME, COUNT = range(4)
-# Row status after apply_trades.
-APPLIED, LATE_ROW, DUPLICATE, NO_INSTRUMENT, BAD_PRICE, BAD_QUANTITY, OFF_PRICE_GRID, OFF_QUANTITY_GRID, TOO_FAR, UNDECODED, BAD_SIDE = (
-    range(11)
-)
 # Print flags.
 WHALE, LARGE = 1, 2
-AHEAD = 256  # open panes an instrument may have at once: 64 minutes of the default grid ahead of what has fired
 LIQUIDATIONS_KEPT = 64  # newest liquidations of an instrument that a row is compared with
 HOLES = 64  # id ranges per instrument that may still be filled by a back-fill; the oldest is forgotten beyond
 SUB_BITS = 7  # quantile buckets have 128 steps an octave: half a bucket is 0.39 % of the quantity
@@ -229,79 +248,70 @@ def add_late(i: int, pane: int, price: float, quantity: float, maker: bool, meta
     return True
 
 
-@njit(cache=True, nogil=True)
-def close_panes(
-    chosen: Any, pane: int, panes_a_bar: Any, atr_frame: int, atr_length: int, meta: Any, scale: Any, cumulative: Any, open_sum: Any, open_price: Any,
-    bars: Any, atr: Any, atr_history: Any, out: Any,
-) -> Any:  # fmt: skip
-    """Close every pane up to ``pane`` of the chosen instruments; returns the number of closed bars written to ``out``.
+def _make_close_panes(stamp: int) -> Any:
+    @njit(cache=True, nogil=True)
+    def close_panes(
+        chosen: Any, pane: int, panes_a_bar: Any, atr_frame: int, atr_length: int, meta: Any, scale: Any, cumulative: Any, open_sum: Any, open_price: Any,
+        bars: Any, reached: Any, waiting: Any, atr_values: Any, atr_history: Any, out: Any,
+    ) -> Any:  # fmt: skip
+        """Close every pane up to ``pane`` of the chosen instruments; returns the number of closed bars written to ``out``.
 
-    ``out`` rows: instrument, timeframe, bar end pane, open, high, low, close (ticks), volume, CVD (lots), trades.
-    """
-    n = 0
-    ring = cumulative.shape[1]
-    for c in range(len(chosen)):
-        i = chosen[c]
-        while meta[i, CLOSED] < pane:
-            k = meta[i, CLOSED] + 1
-            s = k % AHEAD
-            before = (k - 1) % ring
-            now = k % ring
-            for j in range(4):
-                cumulative[i, now, j] = cumulative[i, before, j] + open_sum[i, s, j]
-            trades = open_sum[i, s, COUNT]
-            for f in range(len(panes_a_bar)):
-                if trades > 0:
-                    if bars[i, f, 6] == 0:
-                        for j in range(4):
-                            bars[i, f, j] = open_price[i, s, j]
-                    else:
-                        bars[i, f, 1] = max(bars[i, f, 1], open_price[i, s, 1])
-                        bars[i, f, 2] = min(bars[i, f, 2], open_price[i, s, 2])
-                        bars[i, f, 3] = open_price[i, s, 3]
-                    bars[i, f, 4] += open_sum[i, s, BUY] + open_sum[i, s, SELL]
-                    bars[i, f, 5] += open_sum[i, s, BUY] - open_sum[i, s, SELL]
-                    bars[i, f, 6] += trades
-                if k % panes_a_bar[f] == 0 and (bars[i, f, 6] > 0 or meta[i, HAS_PRICE] == 1):
-                    if bars[i, f, 6] == 0:
-                        for j in range(4):
-                            bars[i, f, j] = meta[i, LAST_PRICE]
-                    if n < out.shape[0]:
-                        out[n, 0] = i
-                        out[n, 1] = f
-                        out[n, 2] = k
-                        for j in range(7):
-                            out[n, 3 + j] = bars[i, f, j]
-                        n += 1
-                    if f == atr_frame:
-                        high = bars[i, f, 1] / scale[i, 0]
-                        low = bars[i, f, 2] / scale[i, 0]
-                        close = bars[i, f, 3] / scale[i, 0]
-                        if atr[i, 0] > 0.0:
-                            previous = atr[i, 1]
-                            true_range = max(high - low, max(abs(high - previous), abs(low - previous)))
-                            atr[i, 2] += 1.0
-                            if atr[i, 2] < atr_length:
-                                atr[i, 3] += true_range
-                            elif atr[i, 2] == atr_length:
-                                atr[i, 3] = (atr[i, 3] + true_range) / atr_length
-                            else:
-                                atr[i, 3] = (atr[i, 3] * (atr_length - 1) + true_range) / atr_length
-                            if atr[i, 2] >= atr_length:
-                                length = atr_history.shape[1]
-                                atr_history[i, meta[i, ATR_COUNT] % length] = atr[i, 3]
-                                meta[i, ATR_COUNT] += 1
-                        atr[i, 0] += 1.0
-                        atr[i, 1] = close
-                    for j in range(7):
-                        bars[i, f, j] = 0
-            if trades > 0:
-                meta[i, LAST_PRICE] = open_price[i, s, 3]
-                meta[i, HAS_PRICE] = 1
+        ``out`` rows: instrument, timeframe, bar end pane, open, high, low, close (ticks), volume, CVD (lots), trades.
+        """
+        stamp  # noqa: B018 - see analytics/compose: the compiled code is kept by what it closes over
+        n = 0
+        ring = cumulative.shape[1]
+        for c in range(len(chosen)):
+            i = chosen[c]
+            while meta[i, CLOSED] < pane:
+                k = meta[i, CLOSED] + 1
+                s = k % AHEAD
+                before = (k - 1) % ring
+                now = k % ring
                 for j in range(4):
-                    open_sum[i, s, j] = 0
-            meta[i, CLOSED] = k
-    return n
+                    cumulative[i, now, j] = cumulative[i, before, j] + open_sum[i, s, j]
+                trades = open_sum[i, s, COUNT]
+                for f in range(len(panes_a_bar)):
+                    if trades > 0:
+                        if bars[i, f, 6] == 0:
+                            for j in range(4):
+                                bars[i, f, j] = open_price[i, s, j]
+                        else:
+                            bars[i, f, 1] = max(bars[i, f, 1], open_price[i, s, 1])
+                            bars[i, f, 2] = min(bars[i, f, 2], open_price[i, s, 2])
+                            bars[i, f, 3] = open_price[i, s, 3]
+                        bars[i, f, 4] += open_sum[i, s, BUY] + open_sum[i, s, SELL]
+                        bars[i, f, 5] += open_sum[i, s, BUY] - open_sum[i, s, SELL]
+                        bars[i, f, 6] += trades
+                    if k % panes_a_bar[f] == 0 and (bars[i, f, 6] > 0 or meta[i, HAS_PRICE] == 1):
+                        if bars[i, f, 6] == 0:
+                            for j in range(4):
+                                bars[i, f, j] = meta[i, LAST_PRICE]
+                        if n < out.shape[0]:
+                            out[n, 0] = i
+                            out[n, 1] = f
+                            out[n, 2] = k
+                            for j in range(7):
+                                out[n, 3 + j] = bars[i, f, j]
+                            n += 1
+                        if f == atr_frame:
+                            own_bar(i, k, panes_a_bar[f], bars[i, f, 1], bars[i, f, 2], bars[i, f, 3], meta, reached, waiting)
+                        for j in range(7):
+                            bars[i, f, j] = 0
+                    if f == atr_frame and k % panes_a_bar[f] == 0:
+                        follow(i, k // panes_a_bar[f], atr_length, meta, scale, reached, waiting, atr_values, atr_history)
+                if trades > 0:
+                    meta[i, LAST_PRICE] = open_price[i, s, 3]
+                    meta[i, HAS_PRICE] = 1
+                    for j in range(4):
+                        open_sum[i, s, j] = 0
+                meta[i, CLOSED] = k
+        return n
+
+    return close_panes
+
+
+close_panes = _make_close_panes(stamp(atr))
 
 
 @njit(cache=True, nogil=True)
@@ -317,7 +327,7 @@ def add_histogram(entries: Any, sign: int, histogram: Any, totals: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def take_due(pending: Any, chosen: Any, pane: int, is_chosen: Any, entries: Any, panes: Any, histogram: Any, totals: Any) -> Any:
+def take_due(pending: Any, chosen: Any, pane: int, is_chosen: Any, entries: Any, panes: Any, histogram: Any, totals: Any, top: Any) -> Any:
     """Take the trades of the chosen instruments' panes up to ``pane`` out of ``pending`` and add them to the histograms.
 
     ``entries`` and ``panes`` receive, in order of (pane, instrument, bucket), what ``add_histogram`` takes away again a day later. Returns the number of
@@ -348,6 +358,7 @@ def take_due(pending: Any, chosen: Any, pane: int, is_chosen: Any, entries: Any,
         panes[found] = packed >> 32
         histogram[i, packed & 0xFFFF] += stop - at
         totals[i] += stop - at
+        top[i] = max(top[i], packed & 0xFFFF)
         found += 1
         at = stop
     return stay, found
@@ -365,15 +376,29 @@ def unstarted(instrument: Any, good: Any, meta: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def quantile(i: int, per_cent: int, histogram: Any, totals: Any) -> Any:
-    """Return the middle of the bucket that holds the floor(q N)-th smallest quantity (0-based), lots (S1 2.4: s[floor(0.95 N)])."""
-    above = totals[i] - 1 - (totals[i] * per_cent) // 100
+def upper_quantiles(i: int, histogram: Any, totals: Any, top: Any) -> Any:
+    """Return the middles of the buckets that hold the floor(0.95 N)-th and floor(0.99 N)-th smallest quantity (0-based), lots (S1 2.4).
+
+    Both in one pass from the largest quantity down. ``top`` says above which bucket an instrument has nothing, or more; it is brought down here,
+    so that the thousands of buckets that no quantity reaches are passed over once and not at every instant.
+    """
+    total = totals[i]
+    above_95 = total - 1 - (total * 95) // 100
+    above_99 = total - 1 - (total * 99) // 100
+    bucket = top[i]
+    while bucket > 0 and histogram[i, bucket] == 0:
+        bucket -= 1
+    top[i] = bucket
     running = 0
-    for bucket in range(histogram.shape[1] - 1, -1, -1):
+    p99 = np.nan
+    while bucket >= 0:
         running += histogram[i, bucket]
-        if running > above:
-            return bucket_middle(bucket)
-    return np.nan
+        if running > above_99 and np.isnan(p99):
+            p99 = bucket_middle(bucket)
+        if running > above_95:
+            return bucket_middle(bucket), p99
+        bucket -= 1
+    return np.nan, p99
 
 
 @njit(cache=True, nogil=True)
@@ -576,7 +601,7 @@ def _fill_model_features(
 def fill_features(
     chosen: Any, spot: Any, pane: int, grid: int, window_panes: Any, fast_windows: int, vwap_panes: int, atr_length: int, percentile_min: int,
     quantile_min: int, stale_book: int, stale_funding: int, stale_indicator: int, oi_horizon: int, p99_floor: Any,
-    meta: Any, scale: Any, cumulative: Any, atr: Any, atr_history: Any, histogram: Any, totals: Any, p99_lots: Any, p99_before: Any,
+    meta: Any, scale: Any, cumulative: Any, atr: Any, atr_history: Any, histogram: Any, totals: Any, top: Any, p99_lots: Any, p99_before: Any,
     in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, funding_most: Any, liquidated_pane: Any, liquidated: Any, liquidated_first: Any,
     out: Any, states: Any, counts: Any,
 ) -> None:  # fmt: skip
@@ -643,8 +668,9 @@ def fill_features(
         state += 1
         p99_before[i] = p99_lots[i]
         if totals[i] >= quantile_min:
-            p95 = max(quantile(i, 95, histogram, totals), p99_floor[i] / 2.0 * scale[i, 1])
-            p99 = max(quantile(i, 99, histogram, totals), p99_floor[i] * scale[i, 1])
+            p95, p99 = upper_quantiles(i, histogram, totals, top)
+            p95 = max(p95, p99_floor[i] / 2.0 * scale[i, 1])
+            p99 = max(p99, p99_floor[i] * scale[i, 1])
             p99_lots[i] = p99
             out[c, base + 3] = p95 / scale[i, 1]
             out[c, base + 4] = p99 / scale[i, 1]

@@ -17,13 +17,14 @@ offset). A trade that comes late (its instant was stepped over) is applied when 
    TP1 closes half and puts the stop to break-even for the trades that follow; TP2 closes the rest. One trade can do both.
 3. Timeout and flip: market at the first trade at or after their time, with slippage, taker, what is left. Of both, the one due first.
 
-An order fills whole, whatever the size of the trade: there is no queue and no depth in trade prints; slippage stands for it.
+An order fills whole, whatever the size of the trade: there is no queue. A market order walks the book where one is known (``paper_venue``); where
+none is, slippage stands for the depth that trade prints do not show.
 
 **Signals.** One slot per strategy and instrument. Refused with a rejected order: decided too late (``signal_too_old``; this refuses its
-flip too), no risk distance, no risk amount, ``max_positions``. Ignored without a record, because nothing was asked for that is not there
-or allowed already: anything while an entry is pending, the same direction as the open position, the opposite one without ``flip``, and a
-signal without ``entry`` where nothing is open. A flip closes at the first trade at or after decided_at + latency, and, when the signal is
-also an entry, the new side enters at that trade.
+flip too), no risk distance, no risk amount, ``max_positions``, below two lots, below the least order value. Ignored without a record, because
+nothing was asked for that is not there or allowed already: anything while an entry is pending, the same direction as the open position, the
+opposite one without ``flip``, and a signal without ``entry`` where nothing is open. A flip closes at the first trade at or after
+decided_at + latency, and, when the signal is also an entry, the new side enters at that trade.
 
 **Funding.** A settlement at s is charged on what was open just before s (entry_time < s <= exit_time): quantity x mark price of the
 settlement (else the newest trade price) x rate; LONG pays a positive rate. One that becomes known after the position closed is not charged.
@@ -42,7 +43,9 @@ import numpy.typing as npt
 
 from stream_apps.core import paper_records as records
 from stream_apps.core.paper_money import MONEY_CONTEXT, exact, wire_price
-from stream_apps.core.paper_position import CLOSED, EXPIRED, OPEN, PENDING, TP1_HIT, PaperSettings, Position, position_of
+from stream_apps.core.paper_position import CLOSED, EXPIRED, OPEN, PENDING, TP1_HIT, PaperSettings, Position, position_of, quantity_of
+from stream_apps.core.paper_venue import NO_BOOKS, Books, Filters
+from stream_apps.core.signal_rules import verdict
 
 Record = dict[str, Any]
 Output = tuple[str, Record]
@@ -139,6 +142,8 @@ class PaperBook:
         trades: Mapping[str, TradeColumns],
         signals: Sequence[Record] = (),
         settlements: Sequence[Record] = (),
+        books: Mapping[str, Books] | None = None,
+        filters: Mapping[str, Filters] | None = None,
     ) -> list[Output]:
         """Take one step of an author's instruments to instant ``time``.
 
@@ -149,11 +154,15 @@ class PaperBook:
             trades: Instrument -> its trades since the last step with event_time <= T. Instruments that are not active may be left out.
             signals: ``signals`` records of T of these instruments, each once.
             settlements: ``funding`` records with a settled_rate since the last step; others are passed over.
+            books: Instrument -> its order books of the step, and the newest before it; where none are known, the slippage of the model stands in.
+            filters: Instrument -> steps of its contract; where none are known, nothing is rounded.
 
         Returns:
             (topic, record) in order of event time.
         """
         out: list[Output] = []
+        books = books if books is not None and self.settings.walk_book else {}
+        filters = filters if filters is not None and self.settings.use_filters else {}
         with localcontext(MONEY_CONTEXT):
             for instrument in sorted(self._slots.keys() & set(instruments)):
                 settled = sorted(
@@ -163,10 +172,10 @@ class PaperBook:
                 columns = trades.get(instrument, _NO_TRADES)
                 for strategy in sorted(self._slots[instrument]):
                     for position in self._slots[instrument][strategy]:
-                        _Walk(position, self.settings, decided_at, out).over(columns, settled, time)
+                        _Walk(position, self.settings, decided_at, books.get(instrument, NO_BOOKS), out).over(columns, settled, time)
                 self._sweep(instrument)
             for signal in sorted(signals, key=lambda one: (one["event_time"], one["signal_id"])):
-                self._register(signal, decided_at, out)
+                self._register(signal, decided_at, filters.get(signal["instrument"]), out)
         out.sort(key=lambda output: output[1]["event_time"])
         return out
 
@@ -179,37 +188,33 @@ class PaperBook:
         if not slots:
             del self._slots[instrument]
 
-    def _register(self, signal: Record, decided_at: int, out: list[Output]) -> None:
+    def _register(self, signal: Record, decided_at: int, filters: Filters | None, out: list[Output]) -> None:
         slot = self._slots.get(signal["instrument"], {}).get(signal["strategy_id"], [])
-        if any(position.status == PENDING for position in slot):
-            return
         current = slot[0] if slot else None
-        flips = current is not None and current.direction != signal["direction"] and signal["flip"]
-        if not flips and (current is not None or not signal["entry"]):
+        asked = verdict(
+            signal,
+            pending=any(position.status == PENDING for position in slot),
+            current=None if current is None else current.direction,
+            held=sum(signal["strategy_id"] in slots for slots in self._slots.values()),
+            age_ms=signal["decided_at"] - signal["event_time"],
+            max_age_ms=self.settings.max_signal_age_ms,
+        )
+        if asked is None:
             return
-        reason = self._refusal(signal, replaces=current is not None)
-        if reason == "signal_too_old" or (reason is not None and signal["entry"]):
-            out.append(("orders", records.refused_order(signal, _asked_quantity(signal), reason, decided_at)))
-        if reason == "signal_too_old":
-            return
-        if current is not None and current.flip_at is None:
+        refusal, is_told = asked.refusal, asked.is_told
+        if asked.opens and refusal is None and filters is not None:
+            refusal = filters.refuses(quantity_of(signal, filters), exact(signal["price"]))
+            is_told = refusal is not None
+        if refusal is not None and is_told:
+            out.append(("orders", records.refused_order(signal, _asked_quantity(signal), refusal, decided_at)))
+        if asked.closes and current is not None and current.flip_at is None:
             current.flip_at, current.flip_signal_id = signal["decided_at"] + self.settings.latency_ms, signal["signal_id"]
-        if signal["entry"] and reason is None:
-            position = position_of(signal, self.settings)
+        if asked.opens and refusal is None:
+            position = position_of(signal, self.settings, filters)
             self._add(position)
             known_at = signal["decided_at"]
             out.append(("orders", records.order(position, "entry", "new", position.quantity, known_at, decided_at)))
             out.append(("positions", records.position_state(position, known_at, decided_at)))
-
-    def _refusal(self, signal: Record, replaces: bool) -> str | None:
-        if signal["decided_at"] - signal["event_time"] > self.settings.max_signal_age_ms:
-            return "signal_too_old"
-        if not signal["risk_distance"] > 0:
-            return "no_risk_distance"
-        if not signal["initial_balance"] * signal["risk_per_trade"] * signal["risk_multiple"] > 0:
-            return "no_risk_amount"
-        held = sum(signal["strategy_id"] in slots for slots in self._slots.values())
-        return "max_positions" if not replaces and held >= signal["max_positions"] else None
 
 
 def _asked_quantity(signal: Record) -> float:
@@ -222,8 +227,9 @@ def _asked_quantity(signal: Record) -> float:
 class _Walk:
     """Takes one position through the trades and settlements of one step."""
 
-    def __init__(self, position: Position, settings: PaperSettings, decided_at: int, out: list[Output]) -> None:
+    def __init__(self, position: Position, settings: PaperSettings, decided_at: int, books: Books, out: list[Output]) -> None:
         self.position = position
+        self.books = books
         self.settings = settings
         self.decided_at = decided_at
         self.out = out
@@ -312,7 +318,7 @@ class _Walk:
 
     def _enter(self, trades: TradeColumns, row: int) -> None:
         position, time = self.position, int(trades.event_time[row])
-        price = self._slipped(float(trades.price[row]), position.sign)
+        price = self._market(trades, row, position.sign, position.quantity)
         position.set_levels(price, time)
         position.status, position.open_quantity = OPEN, position.quantity
         position.last_price = float(trades.price[row])
@@ -341,7 +347,7 @@ class _Walk:
         if leg == "tp2":
             price, rate = self._target(), self.maker
         else:
-            price, rate = self._slipped(float(trades.price[row]), -position.sign), self.taker
+            price, rate = self._market(trades, row, -position.sign, position.open_quantity), self.taker
         self._fill(leg, price, position.open_quantity, rate, trades, row)
         for other, quantity in resting.items():
             self._order(other, "cancelled", quantity, time, f"closed by {leg}")
@@ -349,9 +355,17 @@ class _Walk:
         self._state(time)
         self.out.append(("trades_closed", records.trade_closed(position, leg, time, self.decided_at)))
 
-    def _slipped(self, price: float, buying: int) -> Decimal:
-        """Return the price of a market order at a trade: ``slippage_bps`` worse, up for a buy (+1) and down for a sale (-1)."""
-        return wire_price(exact(price) * (1 + buying * exact(self.settings.slippage_bps) / 10_000))
+    def _market(self, trades: TradeColumns, row: int, buying: int, quantity: Decimal) -> Decimal:
+        """Return the price of a market order at a trade, up for a buy (+1) and down for a sale (-1).
+
+        The walk through the book, if it is worse than the trade; without a book ``slippage_bps`` worse than the trade.
+        """
+        price, slippage = exact(float(trades.price[row])), exact(self.settings.slippage_bps)
+        book = self.books.at(int(trades.event_time[row]))
+        walked = None if book is None else book.walk(buying, quantity, slippage)
+        if walked is None:
+            return wire_price(price * (1 + buying * slippage / 10_000))
+        return max(price, walked) if buying > 0 else min(price, walked)
 
     def _fill(self, leg: str, price: Decimal, quantity: Decimal, rate: Decimal, trades: TradeColumns, row: int) -> None:
         position, time = self.position, int(trades.event_time[row])

@@ -19,10 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_apps.core.paper import IntArray, TradeColumns
+from stream_apps.core.paper_books import WAITS, BookBlock, BookTape
+from stream_apps.core.paper_venue import Books, Filters
 
 Record = dict[str, Any]
-TRADES, FUNDING, SIGNALS, INSTRUMENTS = "agg_trades", "funding", "signals", "instruments"
-INPUTS = (TRADES, FUNDING, SIGNALS, INSTRUMENTS)
+TRADES, FUNDING, SIGNALS, INSTRUMENTS, DEPTH = "agg_trades", "funding", "signals", "instruments", "depth"
+INPUTS = (TRADES, FUNDING, SIGNALS, INSTRUMENTS, DEPTH)
 _NEVER = -sys.maxsize
 
 
@@ -79,7 +81,7 @@ class TradeBlock:
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """What ``PaperBook.step`` takes."""
+    """What ``PaperBook.step`` takes; filters of the signals' instruments only."""
 
     time: int
     decided_at: int
@@ -87,16 +89,19 @@ class StepInput:
     trades: dict[str, TradeColumns]
     signals: list[Record]
     settlements: list[Record]
+    books: dict[str, Books]
+    filters: dict[str, Filters]
 
 
 @dataclass(slots=True)
 class _Owned:
-    """An instrument's author, and what of it was taken: everything before the cuts with event_time <= time."""
+    """An instrument's author and steps, and what of it was taken: everything before the cuts with event_time <= time."""
 
     author: str
     time: int = _NEVER
     trades: int = 0
     funding: int = 0
+    filters: Filters | None = None
 
 
 @dataclass(slots=True)
@@ -124,10 +129,12 @@ class PaperFeed:
         self._codes: dict[str, int] = {}
         self._names: list[str] = []
         self._ahead: deque[TradeBlock] = deque()
+        self._taken = 0  # rows of the first of them
         self._waiting: TradeBlock | None = None
         self._settlements = _Rows()
         self._signals = _Rows()
         self._instruments: deque[tuple[int, Record]] = deque()
+        self._books = BookTape()
 
     # --- records in -----------------------------------------------------------------------------------------------------
 
@@ -140,6 +147,10 @@ class PaperFeed:
             block = block.rows((block.offset >= taken_cut[block.code]) | (block.event_time > taken_time[block.code]))
         if len(block):
             self._ahead.append(block)
+
+    def add_books(self, block: BookBlock) -> None:
+        """Add order books in log order. One that was there before the last restart may come again: a book moves nothing."""
+        self._books.add(block)
 
     def add_settlements(self, rows: Iterable[tuple[int, Record]]) -> None:
         """Add (offset, ``funding`` record) in log order; records without a settled rate are not kept."""
@@ -164,7 +175,9 @@ class PaperFeed:
             return len(rows.ahead) + len(rows.waiting)
         if topic == INSTRUMENTS:
             return len(self._instruments)
-        return sum(map(len, self._ahead)) + (len(self._waiting) if self._waiting is not None else 0)
+        if topic == DEPTH:
+            return self._books.ahead
+        return sum(map(len, self._ahead)) - self._taken + (len(self._waiting) if self._waiting is not None else 0)
 
     def _code(self, name: str) -> int:
         code = self._codes.get(name)
@@ -194,33 +207,38 @@ class PaperFeed:
         while self._instruments and self._instruments[0][0] < step.reach[INSTRUMENTS]:
             _, record = self._instruments.popleft()
             owned = self._owned.setdefault(record["instrument"], _Owned(record["author"]))
-            owned.author = record["author"]
+            owned.author, owned.filters = record["author"], Filters.of(record)
         mine = {name: owned for name, owned in self._owned.items() if owned.author == step.author}
+        signals = self._take_signals(step, mine)
         taken = StepInput(
             step.time,
             step.decided_at,
             list(mine),
             self._take_trades(step, mine, active),
-            self._take_signals(step, mine),
+            signals,
             self._take_settlements(step, mine),
+            self._take_books(step, mine, active),
+            {one["instrument"]: steps for one in signals if (steps := mine[one["instrument"]].filters) is not None},
         )
         for owned in mine.values():
             owned.time = max(owned.time, step.time)
             owned.trades = max(owned.trades, step.reach[TRADES])
             owned.funding = max(owned.funding, step.reach[FUNDING])
         self._authors[step.author] = step.time
-        self._reach = {topic: max(reach, step.reach[topic]) for topic, reach in self._reach.items()}
+        self._reach = {topic: max(reach, step.reach.get(topic, 0)) for topic, reach in self._reach.items()}
         return taken
 
     def _take_trades(self, step: Step, mine: Mapping[str, _Owned], active: Collection[str]) -> dict[str, TradeColumns]:
         parts = [] if self._waiting is None else [self._waiting]
         reach = step.reach[TRADES]
-        while self._ahead and self._ahead[0].offset[0] < reach:
-            block = self._ahead.popleft()
+        while self._ahead and self._ahead[0].offset[self._taken] < reach:
+            block = self._ahead[0]
             split = int(np.searchsorted(block.offset, reach, "left"))
-            parts.append(block.rows(slice(0, split)))
-            if split < len(block):
-                self._ahead.appendleft(block.rows(slice(split, None)))
+            parts.append(block.rows(slice(self._taken, split)))
+            self._taken = split
+            if split == len(block):
+                self._ahead.popleft()
+                self._taken = 0
         if not parts:
             return {}
         rows = parts[0] if len(parts) == 1 else _joined(self._names, parts)
@@ -263,6 +281,12 @@ class PaperFeed:
         self._settlements.waiting = later
         return due
 
+    def _take_books(self, step: Step, mine: Mapping[str, _Owned], active: Collection[str]) -> dict[str, Books]:
+        spans = {
+            name: (max(owned.time, WAITS[0]), max(step.time, owned.time)) if name in mine else WAITS for name, owned in self._owned.items()
+        }
+        return self._books.take(step.reach.get(DEPTH, 0), spans, [name for name in active if name in mine])
+
     # --- the journal ------------------------------------------------------------------------------------------------------
 
     def resume_offsets(self) -> dict[str, int]:
@@ -272,13 +296,17 @@ class PaperFeed:
             oldest[TRADES] = min(oldest[TRADES], int(self._waiting.offset.min()))
         for topic, rows in ((SIGNALS, self._signals), (FUNDING, self._settlements)):
             oldest[topic] = min([oldest[topic], *(offset for offset, _ in rows.waiting)])
+        oldest[DEPTH] = min(oldest[DEPTH], self._books.oldest(oldest[DEPTH]))
         return oldest
 
     def to_json(self) -> dict[str, Any]:
         """Return what was taken, as JSON values. What waits is not in it: it is read again from ``resume_offsets``."""
         return {
             "authors": self._authors,
-            "instruments": {name: [one.author, one.time, one.trades, one.funding] for name, one in self._owned.items()},
+            "instruments": {
+                name: [one.author, one.time, one.trades, one.funding, None if one.filters is None else one.filters.to_json()]
+                for name, one in self._owned.items()
+            },
             "reach": self._reach,
         }
 
@@ -287,8 +315,10 @@ class PaperFeed:
         """Return the feed that ``to_json`` wrote."""
         feed = cls()
         feed._authors = dict(values["authors"])
-        feed._owned = {name: _Owned(*one) for name, one in values["instruments"].items()}
-        feed._reach = dict(values["reach"])
+        for name, (author, time, trades, funding, *later) in values["instruments"].items():
+            # The state of a release that knew no steps of contracts ends before them.
+            feed._owned[name] = _Owned(author, time, trades, funding, Filters.from_json(later[0] if later else None))
+        feed._reach = {**dict.fromkeys(INPUTS, 0), **values["reach"]}
         return feed
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from stream_apps.core.paper_money import ZERO, exact, halvable_quantity, wire_price
+from stream_apps.core.paper_venue import Filters, ticked
 
 PENDING, OPEN, TP1_HIT, CLOSED, EXPIRED = "pending", "open", "tp1_hit", "closed", "expired"
 MINUTE_MS = 60_000
@@ -32,13 +33,15 @@ class PaperSettings:
     Attributes:
         latency_ms: From a decision to its order at the venue, ms of event time.
         slippage_bps: What a market or stop order pays beyond the trade that fills it, in 1/10,000 of that trade's price. It stands for the
-            half spread and the depth that a trade print does not show; limit orders never slip.
+            half spread and the depth that a trade print does not show, where no book shows them; limit orders never slip.
         fees: Fees of every venue without an entry in ``venue_fees``.
         venue_fees: Venue (the part of an instrument id before the colon) -> its fees.
         fee_basis: ``fill``: each fill pays on its own notional, as venues charge. ``entry``: every fill pays on its quantity at the entry
             price, which is the formula fee_R = 2 x rate x entry / risk distance of S1 8.4; for comparison with figures made by it.
         entry_expiry_ms: How long an entry order waits for its first trade, ms of event time.
         max_signal_age_ms: Signals decided later than this after their instant are refused.
+        walk_book: Market and stop orders walk the book where one is known; ``slippage_bps`` stands in where none is.
+        use_filters: Quantities and prices keep the steps of the contract where they are known, and what is too small is refused.
     """
 
     latency_ms: int = 250
@@ -48,6 +51,8 @@ class PaperSettings:
     fee_basis: str = "fill"
     entry_expiry_ms: int = 60_000
     max_signal_age_ms: int = 60_000
+    walk_book: bool = True
+    use_filters: bool = True
 
     def __post_init__(self) -> None:
         """Raise ValueError, naming the setting, for values that no venue has."""
@@ -81,6 +86,7 @@ class Position:
         gross: Price gains banked so far; slippage is inside. ``fees``, ``funding`` (paid positive) and ``slippage`` (cost) likewise.
         exit_value: Sum of exit price x quantity.
         funding_until: Newest settlement already charged.
+        tick: Price step of the contract; None: not kept.
     """
 
     signal_id: str
@@ -125,6 +131,7 @@ class Position:
     slippage: Decimal = ZERO
     exit_value: Decimal = ZERO
     funding_until: int | None = None
+    tick: Decimal | None = None
 
     @property
     def sign(self) -> int:
@@ -159,9 +166,10 @@ class Position:
     def set_levels(self, entry_price: Decimal, entry_time: int) -> None:
         """Fix entry, stop, targets and timeout: entry -/+ risk distance, entry +/- ratio x risk distance (R-based, S1 8.2)."""
         self.entry_price, self.entry_time = entry_price, entry_time
-        self.stop_price = wire_price(entry_price - self.sign * self.risk_distance)
-        self.tp1_price = wire_price(entry_price + self.sign * self.tp1_ratio * self.risk_distance)
-        self.tp2_price = wire_price(entry_price + self.sign * self.tp2_ratio * self.risk_distance)
+        long = self.sign > 0
+        self.stop_price = wire_price(ticked(entry_price - self.sign * self.risk_distance, self.tick, not long))
+        self.tp1_price = wire_price(ticked(entry_price + self.sign * self.tp1_ratio * self.risk_distance, self.tick, long))
+        self.tp2_price = wire_price(ticked(entry_price + self.sign * self.tp2_ratio * self.risk_distance, self.tick, long))
         self.timeout_at = entry_time + self.timeout_minutes * MINUTE_MS
 
     def break_even(self, taker: Decimal, basis: str) -> Decimal:
@@ -172,8 +180,10 @@ class Position:
         """
         assert self.entry_price is not None
         if basis == "entry":
-            return wire_price(self.entry_price * (1 + self.sign * 2 * taker))
-        return wire_price(self.entry_price * (1 + self.sign * taker) / (1 - self.sign * taker))
+            price = self.entry_price * (1 + self.sign * 2 * taker)
+        else:
+            price = self.entry_price * (1 + self.sign * taker) / (1 - self.sign * taker)
+        return wire_price(ticked(price, self.tick, self.sign > 0))
 
     def quantity_at(self, time: int) -> Decimal:
         """Return the quantity that was open just before ``time``, which may lie before the first target's fill."""
@@ -210,14 +220,24 @@ class Position:
 _DECIMALS = {one.name for one in fields(Position) if "Decimal" in str(one.type)}
 
 
-def position_of(signal: dict[str, Any], settings: PaperSettings) -> Position:
-    """Return the pending position of an accepted entry signal (D19): quantity = 1R x risk multiple / risk distance.
+def quantity_of(signal: dict[str, Any], filters: Filters | None) -> Decimal:
+    """Return what an entry signal orders (D19): 1R x risk multiple / risk distance, down to the contract's lots where they are known.
 
-    The quantity is not rounded to the venue's lot step: paper money is divisible, and R stays exact.
+    R stays money per 1R of the strategy: a position that is smaller for its lots wins and loses a little less than its R.
     """
-    risk_distance = exact(signal["risk_distance"])
     risk_amount = exact(signal["initial_balance"]) * exact(signal["risk_per_trade"])
-    multiple = exact(signal["risk_multiple"])
+    wanted = halvable_quantity(risk_amount * exact(signal["risk_multiple"]) / exact(signal["risk_distance"]))
+    return wanted if filters is None else filters.quantity(wanted)
+
+
+def position_of(signal: dict[str, Any], settings: PaperSettings, filters: Filters | None = None) -> Position:
+    """Return the pending position of an accepted entry signal (D19).
+
+    Args:
+        signal: A ``signals`` record.
+        settings: Of the model.
+        filters: Steps of the contract; None: quantity and prices are not rounded.
+    """
     entry_at = signal["decided_at"] + settings.latency_ms
     return Position(
         signal_id=signal["signal_id"],
@@ -236,8 +256,9 @@ def position_of(signal: dict[str, Any], settings: PaperSettings) -> Position:
         timeout_minutes=signal["timeout_minutes"],
         tp1_ratio=exact(signal["tp1_ratio"]),
         tp2_ratio=exact(signal["tp2_ratio"]),
-        risk_distance=risk_distance,
-        risk_amount=risk_amount,
-        risk_multiple=multiple,
-        quantity=halvable_quantity(risk_amount * multiple / risk_distance),
+        risk_distance=exact(signal["risk_distance"]),
+        risk_amount=exact(signal["initial_balance"]) * exact(signal["risk_per_trade"]),
+        risk_multiple=exact(signal["risk_multiple"]),
+        quantity=quantity_of(signal, filters),
+        tick=None if filters is None else filters.tick,
     )

@@ -120,6 +120,7 @@ def fill(
         "liquidity": liquidity,
         "fee": float(fee),
         "trade_agg_id": agg_id,
+        "price_estimated": False,
     }
 
 
@@ -191,4 +192,5 @@ def trade_closed(position: Position, exit_reason: str, event_time: int, receive_
         "mfe_r": float(mfe),
         "mae_r": float(mae),
         "hold_ms": event_time - position.entry_time,
+        "price_estimated": False,
     }

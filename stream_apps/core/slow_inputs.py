@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from schemas.columnar import Columns
 from stream_apps.core import kernels
+from stream_apps.core.config import ATR_TIMEFRAME, TIMEFRAME_MS
 from stream_apps.core.inbox import Chunk
 
 _INDICATORS = {
@@ -47,6 +48,20 @@ def _derive(topic: str, columns: Columns) -> list[Input]:
         names = np.array([_INDICATORS.get(columns.text("indicator", row), -1) if good[row] else -1 for row in range(len(good))])
         return [(kind, values, values, good & (names == kind)) for kind in _INDICATORS.values()]
     return []  # liquidations are not values that hold but events that add up
+
+
+def klines(
+    chunk: Chunk, columns: Columns
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return which rows are bars of the ATR's length that end on its grid, and the high, low and close of each."""
+    if chunk.derived is None:
+        good, times = columns.good, columns.long("event_time")
+        length = TIMEFRAME_MS[ATR_TIMEFRAME]
+        chunk.derived = np.array(
+            [bool(good[row]) and columns.text("timeframe", row) == ATR_TIMEFRAME and times[row] % length == 0 for row in range(len(good))],
+            dtype=np.bool_,
+        )
+    return chunk.derived, columns.double("high"), columns.double("low"), columns.double("close")
 
 
 def liquidations(columns: Columns) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:

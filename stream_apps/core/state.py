@@ -14,10 +14,12 @@ import numpy.typing as npt
 
 from schemas.columnar import Columns
 from schemas.partition import base_of_instrument
+from stream_apps.core import atr
 from stream_apps.core import kernels as k
 from stream_apps.core.analytics.store import FEATURES as ANALYTICS
 from stream_apps.core.analytics.store import Analytics
-from stream_apps.core.config import TIMEFRAME_MS, TIMEFRAMES, EngineConfig
+from stream_apps.core.config import ATR_TIMEFRAME, TIMEFRAME_MS, TIMEFRAMES, EngineConfig
+from stream_apps.core.meta import N_META
 from stream_apps.core.prints import PRINT, PrintStore, Window
 from stream_apps.core.snapshot import FAST_WINDOWS, WINDOW_MS, WINDOWS
 
@@ -72,7 +74,7 @@ INPUTS: tuple[str, ...] = (
 )
 # An hour of panes beyond the longest window, so that a checkpoint may lag and late trades of the edge still find their pane.
 RING_SLACK = 240
-ATR_TIMEFRAME = TIMEFRAMES.index("5m")
+ATR_FRAME = TIMEFRAMES.index(ATR_TIMEFRAME)
 
 
 @dataclass(slots=True)
@@ -111,7 +113,7 @@ class MarketState:
         self.bar_panes: I64 = np.array([TIMEFRAME_MS[f] // config.grid_ms for f in TIMEFRAMES], dtype=np.int64)
         self.kept = PrintStore(config.grid_ms, config.print_window_ms // config.grid_ms, config.whale_usd)
         self._shapes: dict[str, tuple[tuple[int, ...], Any, Any]] = {
-            "meta": ((k.N_META,), np.int64, 0),
+            "meta": ((N_META,), np.int64, 0),
             "scale": ((2,), np.float64, 0.0),
             "holes": ((k.HOLES, 2), np.int64, 0),
             "cumulative": ((self.ring, 4), np.int64, 0),
@@ -119,10 +121,13 @@ class MarketState:
             "open_price": ((k.AHEAD, 4), np.int64, 0),
             "open_at": ((k.AHEAD, 4), np.int64, 0),
             "bars": ((len(TIMEFRAMES), 7), np.int64, 0),
+            "atr_reached": ((), np.int64, -1),
+            "atr_waiting": ((atr.RING, 4), np.int64, -1),
             "atr": ((4,), np.float64, 0.0),
             "atr_history": ((config.atr_history,), np.float64, 0.0),
             "histogram": ((k.N_BUCKETS,), np.int32, 0),
             "totals": ((), np.int64, 0),
+            "top": ((), np.int64, 0),  # no bucket above it holds anything; see kernels.upper_quantiles
             "p99_lots": ((), np.float64, 0.0),
             "p99_before": ((), np.float64, 0.0),
             "p99_floor": ((), np.float64, 0.0),
@@ -166,7 +171,8 @@ class MarketState:
             return i
         i = len(self.names)
         if i >= len(self.a["meta"]):
-            self._grow(max(2, 2 * i))
+            # A quarter more at a time: half a megabyte an instrument is too much to keep twice of.
+            self._grow(i + max(2, i // 4))
         self.names.append(name)
         self.index[name] = i
         meta = self.a["meta"][i]
@@ -213,6 +219,7 @@ class MarketState:
         self.a["open_price"][i] *= price
         self.a["meta"][i, k.LAST_PRICE] *= price
         self.a["bars"][i, :, :4] *= price
+        self.a["atr_waiting"][i, :, atr.HIGH :] *= price
         self.a["bars"][i, :, 4:6] *= quantity
         self.a["p99_lots"][i] *= quantity
         self.a["p99_before"][i] *= quantity
@@ -230,6 +237,7 @@ class MarketState:
                 self.pane_histogram[pane] = moved
         self.a["histogram"][i] = 0
         self.a["totals"][i] = 0
+        self.a["top"][i] = k.N_BUCKETS - 1
         for entries in self.pane_histogram.values():
             k.add_histogram(entries[(entries >> 32) == i], 1, self.a["histogram"], self.a["totals"])
         mine = ((self.pending >> 16) & 0xFFFF) == i
@@ -276,6 +284,7 @@ class MarketState:
                     bucket = k.bucket_of(int(np.floor(quantities[row] * a["scale"][i, 1] + 0.5)))
                     entry = np.array([(i << 32) | (bucket << 16) | 1], dtype=np.int64)
                     k.add_histogram(entry, 1, a["histogram"], a["totals"])
+                    a["top"][i] = k.N_BUCKETS - 1
                     self.pane_histogram[pane] = np.concatenate([self.pane_histogram.get(pane, entry[:0]), entry])
         return TradesApplied(status, changed, late, repeated, refused)
 
@@ -298,6 +307,14 @@ class MarketState:
             a["first_seen"],
             status,
         )
+
+    def put_klines(self, instrument: I64, good: Any, use: Any, times: I64, highs: F64, lows: F64, closes: F64, status: Any) -> None:
+        """Apply rows of klines; ``use`` tells which are of the ATR's timeframe. ``status`` of refused rows is set."""
+        a, c = self.a, self.config
+        atr.put_klines(
+            instrument, good, use, times, highs, lows, closes, c.grid_ms, int(self.bar_panes[ATR_FRAME]), c.atr_length,
+            a["meta"], a["scale"], a["atr_reached"], a["atr_waiting"], a["atr"], a["atr_history"], status,
+        )  # fmt: skip
 
     def take_events(self, topic: str, columns: Columns, part: slice, instrument: I64, times: I64, status: Any) -> None:
         """Let the analytics have rows of a slow topic that were applied; ``status`` of those that they refuse is set."""
@@ -324,8 +341,8 @@ class MarketState:
         first = int(a["meta"][chosen, k.CLOSED].min()) + 1
         self.analytics.close(chosen, pane, behind, a)
         n = k.close_panes(
-            chosen, pane, self.bar_panes, ATR_TIMEFRAME, self.config.atr_length, a["meta"], a["scale"], a["cumulative"], a["open_sum"], a["open_price"],
-            a["bars"], a["atr"], a["atr_history"], out,
+            chosen, pane, self.bar_panes, ATR_FRAME, self.config.atr_length, a["meta"], a["scale"], a["cumulative"], a["open_sum"], a["open_price"],
+            a["bars"], a["atr_reached"], a["atr_waiting"], a["atr"], a["atr_history"], out,
         )  # fmt: skip
         self._move_histogram(chosen, first, pane)
         for i in chosen.tolist():
@@ -340,7 +357,7 @@ class MarketState:
             if len(self._chosen) < len(self.names):
                 self._chosen = np.zeros(len(self.a["meta"]), dtype=np.bool_)
             entries, panes = np.empty(self._n_pending, dtype=np.int64), np.empty(self._n_pending, dtype=np.int64)
-            self._n_pending, found = k.take_due(self.pending, chosen, pane, self._chosen, entries, panes, histogram, totals)
+            self._n_pending, found = k.take_due(self.pending, chosen, pane, self._chosen, entries, panes, histogram, totals, self.a["top"])
             at = 0
             while at < found:
                 p = int(panes[at])
@@ -373,7 +390,7 @@ class MarketState:
         k.fill_features(
             chosen, a["spot"][chosen], pane, c.grid_ms, self.window_panes, len(FAST_WINDOWS), WINDOW_MS["30m"] // c.grid_ms, c.atr_length, c.atr_percentile_min,
             c.quantile_min_trades, c.stale_book_ms, c.stale_funding_ms, c.stale_indicator_ms, c.oi_horizon_ms, a["p99_floor"],
-            a["meta"], a["scale"], a["cumulative"], a["atr"], a["atr_history"], a["histogram"], a["totals"], a["p99_lots"], a["p99_before"],
+            a["meta"], a["scale"], a["cumulative"], a["atr"], a["atr_history"], a["histogram"], a["totals"], a["top"], a["p99_lots"], a["p99_before"],
             a["in_pane"], a["in_at"], a["in_value"], a["first_seen"],
             a["funding_most"], a["liquidated_pane"], a["liquidated"], a["liquidated_first"], out, states, counts,
         )  # fmt: skip

@@ -203,6 +203,11 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 
+def ranges(model: str) -> dict[str, tuple[float, float]]:
+    """Return field -> (least, most), both allowed, of the numbers of a strategy with that scoring model (S1 7.1)."""
+    return {**_RANGES, **MODELS[model].ranges}
+
+
 # What somebody writes must leave room for the next revision and its later time: Avro's int, and a time that is no time in other units.
 _LAST_REVISION = 2**31 - 1
 _END_MS = 7_258_118_400_000
@@ -245,7 +250,7 @@ def validate(config: StrategyConfig) -> None:
     for name, value in model.fixed.items():
         if getattr(config, name) != value:
             raise StrategyError(name, f"must be {value} for {config.model}, got {getattr(config, name)!r}")
-    for name, (least, most) in {**_RANGES, **model.ranges}.items():
+    for name, (least, most) in ranges(config.model).items():
         if not least <= getattr(config, name) <= most:  # also refuses NaN
             raise StrategyError(name, f"must be from {least:g} to {most:g}, got {getattr(config, name)!r}")
     total = sum(getattr(config, name) for name in WEIGHTS)

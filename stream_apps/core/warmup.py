@@ -51,6 +51,7 @@ def compile_kernels(codec: Codec) -> None:
     topics = {
         "instruments": [_record("instruments", instrument=_INSTRUMENT, author="warm-up", price_decimals=1, quantity_decimals=1)],
         "agg_trades": trades,
+        "klines": [_record("klines", instrument=_INSTRUMENT, event_time=_START // 300_000 * 300_000, timeframe="5m")],
         "liquidations": [_record("liquidations", instrument=_INSTRUMENT, side="LONG")],
         "quotes": [_record("quotes", instrument=_INSTRUMENT)],
         "depth": [_record("depth", instrument=_INSTRUMENT, state="live")],

@@ -6,7 +6,7 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from schemas.catalogue import RESULT_TOPICS
@@ -130,7 +130,7 @@ class Collector:
         self._instruments = None if instruments is None else frozenset(instruments)
         self._since = -(2**62) if since is None else since
         self._until = 2**62 if until is None else until
-        self._hashes: dict[tuple[str, int], Any] = {}
+        self._hashes: dict[tuple[str, int, str], Any] = {}
         self._notional: dict[str, list[float]] = {}
 
     # --- what comes ----------------------------------------------------------------------------------------------------
@@ -160,21 +160,63 @@ class Collector:
             return
         self.outputs[topic] += 1
         if topic in RESULT_TOPICS:
-            digest = self._hashes.setdefault((topic, partition), hashlib.sha256())
+            whose = record["instrument"] if topic == "features" else record["strategy_id"]
+            digest = self._hashes.get((topic, partition, whose))
+            if digest is None:
+                digest = self._hashes[topic, partition, whose] = hashlib.sha256()
             digest.update(len(result.value).to_bytes(4, "big"))
             digest.update(result.value)
         getattr(self, f"_{topic}")(record)
 
     def hashes(self) -> dict[str, str]:
-        """Return topic -> sha256 over the sha256 of each partition's records in their order, each record with its length before it."""
+        """Return topic -> sha256 over the sha256 of each strategy's records (of features: each instrument's) in their order, each with its length."""
         found = {}
         for topic in RESULT_TOPICS:
             whole = hashlib.sha256()
-            for (name, partition), digest in sorted(self._hashes.items()):
+            for (name, partition, whose), digest in sorted(self._hashes.items()):
                 if name == topic:
-                    whole.update(partition.to_bytes(4, "big") + digest.digest())
+                    whole.update(partition.to_bytes(4, "big") + whose.encode() + b"\0" + _digest(digest))
             found[topic] = whole.hexdigest()
         return found
+
+    # --- parts of a run --------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to merge it: the codec stays, and hashes are final."""
+        kept = {name: value for name, value in vars(self).items() if name != "_codec"}
+        return {**kept, "_hashes": {place: _digest(digest) for place, digest in self._hashes.items()}}
+
+    def merge(self, other: Collector, market: bool = True) -> None:
+        """Take in what another collector saw: other strategies, or other partitions.
+
+        Args:
+            other: Of another part of the same run.
+            market: Take its inputs, features and bars too; False where they are here already.
+        """
+        self.strategies.update({name: _renumbered(seen, other.states, self.states) for name, seen in other.strategies.items()})
+        for mine, theirs in ((self.signals, other.signals), (self.trades, other.trades), (self.fills, other.fills)):
+            mine.extend(theirs)
+        self._notional.update(other._notional)
+        self.refused.update(other.refused)
+        shared = {"features", "bars"}
+        self.outputs.update({topic: count for topic, count in other.outputs.items() if market or topic not in shared})
+        self._hashes.update({place: digest for place, digest in other._hashes.items() if market or place[0] not in shared})
+        if market:
+            self.markets.update(other.markets)
+            self.inputs.update(other.inputs)
+            self.letters.update(other.letters)
+            for gap in other.holes.gaps:
+                self.holes.add(gap)
+
+    def settle(self) -> None:
+        """Put everything in an order of its own, so that nothing tells how the run was cut into parts."""
+        names = sorted(self.states)
+        self.strategies = {name: _renumbered(self.strategies[name], self.states, names) for name in sorted(self.strategies)}
+        self.states = names
+        self.signals.sort(key=lambda row: (row["event_time"], row["signal_id"]))
+        self.fills.sort(key=lambda row: (row["event_time"], row["fill_id"]))
+        self.refused = Counter(dict(sorted(self.refused.items())))
+        self.letters = Counter(dict(sorted(self.letters.items(), key=lambda item: tuple(map(str, item[0])))))
 
     def closed_trades(self) -> list[Record]:
         """Return the closed trades in order of exit, with the notional of their fills."""
@@ -259,6 +301,17 @@ class Collector:
     def _orders(self, record: Record) -> None:
         if record["status"] in ("rejected", "cancelled") and record["leg"] == "entry":
             self.refused[record["reason"] or record["status"]] += 1
+
+
+def _digest(digest: Any) -> bytes:
+    return digest if isinstance(digest, bytes) else bytes(digest.digest())
+
+
+def _renumbered(seen: StrategySeen, before: Sequence[str], after: list[str]) -> StrategySeen:
+    """Return a strategy's evaluations with their states by their place in ``after``, to which names that are new are added."""
+    after.extend(name for name in before if name not in after)
+    places = [after.index(name) for name in before]
+    return replace(seen, states=array("b", (places[state] for state in seen.states)))
 
 
 def state_of(score: Record) -> str:

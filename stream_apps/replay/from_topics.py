@@ -62,7 +62,7 @@ def replay_topics(
         progress: Called with (partition, topic, records) as records are read.
 
     Raises:
-        confluent_kafka.KafkaException: the broker refused.
+        TopicsError: no broker answers, or it refuses.
     """
     report = ReplayReport(ResultSet(settings.codec))
     config = EngineConfig.from_settings(settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +18,13 @@ class ResultSet:
     """Records of the result topics by their id; repeats of a restarted service are dropped, the first one stays.
 
     Attributes:
+        keeps_order: Entries of maps count in their order, as bytes do. A database keeps none: False puts them in order of their keys first.
         repeats: Topic -> repeats that equalled the first.
         conflicts: (topic, id) of repeats with another content: never to be seen in a sound run.
     """
 
     codec: Codec
+    keeps_order: bool = True
     records: dict[str, dict[Identity, bytes]] = field(default_factory=lambda: {topic: {} for topic in RESULT_TOPICS})
     repeats: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RESULT_TOPICS, 0))
     conflicts: list[tuple[str, Identity]] = field(default_factory=list)
@@ -32,6 +34,8 @@ class ResultSet:
         if topic not in self.records:
             return
         record = self.codec.decode(topic, value)
+        if not self.keeps_order:
+            value = self.codec.encode(topic, _in_order(record))
         identity = tuple(record[name] for name in TOPICS[topic].record_id)
         known = self.records[topic].setdefault(identity, value or b"")
         if known is not value:
@@ -52,9 +56,26 @@ class ResultSet:
         """Return topic -> hash for all result topics."""
         return {topic: self.hash_of(topic) for topic in self.records}
 
+    def without(self, instruments: Collection[str]) -> ResultSet:
+        """Return the records of all other instruments."""
+        kept = {
+            topic: {
+                identity: value for identity, value in records.items() if self.codec.decode(topic, value)["instrument"] not in instruments
+            }
+            for topic, records in self.records.items()
+        }
+        return ResultSet(self.codec, self.keeps_order, kept)
+
     def counts(self) -> dict[str, int]:
         """Return topic -> number of records."""
         return {topic: len(records) for topic, records in self.records.items()}
+
+
+def _in_order(value: Any) -> Any:
+    """Return a value with every map in order of its keys."""
+    if isinstance(value, dict):
+        return {name: _in_order(value[name]) for name in sorted(value)}
+    return [_in_order(one) for one in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ from schemas.codec import Codec, CodecError
 from schemas.columnar import KeyTable, RecordSet
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import OutputRecord, PartitionEngine
+from stream_apps.core.inbox import TRADE_FIELDS
 from stream_apps.core.paper import PaperBook
 from stream_apps.core.paper_feed import PaperFeed, Step
 from stream_apps.core.paper_position import PaperSettings
-from stream_apps.core.paper_trades import trade_block
+from stream_apps.core.paper_trades import book_block, trade_block
 from stream_apps.core.strategy import StrategyConfig
+from stream_apps.replay.decoded import with_columns
 from stream_apps.replay.source import Piece, Source
 
 # Beyond every offset: marks that wait for records of a topic that is not read are not held up.
@@ -65,10 +67,14 @@ class PartitionReplay:
 
     def feed(self, topic: str, records: RecordSet) -> Iterator[Result]:
         """Take records of a topic and yield what the pipeline writes because of them, in order."""
+        if topic == "agg_trades":
+            records = with_columns(self._codec, topic, records, TRADE_FIELDS, self._keys)
         outputs = self.engine.feed(topic, records)
         if len(records):
             if topic == "agg_trades":
                 self._feed.add_trades(trade_block(self._codec, records, self._keys))
+            elif topic == "depth" and self.book.settings.walk_book:
+                self._feed.add_books(book_block(self._codec, records, self._keys))
             elif topic in ("funding", "instruments"):
                 rows = []
                 plain = records.rows(0, len(records))
@@ -99,6 +105,8 @@ class PartitionReplay:
             trades=taken.trades,
             signals=taken.signals,
             settlements=taken.settlements,
+            books=taken.books,
+            filters=taken.filters,
         )
         for topic, record in executed:
             yield Result(topic, str(record[TOPICS[topic].key]).encode(), self._encode[topic](record))

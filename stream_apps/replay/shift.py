@@ -15,7 +15,7 @@ from schemas.columnar import RecordSet
 from stream_apps.core.engine import PartitionEngine
 from stream_apps.replay.source import Piece, Source
 
-MARKET = ("agg_trades", "depth", "funding", "liquidations", "market_indicators", "quotes")
+MARKET = ("agg_trades", "depth", "funding", "klines", "liquidations", "market_indicators", "quotes")
 
 
 @dataclass

@@ -142,6 +142,85 @@ def _touched(path: MarkPath, time: int, minutes: int, sign: int, entry: float, a
     return 0 if whole else None
 
 
+HOUR_MS = 3_600_000
+NET_HOURS = (12, 24, 36)
+
+
+@dataclass(frozen=True)
+class NetLabel:
+    """A position's net result at a horizon (P section 8), quote units; ``label`` None: not known.
+
+    Attributes:
+        pnl: Realised and unrealised. fees: Paid. funding: Paid; received is below zero.
+        roi: (pnl - fees - funding) / margin. label: ``pos``, ``neg`` or ``neutral``.
+    """
+
+    pnl: float | None
+    fees: float
+    funding: float | None
+    roi: float | None
+    label: str | None
+
+
+def net_labels(
+    fills: Sequence[dict[str, Any]],
+    path: MarkPath,
+    settlements: Sequence[tuple[int, float]],
+    *,
+    leverage: float = 1.0,
+    hours: Sequence[int] = NET_HOURS,
+    threshold: float = 0.005,
+    stale_ms: int = STALE_MS,
+) -> dict[int, NetLabel]:
+    """Return hours -> label of one position, ``hours`` after its first fill.
+
+    What is still open then is valued at the mark price; where that is not known, neither is the label. A settlement charges what was open at it: quantity x
+    mark price x rate, paid by a long position when the rate is above zero.
+
+    Args:
+        fills: Its ``fills`` records, at least one.
+        path: Mark prices of its instrument.
+        settlements: (time, rate) of its instrument, ms UTC and fraction.
+        leverage: Margin is the notional of the opening fills / leverage; 1: the cost of spot.
+        threshold: As in ``net_label``.
+
+    Raises:
+        ValueError: no fills, or a leverage not above zero.
+    """
+    if not fills or not leverage > 0:
+        raise ValueError("fills: must hold the position's, and leverage be above zero")
+    ordered = sorted(fills, key=lambda fill: (fill["event_time"], fill["fill_id"]))
+    begin = ordered[0]["event_time"]
+    margin = sum(fill["price"] * fill["quantity"] for fill in ordered if fill["leg"] == "entry") / leverage
+    found = {}
+    for length in hours:
+        end = begin + length * HOUR_MS
+        known = [fill for fill in ordered if fill["event_time"] <= end]
+        cash = sum((-1 if fill["side"] == "BUY" else 1) * fill["price"] * fill["quantity"] for fill in known)
+        left = _open_at(ordered, end)
+        fees = float(sum(fill["fee"] for fill in known))
+        mark = path.at(end, stale_ms) if left else 0.0
+        pnl = None if mark is None else cash + left * mark
+        funding: float | None = 0.0
+        for time, rate in settlements:
+            held = _open_at(ordered, time) if begin <= time <= end else 0.0
+            if held and funding is not None:
+                price = path.at(time, stale_ms)
+                funding = None if price is None else funding + held * price * rate
+        if pnl is None or funding is None:
+            found[length] = NetLabel(pnl, fees, funding, None, None)
+        else:
+            found[length] = NetLabel(pnl, fees, funding, (pnl - fees - funding) / margin, net_label(pnl, fees, funding, margin, threshold))
+    return found
+
+
+def _open_at(fills: Sequence[dict[str, Any]], time: int) -> float:
+    """Return the base quantity held after the fills up to a time, short below zero; exactly 0 when closed to the last unit of rounding."""
+    held = sum((1 if fill["side"] == "BUY" else -1) * fill["quantity"] for fill in fills if fill["event_time"] <= time)
+    most = max(fill["quantity"] for fill in fills)
+    return 0.0 if abs(held) < 1e-9 * most else float(held)
+
+
 def net_label(pnl: float, fees: float, funding: float, margin: float, threshold: float = 0.005) -> str:
     """Return ``pos``, ``neg`` or ``neutral`` by the net return on what was put in (P R002-81 to 85).
 

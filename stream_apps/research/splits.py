@@ -7,6 +7,7 @@ Walk-forward: S1 10.5. Purged K-fold with embargo: Lopez de Prado, Advances in F
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 DAY_MS = 86_400_000
@@ -23,6 +24,13 @@ class Split(NamedTuple):
     """What is trained on, and what is tested after it."""
 
     train: Interval
+    test: Interval
+
+
+class Fold(NamedTuple):
+    """What may be trained on, in one or several stretches, and what is tested."""
+
+    train: tuple[Interval, ...]
     test: Interval
 
 
@@ -98,3 +106,28 @@ def purged_k_fold(spans: Sequence[tuple[int, int]], folds: int, embargo_ms: int 
             sample for sample in order if sample not in chosen and not (spans[sample][0] <= last + embargo_ms and spans[sample][1] >= first)
         ]
         yield sorted(train), sorted(test)
+
+
+def purged_folds(since: int, until: int, folds: int, purge_ms: int = 0, embargo_ms: int = 0) -> list[Fold]:
+    """Return [since, until) in equal test stretches, each with the rest of the time as its training.
+
+    Training ends ``purge_ms`` before a test and begins again ``purge_ms`` + ``embargo_ms`` after it: what reaches from one into the other (a trade
+    that is held, a window that looks back) is in neither.
+
+    Raises:
+        ValueError: fewer than two folds, a length below zero, or nothing left to train on.
+    """
+    if folds < 2:
+        raise ValueError(f"folds: must be at least 2, got {folds}")
+    for name, value in (("purge_ms", purge_ms), ("embargo_ms", embargo_ms)):
+        if value < 0:
+            raise ValueError(f"{name}: must not be negative, got {value}")
+    edges = [since + (until - since) * place // folds for place in range(folds + 1)]
+    made = []
+    for begin, end in pairwise(edges):
+        around = (Interval(since, begin - purge_ms), Interval(end + purge_ms + embargo_ms, until))
+        train = tuple(one for one in around if one.end > one.begin)
+        if not train or begin >= end:
+            raise ValueError(f"folds: {folds} folds of {until - since} ms leave nothing to train on beside {purge_ms} + {embargo_ms} ms")
+        made.append(Fold(train, Interval(begin, end)))
+    return made

@@ -1,13 +1,13 @@
-"""What the best of many trials is worth (pure): deflated Sharpe ratio, control of false discoveries, and the cost gate."""
+"""What the best of many trials is worth (pure): deflated Sharpe ratio and control of false discoveries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import e, fsum, sqrt
+from math import e, sqrt
 from statistics import NormalDist
 
 from stream_apps.core.performance.daily import sharpe_of, sharpe_probability
-from stream_apps.core.performance.numbers import deviation, kurtosis, mean, skewness
+from stream_apps.core.performance.numbers import deviation, kurtosis, skewness
 
 EULER = 0.5772156649015329
 
@@ -39,8 +39,8 @@ def deflated_sharpe(returns: Sequence[float], trial_sharpes: Sequence[float]) ->
     """Return the probability that the chosen trial's true Sharpe ratio is above what chance gives the best of all (Bailey and Lopez de Prado 2014).
 
     Args:
-        returns: Of the chosen trial, a day each.
-        trial_sharpes: Sharpe ratios of all trials, the chosen one included, of daily returns, not annualised.
+        returns: Of the chosen trial, one for each day or each trade.
+        trial_sharpes: Sharpe ratios of all trials, the chosen one included, of returns of the same kind, not annualised.
 
     Returns:
         None below two returns or without spread.
@@ -74,25 +74,3 @@ def false_discovery_control(p_values: Sequence[float], rate: float) -> list[bool
     ordered = sorted(p_values)
     limit = max((value for place, value in enumerate(ordered, 1) if value <= place * rate / len(ordered)), default=-1.0)
     return [value <= limit for value in p_values]
-
-
-def passes_cost_gate(gross_r: Sequence[float], cost_r: Sequence[float], confidence: float = 0.95) -> bool | None:
-    """Return whether the mean edge exceeds the mean measured cost by more than chance: one-sided, normal approximation of the mean of the differences.
-
-    Args:
-        gross_r: Result of each out-of-sample trade before fees and funding, R.
-        cost_r: Fees and funding of the same trades, R.
-        confidence: That the mean difference is above zero.
-
-    Returns:
-        None below 30 trades or without spread: nothing can be said.
-
-    Raises:
-        ValueError: lengths differ.
-    """
-    if len(gross_r) != len(cost_r):
-        raise ValueError(f"cost_r: {len(cost_r)} do not belong to {len(gross_r)} trades")
-    net = [edge - cost for edge, cost in zip(gross_r, cost_r, strict=True)]
-    if len(net) < 30 or deviation(net) == 0:
-        return None
-    return fsum(net) > 0 and mean(net) / deviation(net) * sqrt(len(net)) > NormalDist().inv_cdf(confidence)

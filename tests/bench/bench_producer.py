@@ -1,36 +1,44 @@
 """How fast a producer writes a venue's trades, beside a plain websockets + aiokafka writer (one await a message), in one run.
 
-Run: ``python tests/bench/bench_producer.py [--trades N] [--quick]`` with KAFKA_BOOTSTRAP_SERVERS set (``perpflow stack env``). The simulated venue
-sends trades that were made beforehand as fast as they are read; each writer runs alone, as a process on one core, the venue and the broker on the
-others. Both must leave the same trades. ``--mix SECONDS`` also plays all streams at 25,000 messages a second, ten times the worst second that was
-measured, and states memory and latency. Report ratios; machines are noisy.
+Run: ``perpflow bench --only producer``. The simulated venue sends trades that were made beforehand as fast as they are read; each writer runs alone, as
+a process on one core, the venue and the broker on the others. Both must leave the same trades. Then all streams are played at several rates, up to ten
+times the worst second that was measured, and of every record it is stated how long it took from the socket to Kafka's acknowledgement
+(measured_producer.py), as exact quantiles, with the shares of producer and broker in them, memory, and how busy each process was.
+``bench_signals.py`` measures on to the decision.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 from confluent_kafka import Consumer, TopicPartition
+from rows import Figure, Row
+from running import ROOT, Run
 
-from deploy.stack.topics import create_topics, delete_topics
 from producers.binance import mapping
 from schemas.codec import Codec
 from schemas.partition import partition_of
 from schemas.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[2]
+MEASURED = Path(__file__).with_name("measured_producer.py")
 INSTRUMENTS = 20
+# What the producer subscribes to.
+STREAMS = "aggTrade,depth@100ms,bookTicker,markPrice@1s,forceOrder"
+# Messages a second: ten times the worst second that was recorded.
+BUSIEST = 25_000
 HZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -66,18 +74,19 @@ class Program:
             self.process.kill()
 
 
-def cores() -> tuple[set[int], set[int]]:
-    """Return the writer's core and the others."""
-    available = sorted(os.sched_getaffinity(0))
-    return {available[0]}, set(available[1:]) or {available[0]}
-
-
 def venue(
-    trades: int, others: set[int], *, rate: str = "10", kinds: str = "trades", messages: int = 1, instruments: int = INSTRUMENTS
+    trades: int,
+    others: set[int],
+    *,
+    rate: str = "10",
+    kinds: str = "trades",
+    messages: int = 1,
+    instruments: int = INSTRUMENTS,
+    ahead: str = "",
 ) -> tuple[Program, dict[str, Any]]:
     program = Program(
         ["-m", "deploy.cli", "simulate", "--venue", "BINANCE", "--instruments", str(instruments), "--rate", rate, "--messages", str(messages),
-         "--burst", str(trades), "--kinds", kinds, "--settle", "1", "--seed", "7"],
+         "--burst", str(trades), "--kinds", kinds, "--ahead", ahead, "--settle", "1", "--seed", "7"],
         others, {"PERPFLOW_LOG_LEVEL": "error"},
     )  # fmt: skip
     return program, program.first_line()
@@ -169,78 +178,96 @@ def plain_program(argv: list[str]) -> None:
 # --- the run ---------------------------------------------------------------------------------------------------------
 
 
-def environment(servers: str) -> tuple[Settings, dict[str, str]]:
-    variables = {
-        "KAFKA_BOOTSTRAP_SERVERS": servers,
-        "PERPFLOW_TOPIC_PREFIX": f"bench{uuid.uuid4().hex[:8]}.",
-        "PERPFLOW_LOG_LEVEL": "error",
-    }
-    settings = Settings(kafka_bootstrap_servers=servers, topic_prefix=variables["PERPFLOW_TOPIC_PREFIX"])
-    create_topics(settings)
-    return settings, variables
-
-
 def contracts(rest_url: str) -> dict[str, str]:
     with urllib.request.urlopen(f"{rest_url}/fapi/v1/exchangeInfo") as answer:
         return {entry["symbol"]: entry["baseAsset"] for entry in json.load(answer)["symbols"]}
 
 
-def one(ours: bool, trades: int) -> tuple[float, float, int, dict[str, tuple[int, int]]]:
-    servers = Settings().kafka_bootstrap_servers
-    settings, variables = environment(servers)
-    own, others = cores()
-    serving, urls = venue(trades, others)
-    try:
-        if ours:
-            arguments = ["-m", "deploy.cli", "produce", "--base-url", urls["rest_url"], "--symbols", "all", "--streams", "agg_trades"]
-        else:
-            bases = contracts(urls["rest_url"])
-            info = {"ws_url": urls["ws_url"], "symbols": list(bases), "bases": bases}
-            arguments = [str(Path(__file__)), "--plain", json.dumps(info)]
-        writer = Program(arguments, own, variables)
+def one(run: Run, ours: bool, trades: int) -> tuple[float, float, int, dict[str, tuple[int, int]]]:
+    """Measure one writer; return trades a CPU second and a second, how many there were, and their sums."""
+    with run.environment() as settings:
+        serving, urls = venue(trades, run.cores.others)
         try:
-            by_cpu, by_wall, count = measure(writer, Watch(settings, "agg_trades"), trades)
+            if ours:
+                arguments = ["-m", "deploy.cli", "produce", "--base-url", urls["rest_url"], "--symbols", "all", "--streams", "agg_trades"]
+            else:
+                bases = contracts(urls["rest_url"])
+                info = {"ws_url": urls["ws_url"], "symbols": list(bases), "bases": bases}
+                arguments = [str(Path(__file__)), "--plain", json.dumps(info)]
+            writer = Program(arguments, run.cores.contestant, run.variables(settings))
+            try:
+                by_cpu, by_wall, count = measure(writer, Watch(settings, "agg_trades"), trades)
+            finally:
+                writer.stop()
+            return by_cpu, by_wall, count, sums(settings, "agg_trades")
+        finally:
+            serving.stop()
+
+
+def mix(run: Run, seconds: int, rate: int = BUSIEST, instruments: int = INSTRUMENTS) -> dict[str, float]:
+    """Play all streams at a rate; return what the producer kept up with, its memory at the first third and at the end, and how long records took."""
+    with run.environment() as settings, tempfile.TemporaryDirectory() as folder:
+        # The producer is waited for, and what it hears first is not measured: hence some more messages than the seconds take.
+        messages = rate * (seconds + 15)
+        serving, urls = venue(0, run.cores.others, rate=str(rate), kinds="", messages=messages, instruments=instruments, ahead=STREAMS)
+        port = int(urls["port"]) + 1
+        variables = run.variables(settings) | {"PERPFLOW_HTTP_PORT": str(port)}
+        figures = Path(folder) / "figures.json"
+        arguments = [str(MEASURED), str(figures), "--base-url", urls["rest_url"], "--symbols", "all"]
+        writer = Program(arguments, run.cores.contestant, variables)
+        try:
+            wait_for_frames(writer, port)
+            samples = []
+            started = time.monotonic()
+            frames: list[tuple[float, float]] = []
+            busy = {"producer": writer.cpu_s(), "venue": serving.cpu_s(), "broker": broker_cpu_s(settings)}
+            while time.monotonic() - started < seconds and writer.process.poll() is None:
+                time.sleep(1)
+                samples.append(writer.rss_mb())
+                frames.append((time.monotonic(), _metric(port, "perpflow_frames_received_total")))
+            passed = time.monotonic() - started
+            now = {"producer": writer.cpu_s(), "venue": serving.cpu_s(), "broker": broker_cpu_s(settings)}
+            behind = _quantile(port, "perpflow_receive_delay_seconds", 0.99)
+            writer.stop()
+            found = json.loads(figures.read_text())
         finally:
             writer.stop()
-        return by_cpu, by_wall, count, sums(settings, "agg_trades")
-    finally:
-        serving.stop()
-        delete_topics(settings)
+            serving.stop()
+    steady = frames[len(frames) // 3 :]
+    return {
+        "messages_a_second": (steady[-1][1] - steady[0][1]) / (steady[-1][0] - steady[0][0]),
+        "offered": float(rate),
+        "rss_mb_third": samples[len(samples) // 3],
+        "rss_mb_end": samples[-1],
+        "records_measured": float(found["records"]),
+        **{f"received_to_acknowledged_{name}": value for name, value in found["received_to_acknowledged"].items()},
+        "of_which_in_the_producer_p99_ms": found["received_to_client_library"]["p99_ms"],
+        "of_which_at_the_broker_p99_ms": found["client_library_to_acknowledged"]["p99_ms"],
+        "venue_to_received_p99_s": behind,
+        **{f"cpu_share_{name}": (now[name] - busy[name]) / passed for name in busy},
+    }
 
 
-def mix(seconds: int, rate: int = 25_000, instruments: int = INSTRUMENTS) -> dict[str, float]:
-    """Play all streams at a rate; return what the producer kept up with, its memory at the start and at the end, and its latency."""
-    servers = Settings().kafka_bootstrap_servers
-    settings, variables = environment(servers)
-    own, others = cores()
-    serving, urls = venue(0, others, rate=str(rate), kinds="", messages=rate * seconds, instruments=instruments)
-    port = int(urls["port"]) + 1
-    variables |= {"PERPFLOW_HTTP_PORT": str(port)}
-    writer = Program(["-m", "deploy.cli", "produce", "--base-url", urls["rest_url"], "--symbols", "all"], own, variables)
-    try:
-        samples = []
-        started = time.monotonic()
-        frames: list[tuple[float, float]] = []
-        while time.monotonic() - started < seconds and writer.process.poll() is None:
-            time.sleep(1)
-            samples.append(writer.rss_mb())
-            frames.append((time.monotonic(), _metric(port, "perpflow_frames_received_total")))
-        quantiles = _quantile(port, "perpflow_ack_latency_seconds", 0.99)
-        behind = _quantile(port, "perpflow_receive_delay_seconds", 0.99)
-        steady = frames[len(frames) // 3 :]
-        return {
-            "messages_a_second": (steady[-1][1] - steady[0][1]) / (steady[-1][0] - steady[0][0]),
-            "offered": float(rate),
-            "rss_mb_third": samples[len(samples) // 3],
-            "rss_mb_end": samples[-1],
-            "step_to_acknowledged_p99_s": quantiles,
-            "venue_to_received_p99_s": behind,
-            "cpu_share": writer.cpu_s() / (time.monotonic() - started),
-        }
-    finally:
-        writer.stop()
-        serving.stop()
-        delete_topics(settings)
+def wait_for_frames(writer: Program, port: int) -> None:
+    """Wait until a producer hears its venue. Raises RuntimeError when it does not within a minute."""
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError):
+            if _metric(port, "perpflow_frames_received_total"):
+                return
+        if time.monotonic() > deadline or writer.process.poll() is not None:
+            raise RuntimeError("the producer hears nothing")
+        time.sleep(0.1)
+
+
+def broker_cpu_s(settings: Settings) -> float:
+    """Return the CPU seconds of the Kafka broker that listens on the first of the bootstrap servers; 0 where it is not this machine's."""
+    port = int(settings.kafka_bootstrap_servers.split(",")[0].rpartition(":")[2])
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            times = psutil.Process(connection.pid).cpu_times()
+            return float(times.user + times.system)
+    return 0.0
 
 
 def _samples(port: int, name: str) -> list[tuple[str, float]]:
@@ -263,44 +290,35 @@ def _quantile(port: int, name: str, share: float) -> float:
     return min((bound for bound, count in buckets.items() if count >= share * total), default=float("nan"))
 
 
-def run(trades: int) -> dict[str, float]:
-    """Measure both writers; raises AssertionError when they left different trades."""
-    ours_cpu, ours_wall, ours_count, ours_sums = one(True, trades)
-    plain_cpu, plain_wall, plain_count, plain_sums = one(False, trades)
-    # The venue is the same by its seed: what both read to the end is the same.
-    assert ours_count >= trades and plain_count >= trades * 0.98, (ours_count, plain_count)
-    shared = {name for name in ours_sums if ours_sums[name] == plain_sums.get(name)}
-    return {
-        "ours_per_cpu_s": ours_cpu, "ours_per_s": ours_wall, "plain_per_cpu_s": plain_cpu, "plain_per_s": plain_wall,
-        "ratio_cpu": ours_cpu / plain_cpu, "ratio_wall": ours_wall / plain_wall, "instruments_with_equal_sums": float(len(shared)),
-    }  # fmt: skip
+def rows(run: Run) -> Iterator[Row]:
+    """Yield the producer beside the plain writer, and how long records take at several rates."""
+    trades, rates = (100_000, dict[int, int]()) if run.quick else (600_000, {5_000: 20, 12_000: 20, BUSIEST: 60})
+    values: dict[bool, list[tuple[float, float, int, dict[str, tuple[int, int]]]]] = {True: [], False: []}
+    for number in range(run.repetitions):
+        for ours in (True, False)[:: -1 if number % 2 else 1]:
+            values[ours].append(one(run, ours, trades))
+    for _, _, count, found in values[True]:
+        assert count >= trades, f"{count} of {trades} trades were written"
+        # The venue is the same by its seed: what both read to the end is the same. The plain writer may have been stopped before its last ones.
+        for _, _, plain_count, plain_found in values[False]:
+            assert plain_count >= trades * 0.98, f"{plain_count} of {trades} trades were written by the plain writer"
+            assert any(found[name] == plain_found.get(name) for name in found), "no instrument has the same trades"
+    ours, plain = (Figure.of([by_wall for _, by_wall, _, _ in of], "acknowledged by all replicas, idempotent",
+                             per_cpu_second=[round(by_cpu) for by_cpu, _, _, _ in of]) for of in (values[True], values[False]))  # fmt: skip
+    peers = {"plain websockets + aiokafka": plain}
+    yield Row("producer, frames to acknowledged records", "trades/s", ours, peers, bars={"ours": 60_000.0}, size={"trades": trades})
+    for rate, seconds in rates.items():
+        found = mix(run, seconds, rate)
+        peers = {
+            "p50": Figure(found["received_to_acknowledged_p50_ms"]),
+            "p99 inside the producer": Figure(found["of_which_in_the_producer_p99_ms"]),
+        }
+        yield Row(
+            f"producer, socket to acknowledgement p99, all streams at {rate:,}/s", "ms", Figure(found["received_to_acknowledged_p99_ms"], detail=found),
+            peers, more_is_better=False, bars={"ours": 50.0} if rate == BUSIEST else {}, size={"seconds": seconds, "instruments": INSTRUMENTS},
+        )  # fmt: skip
 
 
-def main() -> None:
-    """Print the table."""
-    if sys.argv[1:2] == ["--plain"]:
-        plain_program(sys.argv[2:])
-        return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trades", type=int, default=600_000)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--mix", type=int, default=0, metavar="SECONDS")
-    parser.add_argument("--rate", type=int, default=25_000, help="messages a second of --mix")
-    parser.add_argument("--instruments", type=int, default=INSTRUMENTS, help="instruments of --mix")
-    parser.add_argument("--only-mix", action="store_true")
-    options = parser.parse_args()
-    if options.only_mix:
-        for name, value in mix(options.mix, options.rate, options.instruments).items():
-            print(f"{name:30} {value:,.4g}")
-        return
-    found = run(100_000 if options.quick else options.trades)
-    print(f"ours   {found['ours_per_s']:>10,.0f} trades/s wall, {found['ours_per_cpu_s']:>10,.0f} a CPU second")
-    print(f"plain  {found['plain_per_s']:>10,.0f} trades/s wall, {found['plain_per_cpu_s']:>10,.0f} a CPU second (websockets + aiokafka)")
-    print(f"ratio  {found['ratio_wall']:.1f} wall, {found['ratio_cpu']:.1f} by CPU")
-    if options.mix:
-        for name, value in mix(options.mix, options.rate, options.instruments).items():
-            print(f"{name:30} {value:,.4g}")
-
-
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # the plain writer is a process of its own
+    assert sys.argv[1] == "--plain"
+    plain_program(sys.argv[2:])

@@ -1,29 +1,25 @@
 """How fast a replay runs from Kafka and from the archive, through features, scoring and the paper model, in one run on one core.
 
-Run: ``python tests/bench/bench_replay.py [--trades N] [--panes N] [--json FILE]`` with KAFKA_BOOTSTRAP_SERVERS set (``perpflow stack env``). It makes a topic
-prefix and a folder of its own and removes both. Recorded trades of twenty instruments (``worker_workload``), one strategy each. Both replays are
+Run: ``perpflow bench --only replay``. Recorded trades of twenty instruments (``worker_workload``), one strategy each. Both replays are
 first held to each other: every result, byte for byte. Report ratios; machines are noisy.
 """
 
 from __future__ import annotations
 
-import argparse
 import cProfile
 import hashlib
-import json
-import os
 import pstats
-import shutil
-import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
-from worker_workload import START_MS, Workload, Writer, fill
+from rows import Figure, Row, alternate
+from running import Run
+from worker_workload import Workload, add_strategies, fill
 
-from deploy.stack.topics import create_topics, delete_topics
 from schemas.archive.manifest import Manifest
 from schemas.archive.read import PartitionReader
 from schemas.service import Service
@@ -31,28 +27,13 @@ from schemas.settings import Settings
 from sinks.archive import look
 from sinks.archive.service import Archiver, Options
 from stream_apps.core.config import EngineConfig
-from stream_apps.core.strategy import StrategyConfig
-from stream_apps.replay.from_archive import TRADE_FIELDS, Archive
+from stream_apps.core.inbox import TRADE_FIELDS
+from stream_apps.replay.from_archive import Archive
 from stream_apps.replay.run import drive
 from stream_apps.replay.source import Piece, Source, Topics
 from stream_apps.replay.topics import TopicSource
 
 TOPICS = ("agg_trades", "instruments", "progress", "strategies")
-
-
-def add_strategies(workload: Workload, settings: Settings) -> None:
-    """Write one strategy an instrument, before everything else."""
-    writer, encode, mark = Writer(settings), settings.codec.encoder("strategies"), settings.codec.encoder("progress")
-    for partition in workload.partitions:
-        mine = [one for one in workload.instruments if one.partition == partition]
-        for one in mine:
-            config = StrategyConfig.from_record({"strategy_id": one.asset, "instrument": one.name, "display_name": one.asset})
-            value = encode({**config.to_record(), "revision": 1, "event_time": START_MS, "receive_time": START_MS})
-            writer.produce(settings.topic("strategies"), value, one.asset.encode(), partition, timestamp=START_MS)
-        cut = {"strategies": len(mine)}
-        value = mark({"author": "strategies", "venue": "", "event_time": START_MS, "receive_time": START_MS, "cut": cut})
-        writer.produce(settings.topic("progress"), value, b"strategies", partition, timestamp=START_MS)
-    writer.flush()
 
 
 class Preloaded:
@@ -111,8 +92,19 @@ def where(source: Source, settings: Settings, lines: int) -> list[dict[str, Any]
     return [{"share": round(own / total, 3), "function": f"{Path(file).name}:{line} {name}"} for own, file, line, name in found]
 
 
-def run(settings: Settings, root: Path, trades: int, panes: int, profile: int = 14) -> dict[str, Any]:
-    """Fill the topics, archive them, replay both ways; return the figures. The topics must be there, empty."""
+def measure(settings: Settings, root: Path, trades: int, panes: int, repetitions: int = 1, profile: int = 0) -> dict[str, Any]:
+    """Fill the topics, archive them, replay both ways; return the figures. The topics must be there, empty.
+
+    Args:
+        settings: Topics of the run.
+        root: Folder of the archive.
+        trades, panes: How much.
+        repetitions: How often each way is measured, in turns.
+        profile: So many lines of where the time of a replay from the archive goes.
+
+    Raises:
+        AssertionError: the ways did not give the same results.
+    """
     workload = Workload(trades, panes, settings)
     # Strategies stand first in the log: their mark is the first of its partition.
     add_strategies(workload, settings)
@@ -123,61 +115,54 @@ def run(settings: Settings, root: Path, trades: int, panes: int, profile: int = 
     archive_seconds = time.perf_counter() - began - 0.5
     trades = workload.trades
     topics = Topics(lambda wanted: TopicSource(settings, wanted), tuple(workload.partitions))
-    archive = Archive(root, settings.codec, settings.grid_ms, settings.allowed_lateness_ms)
-    timed(archive, settings)  # compiles
-    from_archive = timed(archive, settings)
-    from_kafka = timed(topics, settings)
-    assert from_kafka[1:] == from_archive[1:], "both replays must give the same results"
-    again = timed(archive, settings)
-    assert again[1:] == from_archive[1:]
-    engine = timed(Preloaded(archive, EngineConfig.from_settings(settings), settings), settings)
-    assert engine[1:] == from_archive[1:]
-    seconds = {
-        "kafka": from_kafka[0],
-        "archive": min(from_archive[0], again[0]),
-        "archive, reading alone": read_only(root, settings, workload.partitions),
-        "archive, engine and paper alone": engine[0],
-        "archiving": archive_seconds,
-        "bare Kafka client": bare_consumer(settings, workload.partitions, trades),
-    }
-    held = {one.topic: one for one in look.holdings(root)}
-    size = sum(one.bytes for one in look.holdings(root) if one.topic == "agg_trades")
+    archive = Archive.of(root, settings)
+    preloaded = Preloaded(archive, EngineConfig.from_settings(settings), settings)
+    first = timed(archive, settings)  # compiles
+
+    def rate(source: Source) -> float:
+        seconds, *results = timed(source, settings)
+        assert results == list(first[1:]), "every replay must give the same results"
+        return trades / seconds
+
+    figures = alternate(
+        {
+            "kafka": lambda: rate(topics),
+            "archive": lambda: rate(archive),
+            "engine": lambda: rate(preloaded),
+            "reading": lambda: trades / read_only(root, settings, workload.partitions),
+            "bare Kafka client": lambda: trades / bare_consumer(settings, workload.partitions, trades),
+        },
+        repetitions,
+    )
     return {
         "trades": trades,
         "panes": panes,
         "instruments": len(workload.instruments),
-        "results": from_archive[1],
-        "trades_per_second": {name: round(trades / value) for name, value in seconds.items()},
-        "archive_to_kafka": round(seconds["kafka"] / seconds["archive"], 2),
-        "archiving_to_bare_client": round(seconds["bare Kafka client"] / seconds["archiving"], 2),
-        "bytes_per_trade": round(size / trades, 2),
-        "topics": sorted(held),
-        "profile": where(archive, settings, profile),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
+        "results": first[1],
+        "figures": {**figures, "archiving": Figure(trades / archive_seconds)},
+        "bytes_per_trade": round(sum(one.bytes for one in look.holdings(root) if one.topic == "agg_trades") / trades, 2),
+        "profile": where(archive, settings, profile) if profile else [],
     }
 
 
-def main() -> None:
-    """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trades", type=int, default=4_000_000)
-    parser.add_argument("--panes", type=int, default=960)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    settings = Settings(topic_prefix=f"bench{uuid.uuid4().hex[:8]}.", keep_history=True)
-    root = Path(tempfile.mkdtemp(prefix="perpflow-bench-"))
-    create_topics(settings)
-    try:
-        result = run(settings, root, arguments.trades, arguments.panes)
-    finally:
-        delete_topics(settings)
-        shutil.rmtree(root, ignore_errors=True)
-    text = json.dumps(result, indent=1)
-    print(text)
-    if arguments.json is not None:
-        arguments.json.write_text(text + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+def rows(run: Run) -> Iterator[Row]:
+    """Yield the replay from Kafka, the replay from the archive, and archiving."""
+    with run.environment() as settings, run.cores.ours():
+        size = (700_000, 240) if run.quick else (4_000_000, 960)
+        found = measure(settings, run.folder / "archive", *size, run.repetitions, profile=0 if run.quick else 14)
+    figures, size_of = (
+        found["figures"],
+        {name: found[name] for name in ("trades", "panes", "instruments", "results", "bytes_per_trade", "profile")},
+    )
+    client = {"bare Kafka client": figures["bare Kafka client"]}
+    yield Row(
+        "replay from Kafka", "trades/s", figures["kafka"], client, bars={"ours": 500_000.0}, size=size_of,
+        note="through features, scoring (a strategy an instrument) and the paper model; all replays gave the same results, byte for byte",
+    )  # fmt: skip
+    peers = {
+        "replay from Kafka": figures["kafka"],
+        "reading its columns alone": figures["reading"],
+        "engine and paper model alone": figures["engine"],
+    }
+    yield Row("replay from the archive", "trades/s", figures["archive"], peers, bars={"ours": 2_000_000.0}, size=size_of)
+    yield Row("archiving", "trades/s", figures["archiving"], client, size=size_of)

@@ -1,24 +1,24 @@
 """Evaluations a second, the bytes of the score record included: all strategies of an instrument at once against one by one, in the same run.
 
-    python tests/bench/bench_scoring.py [--evaluations N]
-
-Three desks: the bootstrap grid of the specification, filled up to 100 strategies on 4 instruments (six window pairs, three profiles, the coin's gates and
-weights); 100 strategies on 4 instruments that differ in every gate and weight, the worst case for sharing; 10 strategies on each of 600 instruments.
+Run: ``perpflow bench --only scoring``. Three desks: the bootstrap grid of the specification, filled up to 100 strategies on 4 instruments (six window
+pairs, three profiles, the coin's gates and weights); 100 strategies on 4 instruments that differ in every gate and weight, the worst case for sharing;
+10 strategies on each of 600 instruments.
 One by one is ``evaluate`` and the codec. Times are CPU seconds of this process, the best of three runs, the two ways taking turns.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from rows import Figure, Row
+from running import Run
 
 from schemas.codec import Codec
-from stream_apps.core.scoring import MODELS, StrategyMemory, evaluate
+from stream_apps.core.scoring import StrategyMemory, evaluate
 from stream_apps.core.scoring.batch import Batch
 from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Prints, Snapshot
 from stream_apps.core.strategy import StrategyConfig, config_hash, validate
@@ -187,19 +187,12 @@ def measure(name: str, evaluations: int) -> Result:
     return Result(name, n, n / best[together], n / best[one_by_one])
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--evaluations", type=int, default=50_000, help="evaluations of each desk and way")
-    wanted = parser.parse_args()
-    print(f"models: {', '.join(MODELS)}; measured: v54_factory")
-    for name in DESKS:
-        result = measure(name, wanted.evaluations)
-        print(
-            f"{result.desk:45} {result.evaluations:7,} evaluations: together {result.together:9,.0f}/s, "
-            f"one by one {result.one_by_one:8,.0f}/s, ratio {result.ratio:.1f}"
-        )
-
-
-if __name__ == "__main__":
-    main()
+def rows(run: Run) -> Iterator[Row]:
+    """Yield a row a desk."""
+    with run.cores.ours():
+        for name in DESKS:
+            found = measure(name, 3_000 if run.quick else 50_000)
+            yield Row(
+                f"scoring, {name}", "evaluations/s", Figure(found.together), {"one by one": Figure(found.one_by_one)},
+                bars={"ours": 20_000.0}, size={"evaluations": found.evaluations}, note="CPU seconds, best of three; both ways gave the same bytes",
+            )  # fmt: skip

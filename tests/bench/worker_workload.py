@@ -24,6 +24,7 @@ from numba import njit
 from schemas.codec import Codec
 from schemas.partition import partition_of
 from schemas.settings import Settings
+from stream_apps.core.strategy import StrategyConfig
 
 I64 = npt.NDArray[np.int64]
 
@@ -104,16 +105,18 @@ class Workload:
         trades: Number of trades, in all.
         panes: Number of grid steps that they cover.
         settings: Grid, lateness and partition count.
+        instruments: How many; beyond the twenty named assets they are C20, C21, ...
     """
 
-    def __init__(self, trades: int, panes: int, settings: Settings) -> None:
+    def __init__(self, trades: int, panes: int, settings: Settings, instruments: int = len(ASSETS)) -> None:
         self.settings = settings
         self.grid, self.lateness = settings.grid_ms, settings.allowed_lateness_ms
         self.panes = panes
         self.first_pane = START_MS // self.grid + 1
-        each = trades // len(ASSETS)
-        self.trades = each * len(ASSETS)
-        self.instruments = [self._instrument(number, asset, each) for number, asset in enumerate(ASSETS)]
+        each = trades // instruments
+        self.trades = each * instruments
+        assets = [*ASSETS, *(f"C{number}" for number in range(len(ASSETS), instruments))][:instruments]
+        self.instruments = [self._instrument(number, asset, each) for number, asset in enumerate(assets)]
         self.partitions = sorted({i.partition for i in self.instruments})
         self._encoded: dict[int, tuple[I64, list[tuple[bytes, bytes]]]] = {}
         # The first mark is the one at START: nothing is due of the time before.
@@ -205,6 +208,32 @@ def fill(workload: Workload, settings: Settings, first: int, last: int) -> float
     workload.write(settings, first, last, writer.produce)
     writer.flush()
     return time.perf_counter() - began
+
+
+def add_strategies(workload: Workload, settings: Settings, produce: Callable[..., None] | None = None, each: int = 1) -> None:
+    """Write ``each`` strategies an instrument; they must stand first in the log, because their mark is the first of its partition.
+
+    Without ``produce`` (as a confluent producer's) they go to the broker of the settings.
+    """
+    writer = None
+    if produce is None:
+        writer = Writer(settings)
+        produce = writer.produce
+    encode, mark = settings.codec.encoder("strategies"), settings.codec.encoder("progress")
+    for partition in workload.partitions:
+        mine = [one for one in workload.instruments if one.partition == partition]
+        for one in mine:
+            for n in range(each):
+                name = one.asset if each == 1 else f"{one.asset}-{n}"
+                config = StrategyConfig.from_record({"strategy_id": name, "instrument": one.name, "display_name": name})
+                when = {"event_time": START_MS, "receive_time": START_MS}
+                value = encode({**config.to_record(), "entry_score": config.entry_score - n % 10, "revision": 1, **when})
+                produce(settings.topic("strategies"), value, name.encode(), partition, timestamp=START_MS)
+        cut = {"strategies": len(mine) * each}
+        value = mark({"author": "strategies", "venue": "", "event_time": START_MS, "receive_time": START_MS, "cut": cut})
+        produce(settings.topic("progress"), value, b"strategies", partition, timestamp=START_MS)
+    if writer is not None:
+        writer.flush()
 
 
 def _facts(i: Instrument) -> dict[str, Any]:

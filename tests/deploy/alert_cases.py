@@ -112,6 +112,22 @@ CASES = [
     Case(
         "MarksStopped", {'perpflow_mark_time_seconds{venue="V"}': STOPS, 'perpflow_mark_time_seconds{venue="W"}': "0+60x60"}, 11, 13, VENUE
     ),
+    jumps("GuardHalted", 'perpflow_guard_state{account="A"}', 2, {"account": "A"}, 5, 6, first=1),
+    jumps("GuardWarns", 'perpflow_guard_state{account="A"}', 1, {"account": "A"}, 5, 7),
+    Case(
+        "GuardSilent",
+        {'perpflow_guard_published_time_seconds{account="A"}': STOPS, 'perpflow_guard_published_time_seconds{account="B"}': "0+60x60"},
+        10,
+        13,
+        {"account": "A"},
+    ),
+    Case(  # its process is gone, and its series with it
+        "GuardSilent",
+        {'perpflow_guard_state{account="A"}': "0x10 stale", 'perpflow_guard_state{account="B"}': "0x70"},
+        10,
+        13,
+        {"account": "A"},
+    ),
     jumps("QualityLow", 'perpflow_quality_score_lowest{venue="V",stream="overall"}', 6.9, {**VENUE, "stream": "overall"}, 8, 10, first=7),
     Case("VenueClock", {'perpflow_quality_findings_total{venue="V",stream="s",kind="clock_skew"}': "0x5 0+1x60"}, 11, 13, VENUE),
     jumps("DeadLetters", 'perpflow_dead_letters_total{service="sink",source="s"}', 1, {"service": "sink", "source": "s"}),
@@ -136,6 +152,7 @@ CASES = [
     jumps("RestBudget", 'perpflow_rest_budget_ratio{venue="V",window="60s"}', 0.95, {**VENUE, "window": "60s"}, 10, 12, first=0.9),
     jumps("NotificationsFailing", 'perpflow_notifications_failed_total{channel="c",reason="timeout"}', 10, {"channel": "c"}),
     down("ObjectiveBurns1h", 63, 75),
+    down("ObjectiveMissed", 70, 75),
     down("ObjectiveBurns6h", 63, 80),
     down("ObjectiveBurns1d", 61, 80),
     down("ObjectiveBurns3d", 60, 80),

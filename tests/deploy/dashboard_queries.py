@@ -1,10 +1,9 @@
-"""What Grafana does to a query before it sends it, and where the queries are."""
+"""Where the queries of the dashboards are."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,24 +43,3 @@ def promql() -> Iterator[tuple[str, str]]:
         for target in panel["targets"]:
             if "expr" in target:
                 yield f"{name} {target['refId']}", target["expr"].replace("$__rate_interval", "1m")
-
-
-def expanded(query: str, since: str, until: str, variables: Mapping[str, Sequence[str]], interval_ms: int = 60_000) -> str:
-    """Return the query as Grafana sends it (its documentation: "PostgreSQL query editor, macros" and "Advanced variable format options").
-
-    Args:
-        query: SQL of a panel.
-        since: Beginning of the range, ISO.
-        until: Its end.
-        variables: Values chosen; ``sqlstring`` quotes each, doubles quotes within, and joins them with commas.
-        interval_ms: Step of a chart.
-    """
-    query = re.sub(r"\$__timeFilter\(([^)]+)\)", rf"\1 BETWEEN '{since}' AND '{until}'", query)
-    query = query.replace("$__timeFrom()", f"'{since}'").replace("$__timeTo()", f"'{until}'").replace("$__interval_ms", str(interval_ms))
-
-    def quoted(found: re.Match[str]) -> str:
-        return ",".join("'" + value.replace("'", "''") + "'" for value in variables[found[1]])
-
-    query = re.sub(r"\$\{(\w+):sqlstring\}", quoted, query)
-    assert "$" not in query, query
-    return query

@@ -16,6 +16,7 @@ from psycopg import sql
 
 from schemas import catalogue
 from schemas.codec import Codec, Record
+from schemas.columnar import RecordSet
 from sinks.timescale import registry
 from sinks.timescale.rows import COPY_HEADER, COPY_TRAILER, encode
 from sinks.timescale.tables import table
@@ -53,7 +54,7 @@ def record(topic: str, **values: Any) -> Record:
 def write(connection: psycopg.Connection, topic: str, records: Iterable[Record]) -> None:
     """Write records as the sink does."""
     values = [CODEC.encode(topic, one) for one in records]
-    rows = encode(CODEC, topic, values, list(range(len(values))), 0)
+    rows = encode(CODEC, topic, RecordSet.from_messages([(n, 0, None, value) for n, value in enumerate(values)]), 0)
     assert not rows.refused
     names = sql.SQL(", ").join(map(sql.Identifier, table(topic).column_names))
     with connection.cursor().copy(sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(topic), names)) as copy:
@@ -91,7 +92,7 @@ def market() -> dict[str, list[Record]]:
                best_ask=price(at) + 0.1, open_interest=1e9, open_interest_change=0.01, estimated_funding_rate=1e-4, long_short_ratio=1.2,
                top_trader_long_share=0.55, basis=1e-4, spot_basis=2e-4, coinbase_premium=3e-4, realised_volatility_5m=0.4, realised_volatility_1h=0.5,
                realised_volatility_24h=0.6, cvd_divergence_1m=float(n % 3 - 1), cvd_divergence_15m=0.0, missing_inputs=["atr"] if n < 9 else [],
-               stale_inputs=["coinbase_premium"] if n % 5 == 0 else [], late_trades=n // 50)
+               stale_inputs=["coinbase_premium"] if n % 5 == 0 else [], late_trades=n // 50, large_buys=3, large_sells=2, whale_flow=0.25)
         for name in (BTC, ETH)
         for n, at in enumerate(range(OPEN + GRID, UNTIL + 1, GRID))
     ]  # fmt: skip
@@ -119,6 +120,34 @@ def market() -> dict[str, list[Record]]:
                quantity=0.5, filled_quantity=0.4)
         for n in range(20)
     ]  # fmt: skip
+    depth = [
+        record("depth", instrument=BTC, event_time=UNTIL - ago, epoch=1, state=state, last_update_id=9 - ago, bid_prices=bids, bid_quantities=[2.0, 3.0],
+               ask_prices=asks, ask_quantities=[1.0, 4.0])
+        for ago, state, bids, asks in ((1, "live", [100.0, 99.5], [100.5, 101.0]), (2, "live", [90.0, 89.0], [91.0, 92.0]))
+    ] + [record("depth", instrument=BTC, event_time=UNTIL, epoch=2, state="invalid")]  # fmt: skip
+    reason = {
+        "rule": "daily_loss",
+        "level": "halted",
+        "value": -3.2,
+        "limit": -3.0,
+        "since": UNTIL - 30_000,
+        "until": None,
+        "detail": "3.2 R lost today",
+    }
+    guard = [
+        record("risk_state", account="BINANCE-testnet", event_time=UNTIL - 2_000 * ago, sequence=60 - ago, guard="g", state="halted" if ago < 15 else "normal",
+               block_entries=ago < 15, allow_maker=True, allow_twap=True, size_multiple=1.0, reasons=[reason] if ago < 15 else [])
+        for ago in range(60)
+    ]  # fmt: skip
+    finding = {
+        "kind": "missing_order", "symbol": "BTCUSDT", "subject": "c-1", "journal": "open", "venue": "none", "action": "query", "note": "",
+    }  # fmt: skip
+    comparisons = [
+        record("reconciliations", account="BINANCE-testnet", event_time=OPEN + n * MINUTE, mode="testnet", cause="period", state=state, duration_ms=80 + n,
+               orders=2, positions=1, wallet=1_000.0, findings=[finding] if state != "green" else [])
+        for n, state in enumerate(("green", "green", "yellow", "green"))
+    ]  # fmt: skip
+    commands = [record("risk_commands", command_id="c", account="*", event_time=UNTIL - 9, command="halt", by="me@desk", reason="news")]
     quality = [
         record("data_quality", quality_id=f"{name}|{stream}|{at}", instrument=name, event_time=at, stream=stream, kind="score", severity="info", score=score,
                deductions={"delay": 0.5}, findings={"delay": 1}, records=10, rate=2.0, age_ms=300)
@@ -147,7 +176,8 @@ def market() -> dict[str, list[Record]]:
     steps_done = [record("worker_progress", author="t", venue="BINANCE", event_time=at) for at in range(OPEN, UNTIL, MINUTE)]
     return {
         "agg_trades": trades, "instruments": facts, "bars": bars, "features": features, "funding": funding, "market_indicators": indicators,
-        "liquidations": liquidations, "data_quality": quality, "gaps": gaps, "dead_letters": letters, "worker_progress": steps_done,
+        "liquidations": liquidations, "depth": depth, "risk_state": guard, "risk_commands": commands, "data_quality": quality, "gaps": gaps,
+        "dead_letters": letters, "worker_progress": steps_done, "reconciliations": comparisons,
     }  # fmt: skip
 
 
@@ -185,7 +215,9 @@ def scores() -> list[Record]:
 
 def account() -> dict[str, list[Record]]:
     """Ten days of signals, orders, fills and closed trades, and a position that is open. Results repeat nothing and sum up to nothing round."""
-    made: dict[str, list[Record]] = {name: [] for name in ("signals", "orders", "fills", "trades_closed", "positions")}
+    made: dict[str, list[Record]] = {
+        name: [] for name in ("signals", "orders", "fills", "trades_closed", "positions", "execution_cost_events")
+    }
     for config in STRATEGIES:
         for n in range(45):
             at = SINCE + n * 5 * HOUR + (0 if config.strategy_id == "one" else HOUR)
@@ -232,6 +264,13 @@ def account() -> dict[str, list[Record]]:
                        gross_r=net + 0.06, fee_r=0.05, funding_r=0.01, slippage_r=0.02, net_r=net, net_pnl=net * 200.0 * (0.5 + n % 3 / 2), fees=4.2,
                        funding=0.5, mfe_r=abs(net) + 0.2, mae_r=0.4, hold_ms=closed_at - at - 400)
             )  # fmt: skip
+        made["execution_cost_events"] += [
+            record("execution_cost_events", trade_id=f"live|{config.strategy_id}|{n}", instrument=BTC, event_time=OPEN + n * 9 * MINUTE,
+                   strategy_id=config.strategy_id, mode="paper", direction="LONG", exit_reason="stop", notional=6_000.0, maker_ratio_entry=0.25 * n,
+                   fees=3.0, slippage=1.5, friction_r=0.04 + 0.01 * n, slippage_bps_entry=2.0 * n, slippage_bps_exit=3.0, entry_fill_ratio=1.0,
+                   entry_timeout=n == 2, tp_overshoot=n, signal_to_order_ms=40 + n, order_to_fill_ms=200, protection_gap_ms=150 * n)
+            for n in range(4)
+        ]  # fmt: skip
         made["positions"].append(
             record("positions", instrument=BTC, event_time=UNTIL - MINUTE, strategy_id=config.strategy_id, position_id=f"open|{config.strategy_id}",
                    mode="paper", status="open", direction="SHORT", tier="standard", quantity=0.1, open_quantity=0.1, entry_price=60_500.0, risk_distance=200.0)

@@ -1,10 +1,8 @@
-"""The rules of Prometheus: that they say what they look at, look at what exists, and fire when they should (where promtool is at hand)."""
+"""The rules of Prometheus: that they say what they look at, look at what exists, and fire when they should (by the real promtool)."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,6 @@ from metric_names import TARGET, check_names, exposed, selectors
 from deploy import prometheus
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
-PROMTOOL = os.environ.get("PROMTOOL") or shutil.which("promtool")
-needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="no promtool on the PATH or in PROMTOOL (it comes with Prometheus)")
 
 
 def rules() -> list[dict[str, Any]]:
@@ -97,21 +93,19 @@ def test_burn_rates_are_the_budgets() -> None:
     assert all(0 < one.allowed * prometheus.BURNS[0][0] < 1 for one in prometheus.OBJECTIVES), "an alert that cannot fire"
 
 
-@needs_promtool
-def test_promtool_reads_the_rules(tmp_path: Path) -> None:
+def test_promtool_reads_the_rules(promtool: Path, tmp_path: Path) -> None:
     config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     panels = tmp_path / "panels.yml"
     recorded = [{"record": f"panel_{number}", "expr": expression} for number, (_, expression) in enumerate(promql())]
     panels.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": recorded}]}))
-    command = [str(PROMTOOL), "check", "rules", "--lint-fatal", *(str(FOLDER / name) for name in config["rule_files"]), str(panels)]
+    command = [str(promtool), "check", "rules", "--lint-fatal", *(str(FOLDER / name) for name in config["rule_files"]), str(panels)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    done = subprocess.run([str(PROMTOOL), "check", "config", str(FOLDER / "prometheus.yml")], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(promtool), "check", "config", str(FOLDER / "prometheus.yml")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@needs_promtool
-def test_alerts_fire_and_keep_quiet(tmp_path: Path) -> None:
+def test_alerts_fire_and_keep_quiet(promtool: Path, tmp_path: Path) -> None:
     """The rules without their texts (promtool would want every text spelled out; that they can be rendered is checked above)."""
     names = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["rule_files"]
     for name in names:
@@ -134,7 +128,7 @@ def test_alerts_fire_and_keep_quiet(tmp_path: Path) -> None:
         })  # fmt: skip
     unit_tests = tmp_path / "tests.yml"
     unit_tests.write_text(yaml.safe_dump({"rule_files": names, "evaluation_interval": "1m", "tests": tests}))
-    done = subprocess.run([str(PROMTOOL), "test", "rules", str(unit_tests)], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(promtool), "test", "rules", str(unit_tests)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

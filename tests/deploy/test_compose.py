@@ -18,11 +18,20 @@ from deploy.stack import broker
 from deploy.stack.java import KAFKA_VERSION
 from producers.venues import VENUES
 from schemas.settings import Settings
+from sinks.venues.opening import KEY, SECRET
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = "perpflow:"
 JOBS = {"migrate", "topics", "strategies"}
-SECRETS = {"POSTGRES_PASSWORD": "for-this-test", "GRAFANA_PASSWORD": "for-this-test-too"}
+TRADING = ("guard", "trader")
+ROLE_PASSWORDS = {
+    "sink": {"WRITER"},
+    **{name: {"EXECUTOR"} for name in ("executor", *TRADING)},
+    "migrate": {"WRITER", "READER", "EXECUTOR"},
+}
+SECRETS = {"POSTGRES_PASSWORD": "for-this-test", "GRAFANA_PASSWORD": "for-this-test-too"} | {
+    f"PERPFLOW_{role}_PASSWORD": f"of-{role.lower()}" for role in ("WRITER", "READER", "EXECUTOR")
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +53,7 @@ def ours(services: dict[str, Any]) -> dict[str, Any]:
 def test_the_parts_are_there(services: dict[str, Any]) -> None:
     images = {service["image"].rpartition(":")[0] for service in services.values()}
     assert {"apache/kafka", "timescale/timescaledb", "confluentinc/cp-schema-registry", "prom/prometheus", "grafana/grafana"} <= images
-    assert {"producer", "worker", "sink", "executor", "monitor"} | JOBS <= set(ours(services))
+    assert {"producer", "worker", "sink", "executor", "monitor", "maintenance"} | JOBS <= set(ours(services))
 
 
 def test_every_venue_has_a_producer(services: dict[str, Any]) -> None:
@@ -53,6 +62,13 @@ def test_every_venue_has_a_producer(services: dict[str, Any]) -> None:
     assert set(commands) == {("produce", "--venue", name) for name in VENUES if name != "BYBIT_SPOT"}
     for (*_, name), service in commands.items():
         assert ("profiles" in service) is (name not in ("BINANCE", "BINANCE_SPOT", "COINBASE"))
+
+
+def test_orders_leave_only_when_asked_and_never_for_real_money(compose: dict[str, Any], services: dict[str, Any]) -> None:
+    for name in TRADING:
+        service = services[name]
+        assert service["profiles"] == ["trading"] and service["command"][service["command"].index("--mode") + 1] == "testnet"
+        assert set(service["secrets"]) == set(compose["secrets"])
 
 
 def test_images_are_pinned_and_the_broker_is_the_local_stacks(services: dict[str, Any]) -> None:
@@ -88,7 +104,8 @@ def test_dependencies_exist_and_can_be_waited_for(services: dict[str, Any]) -> N
 def test_our_environment_is_settings_and_the_local_stacks(services: dict[str, Any]) -> None:
     aliases = {field.alias for field in Settings.model_fields.values()}
     for name, service in ours(services).items():
-        assert set(service["environment"]) <= aliases, name
+        keys = {f"{KEY}_FILE", f"{SECRET}_FILE"} if name in TRADING else set()
+        assert keys <= set(service["environment"]) <= aliases | keys, name
         # What `perpflow stack env` exports, and what a container needs besides.
         assert {"KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "PERPFLOW_KEEP_HISTORY", "SCHEMA_REGISTRY_URL", "PERPFLOW_HTTP_PORT"} <= set(
             service["environment"]
@@ -96,7 +113,13 @@ def test_our_environment_is_settings_and_the_local_stacks(services: dict[str, An
         values = {key: interpolated(value, SECRETS) for key, value in service["environment"].items()}
         settings = Settings.model_validate(values)
         assert settings.partitions == Settings().partitions
-        assert settings.database_url == "postgresql://perpflow:for-this-test@timescaledb:5432/perpflow"
+        # Least privilege: the jobs of the database are its owner, who writes has the password of its role, others have none.
+        owner = "perpflow:for-this-test@" if name in ("migrate", "maintenance") else ""
+        assert settings.database_url == f"postgresql://{owner}timescaledb:5432/perpflow", name
+        assert {key[9:-9] for key in values if key.endswith("_PASSWORD")} == ROLE_PASSWORDS.get(name, set()), name
+    reader = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/datasources.yml").read_text())["datasources"][1]
+    assert (reader["user"], reader["secureJsonData"]) == ("perpflow_reader", {"password": "$PERPFLOW_READER_PASSWORD"})
+    assert "POSTGRES_PASSWORD" not in services["grafana"]["environment"]
 
 
 def interpolated(value: str, variables: dict[str, str]) -> str:
@@ -162,7 +185,8 @@ def test_no_secrets_in_files() -> None:
             # The value that follows a telling name, and nothing but a variable may be it.
             found = re.search(r"(?i)^\s*[\"']?\w*(password|secret|api_?key|token)\w*[\"']?\s*[:=]\s*(.+)", line)
             if found and not line.lstrip().startswith("#"):
-                assert re.fullmatch(r"\"\$\{\w+:\?[^}]*\}\"|\$\w+", found[2].strip()), f"{path.name}:{number}: {line.strip()}"
+                value = r"\"\$\{\w+:\?[^}]*\}\"|\$\w+|/run/secrets/\w+|\[[\w, ]+\]|\{ file: \"\$\{\w+_FILE:-\./\w+\}\" \}"
+                assert re.fullmatch(value, found[2].strip()), f"{path.name}:{number}: {line.strip()}"
     for line in (ROOT / "docker-compose.yml").read_text().splitlines():
         assert not re.search(r"://[^:/@\s]+:[^@$\s]+@", line), line
     ignored = (ROOT / ".gitignore").read_text().split()

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from dashboard_queries import expanded, sql_queries
+from dashboard_queries import sql_queries
 from psycopg import sql
 
 from deploy.database import migrate
+from deploy.grafana.preview.query import expanded
 
 SINCE, UNTIL = "2026-10-01T00:00:00+00:00", "2026-10-31T00:00:00+00:00"
 CONTRACTS = "(VALUES ('BINANCE:BTCUSDT-PERP', 0), ('BINANCE:ETHUSDT-PERP', 1), ('BINANCE:SOLUSDT-PERP', 2), ('BINANCE:XRPUSDT-PERP', 3)) i (name, k)"
@@ -64,6 +65,8 @@ VOLUME: list[tuple[str, str, dict[str, str], str]] = [
         **WHOSE, "fill_id": "name || t", "leg": "'entry'", "side": "'BUY'", "price": "60001", "reference_price": "60000", "quantity": "1",
         "liquidity": "'taker'",
     }, ""),
+    ("execution_cost_events", "30 minutes", {**WHOSE, "trade_id": "name || t", "friction_r": "random()", "slippage_bps_entry": "random()"}, ""),
+    ("reconciliations", "1 minute", {"account": "name", "state": "'green'", "cause": "'period'", "findings": "'[]'"}, ""),
     ("orders", "10 minutes", {**WHOSE, "order_id": "name || t", "leg": "'entry'", "side": "'BUY'", "status": "'filled'"}, ""),
 ]  # fmt: skip
 EMPTY = {"ARRAY": "'{}'", "jsonb": "'{}'", "boolean": "false", "text": "''", "timestamp with time zone": "t"}

@@ -28,11 +28,15 @@ from deploy.database import migrate
 from deploy.demo.collect import ClosedTrade, collect, max_drawdown, paper_facts, snapshot
 from deploy.demo.facts import Check, DemoFacts, Top, decimal_text
 from deploy.demo.golden import Golden, golden_checks, golden_of_recording
+from deploy.demo.panels import MAY_BE_EMPTY, panel_checks
 from deploy.demo.report import write_report
 from deploy.demo.series import read_series
 from deploy.demo.summary import print_summary
-from deploy.report.charts import account_figure, broken, instrument_figure, segments
+from deploy.grafana import BOARDS
+from deploy.grafana.preview.pages import Rendered
+from deploy.report.charts import account_figure, broken, instrument_figure, outside, segments
 from deploy.report.page import table
+from deploy.report.series import Silence
 from producers.binance import mapping
 from producers.recorded.recording import Recording
 from schemas import catalogue
@@ -376,10 +380,32 @@ def test_charts_draw_what_is_stored(filled):
 
 
 def test_lines_are_broken_over_silence_and_states_end_there():
-    time, price = broken(np.array([0.0, 1000.0, 900_000.0]), np.array([1, 2, 3]))
+    time, price = broken([], np.array([0.0, 1000.0, 900_000.0]), np.array([1, 2, 3]))
     assert time.tolist() == [0.0, 1000.0, 1001.0, 900_000.0] and np.isnan(price[2]) and price[3] == 3.0
     assert segments(np.array([0.0, 15.0, 30.0, 45.0]), ["a", "a", "b", "b"]) == {"a": [(0.0, 30.0)], "b": [(30.0, 45.0)]}
     assert segments(np.array([0.0, 15.0, 400_000.0, 400_015.0]), ["a"] * 4) == {"a": [(0.0, 15.0), (400_000.0, 400_015.0)]}
+
+
+def test_no_line_crosses_a_hole():
+    """A hole of ninety seconds: the lines of prices and of trades end before it and go on behind it."""
+    hole = Silence(60_500, 150_000)
+    time, price = broken([hole], np.arange(0.0, 240_001.0, 15_000.0), np.arange(17.0))
+    ends = np.flatnonzero(np.isnan(price))
+    drawn = [(time[at], time[at + 1]) for at in range(len(time) - 1) if at not in ends and at + 1 not in ends]
+    assert (45_000.0, 60_000.0) in drawn and (150_000.0, 165_000.0) in drawn
+    assert not any(since < 150_000 and until > 60_500 + 15_000 for since, until in drawn)
+    assert sum(np.isfinite(price)) == 17
+    pieces = list(outside([hole, Silence(140_000, 160_000)], (0, 10.0), (200_000, 30.0)))
+    assert pieces == [
+        (0, 10.0),
+        (60_500, pytest.approx(16.05)),
+        (None, None),
+        (160_000, pytest.approx(26.0)),
+        (200_000, 30.0),
+        (None, None),
+    ]
+    assert list(outside([hole], (70_000, 1.0), (80_000, 2.0))) == []  # all of it is not known
+    assert list(outside([], (5, 1.0), (5, 2.0))) == [(5, 1.0), (5, 1.0), (None, None)]
 
 
 def test_a_table_without_rows_says_so():
@@ -526,3 +552,17 @@ def test_published_figures_hold_on_their_own(played):
         ("CVD", "published figures"),
     }
     assert {check.source: check.ok for check in checks if check.name == "taker buy quantity"}["the recording"]
+
+
+def test_a_panel_that_shows_nothing_for_any_market_fails_its_dashboard():
+    titles = {make()["title"]: make() for make in BOARDS.values()}
+    market = next(title for title in titles if title.lower().startswith("market"))
+    page = Path("page.html")
+    full, part = Rendered(page, market), Rendered(page, market, empty={"Open interest": "none"})
+    others = [Rendered(page, title) for title in titles if title != market]
+    assert all(one.ok for one in panel_checks([part, full, *others]))
+    (failed,) = [one for one in panel_checks([part, part, *others]) if not one.ok]
+    assert failed.found.endswith("; nothing in Open interest") and market in failed.name
+    assert not any(one.ok for one in panel_checks([]))
+    everything = {panel["title"] for board in titles.values() for panel in board["panels"]}
+    assert set(MAY_BE_EMPTY) <= everything

@@ -19,6 +19,7 @@ from deploy.cli.explain import render
 from deploy.database import migrate
 from deploy.errors import UserError
 from deploy.score_lookup import ScoreId, find
+from schemas.columnar import RecordSet
 from schemas.partition import partition_of
 from schemas.settings import Settings
 from sinks.timescale.rows import COPY_HEADER, COPY_TRAILER, encode
@@ -153,7 +154,7 @@ def write_topic(settings: Settings, records: list[dict[str, Any]]) -> None:
 def write_table(settings: Settings, records: list[dict[str, Any]]) -> None:
     """As the sink writes: its own encoder, binary COPY."""
     values = [settings.codec.encode("scores", record) for record in records]
-    rows = encode(settings.codec, "scores", values, list(range(len(values))), 0)
+    rows = encode(settings.codec, "scores", RecordSet.from_messages([(n, 0, None, value) for n, value in enumerate(values)]), 0)
     assert not rows.refused
     columns = sql.SQL(", ").join(map(sql.Identifier, table("scores").column_names))
     statement = sql.SQL("COPY scores ({}) FROM STDIN (FORMAT BINARY)").format(columns)

@@ -32,19 +32,24 @@ DECLARED = {name: value for name, value in vars(metrics).items() if isinstance(v
 # Where the code of each process is.
 FOLDERS = {
     "every service": ("schemas",),
+    "several services": ("producers", "stream_apps", "sinks"),
     "producer": ("producers",),
     "recorded venue": ("deploy/cli/simulate.py", "producers"),
     "worker": ("stream_apps",),
+    "guard": ("sinks/guard",),
+    "trading": ("sinks/venues",),
     "monitor": ("sinks/monitor",),
     "sink": ("sinks/timescale",),
     "executor": ("sinks/executor",),
+    "maintenance": ("deploy/upkeep.py",),
+    "live executor": ("sinks/live",),
     "archive": ("sinks/archive",),
     "notifier": ("sinks/notifier",),
 }
 # Labels whose values come from our own lists, the venues', Kafka's, or the operator's configuration: nothing that grows with time or with the market.
 BOUNDED = {
     "service", "source", "topic", "venue", "stream", "channel", "kind", "reason", "state", "poll", "outcome", "window", "partition", "table", "mode",
-    "exit_reason", "leg", "status", "symbol",
+    "exit_reason", "leg", "status", "symbol", "path", "account", "rule",
 }  # fmt: skip
 
 

@@ -284,6 +284,11 @@ def test_the_same_file_through_kafka_says_the_same(dump: Path, environment: Sett
         write_report(open_job(replace(later, sources=(f"file:{dump}",)), environment), tmp_path / "same", {})["hashes"]["features"]
         == part["hashes"]["features"]
     )
+    # The period of a range of the progress log: from one mark to another, which stand a grid step apart, the first 250 ms after an instant.
+    marked = open_job(replace(through, marks=(100, 200)), environment).job
+    assert marked.since is not None and marked.until == marked.since + 100 * 15_000 and marked.since % 15_000 == 250
+    with pytest.raises(UserError, match=r"--marks: the progress log of partition \d+ holds offsets 0 to"):
+        open_job(replace(through, marks=(100, 10_000_000)), environment)
 
 
 @pytest.mark.parametrize(
@@ -292,6 +297,8 @@ def test_the_same_file_through_kafka_says_the_same(dump: Path, environment: Sett
         ({"sources": ("kafka",)}, "--source"), ({"sources": ("topics", "file:x")}, "--source"), ({"sources": ("file:x",)}, "--strategy"),
         ({"sources": ("topics",), "strategies": ("v51_baseline",)}, "--symbol"),
         ({"sources": ("file:x",), "strategies": ("v51_baseline",), "since": 5, "until": 5}, "--to"),
+        ({"sources": ("topics",), "marks": (1, 2)}, "--symbol"), ({"sources": ("topics",), "symbols": ("A",), "marks": (2, 2)}, "FIRST:LAST"),
+        ({"sources": ("file:x",), "strategies": ("v51_baseline",), "marks": (1, 2)}, "--source topics"),
     ],
 )  # fmt: skip
 def test_a_job_that_cannot_be_names_the_option(made: dict[str, Any], named: str) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-from deploy.stack import Stack, StackError, processes, unroot
+from deploy.stack import Stack, StackError, processes, prometheus, unroot
 from deploy.stack.topics import TopicError, admin, create_topics, partition_counts
 from schemas import catalogue
 from schemas.settings import Settings
@@ -294,6 +295,89 @@ def _live_as_normal_user(home: Path) -> None:
     import pwd
 
     assert done.stdout.split("\n")[:2] == [f"{pwd.getpwnam(unroot.user()).pw_uid} [True, True]", "False"]
+
+
+SERVICE = """
+import sys, time
+from schemas.service import Service, configure_logging
+configure_logging()
+with Service(sys.argv[1], 0, lambda: {}) as service:
+    print(service.http_port, flush=True)
+    service.stopping.wait()
+"""
+
+
+def scraped(url: str) -> dict[str, list[str]]:
+    """Return job -> health of its processes, as Prometheus sees them."""
+    with urllib.request.urlopen(f"{url}/api/v1/targets?state=active", timeout=10) as answer:
+        found = json.load(answer)["data"]["activeTargets"]
+    jobs: dict[str, list[str]] = {}
+    for one in found:
+        jobs.setdefault(one["labels"]["job"], []).append(one["health"])
+    return {job: sorted(healths) for job, healths in jobs.items()}
+
+
+def wait_for(url: str, wanted: dict[str, list[str]]) -> None:
+    deadline = time.monotonic() + 60
+    while (found := scraped(url)) != wanted:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+
+
+def test_prometheus_is_a_part_when_asked_and_finds_the_services(own: Stack, prometheus_program: Path) -> None:
+    assert "PROMETHEUS_URL" not in own.env()
+    shown = perpflow("stack", "up", "--with", "prometheus", "--dir", str(own.dir))
+    assert shown.returncode == 0 and "prometheus port" in shown.stdout, shown.stderr
+    url, folder = own.env()["PROMETHEUS_URL"], Path(own.env()["PERPFLOW_TARGETS_DIR"])
+    assert scraped(url) == {}
+    with urllib.request.urlopen(f"{url}/api/v1/rules", timeout=10) as answer:
+        assert sum(len(group["rules"]) for group in json.load(answer)["data"]["groups"]) > 60  # those of production
+    command = [sys.executable, "-c", SERVICE]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), **own.env()}
+    names = ("produce-binance", "produce-okx", "worker")
+    started = {name: subprocess.Popen([*command, name], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for name in names}
+    try:
+        wait_for(url, {"producer": ["up", "up"], "worker": ["up"]})
+        started["produce-okx"].send_signal(signal.SIGTERM)  # what is stopped is not missed,
+        started["worker"].kill()  # what is killed is,
+        started["worker"].wait(20)
+        wait_for(url, {"producer": ["up"], "worker": ["down"]})
+        again = started["again"] = subprocess.Popen([*command, "worker"], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        wait_for(url, {"producer": ["up"], "worker": ["up"]})  # until another takes its place
+        assert {path.name for path in folder.iterdir()} == {f"producer-{started['produce-binance'].pid}.json", f"worker-{again.pid}.json"}
+        own.down()
+        assert [part.running for part in own.status()] == [False, False, False]
+        own.up()  # it belongs to the stack from now on
+        assert [(part.name, part.healthy) for part in own.status()] == [("kafka", True), ("postgres", True), ("prometheus", True)]
+        wait_for(own.env()["PROMETHEUS_URL"], {"producer": ["up"], "worker": ["up"]})
+    finally:
+        for process in started.values():
+            process.terminate()
+        for process in started.values():
+            process.communicate(timeout=20)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_service_that_cannot_announce_itself_runs_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PERPFLOW_TARGETS_DIR": str(tmp_path / "file")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVICE, "worker"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and int(process.stdout.readline()) > 0
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=20)
+    assert process.returncode == 0 and "not announced to Prometheus" in log
+
+
+def test_a_missing_prometheus_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("PROMETHEUS", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StackError, match="install it from"):
+        prometheus.find(print)
+    with pytest.raises(StackError, match="install it from"):
+        prometheus.promtool(print)
 
 
 def test_reset_removes_everything(own: Stack) -> None:

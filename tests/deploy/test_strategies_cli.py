@@ -250,9 +250,9 @@ def test_a_partition_that_was_faster_is_named(ready: Settings, monkeypatch: pyte
         mark(ready, partition, instant + 250)
     settled = strategies._settled
 
-    def slowly(settings: Settings) -> Any:
+    def slowly(settings: Settings, written: Any) -> Any:
         mark(settings, sol, instant + 15_250)  # the market runs on between revision and control mark
-        return settled(settings)
+        return settled(settings, written)
 
     monkeypatch.setattr(strategies, "_settled", slowly)
     published = strategies.publish(ready, both, NOW)

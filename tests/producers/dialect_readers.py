@@ -309,6 +309,62 @@ class CoinbaseReader(Reader):
             self.other(kind)
 
 
+class LighterReader(Reader):
+    """States, not trades: ``marks`` of (time ms, mark, index, rate, open interest in quote units, next settlement ms)."""
+
+    path = "/stream"
+    ping, pong = '{"type":"ping"}', {"type": "pong"}
+    unknown = '{"type":"subscribe","channel":"market_stats/NOPE"}'
+
+    def subscribe(self) -> list[str]:
+        self.marks: list[tuple[Any, ...]] = []
+        return ['{"type":"subscribe","channel":"market_stats/all"}']
+
+    def take(self, text: str) -> None:
+        message = orjson.loads(text)
+        if "error" in message:
+            self.refused.append(message)
+        elif message["type"].endswith("/market_stats"):
+            for number, row in message["market_stats"].items():
+                assert str(row["market_id"]) == number
+                if row["symbol"] == self.symbol:
+                    rate = Decimal(row["current_funding_rate"]) / 100
+                    figures = (Decimal(row["mark_price"]), Decimal(row["index_price"]), rate, Decimal(row["open_interest"]))
+                    self.marks.append((message["timestamp"], *figures, row["funding_timestamp"] // 3_600_000 * 3_600_000 + 3_600_000))
+        elif message["type"] != "pong":
+            self.other(message["type"])
+
+
+class GrvtReader(Reader):
+    """States as those of ``LighterReader``; the venue's open interest is in base units."""
+
+    path = "/ws/full"
+    unknown = '{"jsonrpc":"2.0","method":"subscribe","params":{"stream":"v1.ticker.s","selectors":["NOPE@500"]},"id":1}'
+
+    def subscribe(self) -> list[str]:
+        self.marks: list[tuple[Any, ...]] = []
+        params = {"stream": "v1.ticker.s", "selectors": [f"{self.symbol}@500"]}
+        return [orjson.dumps({"jsonrpc": "2.0", "method": "subscribe", "params": params, "id": 1}).decode()]
+
+    def take(self, text: str) -> None:
+        message = orjson.loads(text)
+        if "error" in message:
+            self.refused.append(message)
+        elif "feed" in message:
+            feed = message["feed"]
+            self.gaps += self.sequence is not None and int(message["prev_sequence_number"]) != self.sequence
+            self.sequence = int(message["sequence_number"])
+            mark = Decimal(feed["mark_price"])
+            figures = (mark, Decimal(feed["index_price"]), Decimal(feed["funding_rate"]) / 100, Decimal(feed["open_interest"]) * mark)
+            self.marks.append((int(feed["event_time"]) // 10**6, *figures, int(feed["next_funding_time"]) // 10**6))
+
+
+# Venues of which only the state of a contract is followed.
+FUNDING_READERS: dict[str, tuple[type[Reader], str]] = {
+    "LIGHTER": (LighterReader, "BTC"),
+    "GRVT": (GrvtReader, "BTC_USDT_Perp"),
+}
+
 READERS: dict[str, tuple[type[Reader], str]] = {
     "BINANCE": (BinanceReader, "BTCUSDT"),
     "BINANCE_SPOT": (SpotReader, "BTCUSDT"),

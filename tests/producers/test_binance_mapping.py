@@ -110,12 +110,6 @@ def test_contract_facts() -> None:
         assert caught.value.field == at
 
 
-def test_funding_hours() -> None:
-    assert mapping.funding_hours([{"symbol": "LPTUSDT", "fundingIntervalHours": 4, "disclaimer": False}]) == {"LPTUSDT": 4}
-    with pytest.raises(MappingError, match="fundingIntervalHours"):
-        mapping.funding_hours([{"symbol": "LPTUSDT", "fundingIntervalHours": 0}])
-
-
 BROKEN = ["", "abc", "nan", "inf", "1_0", None, 1.5, [], {}]
 MAPPERS = {
     "agg_trade": (lambda data: mapping.agg_trade(data, ID, NOW), AGG_TRADE, ["p", "q"], ["a", "f", "l", "T"]),

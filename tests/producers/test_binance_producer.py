@@ -91,6 +91,27 @@ def without_receive_time(log: Log, topics: Iterable[str]) -> dict[str, Any]:
     }
 
 
+def without_cut(log: Log) -> dict[int, list[Record]]:
+    """Return the marks without their wall clock and without how far beyond their time the records before them reach."""
+    return {
+        partition: [{name: value for name, value in mark.items() if name not in ("receive_time", "cut")} for mark in marks]
+        for partition, marks in log.records["progress"].items()
+    }
+
+
+def counted_at(log: Log) -> dict[tuple[int, int, str], list[int]]:
+    """Return what each instant is decided on: (partition, mark, topic) -> places of the records before its cut that are not after it."""
+    found = {}
+    for partition, marks in log.records["progress"].items():
+        for mark in marks:
+            instant = mark["event_time"] - LATENESS
+            if instant % GRID == 0:
+                for topic, cut in mark["cut"].items():
+                    records = log.records.get(topic, {}).get(partition, [])[:cut]
+                    found[partition, instant, topic] = [at for at, record in enumerate(records) if record["event_time"] <= instant]
+    return found
+
+
 def check_marks(log: Log, author: str = "binance-usdm") -> None:
     """Marks grow, are whole steps, leave no instant out, and their cuts grow and end at the end."""
     for partition, every in log.records["progress"].items():
@@ -189,7 +210,7 @@ def test_funding_and_a_book_without_a_recorded_snapshot(environment: Settings, t
     check_marks(log)
 
 
-def test_the_same_log_at_two_speeds(
+def test_the_same_streams_and_decisions_at_two_speeds(
     environment: Settings, topics: list[str], slice_of_btc: Path, stack: Any, request: pytest.FixtureRequest
 ) -> None:
     from deploy.stack.topics import create_topics, delete_topics
@@ -204,8 +225,10 @@ def test_the_same_log_at_two_speeds(
         delete_topics(other)
     check_marks(fast)
     assert len(fast.all("quotes")) > 7000
-    for topic in (*MARKET, "progress"):
+    for topic in MARKET:
         assert without_receive_time(fast, [topic]) == without_receive_time(slow, [topic]), topic
+    assert without_cut(fast) == without_cut(slow)
+    assert counted_at(fast) == counted_at(slow) and len(counted_at(fast)) >= 3 * len(MARKET)
 
 
 FAULTS = {
@@ -396,6 +419,43 @@ def test_a_silent_connection_does_not_hold_the_others_for_ever(environment: Sett
     log = read_log(environment)
     assert [trade["agg_id"] for trade in log.all("agg_trades")] == expected  # the end of the recording was checked over REST
     check_marks(log)
+
+
+def test_records_leave_at_once_whatever_the_marks_wait_for(environment: Settings, topics: list[str], slice_of_btc: Path) -> None:
+    """A connection that says nothing more holds the marks up for ten seconds; what the other brings is in the log all the same."""
+    recording = Recording(slice_of_btc, "BTCUSDT")
+    delays: list[int] = []
+    waits: list[int] = []
+
+    async def work() -> None:
+        faults = ["silence:stream=aggTrade,at=20,n=1000000"]
+        async with RecordedVenue([recording], speed=1.0, settle_s=0.05, faults=faults) as venue:
+            with Service("produce-test") as service:
+                producer = VenueProducer(BinanceUsdm("0ms"), config(venue, "BTCUSDT", "agg_trades,quotes"), environment, service)
+                running = asyncio.create_task(producer.run())
+                while venue.playbacks["BTCUSDT"].state != "playing":
+                    await asyncio.sleep(0.01)
+                await asyncio.to_thread(tail)
+                waits.append(venue.playbacks["BTCUSDT"].clock - (producer.out.last_mark or 0))
+                service.stop()
+                assert not await running
+
+    def tail() -> None:
+        consumer = Consumer({"bootstrap.servers": environment.kafka_bootstrap_servers, "group.id": "tail", "fetch.wait.max.ms": 20})
+        partition = partition_of("BTC", environment.partitions)
+        consumer.assign([TopicPartition(environment.topic("quotes"), partition, 0)])
+        until = time.monotonic() + 7
+        while time.monotonic() < until:
+            for message in consumer.consume(500, timeout=0.05):
+                if message.error() is None:
+                    record = environment.codec.decode("quotes", message.value())
+                    delays.append(int(time.time() * 1000) - record["receive_time"])
+        consumer.close()
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+    assert len(delays) > 300 and waits[0] > 3_000  # the marks did wait
+    # Milliseconds on an idle machine; a record that waited for a step or a connection would be seconds old.
+    assert sorted(delays)[len(delays) * 9 // 10] < 1_000
 
 
 def test_silence_and_liquidations(environment: Settings, topics: list[str], slice_of_btc: Path) -> None:

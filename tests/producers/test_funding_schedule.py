@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.venue.funding_schedule import HOUR_MS, TOLERANCE_MS, FundingSchedule, Rule, interval_between, next_boundary, roll
+from producers.venue.funding_schedule import HOUR_MS, TOLERANCE_MS, FundingSchedule, Rule, next_boundary, roll
 
 # 2025-12-12 00:00 UTC; the hours below are of that day.
 DAY = 1_765_497_600_000
@@ -97,11 +97,7 @@ def test_r001_231_binance_mark_price_neither_defaults_the_interval_nor_blanks_th
     assert said(schedule, record("07:02", 0)) == (at("08:00"), 4, "venue")
 
 
-def test_r001_223_and_232_okx_interval_is_the_difference_of_its_two_times_and_next_is_always_future():
-    assert interval_between(at("04:00"), at("08:00")) == 4  # BARD-USDT-SWAP
-    assert interval_between(at("00:00"), at("08:00")) == 8
-    for first, second in ((None, at("08:00")), (at("08:00"), at("08:00")), (at("08:00"), at("04:00")), (at("04:00"), at("04:30")), (0, 1)):
-        assert interval_between(first, second) is None
+def test_r001_232_okx_next_is_always_future():
     schedule = FundingSchedule()
     schedule.update(at("03:59"), at("04:00"), 4)
     assert said(schedule, record("04:00:00.500"))[0] == at("08:00")

@@ -93,6 +93,28 @@ def test_lighters_settlements_have_the_sign_of_who_paid():
     assert [hours_between(HOUR, HOUR), hours_between(HOUR + 1, HOUR + 1), hours_between(HOUR, HOUR + HOUR_MS)] == [1, 0, 2]
 
 
+def test_settlements_are_said_once_each_as_they_come():
+    """Of both venues: a day at first; what comes later from the newest on; lighter is not asked before its next hour has come."""
+    rows = [{"timestamp": (HOUR + n * HOUR_MS) // 1000, "rate": "0.0012", "direction": "long"} for n in range(3)]
+    lighter, (poll,), eth = (
+        Asked(*({"code": 200, "fundings": rows[:n]} for n in (2, 2, 3))),
+        Lighter().polls(),
+        market("ETH", "x", market_id=0),
+    )
+    said = [asyncio.run(poll.fetch(lighter, [eth], HOUR + minutes * 60_000)) for minutes in (61, 70, 119, 120, 121)]  # type: ignore[arg-type]
+    assert [[(symbol, record["event_time"]) for symbol, _, record in found] for found in said] == [
+        [("ETH", HOUR), ("ETH", HOUR + HOUR_MS)], [], [], [], [("ETH", HOUR + 2 * HOUR_MS)],
+    ]  # fmt: skip
+    assert [asked["count_back"] for _, asked in lighter.requests] == [24, 1, 1] and poll.topic == "funding"
+
+    times = [HOUR * 1_000_000, (HOUR + 8 * HOUR_MS) * 1_000_000]
+    settled_rows = [{"instrument": "BTC_USDT_Perp", "funding_rate": "0.01", "funding_time": str(time)} for time in times]
+    grvt, (poll,), btc = Asked(*({"result": settled_rows[:n]} for n in (1, 1, 2))), Grvt().polls(), market("BTC_USDT_Perp", "x")
+    said = [asyncio.run(poll.fetch(grvt, [btc], HOUR + hours * HOUR_MS)) for hours in (1, 2, 9)]  # type: ignore[arg-type]
+    assert [[record["event_time"] for _, _, record in found] for found in said] == [[HOUR], [], [HOUR + 8 * HOUR_MS]]
+    assert [asked["start_time"] for _, asked in grvt.requests][1:] == [f"{HOUR + 1}000000"] * 2
+
+
 def test_grvt_subscribes_in_batches_and_spreads_over_connections():
     adapter = Grvt()
     wanted = [(f"X{number}_USDT_Perp", TICKER) for number in range(130)]

@@ -194,22 +194,28 @@ def test_symbols_and_kinds_are_merged_by_time_and_bad_rows_become_dead_letters(
     importer = Importer(Plan(adapter_of("BINANCE"), sources), environment)
     importer.read()
     report = importer.write()
-    assert report.records == {"agg_trades": 19, "bars": 1, "funding": 1, "quotes": 600} == report.written
+    assert report.records == {"agg_trades": 19, "funding": 1, "klines": 1, "quotes": 600} == report.written
     assert report.bad == 1
     at, other = place("BTC", environment), place("PEPE", environment)
     btc_facts = next(one for one in log(environment, "instruments", at) if one["instrument"] == "BINANCE:BTCUSDT-PERP")
     pepe_facts = next(one for one in log(environment, "instruments", other) if one["instrument"] == "BINANCE:1000PEPEUSDT-PERP")
     assert (btc_facts["price_decimals"], btc_facts["quantity_decimals"], btc_facts["event_time"]) == (1, 1, T + 1000)
     assert (pepe_facts["price_decimals"], pepe_facts["base_asset"]) == (5, "PEPE")
-    (bar,) = log(environment, "bars", at)
-    assert (bar["source"], bar["cvd"], bar["trades"], bar["event_time"], bar["timeframe"]) == ("venue", 2.0, 7, T + minute, "1m")
+    (bar,) = log(environment, "klines", at)
+    assert (bar["backfilled"], bar["taker_buy_volume"], bar["trades"], bar["event_time"], bar["timeframe"]) == (
+        False,
+        6.0,
+        7,
+        T + minute,
+        "1m",
+    )
     (settled,) = log(environment, "funding", at)
     assert (settled["settled_rate"], settled["event_time"], settled["interval_hours"]) == (0.0001, T + 5 * minute, 8)
     (letter,) = [one for one in log(environment, "dead_letters", 0) if one["service"] == "import"]
     assert (letter["source"], letter["field"], letter["value"]) == ("p.csv:10", "agg_trade_id", b"x,1,1,1,1,1,true")
     # A mark covers of each topic exactly what is not later than it: the streams were merged, not put one behind the other.
     for partition in {at, other}:
-        records = {topic: log(environment, topic, partition) for topic in ("agg_trades", "quotes", "funding", "bars")}
+        records = {topic: log(environment, topic, partition) for topic in ("agg_trades", "quotes", "funding", "klines")}
         for mark in log(environment, "progress", partition):
             for topic, found in records.items():
                 assert mark["cut"][topic] == sum(one["event_time"] <= mark["event_time"] for one in found), (topic, mark)

@@ -62,15 +62,15 @@ def test_binance_trades(rows):
     assert said("BINANCE", *rows) == ["trades", Fill(T, 5_100_000_000, 5_100_000_000, 5_100_000_000, "64622.10", "0.005", False)]
 
 
-def test_binance_klines_are_bars_of_the_venue_with_the_takers_balance():
+def test_binance_klines_state_what_takers_bought():
     row = f"{T},64622.10,64701.00,64600.00,64650.50,120.500,{T + 59_999},7790000.1,1520,70.250,4540000.2,0"
     header = "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore"
     bar = {
-        "event_time": T + 60_000, "timeframe": "1m", "open": 64622.1, "high": 64701.0, "low": 64600.0, "close": 64650.5, "volume": 120.5, "cvd": 20.0,
-        "trades": 1520, "source": "venue",
+        "event_time": T + 60_000, "timeframe": "1m", "open": 64622.1, "high": 64701.0, "low": 64600.0, "close": 64650.5, "volume": 120.5,
+        "taker_buy_volume": 70.25, "trades": 1520, "backfilled": False,
     }  # fmt: skip
     for rows in ([row], [header, row]):
-        assert said("BINANCE", *rows) == ["klines", Other(T + 60_000, "bars", bar, ("64622.10", "64701.00", "64600.00", "64650.50"))]
+        assert said("BINANCE", *rows) == ["klines", Other(T + 60_000, "klines", bar, ("64622.10", "64701.00", "64600.00", "64650.50"))]
 
 
 def test_binance_funding_quotes_and_book_bands():

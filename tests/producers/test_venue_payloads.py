@@ -264,6 +264,11 @@ async def ask(file: File, case: dict[str, Any], rest: Any) -> Any:
         for row in found:
             assert not isinstance(row, Refused) or (row.raw and row.error.reason)
         return [[{"refused": row.error.field} if isinstance(row, Refused) else row for row in found], last]
+    if call == "klines":
+        bars = await adapter.klines(rest, markets[0], args["first"], args["last"], received)
+        for row in bars:
+            assert not isinstance(row, Refused) or (row.raw and row.error.reason)
+        return [{"refused": row.error.field} if isinstance(row, Refused) else row for row in bars]
     if call == "first_trade":
         return await adapter.first_trade(rest, markets[0], args["since"])
     if call == "history":
@@ -284,6 +289,11 @@ def check_rest_records(call: str, said: Any) -> None:
         for record in said[0]:
             if "refused" not in record:
                 fits("agg_trades", record)
+    elif call == "klines":
+        for record in said:
+            if "refused" not in record:
+                fits("klines", record)
+                assert record["low"] <= min(record["open"], record["close"]) and max(record["open"], record["close"]) <= record["high"]
     elif call == "history":
         for topic, record in said:
             fits(topic, {**record, "instrument": "X:Y-PERP"})
@@ -441,3 +451,9 @@ def test_every_channel_and_poll_of_every_adapter_has_a_case_that_gives_a_record(
         # The premium's poll asks another venue: test_coinbase_reference.py.
         assert {f"poll:{poll.name}" for poll in adapter.polls()} - {"poll:premium"} <= calls[adapter], type(adapter)
         assert {"server_time", "facts", "volumes"} <= calls[adapter], type(adapter)
+        assert ("klines" in calls[adapter]) is (adapter.kline_page > 0), type(adapter)
+        # An adapter that follows trades knows their past and their bars.
+        if any(channel.topic == "agg_trades" for channel in adapter.channels):
+            assert (
+                adapter.kline_page and ({"trades_from", "first_trade"} if adapter.consecutive_ids else {"trades_since"}) <= calls[adapter]
+            )

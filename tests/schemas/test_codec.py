@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import struct
 from pathlib import Path
 
@@ -92,6 +93,12 @@ def test_doubles_come_back_with_their_shortest_text(value):
     record = {**trade, "instrument": "B:X", "price": value, "quantity": 0.1, "buyer_is_maker": True, "backfilled": False}
     back = CODEC.decode("agg_trades", CODEC.encode("agg_trades", record))
     assert repr(back["price"]) == repr(value) and math.copysign(1, back["price"]) == math.copysign(1, value)
+
+
+def test_a_codec_that_was_used_goes_to_another_process():
+    used = Codec()
+    value = used.encode("progress", MARK)
+    assert pickle.loads(pickle.dumps(used)).encode("progress", MARK) == value
 
 
 @pytest.mark.parametrize("topic", catalogue.TOPICS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 
 import fastavro
@@ -185,3 +186,21 @@ def test_key_tables_number_keys_in_order(known, asked):
     assert numbers == [first[key] for key in known]
     records = RecordSet.from_messages([(i, 0, key.encode(), b"v") for i, key in enumerate(asked)])
     assert table.match(records).tolist() == [first.get(key, -1) if key else -1 for key in asked]
+
+
+texts = st.none() | st.binary(max_size=12)
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 2**40), texts, texts), max_size=20), st.lists(st.integers(0, 20), max_size=4))
+def test_record_sets_joined_are_the_records_in_a_row(rows, cuts):
+    offset, messages = 0, []
+    for step, timestamp, key, value in rows:
+        offset += step  # compaction leaves holes
+        messages.append((offset, timestamp, key, value))
+    bounds = [0, *sorted(cuts), len(messages)]
+    parts = [RecordSet.from_messages(messages[a:b]) for a, b in itertools.pairwise(bounds)]
+    # Some are a part of a larger set and share its buffer.
+    whole = RecordSet.from_messages(messages)
+    shared = [whole.rows(min(a, len(messages)), min(b, len(messages))) for a, b in itertools.pairwise(bounds)]
+    for found in (RecordSet.joined(parts), RecordSet.joined(shared)):
+        assert [(*found.index[row, :2].tolist(), found.key(row), found.value(row)) for row in range(len(found))] == messages

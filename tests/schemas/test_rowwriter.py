@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from schemas import catalogue
 from schemas.codec import Codec
-from schemas.rowwriter import RowWriter, long_bytes, text_bytes, texts_bytes
+from schemas.recordwriter import long_bytes, text_bytes
+from schemas.rowwriter import RowWriter, texts_bytes
 
 CODEC = Codec()
 FIELDS = {field["name"]: field["type"] for field in catalogue.schema("features")["fields"]}

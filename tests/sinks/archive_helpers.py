@@ -20,7 +20,8 @@ from schemas.columnar import RecordSet
 from schemas.service import Service
 from schemas.settings import Settings
 from sinks.archive.service import Archiver, Options
-from sinks.archive.writer import Batch, Writer
+from sinks.archive.writer import Writer
+from sinks.consuming.reader import Read
 
 CODEC = Codec()
 Message = tuple[int, int, bytes | None, bytes | None]
@@ -37,14 +38,16 @@ class Log:
     warning = error = debug = info
 
 
-def batches_of(place: Place, messages: list[Message], size: int) -> Iterator[Batch]:
+def batches_of(place: Place, messages: list[Message], size: int) -> Iterator[Read]:
     """Cut messages into batches, as the archiver's loop does."""
     expected = 0
     for at in range(0, len(messages), size):
         part = messages[at : at + size]
         end = part[-1][0] + 1
         half = max(1, len(part) // 2)
-        yield Batch(place, expected, end, [RecordSet.from_messages(piece) for piece in (part[:half], part[half:]) if piece])
+        yield Read(
+            place, expected, end, RecordSet.joined([RecordSet.from_messages(piece) for piece in (part[:half], part[half:]) if piece])
+        )
         expected = end
 
 

@@ -22,7 +22,7 @@ from schemas.archive.read import PartitionReader
 from schemas.codec import Codec, CodecError
 from schemas.columnar import RecordSet
 from sinks.archive.files import write_file
-from sinks.archive.writer import holes, joined
+from sinks.archive.writer import holes
 
 CODEC = Codec()
 Message = tuple[int, int, bytes | None, bytes | None]
@@ -228,7 +228,7 @@ def test_holes_are_what_is_not_there(steps: list[int], expected: int, tail: int)
 
 def test_sets_are_joined_in_order() -> None:
     parts: list[list[Message]] = [[(0, 1, b"k", b"v"), (1, 2, None, None)], [(5, 3, b"kk", b"")], [(6, 4, b"", b"vvv")]]
-    one = joined([RecordSet.from_messages(part) for part in parts])
+    one = RecordSet.joined([RecordSet.from_messages(part) for part in parts])
     rows = [(int(o), int(t), one.key(r), one.value(r)) for r, (o, t) in enumerate(zip(one.offsets, one.timestamps, strict=True))]
     assert rows == [message for part in parts for message in part]
     assert one.next_offset == 7

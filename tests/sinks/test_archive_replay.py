@@ -62,7 +62,7 @@ def from_records(log: Log) -> list[Result]:
 
 def from_archive(root: Path, log: Log, **more: object) -> list[Result]:
     found: list[Result] = []
-    source = Archive(root, CODEC, log.grid, log.lateness, **more)  # type: ignore[arg-type]
+    source = Archive(CODEC, log.grid, log.lateness, root=root, **more)  # type: ignore[arg-type]
     drive(source, config_of(log), CODEC, lambda partition, result: found.append(result))
     return found
 

@@ -22,7 +22,7 @@ from archive_helpers import Feeder, archiver_thread, content, in_topics
 from timescale_helpers import until
 
 from deploy.stack.processes import free_port
-from schemas import metrics
+from schemas import catalogue, metrics
 from schemas.service import summed
 from schemas.settings import Settings
 from sinks.archive import look
@@ -70,12 +70,12 @@ def test_everything_in_the_topics_is_archived_byte_for_byte(environment: Setting
     feeder.fill(1, 40)
     before = summed(metrics.ROWS_ARCHIVED)
     with archiver_thread(environment, tmp_path, roll_seconds=0.5) as (service, _):
-        until("the first half", lambda: rows(tmp_path) == 21 * 40)
+        until("the first half", lambda: rows(tmp_path) == len(catalogue.TOPICS) * 40)
         feeder.fill(2, 40)
-        until("both halves", lambda: rows(tmp_path) == 21 * 80)
+        until("both halves", lambda: rows(tmp_path) == len(catalogue.TOPICS) * 80)
         assert service.health()["ok"]
     assert_equal_to_topics(environment, tmp_path)
-    assert summed(metrics.ROWS_ARCHIVED) - before == 21 * 80
+    assert summed(metrics.ROWS_ARCHIVED) - before == len(catalogue.TOPICS) * 80
     assert {one.topic for one in look.holdings(tmp_path)} == set(name.removeprefix(environment.topic_prefix) for name in topics)
 
 
@@ -136,12 +136,12 @@ def test_a_restart_of_the_broker(environment: Settings, topics: list[str], stack
     with archiver_thread(environment, tmp_path, topics=SOME, roll_seconds=0.2) as (service, _):
         until("writing began", lambda: rows(tmp_path) > 0)
         stack.local.kill_broker()
-        until("unhealthy", lambda: not service.health()["ok"], 20)
+        until("unhealthy", lambda: not service.health()["ok"], 60)
         assert "broker" in service.health()
         stack.local.up()
         feeder.fill(21, 60, SOME)
-        until("all", lambda: rows(tmp_path) == 2 * 60 * len(SOME), 60)
-        until("healthy", lambda: service.health()["ok"], 20)
+        until("all", lambda: rows(tmp_path) == 2 * 60 * len(SOME), 90)
+        until("healthy", lambda: service.health()["ok"], 60)
     assert_equal_to_topics(environment, tmp_path, topics=SOME)
 
 

@@ -266,7 +266,7 @@ def test_the_journal_refuses_a_former_owner_and_a_wrong_position(world):
 def test_health_and_metrics_answer_and_live_is_refused(world, environment_variables):
     process = start(environment_variables, "--mode", "live")
     _, log = process.communicate(timeout=30)
-    assert process.returncode != 0 and "not available in this release" in log
+    assert process.returncode != 0 and "add --live" in log
     with Service("executor") as service:
         executor = Executor(world, service)
         thread = threading.Thread(target=executor.run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,13 +15,13 @@ from hypothesis import strategies as st
 from notifier_records import BTC, ETH, LTC, T0, announced, record, signal
 
 from schemas import catalogue
+from schemas.secret import SecretError, Secrets
 from sinks.notifier.config import ConfigError, NotifierConfig, load
-from sinks.notifier.events import KINDS, OWN_FIELDS, READERS, Event, Level, event_of, health_event
+from sinks.notifier.events import KINDS, OWN_FIELDS, READERS, Event, GuardChanges, Level, event_of, health_event
 from sinks.notifier.offsets import Partition
 from sinks.notifier.origin import LABELS, LIVE, MIXED, REPLAY, UNKNOWN, Origins
 from sinks.notifier.policy import QUIET, REPEAT, TOP, UNROUTED, WINDOW, Decision, Policy
 from sinks.notifier.ranking import WINDOWS, Ranking
-from sinks.notifier.secret import SecretError, Secrets
 from sinks.notifier.templating import Templates, shown_number
 
 # --- events ------------------------------------------------------------------------------------------------------------
@@ -47,6 +48,31 @@ def test_what_is_news() -> None:
     assert some("dead_letters", service="sink").level == Level.ERROR
     # What this service gives up must not become the next message.
     assert event_of("dead_letters", record("dead_letters", service="notifier")) is None
+
+
+def test_of_a_guard_s_states_only_changes_are_news() -> None:
+    """Against a plain walk over random states: news is what differs from the state before; the end of a halt is as loud as the halt."""
+    reason = {"rule": "daily_loss", "level": "halted", "value": -3.0, "limit": -3.0, "since": 1, "until": None, "detail": "x"}
+    kinds = [("normal", False, []), ("warning", False, [{**reason, "rule": "slow", "level": "warning"}]), ("halted", True, [reason]),
+             ("halted", True, [reason, {**reason, "rule": "clock"}])]  # fmt: skip
+    drawn = random.Random(7)
+    for _ in range(50):
+        said = [drawn.choice(kinds) for _ in range(drawn.randrange(1, 30))]
+        changes, told, before = GuardChanges(), [], kinds[0]
+        for number, (state, blocked, reasons) in enumerate(said):
+            one = some("risk_state", account="A", sequence=number, state=state, block_entries=blocked, reasons=reasons)
+            assert changes.news(some("risk_state", account="B", sequence=number, state="normal")) is None
+            for repeat in range(3):  # a restarted guard's repeat, or one delivered again
+                found = changes.news(one)
+                assert repeat == 0 or found is None
+                if found is not None:
+                    told.append((number, found.level))
+        wanted = []
+        for number, now in enumerate(said):
+            if now != before:
+                wanted.append((number, Level.CRITICAL if "halted" in (now[0], before[0]) else Level.WARNING))
+            before = now
+        assert told == wanted
 
 
 def test_ids_are_the_records_own() -> None:
@@ -362,9 +388,12 @@ def test_origin_of_what_is_told() -> None:
 def kind_events() -> Iterator[Event]:
     own: dict[str, Any] = {"count": 3, "counts": {"signal": 2, "gap": 1}, "titles": ["one", "two"], "left_out": 1, "since": T0}
     own |= {"service": "sink", "detail": "why", "title": "x", "hours": "22:00-07:00", "channel": "phone"}
+    own |= {"rule": "Stale", "severity": "critical", "summary": "No trades.", "action": "Look.", "labels": "venue BINANCE"}
     for kind, topic in KINDS.items():
         for nulls in (True, False):
             fields = {name: own[name] for name in OWN_FIELDS[kind]} if topic is None else record(topic, nulls=nulls)
+            if kind.startswith("alert") and nulls:
+                fields |= {"action": "", "labels": ""}
             yield Event(f"{kind}|1", kind, Level.WARNING, BTC, T0, "", fields)
 
 
@@ -390,6 +419,27 @@ def test_a_signal_reads_as_written() -> None:
     assert lines[1] == "Strategy Breakout (s1 r1, x), regime trend"
     assert lines[3] == "Price 61,234.5, risk distance 120.25, targets 1R and 2.5R, at most 240 min"
     assert lines[4] == "2024-09-11 04:26:40 CST"  # T0 is 2024-09-10 20:26:40 UTC
+
+
+def test_a_guard_s_halt_reads_as_written() -> None:
+    reason = {
+        "rule": "daily_loss",
+        "level": "halted",
+        "value": -3.2,
+        "limit": -3.0,
+        "since": T0,
+        "until": None,
+        "detail": "3.2 R lost today",
+    }
+    reasons = [reason, {**reason, "rule": "clock", "value": None, "detail": "the venue's clock is not known"}]
+    event = some("risk_state", account="BINANCE-live", state="halted", block_entries=True, reasons=reasons)
+    message = Templates(ZoneInfo("UTC")).render(event, LIVE)
+    assert message.bare_title.endswith("Risk guard of BINANCE-live: halted, nothing is opened")
+    assert message.body.splitlines() == [
+        "daily_loss (halted): 3.2 R lost today; -3.2, limit -3",
+        "clock (halted): the venue's clock is not known",
+        "2024-09-10 20:26:40 UTC",
+    ]
 
 
 def test_numbers_are_short_and_never_in_powers_of_ten() -> None:

@@ -37,6 +37,7 @@ from notifier_records import BTC, T0, record, signal
 from deploy.cli.notify import notify
 from deploy.errors import UserError
 from schemas import metrics
+from schemas.secret import Secrets
 from schemas.service import summed
 from sinks.notifier import channel as channel_module
 from sinks.notifier.channel import Channel, Pace, Result
@@ -44,7 +45,6 @@ from sinks.notifier.config import ConfigError, HealthChecks, NotifierConfig, loa
 from sinks.notifier.events import Event, Level, event_of
 from sinks.notifier.offsets import Partition, Ticket
 from sinks.notifier.origin import LIVE, REPLAY
-from sinks.notifier.secret import Secrets
 from sinks.notifier.templating import Message, Templates
 from sinks.notifier.transport import Outcome, Sender, senders
 from sinks.notifier.watching import Watching

@@ -59,7 +59,9 @@ def produce(settings: Settings, topic: str, *records: Any) -> None:
         garbage = isinstance(one, bytes)
         key = BTC if garbage else one.get(catalogue.TOPICS[topic].key) or BTC
         partition = (
-            0 if topic == "dead_letters" else partition_of("BTC" if garbage else base_of_instrument(one["instrument"]), settings.partitions)
+            0
+            if topic in ("dead_letters", "risk_state")
+            else partition_of("BTC" if garbage else base_of_instrument(one["instrument"]), settings.partitions)
         )
         value = one if garbage else settings.codec.encode(topic, one)
         producer.produce(settings.topic(topic), value, key.encode(), partition, timestamp=T0 if garbage else one["event_time"])
@@ -144,6 +146,17 @@ def test_every_kind_goes_out_once_labelled_as_what_it_is(
         record("dead_letters", service="sink", source="depth", event_time=T0),
         record("dead_letters", service="notifier"),
     )
+    # A guard says every two seconds what it allows; of it only what is new is told: that it halted, and that it let go.
+    said = (
+        [("normal", n) for n in range(1, 6)]
+        + [("halted", n) for n in range(6, 20)]
+        + [("halted", 19), ("normal", 3), ("normal", 20), ("normal", 21)]
+    )
+    produce(
+        environment,
+        "risk_state",
+        *(record("risk_state", account="BINANCE-live", sequence=n, state=state, block_entries=state == "halted") for state, n in said),
+    )
     tables = channel_tables(web, mail, FAST)
     config = written(
         tmp_path, "top = 2\n", *tables.values(), EVERYTHING, '[[route]]\nchannels = ["phone", "desk", "mail"]\nkinds = ["trade_closed"]\n'
@@ -151,7 +164,7 @@ def test_every_kind_goes_out_once_labelled_as_what_it_is(
     port, log = free_port(), tmp_path / "log"
     variables = environment_variables(PERPFLOW_HTTP_PORT=port, PERPFLOW_LOG_LEVEL="debug", **secret_variables(web))
     with process(variables, config, log) as running:
-        web.wait(WEBHOOK_PATH, 9)
+        web.wait(WEBHOOK_PATH, 11)
         web.wait(TELEGRAM_PATH, 1)
         web.wait(DISCORD_PATH, 1)
         deadline = time.monotonic() + 20
@@ -180,7 +193,9 @@ def test_every_kind_goes_out_once_labelled_as_what_it_is(
         "data_quality": 1,
         "gap": 1,
         "dead_letter": 1,
+        "guard": 2,
     }
+    assert [one.json["title"].rpartition(": ")[2] for one in sent if one.json["kind"] == "guard"] == ["halted, nothing is opened", "normal"]
     for one in sent:
         origin = {BTC: "replay", ETH: "live", LTC: "live", None: "mixed"}[one.json["instrument"]]
         assert one.json["origin"] == origin

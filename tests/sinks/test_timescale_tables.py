@@ -10,7 +10,7 @@ import pytest
 from timescale_helpers import query
 from typer.testing import CliRunner
 
-from deploy import database
+from deploy import database, upkeep
 from deploy.cli import db
 from schemas import catalogue
 from schemas.settings import Settings
@@ -154,11 +154,11 @@ def test_partitions_are_made_ahead_and_the_default_is_emptied(environment: Setti
         _quote(connection, NOON)
         _quote(connection, datetime(2013, 5, 18, tzinfo=UTC))
         assert connection.execute("SELECT count(*) FROM quotes_default").fetchone() == (2,)
-    done = database.maintain(environment.database_url)
+    done = upkeep.maintain(environment.database_url, keep_history=True).done
     assert "quotes_2013_05_17: moved out of quotes_default" in done
     assert query(environment, "SELECT (SELECT count(*) FROM quotes_default), (SELECT count(*) FROM quotes_2013_05_17)") == [(0, 1)]
     assert query(environment, "SELECT count(*) FROM pg_indexes WHERE tablename = 'quotes_2013_05_17'") == [(1,)]
-    assert database.maintain(environment.database_url) == []
+    assert upkeep.maintain(environment.database_url, keep_history=True) == upkeep.Report()
 
 
 @pytest.mark.stack
@@ -193,7 +193,7 @@ def test_commands(environment: Settings) -> None:
     assert result.exit_code == 0
     assert "0002_topics.sql" in result.output
     assert runner.invoke(db.app, ["maintain", *url]).output == "nothing to do\n"
-    for command in ("migrate", "status", "maintain"):
+    for command in ("migrate", "status", "maintain", "keep", "backup", "restore"):
         assert "Example:" in runner.invoke(db.app, [command, "--help"]).output
 
 

@@ -78,7 +78,7 @@ class Lab:
         number = number % len(self.workers)
         return (self.logs / f"worker-{number}.log").read_text(errors="replace")
 
-    def stop(self, process: subprocess.Popen[bytes], timeout: float = 15) -> int:
+    def stop(self, process: subprocess.Popen[bytes], timeout: float = 45) -> int:
         """Ask a worker to stop; return its exit code."""
         process.send_signal(signal.SIGTERM)
         return process.wait(timeout)

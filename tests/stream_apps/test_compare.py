@@ -21,7 +21,6 @@ from stream_apps.core.compare import (
     _interval,
     _means,
     compare,
-    drawdown,
     score_correlation,
     side,
 )
@@ -73,8 +72,8 @@ def test_drawdown_and_ratios_against_exact_fractions(eighths: list[int]) -> None
     results = [Fraction(n, 128) for n in eighths]  # exact as doubles
     curve = [sum(results[:n], Fraction(0)) for n in range(len(results) + 1)]
     expected = max(curve[i] - curve[j] for i in range(len(curve)) for j in range(i, len(curve)))
-    assert Fraction(drawdown(np.array([float(r) for r in results]))) == expected
     found = side([trade(n, float(r), 1.0) for n, r in enumerate(results)], resamples=10)
+    assert Fraction(found.drawdown_r) == Fraction(found.drawdown_pnl) == expected
     gains, losses = sum(r for r in results if r > 0), -sum(r for r in results if r < 0)
     assert found.wins == sum(r > 0 for r in results)
     assert (

@@ -22,10 +22,11 @@ from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from schemas import intake
 from schemas.codec import Codec
 from schemas.columnar import RecordSet
 from schemas.deadletter import dead_letter
-from stream_apps.agents import intake, transport
+from stream_apps.agents import transport
 from stream_apps.agents.changelog import CLAIM_KEY, Fold, Ownership, chunks
 from stream_apps.agents.output import Outbox, OutputError
 from stream_apps.agents.runner import shortened

@@ -62,9 +62,8 @@ def test_every_record_arrives_once_and_in_order_and_a_restart_goes_on(lab: Lab) 
     assert health["ok"] and health["partitions"] == list(range(lab.settings.partitions)) and health["event_time"] is not None
     applied = re.search(r'perpflow_records_applied_total\{topic="agg_trades"\} (\S+)', ask(lab, 0, "/metrics"))
     assert applied and float(applied[1]) == sum(len(values) for values in lab.written.values())
-    started = time.monotonic()
     assert lab.stop(worker) == 0
-    assert time.monotonic() - started < 5
+    assert not re.search("too long|in time|hangs", lab.log(0)), "a stop runs into none of its own limits"
     assert lab.check() == 0
     lab.produce(20)
     again = lab.worker()

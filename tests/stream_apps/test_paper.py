@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paper_cases import GRID, INSTRUMENT, columns, ltc_trades, of, play, settlement, signal, synthetic_signals
+from paper_cases import GRID, INSTRUMENT, books, columns, ltc_trades, of, play, settlement, signal, synthetic_signals
 from paper_oracle import Oracle
 
 from schemas.codec import Codec
 from stream_apps.core.paper import PaperBook, PaperSettings
+from stream_apps.core.paper_money import exact
 from stream_apps.core.paper_position import FeeRates
+from stream_apps.core.paper_venue import Filters
 
 FLAT_FEE = FeeRates(taker=0.0005, maker=0.0005)
 # The entry at 2000 of a signal at 15 s; later trades follow.
@@ -266,6 +269,102 @@ def test_settings_name_the_value_at_fault(bad):
         PaperSettings(**bad)
 
 
+# --- the book and the contract ----------------------------------------------------------------------------------------------
+
+BIDS = [(1999.9, 3.0), (1999.0, 100.0)]
+ASKS = [(2000.1, 4.0), (2000.3, 4.0), (2000.9, 1.0)]
+
+
+def entered(book_rows, price=2000.0, direction="LONG", **options):
+    book = PaperBook(PaperSettings(**options))
+    out = play(book, columns([(15_600, price)]), [signal(direction=direction)], 30_000, books=books(book_rows))
+    (fill,) = of("fills", out)
+    assert fill["reference_price"] == price
+    return fill["price"]
+
+
+def test_an_entry_walks_the_book_and_pays_slippage_beyond_it():
+    # 10 units (200 at risk, 20 a unit): 4 at 2000.1, 4 at 2000.3, 1 at 2000.9, and 1 beyond at 2000.9 x 1.0001 = 2001.10009.
+    assert entered([(15_600, True, BIDS, ASKS)]) == (4 * 2000.1 + 4 * 2000.3 + 2000.9 + 2001.10009) / 10 == 2000.360009
+    # SHORT takes the bids: 3 at 1999.9, 7 at 1999.0.
+    assert entered([(15_600, True, BIDS, ASKS)], direction="SHORT") == (3 * 1999.9 + 7 * 1999) / 10 == 1999.27
+
+
+@pytest.mark.parametrize(
+    ("rows", "price", "expected"),
+    [
+        ([(15_601, True, BIDS, ASKS)], 2000.0, 2000.2),  # it comes after the trade: 1 bp
+        ([(10_600, True, BIDS, [(2000.0, 10.0)])], 2000.0, 2000.0),  # 5 s old: known
+        ([(10_599, True, BIDS, [(2000.0, 10.0)])], 2000.0, 2000.2),  # older: not known
+        ([(15_000, True, BIDS, ASKS), (15_500, False, [], [])], 2000.0, 2000.2),  # it broke since
+        ([(15_000, True, BIDS, [])], 2000.0, 2000.2),  # nothing is offered
+        ([(15_000, True, BIDS, ASKS), (15_500, True, BIDS, [(2000.4, 99.0)])], 2000.0, 2000.4),  # the newest counts
+        ([(15_500, True, BIDS, [(1990.0, 99.0)])], 2000.0, 2000.0),  # never better than the trade
+    ],
+)
+def test_which_book_an_entry_walks(rows, price, expected):
+    assert entered(rows, price) == expected
+
+
+def test_without_walking_slippage_stands_in():
+    assert entered([(15_600, True, BIDS, ASKS)], walk_book=False) == 2000.2
+
+
+def test_a_stop_and_a_flip_walk_the_book_and_targets_do_not():
+    rows = [(15_000, True, [(1970.0, 4.0), (1969.0, 90.0)], [(2000.0, 99.0)])]
+    # The entry at 2000 leaves the stop at 1980; the trade at 1975 sells 10: 4 at 1970, 6 at 1969.
+    out = play(PaperBook(), columns([ENTRY, (16_000, 1975.0)]), [signal()], 30_000, books=books(rows))
+    (trade,) = of("trades_closed", out)
+    assert (trade["exit_reason"], trade["exit_price"]) == ("stop", 1969.4)
+    assert trade["slippage_r"] == pytest.approx((1975 - 1969.4) * 10 / 200)
+    out = play(PaperBook(), columns([ENTRY, (16_000, 2031.0)]), [signal()], 30_000, books=books(rows))
+    (trade,) = of("trades_closed", out)
+    assert (trade["exit_reason"], trade["exit_price"], trade["slippage_r"]) == ("tp2", 2022.5, 0.0)  # half at 2015, half at 2030
+
+
+def test_quantities_are_even_lots_and_prices_ticks():
+    steps = Filters.of({"tick_size": 0.5, "step_size": 0.3, "min_notional": 5.0})
+    out = play(
+        PaperBook(PaperSettings(slippage_bps=0.0)),
+        columns([(15_600, 2000.3), (16_000, 2016.0), (16_500, 2002.0)]),
+        [signal()],
+        30_000,
+        filters=steps,
+    )
+    resting = {one["leg"]: (one["price"], one["quantity"]) for one in of("orders", out) if one["status"] == "new"}
+    # 10 units are 33.3 lots of 0.3: 32. Levels 1980.3, 2015.3, 2030.3; break-even 2000.3 x 1.0005 / 0.9995 = 2002.30.
+    assert resting == {
+        "entry": (None, 9.6), "stop": (1980.0, 9.6), "tp1": (2015.5, 4.8), "tp2": (2030.5, 4.8), "break_even_stop": (2002.5, 4.8),
+    }  # fmt: skip
+    out = play(PaperBook(PaperSettings(slippage_bps=0.0)), columns([(15_600, 2000.3)]), [signal(direction="SHORT")], 30_000, filters=steps)
+    resting = {one["leg"]: one["price"] for one in of("orders", out) if one["status"] == "new"}
+    assert resting == {"entry": None, "stop": 2020.5, "tp1": 1985.0, "tp2": 1970.0}
+    out = play(PaperBook(PaperSettings(use_filters=False)), columns([ENTRY]), [signal()], 30_000, filters=steps)
+    assert of("fills", out)[0]["quantity"] == 10.0
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"step_size": 5.0}, None),  # two lots of five are ten
+        ({"step_size": 5.1}, "below_lot"),
+        ({"step_size": 0.001, "min_notional": 20_000.0}, None),  # 10 at 2000
+        ({"step_size": 0.001, "min_notional": 20_000.1}, "below_min_notional"),
+    ],
+)
+def test_what_the_contract_does_not_allow_is_refused(facts, reason):
+    steps = Filters.of({"tick_size": 0.1, "min_notional": None, **facts})
+    out = play(PaperBook(), columns([ENTRY]), [signal()], 30_000, filters=steps)
+    rejected = [one["reason"] for one in of("orders", out) if one["status"] == "rejected"]
+    assert rejected == ([] if reason is None else [reason]) and len(of("fills", out)) == (reason is None)
+
+
+def test_facts_without_steps_round_nothing():
+    assert Filters.of({"tick_size": 0.0, "step_size": 0.1, "min_notional": None}) is None
+    steps = Filters.of({"tick_size": 0.1, "step_size": 0.001, "min_notional": 5.0})
+    assert steps is not None and Filters.from_json(json.loads(json.dumps(steps.to_json()))) == steps
+
+
 def test_state_of_another_version_is_refused():
     with pytest.raises(ValueError, match="version 99"):
         PaperBook.from_bytes(b'{"version":99,"positions":[]}')
@@ -372,6 +471,40 @@ def test_any_market_equals_the_independent_simulator(moves, orders, settled):
     end = 45 * GRID
     out = play(PaperBook(), trades, signals, end, settlements)
     same_as_oracle(oracle_run(Oracle(), trades, signals, settlements, end), out)
+
+
+SIZES = st.sampled_from([0.4, 1.0, 3.7, 12.0, 500.0])
+LADDERS = st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.7, 5.0]), SIZES), max_size=4)
+DEPTHS = st.lists(st.tuples(st.integers(1, 20_000), st.sampled_from([True, True, True, False]), LADDERS, LADDERS), max_size=60)
+
+
+def ladder(best: float, sign: int, steps: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    found, price = [], best
+    for step, size in steps:
+        price = round(price + sign * step, 1)
+        found.append((price, size))
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(MARKETS, ORDERS, DEPTHS, st.sampled_from([None, 0.1, 0.5]), st.sampled_from([0.001, 0.3, 7.0]))
+def test_books_and_steps_of_the_contract_equal_the_independent_simulator(moves, orders, depths, tick, lot):
+    trades, signals = market(moves), asked(orders)
+    rows, time = [], 0
+    for wait, live, down, up in depths:
+        time += wait
+        rows.append((time, live, ladder(2000.0, -1, down), ladder(2000.0, 1, up)))
+    end = 45 * GRID
+    steps = None if tick is None else Filters(exact(tick), exact(lot))
+    out = play(PaperBook(), trades, signals, end, books=books(rows), filters=steps)
+    same_as_oracle(oracle_run(Oracle(depth=rows, tick=tick, lot=lot if tick else None), trades, signals, [], end), out)
+    again = play(PaperBook(), trades, signals, end, grid=GRID // 5, books=books(rows), filters=steps)
+    assert without_receive_time(again) == without_receive_time(out)
+    if steps is not None:
+        for fill in of("fills", out):
+            assert exact(fill["quantity"]) % steps.lot == 0
+        for order in of("orders", out):
+            assert order["price"] is None or exact(order["price"]) % steps.tick == 0
 
 
 @settings(max_examples=60, deadline=None)

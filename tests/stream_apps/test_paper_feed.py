@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from schemas.codec import Codec
 from schemas.columnar import KeyTable, RecordSet
-from stream_apps.core.paper_feed import FUNDING, INSTRUMENTS, SIGNALS, TRADES, PaperFeed, Step, TradeBlock
+from stream_apps.core.paper_books import BookBlock
+from stream_apps.core.paper_feed import DEPTH, FUNDING, INSTRUMENTS, SIGNALS, TRADES, PaperFeed, Step, TradeBlock
 from stream_apps.core.paper_trades import trade_block
+from stream_apps.core.paper_venue import Book
 
 # Two instruments of author A, one of author B.
 OWNERS = {"X": "A", "Y": "A", "Z": "B"}
@@ -148,3 +151,62 @@ def test_what_cannot_be_a_trade_is_left_out_and_instruments_keep_their_numbers()
     assert [again.names[code] for code in again.code] == ["X", "Z"] and keys.keys == ["Y", "X", "Z"]
     garbage = RecordSet.from_messages([(0, 5, b"X", b"\xc3\x01garbage"), (1, 5, b"X", None)])
     assert len(trade_block(codec, garbage, keys)) == 0
+
+
+def book_rows(rows: list[tuple[int, str, int]]) -> BookBlock:
+    """Return books from (offset, instrument, event_time); the book of a row says its offset as the price of a bid."""
+    names = sorted({name for _, name, _ in rows})
+    offsets = np.array([offset for offset, _, _ in rows], np.int64)
+    code = np.array([names.index(name) for _, name, _ in rows], np.int64)
+    times = np.array([time for _, _, time in rows], np.int64)
+    return BookBlock(names, code, times, offsets, np.arange(len(rows)), lambda row: Book([(Decimal(rows[row][0]), Decimal(1))], []))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(sorted([*OWNERS, "nobody's"])), st.integers(0, 30)), max_size=60), st.data())
+def test_books_of_a_step_are_those_that_its_cut_reaches_wherever_reading_begins(rows, data):
+    """Times are seconds: a book holds for five of them."""
+    depth = [(offset, name, time * 1_000) for offset, (name, time) in enumerate(rows)]
+    count = data.draw(st.integers(1, 8))
+    times = {author: sorted(data.draw(st.lists(st.integers(1, 33), min_size=count, max_size=count, unique=True))) for author in "AB"}
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(depth)), min_size=2 * count, max_size=2 * count)))
+    feed, at = PaperFeed(), dict.fromkeys(OWNERS, -5_000)
+    feed.add_instruments(INSTRUMENT_ROWS)
+
+    def read(start: int, chunk: int) -> None:
+        for k in range(start, len(depth), chunk):
+            feed.add_books(book_rows(depth[k : k + chunk]))
+
+    read(0, data.draw(st.integers(1, 10)))
+    for k, cut in enumerate(cuts):
+        author = "AB"[k % 2]
+        time = times[author][k // 2] * 1_000
+        given_input = feed.take(Step(author, time, 0, {TRADES: 0, FUNDING: 0, SIGNALS: 0, INSTRUMENTS: 3, DEPTH: cut}), set(OWNERS))
+        for name, owner in OWNERS.items():
+            if owner != author:
+                assert name not in given_input.books
+                continue
+            # Seen from every half second at which a trade of this step can fall.
+            for moment in range(at[name], time + 1, 500):
+                known = max(((when, offset) for offset, other, when in depth[:cut] if other == name and when <= moment), default=None)
+                wanted = known[1] if known is not None and moment - known[0] <= 5_000 else None
+                found = given_input.books[name].at(moment) if name in given_input.books else None
+                assert (None if found is None else int(found.bids[0][0])) == wanted
+            at[name] = time
+        if data.draw(st.booleans()):
+            start = feed.resume_offsets()[DEPTH]
+            feed = PaperFeed.from_json(json.loads(json.dumps(feed.to_json())))
+            read(start, data.draw(st.integers(1, 10)))
+
+
+def test_old_books_are_forgotten_and_a_journal_of_before_the_books_is_read():
+    feed = PaperFeed()
+    feed.add_instruments(INSTRUMENT_ROWS)
+    feed.add_books(book_rows([(n, "X" if n % 2 else "nobody's", n * 100) for n in range(2_000)]))
+    feed.take(Step("A", 100_000, 0, {TRADES: 0, FUNDING: 0, SIGNALS: 0, INSTRUMENTS: 3, DEPTH: 1_000}), set())
+    # Of the first thousand the odd ones from 95 s on stay, and what lies beyond the cut.
+    assert feed.rows_ahead(DEPTH) == 25 + 1_000 and feed.resume_offsets()[DEPTH] == 951
+    state = feed.to_json()
+    state["instruments"] = {name: one[:4] for name, one in state["instruments"].items()}
+    del state["reach"][DEPTH]
+    assert PaperFeed.from_json(state).resume_offsets()[DEPTH] == 0

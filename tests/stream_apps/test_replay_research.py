@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stream_apps.core.performance.daily import sharpe_of, sharpe_probability
 from stream_apps.research.labels import MINUTE_MS, LabelRules, MarkPath, labels_of, net_label
 from stream_apps.research.splits import DAY_MS, purged_k_fold, walk_forward
-from stream_apps.research.trials import deflated_sharpe, expected_best_sharpe, false_discovery_control, passes_cost_gate
+from stream_apps.research.trials import deflated_sharpe, expected_best_sharpe, false_discovery_control
 
 T = 1_750_000_000_000
 
@@ -207,13 +207,3 @@ def test_false_discoveries_are_controlled() -> None:
     for p_values, rate, named in (([0.5], 0.0, "rate"), ([1.5], 0.1, "p_values")):
         with pytest.raises(ValueError, match=named):
             false_discovery_control(p_values, rate)
-
-
-def test_the_cost_gate() -> None:
-    source = random.Random(5)
-    gross = [source.gauss(0.5, 1.0) for _ in range(400)]
-    assert passes_cost_gate(gross, [0.2] * 400) is True
-    assert passes_cost_gate(gross, [0.5] * 400) is False  # an edge that costs eat
-    assert passes_cost_gate(gross[:29], [0.0] * 29) is None and passes_cost_gate([1.0] * 40, [0.5] * 40) is None
-    with pytest.raises(ValueError, match="cost_r"):
-        passes_cost_gate(gross, [0.1])

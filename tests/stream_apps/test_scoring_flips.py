@@ -36,7 +36,7 @@ def test_signals_left_out_would_have_closed_nothing(monkeypatch: pytest.MonkeyPa
     for n, (entry, flip, cooldown) in enumerate(((60.0, 60.0, 0), (64.0, 70.0, 10), (60.0, 64.0, 30))):
         one = replace(config, strategy_id=f"s{n}", entry_score=entry, flip_threshold=flip, cooldown_minutes=cooldown)
         log.strategy({**one.to_record(), "event_time": 1, "receive_time": 1})
-    log.trades(ltc_trades(40_000))
+    log.trades(ltc_trades(20_000))
     ours = replayed(log)
     plain = StrategyMemory.after
 

@@ -54,6 +54,8 @@ def recoveries(worker: Process) -> int:
     return len(re.findall(r'"event": "recovered"', worker.log.read_text("utf-8")))
 
 
+# In CI a worker frozen and thawed stands in tests/stream_apps/test_faust_worker.py and a sink and an executor in tests/sinks.
+@pytest.mark.long
 def test_a_worker_frozen_past_its_session_and_thawed(lab: Lab, reference: Reference) -> None:
     """It is frozen in the middle of its work, loses its partitions to the other one, wakes up with old records in hand, and harms nobody."""
     partitions = 4

@@ -8,6 +8,7 @@ import pytest
 from system_lab import (
     BTC,
     LTC,
+    PLACE,
     Kills,
     Lab,
     Reference,
@@ -18,6 +19,7 @@ from system_lab import (
     repeated_ids,
     settings_of,
     sound,
+    table_contents,
     wait_until,
 )
 
@@ -115,6 +117,8 @@ def test_the_same_topics_give_the_same_bytes(lab: Lab, reference: Reference, wor
         pipeline.stop()
         found = contents(settings)
         assert_same_tables(found, reference.contents, COPIED + DERIVED)
+        steps = [table_contents(one, "worker_progress", PLACE | {"signals_offset"}) for one in (settings, reference.settings)]
+        assert steps[0] == steps[1]  # of the same log the cuts are the same too
         assert repeated_ids(settings) == {}
 
 

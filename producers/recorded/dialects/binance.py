@@ -61,11 +61,11 @@ class Binance(BinanceFamily):
             ("fundingRate", 1, _funding_rate),
             ("openInterest", 1, _open_interest),
             ("ticker/24hr", 40, _day),
-            ("klines", 5, _klines),
         ]
         return [
             *(Endpoint("GET", f"/fapi/v1/{name}", weight, answer) for name, weight, answer in rows),
             Endpoint("GET", "/fapi/v1/depth", _depth_weight, _depth),
+            Endpoint("GET", "/fapi/v1/klines", _klines_weight, _klines),
             Endpoint("GET", "/futures/data/openInterestHist", 0, _interest_history),
             *(
                 Endpoint("GET", f"/futures/data/{name}", 0, _ratios)
@@ -221,13 +221,18 @@ def _day_row(market: Market) -> dict[str, Any]:
     }
 
 
+def _klines_weight(query: Query) -> int:
+    limit = query.limit(500, 1500)
+    return 1 if limit < 100 else 2 if limit < 500 else 5 if limit <= 1000 else 10
+
+
 def _klines(venue: RecordedVenue, query: Query) -> Any:
     market = one(venue, query)
     step = STEPS_MS.get(query.text("interval"))
     if step is None:
         raise VenueError(400, -1120, "Invalid interval.")
     bars = market.statistics.bars(step, query.whole("startTime"), query.whole("endTime"), query.limit(500, 1500))
-    return [kline_row(bar, step) for bar in bars]
+    return [kline_row(market, bar, step) for bar in bars]
 
 
 def _contract(market: Market) -> dict[str, Any]:

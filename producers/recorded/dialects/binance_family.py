@@ -176,9 +176,9 @@ def agg_rows(trades: list[Trade]) -> list[dict[str, Any]]:
     return [{"a": t.number, "p": t.price, "q": t.quantity, "f": t.first, "l": t.last, "T": t.time, "m": t.sell} for t in trades]
 
 
-def kline_row(bar: Bar, step_ms: int) -> list[Any]:
+def kline_row(market: Market, bar: Bar, step_ms: int) -> list[Any]:
     """Return a bar as the klines endpoint does."""
-    prices = [f"{price:.8g}" for price in (bar.open, bar.high, bar.low, bar.close)]
+    prices = market.prices(bar)
     sums = [f"{bar.volume:.8f}", bar.start + step_ms - 1, f"{bar.quote:.8f}", bar.count, f"{bar.taker:.8f}", f"{bar.taker_quote:.8f}", "0"]
     return [bar.start, *prices, *sums]
 

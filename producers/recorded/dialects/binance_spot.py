@@ -227,4 +227,4 @@ def _klines(venue: RecordedVenue, query: Query) -> Any:
     if step is None:
         raise VenueError(400, -1120, "Invalid interval.")
     bars = market.statistics.bars(step, query.whole("startTime"), query.whole("endTime"), query.limit(500, 1000))
-    return [kline_row(bar, step) for bar in bars]
+    return [kline_row(market, bar, step) for bar in bars]

@@ -405,7 +405,6 @@ def _candles(venue: RecordedVenue, query: Query) -> Any:
     step = _BARS_MS.get(query.text("granularity"))
     if step is None:
         raise VenueError(400, 40034, "Parameter granularity error")
-    places = market.facts.price_decimals
     bars = [
         bar
         for bar in market.statistics.bars(step, None, query.whole("endTime"), 1 << 30)
@@ -414,7 +413,7 @@ def _candles(venue: RecordedVenue, query: Query) -> Any:
     rows = [
         [
             str(bar.start),
-            *(f"{price:.{places}f}" for price in (bar.open, bar.high, bar.low, bar.close)),
+            *market.prices(bar),
             f"{bar.volume:.4f}",
             f"{bar.quote:.4f}",
         ]

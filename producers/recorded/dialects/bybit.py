@@ -470,19 +470,14 @@ def _bars(venue: RecordedVenue, query: Query) -> tuple[Market, list[Bar]]:
     return market, bars[-query.limit(200, 1000) :][::-1]
 
 
-def _prices(market: Market, bar: Bar) -> list[str]:
-    places = market.facts.price_decimals
-    return [f"{price:.{places}f}" for price in (bar.open, bar.high, bar.low, bar.close)]
-
-
 def _klines(venue: RecordedVenue, query: Query) -> Any:
     market, bars = _bars(venue, query)
-    rows = [[str(bar.start), *_prices(market, bar), f"{bar.volume:.4f}", f"{bar.quote:.4f}"] for bar in bars]
+    rows = [[str(bar.start), *market.prices(bar), f"{bar.volume:.4f}", f"{bar.quote:.4f}"] for bar in bars]
     return _result(venue, {"category": query.text("category"), "symbol": market.symbol, "list": rows})
 
 
 def _mark_klines(venue: RecordedVenue, query: Query) -> Any:
     """Answer the bars of trades, which at made-up markets the mark price follows."""
     market, bars = _bars(venue, query)
-    rows = [[str(bar.start), *_prices(market, bar)] for bar in bars]
+    rows = [[str(bar.start), *market.prices(bar)] for bar in bars]
     return _result(venue, {"category": "linear", "symbol": market.symbol, "list": rows})

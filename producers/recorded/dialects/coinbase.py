@@ -329,7 +329,11 @@ def _candles(venue: RecordedVenue, query: Query) -> Any:
         raise VenueError(400, 400, "Unsupported granularity")
     start, end = _moment(query, "start"), _moment(query, "end")
     bars = market.statistics.bars(step * 1000, start, end, 300)
-    return [[bar.start // 1000, bar.low, bar.high, bar.open, bar.close, bar.volume] for bar in reversed(bars)]
+    rows = []
+    for bar in reversed(bars):
+        opened, high, low, close = map(float, market.prices(bar))
+        rows.append([bar.start // 1000, low, high, opened, close, bar.volume])
+    return rows
 
 
 def _moment(query: Query, name: str) -> int | None:

@@ -317,7 +317,7 @@ def _candles(venue: RecordedVenue, query: Query) -> Any:
     start, end = request.get("startTime"), request.get("endTime")
     rows = []
     for bar in market.statistics.bars(step, start, end, 5000):
-        prices = {name: f"{price:.8g}" for name, price in (("o", bar.open), ("c", bar.close), ("h", bar.high), ("l", bar.low))}
+        prices = dict(zip("ohlc", market.prices(bar), strict=True))
         known = {
             "t": bar.start,
             "T": bar.start + step - 1,

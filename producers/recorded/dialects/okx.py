@@ -512,7 +512,7 @@ def _candles(venue: RecordedVenue, query: Query) -> Any:
     step = _BARS_MS.get(query.text("bar", "1m"))
     if step is None:
         raise VenueError(400, 51000, "Parameter bar error")
-    after, before, places = query.whole("after"), query.whole("before"), market.facts.price_decimals
+    after, before = query.whole("after"), query.whole("before")
     bars = [
         bar
         for bar in market.statistics.bars(step, None, None, 1 << 30)
@@ -520,10 +520,9 @@ def _candles(venue: RecordedVenue, query: Query) -> Any:
     ]
     rows = []
     for bar in reversed(bars[-query.limit(100, 300) :]):
-        prices = [f"{price:.{places}f}" for price in (bar.open, bar.high, bar.low, bar.close)]
         volume = f"{bar.volume:.4f}"
         confirmed = "1" if bar.start + step <= market.clock else "0"
-        rows.append([str(bar.start), *prices, _size(market, volume), volume, f"{bar.quote:.4f}", confirmed])
+        rows.append([str(bar.start), *market.prices(bar), _size(market, volume), volume, f"{bar.quote:.4f}", confirmed])
     return _data(rows)
 
 

@@ -8,10 +8,12 @@ from producers.recorded.dialects.bitget import Bitget
 from producers.recorded.dialects.bybit import Bybit
 from producers.recorded.dialects.coinbase import Coinbase
 from producers.recorded.dialects.dialect import Dialect
+from producers.recorded.dialects.grvt import Grvt
 from producers.recorded.dialects.hyperliquid import Hyperliquid
+from producers.recorded.dialects.lighter import Lighter
 from producers.recorded.dialects.okx import Okx
 
-_ALL: tuple[type[Dialect], ...] = (Binance, BinanceSpot, Bybit, Okx, Bitget, Hyperliquid, Coinbase)
+_ALL: tuple[type[Dialect], ...] = (Binance, BinanceSpot, Bybit, Okx, Bitget, Hyperliquid, Coinbase, Lighter, Grvt)
 DIALECTS: dict[str, type[Dialect]] = {dialect.venue: dialect for dialect in _ALL}
 
 

@@ -1,21 +1,20 @@
 """The compiled loops over panes and instants that call the measures, one call each per batch.
 
 Numba keeps what it compiled by the source of the function, not of the functions that it calls in other files. So the two loops here are made inside
-functions that close over a number drawn from the sources of all of them: numba's key holds what a function closes over, and a changed measure is compiled
+functions that close over a number drawn from all of them (``stamp``): numba's key holds what a function closes over, and a changed measure is compiled
 again.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 from numba import njit
 
 from stream_apps.core import kernels as k
 from stream_apps.core.analytics import basis, divergence, funding, kyle, liquidation, microprice, ofi, volatility, vpin, wide
+from stream_apps.core.analytics.stamp import stamp
 
 # Columns of ``row`` (int64 per instrument): the pane tape, its sums and OFI's, the newest quote, the newest liquidation's cap, scratch of one call.
 SINCE, CLOSE, SUM_X, SUM_D, SUM_R, OFI_SUM = 0, 1, 2, 3, 4, 7
@@ -335,8 +334,7 @@ def resum(chosen: Any, closed: Any, number: Any, row: Any, products: Any, flows:
                 row[i, OFI_SUM + w] += flows[i, p % short, OFI]
 
 
-_SOURCES = (Path(k.__file__), *sorted(Path(__file__).parent.glob("*.py")))
-_STAMP = crc32(b"".join(path.read_bytes() for path in _SOURCES))
+_STAMP = stamp(k, basis, divergence, funding, kyle, liquidation, microprice, ofi, volatility, vpin, wide)
 close = _make_close(_STAMP)
 fill = _make_fill(_STAMP)
 sample = _make_sample(_STAMP)

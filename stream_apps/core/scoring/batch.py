@@ -14,7 +14,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from schemas.codec import Codec
-from schemas.rowwriter import long_bytes, text_bytes, texts_bytes
+from schemas.recordwriter import long_bytes, text_bytes
+from schemas.rowwriter import texts_bytes
 from stream_apps.core.scoring.decision import StrategyMemory, decide, signal_record, tier_starts
 from stream_apps.core.scoring.model import Model
 from stream_apps.core.scoring.reading import GateSettings, GateVerdict, RawLayer, Reading, Weighted, read
@@ -30,7 +31,10 @@ _two_doubles = struct.Struct("<dd").pack
 _some_double = struct.Struct("<Bd").pack  # a nullable one that has a value
 # Lengths and counts are small; names of inputs, parts, gates and layers are few.
 _LENGTHS = [long_bytes(length) for length in range(1024)]
-_name = lru_cache(maxsize=1024)(text_bytes)
+_name = lru_cache(maxsize=4096)(text_bytes)
+# All instruments of an instant share its times; few combinations of inputs are absent.
+_time = lru_cache(maxsize=64)(long_bytes)
+_names = lru_cache(maxsize=1024)(texts_bytes)
 
 
 def _length(length: int) -> bytes:
@@ -121,7 +125,7 @@ class Batch:
         out: list[Any] = [None] * self._size
         memo: dict[Any, Any] = {}
         time = str(snapshot.time).encode()
-        when = text_bytes(snapshot.instrument) + long_bytes(snapshot.time) + long_bytes(snapshot.decided_at)
+        when = _name(snapshot.instrument) + _time(snapshot.time) + _time(snapshot.decided_at)
         reasons: dict[str | None, bytes] = {None: _NULL}
         for group in self._groups:
             reading = read(snapshot, group.model, group.fast_window, group.slow_window, memo)
@@ -189,7 +193,7 @@ def _map(values: dict[str, float]) -> bytes:
 
 def _encoded_gates(verdict: GateVerdict) -> tuple[GateVerdict, bytes, bytes]:
     """Return a verdict with its gates and its absent inputs as they stand in a score."""
-    absent = texts_bytes(verdict.missing) + texts_bytes(verdict.stale)
+    absent = _names(tuple(verdict.missing)) + _names(tuple(verdict.stale))
     if not verdict.gates:
         return verdict, b"\x00", absent
     pieces = [_LENGTHS[len(verdict.gates)]]

@@ -136,6 +136,7 @@ class Model:
         parts: All sub-scores.
         inputs: All inputs, in the order of ``INPUT_ORDER``.
         window_inputs: Those of the strategy's windows.
+        windowless_inputs: The others.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Model:
     parts: tuple[Part, ...] = field(init=False)
     inputs: tuple[str, ...] = field(init=False)
     window_inputs: tuple[str, ...] = field(init=False)
+    windowless_inputs: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         parts = tuple(part for layer in self.layers for part in layer.all_parts)
@@ -165,6 +167,7 @@ class Model:
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "inputs", tuple(name for name in INPUT_ORDER if name in used))
         object.__setattr__(self, "window_inputs", tuple(name for name in self.inputs if name not in WINDOWLESS))
+        object.__setattr__(self, "windowless_inputs", tuple(name for name in self.inputs if name in WINDOWLESS))
 
     def mosts(self, config: StrategyConfig) -> list[float]:
         """Return the most points of each layer after weighting; they depend on ``weight_fields`` only."""

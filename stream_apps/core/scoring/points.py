@@ -10,6 +10,8 @@ from stream_apps.core.scoring.view import INPUTS, WINDOWLESS, View
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 _SIDES = {"LONG": 1, "SHORT": -1, "any": 0}
+# A row, looked up: side, points, and its conditions: comparison, place of the input, limit, place of the input that multiplies it or -1.
+_Test = tuple[int, float, tuple[tuple[Callable[[float, float], bool], int, float, int], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,27 +73,41 @@ class Steps:
     missing: float = 0.0
     inputs: tuple[str, ...] = field(init=False)
     windowless: bool = field(init=False)
+    _getters: tuple[Callable[[View], float | None], ...] = field(init=False, repr=False, compare=False)
+    _tests: tuple[_Test, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         names = [name for row in self.rows for when in row.when for name in (when.input, when.of) if name is not None]
         object.__setattr__(self, "inputs", tuple(dict.fromkeys(names)))
         object.__setattr__(self, "windowless", set(self.inputs) <= WINDOWLESS)
+        # What the rows name is looked up here, once, and not for every evaluation.
+        place = {name: at for at, name in enumerate(self.inputs)}
+        tests = tuple(
+            (
+                _SIDES[row.side],
+                row.points,
+                tuple((_OPERATORS[w.op], place[w.input], w.limit, -1 if w.of is None else place[w.of]) for w in row.when),
+            )
+            for row in self.rows
+        )
+        object.__setattr__(self, "_getters", tuple(INPUTS[name] for name in self.inputs))
+        object.__setattr__(self, "_tests", tests)
 
     def points(self, view: View, direction: int) -> float:
         """Return the points of a direction (1, -1, 0)."""
-        values: dict[str, float] = {}
-        for name in self.inputs:
-            value = INPUTS[name](view)
+        values: list[float] = []
+        for value_of in self._getters:
+            value = value_of(view)
             if value is None:
                 return self.missing
-            values[name] = value
-        for row in self.rows:
-            side = _SIDES[row.side]
-            if (side == 0 or side == direction) and all(
-                _OPERATORS[when.op](values[when.input], when.limit if when.of is None else when.limit * values[when.of])
-                for when in row.when
-            ):
-                return row.points
+            values.append(value)
+        for side, points, conditions in self._tests:
+            if side == 0 or side == direction:
+                for holds, at, limit, of in conditions:
+                    if not holds(values[at], limit if of < 0 else limit * values[of]):
+                        break
+                else:
+                    return points
         return self.otherwise
 
     def table(self) -> list[tuple[str, str, float]]:

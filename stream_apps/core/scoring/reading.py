@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stream_apps.core.scoring.model import Gate, Layer, Model
-from stream_apps.core.scoring.view import INPUTS, WINDOWLESS, View, look
+from stream_apps.core.scoring.view import INPUTS, View, look
 from stream_apps.core.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ class Weighted(NamedTuple):
     total: float
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """A snapshot as a model sees it.
 
     Attributes:
@@ -180,7 +179,7 @@ def read(
             inputs[shown] = value
     known = memo.get(id(model))
     if known is None:
-        values = [(name, INPUTS[name](view)) for name in model.inputs if name in WINDOWLESS]
+        values = [(name, INPUTS[name](view)) for name in model.windowless_inputs]
         known = memo[id(model)] = (
             {name: value for name, value in values if value is not None}, [(name, name) for name, value in values if value is None],
         )  # fmt: skip

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from schemas.partition import base_of_instrument
 from stream_apps.core.snapshot import Prints, Snapshot, whale_flow
@@ -21,8 +22,7 @@ STRETCH_VOLUME = 3.0
 _MINUTES_A_DAY = 1440.0
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """A snapshot through a pair of windows.
 
     Attributes:
@@ -53,11 +53,14 @@ class View:
 
     def name_of(self, name: str) -> str:
         """Return an input's name in records: ``cvd_fast`` of a 30m window is ``cvd_30m``."""
-        if name in _OF_FAST:
-            return f"{_OF_FAST[name]}_{self.fast_window}"
-        if name in _OF_SLOW:
-            return f"{_OF_SLOW[name]}_{self.slow_window}"
-        return name
+        return _shown(name, self.fast_window, self.slow_window)
+
+
+@lru_cache(maxsize=1024)
+def _shown(name: str, fast_window: str, slow_window: str) -> str:
+    if name in _OF_FAST:
+        return f"{_OF_FAST[name]}_{fast_window}"
+    return f"{_OF_SLOW[name]}_{slow_window}" if name in _OF_SLOW else name
 
 
 def look(snapshot: Snapshot, fast_window: str, slow_window: str, stretch: bool, memo: dict[Any, Any]) -> View:
@@ -71,7 +74,7 @@ def look(snapshot: Snapshot, fast_window: str, slow_window: str, stretch: bool, 
     large = snapshot.large_trades.taker_buy
     buys = memo.get("large_buys")
     if buys is None:
-        buys = memo["large_buys"] = int(large.sum())
+        buys = memo["large_buys"] = int(np.count_nonzero(large))
     return View(
         snapshot,
         fast_window,

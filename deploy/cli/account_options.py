@@ -1,0 +1,55 @@
+"""What ``positions``, ``orders``, ``trades`` and ``report execution`` have in common: options, watching, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from deploy.accounts import MODES, Filter, Row
+from deploy.errors import UserError
+from deploy.report.accounts import plain
+
+Mode = Annotated[str, typer.Option(help=f"{', '.join(MODES)}; default: all.")]
+Strategy = Annotated[str, typer.Option(help="Of one strategy.")]
+Symbol = Annotated[str, typer.Option(help="Part of the instrument's name, e.g. BTC.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one row a line.")]
+Watch = Annotated[float, typer.Option(min=0, help="Show it anew every so many seconds until Ctrl-C; 0: once.")]
+
+
+def wanted(mode: str, strategy: str, symbol: str) -> Filter:
+    """Return the filter of the options. Raises UserError for an unknown mode."""
+    if mode and mode not in MODES:
+        raise UserError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
+    return Filter(mode or None, strategy or None, symbol or None)
+
+
+def screen() -> Console:
+    """Return the terminal; what is no terminal is 160 columns wide unless COLUMNS says otherwise."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=160)
+
+
+def show(rows: Callable[[], list[Row]], table: Callable[[list[Row], int], RenderableType], as_json: bool, watch: float) -> None:
+    """Print rows as a table, or as JSON; with ``watch`` again and again."""
+    if as_json:
+        for row in rows():
+            typer.echo(json.dumps(plain(row)))
+        return
+    console = screen()
+    if not watch:
+        console.print(table(rows(), console.width))
+        return
+    with Live(table(rows(), console.width), console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        while True:
+            try:
+                time.sleep(watch)
+            except KeyboardInterrupt:
+                return
+            live.update(table(rows(), console.width), refresh=True)

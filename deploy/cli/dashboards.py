@@ -1,0 +1,58 @@
+"""``perpflow dashboards``: look at the dashboards without a Grafana."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.cli import settings
+from deploy.errors import UserError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at the dashboards without a Grafana.")
+
+
+@app.callback()
+def dashboards() -> None:
+    """Look at the dashboards without a Grafana."""
+
+
+@app.command(epilog="Example: perpflow dashboards render --out pages --set instrument=BINANCE:BTCUSDT-PERP")
+def render(
+    out: Annotated[Path, typer.Option(help="Folder of the pages; made when it is not there.")] = Path("dashboards"),
+    prometheus: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PROMETHEUS_URL", help="Prometheus to ask for metrics; `perpflow stack env` names the local one.", metavar="URL"
+        ),
+    ] = None,
+    since: Annotated[datetime | None, typer.Option("--from", help="Beginning of the range, UTC; default: what was evaluated.")] = None,
+    until: Annotated[datetime | None, typer.Option("--to", help="End of the range, UTC.")] = None,
+    chosen: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Value of a variable, e.g. instrument; may be repeated.")
+    ] = None,
+) -> None:
+    """Write each dashboard as a page of HTML, its panels drawn from the database and Prometheus, in Grafana's grid.
+
+    Ends with 1 when a panel's query fails.
+    """
+    from deploy.grafana.preview.render import render as render_pages
+
+    given: dict[str, list[str]] = {}
+    for text in chosen or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"dashboards: --set takes NAME=VALUE, not {text!r}")
+        given.setdefault(name, []).append(value)
+    begin, end = (None if one is None else one.replace(tzinfo=UTC) for one in (since, until))
+    failed = 0
+    for done in render_pages(out, settings().database_url, prometheus, begin, end, given):
+        typer.echo(f"{done.path}  {done.filled} panels, {len(done.empty)} without data")
+        for title, why in done.empty.items():
+            typer.echo(f"    {title}: {why}")
+        for title, why in done.errors.items():
+            typer.echo(f"    {title}: {why}", err=True)
+            failed += 1
+    raise typer.Exit(1 if failed else 0)

@@ -1,0 +1,32 @@
+"""``perpflow orders``: what waits at the venue, or what became of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deploy.accounts import open_accounts
+from deploy.cli import settings as surroundings
+from deploy.cli.account_options import Json, Mode, Strategy, Symbol, Watch, show, wanted
+from deploy.report.accounts import orders_table
+
+
+def orders(
+    mode: Mode = "",
+    strategy: Strategy = "",
+    symbol: Symbol = "",
+    every: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Newest so many.")] = 50,
+    as_json: Json = False,
+    watch: Watch = 0,
+) -> None:
+    """Show the open orders of every account; with --all also those that were filled, cancelled or refused, and why.
+
+    Example: perpflow orders --mode testnet --all --limit 20
+    """
+    chosen = wanted(mode, strategy, symbol)
+    with open_accounts(surroundings()) as accounts:
+        show(
+            lambda: accounts.orders(chosen, every=every, limit=limit), lambda rows, width: orders_table(rows, width, every), as_json, watch
+        )

@@ -1,0 +1,72 @@
+"""``perpflow preflight``: what must be true before orders leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from decimal import Decimal, InvalidOperation
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deploy.errors import UserError
+from schemas.secret import SecretError, Secrets
+from sinks.guard.preflight import Finding, Wanted, passed
+from sinks.guard.preflight import preflight as check
+from sinks.venues.adapter import VenueError
+from sinks.venues.opening import LIVE, AccountError, open_venue
+
+_SIGNS = {True: "[green]ok[/green]", False: "[red]FAILED[/red]", None: "[yellow]unknown[/yellow]"}
+
+
+def preflight(
+    symbols: Annotated[str, typer.Option(help="The venue's symbols, separated by commas.")],
+    venue: Annotated[str, typer.Option(help="Where the account is.")] = "BINANCE",
+    mode: Annotated[str, typer.Option(help="simulated, testnet or live.")] = "testnet",
+    base_url: Annotated[str, typer.Option(help="Address of a simulated venue, http://HOST:PORT.")] = "",
+    leverage: Annotated[int, typer.Option(min=1, help="Set for each symbol without a position.")] = 5,
+    balance: Annotated[str, typer.Option(help="Money that must be available.")] = "20",
+    budget: Annotated[str, typer.Option(help="What the policy may use in all; what the wallet lacks is told.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check key, account, clock, balance and contracts; set isolated margin and leverage. Ends with 1 when trading must not begin.
+
+    Example: perpflow preflight --mode testnet --symbols BTCUSDT,ETHUSDT --leverage 5
+    """
+    names = tuple(name.strip() for name in symbols.split(",") if name.strip())
+    if not names:
+        raise UserError("preflight: symbols: name at least one")
+    try:
+        wanted = Wanted(names, leverage, Decimal(balance), strict=mode == LIVE, budget=Decimal(budget) if budget else None)
+        found = asyncio.run(_check(venue, mode, base_url, wanted))
+    except InvalidOperation as error:
+        raise UserError(f"preflight: balance and budget: expected numbers, got {balance!r} and {budget!r}") from error
+    except (AccountError, SecretError, VenueError) as error:
+        raise UserError(f"preflight: {error}") from error
+    good = passed(found, wanted.strict)
+    if as_json:
+        typer.echo(json.dumps({"passed": good, "findings": [asdict(one) for one in found]}))
+    else:
+        show(found)
+    raise typer.Exit(0 if good else 1)
+
+
+def show(found: Sequence[Finding]) -> None:
+    """Print findings as a table."""
+    table = Table("check", "", "finding")
+    for one in found:
+        table.add_row(one.check, _SIGNS[one.ok], one.detail)
+    Console().print(table)
+
+
+async def _check(venue: str, mode: str, base_url: str, wanted: Wanted) -> list[Finding]:
+    trading = open_venue(venue, mode, Secrets(), base_url)
+    await trading.open()
+    try:
+        return await check(trading, wanted)
+    finally:
+        await trading.close()

@@ -1,0 +1,378 @@
+"""``perpflow research``: what can be learned from replays without fooling oneself."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from deploy.errors import UserError
+from deploy.paper_options import Fees, LatencyMs, MakerFee, SlippageBps, TakerFee, UseFilters, WalkBook, paper_settings
+from deploy.source_options import FIXED, Assigned, Rebind, Since, Source, Strategy, Symbol, Until, Venue, WarmUp, time_ms
+from stream_apps.core.paper_position import PaperSettings
+
+if TYPE_CHECKING:
+    from deploy.replay import Job
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Search parameters, judge features, label signals, hold edges against costs."
+)
+
+_DEFAULT = PaperSettings()
+
+Rate = Annotated[float, typer.Option(help="Of what is called a discovery at most this share is expected to be none.")]
+Out = Annotated[Path, typer.Option(help="Folder for the report.")]
+Price = Annotated[str, typer.Option(metavar="mark|trade", help="Prices of returns and labels; spot has no mark price.")]
+
+
+@app.callback()
+def research() -> None:
+    """Search parameters, judge features, label signals, hold edges against costs."""
+    # A worker process must not outlive its command.
+    signal.signal(signal.SIGTERM, _ended)
+
+
+def _ended(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)
+
+
+@app.command(
+    epilog="Example: perpflow research search --source archive:/data/archive --symbol BTCUSDT --strategy btcusdt --from 2026-08-01 --to 2026-11-01 --out btc"
+)
+def search(
+    source: Source,
+    out: Out,
+    symbol: Symbol = None,
+    strategy: Strategy = None,
+    set_: Assigned = None,
+    rebind: Rebind = False,
+    since: Since = None,
+    until: Until = None,
+    warm_up: WarmUp = 26.0,
+    scheme: Annotated[
+        str, typer.Option(metavar="walkforward|kfold", help="Train, then test on what follows; or each part tested by the rest.")
+    ] = "walkforward",
+    train: Annotated[str, typer.Option(help="Walk-forward: length of a training: 30d, 12h, 90m.")] = "30d",
+    step: Annotated[str, typer.Option(help="Walk-forward: length of a step, and of a test where --test says nothing.")] = "7d",
+    test: Annotated[str | None, typer.Option(help="Walk-forward: length of a test, at most a step.")] = None,
+    anchored: Annotated[bool, typer.Option(help="Walk-forward: every training begins at the beginning.")] = False,
+    folds: Annotated[int, typer.Option(min=2, help="K-fold: parts.")] = 5,
+    purge: Annotated[str | None, typer.Option(help="K-fold: between training and test; default: as long as a trade may be held.")] = None,
+    embargo: Annotated[str, typer.Option(help="After a training (walk-forward) or after a test (K-fold).")] = "0m",
+    trials: Annotated[
+        int, typer.Option(min=1, help="Of each fold and strategy; the first is the strategy unchanged. 1: no search, only tests.")
+    ] = 60,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Trials that are chosen and run together. The result depends on it, and not on --processes.")
+    ] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same trials.")] = 1,
+    objective: Annotated[str, typer.Option(metavar="t|net_r|mean_r", help="t: mean net R / its error; net_r: sum; mean_r: a trade.")] = "t",
+    least_trades: Annotated[int, typer.Option(min=1, help="Fewer trades in a training are no result.")] = 10,
+    vary: Annotated[
+        list[str] | None, typer.Option(help="What may change: windows, weights, or a field; repeatable. Default: those and the exits.")
+    ] = None,
+    limit: Annotated[list[str] | None, typer.Option(metavar="FIELD=FROM:TO", help="Narrower than the field's range; repeatable.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Default: one a core.")] = None,
+    rate: Rate = 0.05,
+    venue: Venue = "BINANCE",
+    latency_ms: LatencyMs = _DEFAULT.latency_ms,
+    slippage_bps: SlippageBps = _DEFAULT.slippage_bps,
+    taker_fee: TakerFee = _DEFAULT.fees.taker,
+    maker_fee: MakerFee = _DEFAULT.fees.maker,
+    fees: Fees = None,
+    walk_book: WalkBook = _DEFAULT.walk_book,
+    use_filters: UseFilters = _DEFAULT.use_filters,
+) -> None:
+    """Search a strategy's parameters on trainings and report what the choices did on the tests after them, and nothing else.
+
+    Writes search.html, search.md, search.json, trials.csv (every trial), test_trades.csv, and the last fold's choice as a strategy file (paused). Killed or
+    interrupted it goes on where it was when it is called again with the same --out.
+    """
+    from deploy.cli import settings
+    from deploy.research import length_ms
+    from deploy.research_search import Scheme, run
+    from stream_apps.research.search import Plan
+
+    if scheme not in ("walkforward", "kfold"):
+        raise UserError(f"--scheme: expected walkforward or kfold, got {scheme!r}")
+    paper = paper_settings(latency_ms, slippage_bps, taker_fee, maker_fee, fees, walk_book, use_filters)
+    job = _job(source, symbol, strategy, set_, rebind, since, until, warm_up, venue, paper)
+    cut = Scheme(
+        scheme, length_ms("--train", train), length_ms("--step", step), None if test is None else length_ms("--test", test), anchored, folds,
+        None if purge is None else length_ms("--purge", purge), length_ms("--embargo", embargo),
+    )  # fmt: skip
+    try:
+        plan = Plan(trials, batch, seed, objective, least_trades)
+    except ValueError as error:
+        raise UserError(f"--{str(error).replace('_', '-')}") from error
+    _check_rate(rate)
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} trials"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def tell(name: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, description=name)
+
+        report = run(job, settings(), cut, plan, out, vary=vary, limits=_limits(limit), rate=rate, processes=processes, tell=tell)
+    shown = Table(
+        "strategy",
+        "verdict",
+        "test trades",
+        "mean net R",
+        "95 % interval",
+        "p",
+        "cost R",
+        "training mean R",
+        "unchanged mean R",
+        title="Out of sample, after costs",
+    )
+    for one in report["searches"]:
+        mean, trained, same = one["test"], one["train"], one["parent"]
+        shown.add_row(
+            one["strategy"], one["verdict"], "0" if mean is None else str(mean["count"]), _number(mean, "mean"),
+            "-" if mean is None or mean["low"] is None else f"{mean['low']:+.3f} to {mean['high']:+.3f}", "-" if one["p"] is None else f"{one['p']:.4f}",
+            "-" if one["gate"]["cost"] is None else f"{one['gate']['cost']:.3f}", _number(trained, "mean"), _number(same, "mean"),
+        )  # fmt: skip
+    _print(shown)
+    console.print(f"Report: {out / 'search.html'}", markup=False, highlight=False)
+
+
+@app.command(epilog="Example: perpflow research features --source file:BTCUSDT-aggTrades-2026-10.zip --price trade --out october-features")
+def features(
+    source: Source,
+    out: Out,
+    symbol: Symbol = None,
+    since: Since = None,
+    until: Until = None,
+    warm_up: WarmUp = 26.0,
+    feature: Annotated[
+        list[str] | None, typer.Option(help="Fields of the features topic; repeatable. Default: all but levels of price.")
+    ] = None,
+    horizon: Annotated[list[str] | None, typer.Option(help="Of the returns; repeatable. Default: 15m, 30m, 60m.")] = None,
+    block: Annotated[str, typer.Option(help="Coefficients of blocks this long make the information ratio.")] = "1d",
+    folds: Annotated[int, typer.Option(min=2, help="Purged folds of the importance.")] = 5,
+    embargo: Annotated[str, typer.Option(help="After each test fold.")] = "60m",
+    price: Price = "mark",
+    rate: Rate = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="Of the permutations.")] = 1,
+    venue: Venue = "BINANCE",
+) -> None:
+    """Rank correlation of each feature with the return that follows, with honest errors, and the importance of all together out of sample.
+
+    Writes features.html and features.json.
+    """
+    from deploy.cli import settings
+    from deploy.replay import open_job
+    from deploy.research import length_ms
+    from deploy.research_market import feature_names
+    from deploy.research_market import features as judged
+
+    _check_price(price)
+    _check_rate(rate)
+    # A replay needs a strategy; what it scores is not looked at here.
+    job = _job(source, symbol, ["v54_factory"], None, False, since, until, warm_up, venue)
+    with _reading() as hear:
+        report = judged(
+            open_job(job, settings()), out, names=feature or feature_names(),
+            horizons_ms=[length_ms("--horizon", one) for one in horizon or ("15m", "30m", "60m")],
+            block_ms=length_ms("--block", block), folds=folds, embargo_ms=length_ms("--embargo", embargo), rate=rate, price=price, seed=seed, hear=hear,
+        )  # fmt: skip
+    for one in report["instruments"]:
+        kept = [row for row in one["coefficients"] if row["accepted"]]
+        shown = Table(
+            "feature",
+            "minutes",
+            "IC",
+            "t",
+            "p",
+            "IR",
+            "kept",
+            title=f"{one['instrument']}: {one['instants']:,} instants, {len(kept)} of {len(one['coefficients'])} kept at {rate:.0%}",
+        )
+        for row in one["coefficients"][:20]:
+            shown.add_row(row["feature"], f"{row['horizon_ms'] / 60_000:g}", _number(row, "ic", "+.4f"), _number(row, "t", "+.2f"),
+                          _number(row, "p", ".4f"), _number(row, "ir", "+.2f"),
+                          "yes" if row["accepted"] else "no")  # fmt: skip
+        _print(shown)
+    Console(stderr=True).print(f"Report: {out / 'features.html'}", markup=False, highlight=False)
+
+
+@app.command(
+    epilog="Example: perpflow research labels --source topics --symbol BTCUSDT --strategy btcusdt --from 2026-11-01 --to 2026-11-08 --out week"
+)
+def labels(
+    source: Source,
+    out: Out,
+    symbol: Symbol = None,
+    strategy: Strategy = None,
+    set_: Assigned = None,
+    rebind: Rebind = False,
+    since: Since = None,
+    until: Until = None,
+    warm_up: WarmUp = 26.0,
+    price: Price = "mark",
+    cost: Annotated[float, typer.Option(min=0, help="Estimated cost of a round trip, fraction of price, taken off the returns.")] = 0.001,
+    leverage: Annotated[float, typer.Option(min=0.01, help="Of the margin in the net labels; 1: the cost of spot.")] = 1.0,
+    venue: Venue = "BINANCE",
+) -> None:
+    """Label every signal of a replay by what the price did afterwards, and every position by its net result after 12, 24 and 36 hours.
+
+    labels.csv: did price go 2 ATR the signal's way before it went 1 ATR against it, within 30 and 60 minutes; net returns after 15, 30 and 60; best and
+    worst within the hour in R. net_labels.csv: pos, neg or neutral. An empty cell is not known: the data ends, or is silent.
+    """
+    from deploy.cli import settings
+    from deploy.replay import open_job
+    from deploy.research_market import labels as labelled
+    from stream_apps.research.labels import STALE_MS, LabelRules
+
+    _check_price(price)
+    environment = settings()
+    job = _job(source, symbol, strategy, set_, rebind, since, until, warm_up, venue)
+    rules = LabelRules(cost=cost, stale_ms=STALE_MS if price == "mark" else 2 * environment.grid_ms)
+    with _reading() as hear:
+        found = labelled(open_job(job, environment), out, rules, price, leverage, hear)
+    typer.echo(", ".join(f"{count:,} {what}" for what, count in found.items()))
+
+
+@app.command(epilog="Example: perpflow research gate --report october   (or --strategy btcusdt, from the database)")
+def gate(
+    report: Annotated[list[Path] | None, typer.Option(help="Folders of replays, or trades.csv files; repeatable.")] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[@HASH]", help="Strategies of the database, or with --from-topics of the topics; repeatable."),
+    ] = None,
+    from_topics: Annotated[bool, typer.Option("--from-topics", help="Read trades_closed from Kafka.")] = False,
+    since: Annotated[str | None, typer.Option("--from", metavar="TIME", help="Closed from here on.")] = None,
+    until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Closed before.")] = None,
+    confidence: Annotated[float, typer.Option(help="One-sided.")] = 0.95,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to a file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the table to a file.")] = None,
+) -> None:
+    """Does the edge exceed what was paid: fees, slippage and funding as measured on each closed trade. Ends with 1 when no strategy passes."""
+    from deploy.cli import settings
+    from deploy.report.research import gate_markdown, mean_text
+    from deploy.research import plain
+    from deploy.research_gate import from_log, from_reports
+    from stream_apps.research.costs import MEANING, PASSES, cost_gate
+
+    if not 0.5 < confidence < 1:
+        raise UserError(f"--confidence: must be within 0.5 and 1, got {confidence}")
+    if bool(report) == bool(strategy):
+        raise UserError("name replays with --report, or strategies with --strategy")
+    trades = (
+        from_reports(report)
+        if report
+        else from_log(settings(), strategy or [], from_topics, time_ms("--from", since), time_ms("--to", until))
+    )
+    gates = {name: cost_gate(rows, confidence) for name, rows in trades.items()}
+    told: dict[str, Any] = {name: plain(one) for name, one in gates.items()}
+    shown = Table(
+        "strategy",
+        "trades",
+        "edge R",
+        "fees R",
+        "slippage R",
+        "funding R",
+        "net R (interval)",
+        "verdict",
+        title=f"R a trade; {confidence:.0%}, one-sided",
+    )
+    for name, one in told.items():
+        shown.add_row(
+            name,
+            f"{one['trades']:,}",
+            *(_number(one, part) for part in ("edge", "fees", "slippage", "funding")),
+            mean_text(one["net"]),
+            one["verdict"],
+        )
+    _print(shown)
+    for verdict in dict.fromkeys(one.verdict for one in gates.values()):
+        typer.echo(f"{verdict}: {MEANING[verdict]}")
+    if json_file is not None:
+        json_file.write_text(json.dumps({"confidence": confidence, "strategies": told}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if markdown is not None:
+        where = ", ".join(map(str, report)) if report else "the topics" if from_topics else "the database"
+        markdown.write_text(gate_markdown(told, where), encoding="utf-8")
+    if not any(one.verdict == PASSES for one in gates.values()):
+        raise typer.Exit(1)
+
+
+# --- what they share ----------------------------------------------------------------------------------------------------
+
+
+def _job(
+    source: list[str], symbol: list[str] | None, strategy: list[str] | None, set_: list[str] | None, rebind: bool, since: str | None,
+    until: str | None, warm_up: float, venue: str, paper: PaperSettings = _DEFAULT,
+) -> Job:  # fmt: skip
+    from deploy.assignments import assigned
+    from deploy.replay import Job
+
+    return Job(
+        sources=tuple(source), symbols=tuple(symbol or ()), venue=venue, strategies=tuple(strategy or ()), assigned=assigned(set_, FIXED), rebind=rebind,
+        since=time_ms("--from", since), until=time_ms("--to", until), warm_up_ms=round(warm_up * 3_600_000), paper=paper,
+    )  # fmt: skip
+
+
+class _reading:
+    """Shows how many records a replay has read."""
+
+    def __enter__(self) -> Any:
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("replaying"),
+            TextColumn("{task.completed:,.0f} records"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._bar.start()
+        task = self._bar.add_task("", total=None)
+        return lambda piece: self._bar.update(task, advance=len(piece.records))
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+
+def _limits(texts: list[str] | None) -> dict[str, tuple[float, float]]:
+    found = {}
+    for text in texts or ():
+        name, _, span = text.partition("=")
+        low, _, high = span.partition(":")
+        try:
+            found[name] = (float(low), float(high))
+        except ValueError as error:
+            raise UserError(f"--limit: expected FIELD=FROM:TO, got {text!r}") from error
+    return found
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 < rate < 1:
+        raise UserError(f"--rate: must be within 0 and 1, got {rate}")
+
+
+def _check_price(price: str) -> None:
+    if price not in ("mark", "trade"):
+        raise UserError(f"--price: expected mark or trade, got {price!r}")
+
+
+def _number(values: dict[str, Any] | None, name: str, form: str = "+.3f") -> str:
+    return "-" if values is None or values[name] is None else format(values[name], form)
+
+
+def _print(shown: Table) -> None:
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(shown)

@@ -1,0 +1,92 @@
+"""``perpflow routing``: the routing table that measured costs propose."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from deploy.cli import settings as surroundings
+from deploy.cli.account_options import screen
+from deploy.costs import changed, entries_of, toml_of
+from deploy.errors import UserError
+from deploy.live import read_policy
+from sinks.venues.opening import MODES, VENUES, account_id
+from stream_apps.core.execution.proposal import ProposalRules, RowProposal, propose
+
+
+def routing(
+    venue: Annotated[str, typer.Option(help="Where the account is.")] = "BINANCE",
+    mode: Annotated[str, typer.Option(help="simulated, testnet or live.")] = "testnet",
+    days: Annotated[int, typer.Option(min=1, help="Trades that ended within so many days.")] = 30,
+    policy: Annotated[Path | None, typer.Option(help="Execution settings in force, TOML; without it the defaults.")] = None,
+    least: Annotated[int, typer.Option(min=2, help="Entries of a row below which it is not judged.")] = ProposalRules().least,
+    write: Annotated[Path | None, typer.Option(help="Write the proposed rows to a new file. Without it nothing is written.")] = None,
+) -> None:
+    """Propose the routing table of entries by notional from what entries cost (execution_cost_events), one step a row, with the reason of each.
+
+    Nothing changes by it: the rows go into the policy file by hand, and hold from the executor's next start on.
+
+    Example: perpflow routing --mode testnet --days 14 --policy execution.toml --write routes.toml
+    """
+    if mode not in MODES or venue not in VENUES:
+        raise UserError(f"routing: expected a mode of {', '.join(MODES)} and a venue of {', '.join(VENUES)}")
+    chosen = read_policy(policy, (), ())
+    saving = (chosen.fees.taker - chosen.fees.maker) * 10_000
+    rules = ProposalRules(least=least, fee_saving_bps=saving)
+    account = account_id(venue, mode)
+    entries = entries_of(surroundings(), account, days)
+    found = propose(entries, chosen.entry.routes, rules)
+    screen().print(table_of(account, days, len(entries), found))
+    text = toml_of([one.proposed for one in found], rules, f"Proposed from {len(entries)} entries of {account} in {days} days, {_today()}.")
+    if not changed(found):
+        typer.echo("The table stays as it is.")
+    if write is not None:
+        if write.exists():
+            raise UserError(f"routing: {write} is there already; a proposal overwrites nothing")
+        write.write_text(text, encoding="utf-8")
+        typer.echo(f"Written to {write}; put the rows into the policy file.")
+    elif changed(found):
+        typer.echo("Dry run: nothing was written. --write FILE writes the proposed rows.")
+
+
+def table_of(account: str, days: int, entries: int, found: list[RowProposal]) -> Table:
+    """Return a proposal as a table."""
+    table = Table(title=f"Entries of {account}, {days} days: {entries:,}", title_justify="left")
+    table.add_column("from")
+    for name in ("entries", "maker", "time out", "slip bps", "late bps", "wait ms", "slices"):
+        table.add_column(name, justify="right")
+    table.add_column("why", ratio=1)
+    for one in found:
+        seen = one.measured
+        table.add_row(
+            f"{one.now.from_notional:f}",
+            f"{seen.entries:,}",
+            _share(seen.maker),
+            _share(seen.timeouts),
+            _bps(seen.slippage_bps),
+            _bps(seen.late_bps),
+            _move(one.now.maker_wait_ms, one.proposed.maker_wait_ms),
+            _move(one.now.slices, one.proposed.slices),
+            "; ".join(one.why),
+        )
+    return table
+
+
+def _today() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def _bps(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.1f}"
+
+
+def _move(now: int, then: int) -> str:
+    return str(now) if now == then else f"{now} → [bold]{then}[/bold]"

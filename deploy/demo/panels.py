@@ -1,0 +1,51 @@
+"""Does every panel of the dashboards that asks the database show something of what the demo left there (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deploy.demo.facts import Check
+from deploy.grafana import BOARDS
+from deploy.grafana.preview.pages import Rendered
+
+# Panels that list what a sound run on paper has none of, with the reason; each says so itself, too.
+MAY_BE_EMPTY = {
+    "Breadth": "no perpetual of the demo has a price of 24 hours before",
+    "Sharpe": "needs three days, the longest recording has two",
+    "Rejected": "no order was refused",
+    "Why orders ended unfilled": "no order ended unfilled",
+    "Open positions": "nothing is open at the end of the recording",
+    "Changes of the guard": "paper trading needs no guard",
+    "Commands to the guard": "nobody told the guard anything",
+    "Costs of live trades": "the demo trades on paper",
+    "Friction of live trades": "the demo trades on paper",
+    "Comparisons with venues": "paper trading has no venue to compare with",
+    "What comparisons found": "paper trading has no venue to compare with",
+}
+
+
+def panel_checks(pages: Sequence[Rendered]) -> list[Check]:
+    """Return a check a dashboard: of its panels of SQL, how many show something for at least one of the markets.
+
+    Args:
+        pages: The dashboards, drawn for each market.
+    """
+    checks = []
+    for make in BOARDS.values():
+        board = make()
+        asked = [panel["title"] for panel in board["panels"] if any("rawSql" in target for target in panel.get("targets", ()))]
+        wanted = [title for title in asked if title not in MAY_BE_EMPTY]
+        mine = [page for page in pages if page.title == board["title"]]
+        blank = [title for title in wanted if all(title in page.empty or title in page.errors for page in mine)]
+        found = f"{len(wanted) - len(blank)} of {len(wanted)}" + (f"; nothing in {', '.join(blank)}" if blank else "")
+        checks.append(
+            Check(
+                f"panels with rows: {board['title']}",
+                f"{len(wanted)} of {len(wanted)}",
+                found,
+                not blank,
+                "",
+                "the dashboards' own queries",
+            )
+        )
+    return checks

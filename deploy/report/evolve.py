@@ -1,0 +1,62 @@
+"""The daily report of auto-evolve as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deploy.report.research import mean_text
+from deploy.report.words import utc
+
+Json = Mapping[str, Any]
+
+
+def markdown(report: Json) -> str:
+    """Return the report for people: strategies, regimes, what was tried, judged, changed."""
+    limits, changes = report["limits"], report["changes"]
+    written = report["mode"] == "apply"
+    lines = [
+        f"# Auto-evolve, {utc(report['generated_at'])} UTC", "",
+        f"Mode: **{report['mode']}**; paper strategies only. Look-back {utc(report['period']['begin'])} to {utc(report['period']['end'])}, judged from "
+        f"{utc(report['test']['begin'])} on, replayed from {', '.join(report['source'])} after fees, slippage and funding. "
+        f"{len(report['running_strategies'])} strategies run.", "",
+        "## Markets, last 24 h", "",
+        *_table(("instrument", "regime", "evaluations", "share by regime", "signals"), [
+            (one["instrument"], one["regime"], f"{one['evaluations']:,}",
+             ", ".join(f"{name} {count / one['evaluations']:.0%}" for name, count in one["regimes"].items()), f"{one['signals']:,}")
+            for one in report["symbols"]]),
+        "## Strategies by fitness", "",
+        *_table(("strategy", "instrument", "fitness", "net R", "closed", "won", "evolved"), [
+            (one["strategy_id"], one["instrument"], f"{one['fitness']['value']:.4f}", f"{one['fitness']['net_r']:+.2f}", one["fitness"]["closed"],
+             f"{one['fitness']['win_rate']:.0%}" if one["fitness"]["closed"] else "-", "yes" if one["evolved"] else "no")
+            for one in report["running_strategies"]]),
+        f"Top 3: {', '.join(report['top3']) or 'none'}. Bottom 3: {', '.join(report['bottom3']) or 'none'}.", "",
+        *(f"- left alone: {one['strategy_id']}: {one['reason']}" for one in report["left_alone"]), *([""] if report["left_alone"] else []),
+        "## Tried", "", *(f"- {line}" for line in report["plan"]), "",
+        "## Judged out of sample", "",
+        *_table(("candidate", "name", "parent", "training mean R", "test trades", "test mean R (95 %)", "test net R", "parent net R", "verdict"), [
+            (one["strategy_id"], one["display_name"], one["parent"], mean_text(one["train"]), 0 if one["test"] is None else one["test"]["count"],
+             mean_text(one["test"]),
+             f"{one['test_net_r']:+.2f}", f"{one['parent_net_r']:+.2f}", ("accepted: " if one["accepted"] else "not accepted: ") + one["reason"])
+            for one in report["candidates"]]),
+        "## Changes" if written else "## Changes that --apply would make", "",
+        *_table(("what", "strategy", "instrument", "revision", "why"), [
+            (one["kind"], one["strategy_id"], one["instrument"], one["written_revision"] or ("DRY RUN" if not written else "holds already"), one["reason"])
+            for one in changes]),
+        *(f"- {note}" for note in report["notes"]), *([""] if report["notes"] else []),
+        f"Limits: {limits['max_new_per_symbol']} new for each instrument and run, {limits['max_running_per_symbol']} evolved running for each, "
+        f"{limits['max_changes_per_day']} changes a day, none deprecated before {limits['min_age_ms'] / 3_600_000:g} h, "
+        f"{limits['min_closed_trades']} closed trades for a judgement, false discoveries {limits['rate']:.0%}, seed {limits['seed']}.",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    if not rows:
+        return ["none", ""]
+    return [
+        f"| {' | '.join(heads)} |",
+        "|" + "---|" * len(heads),
+        *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows),
+        "",
+    ]

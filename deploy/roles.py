@@ -1,0 +1,122 @@
+"""Who may do what in the database: the writer fills tables, the reader looks, the executor (and the guard) keeps its journal and the switch.
+
+Nobody but the owner does more.
+
+The three are roles of the server, so databases of one server share them and their passwords; rights are given in each database on its own, after
+every migration. A password comes from the environment or a file (``schemas.settings``) and leaves this process only as its SCRAM verifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import psycopg
+from psycopg import sql
+
+from schemas import catalogue
+from schemas.settings import ROLES, Settings
+
+# Beside the tables of the topics, which the writer reads (for repeats) and appends to.
+WRITER_TABLES: Mapping[str, str] = {
+    "sink_offsets": "SELECT, INSERT, UPDATE",
+    "sink_watermarks": "SELECT, INSERT, UPDATE",
+    "strategy_registry": "SELECT, INSERT, UPDATE, DELETE",
+    "strategy_audit": "SELECT, INSERT",
+    "bar_sources": "SELECT",
+    "bar_changes": "INSERT",
+}
+WRITER_FUNCTIONS = ("perpflow_make_partition(text, date, boolean)",)
+# Every table of this beginning is the executor's own; the switch stops entries in the transaction that journals them.
+EXECUTOR_PREFIX = "executor_"
+EXECUTOR_TABLES: Mapping[str, str] = {
+    "risk_switch": "SELECT, INSERT, UPDATE",
+    "live_accounts": "SELECT, INSERT, UPDATE",
+    "live_trades": "SELECT, INSERT, UPDATE",
+    "live_outbox": "SELECT, INSERT, DELETE",
+}
+
+
+def name_of(role: str) -> str:
+    """Return a role's name in the database."""
+    return f"perpflow_{role}"
+
+
+def grant(connection: psycopg.Connection) -> list[str]:
+    """Make the roles that are missing and give each its rights in this database, and no others; return what a person must see to.
+
+    Args:
+        connection: Of the tables' owner, autocommit.
+    """
+    try:
+        for role in ROLES:
+            _make(connection, name_of(role))
+    except psycopg.errors.InsufficientPrivilege:
+        return ["the roles perpflow_writer, perpflow_reader and perpflow_executor are not there, and this user may not make them"]
+    writer, reader, executor = (sql.Identifier(name_of(role)) for role in ROLES)
+    everyone = sql.SQL(", ").join((writer, reader, executor))
+    database = sql.Identifier(connection.info.dbname)
+    relations: list[str] = [
+        name
+        for (name,) in connection.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm') AND NOT relispartition"
+            " AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = pg_class.oid AND d.deptype = 'e') ORDER BY 1"
+        )
+    ]
+    rights: dict[str, list[tuple[sql.Identifier, str]]] = {name: [(reader, "SELECT")] for name in relations}
+    for name in relations:
+        if name in catalogue.TOPICS:
+            rights[name].append((writer, "SELECT, INSERT"))
+        if name in WRITER_TABLES:
+            rights[name].append((writer, WRITER_TABLES[name]))
+        if name.startswith(EXECUTOR_PREFIX):
+            rights[name].append((executor, "SELECT, INSERT, UPDATE, DELETE"))
+        if name in EXECUTOR_TABLES:
+            rights[name].append((executor, EXECUTOR_TABLES[name]))
+    with connection.transaction():
+        # Two migrations of one server at once would change one row of its catalogue.
+        connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, everyone))
+        connection.execute(sql.SQL("GRANT TEMPORARY ON DATABASE {} TO {}").format(database, writer))
+        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(everyone))
+        for name, given in rights.items():
+            connection.execute(sql.SQL("REVOKE ALL ON {} FROM {}").format(sql.Identifier(name), everyone))
+            for role_name, what in given:
+                connection.execute(
+                    sql.SQL("GRANT {} ON {} TO {}").format(sql.SQL(what), sql.Identifier(name), role_name)  # type: ignore[arg-type]
+                )
+        for function in WRITER_FUNCTIONS:
+            connection.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(sql.SQL(function), writer))  # type: ignore[arg-type]
+    return []
+
+
+def set_passwords(connection: psycopg.Connection, settings: Settings) -> list[str]:
+    """Let the roles whose password the settings have log in with it; return the names of those that were changed.
+
+    Raises:
+        psycopg.Error: the connection's user may not change roles.
+    """
+    changed = []
+    for role in ROLES:
+        password = getattr(settings, f"{role}_password")
+        if not password or _logs_in(settings.role_url(role)):
+            continue
+        name = name_of(role)
+        verifier = connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()
+        connection.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(name), sql.Literal(verifier)))
+        changed.append(name)
+    return changed
+
+
+def _make(connection: psycopg.Connection, name: str) -> None:
+    if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (name,)).fetchone() is None:
+        try:
+            connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)))
+        except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+            pass  # a migration of another database of this server was first
+
+
+def _logs_in(url: str) -> bool:
+    try:
+        psycopg.connect(url, connect_timeout=5).close()
+    except psycopg.OperationalError:
+        return False
+    return True

@@ -1,0 +1,109 @@
+"""The kill switch at the venue itself: everything cancelled and closed with nothing but the key, for when Kafka, the database and the executor are down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
+
+from sinks.venues.adapter import Limited, Refused, TradingVenue, Unknown, Unreachable, VenueError
+from stream_apps.core.execution.facts import OrderRequest, OrderType, PositionReport, Side
+
+Pause = Callable[[float], Awaitable[object]]
+
+# Attempts at one position: a partial fill, a lost answer, or a pause that the venue asks for each cost one.
+ATTEMPTS = 10
+# Of the client ids: a kill's orders are told from an executor's at sight.
+PREFIX = "pf-kill-"
+
+
+@dataclass(slots=True)
+class Killed:
+    """What was done.
+
+    Attributes:
+        closed: Symbol -> signed quantity that was open before.
+        cancelled: Symbols whose open orders were cancelled.
+        left: Symbol -> quantity that could not be closed.
+        errors: In words.
+    """
+
+    closed: dict[str, Decimal] = field(default_factory=dict)
+    cancelled: list[str] = field(default_factory=list)
+    left: dict[str, Decimal] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+
+
+async def close_everything(venue: TradingVenue, pause: Pause) -> Killed:
+    """Close every position at market and cancel every open order of the account, whoever placed them.
+
+    Positions go first, by reduce-only orders, while their stops still rest at the venue; then all orders; then it looks again, because an entry may
+    have been filled meanwhile. What the venue does not confirm is looked up again, never assumed.
+
+    Args:
+        venue: Open.
+        pause: Awaitable sleep, seconds.
+
+    Raises:
+        VenueError: the positions cannot even be read.
+    """
+    done = Killed()
+    symbols: set[str] = set()
+    for attempt in range(ATTEMPTS):
+        try:
+            positions = [one for one in await venue.positions() if one.quantity]
+            orders = await venue.open_orders()
+        except VenueError as error:
+            if attempt == ATTEMPTS - 1:
+                raise
+            await _wait(error, pause)
+            continue
+        symbols |= {one.symbol for one in positions} | {one.symbol for one in orders}
+        done.left = {one.symbol: one.quantity for one in positions}
+        if not positions and not orders:
+            break
+        for position in positions:
+            done.closed.setdefault(position.symbol, position.quantity)
+            await _try(partial(_close, venue, position, attempt), done, pause)
+        for symbol in sorted({one.symbol for one in orders}):
+            if await _try(partial(venue.cancel_all, symbol), done, pause) and symbol not in done.cancelled:
+                done.cancelled.append(symbol)
+    return done
+
+
+async def _close(venue: TradingVenue, position: PositionReport, attempt: int) -> None:
+    rules = venue.rules.get(position.symbol)
+    quantity = abs(position.quantity)
+    if rules is not None:
+        quantity = min(quantity, rules.market_max_quantity)
+    await venue.place(
+        OrderRequest(
+            client_order_id=f"{PREFIX}{time.time_ns() // 1_000_000}-{attempt}",
+            symbol=position.symbol,
+            side=Side.SELL if position.quantity > 0 else Side.BUY,
+            type=OrderType.MARKET,
+            quantity=quantity,
+            reduce_only=True,
+        )
+    )
+
+
+async def _try(call: Callable[[], Awaitable[object]], done: Killed, pause: Pause) -> bool:
+    try:
+        await call()
+    except Refused as error:
+        if error.reason not in ("reduce_only", "not_found"):  # both: there is nothing left
+            done.errors.append(str(error))
+    except VenueError as error:
+        done.errors.append(str(error))
+        await _wait(error, pause)
+    else:
+        return True
+    return False
+
+
+async def _wait(error: VenueError, pause: Pause) -> None:
+    seconds = error.retry_after if isinstance(error, Limited) else 1.0 if isinstance(error, Unknown | Unreachable) else 0.2
+    await pause(seconds)

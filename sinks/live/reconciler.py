@@ -1,0 +1,274 @@
+"""Comparing the journal with the venue: at start before anything is traded, every five minutes, after a lost user stream, on an anomaly.
+
+A round loads the fills of every symbol concerned into the book, the funding payments, the open orders and positions, and compares; a moment later it loads
+and compares again, and what both looks agree on is acted on (``stream_apps.core.execution.reconcile``). A symbol with an order whose outcome is not known
+yet is not judged, and the round is red until it can be. While red, entries are blocked and the round is repeated. A venue that does not answer, or whose
+answer cannot be read, is red too: nothing is known then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import structlog
+
+from schemas import metrics
+from sinks.venues.adapter import TradingVenue, Unreadable, VenueError
+from stream_apps.core.execution import funding
+from stream_apps.core.execution.book import ExecutionBook
+from stream_apps.core.execution.events import Action, Cancel, EntriesBlocked, Event, FillsLoaded, FundingLoaded, Query
+from stream_apps.core.execution.facts import FillReport, OrderType, PositionReport
+from stream_apps.core.execution.orders import UNCONFIRMED
+from stream_apps.core.execution.reconcile import Facts, Finding, Rounds, balance_finding, compare, confirmed, state_of
+
+BETWEEN_LOOKS_S = 1.0
+RETRY_S = 2.0
+LEVELS = {"green": 0, "yellow": 1, "red": 2}
+# Money that rounding at the venue may move in a period, quote units.
+TOLERANCE = Decimal("0.01")
+
+Submit = Callable[[Event | Callable[[int], list[Action]]], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a round found.
+
+    Attributes:
+        facts: Of the newest look.
+        findings: (finding, what was done).
+        unjudged: Symbols whose orders are not certain yet.
+    """
+
+    state: str
+    facts: Facts
+    findings: list[tuple[Finding, str]] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)
+
+
+class Reconciler:
+    """Compares, acts and reports.
+
+    Args:
+        venue: Open.
+        book: Read between events only: all of this runs in the loop of the service.
+        submit: Gives the book an event, or calls a method of it, and returns once that is journalled.
+        perform: Sends a request.
+        report: Writes a ``reconciliations`` record.
+        unreadable: Takes answers that are not as documented.
+        account: Its id.
+        asset: Margin asset.
+    """
+
+    def __init__(
+        self,
+        venue: TradingVenue,
+        book: ExecutionBook,
+        submit: Submit,
+        perform: Callable[[Action], None],
+        report: Callable[[dict[str, Any]], None],
+        unreadable: Callable[[Unreadable], None],
+        account: str,
+        asset: str = "USDT",
+    ) -> None:
+        self._venue, self._book, self._submit, self._perform, self._report = venue, book, submit, perform, report
+        self._unreadable = unreadable
+        self._account, self._asset = account, asset
+        self._log = structlog.get_logger().bind(account=account)
+        self._rounds = Rounds(book.policy.reconcile.rounds)
+        self._wanted = asyncio.Event()
+        self._cause = "start"
+        self._money: tuple[Decimal, Decimal] | None = None
+        self._newest_payment = 0
+        # Symbol -> the venue's executions of the newest look.
+        self._fills: dict[str, Sequence[FillReport]] = {}
+        self.state = "red"
+        self.done = 0
+
+    def want(self, cause: str) -> None:
+        """Have a round soon."""
+        if not self._wanted.is_set():
+            self._cause = cause
+            self._wanted.set()
+
+    def forgot(self) -> None:
+        """Begin the money comparison anew: trades were dropped from memory."""
+        self._money = None
+
+    async def run(self) -> None:
+        """Reconcile for ever; the first round at once."""
+        cause = "start"
+        while True:
+            begun = _now()
+            try:
+                outcome = await self._round()
+                await self._tell(outcome, cause, begun)
+            except Unreadable as error:
+                self._unreadable(error)
+                await self._not_compared(cause, str(error))
+            except VenueError as error:
+                await self._not_compared(cause, f"the venue does not answer: {type(error).__name__}", str(error))
+            except Exception as error:
+                # A defect of ours. The process lives on, because exits and stops need it; nothing is opened.
+                self._log.exception("the comparison failed", cause=cause)
+                await self._not_compared(cause, f"the comparison failed: {type(error).__name__}")
+            wait = self._book.policy.reconcile.every_ms / 1000 if self.state != "red" else RETRY_S
+            try:
+                async with asyncio.timeout(wait):
+                    await self._wanted.wait()
+                cause = self._cause
+                # Several causes within a second are one.
+                await asyncio.sleep(0.2)
+                self._wanted.clear()
+            except TimeoutError:
+                cause = "period" if self.state != "red" else "retry"
+
+    async def _not_compared(self, cause: str, blocked: str, reason: str = "") -> None:
+        self._log.warning("the venue cannot be compared with", cause=cause, reason=reason or blocked)
+        self.state = "red"
+        metrics.RECONCILED.labels(self._account).set(LEVELS["red"])
+        await self._submit(EntriesBlocked("reconcile", blocked))
+
+    # --- a round --------------------------------------------------------------------------------------------------------------
+
+    async def _round(self) -> Outcome:
+        await self._load_fills()
+        await self._load_funding()
+        first_facts = await self._facts()
+        first = compare(self._book, first_facts)
+        unjudged = sorted(first_facts.partial)
+        second, facts = first, first_facts
+        if first:
+            await asyncio.sleep(BETWEEN_LOOKS_S)
+            await self._load_fills()
+            facts = await self._facts()
+            second = confirmed(first, compare(self._book, facts))
+            unjudged = sorted(facts.partial)
+        balance = self._balance(facts)
+        done = self._rounds.take([*second, *balance])
+        for finding, action in done:
+            await self._act(finding, action, facts)
+        state = state_of([finding for finding, _ in done])
+        return Outcome("red" if unjudged else state, facts, done, unjudged)
+
+    async def _load_fills(self) -> None:
+        """Give the book every fill of the symbols that it trades, and the newest state of every order that the venue has open."""
+        margin = self._book.policy.clock_margin_ms
+        for symbol, since in sorted({one.symbol: one.started_at for one in self._book.active}.items()):
+            self._fills[symbol] = await self._venue.fills(symbol, since - margin)
+            await self._submit(FillsLoaded(symbol, self._fills[symbol]))
+
+    async def _load_funding(self) -> None:
+        """Give the book the payments of the trades that are open or ended lately; those that it knows, it passes over."""
+        asked_at = _now()
+        since = funding.asked_since(self._book.trades.values(), asked_at)
+        if since is None:
+            return
+        # A payment of another symbol may be listed later and be older.
+        payments = await self._venue.funding(max(since, self._newest_payment - funding.HOUR_MS))
+        self._newest_payment = max((one.time for one in payments), default=self._newest_payment)
+        await self._submit(FundingLoaded(payments, asked_at))
+
+    async def _facts(self) -> Facts:
+        orders = list(await self._venue.open_orders())
+        for report in orders:
+            if self._book.order(report.client_order_id) is not None:
+                await self._submit(report)
+        positions: list[PositionReport] = list(await self._venue.positions())
+        wallet = next((one.wallet for one in await self._venue.balances() if one.asset == self._asset), None)
+        return Facts(orders, positions, _now(), wallet, self._uncertain())
+
+    def _uncertain(self) -> set[str]:
+        """Symbols with an order that is being sent, or executing: what the venue says of them changes while it is asked."""
+        return {
+            order.symbol
+            for trade in self._book.active
+            for order in trade.live
+            if order.state in UNCONFIRMED or (order.type is OrderType.MARKET and not order.foreign)
+        }
+
+    def _balance(self, facts: Facts) -> list[Finding]:
+        if facts.wallet is None:
+            return []
+        banked = self._book.banked()
+        before, self._money = self._money, (facts.wallet, banked)
+        if before is None:
+            return []
+        found = balance_finding(self._asset, facts.wallet, before[0], banked, before[1], TOLERANCE)
+        return [] if found is None else [found]
+
+    async def _act(self, finding: Finding, action: str, facts: Facts) -> None:
+        metrics.RECONCILE_FINDINGS.labels(self._account, finding.kind).inc()
+        self._log.warning("journal and venue differ", **_words(finding), action=action)
+        if action == "cancel":
+            conditional = any(one.client_order_id == finding.subject and one.trigger_price is not None for one in facts.open_orders)
+            self._perform(Cancel(finding.symbol, finding.subject, conditional))
+        elif action == "query":
+            known = self._book.order(finding.subject)
+            self._perform(Query(finding.symbol, finding.subject, known is not None and known[1].is_stop))
+        elif action in ("reclaim", "take_over_and_close"):
+            position = _position(facts, finding.symbol)
+            if position is not None:
+                await self._submit(lambda now: self._book.take_over(position, close=action != "reclaim", now=now))
+        elif action == "write_off":
+            held = _position(facts, finding.symbol)
+            quantity, price = (Decimal(0), None) if held is None else (held.quantity, held.mark_price)
+            last, fills = price if price is not None else self._price(finding.symbol), self._fills.get(finding.symbol, ())
+            await self._submit(lambda now: self._book.write_off(finding.symbol, quantity, fills, last, now))
+
+    def _price(self, symbol: str) -> Decimal | None:
+        """Newest known price of a symbol: the mid, else the trade's own entry price."""
+        quote = self._book.fresh_quote(symbol, _now())
+        if quote is not None:
+            return (quote.bid + quote.ask) / 2
+        holder = self._book.holder(symbol)
+        return None if holder is None else holder.average_entry
+
+    async def _tell(self, outcome: Outcome, cause: str, begun: int) -> None:
+        self.state, self.done = outcome.state, self.done + 1
+        now = _now()
+        metrics.RECONCILED.labels(self._account).set(LEVELS[outcome.state])
+        metrics.RECONCILED_TIME.labels(self._account).set(now / 1000)
+        red = [one.kind for one, _ in outcome.findings if one.is_red] + [f"not judged yet: {symbol}" for symbol in outcome.unjudged]
+        await self._submit(EntriesBlocked("reconcile", ", ".join(red) if outcome.state == "red" else None))
+        self._report(
+            {
+                "account": self._account,
+                "event_time": now,
+                "receive_time": now,
+                "mode": self._book.account.mode,
+                "cause": cause,
+                "state": outcome.state,
+                "duration_ms": now - begun,
+                "orders": len(outcome.facts.open_orders),
+                "positions": len(outcome.facts.positions),
+                "wallet": None if self._money is None else float(self._money[0]),
+                "findings": [{**_words(one), "action": action} for one, action in outcome.findings],
+            }
+        )
+        log = self._log.warning if outcome.state == "red" else self._log.info
+        log("reconciled", cause=cause, state=outcome.state, findings=len(outcome.findings), unjudged=outcome.unjudged)
+
+
+def _position(facts: Facts, symbol: str) -> PositionReport | None:
+    return next((one for one in facts.positions if one.symbol == symbol), None)
+
+
+def _words(finding: Finding) -> dict[str, str]:
+    return {
+        "kind": finding.kind,
+        "symbol": finding.symbol,
+        "subject": finding.subject,
+        "journal": finding.journal,
+        "venue": finding.venue,
+        "note": finding.note,
+    }
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,1 @@
+"""Trading on venues: one adapter shape, a folder per venue."""

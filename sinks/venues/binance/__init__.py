@@ -1,0 +1,1 @@
+"""Binance USD-M futures: signed REST and the user data stream."""

@@ -1,0 +1,292 @@
+"""Binance's JSON as facts. Pure; field names as in the developers documentation of USD-M futures (2026)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from stream_apps.core.execution.facts import (
+    BalanceReport,
+    FillReport,
+    FundingReport,
+    InstrumentRules,
+    OrderReport,
+    OrderRequest,
+    OrderType,
+    PositionReport,
+    Side,
+    TimeInForce,
+    VenueStatus,
+)
+
+Json = Mapping[str, Any]
+Report = TypeVar("Report", OrderReport, FillReport)
+
+_STATUS = {
+    "NEW": VenueStatus.NEW,
+    "PARTIALLY_FILLED": VenueStatus.PARTIALLY_FILLED,
+    "FILLED": VenueStatus.FILLED,
+    "CANCELED": VenueStatus.CANCELED,
+    "EXPIRED": VenueStatus.EXPIRED,
+    "EXPIRED_IN_MATCH": VenueStatus.EXPIRED,
+    "REJECTED": VenueStatus.REJECTED,
+    # A liquidation that the insurance fund or ADL took over; nothing more is filled under the order.
+    "NEW_INSURANCE": VenueStatus.EXPIRED,
+    "NEW_ADL": VenueStatus.EXPIRED,
+}
+_ALGO_STATUS = {
+    "NEW": VenueStatus.NEW,
+    "TRIGGERING": VenueStatus.TRIGGERED,
+    "TRIGGERED": VenueStatus.TRIGGERED,
+    "CANCELED": VenueStatus.CANCELED,
+    "EXPIRED": VenueStatus.EXPIRED,
+    "REJECTED": VenueStatus.REJECTED,
+}
+_TIF = {TimeInForce.GTC: "GTC", TimeInForce.POST_ONLY: "GTX", TimeInForce.IOC: "IOC"}
+# The venue closes positions by orders whose client ids begin like this.
+_FORCED = {"autoclose-": "LIQUIDATION", "adl_autoclose": "ADL", "settlement_autoclose-": "SETTLEMENT"}
+
+
+def order_params(request: OrderRequest) -> dict[str, Any]:
+    """Return the parameters of POST /fapi/v1/order."""
+    return {
+        "symbol": request.symbol,
+        "side": request.side.value,
+        "type": request.type.value,
+        "quantity": request.quantity,
+        "price": request.price,
+        "timeInForce": _TIF[request.time_in_force or TimeInForce.GTC] if request.type is OrderType.LIMIT else None,
+        "reduceOnly": request.reduce_only or None,
+        "newClientOrderId": request.client_order_id,
+        # ACK says nothing of fills; RESULT waits for those of a market order.
+        "newOrderRespType": "RESULT",
+    }
+
+
+def conditional_params(request: OrderRequest) -> dict[str, Any]:
+    """Return the parameters of POST /fapi/v1/algoOrder, where conditional orders live since 2025-12-09."""
+    return {
+        "algoType": "CONDITIONAL",
+        "symbol": request.symbol,
+        "side": request.side.value,
+        "type": request.type.value,
+        "quantity": request.quantity,
+        "triggerPrice": request.trigger_price,
+        "workingType": "CONTRACT_PRICE" if request.trigger_by_last else "MARK_PRICE",
+        "reduceOnly": request.reduce_only or None,
+        "clientAlgoId": request.client_order_id,
+    }
+
+
+def order_of(answer: Json) -> OrderReport:
+    """Return an order from a response or query of /fapi/v1/order, /openOrders or /allOrders."""
+    filled = Decimal(str(answer.get("executedQty", "0")))
+    return OrderReport(
+        client_order_id=answer["clientOrderId"],
+        venue_order_id=str(answer["orderId"]),
+        symbol=answer["symbol"],
+        side=Side(answer["side"]),
+        type=_type_of(answer.get("origType") or answer["type"]),
+        status=_STATUS[answer["status"]],
+        quantity=Decimal(answer["origQty"]),
+        filled=filled,
+        average_price=_price(answer.get("avgPrice")) if filled else None,
+        price=_price(answer.get("price")),
+        trigger_price=_price(answer.get("stopPrice")),
+        reduce_only=bool(answer.get("reduceOnly", False)),
+        updated_at=int(answer.get("updateTime") or answer.get("time") or 0),
+    )
+
+
+def conditional_of(answer: Json) -> OrderReport:
+    """Return a conditional order from /fapi/v1/algoOrder, /openAlgoOrders or /allAlgoOrders.
+
+    FINISHED covers filled and cancelled: what was executed tells which.
+    """
+    filled = Decimal(str(answer.get("actualQty") or answer.get("executedQty") or "0"))
+    quantity = Decimal(answer["quantity"])
+    return OrderReport(
+        client_order_id=answer["clientAlgoId"],
+        venue_order_id=str(answer["algoId"]),
+        symbol=answer["symbol"],
+        side=Side(answer["side"]),
+        type=_type_of(answer["orderType"]),
+        status=_algo_status(answer["algoStatus"], quantity, filled),
+        quantity=quantity,
+        filled=filled,
+        average_price=_price(answer.get("actualPrice") or answer.get("avgPrice")) if filled else None,
+        price=_price(answer.get("price")),
+        trigger_price=_price(answer.get("triggerPrice")),
+        reduce_only=_flag(answer.get("reduceOnly")),
+        updated_at=int(answer.get("updateTime") or answer.get("createTime") or 0),
+        reason=answer.get("failReason") or None,
+    )
+
+
+def order_update(event: Json) -> OrderReport:
+    """Return the order of an ORDER_TRADE_UPDATE."""
+    order = event["o"]
+    filled = Decimal(order["z"])
+    return OrderReport(
+        client_order_id=order["c"],
+        venue_order_id=str(order["i"]),
+        symbol=order["s"],
+        side=Side(order["S"]),
+        type=_type_of(order.get("ot") or order["o"]),
+        status=_STATUS[order["X"]],
+        quantity=Decimal(order["q"]),
+        filled=filled,
+        average_price=_price(order.get("ap")) if filled else None,
+        price=_price(order.get("p")),
+        trigger_price=_price(order.get("sp")),
+        reduce_only=bool(order.get("R", False)),
+        updated_at=int(event["T"]),
+        reason=order.get("er") and str(order["er"]) if order["X"] in ("EXPIRED", "REJECTED") else None,
+    )
+
+
+def fill_update(event: Json) -> FillReport | None:
+    """Return the execution that an ORDER_TRADE_UPDATE tells of; None when it tells of none."""
+    order = event["o"]
+    if order["x"] not in ("TRADE", "CALCULATED") or not int(order["t"]):
+        return None
+    return FillReport(
+        symbol=order["s"],
+        trade_id=int(order["t"]),
+        client_order_id=order["c"],
+        venue_order_id=str(order["i"]),
+        side=Side(order["S"]),
+        price=Decimal(order["L"]),
+        quantity=Decimal(order["l"]),
+        fee=Decimal(order.get("n") or "0"),
+        fee_asset=order.get("N") or "",
+        liquidity="maker" if order["m"] else "taker",
+        time=int(order["T"]),
+        realised=Decimal(order["rp"]) if "rp" in order else None,
+        order_type=_forced(order["c"]) or order["o"],
+    )
+
+
+def conditional_update(event: Json) -> OrderReport:
+    """Return the conditional order of an ALGO_UPDATE."""
+    order = event["o"]
+    filled, quantity = Decimal(order.get("aq") or "0"), Decimal(order["q"])
+    return OrderReport(
+        client_order_id=order["caid"],
+        venue_order_id=str(order["aid"]),
+        symbol=order["s"],
+        side=Side(order["S"]),
+        type=_type_of(order["o"]),
+        status=_algo_status(order["X"], quantity, filled),
+        quantity=quantity,
+        filled=filled,
+        average_price=_price(order.get("ap")) if filled else None,
+        price=_price(order.get("p")),
+        trigger_price=_price(order.get("tp")),
+        reduce_only=_flag(order.get("R")),
+        updated_at=int(event["T"]),
+        reason=order.get("rm") or None,
+    )
+
+
+def fill_of(answer: Json, client_order_id: str) -> FillReport:
+    """Return an execution from /fapi/v1/userTrades, which names orders by the venue's id only."""
+    return FillReport(
+        symbol=answer["symbol"],
+        trade_id=int(answer["id"]),
+        client_order_id=client_order_id,
+        venue_order_id=str(answer["orderId"]),
+        side=Side(answer["side"]),
+        price=Decimal(answer["price"]),
+        quantity=Decimal(answer["qty"]),
+        fee=Decimal(answer["commission"]),
+        fee_asset=answer["commissionAsset"],
+        liquidity="maker" if answer["maker"] else "taker",
+        time=int(answer["time"]),
+        realised=Decimal(answer["realizedPnl"]),
+        order_type=_forced(client_order_id) or "",
+    )
+
+
+def position_of(answer: Json, leverage: int) -> PositionReport:
+    """Return a position from /fapi/v3/positionRisk.
+
+    Args:
+        leverage: Of the symbol, from /fapi/v1/symbolConfig: version 3 does not tell it.
+    """
+    isolated = Decimal(answer["isolatedWallet"])
+    liquidation = _price(answer.get("liquidationPrice"))
+    return PositionReport(
+        symbol=answer["symbol"],
+        quantity=Decimal(answer["positionAmt"]),
+        entry_price=Decimal(answer["entryPrice"]),
+        mark_price=Decimal(answer["markPrice"]),
+        unrealised=Decimal(answer["unRealizedProfit"]),
+        leverage=leverage,
+        isolated_wallet=isolated if isolated else None,
+        liquidation_price=liquidation,
+        updated_at=int(answer["updateTime"]),
+    )
+
+
+def balance_of(answer: Json) -> BalanceReport:
+    """Return a balance from /fapi/v3/balance."""
+    return BalanceReport(answer["asset"], Decimal(answer["balance"]), Decimal(answer["availableBalance"]))
+
+
+def funding_of(answer: Json) -> FundingReport:
+    """Return a payment from /fapi/v1/income (type FUNDING_FEE): income is positive when received, ``paid`` when it cost."""
+    return FundingReport(answer["symbol"], -Decimal(answer["income"]), answer["asset"], int(answer["time"]), str(answer["tranId"]))
+
+
+def rules_of(symbol: Json) -> InstrumentRules:
+    """Return the rules of one entry of /fapi/v1/exchangeInfo. Raises KeyError when a filter is missing."""
+    filters = {one["filterType"]: one for one in symbol["filters"]}
+    lot, market = filters["LOT_SIZE"], filters["MARKET_LOT_SIZE"]
+    return InstrumentRules(
+        symbol=symbol["symbol"],
+        base=symbol["baseAsset"],
+        quote=symbol["quoteAsset"],
+        tick=Decimal(filters["PRICE_FILTER"]["tickSize"]),
+        lot=Decimal(lot["stepSize"]),
+        market_lot=Decimal(market["stepSize"]),
+        min_quantity=Decimal(lot["minQty"]),
+        max_quantity=Decimal(lot["maxQty"]),
+        market_max_quantity=Decimal(market["maxQty"]),
+        min_notional=Decimal(filters["MIN_NOTIONAL"]["notional"]),
+        trading=symbol["status"] == "TRADING",
+    )
+
+
+def _algo_status(status: str, quantity: Decimal, filled: Decimal) -> VenueStatus:
+    if status == "FINISHED":
+        return VenueStatus.FILLED if filled >= quantity else VenueStatus.CANCELED
+    return _ALGO_STATUS[status]
+
+
+def _type_of(text: str) -> OrderType:
+    """Return the type; what perpflow never sends (someone else's TRAILING_STOP_MARKET, LIQUIDATION) counts as what it becomes."""
+    if text in ("LIMIT", "MARKET", "STOP_MARKET"):
+        return OrderType(text)
+    return OrderType.STOP_MARKET if text.startswith(("STOP", "TAKE_PROFIT", "TRAILING")) else OrderType.MARKET
+
+
+def _forced(client_order_id: str) -> str | None:
+    return next((kind for prefix, kind in _FORCED.items() if client_order_id.startswith(prefix)), None)
+
+
+def _price(text: Any) -> Decimal | None:
+    """Return a price; the venue writes 0 where there is none."""
+    value = Decimal(str(text)) if text not in (None, "") else Decimal(0)
+    return value if value else None
+
+
+def _flag(value: Any) -> bool:
+    return value is True or value == "true"
+
+
+def renamed(report: Report, client_order_id: str) -> Report:
+    """Return a report under the client id of the conditional order that it belongs to."""
+    return replace(report, client_order_id=client_order_id)

@@ -1,0 +1,115 @@
+"""The user data stream: a listen key that is kept alive, a websocket that is opened again, and the events as facts.
+
+A gap in the stream is told, never hidden: ``StreamLost`` when it ends, ``StreamReady`` when it is up again; between them anything may have happened,
+and whoever reads asks the venue for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from typing import Any
+
+import aiohttp
+import orjson
+import structlog
+
+from sinks.venues.adapter import VenueError
+from sinks.venues.answers import read
+from sinks.venues.binance import mapping
+from sinks.venues.binance.rest import BinanceRest
+from sinks.venues.keeping import StreamEnded, opened_again, unreadable
+from stream_apps.core.execution.facts import StreamReady, UserEvent
+
+# The key lives an hour.
+KEEP_ALIVE_S = 25 * 60.0
+# The venue pings every three minutes; longer silence than this is a dead connection. aiohttp answers pings by itself.
+HEARTBEAT_S = 60.0
+# The venue cuts a connection at 24 h.
+ROTATE_S = 23 * 3600.0
+# Triggered orders of which late executions are still known to be ours; of older ones the reconciler asks.
+MOST_REMEMBERED = 4096
+
+
+class UserStream:
+    """Events of one account.
+
+    Args:
+        rest: For the listen key.
+        base_url: Of the websocket, e.g. wss://HOST/private; ``/ws/<listenKey>`` is added.
+    """
+
+    def __init__(self, rest: BinanceRest, base_url: str) -> None:
+        self._rest = rest
+        self._base = base_url.rstrip("/")
+        self._log = structlog.get_logger().bind(venue="BINANCE", stream="user")
+        # The venue's id of an order that a conditional one became -> the client id of the conditional one.
+        self._became: dict[str, str] = {}
+
+    def events(self) -> AsyncIterator[UserEvent]:
+        """Yield events for ever."""
+        return opened_again("BINANCE", self._once)
+
+    async def _once(self) -> AsyncGenerator[UserEvent, None]:
+        answer = await self._rest.request("POST", "/fapi/v1/listenKey", urgent=True)
+        key = read("POST /fapi/v1/listenKey", lambda answer: str(answer["listenKey"]), answer)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"{self._base}/ws/{key}", heartbeat=HEARTBEAT_S, max_msg_size=0) as socket,
+        ):
+            keeper = asyncio.create_task(self._keep_alive(socket))
+            try:
+                yield StreamReady()
+                async for message in socket:
+                    if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                        for event in self._events_of(message.data):
+                            yield event
+                raise StreamEnded(f"closed by the venue ({socket.close_code})")
+            finally:
+                keeper.cancel()
+
+    async def _keep_alive(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        begun = time.monotonic()
+        while True:
+            await asyncio.sleep(min(KEEP_ALIVE_S, ROTATE_S))
+            try:
+                await self._rest.request("PUT", "/fapi/v1/listenKey", urgent=True)
+            except VenueError as error:
+                # An expired key ends the stream; a new connection brings a new key.
+                self._log.warning("listen key not prolonged", reason=str(error))
+                await socket.close()
+                return
+            if time.monotonic() - begun > ROTATE_S:
+                await socket.close()
+                return
+
+    def _events_of(self, message: str | bytes) -> list[UserEvent]:
+        try:
+            event = orjson.loads(message)
+            if event.get("e") == "listenKeyExpired":
+                raise StreamEnded("the listen key expired")
+            return list(self.facts_of(event))
+        except (orjson.JSONDecodeError, AttributeError, KeyError, ValueError, ArithmeticError, TypeError) as error:
+            raise unreadable("BINANCE", error) from error
+
+    def facts_of(self, event: Mapping[str, Any]) -> Iterator[UserEvent]:
+        """Return what an event says, in order: an order's new state before the fill that made it.
+
+        Raises:
+            KeyError, ValueError, ArithmeticError, TypeError: it is not as documented.
+        """
+        kind = event.get("e")
+        if kind == "ORDER_TRADE_UPDATE":
+            report, fill = mapping.order_update(event), mapping.fill_update(event)
+            ours = self._became.get(report.venue_order_id)
+            yield mapping.renamed(report, ours) if ours else report
+            if fill is not None:
+                yield mapping.renamed(fill, ours) if ours else fill
+        elif kind == "ALGO_UPDATE":
+            report = mapping.conditional_update(event)
+            if event["o"].get("ai"):
+                self._became[str(event["o"]["ai"])] = report.client_order_id
+                while len(self._became) > MOST_REMEMBERED:
+                    del self._became[next(iter(self._became))]
+            yield report

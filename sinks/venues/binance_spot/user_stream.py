@@ -1,0 +1,86 @@
+"""The user data stream of Binance spot, over its WebSocket API: a signed subscription (listen keys ended on 2026-02-20), opened again when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from typing import Any
+
+import aiohttp
+import orjson
+
+from sinks.venues.binance.rest import BinanceRest
+from sinks.venues.binance_spot import mapping
+from sinks.venues.keeping import StreamEnded, opened_again, unreadable
+from stream_apps.core.execution.facts import StreamReady, UserEvent
+
+VENUE = "BINANCE_SPOT"
+# The venue pings every 20 s.
+HEARTBEAT_S = 30.0
+# The venue cuts a connection at 24 h.
+ROTATE_S = 23 * 3600.0
+ANSWER_S = 10.0
+SUBSCRIBE = "userDataStream.subscribe.signature"
+
+
+class SpotUserStream:
+    """Events of one account.
+
+    Args:
+        rest: Signs.
+        url: Of the WebSocket API.
+    """
+
+    def __init__(self, rest: BinanceRest, url: str) -> None:
+        self._rest, self._url = rest, url
+
+    def events(self) -> AsyncIterator[UserEvent]:
+        """Yield events for ever."""
+        return opened_again(VENUE, self._once)
+
+    async def _once(self) -> AsyncGenerator[UserEvent, None]:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(self._url, heartbeat=HEARTBEAT_S, max_msg_size=0) as socket,
+        ):
+            await socket.send_json({"id": "user", "method": SUBSCRIBE, "params": self._rest.signed_params()})
+            answer = orjson.loads((await asyncio.wait_for(socket.receive(), ANSWER_S)).data or b"{}")
+            if answer.get("status") != 200:
+                raise StreamEnded(f"the subscription was refused: {answer.get('error', {}).get('msg', 'no answer')}")
+            rotate = asyncio.get_running_loop().call_later(ROTATE_S, lambda: asyncio.ensure_future(socket.close()))
+            try:
+                yield StreamReady()
+                async for message in socket:
+                    if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                        for event in self._events_of(message.data):
+                            yield event
+                raise StreamEnded(f"closed by the venue ({socket.close_code})")
+            finally:
+                rotate.cancel()
+
+    def _events_of(self, message: str | bytes) -> list[UserEvent]:
+        try:
+            event = orjson.loads(message).get("event")
+            if event is None:
+                return []
+            if event["e"] == "eventStreamTerminated":
+                raise StreamEnded("the venue ended the subscription")
+            return list(facts_of(event))
+        except (orjson.JSONDecodeError, AttributeError, KeyError, ValueError, ArithmeticError, TypeError) as error:
+            raise unreadable(VENUE, error) from error
+
+
+def facts_of(event: Mapping[str, Any]) -> Iterator[UserEvent]:
+    """Return what an event says, in order: an order's new state before the fill that made it. A list's state follows from its orders.
+
+    Raises:
+        KeyError, ValueError, ArithmeticError, TypeError: it is not as documented.
+    """
+    if event["e"] == "executionReport":
+        yield mapping.order_update(event)
+        fill = mapping.fill_update(event)
+        if fill is not None:
+            yield fill
+    elif event["e"] == "outboundAccountPosition":
+        for row in event["B"]:
+            yield mapping.balance_of({"asset": row["a"], "free": row["f"], "locked": row["l"]})

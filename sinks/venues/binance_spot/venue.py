@@ -1,0 +1,231 @@
+"""Binance spot as a ``TradingVenue`` that takes pairs: coins instead of positions, no leverage, no funding."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from decimal import ROUND_DOWN, Decimal
+from typing import Any
+
+from schemas.secret import Secrets
+from sinks.venues.adapter import Refused, VenueError
+from sinks.venues.answers import read, read_rows
+from sinks.venues.binance.rest import RECV_WINDOW_MS, BinanceRest
+from sinks.venues.binance_spot import mapping
+from sinks.venues.binance_spot.user_stream import VENUE, SpotUserStream
+from sinks.venues.keeping import rules_by_symbol
+from stream_apps.core.execution.facts import (
+    AccountFacts,
+    BalanceReport,
+    FillReport,
+    FundingReport,
+    InstrumentRules,
+    OrderReport,
+    OrderRequest,
+    PairRequest,
+    PositionReport,
+    UserEvent,
+)
+
+TRADES_PAGE = 1_000
+# myTrades answers for at most a day a request.
+SPAN_MS = 24 * 3600 * 1000 - 1
+WEIGHT_PER_MINUTE = 6_000
+
+
+class BinanceSpotVenue:
+    """See ``sinks.venues.adapter.TradingVenue`` and ``PairVenue``.
+
+    Args:
+        base_url: REST, e.g. the production's, the testnet's or a simulated venue's.
+        stream_url: Of the WebSocket API.
+        key, secret: Of the API key; the secret is an HMAC secret or an Ed25519 private key (PEM).
+        secrets: Takes both, for redaction.
+        key_url: Host that tells the key's own restrictions; empty where there is none (testnet).
+        quote: Asset that everything is bought with.
+    """
+
+    name = VENUE
+
+    def __init__(
+        self,
+        base_url: str,
+        stream_url: str,
+        key: str,
+        secret: str,
+        secrets: Secrets,
+        *,
+        key_url: str = "",
+        quote: str = "USDT",
+        recv_window_ms: int = RECV_WINDOW_MS,
+    ) -> None:
+        self._rest = BinanceRest(
+            base_url, key, secret, secrets, recv_window_ms, venue=VENUE, time_path="/api/v3/time", weight_limit=WEIGHT_PER_MINUTE
+        )
+        self._stream = SpotUserStream(self._rest, stream_url)
+        self._key_url, self._quote = key_url, quote
+        self._rules: dict[str, InstrumentRules] = {}
+
+    @property
+    def rules(self) -> dict[str, InstrumentRules]:
+        """Instrument rules by symbol, as of the newest ``refresh_rules``."""
+        return self._rules
+
+    async def open(self) -> None:
+        """Connect, measure the clock, load the rules."""
+        await self._rest.open()
+        await self._rest.measure_clock()
+        await self.refresh_rules()
+
+    async def close(self) -> None:
+        """Release the connections."""
+        await self._rest.close()
+
+    async def refresh_rules(self) -> None:
+        """Load the rules of all instruments of the quote asset."""
+        call = "GET /api/v3/exchangeInfo"
+        symbols = read(call, lambda answer: list(answer["symbols"]), await self._rest.request("GET", "/api/v3/exchangeInfo"))
+        self._rules = rules_by_symbol(VENUE, call, mapping.rules_of, [one for one in symbols if one.get("quoteAsset") == self._quote])
+
+    async def clock_skew_ms(self) -> int:
+        """Return venue time minus ours, ms."""
+        return await self._rest.measure_clock()
+
+    # --- orders ---------------------------------------------------------------------------------------------------------
+
+    async def place(self, request: OrderRequest) -> OrderReport:
+        """Send an order."""
+        answer = await self._signed("POST", "/api/v3/order", mapping.order_params(request))
+        if "status" in answer:
+            return read("POST /api/v3/order", mapping.order_of, answer)
+        # Stops are acknowledged without their state.
+        found = await self.query(request.symbol, request.client_order_id, conditional=True)
+        if found is None:
+            raise Refused("other", "", "an order that was acknowledged is not known")
+        return found
+
+    async def place_pair(self, pair: PairRequest) -> Sequence[OrderReport]:
+        """Send a pair as an order list."""
+        answer = await self._signed("POST", "/api/v3/orderList/oco", mapping.pair_params(pair))
+        return read("POST /api/v3/orderList/oco", mapping.pair_of, answer)
+
+    async def cancel(self, symbol: str, client_order_id: str, conditional: bool) -> OrderReport | None:
+        """Cancel an order, and with it the other one of its list; None where the venue no longer has it open."""
+        try:
+            answer = await self._signed("DELETE", "/api/v3/order", {"symbol": symbol, "origClientOrderId": client_order_id})
+        except Refused as refused:
+            if refused.reason == "not_found":
+                return None
+            raise
+        reports = read(
+            "DELETE /api/v3/order",
+            lambda answer: mapping.pair_of(answer) if "orderReports" in answer else [mapping.order_of(answer)],
+            answer,
+        )
+        found = next((one for one in reports if one.client_order_id == client_order_id), None)
+        return found if found is not None else await self.query(symbol, client_order_id, conditional)
+
+    async def query(self, symbol: str, client_order_id: str, conditional: bool) -> OrderReport | None:
+        """Return the state of an order; None where the venue never had it."""
+        try:
+            params = {"symbol": symbol, "origClientOrderId": client_order_id}
+            return read("GET /api/v3/order", mapping.order_of, await self._signed("GET", "/api/v3/order", params))
+        except Refused as refused:
+            if refused.reason == "not_found":
+                return None
+            raise
+
+    async def open_orders(self, symbol: str | None = None) -> Sequence[OrderReport]:
+        """Return all open orders, both of each list."""
+        rows = await self._signed("GET", "/api/v3/openOrders", {"symbol": symbol})
+        return read_rows("GET /api/v3/openOrders", mapping.order_of, rows)
+
+    async def cancel_all(self, symbol: str) -> None:
+        """Cancel every open order of a symbol."""
+        try:
+            await self._signed("DELETE", "/api/v3/openOrders", {"symbol": symbol})
+        except Refused as refused:
+            # "Unknown order": there is none.
+            if refused.reason != "not_found":
+                raise
+
+    # --- account --------------------------------------------------------------------------------------------------------
+
+    async def positions(self) -> Sequence[PositionReport]:
+        """Return the coins that the account holds, locked ones too, in whole steps of their quantity, at the last price.
+
+        A spot account knows no entry prices; the last price stands there too.
+        """
+        held = {one.asset: one.wallet for one in await self.balances()}
+        found = {}
+        for rules in self._rules.values():
+            quantity = (held.get(rules.base, Decimal(0)) / rules.lot).to_integral_value(ROUND_DOWN) * rules.lot
+            if quantity > 0:
+                found[rules.symbol] = quantity
+        if not found:
+            return []
+        rows = await self._rest.request("GET", "/api/v3/ticker/price")
+        told = read_rows("GET /api/v3/ticker/price", lambda row: (row["symbol"], Decimal(row["price"])), rows)
+        prices = {symbol: price for symbol, price in told if symbol in found}
+        now = self._rest.venue_time()
+        return [
+            PositionReport(symbol, found[symbol], price, price, Decimal(0), 1, None, None, now) for symbol, price in sorted(prices.items())
+        ]
+
+    async def balances(self) -> Sequence[BalanceReport]:
+        """Return the balances that are not zero."""
+        answer = await self._signed("GET", "/api/v3/account", {"omitZeroBalances": True})
+        return read("GET /api/v3/account", lambda answer: [mapping.balance_of(one) for one in answer["balances"]], answer)
+
+    async def fills(self, symbol: str, since: int) -> Sequence[FillReport]:
+        """Return our fills of a symbol since a time, oldest first. The venue names their orders by its own id only."""
+        call = "GET /api/v3/myTrades"
+        found: dict[int, dict[str, Any]] = {}
+        for start in range(since, self._rest.venue_time() + 1, SPAN_MS):
+            params: dict[str, Any] = {"symbol": symbol, "startTime": start, "endTime": start + SPAN_MS, "limit": TRADES_PAGE}
+            while page := await self._signed("GET", "/api/v3/myTrades", params):
+                ids = read_rows(call, lambda row: int(row["id"]), page)
+                found |= dict(zip(ids, page, strict=True))
+                if len(page) < TRADES_PAGE:
+                    break
+                params = {"symbol": symbol, "fromId": max(ids) + 1, "limit": TRADES_PAGE}
+        rows = [found[trade_id] for trade_id in sorted(found)]
+        names: dict[int, str] = {}
+        for order_id in sorted(set(read_rows(call, lambda row: int(row["orderId"]), rows))):
+            answer = await self._signed("GET", "/api/v3/order", {"symbol": symbol, "orderId": order_id})
+            names[order_id] = read("GET /api/v3/order", lambda answer: str(answer["clientOrderId"]), answer)
+        return read_rows(call, lambda row: mapping.fill_of(row, names[int(row["orderId"])]), rows)
+
+    async def funding(self, since: int) -> Sequence[FundingReport]:
+        """Return nothing: coins pay no funding."""
+        return []
+
+    async def account(self) -> AccountFacts:
+        """Return what preflight checks. The restrictions of a key are told by the production host only; a testnet does not know them."""
+        answer = await self._signed("GET", "/api/v3/account", {"omitZeroBalances": True})
+        trade = read("GET /api/v3/account", lambda answer: bool(answer["canTrade"]), answer)
+        if not self._key_url:
+            return AccountFacts(can_trade=trade, can_withdraw=None, one_way=True)
+        try:
+            key = await self._rest.request("GET", "/sapi/v1/account/apiRestrictions", signed=True, base=self._key_url)
+            return AccountFacts(
+                can_trade=trade and bool(key["enableSpotAndMarginTrading"]),
+                can_withdraw=bool(key["enableWithdrawals"]),
+                one_way=True,
+                ip_restricted=bool(key["ipRestrict"]),
+                can_transfer=key.get("permitsUniversalTransfer"),
+            )
+        except (VenueError, KeyError):
+            return AccountFacts(can_trade=trade, can_withdraw=None, one_way=True)
+
+    async def set_leverage(self, symbol: str, leverage: int) -> None:
+        """Do nothing: spot has no leverage."""
+
+    async def set_isolated(self, symbol: str) -> None:
+        """Do nothing: spot has no margin."""
+
+    def user_events(self) -> AsyncIterator[UserEvent]:
+        """Yield what happens to the account, for ever."""
+        return self._stream.events()
+
+    async def _signed(self, method: str, path: str, params: dict[str, Any]) -> Any:
+        return await self._rest.request(method, path, params, signed=True, urgent=method != "GET")

@@ -1,0 +1,1 @@
+"""Bybit linear contracts: signed REST (v5) and the private stream."""

@@ -1,0 +1,210 @@
+"""Bybit linear contracts as a ``TradingVenue``: one unified account, one-way position mode, settled in USDT."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from schemas.secret import Secrets
+from sinks.venues.adapter import Refused
+from sinks.venues.answers import read, read_rows
+from sinks.venues.bybit import mapping
+from sinks.venues.bybit.private_stream import PrivateStream
+from sinks.venues.bybit.rest import RECV_WINDOW_MS, BybitRest
+from sinks.venues.keeping import rules_by_symbol
+from stream_apps.core.execution.facts import (
+    AccountFacts,
+    BalanceReport,
+    FillReport,
+    FundingReport,
+    InstrumentRules,
+    OrderReport,
+    OrderRequest,
+    PositionReport,
+    UserEvent,
+)
+
+SETTLE = "USDT"
+ORDERS_PAGE, EXECUTIONS_PAGE, POSITIONS_PAGE, LOG_PAGE, RULES_PAGE = 50, 100, 200, 50, 1_000
+# Executions and the transaction log answer for at most seven days a request.
+SPAN_MS = 7 * 24 * 3600 * 1000 - 1
+# "leverage not modified", "margin mode not modified".
+ALREADY_SO = ("110043", "110026", "100028")
+
+
+class BybitVenue:
+    """See ``sinks.venues.adapter.TradingVenue``.
+
+    Args:
+        base_url: REST. stream_url: the private stream, wss://HOST/v5/private.
+        key, secret: Of the API key (HMAC).
+        secrets: Takes both, for redaction.
+    """
+
+    name = "BYBIT"
+
+    def __init__(
+        self, base_url: str, stream_url: str, key: str, secret: str, secrets: Secrets, *, recv_window_ms: int = RECV_WINDOW_MS
+    ) -> None:
+        self._rest = BybitRest(base_url, key, secret, secrets, recv_window_ms)
+        self._stream = PrivateStream(self._rest, stream_url)
+        self._rules: dict[str, InstrumentRules] = {}
+
+    @property
+    def rules(self) -> dict[str, InstrumentRules]:
+        """Instrument rules by symbol, as of the newest ``refresh_rules``."""
+        return self._rules
+
+    async def open(self) -> None:
+        """Connect, measure the clock, load the rules."""
+        await self._rest.open()
+        await self._rest.measure_clock()
+        await self.refresh_rules()
+
+    async def close(self) -> None:
+        """Release the connections."""
+        await self._rest.close()
+
+    async def refresh_rules(self) -> None:
+        """Load the rules of all perpetual contracts."""
+        rows = await self._pages("/v5/market/instruments-info", {"category": mapping.CATEGORY, "limit": RULES_PAGE}, signed=False)
+        linear = [row for row in rows if row.get("contractType") == "LinearPerpetual"]
+        self._rules = rules_by_symbol("BYBIT", "GET /v5/market/instruments-info", mapping.rules_of, linear)
+
+    async def clock_skew_ms(self) -> int:
+        """Return venue time minus ours, ms."""
+        return await self._rest.measure_clock()
+
+    # --- orders ---------------------------------------------------------------------------------------------------------
+
+    async def place(self, request: OrderRequest) -> OrderReport:
+        """Send an order. The answer only says that it was taken in; a post-only order that would take is refused later, by the stream."""
+        result = await self._rest.post("/v5/order/create", mapping.order_body(request))
+        now = self._rest.venue_time()
+        return read("POST /v5/order/create", lambda result: mapping.acknowledged(request, result, now), result)
+
+    async def cancel(self, symbol: str, client_order_id: str, conditional: bool) -> OrderReport | None:
+        """Cancel an order; None where the venue no longer has it open."""
+        try:
+            await self._rest.post("/v5/order/cancel", {"category": mapping.CATEGORY, "symbol": symbol, "orderLinkId": client_order_id})
+        except Refused as refused:
+            if refused.reason == "not_found":
+                return None
+            raise
+        return await self.query(symbol, client_order_id, conditional)
+
+    async def query(self, symbol: str, client_order_id: str, conditional: bool) -> OrderReport | None:
+        """Return the state of an order; None where the venue never had it. Ended orders may have left for the history."""
+        params = {"category": mapping.CATEGORY, "symbol": symbol, "orderLinkId": client_order_id}
+        for path in ("/v5/order/realtime", "/v5/order/history"):
+            rows = rows_of(f"GET {path}", await self._rest.get(path, params))
+            if rows:
+                return read(f"GET {path}", mapping.order_of, rows[0])
+        return None
+
+    async def open_orders(self, symbol: str | None = None) -> Sequence[OrderReport]:
+        """Return all open orders, conditional ones included."""
+        params = {
+            "category": mapping.CATEGORY,
+            "symbol": symbol,
+            "settleCoin": None if symbol else SETTLE,
+            "openOnly": 0,
+            "limit": ORDERS_PAGE,
+        }
+        found = read_rows("GET /v5/order/realtime", mapping.order_of, await self._pages("/v5/order/realtime", params))
+        return [one for one in found if not one.status.is_final]
+
+    async def cancel_all(self, symbol: str) -> None:
+        """Cancel every open order of a symbol."""
+        await self._rest.post("/v5/order/cancel-all", {"category": mapping.CATEGORY, "symbol": symbol})
+
+    # --- account --------------------------------------------------------------------------------------------------------
+
+    async def positions(self) -> Sequence[PositionReport]:
+        """Return the positions that are not zero."""
+        rows = await self._pages("/v5/position/list", {"category": mapping.CATEGORY, "settleCoin": SETTLE, "limit": POSITIONS_PAGE})
+        return [one for one in read_rows("GET /v5/position/list", mapping.position_of, rows) if one.quantity]
+
+    async def balances(self) -> Sequence[BalanceReport]:
+        """Return the margin assets."""
+        path = "/v5/account/wallet-balance"
+        return read(f"GET {path}", mapping.balances_of, await self._rest.get(path, {"accountType": "UNIFIED"}))
+
+    async def fills(self, symbol: str, since: int) -> Sequence[FillReport]:
+        """Return our fills of a symbol since a time, oldest first, all pages."""
+        found: dict[int, FillReport] = {}
+        for start in range(since, self._rest.venue_time() + 1, SPAN_MS):
+            params = {
+                "category": mapping.CATEGORY,
+                "symbol": symbol,
+                "startTime": start,
+                "endTime": start + SPAN_MS,
+                "limit": EXECUTIONS_PAGE,
+            }
+            for fill in read_rows("GET /v5/execution/list", mapping.fill_of, await self._pages("/v5/execution/list", params)):
+                if fill is not None:
+                    found[fill.trade_id] = fill
+        return sorted(found.values(), key=lambda one: (one.time, one.trade_id))
+
+    async def funding(self, since: int) -> Sequence[FundingReport]:
+        """Return the funding payments since a time, oldest first, all pages."""
+        found: dict[str, FundingReport] = {}
+        for start in range(since, self._rest.venue_time() + 1, SPAN_MS):
+            params = {
+                "accountType": "UNIFIED",
+                "category": mapping.CATEGORY,
+                "type": "SETTLEMENT",
+                "startTime": start,
+                "endTime": start + SPAN_MS,
+                "limit": LOG_PAGE,
+            }
+            rows = await self._pages("/v5/account/transaction-log", params)
+            found |= {one.payment_id: one for one in read_rows("GET /v5/account/transaction-log", mapping.funding_of, rows)}
+        return sorted(found.values(), key=lambda one: (one.time, one.symbol))
+
+    async def account(self) -> AccountFacts:
+        """Return what preflight checks. In hedge mode the sides of a symbol have positions of their own (positionIdx 1 and 2)."""
+        key = await self._rest.get("/v5/user/query-api")
+        symbol = next(iter(self._rules), "BTCUSDT")
+        held = rows_of("GET /v5/position/list", await self._rest.get("/v5/position/list", {"category": mapping.CATEGORY, "symbol": symbol}))
+        one_way = all(read_rows("GET /v5/position/list", lambda row: int(row.get("positionIdx", 0)) == 0, held))
+        return read("GET /v5/user/query-api", lambda key: mapping.account_of(key, one_way), key)
+
+    async def set_leverage(self, symbol: str, leverage: int) -> None:
+        """Set the leverage of a symbol."""
+        text = str(leverage)
+        body = {"category": mapping.CATEGORY, "symbol": symbol, "buyLeverage": text, "sellLeverage": text}
+        await self._unless_so("/v5/position/set-leverage", body)
+
+    async def set_isolated(self, symbol: str) -> None:
+        """Put the account under isolated margin: a unified account has one margin mode for all symbols."""
+        await self._unless_so("/v5/account/set-margin-mode", {"setMarginMode": "ISOLATED_MARGIN"})
+
+    def user_events(self) -> AsyncIterator[UserEvent]:
+        """Yield what happens to the account, for ever."""
+        return self._stream.events()
+
+    async def _unless_so(self, path: str, body: dict[str, Any]) -> None:
+        try:
+            await self._rest.post(path, body)
+        except Refused as refused:
+            if refused.code not in ALREADY_SO:
+                raise
+
+    async def _pages(self, path: str, params: dict[str, Any], *, signed: bool = True) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while True:
+            # The cursor comes quoted already in some answers; it is sent as it came.
+            result = await self._rest.get(path, {**params, "cursor": cursor}, signed=signed)
+            page = rows_of(f"GET {path}", result)
+            rows += page
+            following = result.get("nextPageCursor") or None
+            if not page or following is None or following == cursor:
+                return rows
+            cursor = following
+
+
+def rows_of(call: str, result: Any) -> list[dict[str, Any]]:
+    """Return the rows of a result. Raises Unreadable where it has none."""
+    return read(call, lambda result: list(result["list"]), result)

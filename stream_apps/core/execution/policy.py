@@ -1,0 +1,242 @@
+"""Every setting of live execution with its default, its unit and its reason. Nothing here is a constant in code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from stream_apps.core.execution.routing import DEFAULT_ROUTES, Route
+from stream_apps.core.paper_position import FeeRates
+
+
+@dataclass(frozen=True, slots=True)
+class EntryPolicy:
+    """How a position is entered (signal-engine-product 10.3, platform-services 5 and 12).
+
+    Attributes:
+        style: ``routed`` takes wait, slices and spacing from ``routes`` by notional; ``maker`` is one maker-to-taker run; ``market`` is a taker order at once.
+        offset_ticks: A LONG bids min(mid, best bid + offset x tick); SHORT mirrored.
+        timeout_ms: How long a maker order of ``maker`` rests.
+        fallback_slippage_bps: After the wait the remainder is taken only if the mid moved at most this far against us from the mid at the signal.
+        min_fill_ratio: From this part of a slice on, the rest of it is left; below it the rest is taken.
+        walk_limit_bps: A taker order is an IOC limit this far beyond the opposite best price, so it never walks further through the book.
+        reprices: How often a post-only order that would have crossed is priced anew before the taker order.
+        routes: Routing table; a boundary belongs to the row above it (``routing.route_for``).
+        jitter: Part of the spacing by which a slice may move, +/-; from a hash of the signal and the slice, so the same on every run.
+        probe_ratio: Spread over this multiple of its mean of an hour: wait or split.
+        probe_delay_ms: The wait.
+        probe_action: ``delay`` once by ``probe_delay_ms``, or ``split``: twice the slices.
+        expiry_ms: An entry that has not filled anything by then is given up.
+    """
+
+    style: str = "routed"
+    offset_ticks: int = 1
+    timeout_ms: int = 4_000
+    fallback_slippage_bps: Decimal = Decimal(10)
+    min_fill_ratio: Decimal = Decimal("0.95")
+    walk_limit_bps: Decimal = Decimal(10)
+    reprices: int = 3
+    routes: tuple[Route, ...] = DEFAULT_ROUTES
+    jitter: Decimal = Decimal("0.2")
+    probe_ratio: Decimal = Decimal(2)
+    probe_delay_ms: int = 5_000
+    probe_action: str = "delay"
+    expiry_ms: int = 60_000
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, naming the setting, for what cannot be meant."""
+        if self.style not in ("routed", "maker", "market"):
+            raise ValueError(f"entry style: expected routed, maker or market, got {self.style!r}")
+        if self.probe_action not in ("delay", "split"):
+            raise ValueError(f"probe_action: expected delay or split, got {self.probe_action!r}")
+        if self.style == "routed" and not any(row.from_notional <= 0 for row in self.routes):
+            raise ValueError("routes: no row begins at a notional of 0")
+        if not 0 < self.min_fill_ratio <= 1:
+            raise ValueError(f"min_fill_ratio: must be in (0, 1], got {self.min_fill_ratio}")
+        if not 0 <= self.jitter < Decimal("0.5"):
+            raise ValueError(f"jitter: must be in [0, 0.5), got {self.jitter}")
+
+
+@dataclass(frozen=True, slots=True)
+class SizingPolicy:
+    """How large a position is.
+
+    Attributes:
+        method: ``risk``: 1R / risk distance. ``margin``: margin base x tier multiple x leverage / price (R002-51..53). ``quote``: quote budget x tier
+            multiple / price (spot, R002-58).
+        risk_usd: 1R of real money, quote units, the same for every strategy (signal-engine-product 10.1); None takes the signal's own balance x
+            risk, as paper does (D19).
+        margin_base, quote_budget: Quote units.
+        leverage: Of the venue's positions; set at start.
+        max_loss_usd: Loss cap of a ``margin`` position: stop distance = min(risk distance, cap / quantity) (R002-54).
+    """
+
+    method: str = "risk"
+    risk_usd: Decimal | None = Decimal(2)
+    margin_base: Decimal = Decimal(20)
+    quote_budget: Decimal = Decimal(20)
+    leverage: int = 5
+    max_loss_usd: Decimal = Decimal(5)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, naming the setting, for what cannot be meant."""
+        if self.method not in ("risk", "margin", "quote"):
+            raise ValueError(f"sizing method: expected risk, margin or quote, got {self.method!r}")
+        if self.leverage < 1:
+            raise ValueError(f"leverage: must be at least 1, got {self.leverage}")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits over the whole account; an entry beyond one is refused with its name.
+
+    Attributes:
+        max_positions: Open and pending positions of all strategies; each strategy's own ``max_positions`` holds too.
+        max_notional: Of one position, quote units.
+        max_margin: Sum of notional / leverage of all positions, quote units.
+        max_spot_notional: Sum spent on spot positions, quote units.
+    """
+
+    max_positions: int = 4
+    max_notional: Decimal = Decimal(1_000)
+    max_margin: Decimal = Decimal(500)
+    max_spot_notional: Decimal = Decimal(500)
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectionPolicy:
+    """Stops and targets.
+
+    Attributes:
+        window_ms: An open quantity without a confirmed stop for longer than this is closed at market. A stop needs one round trip (50-300 ms); 3 s allow
+            for one lost response and its query, and 2 x ATR are rarely crossed within them.
+        tp_timeout_ms: A target whose level the mid has crossed is taken at market when its limit has not filled for so long.
+        close_retry_ms: Wait before a refused close is tried again; doubles up to ``close_retry_max_ms``.
+        stop_retries: Refusals of a stop, of any kind, before the position is closed instead.
+    """
+
+    window_ms: int = 3_000
+    tp_timeout_ms: int = 5_000
+    close_retry_ms: int = 250
+    close_retry_max_ms: int = 5_000
+    stop_retries: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RoePolicy:
+    """Rules of platform-services 6 by return on margin, ROE = unrealised profit / margin set aside. Off unless ``enabled``; then they replace TP1 and TP2.
+
+    On each price they are taken in this order, and each at most once (add-ons: twice); it settles Q002-4:
+
+    1. the stop moves (at ``trail_first`` to break-even, at ``trail_second`` to the price that nets ``lock`` of the margins): it costs nothing and
+       only lowers risk;
+    2. the partial exit at ``partial_at`` closes the quantity of the first entry if there was an add-on, else ``partial_ratio`` of the position;
+    3. an add-on, which is never made at a price at which the partial exit is due, nor after it;
+    4. the full target at ``target`` of the margins, None by default: R002-56's "net >= 10 %" is what step 1 locks in, so it stays reachable
+       together with the later steps. With ``target`` at 10 % the other steps above 10 % would never be reached.
+    """
+
+    enabled: bool = False
+    trail_first: Decimal = Decimal("0.10")
+    trail_second: Decimal = Decimal("0.20")
+    lock: Decimal = Decimal("0.10")
+    partial_at: Decimal = Decimal("0.12")
+    partial_ratio: Decimal = Decimal("0.5")
+    add_on_at: tuple[Decimal, ...] = (Decimal("0.05"), Decimal("0.10"))
+    add_ons: bool = False
+    target: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpotPolicy:
+    """Protection of a spot position (platform-services 4.5); ``spot.py`` says how.
+
+    Attributes:
+        target: Which of the signal's targets the pair rests at, ``tp1`` or ``tp2``. A spot position has one target and one stop (R002-59).
+        pairs: Most pairs that rest at once for one position; more fills wait until the entry is over. The venue takes 5 stops a symbol.
+        pair_retries: Refusals of a pair in a row after which a plain stop is tried, and our own process minds the target.
+        guard_limit_ms: Longest time for which our own process alone may guard a position; then it is closed at market. It ends sooner, after
+            ``protection.window_ms``, where the process has no fresh price to guard by.
+    """
+
+    target: str = "tp2"
+    pairs: int = 4
+    pair_retries: int = 3
+    guard_limit_ms: int = 300_000
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, naming the setting, for what cannot be meant."""
+        if self.target not in ("tp1", "tp2"):
+            raise ValueError(f"spot target: expected tp1 or tp2, got {self.target!r}")
+        if not 1 <= self.pairs <= 5:
+            raise ValueError(f"spot pairs: must be from 1 to 5, got {self.pairs}")
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcilePolicy:
+    """What happens to what the venue has and the journal does not know (R002-77).
+
+    Attributes:
+        orphan: ``RECLAIM_IF_SAFE`` or ``CONSERVATIVE``; the definition of safe stands in ``reconcile.py``.
+        reclaim_risk_bps: Distance of the stop of a reclaimed position from its entry price.
+        every_ms: Period.
+        rounds: A finding that was acted on so many times in a row and is still there is no longer acted on: it stays red until a person resolves it.
+        stream_lost_ms: A user stream down for longer makes a reconciliation due and blocks entries.
+    """
+
+    orphan: str = "CONSERVATIVE"
+    reclaim_risk_bps: Decimal = Decimal(100)
+    every_ms: int = 300_000
+    rounds: int = 3
+    stream_lost_ms: int = 5_000
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an unknown orphan policy."""
+        if self.orphan not in ("RECLAIM_IF_SAFE", "CONSERVATIVE"):
+            raise ValueError(f"orphan policy: expected RECLAIM_IF_SAFE or CONSERVATIVE, got {self.orphan!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class LivePolicy:
+    """All settings of live execution.
+
+    Attributes:
+        entry, sizing, budget, protection, spot, roe, reconcile: See each.
+        symbols: The venue's symbols that may be entered; None: all.
+        strategies: Strategies whose signals are acted on; None: all. Others are passed over.
+        fees, fee_basis: For break-even levels and for fees told in an asset without a price; what is booked is what the venue says.
+        max_signal_age_ms: A signal decided longer ago (wall time) is refused, its flip too.
+        not_found_ms: A "not found" counts only this long after the outcome became unknown: the request's receive window (5 s) and 1 s for the clocks
+            and the venue's own delay. Until then a late arrival is possible.
+        query_ms: Between two questions about one order; doubles up to ``query_max_ms``.
+        resend_ms: Wait before an order that certainly did not leave is sent again.
+        fills_grace_ms: Executions that a report told and no fill has shown are asked for after this.
+        guard_stale_ms: The guard's word is valid for so long (D25).
+        quote_stale_ms: Older prices decide nothing (D9: 5 s).
+        funding_wait_ms: The record of a trade that was held over a full hour waits at most so long for the venue's list of funding payments.
+        clock_margin_ms: The venue's fills are asked for from this long before a trade's begin by our clock.
+        keep_closed_ms: Finished trades are remembered for so long, to recognise late reports.
+    """
+
+    entry: EntryPolicy = field(default_factory=EntryPolicy)
+    sizing: SizingPolicy = field(default_factory=SizingPolicy)
+    budget: Budget = field(default_factory=Budget)
+    protection: ProtectionPolicy = field(default_factory=ProtectionPolicy)
+    spot: SpotPolicy = field(default_factory=SpotPolicy)
+    roe: RoePolicy = field(default_factory=RoePolicy)
+    reconcile: ReconcilePolicy = field(default_factory=ReconcilePolicy)
+    symbols: tuple[str, ...] | None = None
+    strategies: tuple[str, ...] | None = None
+    fees: FeeRates = field(default_factory=FeeRates)
+    fee_basis: str = "fill"
+    max_signal_age_ms: int = 10_000
+    not_found_ms: int = 6_000
+    query_ms: int = 250
+    query_max_ms: int = 2_000
+    resend_ms: int = 500
+    fills_grace_ms: int = 500
+    guard_stale_ms: int = 10_000
+    quote_stale_ms: int = 5_000
+    funding_wait_ms: int = 600_000
+    clock_margin_ms: int = 5_000
+    keep_closed_ms: int = 86_400_000

@@ -1,0 +1,49 @@
+"""What several searches may claim together (pure): an edge is what is out of sample, after costs, and not one of many tries that had luck."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stream_apps.research.costs import LEAST_TRADES, PASSES
+from stream_apps.research.search import Found
+from stream_apps.research.trials import false_discovery_control
+
+EDGE, NONE, TOO_FEW = "edge", "no edge shown", "too few trades"
+MEANING = {
+    EDGE: "the test trades earn more than they cost, beyond chance, at the stated rate of false discoveries",
+    NONE: "the test trades show no edge beyond costs and chance",
+    TOO_FEW: f"fewer than {LEAST_TRADES} test trades: nothing is said",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of one search.
+
+    Attributes:
+        verdict: One of ``MEANING``. p: One-sided, of the mean net R of its test trades; None: too few.
+    """
+
+    verdict: str
+    p: float | None
+
+
+def verdicts(found: Mapping[str, Found], rate: float = 0.05) -> dict[str, Verdict]:
+    """Return name -> verdict; of all that are called an edge, at most ``rate`` are expected to be none (Benjamini and Hochberg).
+
+    Raises:
+        ValueError: a rate outside (0, 1).
+    """
+    p_values = {
+        name: None if one.test is None or one.test.count < LEAST_TRADES or one.test.p is None else one.test.p for name, one in found.items()
+    }
+    # What cannot be judged is a try all the same.
+    accepted = false_discovery_control([1.0 if p is None else p for p in p_values.values()], rate)
+    said = {}
+    for (name, p), taken in zip(p_values.items(), accepted, strict=True):
+        if p is None:
+            said[name] = Verdict(TOO_FEW, None)
+        else:
+            said[name] = Verdict(EDGE if taken and found[name].gate.verdict == PASSES else NONE, p)
+    return said

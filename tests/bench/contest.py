@@ -1,0 +1,131 @@
+"""Our worker process in a benchmark: warmed up, frozen, thawed, measured, and held to the trades."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import OffsetSpec
+from peer_jobs import Rate, consume
+from running import Run
+from truth import check_ours, truths
+from worker_workload import Workload, add_strategies, fill
+
+from deploy.stack.topics import admin
+from schemas.settings import Settings
+
+WARM_UP_PANES = 40
+TIMEOUT_S = 900.0
+WORKER = "from deploy.cli import main; main()"
+
+
+@dataclass(frozen=True)
+class Size:
+    """Trades and grid steps of a run, and those of the log that peers are checked with: long enough for an ATR."""
+
+    trades: int
+    panes: int
+    check_trades: int = 24_000
+    check_panes: int = 340
+
+
+class Contest:
+    """One worker over one workload.
+
+    Args:
+        run: Where logs go and who runs where.
+        settings: Topics of the run.
+        size: How much.
+        workload: What is written, if it has been made already.
+        strategies: Running strategies an instrument.
+    """
+
+    def __init__(self, run: Run, settings: Settings, size: Size, workload: Workload | None = None, strategies: int = 0) -> None:
+        self.run, self.settings, self.size, self.cores, self.logs = run, settings, size, run.cores, run.folder
+        self.workload = workload or Workload(size.trades, size.panes, settings)
+        self.strategies = strategies
+        self.admin = admin(settings)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def warm(self) -> int:
+        """How many panes are worked off before anything is measured."""
+        return min(WARM_UP_PANES, self.size.panes // 4)
+
+    def steps(self) -> dict[int, int]:
+        """Return the number of steps that the workers have written, by partition."""
+        wire = self.settings.topic("worker_progress")
+        asked = {TopicPartition(wire, partition): OffsetSpec.latest() for partition in self.workload.partitions}
+        return {place.partition: future.result().offset for place, future in self.admin.list_offsets(asked, request_timeout=30).items()}
+
+    def wait_for_steps(self, panes: int, worker: subprocess.Popen[bytes]) -> float:
+        """Return when (perf_counter) all steps up to a pane were in the log."""
+        wanted = (panes + 1) * len(self.workload.partitions)
+        deadline = time.monotonic() + TIMEOUT_S
+        while (found := sum(self.steps().values())) < wanted:
+            if worker.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the worker wrote {found} of {wanted} steps:\n{self.log('worker')}")
+            time.sleep(0.02)
+        return time.perf_counter()
+
+    def log(self, name: str) -> str:
+        """Return the end of a log file."""
+        return (self.logs / f"{name}.log").read_text(errors="replace")[-4000:]
+
+    def prepare(self) -> None:
+        """Write the log, and have a worker loaded and frozen behind the warm-up."""
+        if self.strategies:
+            add_strategies(self.workload, self.settings, each=self.strategies)
+        fill(self.workload, self.settings, 0, self.warm)
+        command = [sys.executable, "-c", WORKER, "worker", "--session-timeout", "1500"]
+        self.process = self.cores.start(command, self.run.variables(self.settings), self.logs / "worker.log")
+        self.wait_for_steps(self.warm, self.process)
+        time.sleep(1.5)  # the checkpoint of the warm-up
+        self.process.send_signal(signal.SIGSTOP)
+        seconds = fill(self.workload, self.settings, self.warm, self.size.panes)
+        self.run.say(f"wrote {self.workload.trades - self.workload.before(self.warm):,} trades in {seconds:.1f} s")
+
+    def measure(self) -> Rate:
+        """Let the worker work off the log, and return the rate of its second half: of the trades whose steps are in the log."""
+        worker, cuts = self.process, {partition: self._cuts(partition) for partition in self.workload.partitions}
+        assert worker is not None
+        half = (self.warm + self.size.panes) // 2
+        worker.send_signal(signal.SIGCONT)
+        self.wait_for_steps(half, worker)
+        steps = self.steps()
+        began, cpu = time.perf_counter(), _cpu(worker)
+        done = sum(int(cuts[partition][count - 1]) for partition, count in steps.items() if count)
+        ended = self.wait_for_steps(self.size.panes, worker)
+        rate = Rate(self.workload.trades - done, ended - began, _cpu(worker) - cpu)
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(60)
+        return rate
+
+    def _cuts(self, partition: int) -> npt.NDArray[np.int64]:
+        """Return how many trades of a partition lie before each mark."""
+        times = np.concatenate([i.times for i in self.workload.instruments if i.partition == partition])
+        return np.searchsorted(np.sort(times), self.workload.mark_times, side="right")
+
+    def check_features(self) -> int:
+        """Hold every window and ATR of all features records to the trades; return how many records there were."""
+        decode = self.settings.codec.decode
+        records = (decode("features", message.value()) for message in consume(self.settings, self.settings.topic("features")))
+        return check_ours(self.workload, truths(self.workload), records)
+
+    def stop(self) -> None:
+        """Kill the worker, if it still runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+
+
+def _cpu(worker: subprocess.Popen[bytes]) -> float:
+    times = psutil.Process(worker.pid).cpu_times()
+    return float(times.user + times.system)

@@ -1,0 +1,168 @@
+"""The other stream processors of the worker's benchmark: how each is started, what it is given, and what of it is durable."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import NewTopic, OffsetSpec
+from peers import install
+from running import Run
+
+from deploy.stack.topics import admin
+from schemas.codec import parsed
+from schemas.settings import Settings
+
+PEERS = Path(__file__).parent / "peers"
+PATIENCE_S = 600.0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One of them.
+
+    Attributes:
+        name: For people.
+        durable: What survives a kill -9.
+        trades, quick_trades: How many of the log's trades it gets: more would only take longer.
+        command: Told of what is fetched, returns the program before its arguments. Raises when it cannot be had.
+        kind: Of a Kafka Streams job; "" for Python's.
+        windows_only: It does the 5 m window alone.
+    """
+
+    name: str
+    durable: str
+    trades: int
+    quick_trades: int
+    command: Callable[[Callable[[str], None]], list[str]]
+    kind: str = ""
+    windows_only: bool = False
+
+
+def _python(script: str) -> Callable[[Callable[[str], None]], list[str]]:
+    return lambda progress: [str(install.python(progress)), str(PEERS / script)]
+
+
+_STORE = "closed panes in RocksDB with a changelog"
+ALL = (
+    Peer("plain Faust", "closed panes in a changelog", 60_000, 12_000, lambda _: [sys.executable, str(PEERS / "plain_faust.py")]),
+    Peer("Quix Streams", _STORE, 400_000, 80_000, _python("quix.py")),
+    Peer("Bytewax, in process", "nothing", 1_000_000, 150_000, _python("bytewax_job.py")),
+    Peer("Kafka Streams, hand-written panes", _STORE, 4_000_000, 500_000, install.kafka_streams, "panes"),
+    Peer("Kafka Streams, hopping 5 m only", "windows in RocksDB with a changelog", 400_000, 60_000, install.kafka_streams, "hopping", True),
+)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Trades, and the wall and CPU seconds that they took: of a peer, the second half of its trades."""
+
+    trades: int
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def wall(self) -> float:
+        """Trades a second."""
+        return self.trades / self.seconds
+
+    @property
+    def cpu(self) -> float:
+        """Trades a CPU second."""
+        return self.trades / max(self.cpu_seconds, 1e-9)
+
+
+class Played:
+    """A peer's job over a topic.
+
+    Args:
+        run: Where logs go and who runs where.
+        settings: Topics of the run.
+        peer: The peer.
+        trades: After how many it ends.
+        checking: It is run for its sums, not for its speed, and not pinned.
+    """
+
+    def __init__(self, run: Run, settings: Settings, peer: Peer, trades: int, checking: bool = False) -> None:
+        self.run, self.settings, self.peer, self.trades, self.checking = run, settings, peer, trades, checking
+        self.name = f"peer-{uuid.uuid4().hex[:8]}"
+        self.output = f"{settings.topic_prefix}{self.name}"
+
+    def play(self) -> Rate:
+        """Run it to its end. Raises RuntimeError when it fails."""
+        command = self.peer.command(self.run.say)
+        self._create_output()
+        log = self.run.folder / f"{self.name}.log"
+        folder = self.run.folder / self.name
+        with log.open("wb") as errors:
+            more: dict[str, Any] = {"stdout": subprocess.PIPE, "cwd": self.run.folder}
+            arguments = [*command, *self._arguments(folder)]
+            variables = self.run.variables(self.settings) | {"PYTHONPATH": str(PEERS)}
+            # Timed, nobody's compiler is held back; a check is over before the second one pays.
+            variables.pop("JDK_JAVA_OPTIONS", None)
+            if self.checking:
+                variables["JDK_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=1"
+                process = subprocess.Popen(arguments, env=variables, stderr=errors, **more)
+            else:
+                process = self.run.cores.start(arguments, variables, log, **more)
+            try:
+                out, _ = process.communicate(timeout=PATIENCE_S)
+            finally:
+                process.kill()
+        if process.returncode:
+            raise RuntimeError(f"ended with {process.returncode}: {log.read_text(errors='replace').strip()[-1500:]}")
+        return Rate(**json.loads(out.splitlines()[-1]))
+
+    def _arguments(self, folder: Path) -> list[str]:
+        bootstrap, group = self.settings.kafka_bootstrap_servers, self.output
+        source = self.settings.topic("agg_trades")
+        if self.peer.kind:
+            return [self.peer.kind, bootstrap, source, self.output, str(self.trades), group, str(folder)]
+        asked = {"bootstrap": bootstrap, "partitions": self.settings.partitions, "input": source, "output": self.output, "trades": self.trades,
+                 "group": group, "folder": str(folder), "schema": {k: v for k, v in parsed("agg_trades").items() if not k.startswith("__")}}  # fmt: skip
+        return [json.dumps(asked)]
+
+    def _create_output(self) -> None:
+        broker = admin(self.settings)  # kept until the answer is here
+        # Some keep the trades' own time, which is long ago.
+        topic = NewTopic(self.output, self.settings.partitions, 1, config={"retention.ms": "-1"})
+        for future in broker.create_topics([topic]).values():
+            future.result(timeout=60)
+
+    def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield instrument and features of all that it wrote."""
+        for message in consume(self.settings, self.output):
+            yield message.key().decode(), json.loads(message.value())
+
+
+def consumer(settings: Settings) -> Consumer:
+    """Return a client that fetches in large pieces."""
+    return Consumer({
+        "bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": uuid.uuid4().hex, "enable.auto.commit": False,
+        "max.partition.fetch.bytes": 4 << 20, "fetch.max.bytes": 64 << 20, "queued.max.messages.kbytes": 1 << 18,
+    })  # fmt: skip
+
+
+def consume(settings: Settings, wire: str, batch: int = 10_000) -> Iterator[Any]:
+    """Yield the messages that a topic holds now."""
+    partitions = range(settings.partitions)
+    asked = {TopicPartition(wire, p): OffsetSpec.latest() for p in partitions}
+    broker = admin(settings)  # kept until the answer is here
+    missing = sum(future.result().offset for future in broker.list_offsets(asked, request_timeout=30).values())
+    client = consumer(settings)
+    client.assign([TopicPartition(wire, p, 0) for p in partitions])
+    try:
+        while missing > 0:
+            messages = client.consume(batch, 30.0)
+            assert messages, f"{wire}: {missing} records did not come"
+            missing -= len(messages)
+            yield from messages
+    finally:
+        client.close()

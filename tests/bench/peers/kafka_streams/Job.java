@@ -1,0 +1,48 @@
+import java.time.Duration;
+import java.util.Properties;
+import org.apache.kafka.clients.consumer.ConsumerConfig;
+import org.apache.kafka.common.serialization.Serdes;
+import org.apache.kafka.streams.KafkaStreams;
+import org.apache.kafka.streams.StreamsConfig;
+import org.apache.kafka.streams.Topology;
+import org.apache.kafka.streams.errors.StreamsUncaughtExceptionHandler;
+
+/** Runs a topology until it has seen the trades that are wanted: {@code java Job KIND bootstrap input output trades group folder}. */
+public final class Job {
+    private Job() {}
+
+    public static void main(String[] args) throws Exception {
+        String kind = args[0];
+        Clock clock = new Clock(Long.parseLong(args[4]));
+        Properties settings = settings(args[1], args[5], args[6]);
+        Topology topology = kind.equals("hopping") ? HoppingJob.topology(args[2], args[3], clock) : PanesJob.topology(args[2], args[3], clock);
+        try (KafkaStreams streams = new KafkaStreams(topology, settings)) {
+            streams.setUncaughtExceptionHandler(error -> {
+                error.printStackTrace();
+                Runtime.getRuntime().halt(1);
+                return StreamsUncaughtExceptionHandler.StreamThreadExceptionResponse.SHUTDOWN_APPLICATION;
+            });
+            streams.start();
+            clock.await();
+            streams.close(Duration.ofSeconds(30));
+        }
+        clock.report();
+    }
+
+    private static Properties settings(String bootstrap, String group, String folder) {
+        Properties settings = new Properties();
+        settings.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, bootstrap);
+        settings.put(StreamsConfig.APPLICATION_ID_CONFIG, group);
+        settings.put(StreamsConfig.STATE_DIR_CONFIG, folder);
+        settings.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 1);
+        settings.put(StreamsConfig.DEFAULT_KEY_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
+        settings.put(StreamsConfig.DEFAULT_VALUE_SERDE_CLASS_CONFIG, Serdes.ByteArraySerde.class);
+        settings.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, 1000);
+        settings.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 64L << 20);
+        settings.put(StreamsConfig.BUFFERED_RECORDS_PER_PARTITION_CONFIG, 10_000);
+        settings.put(StreamsConfig.consumerPrefix(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG), "earliest");
+        settings.put(StreamsConfig.consumerPrefix(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 10_000);
+        settings.put(StreamsConfig.consumerPrefix(ConsumerConfig.MAX_PARTITION_FETCH_BYTES_CONFIG), 4 << 20);
+        return settings;
+    }
+}

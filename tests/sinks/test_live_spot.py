@@ -1,0 +1,194 @@
+"""Spot over real sockets: the adapter against the simulated spot exchange, and the live executor with broker and database around it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from live_lab import KEY, SECRET, D, Lab, prepare, wait_for
+
+from producers.recorded.exchange.keys import AccountSpec, ApiKey
+from producers.recorded.exchange.rules import Contract
+from producers.recorded.exchange.server import SimulatedExchange
+from schemas.secret import Secrets
+from sinks.guard.kill import close_everything
+from sinks.guard.preflight import Wanted, passed, preflight
+from sinks.live.service import LiveExecutor
+from sinks.venues.adapter import PairVenue, Refused
+from sinks.venues.binance_spot.venue import BinanceSpotVenue
+from stream_apps.core.execution.facts import (
+    BalanceReport,
+    FillReport,
+    OrderReport,
+    OrderRequest,
+    OrderType,
+    PairRequest,
+    Side,
+    StreamLost,
+    StreamReady,
+    TimeInForce,
+)
+from stream_apps.core.execution.records import Account
+
+SYMBOL, INSTRUMENT = "BTCUSDT", "BINANCE:BTCUSDT"
+ACCOUNT = Account("simulated", "BINANCE", "BINANCE_SPOT-simulated", "lab", is_spot=True)
+CONTRACT = Contract.of(SYMBOL, "0.1", "0.00001")
+
+
+def exchange(**more: Any) -> SimulatedExchange:
+    spec = AccountSpec("lab", keys=(ApiKey(KEY, "lab", SECRET),), deposit=D(10_000), maker=D("0.001"), taker=D("0.001"))
+    return SimulatedExchange([spec], [CONTRACT], venue="BINANCE_SPOT", **more)
+
+
+def adapter(venue: SimulatedExchange) -> BinanceSpotVenue:
+    return BinanceSpotVenue(venue.rest_url, f"{venue.ws_url}/ws-api/v3", KEY, SECRET, Secrets(), key_url=venue.rest_url)
+
+
+def pair(number: int, quantity: str, target: str = "51000", stop: str = "49000") -> PairRequest:
+    sell = {"symbol": SYMBOL, "side": Side.SELL, "quantity": D(quantity)}
+    limit = OrderRequest(client_order_id=f"t{number}", type=OrderType.LIMIT, price=D(target), time_in_force=TimeInForce.POST_ONLY, **sell)
+    return PairRequest(
+        f"l{number}", limit, OrderRequest(client_order_id=f"s{number}", type=OrderType.STOP_MARKET, trigger_price=D(stop), **sell)
+    )
+
+
+def test_the_adapter_says_what_the_exchange_does():
+    async def run() -> None:
+        async with exchange() as venue:
+            venue.set_price(SYMBOL, "50000")
+            spot = adapter(venue)
+            assert isinstance(spot, PairVenue)
+            await spot.open()
+            heard: list[Any] = []
+
+            async def listen() -> None:
+                async for event in spot.user_events():
+                    heard.append(event)
+
+            task = asyncio.create_task(listen())
+            await until(lambda: any(isinstance(one, StreamReady) for one in heard))
+            bought = await spot.place(OrderRequest("in1", SYMBOL, Side.BUY, OrderType.MARKET, D("0.01")))
+            assert (bought.status.value, bought.average_price) == ("FILLED", D("50000.1"))
+            with pytest.raises(Refused) as refused:
+                await spot.place_pair(pair(1, "0.01"))
+            assert refused.value.reason == "insufficient_balance"
+            with pytest.raises(Refused) as refused:
+                await spot.place_pair(pair(1, "0.001", target="49500"))
+            assert refused.value.reason == "prices"
+            both = await spot.place_pair(pair(1, "0.00999"))
+            assert [(one.client_order_id, one.type.value, one.status.value) for one in both] == [
+                ("t1", "LIMIT", "NEW"),
+                ("s1", "STOP_MARKET", "NEW"),
+            ]
+            assert both[1].trigger_price == D(49_000)
+            assert {one.client_order_id for one in await spot.open_orders()} == {"t1", "s1"}
+            cancelled = await spot.cancel(SYMBOL, "s1", conditional=True)
+            assert cancelled is not None and (cancelled.client_order_id, cancelled.status.value) == ("s1", "CANCELED")
+            assert await spot.cancel(SYMBOL, "t1", conditional=False) is None
+            other = await spot.query(SYMBOL, "t1", conditional=False)
+            assert other is not None and other.status.value == "CANCELED" and await spot.query(SYMBOL, "nobody", conditional=False) is None
+            await spot.place_pair(pair(2, "0.00999"))
+            venue.set_price(SYMBOL, "48900")
+            await until(lambda: sum(isinstance(one, FillReport) for one in heard) == 2)
+            fills = await spot.fills(SYMBOL, spot_time(venue) - 60_000)
+            assert [(one.client_order_id, one.fee_asset, one.fee) for one in fills] == [
+                ("in1", "BTC", D("0.00001")),
+                ("s2", "USDT", D("0.48851000")),
+            ]
+            assert [one for one in heard if isinstance(one, FillReport)] == [
+                next(fill for fill in (_as(one, heard) for one in fills) if fill.trade_id == told.trade_id)
+                for told in heard
+                if isinstance(told, FillReport)
+            ]
+            ends = {one.client_order_id: one.status.value for one in heard if isinstance(one, OrderReport)}
+            assert ends == {"in1": "FILLED", "t1": "CANCELED", "s1": "CANCELED", "t2": "EXPIRED", "s2": "FILLED"}
+            held = {one.asset: (one.wallet, one.available) for one in await spot.balances()}
+            newest = {one.asset: (one.wallet, one.available) for one in heard if isinstance(one, BalanceReport)}
+            assert held == newest and await spot.positions() == []
+            venue.control.cut()
+            await until(lambda: isinstance(heard[-1], StreamReady) and any(isinstance(one, StreamLost) for one in heard))
+            task.cancel()
+            found = await preflight(spot, Wanted((SYMBOL,), 1, D(20)))
+            assert passed(found, strict=True), found
+            # The kill switch: locked coins are freed, then sold.
+            await spot.place(OrderRequest("in2", SYMBOL, Side.BUY, OrderType.MARKET, D("0.01")))
+            await spot.place_pair(pair(3, "0.00999", target="49500", stop="48000"))
+            killed = await close_everything(spot, asyncio.sleep)
+            assert not killed.left and not await spot.open_orders() and D(venue.truth("lab")["balances"]["BTC"]) < D("0.00001")
+            await spot.close()
+
+    asyncio.run(run())
+
+
+def _as(fill: FillReport, heard: list[Any]) -> FillReport:
+    """A fill of a query as the stream told it: the stream names the type of its order too."""
+    from dataclasses import replace
+
+    told = next(one for one in heard if isinstance(one, FillReport) and one.trade_id == fill.trade_id)
+    return replace(fill, order_type=told.order_type)
+
+
+def spot_time(venue: SimulatedExchange) -> int:
+    return venue.desk.clock()
+
+
+async def until(condition: Any, seconds: float = 30.0) -> None:
+    end = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < end, "it did not come to pass"
+        await asyncio.sleep(0.01)
+
+
+# --- the executor -------------------------------------------------------------------------------------------------------------
+
+
+class SpotLab(Lab):
+    """The lab with a spot exchange and the spot instrument."""
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        self.venue = exchange()
+
+    def _write(self, topic: str, record: dict[str, Any], key: str, partition: int | None = None) -> None:
+        if topic == "risk_state":
+            record["account"] = key = ACCOUNT.name
+        elif topic == "quotes":
+            record["instrument"] = key = INSTRUMENT
+        super()._write(topic, record, key, partition)
+
+    def executor(self, service: Any, policy: Any, **more: Any) -> LiveExecutor:
+        return LiveExecutor(self.settings, service, ACCOUNT, adapter(self.venue), policy, **more)
+
+    @property
+    def resting(self) -> list[str]:
+        return [one["type"] for one in self.truth()["open_orders"]]
+
+
+@pytest.mark.stack
+def test_a_spot_signal_lives_through_faults_and_a_restart_and_its_coins_are_the_exchanges(environment, topics):
+    prepare(environment)
+    with SpotLab(environment) as lab:
+        with lab.running():
+            lab.faults("lost:on=list.place,at=1,how=503", "lost:on=order.place,at=1,how=cut", "duplicate:on=executionReport,rate=0.3")
+            lab.signal(instrument=INSTRUMENT)
+            wait_for(lambda: lab.resting == ["LIMIT_MAKER", "STOP_LOSS"], 40, "one pair rests")
+            lab.clear_faults()
+        with lab.running():
+            assert lab.resting == ["LIMIT_MAKER", "STOP_LOSS"]
+            stop = next(one for one in lab.truth()["open_orders"] if one["type"] == "STOP_LOSS")
+            lab.on_exchange(lambda: lab.venue.exchange.cancel("lab", SYMBOL, stop["orderId"], None, lab.venue.desk.clock()))
+            lab.on_exchange(lab.venue.server.flush)
+            wait_for(lambda: lab.resting == ["LIMIT_MAKER", "STOP_LOSS"], 40, "a lost pair is placed anew")
+            lab.price(50_400)
+            wait_for(lambda: lab.query("SELECT count(*) FROM live_trades WHERE over_at IS NULL") == [(0,)], 40)
+            wait_for(lambda: lab.query("SELECT count(*) FROM live_outbox") == [(0,)], 40)
+        (trade,) = lab.journal()
+        truth = lab.truth()
+        assert {one for one in trade.fills if one > 0} == {one["id"] for one in truth["fills"]}
+        assert D(truth["balances"]["USDT"]) == D(10_000) + trade.cash
+        dust = sum((fill.quantity for fill in trade.fills.values() if fill.leg == "dust"), D(0))
+        assert D(truth["balances"]["BTC"]) == dust < D("0.00001") and not truth["open_orders"]
+        (closed,) = lab.written("trades_closed")
+        assert (closed["exit_reason"], closed["instrument"]) == ("tp2", INSTRUMENT)
+        assert lab.written("reconciliations")[-1]["state"] != "red"

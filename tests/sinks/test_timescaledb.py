@@ -1,0 +1,168 @@
+"""The TimescaleDB branch on the extension itself: the same names give the same rows, and its jobs do what the policies say.
+
+Needs a server (TIMESCALE_DATABASE_URL) or Node.js, which runs the extension as WebAssembly. One database serves all tests: they come in order.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from deploy import columnstore, database, upkeep
+from sinks.timescale import changes
+from stream_apps.core.config import TIMEFRAME_MS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from test_bars import DAY, HOUR, START, Trade, assert_bars, at, insert, make, oracle, read
+from timescaledb import empty_database
+
+# The packages come from the registry of Node.js, which the tests of every day do not ask.
+pytestmark = pytest.mark.long
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with empty_database() as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server of one session refuses a connection for as long as it has not seen the last one go."""
+    plain = psycopg.connect
+
+    def connect(*arguments: Any, **named: Any) -> Any:
+        for _ in range(40):
+            try:
+                return plain(*arguments, **named)
+            except psycopg.OperationalError:
+                time.sleep(0.25)
+        return plain(*arguments, **named)
+
+    monkeypatch.setattr(psycopg, "connect", connect)
+
+
+@pytest.fixture
+def connection(url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as opened:
+        opened.execute("SET timezone = 'UTC'")
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def trades() -> list[Trade]:
+    return make(random.Random(11), 300, START + 1, START + 30 * HOUR)
+
+
+def test_the_schema_is_hypertables_and_continuous_aggregates(url: str) -> None:
+    assert database.migrate(url) == [one.name for one in database.migration_files()]
+    state = database.status(url)
+    assert state.ok and state.timescaledb
+    assert database.migrate(url) == []
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM timescaledb_information.continuous_aggregates").fetchone() == (
+            4 * len(TIMEFRAME_MS),
+        )
+        assert connection.execute(
+            "SELECT count(*) FROM timescaledb_information.continuous_aggregates WHERE materialized_only"
+        ).fetchone() == (0,)
+        assert connection.execute(
+            "SELECT count(*) FROM table_policies p WHERE NOT EXISTS (SELECT FROM timescaledb_information.hypertables h"
+            " WHERE h.hypertable_name = p.table_name)"
+        ).fetchone() == (0,)
+        assert changes.sources(connection) == frozenset()
+
+
+def test_bars_are_exact_unbuilt_and_built(connection: psycopg.Connection, trades: list[Trade]) -> None:
+    insert(connection, trades[:200])
+    assert_bars(connection, trades[:200])  # real time: nothing is built yet
+    for aggregate in columnstore.aggregates_of(connection, "agg_trades"):
+        columnstore.refresh(connection, aggregate, None, None)
+    assert_bars(connection, trades[:200])
+    insert(connection, trades[200:])  # late, into what is built
+    for aggregate in columnstore.aggregates_of(connection, "agg_trades"):
+        columnstore.refresh(connection, aggregate, None, None)
+    assert_bars(connection, trades)
+
+
+def test_candles_are_continuous(connection: psycopg.Connection, trades: list[Trade]) -> None:
+    instrument = trades[0].instrument
+    rows = connection.execute(
+        "SELECT event_time, trades FROM candles(%s, '1h', %s, %s)", (instrument, at(START), at(START + DAY))
+    ).fetchall()
+    want = {end: figures[-1] for (name, end), figures in oracle(trades, HOUR).items() if name == instrument and end <= START + DAY}
+    assert {round(end.timestamp() * 1000): count for end, count in rows if count} == want
+    assert all(b[0] - a[0] == timedelta(hours=1) for a, b in pairwise(rows))
+
+
+def test_jobs_are_set_up_as_the_policies_say_and_every_one_runs(url: str, connection: psycopg.Connection, trades: list[Trade]) -> None:
+    connection.close()
+    done = upkeep.maintain(url, keep_history=True)
+    assert done.problems == []
+    assert any("columnstore by instrument" in line for line in done.done) and sum("built every" in line for line in done.done) == 24
+    assert upkeep.maintain(url, keep_history=True) == upkeep.Report()
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as again:
+        jobs = again.execute("SELECT job_id FROM timescaledb_information.jobs WHERE job_id >= 1000").fetchall()
+        assert len(jobs) > 40
+        for (job,) in jobs:
+            again.execute(f"CALL run_job({job})")  # type: ignore[arg-type]
+        columns = again.execute(
+            "SELECT bool_and(is_compressed) FROM timescaledb_information.chunks WHERE hypertable_name = 'agg_trades'"
+        ).fetchone()
+        assert columns == (True,)
+        assert again.execute("SELECT count(*) FROM agg_trades").fetchone() == (len(trades),)
+        assert_bars(again, trades)
+        late = make(random.Random(12), 20, START + 1, START + HOUR, first=9000)
+        insert(again, late)  # into columns
+        for aggregate in columnstore.aggregates_of(again, "agg_trades"):
+            columnstore.refresh(again, aggregate, None, None)
+        assert_bars(again, trades + late)
+        trades += late
+    upkeep.keep(url, "depth", 5)
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as again:
+        again.execute("UPDATE table_policies SET chunk = '6 hours', columnstore_after = '12 hours' WHERE table_name = 'quotes'")
+    assert upkeep.maintain(url, keep_history=True).done == ["quotes: chunks of 6:00:00 from now on", "quotes: columns after 12:00:00"]
+
+
+def test_retention_drops_chunks_and_keeps_their_bars(url: str, trades: list[Trade]) -> None:
+    """Also bars that had not been built when their rows went, and none is emptied by what is built afterwards."""
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
+        recent = make(random.Random(13), 40, round(NOW.timestamp() * 1000) - DAY, round(NOW.timestamp() * 1000) - HOUR, first=20_000)
+        unbuilt = make(random.Random(14), 40, START - 3 * DAY, START - 2 * DAY, first=30_000)
+        insert(connection, recent + unbuilt)
+    upkeep.keep(url, "agg_trades", 30)
+    report = upkeep.maintain(url)
+    assert report.problems == [] and any("dropped, older than agg_trades" in line for line in report.done)
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
+        assert connection.execute("SELECT count(*) FROM agg_trades").fetchone() == (len(recent),)
+        everything = trades + recent + unbuilt
+        for timeframe, width in TIMEFRAME_MS.items():
+            assert read(connection, timeframe) == oracle(everything, width), timeframe
+        for (job,) in connection.execute("SELECT job_id FROM timescaledb_information.jobs WHERE job_id >= 1000").fetchall():
+            connection.execute(f"CALL run_job({job})")  # type: ignore[arg-type]
+        for timeframe, width in TIMEFRAME_MS.items():
+            assert read(connection, timeframe) == oracle(everything, width), timeframe
+
+
+def test_the_reader_reads_what_the_owner_made(url: str) -> None:
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
+        connection.execute("SET ROLE perpflow_reader")
+        for name in ("agg_trades", "market_cvd_1m", "market_15m", "market_scores_1d", "data_quality_current"):
+            connection.execute(f"SELECT * FROM {name} LIMIT 1")  # type: ignore[arg-type]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DELETE FROM agg_trades")
+        connection.execute("SET ROLE perpflow_writer")
+        connection.execute("INSERT INTO quotes VALUES ('X', '2020-01-01', now(), 1, 1, 1, 1, 1, 0, 0)")  # makes a chunk
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("UPDATE quotes SET bid_price = 1")
+        connection.execute("RESET ROLE")
