@@ -51,6 +51,15 @@ class Services:
     local: Stack | None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that needs the broker or the database gets one second try, and the report says that it did (``R``): on a machine that is
+    busy with other things a limit of time may pass that says nothing about the code. What fails of itself fails twice. Tests without
+    processes have no such excuse."""
+    for item in items:
+        if item.get_closest_marker("stack"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Before the processes of ``pytest -n`` start, compile the kernels once: each of them would do it.
 
