@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 import fastavro
+import numpy
 from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
 
 from schemas import catalogue
@@ -139,6 +140,7 @@ class Codec:
         header, schema = self.header(topic), parsed(topic)
         write = fastavro.schemaless_writer
         fast = compiled(plain_timestamps(catalogue.schema(topic)), header)
+        flags = _flags(catalogue.schema(topic))
 
         def encode(record: Record) -> bytes:
             if fast is not None:
@@ -149,7 +151,13 @@ class Codec:
             out = io.BytesIO()
             out.write(header)
             try:
+                for name, within, default in flags:
+                    for held in record[within] if within else (record,):
+                        if not isinstance(held.get(name, default), (bool, numpy.bool_)):
+                            raise CodecError(topic, f"{held.get(name, default)!r} is neither true nor false", name)
                 write(out, schema, record)
+            except CodecError:
+                raise
             except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
                 raise CodecError(topic, f"{type(error).__name__}: {error}", _bad_field(topic, record)) from error
             return out.getvalue()
@@ -215,6 +223,22 @@ def earlier_schemas(topic: str) -> dict[bytes, Any]:
             if entry.name.startswith(f"{topic}."):
                 schema = json.loads(entry.read_text(encoding="utf-8"))
                 found[fingerprint_of(schema)] = parse_schema(plain_timestamps(schema))
+    return found
+
+
+def _flags(schema: dict[str, Any]) -> list[tuple[str, str | None, bool | None]]:
+    """Return the booleans of a schema: each one's name, the array of records it is a field of (None: the record itself), its default.
+
+    They are looked at before fastavro writes them: it writes a missing one, or a text, as what Python takes it for, and an aggressor
+    that is not known is no buyer.
+    """
+    found: list[tuple[str, str | None, bool | None]] = []
+    for field in schema["fields"]:
+        kind = field["type"]
+        if kind == "boolean":
+            found.append((field["name"], None, field.get("default")))
+        elif isinstance(kind, dict) and isinstance(kind.get("items"), dict) and "fields" in kind["items"]:
+            found += [(name, field["name"], default) for name, _, default in _flags(kind["items"])]
     return found
 
 

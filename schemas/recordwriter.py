@@ -127,6 +127,8 @@ def compiled(schema: dict[str, Any], header: bytes) -> Write | None:
             kind = kind["type"]
         lines.append(f"{v} = r.get({name!r})" if nullable else f"{v} = r[{name!r}]")
         if not nullable and isinstance(kind, str) and kind in _FORMATS:
+            if kind == "boolean":  # struct would write None as False
+                lines.append(f"if {v} is not True and {v} is not False: raise NotPlain")
             run.append((_FORMATS[kind], v))
             continue
         end_run()

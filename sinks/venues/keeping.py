@@ -1,27 +1,23 @@
-"""What every venue's connections need: a stream that is opened again for ever and tells its losses, and a clock measured by round trips."""
+"""What every venue's user stream needs: it is opened again for ever and tells its losses."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any
 
 import aiohttp
 import structlog
 
 from schemas import metrics
-from sinks.venues.adapter import Unreadable, VenueError
-from sinks.venues.answers import read
-from stream_apps.core.execution.facts import InstrumentRules, StreamLost, UserEvent
+from sinks.venues.adapter import VenueError
+from stream_apps.core.execution.facts import StreamLost, StreamReady, UserEvent
 
 BACKOFF_S = (0.5, 15.0)
 # A connection that lived so long begins the back-off anew.
 HEALTHY_S = 60.0
-# Round trips of which the quickest measures the clock.
-CLOCK_SAMPLES = 5
 
 
 class StreamEnded(Exception):
@@ -61,38 +57,13 @@ def unreadable(venue: str, error: Exception) -> StreamEnded:
     return StreamEnded("a message that cannot be read")
 
 
-def rules_by_symbol(
-    venue: str, call: str, convert: Callable[[Any], InstrumentRules], rows: Sequence[dict[str, Any]]
-) -> dict[str, InstrumentRules]:
-    """Return the rules of every instrument that can be read. One that cannot is told and left out: it is not traded; all others are.
-
-    Raises:
-        Unreadable: none can be read.
-    """
-    rules: dict[str, InstrumentRules] = {}
-    failed: Unreadable | None = None
-    for number, row in enumerate(rows):
-        try:
-            one = read(call, convert, row, f"[{number}]")
-        except Unreadable as error:
-            failed = error
-            metrics.DEAD_LETTERS.labels("live", "venue").inc()
-            structlog.get_logger().error("instrument rules that cannot be read", venue=venue, symbol=row.get("symbol"), reason=str(error))
-        else:
-            rules[one.symbol] = one
-    if failed is not None and not rules:
-        raise failed
-    return rules
-
-
-async def clock_skew(venue_time_ms: Callable[[], Awaitable[float]]) -> int:
-    """Return the venue's time minus ours, ms, by the quickest of a few round trips (half of which the answer is old)."""
-    best: tuple[float, int] | None = None
-    for _ in range(CLOCK_SAMPLES):
-        begun, at = time.monotonic(), time.time()
-        there = await venue_time_ms()
-        trip = time.monotonic() - begun
-        if best is None or trip < best[0]:
-            best = (trip, round(there - (at + trip / 2) * 1000))
-    assert best is not None
-    return best[1]
+async def told_by(
+    socket: aiohttp.ClientWebSocketResponse, read_events: Callable[[str | bytes], list[UserEvent]]
+) -> AsyncGenerator[UserEvent, None]:
+    """Yield ``StreamReady``, then what the messages of an open connection say. Raises StreamEnded at its end."""
+    yield StreamReady()
+    async for message in socket:
+        if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+            for event in read_events(message.data):
+                yield event
+    raise StreamEnded(f"closed by the venue ({socket.close_code})")

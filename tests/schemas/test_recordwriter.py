@@ -16,6 +16,7 @@ from schemas.recordwriter import compiled, long_bytes
 
 FLAT = [topic for topic in catalogue.TOPICS if compiled(plain_timestamps(catalogue.schema(topic)), b"") is not None]
 CODEC = Codec()
+GATE = next(field["type"]["items"] for field in catalogue.schema("scores")["fields"] if field["name"] == "gates")
 LONGS = st.integers(-(2**63), 2**63 - 1) | st.integers(0, 2**21) | st.just(1_763_822_400_123)
 DOUBLES = st.floats(width=64)
 PLAIN = {"string": st.text(), "long": LONGS, "int": st.integers(-(2**31), 2**31 - 1), "double": DOUBLES, "boolean": st.booleans()}
@@ -45,6 +46,9 @@ def records(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 def reference(topic: str, record: dict[str, Any]) -> bytes | None:
     out = io.BytesIO()
+    for field in catalogue.schema(topic)["fields"]:  # fastavro writes anything as a boolean, None as False
+        if field["type"] == "boolean" and type(record.get(field["name"], field.get("default"))) is not bool:
+            return None
     try:
         fastavro.schemaless_writer(out, parsed(topic), record)
     except Exception:
@@ -69,6 +73,28 @@ def test_a_long_is_written_as_fastavro_writes_it(value: int) -> None:
     out = io.BytesIO()
     fastavro.schemaless_writer(out, "long", value)
     assert long_bytes(value) == out.getvalue()
+
+
+@pytest.mark.parametrize("value", [None, "false", 0])
+def test_an_aggressor_that_is_not_known_is_no_buyer(value: Any) -> None:
+    trade = {
+        "instrument": "V:AUSDT-PERP", "event_time": 1_763_822_400_123, "receive_time": 1_763_822_400_125, "agg_id": 1, "first_trade_id": 1,
+        "last_trade_id": 2, "price": 1.5, "quantity": 2.0, "buyer_is_maker": value, "backfilled": False,
+    }  # fmt: skip
+    with pytest.raises(CodecError, match=r"agg_trades\.buyer_is_maker"):
+        CODEC.encode("agg_trades", trade)
+    del trade["buyer_is_maker"]
+    with pytest.raises(CodecError, match=r"agg_trades\.buyer_is_maker"):
+        CODEC.encode("agg_trades", trade)
+
+
+def test_a_flag_of_a_record_within_a_record_is_looked_at_too() -> None:
+    gate = {field["name"]: 1.0 for field in GATE["fields"]} | {"name": "vol", "enabled": True, "passed": True, "skipped": None}
+    score = {field["name"]: None for field in catalogue.schema("scores")["fields"]} | {
+        "gate_passed": True, "warm": True, "cooldown": False, "signalled": False, "gates": [gate],
+    }  # fmt: skip
+    with pytest.raises(CodecError, match=r"scores\.skipped: None is neither true nor false"):
+        CODEC.encode("scores", score)
 
 
 def test_the_market_data_is_written_by_such_code() -> None:

@@ -13,7 +13,7 @@ from sinks.venues.adapter import Unknown, Unreadable
 from sinks.venues.answers import read, read_rows
 from sinks.venues.binance import mapping as binance
 from sinks.venues.bybit import mapping as bybit
-from sinks.venues.keeping import rules_by_symbol
+from sinks.venues.connected import rules_by_symbol
 
 ORDER = {
     "clientOrderId": "a",

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+import websockets
 from live_lab import KEY, SECRET, D, Lab, prepare, wait_for
 
 from producers.recorded.exchange.keys import AccountSpec, ApiKey
@@ -15,7 +16,7 @@ from schemas.secret import Secrets
 from sinks.guard.kill import close_everything
 from sinks.guard.preflight import Wanted, passed, preflight
 from sinks.live.service import LiveExecutor
-from sinks.venues.adapter import PairVenue, Refused
+from sinks.venues.adapter import PairVenue, Refused, Unreadable
 from sinks.venues.binance_spot.venue import BinanceSpotVenue
 from stream_apps.core.execution.facts import (
     BalanceReport,
@@ -116,6 +117,63 @@ def test_the_adapter_says_what_the_exchange_does():
             await spot.place_pair(pair(3, "0.00999", target="49500", stop="48000"))
             killed = await close_everything(spot, asyncio.sleep)
             assert not killed.left and not await spot.open_orders() and D(venue.truth("lab")["balances"]["BTC"]) < D("0.00001")
+            await spot.close()
+
+    asyncio.run(run())
+
+
+def test_a_coin_without_a_price_makes_the_answer_unreadable_and_is_never_left_out():
+    """Left out, it would seem to be sold, and the reconciler would end its trade."""
+
+    async def run() -> None:
+        async with exchange() as venue:
+            venue.set_price(SYMBOL, "50000")
+            spot = adapter(venue)
+            await spot.open()
+            await spot.place(OrderRequest("in1", SYMBOL, Side.BUY, OrderType.MARKET, D("0.01")))
+            (held,) = await spot.positions()
+            assert (held.symbol, held.quantity) == (SYMBOL, D("0.00999"))
+            request = spot._rest.request
+
+            async def silent(method: str, path: str, *rest: Any, **more: Any) -> Any:
+                return [] if path == "/api/v3/ticker/price" else await request(method, path, *rest, **more)
+
+            spot._rest.request = silent  # type: ignore[method-assign]
+            with pytest.raises(Unreadable) as failed:
+                await spot.positions()
+            assert failed.value.field == SYMBOL
+            await spot.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("answer", [None, b"", b"no JSON", b"[]", b'{"id":"user"}', b'{"id":"user","status":403,"error":{"msg":"no"}}'])
+def test_a_stream_that_is_not_granted_is_opened_again(answer: bytes | None, monkeypatch: pytest.MonkeyPatch):
+    """Also by a venue that answers nonsense, or closes at once."""
+    opened = 0
+
+    async def serve(socket: websockets.ServerConnection) -> None:
+        nonlocal opened
+        opened += 1
+        await socket.recv()
+        if opened > 2:
+            await socket.send('{"id":"user","status":200,"result":{"subscriptionId":0}}')
+            await socket.wait_closed()
+        elif answer is not None:
+            await socket.send(answer.decode())
+
+    async def run() -> None:
+        async with exchange() as venue, websockets.serve(serve, "127.0.0.1", 0) as server:
+            spot = BinanceSpotVenue(venue.rest_url, f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", KEY, SECRET, Secrets())
+            await spot.open()
+            monkeypatch.setattr("sinks.venues.keeping.BACKOFF_S", (0.01, 0.01))
+            heard: list[Any] = []
+            async with asyncio.timeout(20):
+                async for event in spot.user_events():
+                    heard.append(type(event))
+                    if isinstance(event, StreamReady):
+                        break
+            assert heard == [StreamLost, StreamLost, StreamReady]
             await spot.close()
 
     asyncio.run(run())

@@ -160,6 +160,7 @@ def fill_update(event: Json) -> FillReport | None:
         side=Side(order["S"]),
         price=Decimal(order["L"]),
         quantity=Decimal(order["l"]),
+        # Not told when there is none.
         fee=Decimal(order.get("n") or "0"),
         fee_asset=order.get("N") or "",
         liquidity="maker" if order["m"] else "taker",

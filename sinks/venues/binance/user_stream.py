@@ -19,8 +19,8 @@ from sinks.venues.adapter import VenueError
 from sinks.venues.answers import read
 from sinks.venues.binance import mapping
 from sinks.venues.binance.rest import BinanceRest
-from sinks.venues.keeping import StreamEnded, opened_again, unreadable
-from stream_apps.core.execution.facts import StreamReady, UserEvent
+from sinks.venues.keeping import StreamEnded, opened_again, told_by, unreadable
+from stream_apps.core.execution.facts import UserEvent
 
 # The key lives an hour.
 KEEP_ALIVE_S = 25 * 60.0
@@ -60,12 +60,8 @@ class UserStream:
         ):
             keeper = asyncio.create_task(self._keep_alive(socket))
             try:
-                yield StreamReady()
-                async for message in socket:
-                    if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-                        for event in self._events_of(message.data):
-                            yield event
-                raise StreamEnded(f"closed by the venue ({socket.close_code})")
+                async for event in told_by(socket, self._events_of):
+                    yield event
             finally:
                 keeper.cancel()
 

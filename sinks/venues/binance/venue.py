@@ -13,13 +13,12 @@ from sinks.venues.answers import read, read_rows
 from sinks.venues.binance import mapping
 from sinks.venues.binance.rest import RECV_WINDOW_MS, BinanceRest
 from sinks.venues.binance.user_stream import UserStream
-from sinks.venues.keeping import rules_by_symbol
+from sinks.venues.connected import Connected, rules_by_symbol
 from stream_apps.core.execution.facts import (
     AccountFacts,
     BalanceReport,
     FillReport,
     FundingReport,
-    InstrumentRules,
     OrderReport,
     OrderRequest,
     OrderType,
@@ -36,7 +35,7 @@ SPAN_MS = 7 * 24 * 3600 * 1000 - 1
 ALREADY_SO = ("-4046", "-4059")
 
 
-class BinanceVenue:
+class BinanceVenue(Connected[BinanceRest]):
     """See ``sinks.venues.adapter.TradingVenue``.
 
     Args:
@@ -60,35 +59,15 @@ class BinanceVenue:
         key_url: str = "",
         recv_window_ms: int = RECV_WINDOW_MS,
     ) -> None:
-        self._rest = BinanceRest(base_url, key, secret, secrets, recv_window_ms)
+        super().__init__(BinanceRest(base_url, key, secret, secrets, recv_window_ms))
         self._stream = UserStream(self._rest, stream_url)
         self._key_url = key_url
-        self._rules: dict[str, InstrumentRules] = {}
-
-    @property
-    def rules(self) -> dict[str, InstrumentRules]:
-        """Instrument rules by symbol, as of the newest ``refresh_rules``."""
-        return self._rules
-
-    async def open(self) -> None:
-        """Connect, measure the clock, load the rules."""
-        await self._rest.open()
-        await self._rest.measure_clock()
-        await self.refresh_rules()
-
-    async def close(self) -> None:
-        """Release the connections."""
-        await self._rest.close()
 
     async def refresh_rules(self) -> None:
         """Load the rules of all perpetual contracts."""
         call = "GET /fapi/v1/exchangeInfo"
         symbols = read(call, lambda answer: list(answer["symbols"]), await self._rest.request("GET", "/fapi/v1/exchangeInfo"))
         self._rules = rules_by_symbol("BINANCE", call, mapping.rules_of, [one for one in symbols if one.get("contractType") == "PERPETUAL"])
-
-    async def clock_skew_ms(self) -> int:
-        """Return venue time minus ours, ms."""
-        return await self._rest.measure_clock()
 
     # --- orders ---------------------------------------------------------------------------------------------------------
 

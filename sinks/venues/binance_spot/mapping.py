@@ -128,7 +128,7 @@ def fill_update(event: Json) -> FillReport | None:
         side=Side(event["S"]),
         price=Decimal(event["L"]),
         quantity=Decimal(event["l"]),
-        fee=Decimal(event.get("n") or "0"),
+        fee=Decimal(event["n"]),
         fee_asset=event.get("N") or "",
         liquidity="maker" if event["m"] else "taker",
         time=int(event["T"]),

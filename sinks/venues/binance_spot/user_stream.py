@@ -11,8 +11,8 @@ import orjson
 
 from sinks.venues.binance.rest import BinanceRest
 from sinks.venues.binance_spot import mapping
-from sinks.venues.keeping import StreamEnded, opened_again, unreadable
-from stream_apps.core.execution.facts import StreamReady, UserEvent
+from sinks.venues.keeping import StreamEnded, opened_again, told_by, unreadable
+from stream_apps.core.execution.facts import UserEvent
 
 VENUE = "BINANCE_SPOT"
 # The venue pings every 20 s.
@@ -44,17 +44,13 @@ class SpotUserStream:
             session.ws_connect(self._url, heartbeat=HEARTBEAT_S, max_msg_size=0) as socket,
         ):
             await socket.send_json({"id": "user", "method": SUBSCRIBE, "params": self._rest.signed_params()})
-            answer = orjson.loads((await asyncio.wait_for(socket.receive(), ANSWER_S)).data or b"{}")
-            if answer.get("status") != 200:
-                raise StreamEnded(f"the subscription was refused: {answer.get('error', {}).get('msg', 'no answer')}")
+            refusal = _refusal(await socket.receive(ANSWER_S))
+            if refusal is not None:
+                raise StreamEnded(f"the subscription was refused: {refusal}")
             rotate = asyncio.get_running_loop().call_later(ROTATE_S, lambda: asyncio.ensure_future(socket.close()))
             try:
-                yield StreamReady()
-                async for message in socket:
-                    if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-                        for event in self._events_of(message.data):
-                            yield event
-                raise StreamEnded(f"closed by the venue ({socket.close_code})")
+                async for event in told_by(socket, self._events_of):
+                    yield event
             finally:
                 rotate.cancel()
 
@@ -68,6 +64,17 @@ class SpotUserStream:
             return list(facts_of(event))
         except (orjson.JSONDecodeError, AttributeError, KeyError, ValueError, ArithmeticError, TypeError) as error:
             raise unreadable(VENUE, error) from error
+
+
+def _refusal(answer: aiohttp.WSMessage) -> str | None:
+    """Return why the venue refused a subscription; None when it did not."""
+    if answer.type is not aiohttp.WSMsgType.TEXT:
+        return "no answer, the connection was closed"
+    try:
+        told = orjson.loads(answer.data)
+        return None if told["status"] == 200 else str(told["error"]["msg"])
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise unreadable(VENUE, error) from error
 
 
 def facts_of(event: Mapping[str, Any]) -> Iterator[UserEvent]:

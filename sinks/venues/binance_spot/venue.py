@@ -12,13 +12,12 @@ from sinks.venues.answers import read, read_rows
 from sinks.venues.binance.rest import RECV_WINDOW_MS, BinanceRest
 from sinks.venues.binance_spot import mapping
 from sinks.venues.binance_spot.user_stream import VENUE, SpotUserStream
-from sinks.venues.keeping import rules_by_symbol
+from sinks.venues.connected import Connected, rules_by_symbol
 from stream_apps.core.execution.facts import (
     AccountFacts,
     BalanceReport,
     FillReport,
     FundingReport,
-    InstrumentRules,
     OrderReport,
     OrderRequest,
     PairRequest,
@@ -32,7 +31,7 @@ SPAN_MS = 24 * 3600 * 1000 - 1
 WEIGHT_PER_MINUTE = 6_000
 
 
-class BinanceSpotVenue:
+class BinanceSpotVenue(Connected[BinanceRest]):
     """See ``sinks.venues.adapter.TradingVenue`` and ``PairVenue``.
 
     Args:
@@ -58,37 +57,18 @@ class BinanceSpotVenue:
         quote: str = "USDT",
         recv_window_ms: int = RECV_WINDOW_MS,
     ) -> None:
-        self._rest = BinanceRest(
-            base_url, key, secret, secrets, recv_window_ms, venue=VENUE, time_path="/api/v3/time", weight_limit=WEIGHT_PER_MINUTE
+        window, time_path = recv_window_ms, "/api/v3/time"
+        super().__init__(
+            BinanceRest(base_url, key, secret, secrets, window, venue=VENUE, time_path=time_path, weight_limit=WEIGHT_PER_MINUTE)
         )
         self._stream = SpotUserStream(self._rest, stream_url)
         self._key_url, self._quote = key_url, quote
-        self._rules: dict[str, InstrumentRules] = {}
-
-    @property
-    def rules(self) -> dict[str, InstrumentRules]:
-        """Instrument rules by symbol, as of the newest ``refresh_rules``."""
-        return self._rules
-
-    async def open(self) -> None:
-        """Connect, measure the clock, load the rules."""
-        await self._rest.open()
-        await self._rest.measure_clock()
-        await self.refresh_rules()
-
-    async def close(self) -> None:
-        """Release the connections."""
-        await self._rest.close()
 
     async def refresh_rules(self) -> None:
         """Load the rules of all instruments of the quote asset."""
         call = "GET /api/v3/exchangeInfo"
         symbols = read(call, lambda answer: list(answer["symbols"]), await self._rest.request("GET", "/api/v3/exchangeInfo"))
         self._rules = rules_by_symbol(VENUE, call, mapping.rules_of, [one for one in symbols if one.get("quoteAsset") == self._quote])
-
-    async def clock_skew_ms(self) -> int:
-        """Return venue time minus ours, ms."""
-        return await self._rest.measure_clock()
 
     # --- orders ---------------------------------------------------------------------------------------------------------
 
@@ -154,6 +134,9 @@ class BinanceSpotVenue:
         """Return the coins that the account holds, locked ones too, in whole steps of their quantity, at the last price.
 
         A spot account knows no entry prices; the last price stands there too.
+
+        Raises:
+            Unreadable: a coin that is held has no price: left out, it would seem to be sold.
         """
         held = {one.asset: one.wallet for one in await self.balances()}
         found = {}
@@ -163,13 +146,12 @@ class BinanceSpotVenue:
                 found[rules.symbol] = quantity
         if not found:
             return []
+        call = "GET /api/v3/ticker/price"
         rows = await self._rest.request("GET", "/api/v3/ticker/price")
-        told = read_rows("GET /api/v3/ticker/price", lambda row: (row["symbol"], Decimal(row["price"])), rows)
-        prices = {symbol: price for symbol, price in told if symbol in found}
+        told = dict(read_rows(call, lambda row: (row["symbol"], row["price"]), rows))
+        held_at = read(call, lambda told: {symbol: Decimal(told[symbol]) for symbol in sorted(found)}, told)
         now = self._rest.venue_time()
-        return [
-            PositionReport(symbol, found[symbol], price, price, Decimal(0), 1, None, None, now) for symbol, price in sorted(prices.items())
-        ]
+        return [PositionReport(symbol, found[symbol], price, price, Decimal(0), 1, None, None, now) for symbol, price in held_at.items()]
 
     async def balances(self) -> Sequence[BalanceReport]:
         """Return the balances that are not zero."""

@@ -123,7 +123,7 @@ def fill_of(row: Json) -> FillReport | None:
         side=_side(row["side"]),
         price=Decimal(row["execPrice"]),
         quantity=Decimal(row["execQty"]),
-        fee=Decimal(row.get("execFee") or "0"),
+        fee=Decimal(row["execFee"]),
         fee_asset=row.get("feeCurrency") or "USDT",
         liquidity="maker" if row["isMaker"] else "taker",
         time=int(row["execTime"]),
@@ -143,7 +143,8 @@ def position_of(row: Json) -> PositionReport:
     return PositionReport(
         symbol=row["symbol"],
         quantity=-size if row["side"] == "Sell" else size,
-        entry_price=Decimal(row.get("avgPrice") or row.get("entryPrice") or "0"),
+        # The stream calls it entryPrice; an empty one is none, as is the position.
+        entry_price=Decimal(row.get("avgPrice") or row["entryPrice"]) if size else Decimal(0),
         mark_price=_price(row.get("markPrice")),
         unrealised=Decimal(row.get("unrealisedPnl") or "0"),
         leverage=int(Decimal(row.get("leverage") or "1")),

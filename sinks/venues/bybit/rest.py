@@ -20,7 +20,7 @@ from schemas import metrics
 from schemas.secret import Secrets
 from sinks.venues.adapter import Limited, Refused, Unknown, Unreachable, VenueError
 from sinks.venues.answers import read
-from sinks.venues.keeping import clock_skew
+from sinks.venues.connected import clock_skew
 
 RECV_WINDOW_MS = 5_000
 TIMEOUT_S = 10.0

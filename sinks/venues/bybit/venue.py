@@ -11,13 +11,12 @@ from sinks.venues.answers import read, read_rows
 from sinks.venues.bybit import mapping
 from sinks.venues.bybit.private_stream import PrivateStream
 from sinks.venues.bybit.rest import RECV_WINDOW_MS, BybitRest
-from sinks.venues.keeping import rules_by_symbol
+from sinks.venues.connected import Connected, rules_by_symbol
 from stream_apps.core.execution.facts import (
     AccountFacts,
     BalanceReport,
     FillReport,
     FundingReport,
-    InstrumentRules,
     OrderReport,
     OrderRequest,
     PositionReport,
@@ -32,7 +31,7 @@ SPAN_MS = 7 * 24 * 3600 * 1000 - 1
 ALREADY_SO = ("110043", "110026", "100028")
 
 
-class BybitVenue:
+class BybitVenue(Connected[BybitRest]):
     """See ``sinks.venues.adapter.TradingVenue``.
 
     Args:
@@ -46,34 +45,14 @@ class BybitVenue:
     def __init__(
         self, base_url: str, stream_url: str, key: str, secret: str, secrets: Secrets, *, recv_window_ms: int = RECV_WINDOW_MS
     ) -> None:
-        self._rest = BybitRest(base_url, key, secret, secrets, recv_window_ms)
+        super().__init__(BybitRest(base_url, key, secret, secrets, recv_window_ms))
         self._stream = PrivateStream(self._rest, stream_url)
-        self._rules: dict[str, InstrumentRules] = {}
-
-    @property
-    def rules(self) -> dict[str, InstrumentRules]:
-        """Instrument rules by symbol, as of the newest ``refresh_rules``."""
-        return self._rules
-
-    async def open(self) -> None:
-        """Connect, measure the clock, load the rules."""
-        await self._rest.open()
-        await self._rest.measure_clock()
-        await self.refresh_rules()
-
-    async def close(self) -> None:
-        """Release the connections."""
-        await self._rest.close()
 
     async def refresh_rules(self) -> None:
         """Load the rules of all perpetual contracts."""
         rows = await self._pages("/v5/market/instruments-info", {"category": mapping.CATEGORY, "limit": RULES_PAGE}, signed=False)
         linear = [row for row in rows if row.get("contractType") == "LinearPerpetual"]
         self._rules = rules_by_symbol("BYBIT", "GET /v5/market/instruments-info", mapping.rules_of, linear)
-
-    async def clock_skew_ms(self) -> int:
-        """Return venue time minus ours, ms."""
-        return await self._rest.measure_clock()
 
     # --- orders ---------------------------------------------------------------------------------------------------------
 
