@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dashboard_rows
 import psycopg
 import pytest
-from psycopg import sql
+from databases import migrated
 
-from deploy.database import migrate
 from deploy.stack import StackError, prometheus
 
 
 @pytest.fixture(scope="module")
 def filled_url(database_url: str) -> Iterator[str]:
     """URL of a migrated database with ``dashboard_rows``, of the asking module's own."""
-    name = f"t{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(database_url, autocommit=True) as server:
-        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            url = f"{database_url.rpartition('/')[0]}/{name}"
-            migrate(url)
-            dashboard_rows.fill(url)
-            yield url
-        finally:
-            server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    with migrated(database_url) as url:
+        dashboard_rows.fill(url)
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +53,5 @@ def _program(find: Callable[[Callable[[str], None]], Path]) -> Path:
 @pytest.fixture
 def environment_database(database_url: str) -> Iterator[str]:
     """URL of a migrated database without rows."""
-    name = f"t{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(database_url, autocommit=True) as server:
-        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            url = f"{database_url.rpartition('/')[0]}/{name}"
-            migrate(url)
-            yield url
-        finally:
-            server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    with migrated(database_url) as url:
+        yield url

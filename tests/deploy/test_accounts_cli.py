@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,13 @@ import execution_world
 import psycopg
 import pytest
 from dashboard_rows import record, write
+from databases import migrated
 from execution_exchange import D
 from execution_world import World
-from psycopg import sql
 from spot_world import SpotWorld
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
-from deploy.database import migrate
 from deploy.errors import UserError
 from stream_apps.core.execution.policy import Budget, EntryPolicy, LivePolicy
 from stream_apps.core.execution.records import Account
@@ -57,17 +55,10 @@ def traded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def traded_url(database_url: str) -> Iterator[str]:
-    name = f"t{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(database_url, autocommit=True) as server:
-        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            url = f"{database_url.rpartition('/')[0]}/{name}"
-            migrate(url)
-            with pytest.MonkeyPatch.context() as patch, psycopg.connect(url, autocommit=True) as connection:
-                fill(connection, traded(patch))
-            yield url
-        finally:
-            server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    with migrated(database_url) as url:
+        with pytest.MonkeyPatch.context() as patch, psycopg.connect(url, autocommit=True) as connection:
+            fill(connection, traded(patch))
+        yield url
 
 
 def fill(connection: psycopg.Connection, worlds: list[Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import import_module
@@ -17,12 +16,11 @@ import psycopg
 import pytest
 import yaml
 from dashboard_queries import BOARDS, boards, panels, sql_queries
+from databases import migrated
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common, dashboard
-from psycopg import sql
 
 from deploy import grafana
-from deploy.database import migrate
 from deploy.grafana.build import BOTH, GENERATED, LIVE, PLAYED, RECORDED
 from deploy.grafana.preview.query import expanded
 from stream_apps.core.compare import side
@@ -381,16 +379,8 @@ def test_hostile_choices_are_only_text(filled: psycopg.Connection) -> None:
 @pytest.mark.stack
 def test_without_data_nothing_is_made_up(database_url: str) -> None:
     """D27: on an empty database charts are empty and sums are missing, not zero; only counts are zero."""
-    name = f"t{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(database_url, autocommit=True) as server:
-        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            url = f"{database_url.rpartition('/')[0]}/{name}"
-            migrate(url)
-            with psycopg.connect(url, autocommit=True) as connection:
-                for title, query in sql_queries():
-                    found = connection.execute(expanded(query, at(rows.SINCE), at(rows.UNTIL), VARIABLES).encode()).fetchall()
-                    if not title.startswith("system/"):
-                        assert not found or found == [(None,)] or (found == [(0,)] and "count(*)" in query), f"{title}: {found[:3]}"
-        finally:
-            server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    with migrated(database_url) as url, psycopg.connect(url, autocommit=True) as connection:
+        for title, query in sql_queries():
+            found = connection.execute(expanded(query, at(rows.SINCE), at(rows.UNTIL), VARIABLES).encode()).fetchall()
+            if not title.startswith("system/"):
+                assert not found or found == [(None,)] or (found == [(0,)] and "count(*)" in query), f"{title}: {found[:3]}"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 from dashboard_queries import sql_queries
-from psycopg import sql
+from databases import migrated
 
-from deploy.database import migrate
 from deploy.grafana.preview.query import expanded
 
 SINCE, UNTIL = "2026-10-01T00:00:00+00:00", "2026-10-31T00:00:00+00:00"
@@ -93,17 +91,12 @@ def fill(connection: psycopg.Connection) -> None:
 
 @pytest.fixture(scope="module")
 def month(database_url: str) -> Iterator[psycopg.Connection]:
-    name = f"t{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(database_url, autocommit=True) as server:
-        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            url = f"{database_url.rpartition('/')[0]}/{name}"
-            migrate(url)
-            with psycopg.connect(url, autocommit=True, options="-c timezone=UTC -c synchronous_commit=off") as connection:
-                fill(connection)
-                yield connection
-        finally:
-            server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    with (
+        migrated(database_url) as url,
+        psycopg.connect(url, autocommit=True, options="-c timezone=UTC -c synchronous_commit=off") as connection,
+    ):
+        fill(connection)
+        yield connection
 
 
 @pytest.mark.long

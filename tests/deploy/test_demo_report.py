@@ -6,10 +6,8 @@ import gzip
 import io
 import json
 import re
-import uuid
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,11 +18,11 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from databases import migrated
 from psycopg import sql
 from psycopg.types.json import Jsonb
 from rich.console import Console
 
-from deploy.database import migrate
 from deploy.demo.collect import ClosedTrade, collect, max_drawdown, paper_facts, snapshot
 from deploy.demo.facts import Check, DemoFacts, Top, decimal_text
 from deploy.demo.golden import Golden, golden_checks, golden_of_recording
@@ -50,24 +48,9 @@ START = 1_700_000_010_000  # a multiple of the grid
 GRID = 15_000
 
 
-@contextmanager
-def database(server: str) -> Iterator[str]:
-    """A migrated database of its own. None of this needs a topic, so the fixture ``environment`` would be slow for nothing."""
-    name = f"t{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    try:
-        url = f"{server.rpartition('/')[0]}/{name}"
-        migrate(url)
-        yield url
-    finally:
-        with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
 @pytest.fixture
 def url(database_url: str) -> Iterator[str]:
-    with database(database_url) as url:
+    with migrated(database_url) as url:
         yield url
 
 
@@ -140,7 +123,7 @@ def closed(number: int, net_r: float, reason: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def filled(database_url: str) -> Iterator[str]:
     """A small run of which every figure is known. Read only."""
-    with database(database_url) as url:
+    with migrated(database_url) as url:
         fill(url)
         yield url
 
