@@ -28,9 +28,9 @@ from producers.venue.adapter import Adapter, MappingError
 from producers.venue.book import OrderBook, Outcome, Top
 from producers.venues import adapter_of
 from schemas.codec import Record
-from schemas.columnar import RecordSet
 from schemas.deadletter import dead_letter
 from schemas.partition import base_of_instrument, instrument_id, partition_of
+from schemas.recordset import RecordSet
 from schemas.settings import Settings
 from stream_apps.core.engine import PartitionEngine
 from stream_apps.replay.source import AUTHOR, PIECE, Entry, Piece, SynthesisedLog

@@ -17,7 +17,7 @@ from schemas.archive import decode, layout
 from schemas.archive.encode import BYTES_KEPT, is_flat
 from schemas.archive.manifest import ArchiveError, File, State
 from schemas.codec import Codec
-from schemas.columnar import I64, RecordSet
+from schemas.recordset import I64, RecordSet
 
 
 def open_file(root: Path, file: File) -> pq.ParquetFile:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from schemas.codec import Codec, CodecError, Record
-from schemas.columnar import KeyTable, RecordSet
+from schemas.columnar import KeyTable
+from schemas.recordset import RecordSet
 from stream_apps.core.paper_books import BookBlock
 from stream_apps.core.paper_feed import TradeBlock
 from stream_apps.core.paper_trades import book_block, trade_block

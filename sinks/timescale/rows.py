@@ -23,7 +23,7 @@ import orjson
 
 from schemas import catalogue
 from schemas.codec import Codec, CodecError, Record
-from schemas.columnar import RecordSet
+from schemas.recordset import RecordSet
 from sinks.timescale import transcode
 from sinks.timescale.tables import table, unwrap
 

@@ -17,8 +17,8 @@ import structlog
 
 from schemas import metrics
 from schemas.codec import Codec
-from schemas.columnar import RecordSet
 from schemas.intake import RawRecords
+from schemas.recordset import RecordSet
 from stream_apps.agents.changelog import Entry, Ownership
 from stream_apps.agents.output import Outbox, Sent, Timed
 

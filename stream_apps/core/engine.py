@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from schemas.catalogue import ENGINE_INPUTS
 from schemas.codec import Codec, CodecError
-from schemas.columnar import KeyTable, RecordSet
+from schemas.columnar import KeyTable
+from schemas.recordset import RecordSet
 from schemas.recordwriter import text_bytes
 from schemas.rowwriter import RowWriter, texts_bytes
 from stream_apps.core import checkpoint, kernels

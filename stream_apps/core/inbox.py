@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from schemas import columnar
 from schemas.codec import Codec
-from schemas.columnar import Columns, DecodedRecords, KeyTable, RecordSet, Rejected
+from schemas.columnar import Columns, DecodedRecords, KeyTable, Rejected
+from schemas.recordset import RecordSet
 
 # A producer's records come in many small sets, and what a call costs is paid for each: neighbours with fewer records are joined before they are taken.
 SMALL = 2_000

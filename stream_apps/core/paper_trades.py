@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.codec import Codec, CodecError
-from schemas.columnar import KeyTable, RecordSet, decode
+from schemas.columnar import KeyTable, decode
+from schemas.recordset import RecordSet
 from stream_apps.core.paper_books import BookBlock
 from stream_apps.core.paper_feed import TradeBlock
 from stream_apps.core.paper_venue import Book

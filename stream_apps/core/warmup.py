@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from schemas.catalogue import schema
 from schemas.codec import Codec, Record
-from schemas.columnar import KeyTable, RecordSet
+from schemas.columnar import KeyTable
+from schemas.recordset import RecordSet
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import PartitionEngine
 from stream_apps.core.paper_trades import trade_block

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from schemas.codec import Codec
-from schemas.columnar import DecodedRecords, KeyTable, RecordSet, decode
+from schemas.columnar import DecodedRecords, KeyTable, decode
+from schemas.recordset import RecordSet
 from stream_apps.core.paper_trades import numbers_of
 
 _Message = tuple[int, int, bytes | None, bytes | None]

@@ -17,7 +17,7 @@ from psycopg import sql
 
 from schemas import catalogue
 from schemas.codec import Codec
-from schemas.columnar import I64, RecordSet
+from schemas.recordset import I64, RecordSet
 from schemas.settings import Settings
 from stream_apps.replay.stored import INPUTS, Message, Readers, Stored
 

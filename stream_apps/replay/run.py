@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from schemas.catalogue import TOPICS
 from schemas.codec import Codec, CodecError
-from schemas.columnar import KeyTable, RecordSet
+from schemas.columnar import KeyTable
+from schemas.recordset import RecordSet
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import OutputRecord, PartitionEngine
 from stream_apps.core.inbox import TRADE_FIELDS

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.codec import Codec, CodecError
-from schemas.columnar import RecordSet
+from schemas.recordset import RecordSet
 from stream_apps.core.engine import PartitionEngine
 from stream_apps.replay.source import Piece, Source
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from schemas.codec import Codec, Record
-from schemas.columnar import RecordSet
+from schemas.recordset import RecordSet
 from stream_apps.core.engine import PartitionEngine
 from stream_apps.replay.topics import TopicSource
 

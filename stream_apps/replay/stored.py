@@ -16,7 +16,7 @@ import numpy as np
 
 from schemas.catalogue import RESULT_TOPICS
 from schemas.codec import Codec, CodecError
-from schemas.columnar import I64, RecordSet
+from schemas.recordset import I64, RecordSet
 from schemas.settings import Settings
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import PartitionEngine

@@ -12,8 +12,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from schemas.catalogue import TOPICS
-from schemas.columnar import RecordSet
 from schemas.intake import deliver_raw
+from schemas.recordset import RecordSet
 from schemas.settings import Settings
 
 # Records read ahead of what can be used before their topic is paused: some seconds of the busiest market.

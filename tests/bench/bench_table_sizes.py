@@ -19,7 +19,7 @@ from timescale_records import record
 from deploy import database, upkeep
 from schemas import catalogue
 from schemas.codec import Codec
-from schemas.columnar import RecordSet
+from schemas.recordset import RecordSet
 from schemas.settings import Settings
 from sinks.timescale.copying import try_copy
 from sinks.timescale.rows import encode

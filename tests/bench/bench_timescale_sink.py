@@ -25,7 +25,7 @@ from rows import Figure, Row
 from running import ROOT, Run
 
 from schemas.codec import Codec
-from schemas.columnar import RecordSet
+from schemas.recordset import RecordSet
 from schemas.settings import Settings
 from sinks.timescale import rows as row_format
 from sinks.timescale.copying import try_copy

@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from worker_workload import Workload, add_strategies
 
-from schemas.columnar import RecordSet
+from schemas.recordset import RecordSet
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import OutputRecord, PartitionEngine
 

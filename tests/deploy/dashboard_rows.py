@@ -16,7 +16,7 @@ from psycopg import sql
 
 from schemas import catalogue
 from schemas.codec import Codec, Record
-from schemas.columnar import RecordSet
+from schemas.recordset import RecordSet
 from sinks.timescale import registry
 from sinks.timescale.rows import COPY_HEADER, COPY_TRAILER, encode
 from sinks.timescale.tables import table

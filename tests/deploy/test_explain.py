@@ -19,8 +19,8 @@ from deploy.cli.explain import render
 from deploy.database import migrate
 from deploy.errors import UserError
 from deploy.score_lookup import ScoreId, find
-from schemas.columnar import RecordSet
 from schemas.partition import partition_of
+from schemas.recordset import RecordSet
 from schemas.settings import Settings
 from sinks.timescale.rows import COPY_HEADER, COPY_TRAILER, encode
 from sinks.timescale.tables import table

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from schemas import catalogue, columnar
 from schemas import codec as codec_module
 from schemas.codec import Codec, CodecError
-from schemas.columnar import KeyTable, RecordSet, RecordSetError
+from schemas.columnar import KeyTable
+from schemas.recordset import RecordSet, RecordSetError
 
 CODEC = Codec()
 FLAT = ("agg_trades", "depth", "quotes", "funding", "liquidations", "market_indicators", "instruments")

@@ -16,7 +16,7 @@ from schemas import catalogue
 from schemas.archive.manifest import Manifest, manifests
 from schemas.archive.read import PartitionReader
 from schemas.codec import Codec
-from schemas.columnar import RecordSet
+from schemas.recordset import RecordSet
 from schemas.service import Service
 from schemas.settings import Settings
 from sinks.archive.service import Archiver, Options

@@ -20,7 +20,7 @@ from schemas.archive import encode, layout
 from schemas.archive.manifest import ArchiveError, Fenced, File, Manifest, State
 from schemas.archive.read import PartitionReader
 from schemas.codec import Codec, CodecError
-from schemas.columnar import RecordSet
+from schemas.recordset import RecordSet
 from sinks.archive.files import write_file
 from sinks.archive.writer import holes
 

@@ -12,7 +12,7 @@ from archive_helpers import archived
 
 from schemas.archive.manifest import ArchiveError
 from schemas.catalogue import RESULT_TOPICS
-from schemas.columnar import RecordSet
+from schemas.recordset import RecordSet
 from stream_apps.core.config import EngineConfig
 from stream_apps.replay.from_archive import Archive
 from stream_apps.replay.run import PartitionReplay, Result, drive

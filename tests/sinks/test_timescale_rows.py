@@ -13,7 +13,7 @@ from timescale_records import record
 
 from schemas import catalogue
 from schemas.codec import Codec, CodecError
-from schemas.columnar import RecordSet
+from schemas.recordset import RecordSet
 from sinks.consuming.reader import cut
 from sinks.timescale import rows, transcode
 from sinks.timescale.tables import table

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from schemas.codec import Codec
-from schemas.columnar import RecordSet
+from schemas.recordset import RecordSet
 
 PANES = 5
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.codec import Codec
-from schemas.columnar import RecordSet
+from schemas.recordset import RecordSet
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import OutputRecord, PartitionEngine
 

@@ -219,7 +219,7 @@ def test_a_measure_switched_on_later_waits_for_its_window():
     last = rows[-1][0]
     more = Log(topics={topic: list(messages) for topic, messages in log.topics.items()})
     more.trades([(last + 60_000 + n * 5_000, rows[-1][1] + 1 + n, 80.0 + n % 3, 1.0, n % 2 == 0) for n in range(900)])
-    from schemas.columnar import RecordSet
+    from schemas.recordset import RecordSet
 
     for topic, messages in more.topics.items():
         again.feed(topic, RecordSet.from_messages(messages))

@@ -24,8 +24,8 @@ from faust.types import TP
 
 from schemas import intake
 from schemas.codec import Codec
-from schemas.columnar import RecordSet
 from schemas.deadletter import dead_letter
+from schemas.recordset import RecordSet
 from stream_apps.agents import transport
 from stream_apps.agents.changelog import CLAIM_KEY, Fold, Ownership, chunks
 from stream_apps.agents.output import Outbox, OutputError

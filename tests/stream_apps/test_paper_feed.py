@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.codec import Codec
-from schemas.columnar import KeyTable, RecordSet
+from schemas.columnar import KeyTable
+from schemas.recordset import RecordSet
 from stream_apps.core.paper_books import BookBlock
 from stream_apps.core.paper_feed import DEPTH, FUNDING, INSTRUMENTS, SIGNALS, TRADES, PaperFeed, Step, TradeBlock
 from stream_apps.core.paper_trades import trade_block

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.codec import Codec, CodecError
-from schemas.columnar import Columns, KeyTable, RecordSet
+from schemas.columnar import Columns, KeyTable
+from schemas.recordset import RecordSet
 from stream_apps.core.engine import MARK_JUMP_MS
 from stream_apps.core.inbox import Chunk, Inbox
 from stream_apps.core.marks import Mark, MarkLog

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas.codec import Codec
-from schemas.columnar import RecordSet
+from schemas.recordset import RecordSet
 from stream_apps.core.quality.monitor import PartitionMonitor
 from stream_apps.core.quality.rules import QualityRules
 
