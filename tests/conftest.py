@@ -52,11 +52,11 @@ class Services:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that needs the broker or the database gets one second try, and the report says that it did (``R``): on a machine that is
-    busy with other things a limit of time may pass that says nothing about the code. What fails of itself fails twice. Tests without
-    processes have no such excuse."""
+    """A test that talks to processes or sockets gets one second try, and the report says that it did (``R``): on a machine that is busy
+    with other things a limit of time may pass that says nothing about the code. What fails of itself fails twice. Pure tests have no such
+    excuse."""
     for item in items:
-        if item.get_closest_marker("stack"):
+        if item.get_closest_marker("stack") or item.path.parent.name not in ("schemas", "stream_apps"):
             item.add_marker(pytest.mark.flaky(reruns=1))
 
 
