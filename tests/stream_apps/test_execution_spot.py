@@ -248,6 +248,41 @@ def test_what_is_too_small_to_sell_stays_as_dust():
     books_equal(world)
 
 
+def test_without_any_price_nothing_is_written_off_and_it_is_told():
+    """The fee of an entry is told, the entry itself is not yet, and prices are stale: what a coin is worth is not known."""
+    world = SpotWorld(MARKET, contract=Contract.of(SYMBOL, "0.1", "0.001"))
+    world.signal()
+    world.settle()
+    world.advance(world.policy.quote_stale_ms + 1, quotes=False)
+    trade = world.trade()
+    (entry,) = trade.of("entry")
+    (number,) = (number for number, fill in trade.fills.items() if fill.leg == "entry")
+    del trade.fills[number]
+    entry.reported = D(0)
+    entry.fills.clear()
+    # Ends both orders of the pair.
+    world.spot.cancel("desk", SYMBOL, world.spot.open_orders("desk")[0].id, None, world.now)
+    for _ in range(40):
+        world.advance(1_000, quotes=False)
+        while world.stream:
+            world.deliver()
+        while world.pending:
+            world.perform()
+    assert trade.exposure == D("-0.00001") and trade.average_entry is None and world.book.fresh_quote(SYMBOL, world.now) is None
+    assert not trade.is_over and not trade.of("dust")
+    told = [one.reason for one in world.anomalies]
+    assert set(told) == {"-0.00001 left to write off, and no price is known"} and 2 <= len(told) < 20, (
+        "told again, not at every one of 40 looks"
+    )
+    # The entry is told after all: it would have been sold twice over by a stand-in.
+    (fill,) = (one for one in world.fills() if one.trade_id == number)
+    world.give(fill)
+    world.quote()
+    world.settle()
+    assert trade.exposure == D("0.00999") and set(world.resting()) == {"tp2", "stop"}
+    books_equal(world)
+
+
 def test_sizes_by_budget_and_the_budget_of_all_spot_positions():
     policy = LivePolicy(
         entry=EntryPolicy(style="market"),

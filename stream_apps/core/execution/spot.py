@@ -19,7 +19,8 @@ target was filled in part, or the pair was cancelled by somebody), and where 1 a
 ``protection.window_ms``. Closing cancels every exit first, because they lock the coins: that takes one round trip and is not protected by the venue.
 
 **Remainders.** Coins below the venue's least order cannot be sold: they stay in the account, and leave the trade as a stand-in fill of leg ``dust`` at the
-mid. A fee taken in coins leaves as a stand-in fill of leg ``base_fee`` at the fill's own price.
+mid, or at what was paid for them. Where neither is known nothing is written off: the trade stays open, which is told, until a price comes. A fee taken in
+coins leaves as a stand-in fill of leg ``base_fee`` at the fill's own price.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ ZERO = Decimal(0)
 # Stand-ins count down from here: below the numbers of the reconciler's corrections, and no venue's.
 FEE_NUMBERS, DUST_NUMBER = -(10**15), -(10**15)
 _REFUSED = (OrderState.REJECTED, OrderState.EXPIRED)
-STOP, PAIR = "stop", "pair"
+STOP, PAIR, DUST = "stop", "pair", "dust"
 
 
 def step(desk: Desk, mode: str) -> None:
@@ -96,21 +97,33 @@ def _leave_dust(desk: Desk, mode: str) -> None:
     left = trade.exposure
     if left == 0 or not is_quiet(desk) or not trade.is_settled or sellable(desk, abs(left)) > 0:
         return
-    price = desk.mid or trade.average_entry
-    assert price is not None
-    number = DUST_NUMBER + len(trade.of("dust"))
-    order, fill = _stand_in(trade, "dust", number, left, price, desk.now)
+    price = _value(desk)
+    if price is None:
+        # A stand-in would have to be booked at a price that nobody knows: the trade stays open, is told, and ends with the next price.
+        if desk.may_retry(DUST):
+            desk.anomaly(f"{left.normalize():f} left to write off, and no price is known")
+            desk.was_refused(DUST)
+        return
+    number = DUST_NUMBER + len(trade.of(DUST))
+    order, fill = _stand_in(trade, DUST, number, left, price, desk.now)
     trade.orders[order.client_id] = order
     book_fill(trade, order, fill, ZERO, desk.policy, desk.now, mode, desk.actions)
 
 
 def sellable(desk: Desk, quantity: Decimal) -> Decimal:
-    """Return how much of a quantity one market order can sell; 0 where it is below the venue's least order."""
-    rules = desk.rules
+    """Return how much of a quantity one market order can sell; 0 where it is below the venue's least order.
+
+    While no price is known, the least notional is left for the venue to judge: an order that it refuses costs nothing, coins that are taken for dust do.
+    """
+    rules, price = desk.rules, _value(desk)
     part = min(floor_to(floor_to(quantity, rules.lot), rules.market_lot), rules.market_max_quantity)
-    price = desk.mid or desk.trade.average_entry
-    assert price is not None
-    return part if part >= rules.min_quantity and part * price >= rules.min_notional else ZERO
+    enough = part >= rules.min_quantity and part > 0 and (price is None or part * price >= rules.min_notional)
+    return part if enough else ZERO
+
+
+def _value(desk: Desk) -> Decimal | None:
+    """Return what a coin is worth: the mid, else what was paid for it; None where neither is known."""
+    return desk.mid if desk.mid is not None else desk.trade.average_entry
 
 
 # --- our own guard ------------------------------------------------------------------------------------------------------------
