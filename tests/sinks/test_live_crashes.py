@@ -9,9 +9,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,17 @@ pytestmark = pytest.mark.stack
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["live_child"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fork_server():
+    """Python's fork server imports what it preloads from its own path only, and without a word nothing where that does not lead there: then each of the
+    hundreds of executors would import everything anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
+
+
 WINDOW_S = 3.0
 # What a busy machine may take from taking the account over to the answer of the first order.
 START_S = 7.0
@@ -190,13 +203,16 @@ def kill_at_each(lab, tmp_path, policy, ways, points) -> dict[str, str]:
             runner = Runner(lab, watch, tmp_path, policy, list(point[1:]))
             runner.crossings.unlink(missing_ok=True)
             reconciled = len(lab.written("reconciliations"))
-            runner.start(point[0])
-            until(runner, lambda known=reconciled: len(lab.written("reconciliations")) > known, "compared with the venue")
-            live(lab, runner, ways)
+            try:
+                runner.start(point[0])
+                until(runner, lambda known=reconciled: len(lab.written("reconciliations")) > known, "compared with the venue")
+                live(lab, runner, ways)
+            finally:
+                # Also behind a failure: it would go on for the rest of the run.
+                runner.stop()
             name = " then ".join(map(str, point))
             if runner.starts > len(point):
                 died[name] = runner.died[-1]
-            runner.stop()
             check(lab, watch, name, tmp_path)
             with (tmp_path / "points").open("a") as lines:
                 lines.write(f"point {name}: {', '.join(runner.died) or 'not reached'}\n")
