@@ -282,7 +282,7 @@ class ExecutionBook:
             return []
         if fill.fee > 0 and fill.fee_asset == self._coins(trade.symbol):
             paid, stand_in = spot.take_fee(trade, fill)
-            trade.orders[paid.client_id] = paid
+            paid = trade.orders.setdefault(paid.client_id, paid)
             book_fill(trade, paid, stand_in, ZERO, self.policy, now, self.account.mode, actions)
         if was_over and trade.position.status != EXPIRED:
             self._odd_fill(fill, f"of {fill.client_order_id} after its trade was closed", actions)
