@@ -241,6 +241,27 @@ def keep(database_url: str, table: str, days: int | None) -> None:
         raise DatabaseError(f"{table}: no such time-partitioned table")
 
 
+def chunk(database_url: str, table: str, span: str) -> None:
+    """Set how long a table's chunks are from now on, which TimescaleDB is told by the next ``maintain``; native partitions stay as they are.
+
+    Args:
+        span: A time as PostgreSQL reads it: ``6 hours``, ``7 days``.
+
+    Raises:
+        DatabaseError: no such table among the policies, no connection, or no span of an hour's quarter to a month.
+    """
+    with connect(database_url) as connection:
+        try:
+            row = connection.execute("SELECT %s::interval BETWEEN '15 minutes' AND '1 month'", (span,)).fetchone()
+        except (psycopg.errors.InvalidDatetimeFormat, psycopg.errors.DatetimeFieldOverflow) as error:
+            raise DatabaseError(f"{span!r}: no span of time such as '6 hours'") from error
+        if row != (True,):
+            raise DatabaseError(f"{span!r}: a chunk takes a quarter of an hour to a month")
+        changed = connection.execute("UPDATE table_policies SET chunk = %s::interval WHERE table_name = %s", (span, table)).rowcount
+    if not changed:
+        raise DatabaseError(f"{table}: no such time-partitioned table")
+
+
 def policies(database_url: str) -> list[tuple[str, str, str, int, str]]:
     """Return of each time-partitioned table its name, chunk, how long it is kept, its bytes, and why so."""
     with connect(database_url) as connection:

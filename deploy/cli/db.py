@@ -95,11 +95,16 @@ def maintain(
 def keep(
     table: Annotated[str, typer.Argument(help="A time-partitioned table; without one all are shown.")] = "",
     days: Annotated[int | None, typer.Argument(min=0, help="Days after which its oldest partition or chunk is dropped; 0: never.")] = None,
+    chunk: Annotated[
+        str, typer.Option(metavar="SPAN", help="Length of its TimescaleDB chunks from now on, e.g. '6 hours': see SIZING.md.")
+    ] = "",
     database_url: UrlOption = "",
 ) -> None:
-    """Show how long each table is kept, its size and why, or change it; `perpflow db maintain` drops accordingly."""
+    """Show how long each table and its chunks are, its size and why, or change it; `perpflow db maintain` acts accordingly."""
     if table and days is not None:
         upkeep.keep(_url(database_url), table, days or None)
+    if table and chunk:
+        upkeep.chunk(_url(database_url), table, chunk)
     shown = Table("table", "chunk", "kept", "bytes", "why")
     for name, chunk, kept, size, reason in upkeep.policies(_url(database_url)):
         if table in ("", name):

@@ -39,6 +39,7 @@ BENCHES: dict[str, Bench] = {
     "costs": Bench("bench_costs", 20, "what a trade costs by window length, number of trades, instruments and strategies"),
     "scaling": Bench("bench_scaling", 30, "two workers on two cores beside one, and what the broker takes"),
     "state": Bench("bench_state", 25, "memory of 600 instruments with 24 h windows, and recovery of 24 h of state after kill -9"),
+    "sizes": Bench("bench_table_sizes", 10, "bytes of a row in each table, rows a day, and the chunks that follow by deployment"),
 }
 
 

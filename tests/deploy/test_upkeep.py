@@ -149,7 +149,12 @@ def test_every_partitioned_table_has_a_policy_that_fits_it(native: Settings) -> 
     for table in tables():
         if table.step:
             step, chunk, kept, segment_by, order_by, reason = policies[table.name]
-            assert step == table.step and chunk >= timedelta(days=1) and (kept is None or kept >= timedelta(days=7)) and reason
+            assert (
+                step == table.step
+                and timedelta(hours=1) <= chunk <= timedelta(days=31)
+                and (kept is None or kept >= timedelta(days=7))
+                and reason
+            )
             named = [name.strip() for name in f"{segment_by}, {order_by}".split(",")]
             assert set(named) <= set(table.column_names) and len(named) == len(set(named)) and "event_time" in order_by
     # The specification: raw trades are never deleted; the books of the desk are the desk's.
@@ -160,6 +165,29 @@ def test_every_partitioned_table_has_a_policy_that_fits_it(native: Settings) -> 
     assert run(native, "SELECT keep FROM table_policies WHERE table_name = 'depth'") == [(None,)]
     with pytest.raises(DatabaseError, match="no such"):
         upkeep.keep(native.database_url, "nothing", 3)
+    shown = CliRunner().invoke(
+        db.app, ["keep", "depth", "--chunk", "6 hours", "--database-url", native.database_url], env={"COLUMNS": "200"}
+    )
+    assert (shown.exit_code, "06:00:00" in shown.output) == (0, True)
+    for table, span, said in (
+        ("nothing", "1 day", "no such"),
+        ("depth", "soon", "no span"),
+        ("depth", "1 minute", "quarter"),
+        ("depth", "-1 day", "quarter"),
+    ):
+        with pytest.raises(DatabaseError, match=said):
+            upkeep.chunk(native.database_url, table, span)
+    assert run(native, "SELECT chunk FROM table_policies WHERE table_name = 'depth'") == [(timedelta(hours=6),)]
+
+
+def test_measured_chunks_leave_alone_what_was_set_by_hand(environment: Settings) -> None:
+    url = environment.database_url
+    database.migrate(url, until=115)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("UPDATE table_policies SET chunk = '2 hours' WHERE table_name = 'quotes'")
+    database.migrate(url)
+    chunks = dict(run(environment, "SELECT table_name, chunk FROM table_policies"))
+    assert (chunks["quotes"], chunks["bars"], chunks["agg_trades"]) == (timedelta(hours=2), timedelta(days=7), timedelta(days=1))
 
 
 def test_an_empty_database_is_named(environment: Settings) -> None:
