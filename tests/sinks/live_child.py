@@ -15,18 +15,20 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from live_lab import ACCOUNT, KEY, SECRET
+from live_lab import adapter
+from spot_lab import spot_adapter
 
-from schemas.secret import Secrets
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
 from sinks.executor.publish import Publisher
 from sinks.live.journal import LiveJournal
 from sinks.live.service import LiveExecutor
 from sinks.venues.binance.venue import BinanceVenue
+from sinks.venues.binance_spot.venue import BinanceSpotVenue
 from stream_apps.core.execution.policy import LivePolicy
+from stream_apps.core.execution.records import Account
 
-WATCHED = ("open", "place", "cancel", "query", "open_orders", "positions", "balances", "fills", "funding")
+WATCHED = ("open", "place", "place_pair", "cancel", "query", "open_orders", "positions", "balances", "fills", "funding")
 JOURNAL = ("lock", "take", "unpublished", "switch", "commit", "forget")
 BOUNDARIES = frozenset(
     (
@@ -58,8 +60,8 @@ class Crossings:
         self._path.write_text("\n".join(self.names))
 
 
-class Venue(BinanceVenue):
-    """Counts every request and every event of the user stream."""
+class Counted:
+    """Counts every request of an adapter and every event of its user stream."""
 
     crossings: Crossings
 
@@ -77,10 +79,18 @@ class Venue(BinanceVenue):
 
         return crossed
 
-    async def user_events(self) -> AsyncIterator[Any]:  # type: ignore[override]
-        async for event in super().user_events():
+    async def user_events(self) -> AsyncIterator[Any]:
+        async for event in super().user_events():  # type: ignore[misc]
             self.crossings.cross(f"event {type(event).__name__}")
             yield event
+
+
+class Venue(Counted, BinanceVenue):
+    """Of contracts."""
+
+
+class SpotVenue(Counted, BinanceSpotVenue):
+    """Of coins."""
 
 
 class Journal(LiveJournal):
@@ -148,10 +158,19 @@ class Executor(LiveExecutor):
         return reason
 
 
-def main(settings: dict[str, Any], rest_url: str, ws_url: str, policy: LivePolicy, kill_at: int, path: str, log: str) -> None:
+def main(
+    settings: dict[str, Any],
+    account: Account,
+    rest_url: str,
+    ws_url: str,
+    policy: LivePolicy,
+    kill_at: int,
+    path: str,
+    log: str,
+) -> None:
     """Run an executor until SIGTERM or the k-th crossing (0: never)."""
     crossings = Crossings(kill_at, Path(path))
-    for kind in (Venue, Journal, Published, Executor):
+    for kind in (Counted, Journal, Published, Executor):
         kind.crossings = crossings
     made = Settings(**settings)
     with Path(log).open("a", buffering=1) as lines:
@@ -159,8 +178,8 @@ def main(settings: dict[str, Any], rest_url: str, ws_url: str, policy: LivePolic
         configure_logging("info")
         service = Service("live")
         signal.signal(signal.SIGTERM, lambda *_: service.stop())
-        venue = Venue(rest_url, f"{ws_url}/private", KEY, SECRET, Secrets())
-        journal = Journal(made.database_url, f"{made.topic_prefix}{ACCOUNT.name}")
-        executor = Executor(made, service, ACCOUNT, venue, policy, journal=journal, publisher=Published(made))
+        venue = spot_adapter(rest_url, ws_url, SpotVenue) if account.is_spot else adapter(rest_url, ws_url, Venue)
+        journal = Journal(made.database_url, f"{made.topic_prefix}{account.name}")
+        executor = Executor(made, service, account, venue, policy, journal=journal, publisher=Published(made))
         asyncio.run(executor.run())
     crossings.save()

@@ -38,6 +38,11 @@ MARKET = LivePolicy(entry=EntryPolicy(style="market"), budget=ROOMY)
 TOPICS = ("orders", "fills", "positions", "trades_closed", "execution_cost_events", "reconciliations")
 
 
+def adapter(rest_url: str, ws_url: str, kind: type[BinanceVenue] = BinanceVenue) -> BinanceVenue:
+    """Return the adapter of the lab's account, not open yet."""
+    return kind(rest_url, f"{ws_url}/private", KEY, SECRET, Secrets())
+
+
 def prepare(settings: Settings) -> None:
     """Make the journal's tables, without those of topics."""
     with psycopg.connect(settings.database_url, autocommit=True) as connection:
@@ -50,11 +55,16 @@ def prepare(settings: Settings) -> None:
 class Lab:
     """The surroundings. The exchange runs in a thread of its own, so that it outlives every executor.
 
+    Attributes:
+        account, instrument: Whose, and of which market.
+
     Args:
         settings: Of the test's environment.
         faults: Of the exchange from the beginning.
         contracts: Besides those that the exchange lists by itself.
     """
+
+    account, instrument = ACCOUNT, INSTRUMENT
 
     def __init__(self, settings: Settings, faults: tuple[str, ...] = (), contracts: tuple[Contract, ...] = ()) -> None:
         self.settings = settings
@@ -112,6 +122,11 @@ class Lab:
         """Price of the lab's first symbol."""
         return self.mids[SYMBOL]
 
+    @staticmethod
+    def instrument_of(symbol: str) -> str:
+        """Instrument of a symbol of the exchange."""
+        return f"BINANCE:{symbol}-PERP"
+
     # --- the world -----------------------------------------------------------------------------------------------------------
 
     def price(self, mid: Decimal | int, symbol: str = SYMBOL, size: Decimal | None = None) -> None:
@@ -127,7 +142,7 @@ class Lab:
         for symbol, mid in list(self.mids.items()):
             tick = self.venue.exchange.markets[symbol].contract.tick
             record = {
-                "instrument": f"BINANCE:{symbol}-PERP",
+                "instrument": self.instrument_of(symbol),
                 "event_time": now,
                 "receive_time": now,
                 "update_id": self._quotes,
@@ -144,7 +159,7 @@ class Lab:
         self._sequence += 1
         now = _now()
         record = {
-            "account": ACCOUNT.name,
+            "account": self.account.name,
             "event_time": now,
             "receive_time": now,
             "sequence": _now(),
@@ -158,14 +173,14 @@ class Lab:
             "memory": "{}",
             **self.guard,
         }
-        self._write("risk_state", record, ACCOUNT.name, partition=0)
+        self._write("risk_state", record, self.account.name, partition=0)
 
     def signal(self, **more: Any) -> str:
         """Write a signal; return its id."""
         self._signals += 1
         now = _now()
         record = {
-            "instrument": INSTRUMENT,
+            "instrument": self.instrument,
             "event_time": now,
             "receive_time": now,
             "strategy_id": "s1",
@@ -224,6 +239,12 @@ class Lab:
         """Open quantity at the exchange."""
         return self.positions.get(SYMBOL, D(0))
 
+    def held_and_covered(self) -> tuple[Decimal, Decimal]:
+        """What is open at the exchange, and for how much of it a stop rests there."""
+        truth = self.truth()
+        held = truth["positions"].get(SYMBOL)
+        return abs(D(held["quantity"])) if held else D(0), sum((D(one["quantity"]) for one in truth["open_conditionals"]), D(0))
+
     def stops(self) -> list[dict[str, Any]]:
         """Conditional orders that rest."""
         return list(self.truth()["open_conditionals"])
@@ -240,8 +261,8 @@ class Lab:
 
     def executor(self, service: Service, policy: LivePolicy = MARKET, **more: Any) -> LiveExecutor:
         """Return an executor of the lab's account."""
-        venue = BinanceVenue(self.venue.rest_url, f"{self.venue.ws_url}/private", KEY, SECRET, Secrets())
-        return LiveExecutor(self.settings, service, ACCOUNT, venue, policy, **more)
+        venue = adapter(self.venue.rest_url, self.venue.ws_url)
+        return LiveExecutor(self.settings, service, self.account, venue, policy, **more)
 
     @contextmanager
     def running(self, policy: LivePolicy = MARKET, **more: Any) -> Iterator[LiveExecutor]:

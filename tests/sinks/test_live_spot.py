@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 import websockets
-from live_lab import KEY, SECRET, D, Lab, prepare, wait_for
+from live_lab import KEY, SECRET, SYMBOL, D, prepare, wait_for
+from spot_lab import INSTRUMENT, SpotLab, assert_coins_equal, exchange, spot_adapter
 
-from producers.recorded.exchange.keys import AccountSpec, ApiKey
-from producers.recorded.exchange.rules import Contract
 from producers.recorded.exchange.server import SimulatedExchange
 from schemas.secret import Secrets
 from sinks.guard.kill import close_everything
 from sinks.guard.preflight import Wanted, passed, preflight
-from sinks.live.service import LiveExecutor
 from sinks.venues.adapter import PairVenue, Refused, Unreadable
 from sinks.venues.binance_spot.venue import BinanceSpotVenue
 from stream_apps.core.execution.facts import (
@@ -30,20 +28,10 @@ from stream_apps.core.execution.facts import (
     StreamReady,
     TimeInForce,
 )
-from stream_apps.core.execution.records import Account
-
-SYMBOL, INSTRUMENT = "BTCUSDT", "BINANCE:BTCUSDT"
-ACCOUNT = Account("simulated", "BINANCE", "BINANCE_SPOT-simulated", "lab", is_spot=True)
-CONTRACT = Contract.of(SYMBOL, "0.1", "0.00001")
-
-
-def exchange(**more: Any) -> SimulatedExchange:
-    spec = AccountSpec("lab", keys=(ApiKey(KEY, "lab", SECRET),), deposit=D(10_000), maker=D("0.001"), taker=D("0.001"))
-    return SimulatedExchange([spec], [CONTRACT], venue="BINANCE_SPOT", **more)
 
 
 def adapter(venue: SimulatedExchange) -> BinanceSpotVenue:
-    return BinanceSpotVenue(venue.rest_url, f"{venue.ws_url}/ws-api/v3", KEY, SECRET, Secrets(), key_url=venue.rest_url)
+    return spot_adapter(venue.rest_url, venue.ws_url)
 
 
 def pair(number: int, quantity: str, target: str = "51000", stop: str = "49000") -> PairRequest:
@@ -201,35 +189,13 @@ async def until(condition: Any, seconds: float = 30.0) -> None:
 # --- the executor -------------------------------------------------------------------------------------------------------------
 
 
-class SpotLab(Lab):
-    """The lab with a spot exchange and the spot instrument."""
-
-    def __init__(self, settings: Any) -> None:
-        super().__init__(settings)
-        self.venue = exchange()
-
-    def _write(self, topic: str, record: dict[str, Any], key: str, partition: int | None = None) -> None:
-        if topic == "risk_state":
-            record["account"] = key = ACCOUNT.name
-        elif topic == "quotes":
-            record["instrument"] = key = INSTRUMENT
-        super()._write(topic, record, key, partition)
-
-    def executor(self, service: Any, policy: Any, **more: Any) -> LiveExecutor:
-        return LiveExecutor(self.settings, service, ACCOUNT, adapter(self.venue), policy, **more)
-
-    @property
-    def resting(self) -> list[str]:
-        return [one["type"] for one in self.truth()["open_orders"]]
-
-
 @pytest.mark.stack
 def test_a_spot_signal_lives_through_faults_and_a_restart_and_its_coins_are_the_exchanges(environment, topics):
     prepare(environment)
     with SpotLab(environment) as lab:
         with lab.running():
             lab.faults("lost:on=list.place,at=1,how=503", "lost:on=order.place,at=1,how=cut", "duplicate:on=executionReport,rate=0.3")
-            lab.signal(instrument=INSTRUMENT)
+            lab.signal()
             wait_for(lambda: lab.resting == ["LIMIT_MAKER", "STOP_LOSS"], 40, "one pair rests")
             lab.clear_faults()
         with lab.running():
@@ -241,12 +207,8 @@ def test_a_spot_signal_lives_through_faults_and_a_restart_and_its_coins_are_the_
             lab.price(50_400)
             wait_for(lambda: lab.query("SELECT count(*) FROM live_trades WHERE over_at IS NULL") == [(0,)], 40)
             wait_for(lambda: lab.query("SELECT count(*) FROM live_outbox") == [(0,)], 40)
-        (trade,) = lab.journal()
-        truth = lab.truth()
-        assert {one for one in trade.fills if one > 0} == {one["id"] for one in truth["fills"]}
-        assert D(truth["balances"]["USDT"]) == D(10_000) + trade.cash
-        dust = sum((fill.quantity for fill in trade.fills.values() if fill.leg == "dust"), D(0))
-        assert D(truth["balances"]["BTC"]) == dust < D("0.00001") and not truth["open_orders"]
+        assert_coins_equal(lab)
+        assert lab.position == 0 and not lab.resting
         (closed,) = lab.written("trades_closed")
         assert (closed["exit_reason"], closed["instrument"]) == ("tp2", INSTRUMENT)
         assert lab.written("reconciliations")[-1]["state"] != "red"
