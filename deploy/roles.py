@@ -33,6 +33,8 @@ EXECUTOR_TABLES: Mapping[str, str] = {
     "live_accounts": "SELECT, INSERT, UPDATE",
     "live_trades": "SELECT, INSERT, UPDATE",
     "live_outbox": "SELECT, INSERT, DELETE",
+    # What was estimated is never changed or taken back.
+    "live_routes": "SELECT, INSERT",
 }
 
 

@@ -38,6 +38,7 @@ from sinks.live.journal import LiveJournal, Outgoing
 from sinks.live.lanes import Lanes
 from sinks.live.outbox import Outbox
 from sinks.live.reconciler import Reconciler
+from sinks.live.rerouter import Rerouter
 from sinks.live.unwritten import Unwritten
 from sinks.venues.adapter import TradingVenue, Unreadable
 from stream_apps.core.execution.book import ExecutionBook
@@ -155,6 +156,8 @@ class LiveExecutor:
             self._reconciler = Reconciler(
                 self._venue, self.book, self._submit, self._lanes.perform, self._report, self._unreadable, self._account.name
             )
+            rerouter = Rerouter(self._settings.role_url("executor"), self._journal.account, self._account.mode, self.book)
+            await rerouter.load(self._epoch)
             self.book.blocks["reconcile"] = "not compared with the venue yet"
             self.book.restarted(_now())
             self._phase = "trading"
@@ -166,6 +169,7 @@ class LiveExecutor:
                 ("reconciler", self._reconciler.run()),
                 ("switch", self._watch_switch()),
                 ("funding", self._watch_funding()),
+                *([("routes", rerouter.run())] if rerouter.is_on else []),
             ]
             tasks = [asyncio.create_task(one, name=name) for name, one in work]
             waiting = asyncio.create_task(stopped.wait(), name="stop")

@@ -13,6 +13,7 @@ from stream_apps.core.execution.events import QuoteSeen
 from stream_apps.core.execution.policy import EntryPolicy, LivePolicy, RoePolicy, SizingPolicy
 from stream_apps.core.execution.policy_values import policy_of
 from stream_apps.core.execution.roe import price_for_net
+from stream_apps.core.execution.routing import Route
 
 
 def roe_world(**more: object) -> World:
@@ -132,6 +133,16 @@ def test_a_wide_spread_delays_an_entry_once():
 
 def test_a_wide_spread_splits_an_entry():
     world = World(LivePolicy(entry=EntryPolicy(style="market", probe_action="split")))
+    narrow_hour(world)
+    world.price(50_000, spread=5)
+    world.signal()
+    world.settle()
+    assert [str(one) for one in world.trade().entry.slices] == ["0.005", "0.005"] and world.position == D("0.010")
+
+
+def test_a_wide_spread_splits_an_entry_of_a_table_without_slices():
+    routes = (Route(D(0), 1_000, 1, 0),)
+    world = World(LivePolicy(entry=EntryPolicy(probe_action="split", routes=routes)))
     narrow_hour(world)
     world.price(50_000, spread=5)
     world.signal()

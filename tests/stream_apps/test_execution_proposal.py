@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -12,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.costs import toml_of
+from stream_apps.core.execution.policy import LivePolicy, RoutingPolicy
 from stream_apps.core.execution.policy_values import policy_of
 from stream_apps.core.execution.proposal import ProposalRules, measure, propose
+from stream_apps.core.execution.reestimate import DAY_MS, Held, held_after, reestimate
 from stream_apps.core.execution.routing import DEFAULT_ROUTES
 
 RULES = ProposalRules()
@@ -65,6 +68,51 @@ def test_larger_orders_that_slip_more_get_a_slice_more_and_those_that_do_not_one
 def test_a_boundary_belongs_to_the_upper_row_as_in_routing():
     found = propose([entry(200, 1)] * 3 + [entry(199.99, 1)] * 2, DEFAULT_ROUTES)
     assert [one.measured.entries for one in found] == [2, 3, 0, 0]
+
+
+# --- day after day ------------------------------------------------------------------------------------------------------------
+
+NOW = 1_790_000_000_000
+
+
+def ended(entries: list[dict[str, Any]], at: int) -> list[dict[str, Any]]:
+    return [{**one, "ended_at": at} for one in entries]
+
+
+def dear() -> list[dict[str, Any]]:
+    return good(100, 20) + [entry(100, 6, late=True, maker=0.0)] * 20
+
+
+def test_a_row_that_was_changed_is_judged_by_what_came_after_it_only():
+    policy, held = LivePolicy(), tuple(Held(one) for one in DEFAULT_ROUTES)
+    before = ended(dear(), NOW - DAY_MS)
+    first = held_after(reestimate(before, held, policy, NOW), held, NOW)
+    assert first[0] == Held(replace(DEFAULT_ROUTES[0], maker_wait_ms=1125), NOW) and first[1:] == held[1:]
+    # The same entries do not push it on the next day, and those of after the change do.
+    second = reestimate(before, first, policy, NOW + DAY_MS)
+    assert held_after(second, first, NOW + DAY_MS) == first and second[0].measured.entries == 0
+    third = held_after(reestimate(before + ended(dear(), NOW + 1), first, policy, NOW + DAY_MS), first, NOW + DAY_MS)
+    assert third[0] == Held(replace(DEFAULT_ROUTES[0], maker_wait_ms=843), NOW + DAY_MS)
+
+
+def test_entries_of_before_the_window_are_not_looked_at():
+    policy, held = LivePolicy(), tuple(Held(one) for one in DEFAULT_ROUTES)
+    old = ended(dear(), NOW - policy.routing.days * DAY_MS - 1)
+    assert [one.measured.entries for one in reestimate(old, held, policy, NOW)] == [0, 0, 0, 0]
+
+
+def test_however_dear_every_day_is_the_wait_ends_at_its_declared_bound():
+    policy = LivePolicy(routing=RoutingPolicy(shortest_ms=900))
+    held = tuple(Held(one) for one in DEFAULT_ROUTES)
+    waits = []
+    for day in range(6):
+        now = NOW + day * DAY_MS
+        held = held_after(reestimate(ended(dear(), now), held, policy, now), held, now)
+        assert tuple(Held.from_json(one.to_json()) for one in held) == held
+        waits.append(held[0].route.maker_wait_ms)
+    assert waits == [1125, 900, 900, 900, 900, 900]
+    with pytest.raises(ValueError, match="routing longest_ms: must be at least 900"):
+        RoutingPolicy(shortest_ms=900, longest_ms=800)
 
 
 COSTS = st.lists(

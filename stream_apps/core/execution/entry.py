@@ -8,6 +8,7 @@ is an IOC limit at the book-walk limit. The next slice begins when it is due and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from stream_apps.core.execution.desk import Desk
@@ -16,7 +17,7 @@ from stream_apps.core.execution.facts import OrderType, TimeInForce
 from stream_apps.core.execution.orders import UNCONFIRMED, Order, OrderState
 from stream_apps.core.execution.policy import EntryPolicy
 from stream_apps.core.execution.quotes import spread_bps
-from stream_apps.core.execution.routing import route_for, slice_times, slices_of
+from stream_apps.core.execution.routing import Route, route_for, slice_times, slices_of
 from stream_apps.core.execution.sizing import nearest_tick
 
 ZERO = Decimal(0)
@@ -119,9 +120,14 @@ def _avoid_wide_spread(desk: Desk) -> None:
         return
     lot = max(desk.rules.lot, desk.rules.market_lot)
     halves = slices_of(run.target, 2 * len(run.slices), lot, smallest(desk))
-    spacing = run.times[1] - run.times[0] if len(run.times) > 1 else policy.routes[1].spacing_ms
+    spacing = run.times[1] - run.times[0] if len(run.times) > 1 else _spacing(policy.routes)
     run.slices = list(halves)
     run.times = list(slice_times(desk.trade.position.signal_id, desk.now, len(halves), spacing, policy.jitter))
+
+
+def _spacing(routes: Sequence[Route]) -> int:
+    """Return the least spacing of a table, ms; 0 where no row of it is cut."""
+    return min((row.spacing_ms for row in routes if row.spacing_ms), default=0)
 
 
 def smallest(desk: Desk) -> Decimal:

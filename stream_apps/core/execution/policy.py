@@ -197,11 +197,45 @@ class ReconcilePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class RoutingPolicy:
+    """Daily re-estimation of ``entry.routes`` from what entries cost (R002-66, R002-130); ``proposal.py`` says how, ``reestimate.py`` on what.
+
+    Attributes:
+        automatic: Whether it is done, and holds. Off: the table of the policy holds as it is.
+        every_ms: Period.
+        days: Entries are looked at that ended within so many days, and after their row's last change.
+        least: Entries of a row below which it is not judged.
+        shortest_ms, longest_ms, most_slices: Bounds; a row of the policy beyond them is not moved further out.
+    """
+
+    automatic: bool = True
+    every_ms: int = 86_400_000
+    days: int = 30
+    least: int = 30
+    shortest_ms: int = 500
+    longest_ms: int = 10_000
+    most_slices: int = 8
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, naming the setting, for what cannot be meant."""
+        for name, least in (
+            ("every_ms", 1),
+            ("days", 1),
+            ("least", 2),
+            ("shortest_ms", 1),
+            ("longest_ms", self.shortest_ms),
+            ("most_slices", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"routing {name}: must be at least {least}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
 class LivePolicy:
     """All settings of live execution.
 
     Attributes:
-        entry, sizing, budget, protection, spot, roe, reconcile: See each.
+        entry, sizing, budget, protection, spot, roe, reconcile, routing: See each.
         symbols: The venue's symbols that may be entered; None: all.
         strategies: Strategies whose signals are acted on; None: all. Others are passed over.
         fees, fee_basis: For break-even levels and for fees told in an asset without a price; what is booked is what the venue says.
@@ -225,6 +259,7 @@ class LivePolicy:
     spot: SpotPolicy = field(default_factory=SpotPolicy)
     roe: RoePolicy = field(default_factory=RoePolicy)
     reconcile: ReconcilePolicy = field(default_factory=ReconcilePolicy)
+    routing: RoutingPolicy = field(default_factory=RoutingPolicy)
     symbols: tuple[str, ...] | None = None
     strategies: tuple[str, ...] | None = None
     fees: FeeRates = field(default_factory=FeeRates)
