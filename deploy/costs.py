@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -9,6 +10,8 @@ from psycopg.rows import dict_row
 
 from deploy.errors import UserError
 from schemas.settings import Settings
+from sinks.live.rerouter import newest_routes
+from stream_apps.core.execution.policy import LivePolicy
 from stream_apps.core.execution.proposal import ProposalRules, RowProposal
 from stream_apps.core.execution.routing import Route
 
@@ -29,6 +32,20 @@ def entries_of(settings: Settings, account: str, days: int) -> list[dict[str, An
             ).fetchall()
     except psycopg.Error as error:
         raise UserError(f"the database does not tell (DATABASE_URL; `perpflow db migrate`): {error}") from error
+
+
+def routes_in_force(settings: Settings, account: str, policy: LivePolicy) -> tuple[datetime, list[Route]] | None:
+    """Return when the executor last re-estimated the policy's routing table and what holds since; None where it did not.
+
+    Raises:
+        UserError: the database does not answer or has no such table.
+    """
+    try:
+        with psycopg.connect(settings.role_url("reader"), connect_timeout=10) as connection:
+            newest = newest_routes(connection, f"{settings.topic_prefix}{account}", policy.entry.routes)
+    except psycopg.Error as error:
+        raise UserError(f"the database does not tell (DATABASE_URL; `perpflow db migrate`): {error}") from error
+    return None if newest is None else (datetime.fromtimestamp(newest[0] / 1000, UTC), [one.route for one in newest[1]])
 
 
 def toml_of(routes: list[Route], rules: ProposalRules, head: str) -> str:

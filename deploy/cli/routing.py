@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,11 +12,12 @@ from rich.table import Table
 
 from deploy.cli import settings as surroundings
 from deploy.cli.account_options import screen
-from deploy.costs import changed, entries_of, toml_of
+from deploy.costs import changed, entries_of, routes_in_force, toml_of
 from deploy.errors import UserError
 from deploy.live import read_policy
 from sinks.venues.opening import MODES, VENUES, account_id
 from stream_apps.core.execution.proposal import ProposalRules, RowProposal, propose
+from stream_apps.core.execution.reestimate import rules_of
 
 
 def routing(
@@ -28,18 +30,22 @@ def routing(
 ) -> None:
     """Propose the routing table of entries by notional from what entries cost (execution_cost_events), one step a row, with the reason of each.
 
-    Nothing changes by it: the rows go into the policy file by hand, and hold from the executor's next start on.
+    A running executor does this by itself every day, unless its policy says `[routing] automatic = false` (each time is a row of live_routes); this shows
+    the table that holds and what would come of it now. Nothing changes by it: rows that are put into the policy file hold from its next start on.
 
     Example: perpflow routing --mode testnet --days 14 --policy execution.toml --write routes.toml
     """
     if mode not in MODES or venue not in VENUES:
         raise UserError(f"routing: expected a mode of {', '.join(MODES)} and a venue of {', '.join(VENUES)}")
     chosen = read_policy(policy, (), ())
-    saving = (chosen.fees.taker - chosen.fees.maker) * 10_000
-    rules = ProposalRules(least=least, fee_saving_bps=saving)
     account = account_id(venue, mode)
-    entries = entries_of(surroundings(), account, days)
-    found = propose(entries, chosen.entry.routes, rules)
+    settings = surroundings()
+    estimated = routes_in_force(settings, account, chosen) if chosen.routing.automatic else None
+    rules = replace(rules_of(chosen), least=least)
+    entries = entries_of(settings, account, days)
+    found = propose(entries, chosen.entry.routes if estimated is None else estimated[1], rules)
+    if estimated is not None:
+        typer.echo(f"The table is the executor's own, re-estimated {estimated[0]:%Y-%m-%d %H:%M} UTC.")
     screen().print(table_of(account, days, len(entries), found))
     text = toml_of([one.proposed for one in found], rules, f"Proposed from {len(entries)} entries of {account} in {days} days, {_today()}.")
     if not changed(found):

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from deploy.cli import app
 from deploy.errors import UserError
 from stream_apps.core.execution.policy import Budget, EntryPolicy, LivePolicy
 from stream_apps.core.execution.records import Account
+from stream_apps.core.execution.reestimate import Held
+from stream_apps.core.execution.routing import DEFAULT_ROUTES
 
 pytestmark = pytest.mark.stack
 ROOMY = Budget(max_notional=D(100_000), max_margin=D(100_000), max_spot_notional=D(100_000))
@@ -161,3 +164,19 @@ def test_routing_is_dry_until_a_file_is_named_and_never_overwrites(shown: Any, t
     assert read_policy(target, (), ()).entry.routes == LivePolicy().entry.routes
     result = shown("routing", "--mode", "simulated", "--write", str(target))
     assert isinstance(result.exception, UserError) and "overwrites nothing" in str(result.exception)
+
+
+def test_routing_proposes_from_the_table_that_the_executor_made_of_it(shown: Any, traded_url: str, tmp_path: Path) -> None:
+    held = [Held(one) for one in DEFAULT_ROUTES]
+    moved = [replace(held[0], route=replace(held[0].route, maker_wait_ms=1_125), since=1), *held[1:]]
+    base, after = (json.dumps([one.to_json() for one in table]) for table in (held, moved))
+    with psycopg.connect(traded_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO live_routes VALUES (%s, '2026-11-22 04:05Z', %s, %s, '[]', true)", (f"x.{PERP}", base, after))
+    told = shown("routing", "--mode", "simulated").output
+    assert "re-estimated 2026-11-22 04:05 UTC" in told and "1125" in told
+    (tmp_path / "off.toml").write_text("[routing]\nautomatic = false\n")
+    told = shown("routing", "--mode", "simulated", "--policy", str(tmp_path / "off.toml")).output
+    assert "re-estimated" not in told and "1500" in told
+    (tmp_path / "other.toml").write_text("[[entry.routes]]\nfrom_notional = 0\nmaker_wait_ms = 700\nslices = 1\nspacing_ms = 0\n")
+    told = shown("routing", "--mode", "simulated", "--policy", str(tmp_path / "other.toml")).output
+    assert "re-estimated" not in told and "700" in told
