@@ -48,7 +48,7 @@ def prepare(settings: Settings) -> None:
     with psycopg.connect(settings.database_url, autocommit=True) as connection:
         text = (MIGRATIONS / "0114_live.sql").read_text()
         connection.execute(text[: text.index("SELECT perpflow_make_table")])
-        connection.execute((MIGRATIONS / "0116_live_routes.sql").read_text())
+        connection.execute((MIGRATIONS / "0118_live_routes.sql").read_text())
         risk = (MIGRATIONS / "0102_risk.sql").read_text()
         connection.execute(risk[risk.index("CREATE TABLE IF NOT EXISTS risk_switch") :])
 
