@@ -24,11 +24,9 @@ from stream_apps.core import checkpoint, kernels
 from stream_apps.core.config import TIMEFRAMES, EngineConfig
 from stream_apps.core.inbox import TRADE_FIELDS, Chunk, Inbox
 from stream_apps.core.marks import Mark, MarkLog
-from stream_apps.core.prints import Window
 from stream_apps.core.scoring import StrategyMemory
-from stream_apps.core.scoring.batch import Batch
+from stream_apps.core.scoring.batch import Batch, Market
 from stream_apps.core.slow_inputs import klines, liquidations, slow_inputs
-from stream_apps.core.snapshots import Absent, snapshot_of
 from stream_apps.core.state import FEATURES, INPUTS, MarketState
 from stream_apps.core.strategy import StrategyConfig, StrategyError, config_hash, succeeds
 
@@ -92,12 +90,12 @@ class PartitionEngine:
         self._keys = KeyTable()
         self._rows: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)  # key number -> row of the state
         self._by_author: dict[str, npt.NDArray[np.int64]] | None = None
-        self._by_instrument: dict[int, Batch] | None = None
+        self._running: Batch | None = None
         self._encode: dict[str, Callable[[Record], bytes]] = {topic: codec.encoder(topic) for topic in ("bars", "signals", "dead_letters")}
         self._write_features = RowWriter("features", _FEATURE_LONGS, (*FEATURES, "whale_flow"))
         self._feature_head = codec.header("features")
         self._heads: dict[str, tuple[bytes, bytes]] = {}
-        self._absences: dict[bytes, Absent] = {}
+        self._absences: dict[bytes, bytes] = {}  # states of the inputs -> the two lists of names that end a features record
         self._journal = checkpoint.Journal()
 
     # --- intake ------------------------------------------------------------------------------------------------------
@@ -210,7 +208,7 @@ class PartitionEngine:
             if self._keys.get(record["instrument"]) is None:
                 self._keys.add(record["instrument"])
                 self._rows = np.append(self._rows, i)
-            self._by_author = self._by_instrument = None
+            self._by_author = None
 
     def _apply_strategies(self, records: RecordSet, rows: range, mark: Mark, outputs: list[OutputRecord]) -> None:
         for row in rows:
@@ -241,7 +239,7 @@ class PartitionEngine:
         later = [one for one in self.waiting.pop(config.strategy_id, ()) if one.revision > config.revision]
         if later:
             self.waiting[config.strategy_id] = later
-        self._by_instrument = None
+        self._running = None
 
     def _begin_revisions(self, author: str, instant: int) -> None:
         """Put the revisions in force that may be used from ``instant`` on, of the instruments that fire at it."""
@@ -333,32 +331,29 @@ class PartitionEngine:
             self._by_author = {a: np.array([self.state.index[n] for n in sorted(names)], dtype=np.int64) for a, names in groups.items()}
         return self._by_author.get(author, np.empty(0, dtype=np.int64))
 
-    def _strategies_of(self, i: int) -> Batch | None:
-        if self._by_instrument is None:
-            running: dict[int, list[tuple[StrategyConfig, str]]] = {}
-            for strategy_id in sorted(self.strategies):
-                config, hash_ = self.strategies[strategy_id]
-                row = self.state.index.get(config.instrument)
-                if row is not None and config.status == "running":
-                    running.setdefault(row, []).append((config, hash_))
-            self._by_instrument = {row: Batch(strategies, self.codec) for row, strategies in running.items()}
-        return self._by_instrument.get(i)
+    def _batch(self) -> Batch:
+        if self._running is None:
+            running = [self.strategies[strategy_id] for strategy_id in sorted(self.strategies)]
+            self._running = Batch([one for one in running if one[0].status == "running"], self.codec, self.memories)
+        return self._running
 
     def _fire(self, mark: Mark, cut: dict[str, int], pane: int, outputs: list[OutputRecord]) -> None:
         state, meta, instant = self.state, self.state.a["meta"], pane * self.config.grid_ms
         if self.waiting:
             self._begin_revisions(mark.author, instant)
-        chosen = self._instruments_of(mark.author)
-        chosen = chosen[(meta[chosen, kernels.CLOSED] > 0) & (meta[chosen, kernels.CLOSED] < pane)] if len(chosen) else chosen
-        if len(chosen):
-            self._journal.dirty.update(range(int(meta[chosen, kernels.CLOSED].min()) + 1, pane + 1))
-            bars = state.close(chosen, pane)
-            for bar in bars.tolist():
+        instruments = self._instruments_of(mark.author)
+        chosen = np.empty(len(instruments), dtype=np.int64)
+        found, first = kernels.due(instruments, pane, meta, chosen)
+        if found:
+            chosen = chosen[:found]
+            self._journal.dirty.update(range(first, pane + 1))
+            for bar in state.close(chosen, first, pane).tolist():
                 outputs.append(self._bar(bar, mark))
-            priced = chosen[meta[chosen, kernels.HAS_PRICE] == 1]
-            self.counts["instants"] += len(priced)
-            if len(priced):
-                self._evaluate(priced, pane, instant, mark, outputs)
+            evaluated = np.empty(found, dtype=np.int64)
+            found = kernels.priced(chosen, meta, evaluated)
+            self.counts["instants"] += found
+            if found:
+                self._evaluate(evaluated[:found], pane, instant, mark, outputs)
         self.last_instant = max(self.last_instant, instant)
         outputs.append(
             OutputRecord(
@@ -383,21 +378,31 @@ class PartitionEngine:
         rows, states, counts = state.features(priced, pane)
         numbers = priced.tolist()
         windows = [state.prints(i, pane) for i in numbers]
-        absences = [self._absent(states[r]) for r in range(len(numbers))]
+        prints = np.array([(window.large_buys, window.large_sells) for window in windows], dtype=np.int64)
         longs = np.empty((len(numbers), len(_FEATURE_LONGS)), dtype=np.int64)
         longs[:, 0], longs[:, 1] = instant, mark.time
-        longs[:, 2:4] = [(window.large_buys, window.large_sells) for window in windows]
+        longs[:, 2:4] = prints
         longs[:, 4:6] = counts
         doubles = np.empty((len(numbers), len(FEATURES) + 1))
         doubles[:, :-1] = rows
         doubles[:, -1] = [np.nan if window.whale_flow is None else window.whale_flow for window in windows]
         names = [state.names[i] for i in numbers]
-        for name, middle, absent in zip(names, self._write_features.write(longs, doubles), absences, strict=True):
-            key, head = self._name_bytes(name)
-            outputs.append(OutputRecord("features", key, head + middle + absent.encoded, instant))
-        for r, i in enumerate(numbers):
-            if running := self._strategies_of(i):
-                self._score(running, names[r], rows[r].tolist(), windows[r], absences[r], int(counts[r, 1]), instant, mark, outputs)
+        batch = self._batch()
+        asked: list[tuple[int, int]] = []
+        for r, middle in enumerate(self._write_features.write(longs, doubles)):
+            key, head = self._name_bytes(names[r])
+            outputs.append(OutputRecord("features", key, head + middle + self._absent(states[r]), instant))
+            asked += [(place, r) for place in batch.of(names[r])]
+        if not asked:
+            return
+        market = Market(rows, states, counts, prints, windows, instant, mark.time)
+        for (_, r), (strategy_id, score, signal, memory) in zip(asked, batch.evaluate(asked, market), strict=True):
+            key = self._name_bytes(names[r])[0]
+            outputs.append(OutputRecord("scores", key, score, instant))
+            if signal is not None:
+                outputs.append(OutputRecord("signals", key, self._encode["signals"](signal), instant))
+            if memory is not None:
+                self.memories[strategy_id] = memory
 
     def _name_bytes(self, name: str) -> tuple[bytes, bytes]:
         """Return an instrument's key, and the bytes that its features records begin with."""
@@ -406,35 +411,14 @@ class PartitionEngine:
             known = self._heads[name] = (name.encode(), self._feature_head + text_bytes(name))
         return known
 
-    def _score(
-        self,
-        running: Batch,
-        name: str,
-        row: list[float],
-        prints: Window,
-        absent: Absent,
-        late: int,
-        instant: int,
-        mark: Mark,
-        outputs: list[OutputRecord],
-    ) -> None:
-        snapshot = snapshot_of(name, instant, mark.time, row, prints, absent, late)
-        key = name.encode()
-        for strategy_id, score, signal, memory in running.evaluate(snapshot, self.memories):
-            outputs.append(OutputRecord("scores", key, score, instant))
-            if signal is not None:
-                outputs.append(OutputRecord("signals", key, self._encode["signals"](signal), instant))
-            if memory is not None:
-                self.memories[strategy_id] = memory
-
-    def _absent(self, states: Any) -> Absent:
+    def _absent(self, states: Any) -> bytes:
         """Return the names of missing and of stale inputs (remembered per pattern: patterns are few)."""
         pattern = states.tobytes()
         absent = self._absences.get(pattern)
         if absent is None:
-            missing = tuple(n for n, s in zip(INPUTS, states.tolist(), strict=True) if s == kernels.MISSING)
-            stale = tuple(n for n, s in zip(INPUTS, states.tolist(), strict=True) if s == kernels.STALE)
-            absent = self._absences[pattern] = Absent(missing, stale, texts_bytes(missing) + texts_bytes(stale))
+            missing = [n for n, s in zip(INPUTS, states.tolist(), strict=True) if s == kernels.MISSING]
+            stale = [n for n, s in zip(INPUTS, states.tolist(), strict=True) if s == kernels.STALE]
+            absent = self._absences[pattern] = texts_bytes(missing) + texts_bytes(stale)
         return absent
 
     def _bar(self, bar: list[int], mark: Mark) -> OutputRecord:

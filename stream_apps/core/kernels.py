@@ -365,6 +365,30 @@ def take_due(pending: Any, chosen: Any, pane: int, is_chosen: Any, entries: Any,
 
 
 @njit(cache=True, nogil=True)
+def due(chosen: Any, pane: int, meta: Any, out: Any) -> Any:
+    """Write to ``out`` which of the chosen instruments have begun and have not closed ``pane``; returns their number and the first open pane of any."""
+    found, first = 0, pane
+    for i in chosen:
+        closed = meta[i, CLOSED]
+        if 0 < closed < pane:
+            out[found] = i
+            found += 1
+            first = min(first, closed + 1)
+    return found, first
+
+
+@njit(cache=True, nogil=True)
+def priced(chosen: Any, meta: Any, out: Any) -> Any:
+    """Write to ``out`` which of the chosen instruments have a price; returns their number."""
+    found = 0
+    for i in chosen:
+        if meta[i, HAS_PRICE] == 1:
+            out[found] = i
+            found += 1
+    return found
+
+
+@njit(cache=True, nogil=True)
 def unstarted(instrument: Any, good: Any, meta: Any) -> Any:
     """Tell whether any of the rows belongs to an instrument whose panes have not begun."""
     found = False

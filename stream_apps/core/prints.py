@@ -15,7 +15,8 @@ import numpy.typing as npt
 from numba import njit
 
 from stream_apps.core import kernels as k
-from stream_apps.core.snapshot import Prints, whale_flow
+from stream_apps.core.flow import flow_of
+from stream_apps.core.snapshot import Prints
 
 PRINT = np.dtype(
     [("time", "<i8"), ("offset", "<i8"), ("instrument", "<i8"), ("price", "<f8"), ("quantity", "<f8"), ("buy", "?"), ("flags", "u1")]
@@ -34,12 +35,16 @@ def join_prints(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 def _grouped(rows: Any, grid: int, out: Any, groups: Any) -> Any:
     """Write rows (in order of offset) to ``out`` by (instrument, pane, time, offset); returns the number of groups (instrument, pane, start).
 
+    -1 when a time is not positive.
+
     Times are positive and less than an hour beyond what has fired, so a pane fits 44 bits whatever the grid.
     """
     n = len(rows)
     key = np.empty(n, dtype=np.int64)
     for r in range(n):
         key[r] = rows[r].time
+        if key[r] <= 0:
+            return -1
     order = np.argsort(key, kind="mergesort")
     for r in range(n):
         row = rows[order[r]]
@@ -76,19 +81,25 @@ def _append(rows: Any, flag: int, least: float, values: Any, buys: Any, at: int)
     return at, bought
 
 
+@njit(cache=True, nogil=True)
+def _append_kinds(
+    rows: Any, whale: float, large: Any, large_buys: Any, large_at: int, whales: Any, whale_buys: Any, whale_at: int,
+    giants: Any, giant_buys: Any, giant_at: int,
+) -> Any:  # fmt: skip
+    """Append a pane's prints to the large trades, the whale prints, and those of at least the notional ``whale``; returns ends and buys of each."""
+    return (
+        _append(rows, k.LARGE, 0.0, large, large_buys, large_at),
+        _append(rows, k.WHALE, 0.0, whales, whale_buys, whale_at),
+        _append(rows, k.WHALE, whale, giants, giant_buys, giant_at),
+    )
+
+
 class _Run:
-    """The prints of one kind in the window, oldest first, in arrays without holes.
+    """The prints of one kind in the window, oldest first, in arrays without holes."""
 
-    Args:
-        flag: Kind.
-        least: Least notional, quote units.
-    """
+    __slots__ = ("_buys", "_panes", "_start", "_stop", "_values", "bought")
 
-    __slots__ = ("_buys", "_flag", "_least", "_panes", "_start", "_stop", "_values", "bought")
-
-    def __init__(self, flag: int, least: float) -> None:
-        self._flag = flag
-        self._least = least
+    def __init__(self) -> None:
         self._values = np.empty((2, _FIRST_CAPACITY))
         self._buys = np.empty(_FIRST_CAPACITY, dtype=np.bool_)
         self._start = self._stop = 0
@@ -98,11 +109,14 @@ class _Run:
     def __len__(self) -> int:
         return self._stop - self._start
 
-    def append(self, pane: int, rows: npt.NDArray[Any]) -> None:
-        """Take what is of this kind in a newer pane."""
-        if self._stop + len(rows) > len(self._buys):
-            self._make_room(len(rows))
-        stop, bought = _append(rows, self._flag, self._least, self._values, self._buys, self._stop)
+    def room(self, more: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any], int]:
+        """Return the arrays in which so many more have room, and where they begin."""
+        if self._stop + more > len(self._buys):
+            self._make_room(more)
+        return self._values, self._buys, self._stop
+
+    def appended(self, pane: int, stop: int, bought: int) -> None:
+        """Learn that prints of a newer pane were written there."""
         if stop > self._stop:
             self._stop = stop
             self._panes.append((pane, stop, bought))
@@ -122,6 +136,11 @@ class _Run:
         while self._panes and self._panes[0][0] <= through:
             _, self._start, bought = self._panes.popleft()
             self.bought -= bought
+
+    def flow(self) -> float:
+        """Return (buys - sells)/(buys + sells) of them all by notional (``snapshot.whale_flow``)."""
+        start, stop = self._start, self._stop
+        return float(flow_of(self._values[0, start:stop], self._values[1, start:stop], self._buys[start:stop], 0.0))
 
     def prints(self) -> Prints:
         """Return them; the arrays are views that stay as they are."""
@@ -186,10 +205,11 @@ class PrintStore:
 
     def keep(self, rows: npt.NDArray[Any]) -> None:
         """Keep prints (dtype PRINT, in order of offset) in their panes."""
-        if rows["time"].min(initial=1) <= 0:
-            rows = rows[rows["time"] > 0]  # garbage that no window will see
         out, groups = np.empty(len(rows), dtype=PRINT), np.empty((len(rows), 3), dtype=np.int64)
         found = _grouped(rows, self._grid, out, groups)
+        if found < 0:
+            self.keep(rows[rows["time"] > 0])  # garbage that no window will see
+            return
         bounds = groups[:found].tolist()
         for g, (i, pane, start) in enumerate(bounds):
             new = out[start : bounds[g + 1][2] if g + 1 < found else len(out)]
@@ -230,17 +250,17 @@ class PrintStore:
         oldest = pane - self.window_panes
         large, whales, giants = kept.large, kept.whales, kept.giants
         if large is None or whales is None or giants is None or not 0 <= kept.through <= pane:
-            kept.large = large = _Run(k.LARGE, 0.0)
-            kept.whales = whales = _Run(k.WHALE, 0.0)
-            kept.giants = giants = _Run(k.WHALE, self._whale_usd)
+            kept.large, kept.whales, kept.giants = large, whales, giants = _Run(), _Run(), _Run()
             kept.through = oldest
         for newer in range(max(kept.through, oldest) + 1, pane + 1):
             rows = kept.panes.get(newer)
             if rows is not None:
-                for run in (large, whales, giants):
-                    run.append(newer, rows)
+                n = len(rows)
+                ends = _append_kinds(rows, self._whale_usd, *large.room(n), *whales.room(n), *giants.room(n))
+                for run, (stop, bought) in zip((large, whales, giants), ends, strict=True):
+                    run.appended(newer, stop, bought)
         kept.through = pane
         for run in (large, whales, giants):
             run.drop(oldest)
-        flow = whale_flow(giants.prints(), self._whale_usd) if len(giants) else None
+        flow = giants.flow() if len(giants) else None
         return Window(large.bought, len(large) - large.bought, flow, large, whales)

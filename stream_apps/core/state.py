@@ -111,6 +111,7 @@ class MarketState:
         self.index: dict[str, int] = {}
         self.window_panes: I64 = np.array([WINDOW_MS[w] // config.grid_ms for w in WINDOWS], dtype=np.int64)
         self.bar_panes: I64 = np.array([TIMEFRAME_MS[f] // config.grid_ms for f in TIMEFRAMES], dtype=np.int64)
+        self._bar_lengths: list[int] = self.bar_panes.tolist()
         self.kept = PrintStore(config.grid_ms, config.print_window_ms // config.grid_ms, config.whale_usd)
         self._shapes: dict[str, tuple[tuple[int, ...], Any, Any]] = {
             "meta": ((N_META,), np.int64, 0),
@@ -329,16 +330,18 @@ class MarketState:
         )  # fmt: skip
 
     # --- instants ----------------------------------------------------------------------------------------------------
-    def close(self, chosen: I64, pane: int) -> I64:
-        """Close the panes of the chosen instruments up to ``pane``; returns closed bars (see kernels.close_panes)."""
-        a = self.a
-        behind = int((pane - a["meta"][chosen, k.CLOSED]).max(initial=0))
-        if behind <= 0:
-            return np.empty((0, 10), dtype=np.int64)
+    def close(self, chosen: I64, first: int, pane: int) -> I64:
+        """Close the panes of the chosen instruments up to ``pane``, none of which has closed it; returns closed bars (see kernels.close_panes).
+
+        Args:
+            chosen: Instruments.
+            first: The first pane that is open of any of them.
+            pane: The last pane to be closed.
+        """
+        a, behind = self.a, pane - first + 1
         k.track_funding(chosen, pane, a["meta"], a["in_pane"], a["in_value"], a["funding_most"])
-        room = int(sum(len(chosen) * (behind // panes + 1) for panes in self.bar_panes.tolist()))
+        room = len(chosen) * sum(behind // panes + 1 for panes in self._bar_lengths)
         out = np.empty((room, 10), dtype=np.int64)
-        first = int(a["meta"][chosen, k.CLOSED].min()) + 1
         self.analytics.close(chosen, pane, behind, a)
         n = k.close_panes(
             chosen, pane, self.bar_panes, ATR_FRAME, self.config.atr_length, a["meta"], a["scale"], a["cumulative"], a["open_sum"], a["open_price"],

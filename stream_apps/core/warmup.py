@@ -13,6 +13,7 @@ from schemas.recordset import RecordSet
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import PartitionEngine
 from stream_apps.core.paper_trades import trade_block
+from stream_apps.core.strategy import StrategyConfig
 
 _INSTRUMENT = "WARMUP:BTCUSDT-PERP"
 _START = 1_500_001_200_000 - 30_000  # a full hour comes among its instants
@@ -35,6 +36,7 @@ def compile_kernels(codec: Codec) -> None:
     """Run one tiny log through an engine, its checkpoint and a restored engine, and through the paper model's decoder."""
     config = EngineConfig()
     engine = PartitionEngine(0, config, codec)
+    engine.take_strategy(StrategyConfig(strategy_id="warm-up", instrument=_INSTRUMENT, display_name="warm-up"))
     due = _START + config.grid_ms + config.lateness_ms
     trades = [
         _record(

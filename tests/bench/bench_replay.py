@@ -67,7 +67,7 @@ def bare_consumer(settings: Settings, partitions: list[int], count: int) -> floa
     began, got = time.perf_counter(), 0
     consumer.assign([TopicPartition(settings.topic("agg_trades"), partition, 0) for partition in partitions])
     while got < count:
-        got += len(consumer.consume(20_000, 0.2))
+        got += len(consumer.consume(min(20_000, count - got), 0.2))
     consumer.close()
     return time.perf_counter() - began
 

@@ -1,4 +1,4 @@
-"""Evaluations a second, the bytes of the score record included: all strategies of an instrument at once against one by one, in the same run.
+"""Evaluations a second, the bytes of the score record included: all strategies of an instant at once against one by one, in the same run.
 
 Run: ``perpflow bench --only scoring``. Three desks: the bootstrap grid of the specification, filled up to 100 strategies on 4 instruments (six window
 pairs, three profiles, the coin's gates and weights); 100 strategies on 4 instruments that differ in every gate and weight, the worst case for sharing;
@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from rows import Figure, Row
 from running import Run
+from scoring_rows import market_of
 
 from schemas.codec import Codec
 from stream_apps.core.scoring import StrategyMemory, evaluate
@@ -151,18 +152,13 @@ def measure(name: str, evaluations: int) -> Result:
     source = random.Random(11)
     instants = max(1, evaluations // sum(map(len, prepared.values())))
     shots = [snapshot(instrument, instant, source) for instant in range(instants) for instrument in prepared]
-    batches = {instrument: Batch(configs, CODEC) for instrument, configs in prepared.items()}
+    markets = [market_of(shots[first : first + len(prepared)]) for first in range(0, len(shots), len(prepared))]
     encode = CODEC.encoder("scores")
 
     def together() -> list[bytes]:
-        memories: dict[str, StrategyMemory] = {}
-        values = []
-        for shot in shots:
-            for strategy_id, score, _, memory in batches[shot.instrument].evaluate(shot, memories):
-                values.append(score)
-                if memory is not None:
-                    memories[strategy_id] = memory
-        return values
+        batch = Batch([one for configs in prepared.values() for one in configs], CODEC, {})
+        asked = [(place, row) for row, instrument in enumerate(prepared) for place in batch.of(instrument)]
+        return [scored.score for market in markets for scored in batch.evaluate(asked, market)]
 
     def one_by_one() -> list[bytes]:
         memories: dict[str, StrategyMemory] = {}

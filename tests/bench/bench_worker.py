@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from confluent_kafka import TopicPartition
 from contest import Contest, Size
-from peer_jobs import ALL, Peer, Played, Rate, consume, consumer
+from peer_jobs import ALL, Peer, Rate, consume, consumer, played
 from peers import install
 from rows import OURS, Figure, Row
 from running import Run
@@ -45,7 +45,7 @@ def bare_loop(run: Run, settings: Settings, trades: int) -> Rate:
         client = consumer(settings)
         client.assign([TopicPartition(wire, p, 0) for p in range(settings.partitions)])
         while got < trades:
-            got += len(client.consume(10_000, 1.0))
+            got += len(client.consume(min(10_000, trades - got), 1.0))  # it waits for as many as it is asked for
             if not half and got >= trades // 2:
                 half, began, cpu = got, time.perf_counter(), time.process_time()
         rate = Rate(got - half, time.perf_counter() - began, time.process_time() - cpu)
@@ -63,10 +63,9 @@ def checked(run: Run, peers: tuple[Peer, ...], size: Size) -> dict[str, str]:
 
         def check(peer: Peer) -> None:
             try:
-                job = Played(run, settings, peer, workload.trades, checking=True)
-                job.play()
+                job, _ = played(run, settings, peer, min(peer.check_trades, workload.trades), checking=True)
                 hold = check_hopping if peer.windows_only else check_peer
-                hold(peer.name, workload, known, job.records(), workload.trades)
+                hold(peer.name, workload, known, job.records(), job.trades)
             except Exception as error:
                 wrong[peer.name] = f"{type(error).__name__}: {error}"
             run.say(f"{peer.name}: {wrong.get(peer.name, 'its sums are those of the trades')}")
@@ -93,8 +92,7 @@ def contest(run: Run, size: Size, peers: tuple[Peer, ...] = ALL) -> Row:
                 return bare_loop(run, settings, workload.trades)
 
             def peer_rate(peer: Peer, settings: Settings = settings) -> Rate:
-                job = Played(run, settings, peer, min(peer.quick_trades if run.quick else peer.trades, workload.trades))
-                rate = job.play()
+                job, rate = played(run, settings, peer, min(peer.quick_trades if run.quick else peer.trades, workload.trades))
                 hold = check_hopping if peer.windows_only else check_peer
                 hold(peer.name, workload, known, job.records(), job.trades)
                 return rate

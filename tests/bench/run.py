@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
 
 from machine import Cores, hardware, versions  # noqa: E402
 from peers import install  # noqa: E402
@@ -142,7 +142,10 @@ def main() -> int:
             for name in names:
                 print(f"--- {name}: {BENCHES[name].about}", flush=True)
                 start = time.monotonic()
-                rows += measured(name, options.quick, folder, variables)
+                found = measured(name, options.quick, folder, variables)
+                rows += found
+                for row in found:  # a run that is stopped has said so much
+                    print(f"    {row.name}: {row.ours.reason if row.ours.value is None else f'{row.ours.value:,.6g} {row.unit}'}")
                 print(f"    {time.monotonic() - start:.0f} s", flush=True)
     table(rows, line, versions(), time.monotonic() - began)
     if options.json:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -28,12 +29,14 @@ class Run:
         folder: For logs and scratch files; empty at the start, removed afterwards.
         cores: Who runs where.
         settings: Broker and database of the run; topics and tables are had by ``environment``.
+        began: When it began, monotonic seconds.
     """
 
     quick: bool
     folder: Path
     cores: Cores
     settings: Settings
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def repetitions(self) -> int:
@@ -41,8 +44,8 @@ class Run:
         return 1 if self.quick else 3
 
     def say(self, message: str) -> None:
-        """Tell the user what happens."""
-        print(message, flush=True)
+        """Tell the user what happens, and when since the benchmark's start."""
+        print(f"    {time.monotonic() - self.began:5.1f} s  {message}", flush=True)
 
     def variables(self, settings: Settings) -> dict[str, str]:
         """Return the environment of a process that works under some settings."""

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from logs import CODEC, Log, decoded, run
 from scoring_cases import of_model
+from scoring_rows import snapshot_of
 
 from stream_apps.core.analytics.store import FEATURES as ANALYTICS
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import OutputRecord
-from stream_apps.core.scoring import MODELS
+from stream_apps.core.scoring import MODELS, StrategyMemory, evaluate
+from stream_apps.core.scoring.batch import Batch, Market, Scored
 
 NAME = "BINANCE:LTCUSDT-PERP"
 GRID = 60_000
@@ -155,6 +157,25 @@ def test_the_market_is_one_in_which_every_model_decides(plain: dict[str, list[di
         "estimated_funding_rate",
     }
     assert last["liquidated_long_5m"] is not None and last["atr_percentile_low"] is not None and last["funding_rate_max"] is not None
+
+
+def test_the_scores_of_the_engine_are_those_of_the_plain_scorer(events: list[Event], plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, memories, scores = Batch.evaluate, dict[str, StrategyMemory](), 0
+
+    def both(self: Batch, asked: list[tuple[int, int]], market: Market) -> list[Scored]:
+        nonlocal scores
+        found = compiled(self, asked, market)
+        for (place, row), one in zip(asked, found, strict=True):
+            config, hash_ = self.strategies[place]
+            shot = snapshot_of(market, row, config.instrument)
+            score, signal, memories[one.strategy_id] = evaluate(shot, config, hash_, memories.get(one.strategy_id, StrategyMemory()))
+            assert one.score == CODEC.encode("scores", score) and one.signal == signal
+            scores += 1
+        return found
+
+    monkeypatch.setattr(Batch, "evaluate", both)
+    assert results(run(written(events), CONFIG)[0], "scores")["scores"] == plain["scores"]
+    assert scores == len(plain["scores"]) > 1000
 
 
 def changed(event: Event, **values: Any) -> Event:

@@ -1,7 +1,7 @@
 """Scoring: a snapshot and a configuration become a score with its factors, and perhaps a signal.
 
-A model is data (``v50`` to ``v54``: layers of points, gates, tiers), tried by shared code: ``view`` (inputs), ``points``, ``reading`` (what the
-strategies of a model have in common), ``decision`` (what is each one's own). ``batch`` does the same for all strategies of an instrument at once,
+A model is data (``v50`` to ``v54``: layers of points, gates, tiers), tried by shared code: ``view`` (inputs), ``points``, ``reading`` (layers and
+gates), ``decision``. ``batch`` does the same for all strategies of a partition at once, with the compiled ``kernel``, which is what the engine uses;
 ``tables`` prints a model's data for people. ``registry`` names the models.
 
 ``evaluate`` is a pure function of a snapshot, a validated configuration and the strategy's memory. It is not called for paused or

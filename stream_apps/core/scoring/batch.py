@@ -1,76 +1,81 @@
-"""All strategies of one instrument at once: the same records as ``evaluate`` gives one by one, as bytes.
+"""All strategies of a partition, scored together: the same records as ``evaluate`` gives one by one, as bytes.
 
-Strategies of one model and pair of windows read the market once; of those, the ones with the same gates are judged once, the ones with the same
-weights weighed once. What is left for each is a comparison with its thresholds and memory, and joining pieces of its record, most of which were encoded
-for all. ``decision.evaluate`` with ``schemas.codec`` is the plain twin that the tests hold this module to, byte for byte.
+Models and strategies are laid out here as tables of numbers and texts, once; at an instant one call of the compiled scorer (``kernel``) judges every
+strategy of every instrument that fires, and writes the scores. What is left for Python is what is rare: the words of a gate that blocks by a number,
+and signals. ``decision.evaluate`` with ``schemas.codec`` is the plain twin that the tests hold this module to, byte for byte.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from schemas.codec import Codec
 from schemas.recordwriter import long_bytes, text_bytes
-from schemas.rowwriter import texts_bytes
-from stream_apps.core.scoring.decision import StrategyMemory, decide, signal_record, tier_starts
-from stream_apps.core.scoring.model import Model
-from stream_apps.core.scoring.reading import GateSettings, GateVerdict, RawLayer, Reading, Weighted, read
+from stream_apps.core import kernels
+from stream_apps.core.flow import flow_of
+from stream_apps.core.scoring import kernel as k
+from stream_apps.core.scoring.decision import ALLOWED, BIT, Decision, StrategyMemory, signal_record, tier_starts
+from stream_apps.core.scoring.model import INPUT_ORDER, Gate, Judged, Model
+from stream_apps.core.scoring.points import AgainstFunding, Part
+from stream_apps.core.scoring.reading import REGIME_LIMITS, GateSettings
 from stream_apps.core.scoring.registry import MODELS
-from stream_apps.core.scoring.view import DIRECTION_NAMES
-from stream_apps.core.snapshot import Snapshot
+from stream_apps.core.scoring.shared import ACCEL_INDEPENDENT, on_missing, whale_adverse
+from stream_apps.core.scoring.view import DIRECTION_NAMES, is_btc, shown
+from stream_apps.core.snapshot import Prints
+from stream_apps.core.state import FEATURES, INPUTS
 from stream_apps.core.strategy import StrategyConfig
 
 Record = dict[str, Any]
+I64 = npt.NDArray[np.int64]
 
-_double = struct.Struct("<d").pack
-_two_doubles = struct.Struct("<dd").pack
-_some_double = struct.Struct("<Bd").pack  # a nullable one that has a value
-# Lengths and counts are small; names of inputs, parts, gates and layers are few.
-_LENGTHS = [long_bytes(length) for length in range(1024)]
-_name = lru_cache(maxsize=4096)(text_bytes)
-# All instruments of an instant share its times; few combinations of inputs are absent.
-_time = lru_cache(maxsize=64)(long_bytes)
-_names = lru_cache(maxsize=1024)(texts_bytes)
-
-
-def _length(length: int) -> bytes:
-    """Return an Avro length; instrument ids may be of any."""
-    return _LENGTHS[length] if length < len(_LENGTHS) else long_bytes(length)
-
-
-_NULL, _FALSE, _TRUE = b"\x00", b"\x00", b"\x01"
-_FLAG = (_FALSE, _TRUE)
-_DIRECTIONS = {direction: text_bytes(name) for direction, name in DIRECTION_NAMES.items()}
-_NO_MEMORY = StrategyMemory()
+_PLACE = {name: place for place, name in enumerate(INPUT_ORDER)}
+_COLUMN = {name: place for place, name in enumerate(FEATURES)}
+_STATE = {name: place for place, name in enumerate(INPUTS)}
+_OPERATORS = {">": k.ABOVE, ">=": k.AT_LEAST, "<": k.BELOW, "<=": k.AT_MOST}
+_SIDES = {"LONG": 1, "SHORT": -1, "any": 0}
+_STRETCHED = "1h"  # the fast window of a minute of heavy trading (``view.look``)
+_FEATURE_OF = {"quantity_p99": "trade_quantity_p99"}  # inputs that have another name among the features
+_COLUMNS = np.array(
+    [*(_COLUMN.get(_FEATURE_OF.get(name, name), -1) for name in INPUT_ORDER), _COLUMN["cvd_1h"], _COLUMN["slope_1h"]], dtype=np.int64
+)
+_LIMITS = np.array([REGIME_LIMITS.crash, REGIME_LIMITS.high_vol, REGIME_LIMITS.trend])
+# What of a score is neither a text of the tables nor counted below: numbers, flags, lengths.
+_NUMBERS = 512
+_WORDS = 64  # bytes of a reason with a number in it, at most
 
 
-@dataclass(frozen=True, slots=True)
-class _Strategy:
-    """One strategy and the pieces of its records that never change."""
+class HasPrints(Protocol):
+    """Where the large trades and the whale prints of an instrument are had (``prints.Window``)."""
 
-    place: int
-    config: StrategyConfig
-    hash: str
-    tiers: list[tuple[str, float]]
-    id_prefix: bytes
-    who: bytes
-    thresholds: bytes
+    @property
+    def large(self) -> Prints: ...
+    @property
+    def whales(self) -> Prints: ...
 
 
-@dataclass(slots=True)
-class _Group:
-    """Strategies that read the market alike, with their distinct gates and weights."""
+class Market(NamedTuple):
+    """What is known of some instruments at an instant, a row each.
 
-    model: Model
-    fast_window: str
-    slow_window: str
-    gates: list[GateSettings] = field(default_factory=list)
-    weights: list[list[float]] = field(default_factory=list)
-    members: list[tuple[int, int, _Strategy]] = field(default_factory=list)
+    Attributes:
+        features: Columns ``state.FEATURES``, NaN where undefined.
+        states: States of ``state.INPUTS``.
+        counts: Trades of the pane, and the late ones so far.
+        prints: Numbers of large buys and large sells.
+        windows: Where the prints are.
+        instant, decided_at: Instant and time of the mark that fired it, ms UTC.
+    """
+
+    features: npt.NDArray[np.float64]
+    states: npt.NDArray[np.int8]
+    counts: I64
+    prints: I64
+    windows: Sequence[HasPrints]
+    instant: int
+    decided_at: int
 
 
 class Scored(NamedTuple):
@@ -82,155 +87,279 @@ class Scored(NamedTuple):
     memory: StrategyMemory | None
 
 
+class _Texts:
+    """Texts behind one another; each stands there once."""
+
+    def __init__(self) -> None:
+        self._spans: dict[bytes, int] = {}
+        self._ends: list[tuple[int, int]] = []
+        self._size = 0
+        self._bytes: list[bytes] = []
+
+    def raw(self, value: bytes, once: bool = True) -> int:
+        """Return the span of some bytes; not ``once``: a new one, whose number follows that of the one before."""
+        if once and value in self._spans:
+            return self._spans[value]
+        self._spans.setdefault(value, len(self._ends))
+        self._ends.append((self._size, self._size + len(value)))
+        self._size += len(value)
+        self._bytes.append(value)
+        return len(self._ends) - 1
+
+    def of(self, value: str) -> int:
+        """Return the span of an Avro string."""
+        return self.raw(text_bytes(value))
+
+    def length(self, span: int) -> int:
+        """Return the bytes of a span."""
+        start, end = self._ends[span]
+        return end - start
+
+    def arrays(self) -> tuple[I64, npt.NDArray[np.uint8]]:
+        """Return spans and bytes."""
+        return np.array(self._ends, dtype=np.int64), np.frombuffer(b"".join(self._bytes) or b"\x00", dtype=np.uint8)
+
+
+def _table(rows: Sequence[Any], columns: int) -> I64:
+    return np.array(rows, dtype=np.int64).reshape(len(rows), columns)
+
+
+class _Tables:
+    """The tables of ``kernel.score``, while they grow."""
+
+    def __init__(self, header: bytes) -> None:
+        self.texts = _Texts()
+        for value in (
+            header,
+            *(text_bytes(DIRECTION_NAMES[lean]) for lean in (-1, 0, 1)),
+            *map(text_bytes, k.REGIMES),
+            *map(text_bytes, k.VERDICTS),
+        ):
+            self.texts.raw(value, once=False)
+        for reason in ("no_direction_consensus", "no_direction", "no_risk_distance"):
+            self.texts.raw(text_bytes(reason), once=False)
+        self.models: list[list[int]] = []
+        self.layers: list[list[int]] = []
+        self.layer_most: list[float] = []
+        self.parts: list[list[int]] = []
+        self.part_values: list[list[float]] = []
+        self.part_inputs: list[int] = []
+        self.rows: list[list[int]] = []
+        self.row_points: list[float] = []
+        self.conditions: list[list[int]] = []
+        self.limits: list[float] = []
+        self.gates: list[list[int]] = []
+        self._numbers: dict[int, int] = {}
+        self.sizes: dict[int, int] = {}  # model -> bytes of its layers, gates and inputs in a score, at most
+
+    def model(self, model: Model) -> int:
+        """Return the number of a model."""
+        known = self._numbers.get(id(model))
+        if known is not None:
+            return known
+        number = self._numbers[id(model)] = len(self.models)
+        independent = self._part(ACCEL_INDEPENDENT)
+        first_layer, first_gate = len(self.layers), len(self.gates)
+        size = 0
+        for layer in model.layers:
+            if len({part.name for part in layer.all_parts}) < len(layer.all_parts):
+                raise ValueError(f"{model.name}.{layer.name}: two sub-scores of one name")
+            first_part = len(self.parts)
+            for part in layer.all_parts:
+                size += 16 + self.texts.length(self.parts[self._part(part)][k.P_NAME])
+            name = self.texts.of(layer.name)
+            self.layers.append([name, first_part, len(layer.all_parts), len(layer.parts)])
+            self.layer_most.append(layer.raw_max)
+            size += 64 + self.texts.length(name)
+        for gate in model.gates:
+            self.gates.append([self.texts.of(gate.name), int(gate.judged), gate.needs_direction, gate.entry_only])
+            size += 32 + self.texts.length(self.gates[-1][k.G_NAME])
+        tiers = [self.texts.raw(text_bytes(tier.name), once=False) for tier in model.tiers]
+        self.models.append([
+            first_layer, len(model.layers), first_gate, len(model.gates), len(model.inputs), model.stretch, model.two_an_hour, tiers[0], len(tiers),
+            independent,
+        ])  # fmt: skip
+        self.sizes[number] = size
+        return number
+
+    def _part(self, part: Part) -> int:
+        """Append a sub-score and return its number."""
+        first_input, first_row = len(self.part_inputs), len(self.rows)
+        if isinstance(part, AgainstFunding):
+            self.parts.append([self.texts.of(part.name), 1, 0, 0, 0, 0])
+            self.part_values.append([0.0, 0.0, part.most])
+            return len(self.parts) - 1
+        self.part_inputs += [_PLACE[name] for name in part.inputs]
+        for row in part.rows:
+            self.rows.append([_SIDES[row.side], len(self.conditions), len(row.when)])
+            self.row_points.append(row.points)
+            for when in row.when:
+                self.conditions.append([_OPERATORS[when.op], _PLACE[when.input], -1 if when.of is None else _PLACE[when.of]])
+                self.limits.append(when.limit)
+        self.parts.append([self.texts.of(part.name), 0, first_row, len(part.rows), first_input, len(part.inputs)])
+        self.part_values.append([part.otherwise, part.missing, 0.0])
+        return len(self.parts) - 1
+
+
 class Batch:
-    """The strategies of one instrument, ready to be evaluated together.
+    """The strategies of a partition, ready to be evaluated together.
 
     Args:
-        strategies: (configuration, its hash), all of one instrument; results come in this order.
+        strategies: (configuration, its hash); the scores of an instrument come in this order.
         codec: How values begin.
+        memories: Strategy id -> memory; one that is not there has none yet.
+
+    Attributes:
+        strategies: (configuration, its hash) by place.
     """
 
-    def __init__(self, strategies: Iterable[tuple[StrategyConfig, str]], codec: Codec) -> None:
-        self._header = codec.header("scores")
-        self._groups: list[_Group] = []
-        groups: dict[Any, _Group] = {}
-        places: dict[Any, int] = {}
-        self._size = 0
-        for config, hash_ in strategies:
+    def __init__(self, strategies: Iterable[tuple[StrategyConfig, str]], codec: Codec, memories: Mapping[str, StrategyMemory]) -> None:
+        self.strategies = list(strategies)
+        self._places: dict[str, list[int]] = {}
+        self._memories = [memories.get(config.strategy_id, StrategyMemory()) for config, _ in self.strategies]
+        # Of strategies that ask for big trades: the least notional, and whether of all whale prints.
+        self._whales: list[tuple[float, bool] | None] = []
+        self._gates: list[tuple[Gate, ...]] = []
+        self._tiers: list[list[str]] = []
+        self._sizes: list[int] = []
+        tables = _Tables(codec.header("scores"))
+        rows, values, mosts, of_gates, gate_limits, inputs = [], [], list[float](), list[list[int]](), list[float](), list[list[int]]()
+        for place, (config, hash_) in enumerate(self.strategies):
+            self._places.setdefault(config.instrument, []).append(place)
             model = MODELS[config.model].of(config)
-            key = (id(model), config.cvd_fast_window, config.cvd_slow_window)
-            group = groups.get(key)
-            if group is None:
-                group = groups[key] = _Group(model, config.cvd_fast_window, config.cvd_slow_window)
-                self._groups.append(group)
-            its_gates = (key, "gates", *(getattr(config, name) for name in model.gate_fields))
-            if its_gates not in places:
-                places[its_gates] = len(group.gates)
-                group.gates.append(GateSettings.of(model, config))
-            its_weights = (key, "weights", *(getattr(config, name) for name in model.weight_fields))
-            if its_weights not in places:
-                places[its_weights] = len(group.weights)
-                group.weights.append(model.mosts(config))
-            of_gates, of_weights = places[its_gates], places[its_weights]
-            group.members.append((of_gates, of_weights, _prepared(self._size, config, hash_)))
-            self._size += 1
+            number, texts = tables.model(model), tables.texts
+            starts = tier_starts(config)
+            self._gates.append(model.gates)
+            self._tiers.append([name for name, _ in starts])
+            who = b"".join((
+                text_bytes(config.strategy_id), text_bytes(config.display_name), text_bytes(config.model), long_bytes(config.revision), text_bytes(hash_),
+            ))  # fmt: skip
+            thresholds = b"\x02" + np.float64(config.entry_score).tobytes() + b"\x02" + np.float64(config.flip_threshold).tobytes()
+            own = [
+                texts.raw(f"{config.instrument}|{config.strategy_id}|".encode()), texts.of(config.instrument), texts.raw(who), texts.raw(thresholds),
+            ]  # fmt: skip
+            fast, slow = config.cvd_fast_window, config.cvd_slow_window
+            rows.append([
+                number, *own, _COLUMN.get(f"slope_{fast}", -1), _COLUMN.get(f"acceleration_{fast}", -1), _COLUMN[f"cvd_{fast}"], _COLUMN[f"cvd_{slow}"],
+                _COLUMN[f"volume_{fast}"], len(of_gates), len(inputs), sum(BIT[side] for side in ALLOWED[config.direction]), config.cooldown_minutes,
+                len(mosts),
+            ])  # fmt: skip
+            values.append(
+                [config.entry_score, config.flip_threshold, *(start for _, start in starts), *([0.0] * (k.N_SF - k.TIERS - len(starts)))]
+            )
+            mosts += model.mosts(config)
+            settings = GateSettings.of(model, config)
+            whale = None
+            size = tables.sizes[number] + _NUMBERS + sum(map(texts.length, own))
+            for gate, on, limit in settings.gates:
+                of_gates.append(self._gate(gate, on, config, texts))
+                gate_limits.append(limit)
+                size += max(_WORDS, *(texts.length(span) for span in of_gates[-1][k.A_ABSENT :]))
+                if gate.judged is Judged.WHALE and on:
+                    whale = (config.whale_usd_threshold, is_btc(config.instrument))
+            self._whales.append(whale)
+            for name in model.inputs:
+                names = [shown(name, window, slow) for window in (fast, _STRETCHED)]
+                spans = [texts.of(one) for one in names]
+                inputs.append([_PLACE[name], name in settings.reads, *spans, *(_STATE.get(one, -1) for one in names)])
+                size += 3 * max(map(texts.length, spans)) + 8
+            self._sizes.append(size)
+        self._memory = np.array([_as_numbers(memory) for memory in self._memories], dtype=np.int64).reshape(len(self.strategies), 3)
+        self._tables = (
+            _table(rows, k.N_S), np.array(values).reshape(len(rows), k.N_SF), self._memory, _table(tables.models, k.N_M), _table(tables.layers, k.N_L),
+            np.array(tables.layer_most), np.array(mosts), _table(tables.parts, k.N_P), np.array(tables.part_values).reshape(-1, 3),
+            np.array(tables.part_inputs, dtype=np.int64), _table(tables.rows, k.N_R), np.array(tables.row_points), _table(tables.conditions, k.N_C),
+            np.array(tables.limits), _table(tables.gates, k.N_G), _table(of_gates, k.N_A), np.array(gate_limits), _table(inputs, k.N_I),
+            *tables.texts.arrays(),
+        )  # fmt: skip
+        self._out = np.empty(0, dtype=np.uint8)
 
-    def evaluate(self, snapshot: Snapshot, memories: dict[str, StrategyMemory]) -> list[Scored]:
-        """Return the evaluations of all strategies at an instant.
+    @staticmethod
+    def _gate(gate: Gate, on: bool, config: StrategyConfig, texts: _Texts) -> list[int]:
+        """Return a strategy's row of a gate: settings, and spans of what it says."""
+        fast, slow = config.cvd_fast_window, config.cvd_slow_window
+        name = gate.inputs[-1] if gate.judged is Judged.VWAP_SIGN else gate.inputs[0] if gate.inputs else ""
+        rule = "block" if gate.on_missing is None else getattr(config, gate.on_missing)
+        absent = [texts.of(on_missing("block", shown(name, window, slow)) or "") for window in (fast, _STRETCHED)]
+        adverse = texts.of(whale_adverse(config)) if gate.judged is Judged.WHALE else 0
+        return [on, rule == "block", is_btc(config.instrument), *absent, adverse]
+
+    def of(self, instrument: str) -> list[int]:
+        """Return the strategies of an instrument, by their places."""
+        return self._places.get(instrument, [])
+
+    def evaluate(self, asked: Sequence[tuple[int, int]], market: Market) -> list[Scored]:
+        """Return the evaluations of some strategies at an instant, in the order in which they are asked for.
 
         Args:
-            snapshot: Market state of the strategies' instrument.
-            memories: Strategy id -> memory; one that is not there has none yet. Not changed.
+            asked: (place of the strategy, row of its instrument) of each.
+            market: The rows.
         """
-        out: list[Any] = [None] * self._size
-        memo: dict[Any, Any] = {}
-        time = str(snapshot.time).encode()
-        when = _name(snapshot.instrument) + _time(snapshot.time) + _time(snapshot.decided_at)
-        reasons: dict[str | None, bytes] = {None: _NULL}
-        for group in self._groups:
-            reading = read(snapshot, group.model, group.fast_window, group.slow_window, memo)
-            verdicts = [_encoded_gates(reading.judge(settings)) for settings in group.gates]
-            raw_layers = [_encoded_raw(raw, reading.view.lean, memo) for raw in reading.layers]
-            layers = [_encoded_layers(reading.weigh(mosts), raw_layers) for mosts in group.weights]
-            regime, numbers, tail, lean, inputs = _encoded_reading(reading)
-            for of_gates, of_weights, strategy in group.members:
-                gates, gates_bytes, absent_bytes = verdicts[of_gates]
-                weighted, layers_bytes, ungated = layers[of_weights]
-                config = strategy.config
-                memory = memories.get(config.strategy_id, _NO_MEMORY)
-                decision = decide(reading, gates, weighted, config, strategy.tiers, memory)
-                block = reasons.get(gates.block)
-                if block is None:
-                    block = reasons[gates.block] = _or_null(gates.block)
-                signalled = decision.entry or decision.flip
-                value = b"".join((
-                    self._header, _length(len(strategy.id_prefix) + len(time)), strategy.id_prefix, time, when, strategy.who,
-                    _DIRECTIONS[decision.direction], _double(decision.score), _TIERS[decision.tier],
-                    _FLAG[reading.warm and gates.block is None], block, _FLAG[reading.warm], regime,
-                    _FLAG[decision.cooling], _FLAG[signalled], numbers, layers_bytes, gates_bytes, absent_bytes,
-                    tail, lean, ungated, _VERDICTS[decision.verdict], strategy.thresholds, inputs,
-                ))  # fmt: skip
-                if signalled:
-                    signal = signal_record(reading, decision, config, strategy.hash)
-                    after = memory.after(snapshot.time, decision.direction, decision.entry, decision.flip)
-                    out[strategy.place] = Scored(config.strategy_id, value, signal, after)
-                else:
-                    out[strategy.place] = Scored(config.strategy_id, value, None, None)
-        return out
+        n = len(asked)
+        flows = np.empty(n)
+        flows.fill(np.nan)
+        known: dict[tuple[int, float], float] = {}
+        size = 0
+        for e, (place, row) in enumerate(asked):
+            size += self._sizes[place]
+            whale = self._whales[place]
+            if whale is not None:
+                flow = known.get((row, whale[0]))
+                if flow is None:
+                    prints = market.windows[row].whales if whale[1] else market.windows[row].large
+                    least = whale[0]
+                    flow = flow_of(prints.price, prints.quantity, prints.taker_buy, least) if len(prints.price) else np.nan
+                    known[row, least] = flow
+                flows[e] = flow
+        if len(self._out) < size:
+            self._out = np.empty(2 * size, dtype=np.uint8)
+        results, numbers = np.empty((n, k.N_RESULT), dtype=np.int64), np.empty((n, 2))
+        k.score(
+            np.array(asked, dtype=np.int64), market.features, market.states, market.counts, market.prints, flows, market.instant, market.decided_at,
+            _COLUMNS, kernels.STALE, _LIMITS, *self._tables, self._out, results, numbers,
+        )  # fmt: skip
+        found: list[Scored] = []
+        rows = results.tolist()
+        written = self._out[: rows[-1][k.END]].tobytes() if rows else b""
+        start = 0
+        for e, (end, block_at, reason_at, words, direction, tier, entry, flip, regime) in enumerate(rows):
+            place, row = asked[e]
+            config, hash_ = self.strategies[place]
+            value = written[start:end]
+            if words >= 0:
+                says = self._gates[place][words].words
+                assert says is not None
+                reason = b"\x02" + text_bytes(says(float(numbers[e, 1]), config))
+                value = b"".join((written[start:block_at], reason, written[block_at:reason_at], reason, written[reason_at:end]))
+            start = end
+            if not (entry or flip):
+                found.append(Scored(config.strategy_id, value, None, None))
+                continue
+            features = market.features[row]
+            decision = Decision(direction, float(numbers[e, 0]), self._tier(place, tier), bool(entry), bool(flip), False, "")
+            price, atr = float(features[_COLUMN["price"]]), float(features[_COLUMN["atr"]])
+            signal = signal_record(market.instant, market.decided_at, price, atr, k.REGIMES[regime], decision, config, hash_)
+            memory = self._memories[place].after(market.instant, direction, bool(entry), bool(flip))
+            self._memories[place] = memory
+            self._memory[place] = _as_numbers(memory)
+            found.append(Scored(config.strategy_id, value, signal, memory))
+        return found
+
+    def _tier(self, place: int, span: int) -> str | None:
+        """Return the tier whose text stands in a span."""
+        models, strategies = self._tables[3], self._tables[0]
+        return None if span < 0 else self._tiers[place][span - int(models[strategies[place, k.S_MODEL], k.M_TIERS])]
 
 
-def _prepared(place: int, config: StrategyConfig, hash_: str) -> _Strategy:
-    who = b"".join((
-        text_bytes(config.strategy_id), text_bytes(config.display_name), text_bytes(config.model), long_bytes(config.revision), text_bytes(hash_),
-    ))  # fmt: skip
-    thresholds = b"\x02" + _double(config.entry_score) + b"\x02" + _double(config.flip_threshold)
-    return _Strategy(place, config, hash_, tier_starts(config), f"{config.instrument}|{config.strategy_id}|".encode(), who, thresholds)
+def _as_numbers(memory: StrategyMemory) -> tuple[int, int, int]:
+    last, earlier, may_hold = memory.to_tuple()
+    return (k.NO_TIME if last is None else last, k.NO_TIME if earlier is None else earlier, may_hold)
 
 
-def _or_null(text: str | None) -> bytes:
-    return _NULL if text is None else b"\x02" + text_bytes(text)
-
-
-_TIERS = {name: _or_null(name) for name in (None, "light", "standard", "heavy")}
-_VERDICTS = {
-    name: text_bytes(name)
-    for name in (
-        "entry", "entry+flip", "flip", "below_entry", "cooldown", "hourly_limit", "no_entry", "direction_limit", "blocked", "not_warm",
-    )
-}  # fmt: skip
-
-
-def _maybe(value: float | None) -> bytes:
-    return _NULL if value is None else _some_double(2, value)
-
-
-def _map(values: dict[str, float]) -> bytes:
-    """Return an Avro map of doubles, in one block."""
-    if not values:
-        return b"\x00"
-    return b"".join((_LENGTHS[len(values)], *[_name(name) + _double(value) for name, value in values.items()], b"\x00"))
-
-
-def _encoded_gates(verdict: GateVerdict) -> tuple[GateVerdict, bytes, bytes]:
-    """Return a verdict with its gates and its absent inputs as they stand in a score."""
-    absent = _names(tuple(verdict.missing)) + _names(tuple(verdict.stale))
-    if not verdict.gates:
-        return verdict, b"\x00", absent
-    pieces = [_LENGTHS[len(verdict.gates)]]
-    for name, enabled, passed, skipped, value, limit, reason in verdict.gates:
-        pieces += (_name(name), _FLAG[enabled], _FLAG[passed], _FLAG[skipped], _maybe(value), _some_double(2, limit), _or_null(reason))
-    pieces.append(b"\x00")
-    return verdict, b"".join(pieces), absent
-
-
-def _encoded_raw(raw: RawLayer, lean: int, memo: dict[Any, Any]) -> tuple[bytes, bytes]:
-    """Return what stands before and after a layer's weighted points."""
-    key = ("bytes", id(raw.layer), lean) if raw.layer.windowless else None
-    known: tuple[bytes, bytes] | None = memo.get(key) if key is not None else None
-    if known is None:
-        known = (_name(raw.layer.name) + _two_doubles(raw.raw, raw.layer.raw_max), _map(raw.parts))
-        if key is not None:
-            memo[key] = known
-    return known
-
-
-def _encoded_layers(weighted: Weighted, raw_layers: list[tuple[bytes, bytes]]) -> tuple[Weighted, bytes, bytes]:
-    """Return weighted layers with their bytes and those of their sum."""
-    total = _double(weighted.total)
-    if not raw_layers:
-        return weighted, b"\x00", total
-    pieces = [_LENGTHS[len(raw_layers)]]
-    for (before, after), (points, most) in zip(raw_layers, weighted.layers, strict=True):
-        pieces += (before, _two_doubles(points, most), after)
-    pieces.append(b"\x00")
-    return weighted, b"".join(pieces), total
-
-
-def _encoded_reading(reading: Reading) -> tuple[bytes, bytes, bytes, bytes, bytes]:
-    """Return regime, numbers, late trades, lean and inputs as they stand in a score."""
-    view, snapshot = reading.view, reading.view.snapshot
-    numbers = b"".join((
-        _double(snapshot.price), _maybe(snapshot.atr), _maybe(view.fast), _maybe(view.slow), _maybe(view.slope), _maybe(view.acceleration),
-    ))  # fmt: skip
-    lean = _DIRECTIONS[view.lean if reading.warm else 0]
-    return _name(reading.regime), numbers, long_bytes(snapshot.late_trades), lean, _map(reading.inputs)
+assert len(INPUT_ORDER) == k.N_INPUTS
+assert INPUT_ORDER[:10] == (
+    "cvd_fast", "cvd_slow", "slope_fast", "acceleration_fast", "atr", "quantity_p99", "price", "vwap_30m", "volume_1m", "volume_24h",
+)  # fmt: skip
+assert INPUT_ORDER[k.BUYS : k.FUNDING_MAX + 1] == (
+    "large_buys", "large_sells", "obi", "spot_perp_divergence", "estimated_funding_rate", "funding_rate_max",
+)  # fmt: skip

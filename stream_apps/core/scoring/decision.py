@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
-_ALLOWED = {"both": (1, -1), "long_only": (1,), "short_only": (-1,)}
+ALLOWED = {"both": (1, -1), "long_only": (1,), "short_only": (-1,)}
 _MINUTE_MS = 60_000
 _HOUR_MS = 3_600_000
-_BIT = {1: 1, -1: 2}  # of StrategyMemory.may_hold
+BIT = {1: 1, -1: 2}  # of StrategyMemory.may_hold
 _ANY = 3
 
 
@@ -55,7 +55,7 @@ class StrategyMemory:
         """
         if not entry:
             return self
-        bit = _BIT[direction]
+        bit = BIT[direction]
         return StrategyMemory(time, self.last_entry_time, bit if flip else self.may_hold | bit)
 
 
@@ -104,8 +104,8 @@ def decide(
         return Decision(0, 0.0, None, False, False, False, "blocked")
     direction, score = reading.view.lean, weighted.total
     tier = next((name for name, start in tiers if score >= start), None)
-    allowed = direction in _ALLOWED[config.direction]
-    flip = allowed and score >= config.flip_threshold and bool(memory.may_hold & _BIT[-direction])
+    allowed = direction in ALLOWED[config.direction]
+    flip = allowed and score >= config.flip_threshold and bool(memory.may_hold & BIT[-direction])
     if score < config.entry_score:
         return Decision(direction, score, tier, False, False, False, "below_entry")
     if not allowed:
@@ -145,13 +145,13 @@ def evaluate(
     if snapshot.instrument != config.instrument:
         raise ValueError(f"instrument: strategy {config.strategy_id} is for {config.instrument}, the snapshot is of {snapshot.instrument}")
     model = MODELS[config.model].of(config)
-    reading = read(snapshot, model, config.cvd_fast_window, config.cvd_slow_window, {}, limits)
+    reading = read(snapshot, model, config.cvd_fast_window, config.cvd_slow_window, limits)
     gates, weighted = reading.judge(GateSettings.of(model, config)), reading.weigh(model.mosts(config))
     decision = decide(reading, gates, weighted, config, tier_starts(config), memory)
     score = score_record(reading, gates, weighted, decision, config, config_hash)
     if not score["signalled"]:
         return Evaluation(score, None, memory)
-    signal = signal_record(reading, decision, config, config_hash)
+    signal = signal_record(snapshot.time, snapshot.decided_at, snapshot.price, snapshot.atr, reading.regime, decision, config, config_hash)
     return Evaluation(score, signal, memory.after(snapshot.time, decision.direction, decision.entry, decision.flip))
 
 
@@ -202,29 +202,36 @@ def score_record(
     }
 
 
-def signal_record(reading: Reading, decision: Decision, config: StrategyConfig, config_hash: str) -> Record:
+def signal_record(
+    instant: int,
+    decided_at: int,
+    price: float,
+    atr: float | None,
+    regime: str,
+    decision: Decision,
+    config: StrategyConfig,
+    config_hash: str,
+) -> Record:
     """Return the record for the ``signals`` topic of a decision to enter or flip."""
-    snapshot = reading.view.snapshot
-    atr = snapshot.atr
     assert atr is not None and decision.tier is not None  # without them nothing is entered or flipped
     return {
-        "signal_id": f"{snapshot.instrument}|{config.strategy_id}|{snapshot.time}",
-        "instrument": snapshot.instrument,
-        "event_time": snapshot.time,
-        "receive_time": snapshot.decided_at,
+        "signal_id": f"{config.instrument}|{config.strategy_id}|{instant}",
+        "instrument": config.instrument,
+        "event_time": instant,
+        "receive_time": decided_at,
         "strategy_id": config.strategy_id,
         "strategy_name": config.display_name,
         "strategy_version": config.model,
         "config_revision": config.revision,
         "config_hash": config_hash,
-        "decided_at": snapshot.decided_at,
+        "decided_at": decided_at,
         "direction": DIRECTION_NAMES[decision.direction],
         "score": decision.score,
         "tier": decision.tier,
         "entry": decision.entry,
         "flip": decision.flip,
-        "regime": reading.regime,
-        "price": snapshot.price,
+        "regime": regime,
+        "price": price,
         "atr": atr,
         "risk_distance": config.sl_atr_multiplier * atr,
         "tp1_ratio": config.tp1_ratio,

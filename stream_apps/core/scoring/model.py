@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from stream_apps.core.scoring.points import Part
-from stream_apps.core.scoring.view import WINDOWLESS, View, is_btc
+from stream_apps.core.scoring.view import View, is_btc
 
 if TYPE_CHECKING:
     from stream_apps.core.strategy import StrategyConfig
@@ -25,7 +26,6 @@ class Layer:
         weights: Weights of the configuration that the layer shares, if so.
         share: Its share of them: numerator, denominator.
         floor: A sub-score below which the raw points never fall.
-        windowless: The points do not depend on the strategy's windows, beside its direction.
     """
 
     name: str
@@ -35,10 +35,6 @@ class Layer:
     weights: tuple[str, ...] = ()
     share: tuple[float, float] = (1.0, 1.0)
     floor: Part | None = None
-    windowless: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "windowless", all(part.windowless for part in self.all_parts))
 
     def most_of(self, config: StrategyConfig) -> float:
         """Return the most points after weighting."""
@@ -50,6 +46,22 @@ class Layer:
     def all_parts(self) -> tuple[Part, ...]:
         """The sub-scores and the floor."""
         return self.parts if self.floor is None else (*self.parts, self.floor)
+
+
+class Judged(IntEnum):
+    """By which rule of the compiled scorer (``kernel``) a gate is judged; ``Gate.judge`` says the same in plain words."""
+
+    VOLATILITY = 0
+    RESONANCE = 1
+    RESONANCE_OR_INDEPENDENT = 2
+    WHALE = 3
+    OBI = 4
+    SPOT_PERP = 5
+    AGREEMENT = 6
+    FAST_SIGN = 7
+    SLOPE_SIGN = 8
+    SLOW_SIGN = 9
+    VWAP_SIGN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,8 @@ class Gate:
         needs_direction: Without a direction nothing after it is judged.
         entry_only: It forbids entries; the score stands and may close a position.
         source: Section of the specification.
+        judged: Its rule in the compiled scorer.
+        words: (judged value, configuration) -> the reason, where it names the value.
     """
 
     name: str
@@ -77,6 +91,8 @@ class Gate:
     judge: Callable[[View, StrategyConfig], tuple[float | None, str | None]]
     limit: str | float
     source: str
+    judged: Judged
+    words: Callable[[float, StrategyConfig], str] | None = None
     enabled: str | None = None
     on_missing: str | None = None
     settings: tuple[str, ...] = ()
@@ -135,8 +151,6 @@ class Model:
         notes: What a reader should know.
         parts: All sub-scores.
         inputs: All inputs, in the order of ``INPUT_ORDER``.
-        window_inputs: Those of the strategy's windows.
-        windowless_inputs: The others.
     """
 
     name: str
@@ -154,8 +168,6 @@ class Model:
     notes: tuple[str, ...] = ()
     parts: tuple[Part, ...] = field(init=False)
     inputs: tuple[str, ...] = field(init=False)
-    window_inputs: tuple[str, ...] = field(init=False)
-    windowless_inputs: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         parts = tuple(part for layer in self.layers for part in layer.all_parts)
@@ -166,8 +178,6 @@ class Model:
             raise ValueError(f"{self.name}: inputs without a place in INPUT_ORDER: {sorted(used - set(INPUT_ORDER))}")
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "inputs", tuple(name for name in INPUT_ORDER if name in used))
-        object.__setattr__(self, "window_inputs", tuple(name for name in self.inputs if name not in WINDOWLESS))
-        object.__setattr__(self, "windowless_inputs", tuple(name for name in self.inputs if name in WINDOWLESS))
 
     def mosts(self, config: StrategyConfig) -> list[float]:
         """Return the most points of each layer after weighting; they depend on ``weight_fields`` only."""

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from stream_apps.core.scoring.view import INPUTS, WINDOWLESS, View
+from stream_apps.core.scoring.view import INPUTS, View
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 _SIDES = {"LONG": 1, "SHORT": -1, "any": 0}
@@ -63,7 +63,6 @@ class Steps:
         otherwise: Points when no row holds.
         missing: Points when an input is missing.
         inputs: Names of the inputs, in the order of the rows.
-        windowless: The points do not depend on the strategy's windows.
     """
 
     name: str
@@ -72,14 +71,12 @@ class Steps:
     otherwise: float = 0.0
     missing: float = 0.0
     inputs: tuple[str, ...] = field(init=False)
-    windowless: bool = field(init=False)
     _getters: tuple[Callable[[View], float | None], ...] = field(init=False, repr=False, compare=False)
     _tests: tuple[_Test, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         names = [name for row in self.rows for when in row.when for name in (when.input, when.of) if name is not None]
         object.__setattr__(self, "inputs", tuple(dict.fromkeys(names)))
-        object.__setattr__(self, "windowless", set(self.inputs) <= WINDOWLESS)
         # What the rows name is looked up here, once, and not for every evaluation.
         place = {name: at for at, name in enumerate(self.inputs)}
         tests = tuple(
@@ -133,7 +130,6 @@ class AgainstFunding:
     most: float
     source: str
     inputs: tuple[str, ...] = ("estimated_funding_rate", "funding_rate_max")
-    windowless: bool = True
 
     def points(self, view: View, direction: int) -> float:
         """Return the points of a direction (1, -1, 0)."""

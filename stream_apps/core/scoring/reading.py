@@ -1,4 +1,4 @@
-"""What a model reads in a snapshot: all of an evaluation that the strategies of one model and pair of windows have in common."""
+"""What a model reads in a snapshot, in plain words: ``kernel`` does the same compiled."""
 
 from __future__ import annotations
 
@@ -156,48 +156,28 @@ class Reading(NamedTuple):
 _ALWAYS_READ = ("atr", "quantity_p99", "cvd_fast", "cvd_slow", "volume_1m", "volume_24h")
 
 
-def read(
-    snapshot: Snapshot, model: Model, fast_window: str, slow_window: str, memo: dict[Any, Any], limits: RegimeLimits = REGIME_LIMITS
-) -> Reading:
+def read(snapshot: Snapshot, model: Model, fast_window: str, slow_window: str, limits: RegimeLimits = REGIME_LIMITS) -> Reading:
     """Return what a model reads in a snapshot.
 
     Args:
         snapshot: Market state.
         model: A model, or the variant that the strategies ask for.
         fast_window, slow_window: The strategies' windows.
-        memo: Kept for all readings of this snapshot: what one worked out, the next ones do not.
         limits: Limits of the regime label.
     """
-    view = look(snapshot, fast_window, slow_window, model.stretch, memo)
+    view = look(snapshot, fast_window, slow_window, model.stretch)
     inputs: dict[str, float] = {}
     absent: list[tuple[str, str]] = []
-    for name in model.window_inputs:
+    for name in model.inputs:
         value, shown = INPUTS[name](view), view.name_of(name)
         if value is None:
             absent.append((name, shown))
         else:
             inputs[shown] = value
-    known = memo.get(id(model))
-    if known is None:
-        values = [(name, INPUTS[name](view)) for name in model.windowless_inputs]
-        known = memo[id(model)] = (
-            {name: value for name, value in values if value is not None}, [(name, name) for name, value in values if value is None],
-        )  # fmt: skip
-    inputs.update(known[0])
-    absent.extend(known[1])
     warm = snapshot.atr is not None and view.slow is not None and snapshot.quantity_p99 is not None
     if not warm:
         return Reading(model, view, False, "unknown", [], inputs, absent)
-    layers = []
-    for layer in model.layers:
-        key = (id(layer), view.lean) if layer.windowless else None
-        raw = memo.get(key) if key is not None else None
-        if raw is None:
-            raw = _raw(layer, view)
-            if key is not None:
-                memo[key] = raw
-        layers.append(raw)
-    return Reading(model, view, True, _regime(view, fast_window, limits), layers, inputs, absent)
+    return Reading(model, view, True, _regime(view, fast_window, limits), [_raw(layer, view) for layer in model.layers], inputs, absent)
 
 
 def _raw(layer: Layer, view: View) -> RawLayer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_apps.core.scoring.model import Gate, Tier
+from stream_apps.core.scoring.model import Gate, Judged, Tier
 from stream_apps.core.scoring.points import Steps, every, with_sign
 from stream_apps.core.scoring.view import View, big_money, is_btc
 
@@ -98,9 +98,13 @@ def on_missing(rule: str, name: str) -> str | None:
     return f"missing({name})" if rule == "block" else None
 
 
+def _low_volatility(value: float, config: StrategyConfig) -> str:
+    return f"low_vol({value:.6g}<{config.vol_atr_pct_min:.6g})"
+
+
 def _volatility(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
-    v, least = view.volatility, config.vol_atr_pct_min
-    return v, f"low_vol({v:.6g}<{least:.6g})" if v < least else None
+    v = view.volatility
+    return v, _low_volatility(v, config) if v < config.vol_atr_pct_min else None
 
 
 def _resonance(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
@@ -114,55 +118,76 @@ def _resonance_or_independent(view: View, config: StrategyConfig) -> tuple[float
     return value, None if reason is not None and ACCEL_INDEPENDENT.points(view, view.lean) > 0.0 else reason
 
 
+def _whale_veto(flow: float, config: StrategyConfig) -> str:
+    return f"whale_cvd_veto({flow:.4f})"
+
+
+def whale_adverse(config: StrategyConfig) -> str:
+    """Return why big trades block where all of them must be adverse."""
+    return f"whale_adverse(>${config.whale_usd_threshold / 1000.0:g}k)"
+
+
 def _whale(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
     flow = big_money(view, config.whale_usd_threshold)
     if flow is None:
         return None, None
     if is_btc(view.snapshot.instrument):
-        return flow, f"whale_cvd_veto({flow:.4f})" if flow * view.lean < -config.whale_flow_pct else None
+        return flow, _whale_veto(flow, config) if flow * view.lean < -config.whale_flow_pct else None
     # An aligned one of that size answers the adverse ones, so all must be adverse.
-    return flow, f"whale_adverse(>${config.whale_usd_threshold / 1000.0:g}k)" if flow * view.lean <= -1.0 else None
+    return flow, whale_adverse(config) if flow * view.lean <= -1.0 else None
+
+
+def _obi_veto(obi: float, config: StrategyConfig) -> str:
+    return f"obi_veto({obi:.6g})"
 
 
 def _obi(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
     obi = view.snapshot.obi
     if obi is None:
         return None, on_missing(config.obi_on_missing, "obi")
-    return obi, f"obi_veto({obi:.6g})" if obi * view.lean < -config.obi_threshold else None
+    return obi, _obi_veto(obi, config) if obi * view.lean < -config.obi_threshold else None
+
+
+def _spot_perp_veto(divergence: float, config: StrategyConfig) -> str:
+    return f"spd_veto({divergence:.6g})"
 
 
 def _spot_perp(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
     divergence = view.snapshot.spot_perp_divergence
     if divergence is None:
         return None, on_missing(config.spot_perp_on_missing, "spot_perp_divergence")
-    return divergence, f"spd_veto({divergence:.6g})" if divergence * view.lean < -config.spot_perp_threshold else None
+    return divergence, _spot_perp_veto(divergence, config) if divergence * view.lean < -config.spot_perp_threshold else None
 
 
 VOLATILITY = Gate(
     "volatility", ("atr", "price"), "ATR / price < limit", _volatility, "vol_atr_pct_min", "S1 3.6",
+    Judged.VOLATILITY, _low_volatility,
     enabled="gate_vol_enabled", on_missing="vol_on_missing",
 )  # fmt: skip
 RESONANCE = Gate(
     "cvd_resonance", ("cvd_fast", "cvd_slow"), "the two CVDs do not have the same sign", _resonance, 0.0, "S1 3.6",
+    Judged.RESONANCE,
     enabled="gate_cvd_enabled", on_missing="cvd_on_missing", needs_direction=True,
 )  # fmt: skip
 RESONANCE_OR_INDEPENDENT = Gate(
     "cvd_resonance", ("cvd_fast", "cvd_slow", "acceleration_fast", "large_buys", "large_sells"),
     "the two CVDs do not have the same sign, and the rule accel_independent does not hold", _resonance_or_independent, 0.0, "S1 3.6, 3.9",
+    Judged.RESONANCE_OR_INDEPENDENT,
     enabled="gate_cvd_enabled", on_missing="cvd_on_missing", needs_direction=True,
 )  # fmt: skip
 WHALE = Gate(
     "whale", (), "flow of big trades (at least whale_usd_threshold) against the direction: BTC beyond the limit, others all of them",
-    _whale, "whale_flow_pct", "S1 3.6, 16.2 #19",
+    _whale, "whale_flow_pct", "S1 3.6, 16.2 #19", Judged.WHALE, _whale_veto,
     enabled="gate_whale_enabled", on_missing="whale_on_missing", settings=("whale_usd_threshold",), limit_elsewhere=1.0,
 )  # fmt: skip
 OBI = Gate(
     "obi", ("obi",), "order-book imbalance beyond the limit against the direction", _obi, "obi_threshold", "S1 3.6",
+    Judged.OBI, _obi_veto,
     enabled="gate_obi_enabled", on_missing="obi_on_missing",
 )  # fmt: skip
 SPOT_PERP = Gate(
     "spot_perp", ("spot_perp_divergence",), "spot-perp divergence beyond the limit against the direction", _spot_perp, "spot_perp_threshold",
-    "S1 3.6", enabled="gate_spot_perp_enabled", on_missing="spot_perp_on_missing",
+    "S1 3.6", Judged.SPOT_PERP, _spot_perp_veto, enabled="gate_spot_perp_enabled", on_missing="spot_perp_on_missing",
 )  # fmt: skip
 FIVE_GATES = (VOLATILITY, RESONANCE, WHALE, OBI, SPOT_PERP)
 

@@ -11,9 +11,10 @@ Rules of the account (10 % of capital on one side of BTC and ETH, trailing of th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from stream_apps.core.scoring.model import Gate, Layer, Model, Tier
+from stream_apps.core.scoring.model import Gate, Judged, Layer, Model, Tier
 from stream_apps.core.scoring.points import Steps, every
 from stream_apps.core.scoring.view import View
 
@@ -21,28 +22,32 @@ if TYPE_CHECKING:
     from stream_apps.core.strategy import StrategyConfig
 
 
-def _signed(name: str, value: float | None, view: View) -> tuple[float | None, str | None]:
+def _sign(name: str) -> Callable[[float, StrategyConfig], str]:
+    return lambda value, config: f"{name}({value:.6g})"
+
+
+def _signed(name: str, value: float | None, view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
     """Judge a value that must have the direction's sign."""
     if value is None:
         return None, f"missing({view.name_of(name)})"
-    return value, None if value * view.lean > 0.0 else f"{name}({value:.6g})"
+    return value, None if value * view.lean > 0.0 else _sign(name)(value, config)
 
 
 def _fast(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
-    return _signed("cvd_fast", view.fast, view)
+    return _signed("cvd_fast", view.fast, view, config)
 
 
 def _slope(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
-    return _signed("slope_fast", view.slope, view)
+    return _signed("slope_fast", view.slope, view, config)
 
 
 def _slow(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
-    return _signed("cvd_slow", view.slow, view)
+    return _signed("cvd_slow", view.slow, view, config)
 
 
 def _vwap(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
     vwap = view.snapshot.vwap_30m
-    return _signed("vwap_30m", None if vwap is None else view.snapshot.price - vwap, view)
+    return _signed("vwap_30m", None if vwap is None else view.snapshot.price - vwap, view, config)
 
 
 CORE = Steps(
@@ -69,10 +74,10 @@ V50 = Model(
     source="S2 6, 5.2; S1 4.2",
     layers=(Layer("core", (CORE,), 40.0, 40.0), Layer("bonus", (ATR_BREAK, NO_ADVERSE, FUNDING_SUPPORT), 60.0, 60.0)),
     gates=(
-        Gate("cvd_fast", ("cvd_fast",), "the fast CVD is zero", _fast, 0.0, "S2 6 #1", needs_direction=True),
-        Gate("cvd_slope", ("slope_fast",), "its slope does not have the direction's sign", _slope, 0.0, "S2 6 #1"),
-        Gate("cvd_slow", ("cvd_slow",), "the slow CVD does not have the direction's sign", _slow, 0.0, "S2 6 #2"),
-        Gate("vwap", ("price", "vwap_30m"), "price - VWAP does not have the direction's sign", _vwap, 0.0, "S2 6 #3"),
+        Gate("cvd_fast", ("cvd_fast",), "the fast CVD is zero", _fast, 0.0, "S2 6 #1", Judged.FAST_SIGN, _sign("cvd_fast"), needs_direction=True),
+        Gate("cvd_slope", ("slope_fast",), "its slope does not have the direction's sign", _slope, 0.0, "S2 6 #1", Judged.SLOPE_SIGN, _sign("slope_fast")),
+        Gate("cvd_slow", ("cvd_slow",), "the slow CVD does not have the direction's sign", _slow, 0.0, "S2 6 #2", Judged.SLOW_SIGN, _sign("cvd_slow")),
+        Gate("vwap", ("price", "vwap_30m"), "price - VWAP does not have the direction's sign", _vwap, 0.0, "S2 6 #3", Judged.VWAP_SIGN, _sign("vwap_30m")),
     ),
     tiers=(Tier("heavy", "entry_score", least=85.0), Tier("standard", "entry_score", least=60.0), Tier("light", "entry_score")),
     fixed={"cvd_fast_window": "30m", "cvd_slow_window": "4h", "fast_variant": False},

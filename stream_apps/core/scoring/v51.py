@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_apps.core.scoring.model import Gate, Layer, Model, Tier
+from stream_apps.core.scoring.model import Gate, Judged, Layer, Model, Tier
 from stream_apps.core.scoring.points import AgainstFunding, Row, Steps, every, with_sign
 from stream_apps.core.scoring.shared import (
     ACCEL_BONUS,
@@ -64,6 +64,7 @@ def _agreement(view: View, config: StrategyConfig) -> tuple[float | None, str | 
 
 AGREEMENT = Gate(
     "cvd_agreement", ("cvd_fast", "cvd_slow"), "the two CVDs do not have the same sign; forbids entries only", _agreement, 0.0, "S2 7.1",
+    Judged.AGREEMENT,
     needs_direction=True, entry_only=True,
 )  # fmt: skip
 TIERS = (Tier("heavy", "entry_score", plus=10.0, least=85.0), Tier("standard", "entry_score"))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from schemas.partition import base_of_instrument
-from stream_apps.core.snapshot import Prints, Snapshot, whale_flow
+from stream_apps.core.snapshot import Snapshot, whale_flow
 
 LONG, SHORT, NONE = "LONG", "SHORT", "NONE"
 DIRECTION_NAMES = {1: LONG, -1: SHORT, 0: NONE}
@@ -34,7 +34,6 @@ class View(NamedTuple):
         agree: Both CVDs have that sign.
         volatility: ATR/price; 0 when one of them is missing or the price is not positive.
         large_buys, large_sells: Number of large trades in 15 minutes.
-        memo: What was worked out from this snapshot before, shared by all views of it.
     """
 
     snapshot: Snapshot
@@ -49,21 +48,21 @@ class View(NamedTuple):
     volatility: float
     large_buys: int
     large_sells: int
-    memo: dict[Any, Any]
 
     def name_of(self, name: str) -> str:
         """Return an input's name in records: ``cvd_fast`` of a 30m window is ``cvd_30m``."""
-        return _shown(name, self.fast_window, self.slow_window)
+        return shown(name, self.fast_window, self.slow_window)
 
 
 @lru_cache(maxsize=1024)
-def _shown(name: str, fast_window: str, slow_window: str) -> str:
+def shown(name: str, fast_window: str, slow_window: str) -> str:
+    """Return an input's name in records under a pair of windows."""
     if name in _OF_FAST:
         return f"{_OF_FAST[name]}_{fast_window}"
     return f"{_OF_SLOW[name]}_{slow_window}" if name in _OF_SLOW else name
 
 
-def look(snapshot: Snapshot, fast_window: str, slow_window: str, stretch: bool, memo: dict[Any, Any]) -> View:
+def look(snapshot: Snapshot, fast_window: str, slow_window: str, stretch: bool) -> View:
     """Return a snapshot's view; with ``stretch`` the fast window of a minute of heavy trading is an hour."""
     slope = snapshot.slope.get(fast_window)
     acceleration = snapshot.acceleration.get(fast_window)
@@ -72,9 +71,7 @@ def look(snapshot: Snapshot, fast_window: str, slow_window: str, stretch: bool, 
     fast, slow = snapshot.cvd.get(fast_window), snapshot.cvd.get(slow_window)
     lean = 0 if fast is None or fast == 0.0 else 1 if fast > 0.0 else -1
     large = snapshot.large_trades.taker_buy
-    buys = memo.get("large_buys")
-    if buys is None:
-        buys = memo["large_buys"] = int(np.count_nonzero(large))
+    buys = int(np.count_nonzero(large))
     return View(
         snapshot,
         fast_window,
@@ -88,7 +85,6 @@ def look(snapshot: Snapshot, fast_window: str, slow_window: str, stretch: bool, 
         snapshot.atr / snapshot.price if snapshot.atr is not None and snapshot.price > 0.0 else 0.0,
         buys,
         large.shape[0] - buys,
-        memo,
     )
 
 
@@ -124,8 +120,6 @@ INPUTS: dict[str, Callable[[View], float | None]] = {
     "top_trader_long_share": lambda view: view.snapshot.top_trader_long_share,
     "coinbase_premium": lambda view: view.snapshot.coinbase_premium,
 }
-# What the points of do not depend on the windows, beside the direction.
-WINDOWLESS = frozenset(INPUTS) - {*_OF_FAST, *_OF_SLOW}
 
 
 @lru_cache(maxsize=4096)
@@ -139,11 +133,5 @@ def big_money(view: View, whale_usd: float) -> float | None:
 
     BTC: of all whale prints (D6). Elsewhere they are too few for a balance, so of the large trades (S1 3.6).
     """
-    key = ("big_money", whale_usd)
-    if key not in view.memo:
-        snapshot = view.snapshot
-        prints: Prints = snapshot.whale_prints if is_btc(snapshot.instrument) else snapshot.large_trades
-        # Without its array work when there is nothing to add up.
-        view.memo[key] = None if prints.price.shape[0] == 0 else whale_flow(prints, whale_usd)
-    flow: float | None = view.memo[key]
-    return flow
+    snapshot = view.snapshot
+    return whale_flow(snapshot.whale_prints if is_btc(snapshot.instrument) else snapshot.large_trades, whale_usd)

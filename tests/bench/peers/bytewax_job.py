@@ -39,7 +39,7 @@ def values(asked: dict[str, Any]) -> list[bytes]:
     consumer.assign([TopicPartition(asked["input"], partition, 0) for partition in range(asked["partitions"])])
     found: list[bytes] = []
     while len(found) < asked["trades"]:
-        found += [message.value() for message in consumer.consume(10_000, 5.0)]
+        found += [message.value() for message in consumer.consume(min(10_000, asked["trades"] - len(found)), 5.0)]
     consumer.close()
     return found[: asked["trades"]]
 
