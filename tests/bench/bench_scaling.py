@@ -50,6 +50,11 @@ class Shared:
     broker_cpu: float | None
     seconds: float
 
+    def cost(self) -> str:
+        """Return what a trade cost in CPU time, for people."""
+        trades = self.rate * self.seconds
+        return f"{sum(self.worker_cpu) / trades * 1e6:.2f} us of the workers and {(self.broker_cpu or 0.0) / trades * 1e6:.2f} us of the broker"
+
 
 class Sharing(Contest):
     """Some workers of one group, on given cores."""
@@ -159,7 +164,10 @@ def rows(run: Run) -> Iterator[Row]:
         })  # fmt: skip
 
     name, about = "scaling, the system", {"trades": size.trades, "instruments": 20, "partitions": 12}
-    note = "two workers and the broker on two cores, against one worker and the broker on one"
+    note = (
+        f"two workers and the broker on two cores, against one worker and the broker on one; a trade costs {both.cost()} in CPU time there, "
+        f"{together.cost()} here: two cores cannot give more than twice the rate, and give less by what a trade costs more"
+    )
     yield Row(name, "trades/s", figure(both), {"one core": figure(together)}, bars={"one core": BAR}, size=about, note=note)
     if apart is None:
         return

@@ -62,9 +62,11 @@ class Keeping(Contest):
         """Work off all but the last grid step, weigh the process, and, to ``recover``, kill it and time the next one."""
         last = self.size.panes - 1
         fill(self.workload, self.settings, 0, last)
+        self.run.say(f"wrote the trades of {len(self.workload.instruments)} instruments")
         worker = self._start()
         try:
             self.wait_for_steps(last, worker)
+            self.run.say("worked off")
             time.sleep(3.0)  # the last checkpoint
             resident = psutil.Process(worker.pid).memory_info().rss / 1e6
             status = Path(f"/proc/{worker.pid}/status").read_text()
@@ -77,6 +79,7 @@ class Keeping(Contest):
             began = time.perf_counter()
             worker = self._start()
             recovery = self.wait_for_steps(last + 1, worker) - began
+            self.run.say("recovered")
         finally:
             worker.kill()
             worker.wait(10)
