@@ -137,7 +137,11 @@ def test_the_executor_has_its_journal_and_nothing_else(settings: Settings) -> No
             *(f"SELECT * FROM {name}" for name in tables),
             *(f"DELETE FROM {name}" for name in tables),
             "SELECT perpflow_make_partition('quotes', '2020-01-01')",
+            # What was estimated is neither changed nor taken back.
+            "UPDATE live_routes SET changed = true",
+            "DELETE FROM live_routes",
         )
+        connection.execute("INSERT INTO live_routes SELECT r.* FROM live_routes r, live_accounts a WHERE a.epoch = 1 FOR SHARE OF a")
     journal = Journal(settings.role_url("executor"), "test")
     journal.connect()
     journal.close()
