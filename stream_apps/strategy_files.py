@@ -29,6 +29,11 @@ def recorded_files() -> list[Path]:
     return sorted((_FOLDER / "recorded").glob("*.toml"))
 
 
+def generated_files() -> list[Path]:
+    """Return the files of the strategies for the market that the demo makes up."""
+    return sorted((_FOLDER / "generated").glob("*.toml"))
+
+
 def parse_strategy(text: str, source: str) -> StrategyConfig:
     """Return the valid strategy that a TOML text describes; what it leaves out takes the default of its model, the revision 1.
 

@@ -12,7 +12,7 @@ import typer
 from producers.recorded.dialects.registry import DIALECTS
 from producers.recorded.events import FormatError
 from producers.recorded.exchange.keys import read_accounts
-from producers.recorded.generated import Making
+from producers.recorded.generated import PAST_TRADES, Making
 from producers.recorded.recording import Recording
 from producers.recorded.venue import RecordedVenue
 from schemas import metrics
@@ -38,6 +38,9 @@ def simulate(
         str, typer.Option(help="Messages a second of all made-up instruments together, or max: as fast as the clients read.")
     ] = "1000",
     messages: Annotated[int, typer.Option(min=0, help="Messages after which the made-up instruments end; 0: they do not.")] = 0,
+    past_trades: Annotated[
+        int, typer.Option(min=1, help="Trades of before the start, one a second, that the made-up instruments' REST serves.")
+    ] = PAST_TRADES,
     burst: Annotated[
         int, typer.Option(min=0, help="Trades that are made beforehand and sent at once, as fast as the clients read, before all else.")
     ] = 0,
@@ -126,7 +129,9 @@ def simulate(
         making = None
         if instruments:
             made = _speed(rate, "--rate"), messages or None, burst
-            making = Making(instruments, *made, kinds=tuple(_names(kinds)), ahead=tuple(_names(ahead)), first=first)
+            making = Making(
+                instruments, *made, kinds=tuple(_names(kinds)), ahead=tuple(_names(ahead)), first=first, past_trades=past_trades
+            )
         for text in funding or ():
             source = Recording.parse(text)
             recordings = [replace(one, funding=source.path) if one.symbol == source.symbol else one for one in recordings]

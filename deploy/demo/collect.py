@@ -261,14 +261,14 @@ _SIGNALS = """
 # An order has one row for each status that it went through: the last one says what became of it.
 _ORDERS = """
     SELECT instrument, leg, status, reason, count(*) AS count FROM (
-        SELECT DISTINCT ON (order_id) instrument, leg, status, reason FROM orders WHERE instrument = ANY(%s)
+        SELECT DISTINCT ON (order_id) instrument, leg, status, reason FROM orders WHERE instrument = ANY(%s) AND mode = 'paper'
         ORDER BY order_id, event_time DESC, kafka_offset DESC) AS newest
     GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""
 
 _OPEN = sql.SQL("""
     SELECT instrument, strategy_id, position_id, status, direction, {time} AS entry_time, entry_price::text::numeric AS entry_price,
            open_quantity::text::numeric AS open_quantity, realised_pnl
-    FROM positions_current WHERE instrument = ANY(%s) AND status NOT IN ('closed', 'expired') ORDER BY 1, 3""").format(
+    FROM positions_current WHERE instrument = ANY(%s) AND status NOT IN ('closed', 'expired') AND mode = 'paper' ORDER BY 1, 3""").format(
     time=ms("entry_time")
 )
 
@@ -281,7 +281,7 @@ _GAPS = """
     GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5"""
 
 _CLOSED = """
-    SELECT instrument, strategy_id, net_r, net_pnl, fees, funding, hold_ms, exit_reason FROM trades_closed WHERE instrument = ANY(%s)
+    SELECT instrument, strategy_id, net_r, net_pnl, fees, funding, hold_ms, exit_reason FROM trades_closed WHERE instrument = ANY(%s) AND mode = 'paper'
     ORDER BY event_time, trade_id"""
 
 

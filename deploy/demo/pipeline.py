@@ -1,5 +1,7 @@
 """The whole pipeline as separate processes over a running broker and database: simulated venues, producers, workers, executor, sink and monitor.
 
+With a made-up market also a live executor and its guard, at the exchange of that market.
+
 The demo runs it once and undisturbed; the tests run it while they kill, freeze and restart its parts.
 """
 
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import OffsetSpec
@@ -31,11 +34,15 @@ from producers.recorded.recording import Recording, survey
 from schemas.catalogue import TOPICS
 from schemas.partition import base_asset, instrument_id, partition_of, split_symbol
 from schemas.settings import Settings
+from sinks.guard.commands import give
+from sinks.venues.opening import SIMULATED, account_id
 from stream_apps.core.strategy import StrategyConfig
 
 # Service starts that fail within this many seconds count towards giving up; a service killed after working is simply started again.
 QUICK_DEATH_S = 20.0
 GIVE_UP_AFTER = 5
+# The longest that the account at the made-up market takes to be ready, seconds; it needs a few on an idle machine.
+READY_S = 120.0
 
 
 class PipelineError(UserError):
@@ -132,23 +139,49 @@ class Played:
 
 @dataclass(frozen=True)
 class MadeUp:
-    """A market that nobody traded, for what no recording holds: open interest, long/short ratios, funding, liquidations.
+    """A market that nobody traded, for what no recording holds: open interest, long/short ratios, funding, liquidations, and orders at an exchange.
+
+    Its venue is an exchange too. A live executor with its guard trades an account there by the signals of the market's strategies, until the market
+    ends and the guard is told to close everything.
 
     Attributes:
         symbols: Its contracts, as the simulated venue names them.
         rate: Messages a second of all together. messages: After how many it ends.
-        faults: Of its venue (see ``perpflow simulate --help``).
+        past_trades: Trades before it, one a second: more than the half hour that the strategies' slower window takes.
+        seed: Of its walk: one in which takers lean the same way over five minutes and over thirty nearly all the time, so that there are signals.
+        faults, trading_faults: Of its venue (see ``perpflow simulate --help``): one order is refused, as orders now and then are.
     """
 
     symbols: tuple[str, ...] = ("SIM001USDT", "SIM002USDT")
     rate: int = 100
-    messages: int = 4_000
+    messages: int = 6_000
+    past_trades: int = 2_100
+    seed: int = 4
     faults: tuple[str, ...] = ("garbage:stream=aggTrade,at=200,n=3",)
+    trading_faults: tuple[str, ...] = ("reject:on=order.place,at=1",)
 
     @property
     def instruments(self) -> list[str]:
         """Instrument ids."""
         return [instrument_id("BINANCE", symbol, "perp") for symbol in self.symbols]
+
+
+# The account of the made-up market's exchange. Its key opens nothing else.
+ACCOUNT = account_id("BINANCE", SIMULATED)
+ACCOUNT_KEY = {"PERPFLOW_API_KEY": "demo", "PERPFLOW_API_SECRET": "of-the-demo-only"}
+ACCOUNTS = f"""[[accounts]]
+name = "demo"
+deposit = "10000"
+keys = [{{key = "{ACCOUNT_KEY["PERPFLOW_API_KEY"]}", secret = "{ACCOUNT_KEY["PERPFLOW_API_SECRET"]}"}}]
+"""
+POLICY = """[entry]
+style = "market"
+[budget]
+max_notional = 100000
+max_margin = 10000
+"""
+# What trades that account; they end when it is closed.
+DESK = ("guard", "live")
 
 
 @dataclass
@@ -180,6 +213,9 @@ class Pipeline:
     made_up: MadeUp | None = None
     services: dict[str, Process] = field(default_factory=dict)
     played: list[Played] = field(default_factory=list)
+    opened_from: int | None = None
+    told_to_close: bool = False
+    desk_leaves: bool = False
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -203,6 +239,8 @@ class Pipeline:
             self.add_venue(recording, self.faults)
         for played in self.played:
             self.start_producer(played)
+        if self.made_up is not None:
+            self._start_made_up_producer(self.made_up)
 
     def start_services(self) -> None:
         """Start sink, executor, monitor and workers: everything that waits for data."""
@@ -253,7 +291,10 @@ class Pipeline:
         played.producer.start()
 
     def _start_made_up(self, market: MadeUp) -> None:
-        """Start a venue that makes a market up, and its producer."""
+        """Start a venue that makes a market up, and who trades there."""
+        accounts, policy = self.folder / "accounts.toml", self.folder / "execution.toml"
+        accounts.write_text(ACCOUNTS, encoding="utf-8")
+        policy.write_text(POLICY, encoding="utf-8")
         arguments = [
             "simulate",
             "--instruments",
@@ -264,14 +305,35 @@ class Pipeline:
             str(market.rate),
             "--messages",
             str(market.messages),
+            "--past-trades",
+            str(market.past_trades),
+            "--seed",
+            str(market.seed),
+            "--trading",
+            str(accounts),
         ]
         for fault in market.faults:
             arguments += ["--fault", fault]
+        for fault in market.trading_faults:
+            arguments += ["--trading-fault", fault]
         venue = self._add("venue-generated", arguments, restart=False)
         venue.start()
-        urls = self._urls(venue)
-        # What REST tells is asked for often: the market lasts less than a minute.
-        environment = {"PERPFLOW_POLL_SCALE": "0.05", "PERPFLOW_HISTORY_HOURS": "1"}
+        account = ["--mode", SIMULATED, "--venue", "BINANCE", "--base-url", self._urls(venue)["rest_url"]]
+        chosen = ",".join(config.strategy_id for config in self.strategies if config.instrument in market.instruments)
+        self._add("guard", ["risk", "guard", *account])
+        self._add("live", ["execute", *account, "--symbols", ",".join(market.symbols), "--strategies", chosen, "--policy", str(policy)])
+        for name in DESK:
+            self.services[name].environment |= ACCOUNT_KEY
+            self.services[name].start()
+        # Signals come of the past that the producer fetches, too, and an account at a simulated venue takes any as of when it comes.
+        self._tell("block_new", "the made-up market's past is being read")
+
+    def _start_made_up_producer(self, market: MadeUp) -> None:
+        """Start the made-up market, by its producer's subscriptions, once the account there is ready to be traded."""
+        self._wait_until_trading(self.services["live"])
+        urls = self._urls(self.services["venue-generated"])
+        # What REST tells is asked for often: the market lasts a minute. It goes by the wall clock, so REST tells of the market's own time.
+        environment = {"PERPFLOW_POLL_SCALE": "0.05", "PERPFLOW_HISTORY_HOURS": "1", "PERPFLOW_POLL_RECORDED": "true"}
         producer = self._add(
             "producer-generated",
             [
@@ -281,6 +343,39 @@ class Pipeline:
         )  # fmt: skip
         producer.environment |= environment
         producer.start()
+        self.opened_from = time.time_ns() // 1_000_000
+
+    def _tell(self, command: str, reason: str) -> bool:
+        """Tell the guard of the made-up market's account something; return whether it has heard."""
+        return give(self.settings, ACCOUNT, command, reason, by="demo").arrived
+
+    def open_desk(self) -> None:
+        """Let the account open positions as soon as an instant of the market itself, not of its past, was evaluated."""
+        if self.made_up is None or self.opened_from is None:
+            return
+        with psycopg.connect(self.settings.database_url) as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM scores WHERE instrument = ANY(%s) AND event_time > to_timestamp(%s / 1000.0)",
+                [self.made_up.instruments, self.opened_from],
+            ).fetchone()
+        if row != (0,) and self._tell("resume", "the made-up market is live"):
+            self.opened_from = None
+
+    def _wait_until_trading(self, live: Process) -> None:
+        """Wait until the live executor may open positions: it has compared the account, and the guard has spoken."""
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline:
+            self.supervise()
+            try:
+                health = httpx.get(f"http://127.0.0.1:{live.http_port}/health", timeout=2.0, trust_env=False).json()
+                blocked = str(health.get("entries_blocked") or "")
+                # What the guard itself says by then is that there is no market yet.
+                if health.get("phase") == "trading" and (not blocked or blocked.startswith("guard:")):
+                    return
+            except (httpx.HTTPError, ValueError):
+                pass  # not listening yet
+            time.sleep(0.2)
+        raise PipelineError(f"{live.name} does not come to trade; its log {live.log} ends with:\n{live.last_words()}")
 
     def _urls(self, venue: Process) -> dict[str, str]:
         deadline = time.monotonic() + 60
@@ -321,6 +416,27 @@ class Pipeline:
         for process in order:
             if process is not None:
                 process.stop()
+
+    def closed(self) -> bool:
+        """Whether everything at the made-up market's exchange is closed and told; tells the guard to close it first, and ends both afterwards."""
+        if self.made_up is None:
+            return True
+        if not self.told_to_close:
+            self.told_to_close = self._tell("close_all", "the made-up market has ended")
+            return False
+        with psycopg.connect(self.settings.database_url) as connection:
+            row = connection.execute(
+                "SELECT (SELECT count(*) FROM live_trades WHERE over_at IS NULL) + (SELECT count(*) FROM live_outbox),"
+                " EXISTS (SELECT FROM risk_state WHERE account = %s AND close_all)",
+                [ACCOUNT],
+            ).fetchone()
+        if row != (0, True):
+            return False
+        if not self.desk_leaves:
+            self.desk_leaves = True
+            for name in DESK:
+                self.services[name].send(signal.SIGTERM)
+        return all(self.services[name].finished for name in DESK)
 
     # --- how far it is ------------------------------------------------------------------------------------------------
     def ends(self, topics: Sequence[str]) -> dict[tuple[str, int], int]:
@@ -414,11 +530,13 @@ class Pipeline:
         return all(there.get(place, 0) >= end for place, end in self.ends(list(TOPICS)).items())
 
     def stage(self) -> str:
-        """Return what is still under way: playing, evaluating, executing, checking, writing or done."""
+        """Return what is still under way: playing, evaluating, executing, closing, checking, writing or done."""
+        self.open_desk()
         for name, done in (
             ("playing", self.produced),
             ("evaluating", self.evaluated),
             ("executing", self.executed),
+            ("closing", self.closed),
             ("checking", self.checked),
             ("writing", self.written),
         ):

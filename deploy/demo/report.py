@@ -67,7 +67,7 @@ def write_report(
             chart = none_line("none: no trade, bar or evaluation is stored") if made is None else figure(f"chart-{number}", made)
             parts.append(_instrument(number, one, chart, facts, goldens))
         chosen = [one.instrument for one in facts.instruments]
-        closed = rows(connection, "trades_closed", "instrument = ANY(%s)", chosen)
+        closed = rows(connection, "trades_closed", "instrument = ANY(%s) AND mode = 'paper'", chosen)
         signals = rows(connection, "signals", "instrument = ANY(%s)", chosen)
         gaps = rows(connection, "gaps", "instrument = ANY(%s)", chosen)
     account = account_figure(closed)

@@ -28,10 +28,11 @@ from deploy.grafana.preview.render import render
 from deploy.stack import Stack, prometheus
 from producers.recorded.recording import Recording
 from schemas.partition import instrument_id
+from sinks.venues.opening import SIMULATED
 from stream_apps.core.strategy import StrategyConfig
 from stream_apps.core.warmup import compile_kernels
 from stream_apps.replay.from_topics import ReplayReport, replay_topics
-from stream_apps.strategy_files import default_files, load_strategy_files, recorded_files
+from stream_apps.strategy_files import default_files, generated_files, load_strategy_files, recorded_files
 
 ROOT = Path(__file__).parents[2]
 # The recordings of the demo: real captures, their sources and licences are in tests/data/PROVENANCE.md.
@@ -96,10 +97,9 @@ def run_demo(options: DemoOptions, console: Console) -> int:
             stack.reset()
             measured = options.prometheus or prometheus.at_hand() is not None
             stack.up(lambda message: status.update(f"setting up: {message}"), prometheus=measured)
-            pipeline = Pipeline(
-                stack.env(), folder / "logs", recordings, options.speed, strategies_for(recordings), monitored=True,
-                made_up=None if options.recordings else MadeUp(),
-            )  # fmt: skip
+            made_up = None if options.recordings else MadeUp()
+            strategies = strategies_for(recordings) + (load_strategy_files(generated_files()) if made_up is not None else [])
+            pipeline = Pipeline(stack.env(), folder / "logs", recordings, options.speed, strategies, monitored=True, made_up=made_up)
             status.update("setting up: topics, tables and strategies")
             pipeline.prepare()
             status.update("compiling the kernels (the first time takes a while)")
@@ -196,7 +196,8 @@ def _dashboards(pipeline: Pipeline, folder: Path) -> dict[str, Rendered]:
             pipeline.settings.database_url,
             pipeline.environment.get("PROMETHEUS_URL"),
             since=since,
-            given={"instrument": [instrument]},
+            until=None if since is None else datetime.now(UTC),  # its account is closed after the last evaluation
+            given={"instrument": [instrument], **({} if since is None else {"mode": [SIMULATED]})},
         )
         for one in drawn:
             if one.errors:

@@ -37,8 +37,8 @@ def read_series(connection: Connection, facts: InstrumentFacts) -> Series:
         scores=_scores(connection, name),
         prints=_prints(connection, name),
         gaps=rows(connection, "gaps", "instrument = %s", name),
-        fills=rows(connection, "fills", "instrument = %s", name),
-        closed=rows(connection, "trades_closed", "instrument = %s", name),
+        fills=rows(connection, "fills", "instrument = %s AND mode = 'paper'", name),
+        closed=rows(connection, "trades_closed", "instrument = %s AND mode = 'paper'", name),
     )
 
 

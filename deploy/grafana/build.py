@@ -254,7 +254,7 @@ def markers(name: str, query: str, shade: str) -> Json:
 
 CHOOSE_INSTRUMENT = choice("instrument", "Instrument", "SELECT DISTINCT instrument FROM instruments ORDER BY 1")
 CHOOSE_STRATEGY = choice("strategy", "Strategy", "SELECT strategy_id FROM strategy_registry ORDER BY 1", multi=True)
-CHOOSE_MODE = options_of("mode", "Mode", ("paper", "testnet", "live"), "paper")
+CHOOSE_MODE = options_of("mode", "Mode", ("paper", "simulated", "testnet", "live"), "paper")
 
 
 def page(

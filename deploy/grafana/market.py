@@ -59,15 +59,19 @@ def _indicator(name: str, label: str) -> Json:
     )
 
 
-# The price now and 24 h before the end of the range, of every instrument that has both.
+# The price now and 24 h before the end of the range, of every instrument that has both: on a cold start the venue's own bars know it.
 PULSE = """WITH last AS (
   SELECT i.instrument, f.price, f.estimated_funding_rate, f.open_interest, f.open_interest_change, f.obi, b.close AS before
   FROM (SELECT instrument FROM instruments_current WHERE kind = 'perp') i
   CROSS JOIN LATERAL (SELECT * FROM features WHERE features.instrument = i.instrument AND event_time <= $__timeTo()
     ORDER BY event_time DESC LIMIT 1) f
-  LEFT JOIN LATERAL (SELECT close FROM bars WHERE bars.instrument = i.instrument AND timeframe = '15m'
-    AND event_time <= f.event_time - interval '24 hours' AND event_time > f.event_time - interval '25 hours'
-    ORDER BY event_time DESC, source LIMIT 1) b ON true)"""
+  LEFT JOIN LATERAL (SELECT close FROM (
+    (SELECT 1 AS place, close FROM bars WHERE bars.instrument = i.instrument AND timeframe = '15m'
+      AND event_time <= f.event_time - interval '24 hours' AND event_time > f.event_time - interval '25 hours'
+      ORDER BY event_time DESC, source LIMIT 1)
+    UNION ALL (SELECT 2, close FROM klines WHERE klines.instrument = i.instrument AND timeframe = '5m'
+      AND event_time <= f.event_time - interval '24 hours' AND event_time > f.event_time - interval '25 hours'
+      ORDER BY event_time DESC LIMIT 1)) known ORDER BY place LIMIT 1) b ON true)"""
 
 VOLUMES = """SELECT DISTINCT ON (instrument) instrument, value AS volume FROM market_indicators
   WHERE indicator = 'volume_24h' AND event_time BETWEEN timestamptz $__timeTo() - interval '1 hour' AND $__timeTo() ORDER BY instrument, event_time DESC"""

@@ -51,6 +51,7 @@ class Making:
         kinds: Kinds of messages that are made; empty: all that the venue streams. Names as of ``MIX``.
         ahead: Streams whose messages are all made before the venue opens; REST then tells of the markets as they are at the start. Empty: messages
             are made when they are due.
+        past_trades: Trades of before the start, one a second, which REST serves as history.
     """
 
     instruments: int
@@ -61,6 +62,7 @@ class Making:
     kinds: tuple[str, ...] = ()
     ahead: tuple[str, ...] = ()
     first: int = 0
+    past_trades: int = PAST_TRADES
 
     def __post_init__(self) -> None:
         if self.instruments < 1:
@@ -69,6 +71,8 @@ class Making:
             raise ValueError(f"rate: expected a positive number, or None for as fast as possible, got {self.rate!r}")
         if self.rate is None and self.messages is None:
             raise ValueError("messages: a market without a rate needs an end")
+        if self.past_trades < 1:
+            raise ValueError(f"past_trades: expected 1 or more, got {self.past_trades}")
         unknown = set(self.kinds) - MIX.keys()
         if unknown:
             raise ValueError(f"kinds: expected some of {', '.join(MIX)}, got {', '.join(sorted(unknown))}")
@@ -77,7 +81,9 @@ class Making:
 class GeneratedMarket(Market):
     """One made-up instrument; its history reaches back before the start."""
 
-    def __init__(self, spec: Spec, dialect: Dialect, plan: FaultPlan, seed: int, start: int, keep: int, now: Callable[[], int]) -> None:
+    def __init__(
+        self, spec: Spec, dialect: Dialect, plan: FaultPlan, seed: int, start: int, keep: int, past: int, now: Callable[[], int]
+    ) -> None:
         self._now = now
         trade_kind = dialect.trade_source
         self.instrument = Instrument(spec, seed, start, trade_kind)
@@ -91,7 +97,7 @@ class GeneratedMarket(Market):
             self.interest = self.instrument.interest(start).body
         self.quote = self.instrument.quote(start).body
         self.statistics.begin(self.instrument.past_day(start), partial(self.instrument.past_bars, start))
-        for trade in self.instrument.past_trades(start, PAST_TRADES):
+        for trade in self.instrument.past_trades(start, past):
             self.history.append(trade)
             self.statistics.last_price, self.statistics.last_quantity, self.statistics.last_time = trade.price, trade.quantity, trade.time
 
@@ -181,8 +187,8 @@ class Generation:
         return self._market(kind, market.instrument.spec, start)
 
     def _market(self, kind: type[Double], spec: Spec, start: int) -> Double:
-        keep = max(300, KEEP_TRADES // max(1, self.making.instruments))
-        return kind(spec, self.dialect, self._plan, self._seed, start, keep, self.clock)
+        keep = max(300, KEEP_TRADES // max(1, self.making.instruments), 2 * self.making.past_trades)
+        return kind(spec, self.dialect, self._plan, self._seed, start, keep, self.making.past_trades, self.clock)
 
     def drop(self, market: GeneratedMarket) -> None:
         """Make no more messages of a market."""

@@ -23,8 +23,9 @@ from producers.recorded.statistics import DAY_MINUTES, MINUTE_MS, Bar
 HOUR_MS = 3_600_000
 # Levels a side: contiguous ticks from the best one on.
 LEVELS = 25
-# Different pasts.
+# Different pasts, and how far their bars go back: a day and a quarter is what a producer asks for on a cold start, and "24 h ago" must be among them.
 PATHS = 16
+PAST_MINUTES = 26 * 60
 # Units of a typical size.
 UNITS = 16
 # Fast diffs of a made-up book; none is merged, so that the number of messages is what was asked for.
@@ -168,10 +169,10 @@ class Instrument:
         return Event(SNAPSHOT, clock, "", b"", body)
 
     def past_bars(self, start: int) -> list[Bar]:
-        """Return the one-minute bars of the day before ``start``; they end at the first price and sum up to the volume."""
+        """Return the one-minute bars of 26 hours before ``start``; they end at the first price, and the last day's sum up to the volume."""
         first, path = start - start % MINUTE_MS, _path(crc32(self.spec.name.encode()) % PATHS)
         bars = []
-        for minute in range(DAY_MINUTES, 0, -1):
+        for minute in range(PAST_MINUTES, 0, -1):
             opened, closed = path[minute] * self.first_price, path[minute - 1] * self.first_price
             quote = self.spec.volume / DAY_MINUTES
             volume = quote / closed
@@ -192,8 +193,9 @@ class Instrument:
         return bars
 
     def past_day(self, start: int) -> Bar:
-        """Return those bars as one; the base volume to one part in a thousand."""
-        path, price, volume = _path(crc32(self.spec.name.encode()) % PATHS), self.first_price, self.spec.volume / self.first_price
+        """Return those of the last day as one; the base volume to one part in a thousand."""
+        path = _path(crc32(self.spec.name.encode()) % PATHS)[: DAY_MINUTES + 1]
+        price, volume = self.first_price, self.spec.volume / self.first_price
         begins = start - start % MINUTE_MS - DAY_MINUTES * MINUTE_MS
         bar = Bar(begins, path[-1] * price, max(path) * price, min(path) * price, price, volume, self.spec.volume, 20 * DAY_MINUTES)
         bar.taker, bar.taker_quote = volume / 2, self.spec.volume / 2
@@ -379,7 +381,7 @@ def _path(number: int) -> list[float]:
     """Return relative prices of the minutes before the start, going back from 1. Made once for many: a market is made in no time then."""
     draw = Random(f"path|{number}")
     path = [1.0]
-    for _ in range(DAY_MINUTES):
+    for _ in range(PAST_MINUTES):
         path.append(path[-1] * (1 + (draw.random() - 0.5) * 0.001))
     return path
 

@@ -11,6 +11,8 @@ from schemas.catalogue import RESULT_TOPICS, TOPICS
 from schemas.codec import Codec
 
 Identity = tuple[Any, ...]
+# Mode of the trades that the cores close.
+PAPER = "paper"
 
 
 @dataclass
@@ -34,6 +36,8 @@ class ResultSet:
         if topic not in self.records:
             return
         record = self.codec.decode(topic, value)
+        if record.get("mode", PAPER) != PAPER:
+            return  # a trade at a venue: no replay makes those
         if not self.keeps_order:
             value = self.codec.encode(topic, _in_order(record))
         identity = tuple(record[name] for name in TOPICS[topic].record_id)

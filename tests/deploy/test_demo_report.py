@@ -65,6 +65,8 @@ def record(topic: str, **values: Any) -> dict[str, Any]:
             found[field["name"]] = {"array": [], "map": {}, "long": 0}[kind["type"]]
         else:
             found[field["name"]] = {"string": "", "boolean": False}.get(kind, 0)
+    if "mode" in found:
+        found["mode"] = "paper"
     unknown = set(values) - set(found)
     assert not unknown, unknown
     return found | values
@@ -197,6 +199,15 @@ def fill(url: str) -> None:
         record("orders", order_id="o1", instrument=NAME, leg="entry", status="filled", event_time=START),
         record("orders", order_id="o2", instrument=NAME, leg="entry", status="rejected", reason="position open", event_time=START + 5),
     ])  # fmt: skip
+    # What a live executor does by the same signals is not the paper account's.
+    insert(url, "trades_closed", [{**closed(5, 9.0, "guard"), "trade_id": "live", "mode": "simulated"}])
+    insert(
+        url, "fills", [record("fills", fill_id="f4", instrument=NAME, event_time=START + 60_000, leg="entry", price=1.0, mode="simulated")]
+    )
+    insert(
+        url, "orders", [record("orders", order_id="o3", instrument=NAME, leg="entry", status="filled", event_time=START, mode="simulated")]
+    )
+    insert(url, "positions", [record("positions", instrument=NAME, position_id="p8", status="open", event_time=START, mode="simulated")])
     letter = {"service": "produce", "source": "aggTrade", "reason": "price: <img src=x>", "event_time": START}
     insert(url, "dead_letters", [record("dead_letters", **letter), record("dead_letters", **letter)])
 

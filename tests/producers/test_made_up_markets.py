@@ -56,6 +56,26 @@ def test_made_up_markets_hold_together(venue: str) -> None:
     run(work())
 
 
+def test_the_past_of_a_made_up_market_is_as_long_as_asked_for() -> None:
+    """Trades a second apart up to the start, with the ids before the first one to come; and bars of a day ago, for who asks what 24 hours changed."""
+
+    async def work() -> None:
+        making = Making(1, rate=100.0, messages=1, start=START, past_trades=700, first=12)
+        async with RecordedVenue(venue="BINANCE", generated=making, settle_s=60) as serving:
+            (market,) = serving.generation.markets
+            trades = market.history.page(None, START - 3_600_000, None, 1000)
+            assert [trade.time for trade in trades] == list(range(START - 700_000, START, 1000))
+            assert [trade.number for trade in trades] == list(range(trades[0].number, trades[0].number + 700))
+            bars = market.statistics.bars(300_000, None, None, 1000)
+            assert bars[0].start + 300_000 <= START - 86_400_000 - 300_000 and bars[-1].start < START
+            day = market.statistics.day()
+            assert day.quote == pytest.approx(market.instrument.spec.volume) and day.high >= market.instrument.first_price
+
+    run(work())
+    with pytest.raises(ValueError, match="past_trades"):
+        Making(1, past_trades=0)
+
+
 def test_made_up_markets_are_a_function_of_the_seed() -> None:
     async def frames(seed: int) -> list[str]:
         making = Making(3, rate=None, messages=400, start=START, kinds=("trades", "depth", "bookTicker"))

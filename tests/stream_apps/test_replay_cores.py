@@ -42,6 +42,18 @@ def log() -> Log:
     return log
 
 
+def test_trades_at_a_venue_are_no_results_of_a_replay(log):
+    """A live executor writes its trades to the same topic; a comparison with a replay must not miss them there."""
+    one, _ = replay(log)
+    closed = [CODEC.decode("trades_closed", value) for value in one.records["trades_closed"].values()]
+    before = one.hashes()
+    for mode in ("simulated", "testnet", "live"):
+        one.add("trades_closed", CODEC.encode("trades_closed", {**closed[0], "trade_id": f"{mode}|x", "mode": mode}))
+    assert closed[0]["mode"] == "paper" and one.hashes() == before
+    one.add("trades_closed", CODEC.encode("trades_closed", {**closed[0], "trade_id": "x"}))
+    assert one.counts()["trades_closed"] == len(closed) + 1
+
+
 def test_the_recorded_day_gives_signals_and_closed_trades_and_every_cut_gives_the_same(log):
     one, everything = replay(log)
     two, _ = replay(log, seed=5, size=4000)

@@ -17,6 +17,7 @@ from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Prints, Snapshot
 from stream_apps.core.strategy import BOOKKEEPING, StrategyConfig, StrategyError, config_hash
 from stream_apps.strategy_files import (
     default_files,
+    generated_files,
     load_strategy_edits,
     load_strategy_files,
     parse_strategy,
@@ -154,8 +155,9 @@ def test_the_default_set_is_one_strategy_a_symbol_with_the_documented_numbers() 
 
 
 def test_files_in_the_repository_say_every_number_themselves() -> None:
-    configs = load_strategy_files([*default_files(), *recorded_files()])
-    for path, config in zip([*default_files(), *recorded_files()], configs, strict=True):
+    files = [*default_files(), *recorded_files(), *generated_files()]
+    configs = load_strategy_files(files)
+    for path, config in zip(files, configs, strict=True):
         stated = set(tomllib.loads(path.read_text(encoding="utf-8")))
         assert set(config.to_record()) - stated == {"status", *BOOKKEEPING}
 
