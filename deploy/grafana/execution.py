@@ -114,7 +114,7 @@ def board() -> Json:
             "Mean costs of the trades closed in a day, in R: fees, funding, slippage.",
             R,
             series(
-                "SELECT date_bin(interval '1 day', event_time, timestamptz 'epoch') AS \"time\","
+                "SELECT greatest(date_bin(interval '1 day', event_time, timestamptz 'epoch'), timestamptz $__timeFrom()) AS \"time\","
                 " avg(fee_r) AS fees, avg(funding_r) AS funding, avg(slippage_r) AS slippage"
                 f" FROM trades_closed WHERE {CHOSEN} GROUP BY 1 ORDER BY 1"
             ),

@@ -364,6 +364,17 @@ def test_the_ten_largest_and_the_pulse(filled: psycopg.Connection) -> None:
     pulse = ask(filled, "market/Market pulse")
     assert [row["instrument"] for row in pulse] == [rows.BTC, rows.ETH]
     assert pulse[0]["24 h"] == pytest.approx(rows.price(rows.UNTIL) / rows.price(rows.UNTIL - rows.DAY) - 1)
+    with filled.transaction(force_rollback=True):  # cold: no bars of our own yet, but the venue's, of which the newest before counts
+        filled.execute("DELETE FROM bars")
+        for minutes, close in ((10, 1.0), (5, 2.0), (-5, 4.0)):
+            filled.execute(
+                "INSERT INTO klines (instrument, event_time, receive_time, timeframe, open, high, low, close, volume, backfilled, kafka_partition,"
+                " kafka_offset) VALUES (%s, to_timestamp(%s), now(), '5m', 1, 1, 1, %s, 1, true, 0, 0)",
+                [rows.BTC, (rows.UNTIL - rows.DAY) / 1000 - minutes * 60, close],
+            )
+        cold = {row["instrument"]: row["24 h"] for row in ask(filled, "market/Market pulse")}
+        assert cold == {rows.BTC: pytest.approx(rows.price(rows.UNTIL) / 2.0 - 1), rows.ETH: None}
+        assert ask(filled, "market/Breadth") == [{"breadth": 1}]
     (health,) = ask(filled, "pipeline/Health")
     assert health["health"] == pytest.approx(((9.5 + 8.0) / 2 + 8.0) / 2)
 

@@ -115,6 +115,8 @@ def test_no_query_takes_a_second(month: psycopg.Connection) -> None:
             started = time.perf_counter()
             month.execute(text).fetchall()
             best = min(best, time.perf_counter() - started)
+            if best <= 1.0:
+                break
         if best > 1.0:
             slow[name] = round(best, 2)
     assert not slow, slow

@@ -211,6 +211,7 @@ def _gauge(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
         )
     )  # fmt: skip
     drawn.update_xaxes(**look.axis_form(panel["fieldConfig"]["defaults"]["unit"]), rangemode="tozero")
+    drawn.update_yaxes(dtick=1)  # every bar has its name
 
 
 def _history(drawn: go.Figure, panel: Panel, answer: Answer) -> None:

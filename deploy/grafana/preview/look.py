@@ -126,20 +126,21 @@ def unit_words(unit: str) -> str:
     return {"percentunit": "%", "s": "time", "ms": "time", "m": "min", "bytes": "bytes", "cps": "per second"}.get(unit, "")
 
 
-def axis_form(unit: str) -> dict[str, str]:
-    """Return how plotly writes the numbers of an axis of this unit."""
+def axis_form(unit: str) -> dict[str, Any]:
+    """Return how plotly writes the numbers of an axis of this unit: thousands as k and M, but a half as 0.5, and seconds in full."""
     words = _WORDS.fullmatch(unit)
     if words:
         return {"ticksuffix" if words[1] == "suffix" else "tickprefix": f" {words[2]}"}
-    return {
+    forms: dict[str, dict[str, Any]] = {
         "percentunit": {"tickformat": ".3~p"},
-        "s": {"tickformat": "~s", "ticksuffix": "s"},
+        "s": {"exponentformat": "none", "separatethousands": True, "ticksuffix": " s"},
         "ms": {"ticksuffix": " ms"},
         "m": {"ticksuffix": " min"},
         "bytes": {"tickformat": "~s", "ticksuffix": "B"},
-        "cps": {"tickformat": "~s", "ticksuffix": "/s"},
-        "short": {"tickformat": "~s"},
-    }.get(unit, {})
+        "cps": {"exponentformat": "SI", "minexponent": 3, "ticksuffix": "/s"},
+        "short": {"exponentformat": "SI", "minexponent": 3},
+    }
+    return forms.get(unit, {})
 
 
 def used_units(panel: Mapping[str, Any]) -> Iterator[str]:
