@@ -65,7 +65,10 @@ def simulate(
         str, typer.Option(help="Routes that need a subscriber before playback starts, e.g. market; default: those of the recording.")
     ] = "",
     expect_streams: Annotated[
-        str, typer.Option(help="Streams that need a subscriber too, e.g. depth,aggTrade; for clients with several connections a route.")
+        str,
+        typer.Option(
+            help="Streams that need a subscriber too, e.g. depth,aggTrade. With --trading made-up markets wait for subscribers only if this is given."
+        ),
     ] = "",
     wait_for_clients: Annotated[bool, typer.Option(help="Pause while nobody is subscribed.")] = True,
     hold_routes: Annotated[bool, typer.Option(help="Pause while any expected route or stream has no subscriber.")] = False,

@@ -311,6 +311,8 @@ class Pipeline:
             str(market.seed),
             "--trading",
             str(accounts),
+            "--expect-streams",  # who trades is there before who listens
+            "aggTrade",
         ]
         for fault in market.faults:
             arguments += ["--fault", fault]

@@ -43,7 +43,8 @@ class RecordedVenue:
         faults: Faults in force from the start, as text or ``Fault`` (see ``faults``). seed: of their draws.
         host, port: Where to listen; port 0 takes a free one.
         expect_routes: Routes that must have a subscriber before a recording starts; None: those on which it has streams.
-        expect_streams: Streams that must have one too, e.g. ``depth``, ``aggTrade``; for clients with several connections a route.
+        expect_streams: Streams that must have one too, e.g. ``depth``, ``aggTrade``; for clients with several connections a route. Beside
+            accounts, made-up markets wait for a subscriber only if any are named.
         wait_for: When a running playback pauses: "client" (nobody subscribed), "route" (an expected route or stream has nobody), "none".
         settle_s, snapshot_hold_s: See ``playback``.
         weight_limit: REST request weight a window of the venue; None: the venue's.
@@ -112,8 +113,8 @@ class RecordedVenue:
         self.generation: Generation | None = None
         if generated is not None:
             self.generation = Generation(generated, self.dialect, self.plan, self.connections, seed, settle_s)
-            # Who trades needs a market that moves, whether somebody listens to its streams or not.
-            self.generation.waits = not specs
+            # Who trades needs a market that moves, whether somebody listens to its streams or not; unless listeners are expected.
+            self.generation.waits = not specs or bool(expect_streams)
         self._timeline: dict[str, Any] = {
             "expect_routes": routes,
             "expect_streams": frozenset(expect_streams),

@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 from pybit.unified_trading import HTTP
+from websockets.asyncio.client import connect
 
 from producers.recorded.generated import Making
 from producers.recorded.recording import Recording
@@ -217,6 +218,19 @@ async def test_a_spot_account_trades_beside_made_up_spot_markets() -> None:
         assert (status, made["listOrderStatus"]) == (200, "EXECUTING"), made
         held = {one["asset"]: D(one["locked"]) for one in (await client.ask("GET", "/api/v3/account"))[1]["balances"]}
         assert held[info["symbols"][0]["baseAsset"]] == lot * 19
+
+
+@runs
+async def test_a_market_with_expected_listeners_waits_for_one_beside_its_accounts() -> None:
+    """Who trades may be there first: a session that lasts a minute must not pass before its producer listens."""
+    making = Making(1, rate=1000.0, messages=50)
+    async with beside(generated=making, settle_s=0.0, expect_streams=("aggTrade",)) as (venue, client):
+        (symbol,) = venue.markets
+        await asyncio.sleep(0.2)
+        assert (await client.ask("GET", "/fapi/v2/balance"))[0] == 200 and venue.generation.made == 0
+        async with connect(f"{venue.ws_url}/market/stream?streams={symbol.lower()}@aggTrade") as socket:
+            await asyncio.wait_for(socket.recv(), 20)
+        assert venue.generation.made > 0
 
 
 def test_accounts_need_a_venue_that_can_trade() -> None:
