@@ -43,7 +43,7 @@ RECORDINGS = (
 # Long enough for a day's capture on a slow machine; a demo that stands still ends with an error instead of never.
 TIMEOUT_S = 1800.0
 # Of the made-up market's time, its past included, on its dashboards.
-MADE_UP_SHOWN = timedelta(hours=2)
+MADE_UP_SHOWN = timedelta(minutes=40)
 SHOWN = ("agg_trades", "quotes", "depth", "progress", "features", "scores", "signals", "fills", "trades_closed", "dead_letters", "gaps")
 
 

@@ -79,21 +79,24 @@ def _texts(panel: Panel, name: str, values: Sequence[Any]) -> list[str]:
 def _timeseries(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
     stacked = panel["fieldConfig"]["defaults"]["custom"]["stacking"]["mode"] == "normal"
     for number, line in enumerate(answer.lines):
-        drawn.add_trace(_trace(panel, line, number, stacked))
+        drawn.add_trace(_trace(panel, line, number, stacked, answer.span))
     drawn.update_layout(barmode="relative")
     drawn.update_yaxes(**look.axis_form(panel["fieldConfig"]["defaults"]["unit"]))
     _time_axis(drawn, answer)
     _limits(drawn, panel)
 
 
-def _trace(panel: Panel, line: Line, number: int, stacked: bool) -> Any:
+def _trace(panel: Panel, line: Line, number: int, stacked: bool, span: tuple[float, float]) -> Any:
     shade = look.line_colour(panel, line.name, number)
     texts = _texts(panel, line.name, line.values)
     hover = {"text": texts, "hovertemplate": "%{x|%Y-%m-%d %H:%M:%S}<br>" + line.name + ": %{text}<extra></extra>"}
     style = look.custom(panel, line.name, "drawStyle")
     if style == "bars":
-        # One bar of a lone step would be as wide as the chart.
-        widths = {"width": min(b - a for a, b in pairwise(line.times)) * 0.9} if len(set(line.times)) == len(line.times) > 1 else {}
+        # A lone step says nothing of the others' distance: by itself its bar would be as wide as the chart, or a hair.
+        lone = (span[1] - span[0]) / 25
+        widths = {"width": (min(b - a for a, b in pairwise(line.times)) if len(line.times) > 1 else lone) * 0.9}
+        if len(set(line.times)) < len(line.times):
+            widths = {}
         return go.Bar(
             x=line.times,
             y=line.values,
