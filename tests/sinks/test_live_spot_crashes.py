@@ -23,10 +23,11 @@ pytestmark = pytest.mark.stack
 MAKER = LivePolicy(entry=EntryPolicy(style="maker", timeout_ms=700), budget=ROOMY)
 # Without pairs at the venue a plain stop rests, and the process takes the target: it cancels the stop first, for that locks the coins.
 PLAIN = replace(CONTRACT, lists=False)
+# The market stays below the target until the exits rest: a pair whose target is already passed is refused.
 LIVES = {
-    "target": (MARKET, (50_400,), CONTRACT),
+    "target": (MARKET, (50_100, 50_400), CONTRACT),
     "stopped": (MAKER, (50_000, 49_700), CONTRACT),
-    "plain": (MARKET, (50_400,), PLAIN),
+    "plain": (MARKET, (50_100, 50_400), PLAIN),
 }
 # The process is killed right behind its first order, and the next one at every crossing of its recovery.
 RECOVERY = "recovery"
