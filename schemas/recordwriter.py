@@ -19,6 +19,10 @@ _LAST = [bytes((n,)) if n < 0x80 else bytes((n & 0x7F | 0x80, n >> 7)) for n in 
 _MORE = [bytes((n & 0x7F | 0x80, n >> 7 | 0x80)) for n in range(_GROUP)]
 # Texts that were written before: instruments, states. Forgotten when there are too many.
 _MOST_TEXTS = 10_000
+# Times that were written before: records of a busy second share their milliseconds.
+_MOST_TIMES = 4096
+# Lists up to this length, such as the levels of a book, have their format made beforehand.
+_USUAL = 64
 
 
 class NotPlain(ValueError):
@@ -61,6 +65,16 @@ def _number(value: Any) -> bytes:
     return long_bytes(value)
 
 
+class _Times(dict[int, bytes]):
+    """Times as Avro longs, kept for a while."""
+
+    def __missing__(self, value: int) -> bytes:
+        if len(self) >= _MOST_TIMES:
+            self.clear()
+        found = self[value] = _number(value)
+        return found
+
+
 def _texts() -> Callable[[Any], bytes]:
     known: dict[str, bytes] = {}
 
@@ -77,17 +91,24 @@ def _texts() -> Callable[[Any], bytes]:
     return text
 
 
+# By length: how a block of so many doubles begins, and what packs them.
+_BLOCKS = [(long_bytes(n), struct.Struct(f"<{n}d").pack) for n in range(_USUAL + 1)]
+
+
 def _doubles(value: Any) -> bytes:
     """Return an Avro array of doubles, in one block."""
     if type(value) is not list:
         raise NotPlain
     if not value:
         return b"\x00"
-    return b"%b%b\x00" % (_number(len(value)), struct.pack(f"<{len(value)}d", *value))
+    if len(value) > _USUAL:
+        return b"%b%b\x00" % (long_bytes(len(value)), struct.pack(f"<{len(value)}d", *value))
+    count, pack = _BLOCKS[len(value)]
+    return b"%b%b\x00" % (count, pack(*value))
 
 
 # Avro type -> the expression that writes a value {0} of it; those of one struct format are joined.
-_CALLS = {"string": "text({0})", "long": "number({0})", "int": "number({0})"}
+_CALLS = {"string": "text({0})", "long": "number({0})", "int": "number({0})", "time": "(times[{0}] if type({0}) is int else number({0}))"}
 _FORMATS = {"double": "d", "boolean": "?"}
 
 
@@ -102,7 +123,7 @@ def compiled(schema: dict[str, Any], header: bytes) -> Write | None:
         It raises NotPlain, or another error, for a record that fastavro must look at.
     """
     names: dict[str, Any] = {
-        "number": _number, "text": _texts(), "doubles": _doubles, "NotPlain": NotPlain, "join": b"".join, "header": header,
+        "number": _number, "times": _Times(), "text": _texts(), "doubles": _doubles, "NotPlain": NotPlain, "join": b"".join, "header": header,
         "null_double": struct.Struct("<bd").pack,
     }  # fmt: skip
     lines: list[str] = []
@@ -124,7 +145,7 @@ def compiled(schema: dict[str, Any], header: bytes) -> Write | None:
                 return None
             kind = kind[1]
         if isinstance(kind, dict) and kind.keys() == {"type"}:
-            kind = kind["type"]
+            kind = "time" if kind["type"] == "long" else kind["type"]  # had a logical type
         lines.append(f"{v} = r.get({name!r})" if nullable else f"{v} = r[{name!r}]")
         if not nullable and isinstance(kind, str) and kind in _FORMATS:
             if kind == "boolean":  # struct would write None as False

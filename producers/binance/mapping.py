@@ -45,11 +45,20 @@ def event_clock(data: Any, received: int) -> int:
     Raises:
         MappingError: it is missing, no time, or lies so far ahead of ``received`` that it cannot be one.
     """
+    try:
+        # Of every frame: one look at a good one.
+        value = data["E"]
+        if type(value) is int and 0 <= value <= received + MAX_AHEAD_MS:
+            return value
+    except (KeyError, TypeError):
+        pass  # the second look names the field
     return time_ms(data, "E", "frame", received)
 
 
 def check_symbol(data: dict[str, Any], symbol: str, record: str) -> None:
     """Raise MappingError unless the message is about ``symbol``."""
+    if type(data) is dict and data.get("s") == symbol:
+        return
     if get(data, "s", record) != symbol:
         raise MappingError(record, "s", f"expected {symbol}, got {data['s']!r}")
 
@@ -109,11 +118,11 @@ def quote(data: dict[str, Any], instrument: str, received: int) -> Record:
     try:
         # As above: most messages of a venue are these.
         time, update = data["T"], data["u"]
-        texts = data["b"], data["B"], data["a"], data["A"]
+        texts = bid_text, bid_size_text, ask_text, ask_size_text = data["b"], data["B"], data["a"], data["A"]
         bid, bid_size, ask, ask_size = map(float, texts)
         if (
             type(time) is type(update) is int
-            and set(map(type, texts)) == {str}
+            and type(bid_text) is type(bid_size_text) is type(ask_text) is type(ask_size_text) is str
             and 0 <= time <= MAX_LONG
             and 0 <= update <= MAX_LONG
             and 0.0 < bid < inf
@@ -142,6 +151,18 @@ def quote(data: dict[str, Any], instrument: str, received: int) -> Record:
 
 def depth_diff(data: dict[str, Any]) -> BookDiff:
     """Return a depthUpdate message as value object."""
+    try:
+        # As above.
+        time, first, last, previous = data["T"], data["U"], data["u"], data["pu"]
+        if (
+            type(time) is type(first) is type(last) is type(previous) is int
+            and 0 <= time <= MAX_LONG
+            and 0 <= first <= last <= MAX_LONG
+            and 0 <= previous <= MAX_LONG
+        ):
+            return BookDiff(time, first, last, previous, levels(data, "b", "depthUpdate"), levels(data, "a", "depthUpdate"))
+    except (KeyError, TypeError):
+        pass  # the second look names the field
     first, last = integer(data, "U", "depthUpdate"), integer(data, "u", "depthUpdate")
     if last < first:
         raise MappingError("depthUpdate", "u", f"last update id {last} is below the first, {first}")

@@ -93,6 +93,8 @@ class Feeds:
             field = None if error.field == "frame" else error.field  # the whole frame is at fault
             self._holes.refuse(raw, "frame" if stream is None else stream.name, str(error), field, instrument)
             return None
+        if len(parts) == 1:
+            return self._part(line, parts[0], raw, received)
         for index, part in enumerate(parts):
             held = self._part(line, part, raw, received)
             if held is not None:
@@ -139,6 +141,8 @@ class Feeds:
         return result
 
     def _events(self, stream: Stream, events: Sequence[Event], clock: int, received: int) -> Awaitable[None] | None:
+        if len(events) == 1:
+            return self._event(stream, events[0], clock, received)
         if not events:
             self._pipeline.advance(stream.line.source, clock)
             return None

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -56,11 +57,8 @@ class _Route:
     def __init__(self, owner: VenueProducer, line: Line) -> None:
         self._owner = owner
         self._pipeline = owner.pipeline
-        self._frame = owner.feeds.frame
         self.line = line
-
-    def frame(self, raw: bytes) -> Awaitable[None] | None:
-        return self._frame(self.line, raw)
+        self.frame = partial(owner.feeds.frame, line)
 
     def must_wait(self) -> bool:
         return self._pipeline.must_wait(self.line.source)

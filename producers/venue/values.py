@@ -145,12 +145,15 @@ def levels(data: Any, field: str, record: str) -> list[Level]:
     rows = get(data, field, record)
     try:
         # A busy depth stream has a million levels a minute: one pass over good ones, and a second look only at bad ones.
-        found = [(float(row[0]), float(row[1])) for row in rows if type(row[0]) is str is type(row[1])]
-        if (
-            len(found) == len(rows)
-            and set(map(type, rows)) <= {list}
-            and all([0.0 < price < inf and 0.0 <= size < inf for price, size in found])
-        ):
+        found = [
+            (price, size)
+            for row in rows
+            if type(row) is list
+            and type(row[0]) is str is type(row[1])
+            and 0.0 < (price := float(row[0])) < inf
+            and 0.0 <= (size := float(row[1])) < inf
+        ]
+        if len(found) == len(rows):
             return found
     except (TypeError, ValueError, IndexError, KeyError):
         pass  # the second look names the level
