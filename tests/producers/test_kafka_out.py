@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from producers import kafka_out
 from producers.kafka_out import MAX_IN_FLIGHT, DeliveryFailed, KafkaOut, Outgoing
@@ -128,6 +130,35 @@ def test_a_record_that_kafka_refuses_stops_the_marks(environment: Settings, topi
     while out.in_flight and time.monotonic() < deadline:
         out._producer.poll(0.05)
     assert read(environment, "progress", 3) == []
+
+
+def test_a_record_that_the_broker_refuses_later_stops_the_marks(environment: Settings, topics: list[str]) -> None:
+    admin = AdminClient({"bootstrap.servers": environment.kafka_bootstrap_servers})
+    entry = ConfigEntry("max.message.bytes", "1000", incremental_operation=AlterConfigOpType.SET)
+    wire = ConfigResource(ResourceType.TOPIC, environment.topic("agg_trades"), incremental_configs=[entry])
+    admin.incremental_alter_configs([wire])[wire].result(10)
+    out = writer(environment)
+    big = ("agg_trades", 3, b"k", random.Random(1).randbytes(5000), 1_000_001, 1)
+    out.offer([Step(1_000_250, [trade(environment, 1), big, trade(environment, 2), trade(environment, 3, partition=4)])])
+    out.offer([Step(1_000_500, [trade(environment, 4, partition=4)])])
+    with pytest.raises(DeliveryFailed, match=r"agg_trades\[3\]"):
+        out.close(20)
+    assert (read(environment, "progress", 3), read(environment, "progress", 4)) == ([], [])
+
+
+def test_what_librdkafka_has_no_room_for_follows_and_counts(
+    environment: Settings, topics: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = kafka_out.producer_config
+    few = {"queue.buffering.max.messages": 7, "batch.num.messages": 5}
+    monkeypatch.setattr(kafka_out, "producer_config", lambda settings, name: {**plain(settings, name), **few})
+    out = writer(environment)
+    items = [trade(environment, number, partition=3 + number % 2) for number in range(40)]
+    out.offer([Step(1_000_250, items), Step(1_000_500, [trade(environment, 40, partition=3)])])
+    assert out.congested and out.in_flight == 7
+    assert out.close(30) and out.in_flight == 0
+    assert [mark["cut"]["agg_trades"] for mark in read(environment, "progress", 3)] == [20, 21]
+    assert [record["agg_id"] for record in read(environment, "agg_trades", 4)] == list(range(1, 40, 2))
 
 
 def test_a_successor_finds_what_was_left(environment: Settings, topics: list[str]) -> None:
