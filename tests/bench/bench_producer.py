@@ -13,22 +13,30 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import psutil
 from confluent_kafka import Consumer, TopicPartition
+from measured_producer import spread, steady
 from rows import Figure, Row
 from running import ROOT, Run
 
-from producers.binance import mapping
+from deploy.stack import processes
+from producers.venue.adapter import Channel, Market
+from producers.venue.book import APPLIED, OrderBook
+from producers.venue.rest import Rest, limiter_of
+from producers.venues import adapter_of
 from schemas.codec import Codec
 from schemas.partition import partition_of
 from schemas.settings import Settings
@@ -39,6 +47,8 @@ INSTRUMENTS = 20
 STREAMS = "aggTrade,depth@100ms,bookTicker,markPrice@1s,forceOrder"
 # Messages a second: ten times the worst second that was recorded.
 BUSIEST = 25_000
+# Rates at which the plain writer is heard, too: one that it can take, and the busiest.
+BESIDE_PLAIN = (5_000, BUSIEST)
 HZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -147,40 +157,91 @@ def sums(settings: Settings, topic: str) -> dict[str, tuple[int, int]]:
 # --- the plain writer ------------------------------------------------------------------------------------------------
 
 
-async def plain(ws_url: str, symbols: list[str], bases: dict[str, str], settings: Settings) -> None:
-    """websockets in, one record mapped and encoded with fastavro, ``await send`` to aiokafka: what a first version looks like."""
+async def plain(info: dict[str, Any], settings: Settings, figures: Path | None) -> None:
+    """websockets in, one record mapped and encoded with fastavro, ``await send`` to aiokafka: what a first version looks like.
+
+    Args:
+        info: Addresses of the venue, its symbols with their base assets, and which channels to hear.
+        settings: Where to write.
+        figures: Where to write how long each record took when the process is told to stop; None: it is not measured.
+    """
     from aiokafka import AIOKafkaProducer
     from websockets.asyncio.client import connect
 
-    encode = Codec().encoder("agg_trades")
-    topic = settings.topic("agg_trades")
+    venue = adapter_of("BINANCE")
+    rest = Rest(venue.venue, info["rest_url"], limiter_of(venue.venue, info["rest_url"], venue.limits))
+    streams: dict[str, tuple[Channel, Market, int]] = {}
+    wanted = []
+    for symbol, base in info["symbols"].items():
+        for channel in (one for one in venue.channels if one.name in info["channels"]):
+            market = Market(symbol, f"BINANCE:{symbol}-PERP", {"funding_interval_hours": 8})
+            streams[venue.wire_name(symbol, channel)] = channel, market, partition_of(base, settings.partitions)
+            wanted.append((symbol, channel))
+    books = {symbol: OrderBook() for symbol in info["symbols"]}
+    encoders = {channel.topic: Codec().encoder(channel.topic) for channel in venue.channels}
     producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers, acks="all", enable_idempotence=True, linger_ms=5)
+    waits = array("q")  # said by the venue, acknowledged, said, ...
     await producer.start()
-    names = "/".join(f"{symbol.lower()}@aggTrade" for symbol in symbols)
-    try:
-        async with connect(f"{ws_url}/market/stream?streams={names}", compression=None, max_size=None) as ws:
+
+    async def hear(url: str) -> None:
+        async with connect(url, compression=None, max_size=None) as ws:
             async for raw in ws:
-                data = orjson.loads(raw)["data"]
+                message = orjson.loads(raw)
+                channel, market, partition = streams[message["stream"]]
                 received = time.time_ns() // 1_000_000
-                instrument = f"BINANCE:{data['s']}-PERP"
-                record = mapping.agg_trade(data, instrument, received)
-                partition = partition_of(bases[data["s"]], settings.partitions)
-                await producer.send(topic, encode(record), instrument.encode(), partition, record["event_time"])
+                for topic, said in venue.take(channel, message["data"], market, received):
+                    record = said if isinstance(said, dict) else await top_of(market, said, received)
+                    if record is None:
+                        continue
+                    future = await producer.send(
+                        settings.topic(topic), encoders[topic](record), market.instrument.encode(), partition, record["event_time"]
+                    )
+                    if figures is not None:
+                        future.add_done_callback(lambda _, at=record["event_time"]: waits.extend((at * 1_000_000, time.time_ns())))
+
+    async def top_of(market: Market, change: Any, received: int) -> dict[str, Any] | None:
+        book = books[market.symbol]
+        if book.diff(change) is not APPLIED:
+            if book.waiting:
+                book.load(await venue.snapshot(rest, market.symbol))
+            return None
+        top = book.top()._asdict()
+        return {
+            "instrument": market.instrument,
+            "event_time": top.pop("time"),
+            "receive_time": received,
+            "epoch": book.epoch,
+            "state": "live",
+            **top,
+        }
+
+    plans = venue.plans(info["ws_url"], wanted)
+    work = asyncio.gather(*(hear(plan.url) for plan in plans))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
     finally:
+        if figures is not None:
+            said, end = steady(np.array(waits, dtype=np.int64).reshape(-1, 2), by=0).T
+            figures.write_text(json.dumps({"records": len(said), "said_to_acknowledged": spread(end - said)}))
         await producer.stop()
 
 
 def plain_program(argv: list[str]) -> None:
-    info = json.loads(argv[0])
-    asyncio.run(plain(info["ws_url"], info["symbols"], info["bases"], Settings()))
+    """Run the plain writer: what to do as JSON, and where its figures go, if anywhere."""
+    asyncio.run(plain(json.loads(argv[0]), Settings(), Path(argv[1]) if argv[1:] else None))
+
+
+def plain_arguments(urls: dict[str, Any], channels: Sequence[str]) -> list[str]:
+    """Return the command of the plain writer, without the file of its figures."""
+    with urllib.request.urlopen(f"{urls['rest_url']}/fapi/v1/exchangeInfo") as answer:
+        symbols = {entry["symbol"]: entry["baseAsset"] for entry in json.load(answer)["symbols"]}
+    info = {"ws_url": urls["ws_url"], "rest_url": urls["rest_url"], "symbols": symbols, "channels": list(channels)}
+    return [str(Path(__file__)), "--plain", json.dumps(info)]
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
-
-
-def contracts(rest_url: str) -> dict[str, str]:
-    with urllib.request.urlopen(f"{rest_url}/fapi/v1/exchangeInfo") as answer:
-        return {entry["symbol"]: entry["baseAsset"] for entry in json.load(answer)["symbols"]}
 
 
 def one(run: Run, ours: bool, trades: int) -> tuple[float, float, int, dict[str, tuple[int, int]]]:
@@ -191,9 +252,7 @@ def one(run: Run, ours: bool, trades: int) -> tuple[float, float, int, dict[str,
             if ours:
                 arguments = ["-m", "deploy.cli", "produce", "--base-url", urls["rest_url"], "--symbols", "all", "--streams", "agg_trades"]
             else:
-                bases = contracts(urls["rest_url"])
-                info = {"ws_url": urls["ws_url"], "symbols": list(bases), "bases": bases}
-                arguments = [str(Path(__file__)), "--plain", json.dumps(info)]
+                arguments = plain_arguments(urls, ("aggTrade",))
             writer = Program(arguments, run.cores.contestant, run.variables(settings))
             try:
                 by_cpu, by_wall, count = measure(writer, Watch(settings, "agg_trades"), trades)
@@ -204,13 +263,23 @@ def one(run: Run, ours: bool, trades: int) -> tuple[float, float, int, dict[str,
             serving.stop()
 
 
-def mix(run: Run, seconds: int, rate: int = BUSIEST, instruments: int = INSTRUMENTS) -> dict[str, float]:
-    """Play all streams at a rate; return what the producer kept up with, its memory at the first third and at the end, and how long records took."""
-    with run.environment() as settings, tempfile.TemporaryDirectory() as folder:
-        # The producer is waited for, and what it hears first is not measured: hence some more messages than the seconds take.
+@contextlib.contextmanager
+def all_streams(run: Run, seconds: int, rate: int, instruments: int) -> Iterator[tuple[Settings, Program, dict[str, Any]]]:
+    """Yield topics, and a venue that plays all streams at a rate for so many seconds after somebody listens, with its addresses."""
+    with run.environment() as settings:
+        # The writer is waited for, and what it hears first is not measured: hence some more messages than the seconds take.
         messages = rate * (seconds + 15)
         serving, urls = venue(0, run.cores.others, rate=str(rate), kinds="", messages=messages, instruments=instruments, ahead=STREAMS)
-        port = int(urls["port"]) + 1
+        try:
+            yield settings, serving, urls
+        finally:
+            serving.stop()
+
+
+def mix(run: Run, seconds: int, rate: int = BUSIEST, instruments: int = INSTRUMENTS) -> dict[str, float]:
+    """Play all streams at a rate; return what the producer kept up with, its memory at the first third and at the end, and how long records took."""
+    with all_streams(run, seconds, rate, instruments) as (settings, serving, urls), tempfile.TemporaryDirectory() as folder:
+        port = processes.free_port()
         variables = run.variables(settings) | {"PERPFLOW_HTTP_PORT": str(port)}
         figures = Path(folder) / "figures.json"
         arguments = [str(MEASURED), str(figures), "--base-url", urls["rest_url"], "--symbols", "all"]
@@ -221,21 +290,21 @@ def mix(run: Run, seconds: int, rate: int = BUSIEST, instruments: int = INSTRUME
             started = time.monotonic()
             frames: list[tuple[float, float]] = []
             busy = {"producer": writer.cpu_s(), "venue": serving.cpu_s(), "broker": broker_cpu_s(settings)}
-            while time.monotonic() - started < seconds and writer.process.poll() is None:
-                time.sleep(1)
+            for second in range(seconds):
+                if writer.process.poll() is not None:
+                    break
+                time.sleep(max(0.0, started + second + 1 - time.monotonic()))
                 samples.append(writer.rss_mb())
-                frames.append((time.monotonic(), _metric(port, "perpflow_frames_received_total")))
+                if second in (seconds // 3, seconds - 1):  # not more often: Prometheus scrapes every 15 s
+                    frames.append((time.monotonic(), _metric(port, "perpflow_frames_received_total")))
             passed = time.monotonic() - started
             now = {"producer": writer.cpu_s(), "venue": serving.cpu_s(), "broker": broker_cpu_s(settings)}
-            behind = _quantile(port, "perpflow_receive_delay_seconds", 0.99)
             writer.stop()
             found = json.loads(figures.read_text())
         finally:
             writer.stop()
-            serving.stop()
-    steady = frames[len(frames) // 3 :]
     return {
-        "messages_a_second": (steady[-1][1] - steady[0][1]) / (steady[-1][0] - steady[0][0]),
+        "messages_a_second": (frames[-1][1] - frames[0][1]) / (frames[-1][0] - frames[0][0]),
         "offered": float(rate),
         "rss_mb_third": samples[len(samples) // 3],
         "rss_mb_end": samples[-1],
@@ -243,8 +312,34 @@ def mix(run: Run, seconds: int, rate: int = BUSIEST, instruments: int = INSTRUME
         **{f"received_to_acknowledged_{name}": value for name, value in found["received_to_acknowledged"].items()},
         "of_which_in_the_producer_p99_ms": found["received_to_client_library"]["p99_ms"],
         "of_which_at_the_broker_p99_ms": found["client_library_to_acknowledged"]["p99_ms"],
-        "venue_to_received_p99_s": behind,
+        "said_to_received_p99_ms": found["said_to_received"]["p99_ms"],
+        **{f"said_to_acknowledged_{name}": value for name, value in found["said_to_acknowledged"].items()},
         **{f"cpu_share_{name}": (now[name] - busy[name]) / passed for name in busy},
+    }
+
+
+def plain_mix(run: Run, seconds: int, rate: int = BUSIEST, instruments: int = INSTRUMENTS) -> dict[str, float]:
+    """Play the same to the plain writer; return how long its records took from the venue's time to the acknowledgement.
+
+    What waits in its socket while it does not read is part of that, as it is for ours.
+    """
+    with all_streams(run, seconds, rate, instruments) as (settings, _, urls), tempfile.TemporaryDirectory() as folder:
+        figures = Path(folder) / "figures.json"
+        channels = ("aggTrade", "depth", "bookTicker", "markPrice", "forceOrder")
+        writer = Program([*plain_arguments(urls, channels), str(figures)], run.cores.contestant, run.variables(settings))
+        try:
+            watch, deadline = Watch(settings, "agg_trades"), time.monotonic() + 60
+            while not watch.count():
+                if time.monotonic() > deadline or writer.process.poll() is not None:
+                    raise RuntimeError("the plain writer writes nothing")
+                time.sleep(0.1)
+            time.sleep(seconds)
+        finally:
+            writer.stop()
+        found = json.loads(figures.read_text())
+    return {
+        "records_measured": float(found["records"]),
+        **{f"said_to_acknowledged_{name}": at for name, at in found["said_to_acknowledged"].items()},
     }
 
 
@@ -280,16 +375,6 @@ def _metric(port: int, name: str) -> float:
     return sum(value for _, value in _samples(port, name))
 
 
-def _quantile(port: int, name: str, share: float) -> float:
-    """Return the upper bound of the bucket that holds a quantile."""
-    buckets: dict[float, float] = {}
-    for labels, value in _samples(port, f"{name}_bucket"):
-        bound = float(labels.partition('le="')[2].partition('"')[0])
-        buckets[bound] = buckets.get(bound, 0.0) + value
-    total = buckets.get(float("inf"), 0.0)
-    return min((bound for bound, count in buckets.items() if count >= share * total), default=float("nan"))
-
-
 def rows(run: Run) -> Iterator[Row]:
     """Yield the producer beside the plain writer, and how long records take at several rates."""
     trades, rates = (100_000, dict[int, int]()) if run.quick else (600_000, {5_000: 20, 12_000: 20, BUSIEST: 60})
@@ -317,6 +402,13 @@ def rows(run: Run) -> Iterator[Row]:
             f"producer, socket to acknowledgement p99, all streams at {rate:,}/s", "ms", Figure(found["received_to_acknowledged_p99_ms"], detail=found),
             peers, more_is_better=False, bars={"ours": 50.0} if rate == BUSIEST else {}, size={"seconds": seconds, "instruments": INSTRUMENTS},
         )  # fmt: skip
+        if rate in BESIDE_PLAIN:
+            plain_found = plain_mix(run, seconds, rate)
+            yield Row(
+                f"producer, the venue's time to acknowledgement p99, all streams at {rate:,}/s", "ms", Figure(found["said_to_acknowledged_p99_ms"]),
+                {"plain websockets + aiokafka": Figure(plain_found["said_to_acknowledged_p99_ms"], detail=plain_found)}, more_is_better=False,
+                size={"seconds": seconds, "instruments": INSTRUMENTS},
+            )  # fmt: skip
 
 
 if __name__ == "__main__":  # the plain writer is a process of its own

@@ -1,8 +1,8 @@
 """``perpflow produce`` with a stopwatch: when each frame was read from its socket, and when Kafka had acknowledged what it said.
 
 Run by the benchmarks as ``python tests/bench/measured_producer.py FIGURES [arguments of perpflow produce]``; on SIGTERM it writes FIGURES, a JSON file.
-The process is the real one; around some of its methods a time is noted, which costs it about a microsecond a record. Nothing is sampled: every record of
-every frame counts, but those of the first ``WARM_UP_S``, or of the first third of a shorter run. The times go to a file at once: the memory that is
+The process is the real one; around some of its methods a time is noted, which costs it some microseconds a record. Nothing is sampled: every record
+of every frame counts, but those of the first ``WARM_UP_S``, or of the first third of a shorter run. The times go to a file at once: the memory that is
 seen is the producer's.
 """
 
@@ -30,8 +30,8 @@ from producers.venue.feeds import Feeds
 from producers.venue.socket import Socket
 
 WARM_UP_S = 5.0
-# Numbers that are kept before they are written away.
-KEPT = 3 * 4096
+# Numbers that are kept before they are written away: four a record.
+KEPT = 4 * 4096
 
 
 class Stopwatch:
@@ -39,10 +39,10 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.frame = 0  # when the frame at work was read; 0: none is
-        self._waits = array("q")  # read, handed to the client library, acknowledged, read, ...
+        self._waits = array("q")  # said by the venue, read, handed to the client library, acknowledged, said, ...
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         self.marks: dict[int, int] = {}  # firing mark -> when the frame was read that made it due
-        self._on_the_way: dict[tuple[str, int], deque[tuple[int, int]]] = defaultdict(deque)
+        self._on_the_way: dict[tuple[str, int], deque[tuple[int, int, int]]] = defaultdict(deque)
 
     def install(self) -> None:
         """Put the stopwatch around the producer's methods."""
@@ -76,15 +76,15 @@ class Stopwatch:
             whole = write(out, flight)
             now = time.time_ns()
             for item in flight.items[before : flight.sent]:
-                watch._on_the_way[out._names[item[0]], item[1]].append((item[5], now))
+                watch._on_the_way[out._names[item[0]], item[1]].append((item[4], item[5], now))
             return whole
 
         def acknowledged(flight: _Flight, error: Any, message: Any) -> None:
             delivered(flight, error, message)
             if error is None:
-                read, sent = watch._on_the_way[message.topic(), message.partition()].popleft()
+                said, read, sent = watch._on_the_way[message.topic(), message.partition()].popleft()
                 if read:
-                    watch._waits.extend((read, sent, time.time_ns()))
+                    watch._waits.extend((said * 1_000_000, read, sent, time.time_ns()))
                     if len(watch._waits) >= KEPT:
                         watch._put_away()
 
@@ -109,18 +109,24 @@ class Stopwatch:
         """Return what was measured, ms."""
         self._put_away()
         self._file.seek(0)
-        waits = np.fromfile(self._file, dtype=np.int64).reshape(-1, 3)
-        if len(waits):
-            began, ended = waits[0, 0], waits[-1, 0]
-            waits = waits[waits[:, 0] >= began + min(int(WARM_UP_S * 1e9), (ended - began) // 3)]
-        read, sent, end = waits.T
+        said, read, sent, end = steady(np.fromfile(self._file, dtype=np.int64).reshape(-1, 4), by=1).T
         return {
             "records": len(read),
             "received_to_acknowledged": spread(end - read),
             "received_to_client_library": spread(sent - read),
             "client_library_to_acknowledged": spread(end - sent),
+            "said_to_received": spread(read - said),
+            "said_to_acknowledged": spread(end - said),
             "marks": {str(mark): at for mark, at in self.marks.items()},
         }
+
+
+def steady(rows: npt.NDArray[np.int64], by: int) -> npt.NDArray[np.int64]:
+    """Return the rows of times in ns without those of the first ``WARM_UP_S``, or of the first third of a shorter run; ``by``: the column that tells."""
+    if not len(rows):
+        return rows
+    began, ended = rows[0, by], rows[-1, by]
+    return rows[rows[:, by] >= began + min(int(WARM_UP_S * 1e9), (ended - began) // 3)]
 
 
 def spread(waits_ns: npt.ArrayLike) -> dict[str, float]:

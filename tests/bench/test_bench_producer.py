@@ -19,4 +19,8 @@ def test_every_record_is_followed_to_its_acknowledgement(environment: Settings, 
     assert found["records_measured"] > 400
     quantiles = [found[f"received_to_acknowledged_{name}"] for name in ("p50_ms", "p99_ms", "max_ms")]
     assert 0 < quantiles[0] <= quantiles[1] <= quantiles[2]
+    assert (
+        quantiles[1] <= found["said_to_acknowledged_p99_ms"] + 1
+        and found["said_to_received_p99_ms"] <= found["said_to_acknowledged_max_ms"]
+    )
     assert found["of_which_in_the_producer_p99_ms"] <= quantiles[2] and found["of_which_at_the_broker_p99_ms"] <= quantiles[2]
