@@ -82,7 +82,7 @@ class Rerouter:
             now = _now()
             try:
                 found, held = await asyncio.to_thread(self._estimate, now)
-            except psycopg.OperationalError as error:
+            except psycopg.Error as error:  # away, or it refuses: neither may end the service that holds positions
                 self._log.warning("the routing table cannot be re-estimated now", reason=str(error).strip())
                 self._due = now + RETRY_MS
                 continue
