@@ -52,16 +52,9 @@ class Services:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, and a second try for tests that talk to processes or sockets.
-
-    ``pytest -n`` hands out whole files: one of minutes that begins last keeps one core busy while the others wait. Files of the whole
-    pipeline come first, then those with a broker or a database, and what only computes fills up the end.
-
-    The second try is named by the report (``R``): on a machine that is busy with other things a limit of time may pass that says nothing
-    about the code. What fails of itself fails twice. Pure tests have no such excuse.
-    """
-    stack = {item.path for item in items if item.get_closest_marker("stack")}
-    items.sort(key=lambda item: 0 if item.path.parent.name == "system" else 1 if item.path in stack else 2)
+    """A test that talks to processes or sockets gets one second try, and the report says that it did (``R``): on a machine that is busy
+    with other things a limit of time may pass that says nothing about the code. What fails of itself fails twice. Pure tests have no such
+    excuse."""
     for item in items:
         if item.get_closest_marker("stack") or item.path.parent.name not in ("schemas", "stream_apps"):
             item.add_marker(pytest.mark.flaky(reruns=1))

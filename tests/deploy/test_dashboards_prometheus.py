@@ -71,7 +71,7 @@ class Running:
             return json.load(answer)["data"]
 
 
-@pytest.fixture(scope="module", params=[SHORT, pytest.param(LONG, marks=pytest.mark.long)], ids=["short", "long"])
+@pytest.fixture(scope="module", params=[SHORT, LONG], ids=["short", "long"])
 def run(request: pytest.FixtureRequest) -> tuple[str, float]:
     speed, seconds = request.param
     return speed, seconds
@@ -117,6 +117,9 @@ def _begun(port: int) -> bool:
         return bool(json.load(answer)["data"]["result"])
 
 
+# In the long tier: what has a rate within half a minute is a matter of how busy the machine is. CI has promtool over the same rules and
+# expressions, and the demo that draws its pages from a real Prometheus.
+@pytest.mark.long
 @pytest.mark.stack
 @pytest.mark.timeout(420)
 def test_every_expression_has_a_value_and_every_process_tells_what_the_catalogue_says(running: Running) -> None:

@@ -42,11 +42,12 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.stack
+@pytest.mark.timeout(480)
 def test_the_demo_checks_itself_on_any_recording_and_stops_everything(tmp_path):
     with_metrics = prometheus_can_be_had()
     arguments = ["--prometheus"] if with_metrics else []
     process = demo(tmp_path / "demo", "--json", str(tmp_path / "demo.json"), "--report", str(tmp_path / "report.html"), *arguments)
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=420)
     text = output.decode("utf-8", "replace")
     assert process.returncode == 0, text[-4000:]
     result = json.loads((tmp_path / "demo.json").read_text())

@@ -66,7 +66,7 @@ def _services_killed(lab: Lab, reference: Reference, victims: dict[str, int], se
         assert repeated_ids(pipeline.settings) == {}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(480)
 def test_worker_sink_and_executor_killed(lab: Lab, reference: Reference) -> None:
     _services_killed(lab, reference, SERVICES, 1, SLOW)
 
@@ -108,6 +108,8 @@ def _producers_killed(lab: Lab, reference: Reference, victims: dict[str, int], s
         assert query(settings, "SELECT count(*) FROM gaps WHERE stream = 'agg_trades' AND NOT repaired") == [(0,)]
 
 
+# In the long tier: tests/producers kills producers too, and the pipeline under kills is shown by the test above.
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_producers_killed(lab: Lab, reference: Reference) -> None:
     _producers_killed(lab, reference, PRODUCERS, 2, SLOW)
