@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -216,7 +217,8 @@ def test_edits_under_load_with_two_workers_that_are_killed(lab: Lab) -> None:
     market.until(LAST)
     wait_for(lab, market.start_time + LAST * GRID)
     for worker in workers:
-        assert lab.stop(worker) == 0
+        # On a busy machine the one that was started last may still be importing, and the other has done its work.
+        assert lab.stop(worker) in (0, -signal.SIGTERM)
 
     # What the workers wrote is what one engine makes of the log: no evaluation lost, none doubled with another content.
     written = read_results(settings)
