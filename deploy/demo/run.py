@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +29,7 @@ from deploy.grafana.preview.pages import Rendered
 from deploy.grafana.preview.render import render
 from deploy.stack import Stack, prometheus
 from producers.recorded.recording import Recording
+from schemas.codec import Codec
 from schemas.partition import instrument_id
 from sinks.venues.opening import SIMULATED
 from stream_apps.core.strategy import StrategyConfig
@@ -44,6 +47,9 @@ RECORDINGS = (
 TIMEOUT_S = 1800.0
 # Of the made-up market's time, its past included, on its dashboards.
 MADE_UP_SHOWN = timedelta(minutes=40)
+# What is not Kafka's, the database's or a service's work, beside which it is done: compiling, and drawing one market's dashboards while another's are drawn.
+HELPERS = 2
+GENERATED = "generated"
 SHOWN = ("agg_trades", "quotes", "depth", "progress", "features", "scores", "signals", "fills", "trades_closed", "dead_letters", "gaps")
 
 
@@ -92,7 +98,9 @@ def run_demo(options: DemoOptions, console: Console) -> int:
     stack = Stack(folder / "stack")
     began = time.monotonic()
     pipeline: Pipeline | None = None
+    helpers = ProcessPoolExecutor(HELPERS, mp_context=multiprocessing.get_context("spawn"))
     try:
+        compiling = helpers.submit(_compile)
         with console.status("setting up the broker and the database") as status:
             stack.reset()
             measured = options.prometheus or prometheus.at_hand() is not None
@@ -103,14 +111,14 @@ def run_demo(options: DemoOptions, console: Console) -> int:
             status.update("setting up: topics, tables and strategies")
             pipeline.prepare()
             status.update("compiling the kernels (the first time takes a while)")
-            compile_kernels(pipeline.settings.codec)
+            compiling.result()
             status.update("starting the services")
             pipeline.start()
         playing = time.monotonic()
         _watch(pipeline, console)
         seconds = time.monotonic() - playing
         with console.status("drawing the dashboards"):
-            pages = _dashboards(pipeline, folder / "dashboards")
+            pages = _dashboards(pipeline, folder / "dashboards", helpers)
         pipeline.stop()
         with console.status("replaying the topics in process, and counting"):
             replayed = replay_topics(pipeline.settings)
@@ -120,10 +128,16 @@ def run_demo(options: DemoOptions, console: Console) -> int:
             _point_at(stack, options, console)
         return status_code
     finally:
+        helpers.shutdown(cancel_futures=True)
         if pipeline is not None:
             pipeline.stop()
         if not options.keep:
             stack.down()
+
+
+def _compile() -> None:
+    """Have the services find their kernels compiled: they would all compile the same at once."""
+    compile_kernels(Codec())
 
 
 def _watch(pipeline: Pipeline, console: Console) -> None:
@@ -172,7 +186,7 @@ def _counters(counts: dict[str, int], before: dict[str, int], seconds: float, st
     return table
 
 
-def _dashboards(pipeline: Pipeline, folder: Path) -> dict[str, Rendered]:
+def _dashboards(pipeline: Pipeline, folder: Path, helpers: Executor) -> dict[str, Rendered]:
     """Draw the dashboards of each market's time, while the services can still be asked; return heading -> what became of a page.
 
     Raises:
@@ -184,22 +198,20 @@ def _dashboards(pipeline: Pipeline, folder: Path) -> dict[str, Rendered]:
         for played in pipeline.played
         if (recording := played.recording)
     ]
-    since = None
     if pipeline.made_up is not None:
-        markets.append((f"{pipeline.made_up.symbols[0]} generated", pipeline.made_up.instruments[0], "generated"))
+        markets.append((f"{pipeline.made_up.symbols[0]} generated", pipeline.made_up.instruments[0], GENERATED))
+    now = datetime.now(UTC)
+    drawing = []
     for heading, instrument, author in markets:
+        generated = author == GENERATED
+        given = {"instrument": [instrument], **({"mode": [SIMULATED]} if generated else {})}
+        # Indicators of the made-up market come every five minutes, and its account is closed after the last evaluation.
+        since, until = (now - MADE_UP_SHOWN, now) if generated else (None, None)
         place = folder / author.removeprefix("recorded-")
-        if author == "generated":
-            since = datetime.now(UTC) - MADE_UP_SHOWN  # its indicators come every five minutes
-        drawn = render(
-            place,
-            pipeline.settings.database_url,
-            pipeline.environment.get("PROMETHEUS_URL"),
-            since=since,
-            until=None if since is None else datetime.now(UTC),  # its account is closed after the last evaluation
-            given={"instrument": [instrument], **({} if since is None else {"mode": [SIMULATED]})},
-        )
-        for one in drawn:
+        arguments = (place, pipeline.settings.database_url, pipeline.environment.get("PROMETHEUS_URL"), since, until, given)
+        drawing.append((heading, helpers.submit(render, *arguments)))
+    for heading, drawn in drawing:
+        for one in drawn.result():
             if one.errors:
                 raise PipelineError(f"dashboard {one.path.stem}: {one.errors}")
             pages[f"{heading}: {one.title}"] = one

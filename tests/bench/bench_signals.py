@@ -23,6 +23,7 @@ from measured_producer import spread
 from rows import Figure, Row
 from running import Run
 
+from deploy.stack import processes
 from schemas.settings import Settings
 
 MODERATE, HEAVY = 2_500, 25_000
@@ -79,16 +80,17 @@ def measure(run: Run, rate: int, seconds: int, instruments: int, grid_ms: int) -
     first, second, others = cores()
     with run.environment(grid_ms=grid_ms) as settings, tempfile.TemporaryDirectory() as folder:
         serving, urls = venue(0, others, rate=str(rate), kinds="", messages=rate * (seconds + 30), instruments=instruments)
-        port, variables = int(urls["port"]) + 1, run.variables(settings)
+        ports, variables = [processes.free_port()], run.variables(settings)
+        ports.append(processes.free_port(ports))
         figures = Path(folder) / "figures.json"
-        worker = Program(["-m", "deploy.cli", "worker"], second, {**variables, "PERPFLOW_HTTP_PORT": str(port + 1)})
+        worker = Program(["-m", "deploy.cli", "worker"], second, {**variables, "PERPFLOW_HTTP_PORT": str(ports[0])})
         watcher = Watcher(settings)
         writer = None
         try:
             watcher.start()
             arguments = [str(MEASURED), str(figures), "--base-url", urls["rest_url"], "--symbols", "all"]
-            writer = Program(arguments, first, {**variables, "PERPFLOW_HTTP_PORT": str(port)})
-            wait_for_frames(writer, port)
+            writer = Program(arguments, first, {**variables, "PERPFLOW_HTTP_PORT": str(ports[1])})
+            wait_for_frames(writer, ports[1])
             programs = {"producer": writer, "worker": worker, "venue": serving}
             busy = {name: program.cpu_s() for name, program in programs.items()} | {"broker": broker_cpu_s(settings)}
             started = time.monotonic()
