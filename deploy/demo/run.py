@@ -33,7 +33,7 @@ from schemas.codec import Codec
 from schemas.partition import instrument_id
 from sinks.venues.opening import SIMULATED
 from stream_apps.core.strategy import StrategyConfig
-from stream_apps.core.warmup import compile_kernels
+from stream_apps.core.warmup import compile_decisions, compile_kernels
 from stream_apps.replay.from_topics import ReplayReport, replay_topics
 from stream_apps.strategy_files import default_files, generated_files, load_strategy_files, recorded_files
 
@@ -100,7 +100,7 @@ def run_demo(options: DemoOptions, console: Console) -> int:
     pipeline: Pipeline | None = None
     helpers = ProcessPoolExecutor(HELPERS, mp_context=multiprocessing.get_context("spawn"))
     try:
-        compiling = helpers.submit(_compile)
+        compiling = [helpers.submit(kernels, Codec()) for kernels in (compile_kernels, compile_decisions)]
         with console.status("setting up the broker and the database") as status:
             stack.reset()
             measured = options.prometheus or prometheus.at_hand() is not None
@@ -111,7 +111,8 @@ def run_demo(options: DemoOptions, console: Console) -> int:
             status.update("setting up: topics, tables and strategies")
             pipeline.prepare()
             status.update("compiling the kernels (the first time takes a while)")
-            compiling.result()
+            for kernels in compiling:
+                kernels.result()
             status.update("starting the services")
             pipeline.start()
         playing = time.monotonic()
@@ -133,11 +134,6 @@ def run_demo(options: DemoOptions, console: Console) -> int:
             pipeline.stop()
         if not options.keep:
             stack.down()
-
-
-def _compile() -> None:
-    """Have the services find their kernels compiled: they would all compile the same at once."""
-    compile_kernels(Codec())
 
 
 def _watch(pipeline: Pipeline, console: Console) -> None:

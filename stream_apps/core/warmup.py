@@ -1,10 +1,12 @@
 """Compile the kernels before they are needed.
 
 The first call of a compiled function on a new machine takes seconds. A service does that before it joins its consumer group, and the demo once before it
-starts several services that would all compile the same.
+starts several services that would all compile the same: the two halves of it in processes of their own, because one process compiles on one core only.
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from schemas.catalogue import schema
 from schemas.codec import Codec, Record
@@ -13,9 +15,12 @@ from schemas.recordset import RecordSet
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import PartitionEngine
 from stream_apps.core.paper_trades import trade_block
+from stream_apps.core.scoring.batch import Batch, Market
+from stream_apps.core.state import MarketState
 from stream_apps.core.strategy import StrategyConfig
 
 _INSTRUMENT = "WARMUP:BTCUSDT-PERP"
+_STRATEGY = StrategyConfig(strategy_id="warm-up", instrument=_INSTRUMENT, display_name="warm-up")
 _START = 1_500_001_200_000 - 30_000  # a full hour comes among its instants
 
 
@@ -32,11 +37,25 @@ def _record(topic: str, **values: object) -> Record:
     return {**record, "event_time": _START + 1, **values}
 
 
+def compile_decisions(codec: Codec) -> None:
+    """Judge an instrument of which nothing is known: about the half of ``compile_kernels``, which finds it compiled when it gets there."""
+    config = EngineConfig()
+    state = MarketState(config)
+    pane = _START // config.grid_ms
+    chosen = np.array([state.set_facts(_INSTRUMENT, "warm-up", 1, 1)], dtype=np.int64)
+    state.start(int(chosen[0]), pane - 1)
+    state.close(chosen, pane, pane)
+    rows, states, counts = state.features(chosen, pane)
+    windows = [state.prints(int(chosen[0]), pane)]
+    market = Market(rows, states, counts, np.zeros((1, 2), dtype=np.int64), windows, _START, _START)
+    Batch([(_STRATEGY, "")], codec, {}).evaluate([(0, 0)], market)
+
+
 def compile_kernels(codec: Codec) -> None:
     """Run one tiny log through an engine, its checkpoint and a restored engine, and through the paper model's decoder."""
     config = EngineConfig()
     engine = PartitionEngine(0, config, codec)
-    engine.take_strategy(StrategyConfig(strategy_id="warm-up", instrument=_INSTRUMENT, display_name="warm-up"))
+    engine.take_strategy(_STRATEGY)
     due = _START + config.grid_ms + config.lateness_ms
     trades = [
         _record(
