@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -17,7 +16,7 @@ from producers.venue.config import TOPICS, ProducerConfig
 from producers.venue.producer import ConfigurationError, VenueProducer
 from producers.venue.rest import RestError
 from producers.venues import VENUES, adapter_of
-from schemas.service import Service, configure_logging
+from schemas.service import Service, configure_logging, spare_collector
 from schemas.settings import Settings
 
 app = typer.Typer(help="Write a venue's market data into the topics.")
@@ -93,10 +92,7 @@ def produce(
     except ValueError as error:
         raise UserError(f"produce: {error}") from error
     configure_logging(settings.log_level)
-    # Millions of records that refer to nothing pass through: looking for cycles among them costs a twentieth of a core for nothing.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
+    spare_collector()
     try:
         with Service(f"produce-{adapter.venue.lower()}", settings.http_port) as service:
             asyncio.run(VenueProducer(adapter, config, settings, service).run())

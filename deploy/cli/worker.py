@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from deploy.errors import UserError
+from schemas.service import spare_collector
 from schemas.settings import Settings
 from stream_apps.agents.runner import Limits
 from stream_apps.agents.worker import SESSION_TIMEOUT_S, WorkerError, run
@@ -50,6 +51,7 @@ def worker(
     """
     settings = Settings()
     compile_kernels(settings.codec)  # before the group is joined: compiling would hold up its heartbeats
+    spare_collector()
     limits = Limits(checkpoint_s=checkpoint_interval, backlog_high=backlog)
     try:
         code = run(

@@ -103,7 +103,7 @@ def raw_records(data: bytes, position: int) -> list[intake.RawRecords]:
     return list(intake._RawPartitionRecords(TopicPartition("t", 3), records, None, position, None, None, True, 0))
 
 
-@pytest.mark.parametrize("compression", [0, 1, 3])  # none, gzip, lz4
+@pytest.mark.parametrize("compression", [0, 1, 3, 4])  # none, gzip, lz4, zstd
 def test_a_batch_of_the_producer_round_trips_through_the_raw_door(compression: int) -> None:
     values = [b"v%d" % i for i in range(50)]
     data = batch(100, values[:30], compression=compression) + batch(140, values[30:], compression=compression)
