@@ -17,13 +17,14 @@ import numpy.typing as npt
 from schemas.catalogue import ENGINE_INPUTS
 from schemas.codec import Codec, CodecError
 from schemas.columnar import KeyTable
+from schemas.markreader import Mark, MarkReader
 from schemas.recordset import RecordSet
 from schemas.recordwriter import text_bytes
 from schemas.rowwriter import RowWriter, texts_bytes
 from stream_apps.core import checkpoint, kernels
 from stream_apps.core.config import TIMEFRAMES, EngineConfig
 from stream_apps.core.inbox import TRADE_FIELDS, Chunk, Inbox
-from stream_apps.core.marks import Mark, MarkLog
+from stream_apps.core.marks import MarkLog
 from stream_apps.core.scoring import StrategyMemory
 from stream_apps.core.scoring.batch import Batch, Market
 from stream_apps.core.slow_inputs import klines, liquidations, slow_inputs
@@ -87,6 +88,7 @@ class PartitionEngine:
         self.applied_counts: dict[str, int] = dict.fromkeys(ENGINE_INPUTS, 0)
         self._inboxes = {topic: Inbox(TRADE_FIELDS if topic == "agg_trades" else None) for topic in ENGINE_INPUTS}
         self._progress_next: int | None = None
+        self._mark_reader = MarkReader(codec)
         self._keys = KeyTable()
         self._rows: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)  # key number -> row of the state
         self._by_author: dict[str, npt.NDArray[np.int64]] | None = None
@@ -108,19 +110,10 @@ class PartitionEngine:
         if topic != "progress":
             self._inboxes[topic].feed(records)
             return []
-        refused: list[OutputRecord] = []
-        for row, offset in enumerate(records.offsets.tolist()):
-            if self._progress_next is not None and offset < self._progress_next:
-                continue
-            value = records.value(row)
-            try:
-                record = self.codec.decode("progress", value)
-            except CodecError as error:
-                refused.append(self._dead_letter("progress", records, row, error.field, error.reason))
-                continue
-            self.marks.waiting.append(Mark(offset, record["author"], record["venue"], record["event_time"], record["cut"]))
+        marks, refused = self._mark_reader.read(records, self._progress_next or 0)
+        self.marks.waiting.extend(marks)
         self._progress_next = max(records.next_offset, self._progress_next or 0)
-        return refused
+        return [self._dead_letter("progress", records, row, error.field, error.reason) for row, error in refused]
 
     def skip_to(self, topic: str, offset: int) -> None:
         """Learn that the log of a topic begins at ``offset``: what lay before is gone (retention)."""
@@ -138,9 +131,11 @@ class PartitionEngine:
         """Return the topics without whose further records the next mark cannot be passed."""
         if not self.marks.waiting:
             return {"progress"}
-        return {
-            topic for topic, cut in self.marks.cut_after(self.marks.waiting[0]).items() if (self._inboxes[topic].next_offset or 0) < cut
-        }
+        return set(self._not_fed(self.marks.cut_after(self.marks.waiting[0])))
+
+    def _not_fed(self, cut: dict[str, int]) -> list[str]:
+        inboxes = self._inboxes
+        return [topic for topic, offset in cut.items() if (inboxes[topic].next_offset or 0) < offset]
 
     def positions(self) -> dict[str, int]:
         """Return topic -> offset to read from, so that nothing that the state does not hold is missed."""
@@ -161,7 +156,7 @@ class PartitionEngine:
                 marks.next_offset = mark.offset + 1
                 continue
             cut = marks.cut_after(mark)
-            if any((self._inboxes[topic].next_offset or 0) < offset for topic, offset in cut.items()):
+            if self._not_fed(cut):
                 break
             due = marks.due(mark, config.grid_ms, config.lateness_ms)
             if due:

@@ -6,17 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from schemas.catalogue import ENGINE_INPUTS
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """One progress mark: 'all that ``author`` has up to ``time`` lies before ``cut``'. Times in ms of event time."""
-
-    offset: int
-    author: str
-    venue: str
-    time: int
-    cut: dict[str, int]
+from schemas.markreader import Mark
 
 
 @dataclass(slots=True)
@@ -37,9 +27,9 @@ class MarkLog:
 
     def cut_after(self, mark: Mark) -> dict[str, int]:
         """Return the merged cut at ``mark``."""
-        merged = dict(self.merged)
+        merged = self.merged.copy()
         for topic, offset in mark.cut.items():
-            if topic in ENGINE_INPUTS and offset > merged.get(topic, 0):
+            if offset > merged.get(topic, 0) and topic in ENGINE_INPUTS:
                 merged[topic] = offset
         return merged
 
@@ -50,18 +40,19 @@ class MarkLog:
         """
         if not mark.venue:
             return range(0)
-        newest = (mark.time - lateness_ms) // grid_ms
+        reached = mark.time - lateness_ms
         known = self.fired.get(mark.author)
         if known is None:
-            known = -(-(mark.time - lateness_ms) // grid_ms) - 1
-        return range(known + 1, newest + 1)
+            known = -(-reached // grid_ms) - 1
+        return range(known + 1, reached // grid_ms + 1)
 
     def passed(self, mark: Mark, cut: dict[str, int], grid_ms: int, lateness_ms: int) -> None:
         """Take note that the mark was passed with its merged cut."""
         self.merged = cut
         self.next_offset = mark.offset + 1
         if mark.venue:
-            self.times[mark.author] = max(mark.time, self.times.get(mark.author, mark.time))
-            first = -(-(mark.time - lateness_ms) // grid_ms) - 1
-            newest = (mark.time - lateness_ms) // grid_ms
-            self.fired[mark.author] = max(self.fired.get(mark.author, first), newest)
+            author, newest = mark.author, (mark.time - lateness_ms) // grid_ms
+            if mark.time >= self.times.get(author, mark.time):
+                self.times[author] = mark.time
+            if newest >= self.fired.get(author, newest):
+                self.fired[author] = newest

@@ -20,10 +20,11 @@ import numpy.typing as npt
 
 from schemas.codec import Codec, CodecError
 from schemas.columnar import Columns, KeyTable
+from schemas.markreader import Mark, MarkReader
 from schemas.recordset import RecordSet
 from stream_apps.core.engine import MARK_JUMP_MS
 from stream_apps.core.inbox import Chunk, Inbox
-from stream_apps.core.marks import Mark, MarkLog
+from stream_apps.core.marks import MarkLog
 from stream_apps.core.quality import kernels
 from stream_apps.core.quality.memory import Memory
 from stream_apps.core.quality.rules import (
@@ -89,6 +90,7 @@ class PartitionMonitor:
         self.refused = 0
         self._inboxes = {topic: Inbox() for topic in (*STREAMS, "instruments")}
         self._progress_next: int | None = None
+        self._mark_reader = MarkReader(codec)
         self._keys = KeyTable()
         self._closed: dict[str, int] = {}  # author -> newest closed window
         self._mine: dict[str, list[int]] | None = None
@@ -114,15 +116,9 @@ class PartitionMonitor:
         if topic != "progress":
             self._inboxes[topic].feed(records)
             return
-        for row, offset in enumerate(records.offsets.tolist()):
-            if self._progress_next is not None and offset < self._progress_next:
-                continue
-            try:
-                record = self.codec.decode("progress", records.value(row))
-            except CodecError:
-                self.refused += 1  # the engine writes its dead letter
-                continue
-            self.marks.waiting.append(Mark(offset, record["author"], record["venue"], record["event_time"], record["cut"]))
+        marks, refused = self._mark_reader.read(records, self._progress_next or 0)
+        self.marks.waiting.extend(marks)
+        self.refused += len(refused)  # the engine writes their dead letters
         self._progress_next = max(records.next_offset, self._progress_next or 0)
 
     def backlog(self, topic: str) -> int:
