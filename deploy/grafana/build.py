@@ -31,7 +31,8 @@ BASE, QUOTE, R, BASIS_POINTS, OF_TEN, OF_HUNDRED = (
     "suffix: / 10",
     "suffix: / 100",
 )
-PER_MINUTE, RATIO, TIME = "suffix: / min", "suffix: ×", "dateTimeAsIso"
+PER_MINUTE, RATIO, CORES, TIME = "suffix: / min", "suffix: ×", "suffix: cores", "dateTimeAsIso"
+BYTES_PER_SECOND = "binBps"
 
 GREEN, RED, BLUE, ORANGE, GREY = "green", "red", "blue", "orange", "text"
 
@@ -162,6 +163,11 @@ def by_name(name: str, *pairs: Any) -> Json:
         "matcher": {"id": "byName", "options": name},
         "properties": [{"id": key, "value": value} for key, value in zip(pairs[::2], pairs[1::2], strict=True)],
     }
+
+
+def matching(pattern: str, *pairs: Any) -> Json:
+    """Properties of the columns or lines whose names a pattern finds."""
+    return {**by_name(pattern, *pairs), "matcher": {"id": "byRegexp", "options": f"/{pattern}/"}}
 
 
 def colour(name: str, value: str) -> Json:

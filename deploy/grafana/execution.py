@@ -12,6 +12,7 @@ from deploy.grafana.build import (
     IN_RANGE,
     MILLISECONDS,
     NONE,
+    PER_MINUTE,
     QUOTE,
     RED,
     SECONDS,
@@ -21,6 +22,7 @@ from deploy.grafana.build import (
     bars,
     by_name,
     lines,
+    matching,
     page,
     prom,
     rows,
@@ -46,7 +48,7 @@ FROM (SELECT * FROM trades_closed WHERE {CHOSEN}) t
 JOIN signals s ON s.signal_id = t.signal_id AND s.event_time = t.signal_time AND s.price > 0"""
 
 ORDERS = f"""SELECT leg, type, status, count(*) AS orders FROM orders WHERE {CHOSEN} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
-REASONS = f"""SELECT status, coalesce(reason, '') AS reason, count(*) AS orders FROM orders WHERE {CHOSEN} AND status IN ('rejected', 'cancelled')
+REASONS = f"""SELECT status, coalesce(reason, 'none given') AS reason, count(*) AS orders FROM orders WHERE {CHOSEN} AND status IN ('rejected', 'cancelled')
 GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 50"""
 
 HELD = f"""SELECT CASE WHEN hold_ms < 300000 THEN '1: under 5 min' WHEN hold_ms < 1800000 THEN '2: 5 to 30 min' WHEN hold_ms < 7200000 THEN '3: 30 min to 2 h'
@@ -109,16 +111,15 @@ def board() -> Json:
             rows(f"SELECT avg((status = 'rejected')::int) FROM orders WHERE {CHOSEN} AND status IN ('filled', 'cancelled', 'rejected')"),
             ((None, GREEN), (0.1, RED)),
         ),
-        lines(
+        bars(
             "Costs by day",
-            "Mean costs of the trades closed in a day, in R: fees, funding, slippage.",
+            "Mean costs of the trades closed in a UTC day, in R: fees, funding, slippage.",
             R,
-            series(
-                "SELECT greatest(date_bin(interval '1 day', event_time, timestamptz 'epoch'), timestamptz $__timeFrom()) AS \"time\","
-                " avg(fee_r) AS fees, avg(funding_r) AS funding, avg(slippage_r) AS slippage"
-                f" FROM trades_closed WHERE {CHOSEN} GROUP BY 1 ORDER BY 1"
+            rows(
+                "SELECT to_char(event_time AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day, avg(fee_r) AS fees, avg(funding_r) AS funding,"
+                f" avg(slippage_r) AS slippage FROM trades_closed WHERE {CHOSEN} GROUP BY 1 ORDER BY 1"
             ),
-            style="bars",
+            "day",
             stack=True,
         ),
         lines(
@@ -156,7 +157,7 @@ def board() -> Json:
         ),
         table(
             "Shortfall by strategy",
-            "Entry against the price at the signal, in 1/10,000; delays in milliseconds of market time.",
+            "Entry against the price at the signal, in 1/10,000, positive costs; delays are market time.",
             BASIS_POINTS,
             rows(
                 f"SELECT strategy_name AS strategy, count(*) AS entries, avg(bp) AS mean, percentile_cont(0.5) WITHIN GROUP (ORDER BY bp) AS median,"
@@ -184,11 +185,10 @@ def board() -> Json:
         ),
         lines(
             "Orders and trades",
-            "Order records by leg and status, and closed trades by exit, in each minute.",
-            COUNT,
-            prom("sum by (leg, status) (increase(perpflow_orders_total[1m]))", "{{leg}} {{status}}"),
-            prom("sum by (exit_reason) (increase(perpflow_trades_closed_total[1m]))", "closed: {{exit_reason}}"),
-            style="bars",
+            "Order records by status, and closed trades by exit, a minute.",
+            PER_MINUTE,
+            prom("sum by (status) (rate(perpflow_orders_total[$__rate_interval])) * 60", "orders {{status}}"),
+            prom("sum by (exit_reason) (rate(perpflow_trades_closed_total[$__rate_interval])) * 60", "closed: {{exit_reason}}"),
             width=8,
         ),
         lines(
@@ -200,11 +200,15 @@ def board() -> Json:
         ),
         lines(
             "What the guard allows",
-            "State of the risk guard by account: 0 normal, 1 warning, 2 halted (nothing is opened).",
+            "State of the risk guard by account: normal, warning, halted (nothing is opened).",
             NONE,
             prom("perpflow_guard_state", "{{account}}"),
             custom={"lineInterpolation": "stepAfter"},
-            defaults={"min": 0, "max": 2},
+            defaults={
+                "min": 0,
+                "max": 2,
+                "mappings": [{"type": "value", "options": {"0": {"text": "normal"}, "1": {"text": "warning"}, "2": {"text": "halted"}}}],
+            },
             width=8,
         ),
         lines(
@@ -258,6 +262,7 @@ def board() -> Json:
             stack=True,
             interval="1m",
             width=16,
+            overrides=[matching(f" {state}$", "color", {"mode": "fixed", "fixedColor": state}) for state in (GREEN, "yellow", RED)],
         ),
         table(
             "What comparisons found",
@@ -272,14 +277,14 @@ def board() -> Json:
             "When the risk guard began to allow more or less, and the rules that then held.",
             NONE,
             rows(GUARD),
-            width=14,
+            width=12,
         ),
         table(
             "Commands to the guard",
             "What people told the risk guard, and why.",
             NONE,
             rows(COMMANDS),
-            width=10,
+            width=12,
         ),
         table(
             "Newest fills",

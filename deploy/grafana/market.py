@@ -18,6 +18,7 @@ from deploy.grafana.build import (
     QUOTE,
     RATIO,
     RED,
+    SECONDS,
     SHARE,
     STEP,
     Json,
@@ -61,7 +62,7 @@ def _indicator(name: str, label: str) -> Json:
 
 # The price now and 24 h before the end of the range, of every instrument that has both: on a cold start the venue's own bars know it.
 PULSE = """WITH last AS (
-  SELECT i.instrument, f.price, f.estimated_funding_rate, f.open_interest, f.open_interest_change, f.obi, b.close AS before
+  SELECT i.instrument, f.event_time, f.price, f.estimated_funding_rate, f.open_interest, f.open_interest_change, f.obi, b.close AS before
   FROM (SELECT instrument FROM instruments_current WHERE kind = 'perp') i
   CROSS JOIN LATERAL (SELECT * FROM features WHERE features.instrument = i.instrument AND event_time <= $__timeTo()
     ORDER BY event_time DESC LIMIT 1) f
@@ -125,8 +126,8 @@ def board() -> Json:
         panel(
             "candlestick",
             "Price",
-            "Bars of the chosen length from our trades; where there are none, bars imported from the venue. Marks: the 200 largest liquidations of"
-            " the range, signals, and closed trades from entry to exit.",
+            "Bars of the chosen length from our trades, each at its end; where there are none, bars imported from the venue. Marks: the 200 largest"
+            " liquidations of the range, signals, and closed trades from entry to exit.",
             NONE,
             rows(f'SELECT event_time AS "time", open, high, low, close, volume FROM ({BARS}) b ORDER BY 1'),
             width=24,
@@ -241,10 +242,11 @@ def board() -> Json:
         ),
         lines(
             "Positioning",
-            "Long/short accounts, the long share of top traders' positions, as the venue publishes them.",
+            "Long by short accounts, and the share of top traders that are long, as the venue publishes them.",
             RATIO,
             _features('long_short_ratio AS "long/short accounts", top_trader_long_share AS "top traders\' long share"'),
             interval=GRID,
+            overrides=[by_name("top traders' long share", "unit", SHARE)],
         ),
         lines(
             "Basis and premium",
@@ -291,23 +293,28 @@ def board() -> Json:
         ),
         stat(
             "Breadth",
-            "Share of the perpetuals that are above their price of 24 h ago.",
+            "Share of the perpetuals that are above their price of 24 h ago, of those evaluated in the last hour of the range.",
             SHARE,
-            rows(f"{PULSE} SELECT avg((price > before)::int) AS breadth FROM last WHERE before IS NOT NULL"),
+            rows(
+                f"{PULSE} SELECT avg((price > before)::int) AS breadth FROM last"
+                " WHERE before IS NOT NULL AND event_time > timestamptz $__timeTo() - interval '1 hour'"
+            ),
             ((None, RED), (0.5, GREEN)),
             width=6,
             height=8,
         ),
         table(
             "Market pulse",
-            "Every perpetual: newest price, change over 24 h, 24 h volume as the venue says it, funding in 1/10,000, open interest, book.",
+            "Every perpetual: newest price and its age at the end of the range, change over 24 h, 24 h volume as the venue says it, funding in 1/10,000,"
+            " open interest with its change over the features' horizon, book.",
             NONE,
             rows(
-                f'{PULSE} SELECT l.instrument, l.price, l.price / l.before - 1 AS "24 h", v.volume, l.estimated_funding_rate * 10000 AS funding,'
+                f"{PULSE} SELECT l.instrument, l.price, extract(epoch FROM timestamptz $__timeTo() - l.event_time)::float8 AS age,"
+                ' l.price / l.before - 1 AS "24 h", v.volume, l.estimated_funding_rate * 10000 AS funding,'
                 ' l.open_interest AS "open interest", l.open_interest_change AS "OI change", l.obi AS "OBI"'
                 f" FROM last l LEFT JOIN ({VOLUMES}) v USING (instrument) ORDER BY v.volume DESC NULLS LAST, l.instrument LIMIT 200"
             ),
-            {"24 h": SHARE, "volume": QUOTE, "funding": BASIS_POINTS, "open interest": QUOTE, "OI change": SHARE},
+            {"age": SECONDS, "24 h": SHARE, "volume": QUOTE, "funding": BASIS_POINTS, "open interest": QUOTE, "OI change": SHARE},
             width=18,
         ),
         stat(
@@ -343,7 +350,7 @@ def board() -> Json:
             "Basis and premium": "No mark, index or second spot price in this range.",
             "Volatility": "Too short a history for the shortest window.",
             "Funding of the ten largest": "No perpetual has predicted funding in this range.",
-            "Breadth": "No perpetual with a price of 24 h before.",
+            "Breadth": "No perpetual of the last hour with a price of 24 h before.",
             "Market pulse": "No perpetual was evaluated up to the end of the range.",
         },
     )

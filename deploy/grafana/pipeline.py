@@ -19,6 +19,7 @@ from deploy.grafana.build import (
     bars,
     limits,
     lines,
+    matching,
     page,
     panel,
     prom,
@@ -43,7 +44,8 @@ STREAMS = f"""{NEWEST} SELECT venue, stream, avg(score) AS score, min(score) AS 
   max(event_time) AS checked
 FROM newest WHERE stream <> 'overall' GROUP BY 1, 2 ORDER BY 3, 1, 2"""
 
-WORST = f"""{NEWEST} SELECT instrument, stream, score, age_ms AS age, rate, deductions::text AS deductions, event_time AS checked
+WORST = f"""{NEWEST} SELECT instrument, stream, score, age_ms AS age, rate, (SELECT string_agg(key || ' -' || round(value::numeric, 1), ', ' ORDER BY key)
+  FROM jsonb_each_text(deductions)) AS deductions, event_time AS checked
 FROM newest ORDER BY score, instrument, stream LIMIT 50"""
 
 FINDINGS = f"""SELECT event_time, instrument, stream, kind, severity, value, limit_value AS "limit", detail FROM data_quality
@@ -118,17 +120,23 @@ def board() -> Json:
         ),
         stat(
             "Dead letters, 1 h",
-            "Records refused in the last hour.",
+            "Records refused in the last hour of the range, as the database has them.",
             COUNT,
-            prom("sum(increase(perpflow_dead_letters_total[1h])) or vector(0)", "refused"),
+            rows(
+                "SELECT count(*) FROM dead_letters WHERE receive_time BETWEEN timestamptz $__timeTo() - interval '1 hour' AND $__timeTo()"
+            ),
             ((None, GREEN), (1, RED)),
         ),
         panel(
             "bargauge",
             "Freshness by stream",
-            "Seconds since Kafka took the newest record of a venue's topic. Silence is normal for liquidations and gaps.",
+            "Time since Kafka took the newest record of a venue's topic, of those that should never fall silent; liquidations may, for a while.",
             SECONDS,
-            prom("time() - max by (venue, topic) (perpflow_produced_time_seconds)", "{{venue}} {{topic}}", instant=True),
+            prom(
+                'time() - max by (venue, topic) (perpflow_produced_time_seconds{topic=~"agg_trades|depth|quotes|funding|market_indicators|liquidations"})',
+                "{{venue}} {{topic}}",
+                instant=True,
+            ),
             options={
                 "displayMode": "gradient",
                 "orientation": "horizontal",
@@ -147,7 +155,7 @@ def board() -> Json:
         ),
         lines(
             "Freshness over time",
-            "Seconds since Kafka took the newest record of a venue's topic; of market data only.",
+            "Time since Kafka took the newest record of a venue's topic; without liquidations, which may be silent.",
             SECONDS,
             prom(
                 'time() - max by (venue, topic) (perpflow_produced_time_seconds{topic=~"agg_trades|depth|quotes|funding|market_indicators"})',
@@ -171,7 +179,7 @@ def board() -> Json:
         ),
         table(
             "Findings",
-            "Faults in market data, the newest 200 of the range, without those that are only for information.",
+            "Faults in market data, the newest 200 of the range, without those that are only for information; value and limit are the kind's, times in ms.",
             NONE,
             rows(FINDINGS),
         ),
@@ -201,7 +209,7 @@ def board() -> Json:
         ),
         lines(
             "Receive delay",
-            "Receive time minus the venue's event time; sampled.",
+            "Receive time minus the venue's event time; sampled. At most 60 s is told apart: a recording played back is older.",
             SECONDS,
             *quantiles("perpflow_receive_delay_seconds", "venue", "stream", of=(0.99,)),
         ),
@@ -221,10 +229,11 @@ def board() -> Json:
         ),
         lines(
             "Back-pressure",
-            "Seconds in each second that the producer's reader waited; records that were left out because of it.",
-            NONE,
+            "Share of the time that the producer's reader waited; records a second that were left out because of it.",
+            SHARE,
             prom("sum by (venue) (rate(perpflow_backpressure_seconds_total[$__rate_interval]))", "{{venue}} waiting"),
             prom("sum by (venue, topic) (rate(perpflow_conflated_records_total[$__rate_interval]))", "{{venue}} {{topic}} left out"),
+            overrides=[matching("left out$", "unit", PER_SECOND)],
         ),
         table("Holes", "Holes in streams, the newest 200 of the range.", NONE, rows(GAPS), {"lasted": SECONDS}),
         bars("Holes by stream", "Holes by stream and kind, and whether they were mended.", COUNT, rows(GAP_COUNTS), "hole", stack=True),
@@ -275,10 +284,11 @@ def board() -> Json:
         lines("Sink lag", "Records not yet written, by topic.", COUNT, prom("sum by (topic) (perpflow_sink_lag_records)", "{{topic}}")),
         lines(
             "Database transactions",
-            "Duration of the sink's transactions, and those refused because another writer owns the partition.",
+            "Duration of the sink's transactions, and how many in a minute were refused because another writer owns the partition.",
             SECONDS,
             *quantiles("perpflow_copy_seconds"),
             prom("sum by (service) (increase(perpflow_fenced_total[1m]))", "{{service}} fenced"),
+            overrides=[matching("fenced$", "unit", COUNT)],
         ),
         table("Sink positions", "How far the sink has come, by topic.", COUNT, rows(WRITTEN), {"ago": SECONDS}),
         table(

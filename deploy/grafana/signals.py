@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deploy.grafana.build import (
     BIN,
+    BLUE,
     CHOOSE_INSTRUMENT,
     CHOOSE_STRATEGY,
     COUNT,
@@ -13,6 +14,7 @@ from deploy.grafana.build import (
     INSTRUMENT,
     NONE,
     OF_HUNDRED,
+    ORANGE,
     RED,
     SHARE,
     STEP,
@@ -22,6 +24,7 @@ from deploy.grafana.build import (
     colour,
     limits,
     lines,
+    matching,
     page,
     panel,
     rows,
@@ -34,6 +37,8 @@ from deploy.grafana.build import (
 STRATEGY = "strategy_id IN (${strategy:sqlstring})"
 CHOSEN = f"{IN_RANGE} AND {INSTRUMENT} AND {STRATEGY}"
 GRID = "15s"
+# Each has one colour on every page, whichever comes first.
+REGIMES = {"crash": RED, "high_vol": ORANGE, "trend": BLUE, "range": GREEN, "unknown": GREY}
 NOT_WARM = "No warm evaluation in the range: the windows of the strategies need a longer history."
 
 # The score that was typed or followed; without one the newest of the choice.
@@ -202,6 +207,7 @@ def board() -> Json:
             width=24,
             height=6,
             interval="1m",
+            defaults={"mappings": [{"type": "value", "options": {name: {"color": shade} for name, shade in REGIMES.items()}}]},
             options={"showValue": "auto", "mergeValues": True, "legend": {"displayMode": "list", "placement": "bottom"}},
         ),
         table(
@@ -260,12 +266,6 @@ def board() -> Json:
             height=10,
         ),
         table(
-            "Divergences",
-            "Where price and CVD began to disagree (1: price at a low, CVD not; -1: price at a high, CVD not).",
-            NONE,
-            rows(EVENTS),
-        ),
-        table(
             "Strategies",
             "The newest revision of every strategy that holds: thresholds, cooldown, status.",
             NONE,
@@ -274,15 +274,19 @@ def board() -> Json:
                 " s.cooldown_minutes AS cooldown, r.updated_at FROM strategy_registry r LEFT JOIN strategies_current s USING (strategy_id) ORDER BY 1"
             ),
             {"enters": OF_HUNDRED, "flips": OF_HUNDRED, "cooldown": "m"},
+            width=24,
+            height=6,
         ),
-        table("Edits of strategies", "The newest 100 entries of the audit trail, refused records too.", NONE, rows(EDITS), width=24),
+        table(
+            "Divergences",
+            "Where price and CVD began to disagree (1: price at a low, CVD not; -1: price at a high, CVD not).",
+            NONE,
+            rows(EVENTS),
+            width=9,
+        ),
+        table("Edits of strategies", "The newest 100 entries of the audit trail, refused records too.", NONE, rows(EDITS), width=15),
     ]
-    panels[0]["fieldConfig"]["overrides"].append(
-        {
-            "matcher": {"id": "byRegexp", "options": "/enters/"},
-            "properties": [{"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [6, 6]}}],
-        }
-    )
+    panels[0]["fieldConfig"]["overrides"].append(matching("enters", "custom.lineStyle", {"fill": "dash", "dash": [6, 6]}))
     panels[0]["fieldConfig"]["defaults"]["thresholds"] = limits([(None, GREEN)])
     return page(
         "signals",

@@ -13,6 +13,7 @@ from deploy.grafana.build import (
     IN_RANGE,
     MILLISECONDS,
     NONE,
+    OF_HUNDRED,
     QUOTE,
     RATIO,
     RED,
@@ -33,7 +34,7 @@ from deploy.grafana.build import (
 
 CHOSEN = f"{IN_RANGE} AND mode = ${{mode:sqlstring}} AND strategy_id IN (${{strategy:sqlstring}})"
 IN_ORDER = "PARTITION BY strategy_id ORDER BY event_time, trade_id"
-FACTOR = "sum(net_pnl) FILTER (WHERE net_pnl > 0) / nullif(-sum(net_pnl) FILTER (WHERE net_pnl < 0), 0)"
+FACTOR = "coalesce(sum(net_pnl) FILTER (WHERE net_pnl > 0), 0) / nullif(-sum(net_pnl) FILTER (WHERE net_pnl < 0), 0)"
 WON = "avg((net_pnl > 0)::int)"
 
 # Cumulated results and the highest before, the start included: what a drawdown is measured from.
@@ -79,10 +80,10 @@ FROM trades_closed WHERE {CHOSEN} ORDER BY event_time DESC LIMIT 500"""
 BOTH = f"""{IN_RANGE} AND mode = ${{mode:sqlstring}} AND strategy_id IN (${{a:sqlstring}}, ${{b:sqlstring}})"""
 SIDES = f"""SELECT figure, max(value) FILTER (WHERE side = 'A') AS "A", max(value) FILTER (WHERE side = 'B') AS "B",
   max(value) FILTER (WHERE side = 'A') - max(value) FILTER (WHERE side = 'B') AS "A - B"
-FROM (SELECT side, f.* FROM (SELECT s.side, count(*)::float8 AS trades, {WON} AS won, {FACTOR} AS factor, sum(net_r) AS net, avg(net_r) AS mean,
+FROM (SELECT side, f.* FROM (SELECT s.side, count(*)::float8 AS trades, 100 * {WON} AS won, {FACTOR} AS factor, sum(net_r) AS net, avg(net_r) AS mean,
     stddev_samp(net_r) / sqrt(count(*)) AS error FROM trades_closed t
     JOIN (VALUES ('A', ${{a:sqlstring}}), ('B', ${{b:sqlstring}})) s (side, id) ON t.strategy_id = s.id WHERE {BOTH} GROUP BY 1) x
-  CROSS JOIN LATERAL (VALUES ('1 trades', trades), ('2 share won', won), ('3 profit factor', factor), ('4 net R', net), ('5 net R a trade', mean),
+  CROSS JOIN LATERAL (VALUES ('1 trades', trades), ('2 won, %', won), ('3 profit factor', factor), ('4 net R', net), ('5 net R a trade', mean),
     ('6 standard error of it', error)) f (figure, value)) y
 GROUP BY figure ORDER BY figure"""
 
@@ -266,7 +267,16 @@ def board() -> Json:
             "The newest 500 of the range. A click on the signal's id says why it was taken.",
             NONE,
             rows(TRADES),
-            {"net R": R, "net money": QUOTE, "fees": QUOTE, "funding": QUOTE, "best": R, "worst": R, "held": MILLISECONDS},
+            {
+                "score": OF_HUNDRED,
+                "net R": R,
+                "net money": QUOTE,
+                "fees": QUOTE,
+                "funding": QUOTE,
+                "best": R,
+                "worst": R,
+                "held": MILLISECONDS,
+            },
             width=24,
             height=12,
             overrides=[

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from deploy.grafana.build import (
     BYTES,
+    BYTES_PER_SECOND,
+    CORES,
     COUNT,
     GREEN,
     NONE,
@@ -13,7 +15,9 @@ from deploy.grafana.build import (
     SECONDS,
     SHARE,
     Json,
+    by_name,
     lines,
+    matching,
     page,
     prom,
     quantiles,
@@ -37,9 +41,10 @@ DATABASE_WORK = """SELECT xact_commit AS commits, xact_rollback AS rollbacks, bl
 SESSIONS = """SELECT coalesce(nullif(application_name, ''), backend_type) AS program, coalesce(state, 'background') AS state, count(*) AS sessions,
   max(extract(epoch FROM now() - xact_start))::float8 AS "longest transaction" FROM pg_stat_activity GROUP BY 1, 2 ORDER BY 3 DESC, 1"""
 
-MIGRATIONS = "SELECT * FROM schema_migrations ORDER BY 1 DESC LIMIT 50"
+MIGRATIONS = "SELECT version, name, applied_at, left(checksum, 12) AS checksum FROM schema_migrations ORDER BY 1 DESC LIMIT 50"
 
-OURS = 'job=~"producer|worker|sink|executor|monitor|archive|notifier"'
+# Every process of ours that is scraped: those that trade too. A simulated venue is none of ours.
+OURS = 'job!~"prometheus|simulate"'
 
 
 def board() -> Json:
@@ -59,7 +64,7 @@ def board() -> Json:
         stat(
             "CPU",
             "Cores that our processes keep busy.",
-            NONE,
+            CORES,
             prom(f"sum(rate(process_cpu_seconds_total{{{OURS}}}[$__rate_interval]))", "cores"),
         ),
         stat(
@@ -87,7 +92,7 @@ def board() -> Json:
         lines(
             "CPU by process",
             "Cores kept busy.",
-            NONE,
+            CORES,
             prom(f"rate(process_cpu_seconds_total{{{OURS}}}[$__rate_interval])", "{{job}} {{instance}}"),
         ),
         lines("Memory by process", "Resident memory.", BYTES, prom(f"process_resident_memory_bytes{{{OURS}}}", "{{job}} {{instance}}")),
@@ -155,6 +160,7 @@ def board() -> Json:
             SECONDS,
             *quantiles("perpflow_notification_seconds", "channel", of=(0.99,)),
             prom("sum by (channel) (perpflow_notifications_queued)", "{{channel}} waiting"),
+            overrides=[matching("waiting$", "unit", COUNT)],
         ),
         lines(
             "Archive",
@@ -164,12 +170,13 @@ def board() -> Json:
         ),
         lines(
             "Archive written",
-            "Records listed by manifests, bytes written, files merged, a second.",
+            "Records listed by manifests, bytes written, files merged, a second; and how long writing a batch takes.",
             PER_SECOND,
             prom("sum by (topic) (rate(perpflow_rows_archived_total[$__rate_interval]))", "{{topic}} records"),
             prom("sum(rate(perpflow_bytes_archived_total[$__rate_interval]))", "bytes"),
             prom("sum(rate(perpflow_archive_files_merged_total[$__rate_interval]))", "files merged"),
             *quantiles("perpflow_archive_seconds", of=(0.99,)),
+            overrides=[by_name("bytes", "unit", BYTES_PER_SECOND), by_name("p99", "unit", SECONDS)],
         ),
     ]
     return page(

@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import dashboard_rows as rows
 import psycopg
@@ -79,7 +80,9 @@ def test_every_unit_colour_and_kind_of_the_dashboards_can_be_drawn() -> None:
             look.line_colour(panel, "bought", 0)
 
 
-@given(st.lists(st.lists(st.floats(-1e6, 1e6), max_size=5).map(lambda values: [*values, 0.0]), min_size=2, max_size=4))
+@given(
+    st.lists(st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), max_size=5).map(lambda values: [*values, 0.0]), min_size=2, max_size=4)
+)
 def test_bars_of_several_units_stand_on_one_zero_and_are_seen_whole(values: list[list[float]]) -> None:
     scales = scales_with_one_zero(values)
     heights = [-low / (high - low) for low, high in scales]
@@ -94,6 +97,67 @@ def test_states_end_where_the_next_begins_or_nothing_came() -> None:
     drawn = figure(panel, Answer([line], span=(0.0, 80.0)), 200)
     found = sorted((start, start + lasted, bar.name) for bar in drawn.data for start, lasted in zip(bar.base, bar.x, strict=True))
     assert found == [(0, 20, "range"), (20, 30, "trend"), (60, 70, "trend"), (70, 80, "range")]
+
+
+def panel_of(board: str, title: str) -> Any:
+    return next(panel for panel in boards()[board]["panels"] if panel["title"] == title)
+
+
+def test_a_state_has_one_colour_whichever_comes_first() -> None:
+    panel = panel_of("signals", "Regime")
+    shades = [
+        {bar.name: bar.marker.color for bar in figure(panel, Answer([Line("s", [0.0, 10.0], states)], span=(0.0, 20.0)), 200).data}
+        for states in (["range", "trend"], ["trend", "range"])
+    ]
+    assert shades[0] == shades[1] == {"range": look.COLOURS["green"], "trend": look.COLOURS["blue"]}
+
+
+@pytest.mark.parametrize(
+    ("unit", "largest", "ticks", "suffix"),
+    [
+        ("s", 45e6, 45e6 / 86_400, " d"), ("s", 119, 119, " s"), ("s", 0.3, 300, " ms"), ("ms", 3_500, 3.5, " s"), ("ms", 1_500, 1_500, " ms"),
+        ("bytes", 300 * 2**20, 300, " MiB"), ("suffix: R", 1e6, 1e6, " R"), ("s", 0, 0, " s"),
+    ],
+)  # fmt: skip
+def test_axes_are_written_in_a_size_that_suits_them(unit: str, largest: float, ticks: float, suffix: str) -> None:
+    size = look.axis_size(unit, largest)
+    assert largest / size == pytest.approx(ticks) and look.axis_form(unit, size)["ticksuffix"] == suffix
+
+
+def test_each_unit_of_a_chart_has_an_axis_and_a_lone_line_its_name() -> None:
+    panel = panel_of("market", "Positioning")
+    lines = [Line("long/short accounts", [0.0, 1.0], [1.2, 1.3]), Line("top traders' long share", [0.0, 1.0], [0.5, 0.6])]
+    drawn = figure(panel, Answer(lines, span=(0.0, 2.0)), 200)
+    assert [trace.yaxis for trace in drawn.data] == ["y", "y2"] and drawn.layout.showlegend
+    assert (drawn.layout.yaxis.ticksuffix, drawn.layout.yaxis2.tickformat, drawn.layout.yaxis2.side) == (" ×", ".3~p", "right")
+    assert figure(panel, Answer(lines[:1], span=(0.0, 2.0)), 200).layout.showlegend
+    watermarks = figure(
+        panel_of("pipeline", "Watermarks behind"), Answer([Line("mark", [0.0, 1.0], [864e4, 1728e4])], span=(0.0, 2.0)), 200
+    )
+    assert list(watermarks.data[0].y) == [100, 200] and watermarks.layout.yaxis.ticksuffix == " d"
+
+
+def test_of_many_lines_the_largest_are_named() -> None:
+    lines = [Line(f"l{number}", [0.0, 1.0], [float(number), 0.0]) for number in range(20)]
+    drawn = figure(panel_of("pipeline", "Sink lag"), Answer(lines, span=(0.0, 2.0)), 200)
+    named = [trace for trace in drawn.data if trace.showlegend]
+    assert [trace.name for trace in named] == [f"l{number}" for number in range(8, 20)] and drawn.layout.showlegend
+    assert len({trace.line.color for trace in named}) == 12
+
+
+def test_bars_on_one_another_are_of_one_width() -> None:
+    lines = [Line("entry", [0.0, 60.0, 120.0], [1.0, 1.0, 1.0]), Line("blocked", [120.0], [2.0])]
+    drawn = figure(panel_of("signals", "Verdicts"), Answer(lines, span=(0.0, 2000.0)), 200)
+    assert {trace.width for trace in drawn.data} == {54.0}
+
+
+def test_cells_begin_at_their_time_and_the_legend_says_what_colours_mean() -> None:
+    panel = panel_of("market", "Funding of the ten largest")
+    lines = [Line("a", [0.0, 300.0, 900.0], [0.5, 2.0, 20.0]), Line("b", [300.0], [-2.0])]
+    cells, *legend = figure(panel, Answer(lines, span=(0.0, 2000.0)), 200).data
+    assert list(cells.x) == [0, 300, 600, 900, 1200] and [list(row) for row in cells.z] == [[2, 3, None, 5], [None, 0, None, None]]
+    assert [one.name for one in legend] == ["below -1 bp", "from -1 bp", "from 0 bp", "from 1 bp", "from 3 bp", "from 10 bp"]
+    assert [one.marker.color for one in legend] == [shade for _, shade in look.steps(panel)]
 
 
 def test_candles_are_the_rows() -> None:

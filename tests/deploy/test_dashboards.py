@@ -28,7 +28,7 @@ from stream_apps.core.performance import Ledger, evaluate
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "grafana"
 # Of Grafana's own units those that we use; others are words behind or before the number.
-UNITS = {"none", "short", "s", "ms", "m", "bytes", "percentunit", "cps", "dateTimeAsIso"}
+UNITS = {"none", "short", "s", "ms", "m", "bytes", "percentunit", "cps", "binBps", "dateTimeAsIso"}
 VARIABLES = {
     "instrument": [rows.BTC],
     "timeframe": ["1m"],
@@ -257,8 +257,14 @@ def test_results_are_those_of_the_statistics(filled: psycopg.Connection) -> None
             for group, row in groups.items():
                 members = [trade for trade in trades if trade[key] == group]
                 assert (row["trades"], row["net R"]) == (len(members), pytest.approx(sum(trade["net_r"] for trade in members)))
+    lost = next(one for one in rows.account()["trades_closed"] if one["strategy_id"] == "one" and one["net_pnl"] < 0)
+    (query,) = [query for name, query in sql_queries() if name == "strategies/Profit factor A"]
+    moment = at(lost["event_time"])
+    found = filled.execute(expanded(query, moment, moment, {**VARIABLES, "strategy": ["one"]}).encode()).fetchall()
+    assert found == [(0.0,)], "a loss and nothing won is a factor of zero, not a missing one"
     sides = {row["figure"]: row for row in ask(filled, "strategies/A against B: figures")}
     both = [side([one for one in rows.account()["trades_closed"] if one["strategy_id"] == name]) for name in ("one", "two")]
+    assert float(sides["2 won, %"]["A"]) == pytest.approx(100 * both[0].win_rate)
     assert (sides["4 net R"]["A"], sides["4 net R"]["B"]) == tuple(pytest.approx(one.net_r) for one in both)
     assert sides["4 net R"]["A - B"] == pytest.approx(both[0].net_r - both[1].net_r)
 
@@ -363,6 +369,7 @@ def test_the_ten_largest_and_the_pulse(filled: psycopg.Connection) -> None:
     }
     pulse = ask(filled, "market/Market pulse")
     assert [row["instrument"] for row in pulse] == [rows.BTC, rows.ETH]
+    assert 0 <= pulse[0]["age"] < 60
     assert pulse[0]["24 h"] == pytest.approx(rows.price(rows.UNTIL) / rows.price(rows.UNTIL - rows.DAY) - 1)
     with filled.transaction(force_rollback=True):  # cold: no bars of our own yet, but the venue's, of which the newest before counts
         filled.execute("DELETE FROM bars")
@@ -375,6 +382,8 @@ def test_the_ten_largest_and_the_pulse(filled: psycopg.Connection) -> None:
         cold = {row["instrument"]: row["24 h"] for row in ask(filled, "market/Market pulse")}
         assert cold == {rows.BTC: pytest.approx(rows.price(rows.UNTIL) / 2.0 - 1), rows.ETH: None}
         assert ask(filled, "market/Breadth") == [{"breadth": 1}]
+        filled.execute("DELETE FROM features WHERE instrument = %s AND event_time > to_timestamp(%s)", [rows.BTC, rows.UNTIL / 1000 - 3600])
+        assert ask(filled, "market/Breadth") == [{"breadth": None}], "a price of an hour ago is no price of now"
     (health,) = ask(filled, "pipeline/Health")
     assert health["health"] == pytest.approx(((9.5 + 8.0) / 2 + 8.0) / 2)
 

@@ -13,8 +13,9 @@ from deploy.grafana.preview.source import Answer, Line, Table
 
 Panel = Mapping[str, Any]
 INK, MUTED, GRID = "#1f2937", "#8a93a0", "#eceff3"
-# Above this many series a legend would fill the panel.
-MOST_IN_LEGEND = 14
+# Above this many series a legend would fill the panel: of charts over time the largest are named then, and the others drawn in grey.
+MOST_IN_LEGEND = len(look.PALETTE)
+FAINT = "#c9ced6"
 
 
 def figure(panel: Panel, answer: Answer, height: int, marks: Sequence[tuple[str, str, Table]] = ()) -> go.Figure:
@@ -30,13 +31,15 @@ def figure(panel: Panel, answer: Answer, height: int, marks: Sequence[tuple[str,
     KINDS[panel["type"]](drawn, panel, answer)
     timed = panel["type"] in ("timeseries", "candlestick")
     names = {trace.name for trace in drawn.data if trace.showlegend is not False and trace.name}
+    # A lone line is named too, as in Grafana: whose it is may be all that tells it from another.
+    named = (1 if panel["type"] == "timeseries" else 2) <= len(names) <= MOST_IN_LEGEND
     drawn.update_layout(
         template="plotly_white",
         height=height,
         # Time axes of panels below each other begin at one place.
-        margin={"l": 70 if timed else 8, "r": 12, "t": 6, "b": 46 if 1 < len(names) <= MOST_IN_LEGEND else 22},
+        margin={"l": 70 if timed else 8, "r": 12, "t": 6, "b": 46 if named else 22},
         font={"family": "system-ui, sans-serif", "size": 11, "color": INK},
-        showlegend=1 < len(names) <= MOST_IN_LEGEND,
+        showlegend=named,
         legend={
             "orientation": "h",
             "yref": "container",
@@ -54,6 +57,7 @@ def figure(panel: Panel, answer: Answer, height: int, marks: Sequence[tuple[str,
     drawn.update_yaxes(zeroline=False, gridcolor=GRID, tickfont={"size": 10}, automargin=True, nticks=7)
     if panel["type"] == "candlestick":
         drawn.update_yaxes(exponentformat="none", separatethousands=True)
+        drawn.update_layout(yaxis2={"nticks": 3})  # of the volume, which is low
     drawn.update_xaxes(gridcolor=GRID, tickfont={"size": 10}, automargin=True, rangeslider_visible=False)
     for name, shade, rows in marks:
         _marks(drawn, name, look.COLOURS[shade], rows)
@@ -77,43 +81,69 @@ def _texts(panel: Panel, name: str, values: Sequence[Any]) -> list[str]:
 
 
 def _timeseries(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
+    """Lines and bars; each unit has an axis of its own, as in Grafana, the first on the left."""
     stacked = panel["fieldConfig"]["defaults"]["custom"]["stacking"]["mode"] == "normal"
-    for number, line in enumerate(answer.lines):
-        drawn.add_trace(_trace(panel, line, number, stacked, answer.span))
+    lines = answer.lines
+    units = list(dict.fromkeys(look.unit_of(panel, line.name) for line in lines))
+    most = {unit: max(_height(line) for line in lines if look.unit_of(panel, line.name) == unit) for unit in units}
+    sizes = {unit: look.axis_size(unit, most[unit]) for unit in units}
+    width = _bar_width(lines, answer.span)
+    highest = sorted(range(len(lines)), key=lambda at: -_height(lines[at]))[:MOST_IN_LEGEND]
+    places = dict(zip(sorted(highest), range(len(highest)), strict=True)) if len(lines) > MOST_IN_LEGEND else None
+    for number, line in enumerate(lines):
+        unit = look.unit_of(panel, line.name)
+        place = number if places is None else places.get(number)
+        drawn.add_trace(_trace(panel, line, place, stacked, width, sizes[unit], _axis("y", units.index(unit))))
     drawn.update_layout(barmode="relative")
-    drawn.update_yaxes(**look.axis_form(panel["fieldConfig"]["defaults"]["unit"]))
+    for number, unit in enumerate(units):
+        right = {"overlaying": "y", "side": "right", "showgrid": False} if number else {}
+        drawn.update_layout({_axis("yaxis", number): {**look.axis_form(unit, sizes[unit]), **right}})
     _time_axis(drawn, answer)
     _limits(drawn, panel)
+    _words(drawn, panel)
 
 
-def _trace(panel: Panel, line: Line, number: int, stacked: bool, span: tuple[float, float]) -> Any:
-    shade = look.line_colour(panel, line.name, number)
+def _words(drawn: go.Figure, panel: Panel) -> None:
+    """Write the words that a panel has for its numbers at the axis."""
+    told = {
+        float(value): one["text"]
+        for mapping in panel["fieldConfig"]["defaults"].get("mappings", ())
+        for value, one in mapping["options"].items()
+        if "text" in one
+    }
+    if told:
+        drawn.update_yaxes(tickmode="array", tickvals=list(told), ticktext=list(told.values()))
+
+
+def _height(line: Line) -> float:
+    return max((abs(value) for value in line.values if value is not None), default=0.0)
+
+
+def _bar_width(lines: Sequence[Line], span: tuple[float, float]) -> float:
+    """Return the width of the bars of a chart, ms: the least step of all its lines, so that bars on one another are of one width."""
+    times = sorted({time for line in lines for time in line.times})
+    # A lone step says nothing of the others' distance: by itself its bar would be as wide as the chart, or a hair.
+    return 0.9 * min((b - a for a, b in pairwise(times)), default=(span[1] - span[0]) / 25)
+
+
+def _trace(panel: Panel, line: Line, place: int | None, stacked: bool, width: float, size: float, axis: str) -> Any:
+    """Return a line: ``place`` in the palette, None: in grey and without a name in the legend; values divided by ``size``."""
+    shade = FAINT if place is None else look.line_colour(panel, line.name, place)
     texts = _texts(panel, line.name, line.values)
+    values = [None if value is None else value / size for value in line.values]
     hover = {"text": texts, "hovertemplate": "%{x|%Y-%m-%d %H:%M:%S}<br>" + line.name + ": %{text}<extra></extra>"}
+    shared = {"x": line.times, "y": values, "name": line.name, "yaxis": axis, "showlegend": place is not None}
     style = look.custom(panel, line.name, "drawStyle")
     if style == "bars":
-        # A lone step says nothing of the others' distance: by itself its bar would be as wide as the chart, or a hair.
-        lone = (span[1] - span[0]) / 25
-        widths = {"width": (min(b - a for a, b in pairwise(line.times)) if len(line.times) > 1 else lone) * 0.9}
-        if len(set(line.times)) < len(line.times):
-            widths = {}
-        return go.Bar(
-            x=line.times,
-            y=line.values,
-            name=line.name,
-            marker={"color": shade, "line": {"width": 0}},
-            textposition="none",
-            **widths,
-            **hover,
-        )
+        return go.Bar(marker={"color": shade, "line": {"width": 0}}, textposition="none", width=width, **shared, **hover)
     points = style == "points" or look.custom(panel, line.name, "showPoints") == "always" or len(line.times) == 1
     dash = look.custom(panel, line.name, "lineStyle")
     shape = "hv" if look.custom(panel, line.name, "lineInterpolation") == "stepAfter" else "linear"
     filled = {"stackgroup": "all"} if stacked else {"fill": "tozeroy"} if (look.custom(panel, line.name, "fillOpacity") or 0) > 0 else {}
     return go.Scatter(
-        x=line.times, y=line.values, name=line.name, mode="markers" if style == "points" else "lines+markers" if points else "lines",
+        mode="markers" if style == "points" else "lines+markers" if points else "lines",
         line={"color": shade, "width": 1.4, "shape": shape, "dash": "dash" if dash and dash["fill"] == "dash" else "solid"},
-        marker={"color": shade, "size": 6}, **filled, **hover,
+        marker={"color": shade, "size": 6}, **shared, **filled, **hover,
     )  # fmt: skip
 
 
@@ -160,6 +190,7 @@ def _bars(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
     columns = [(at, name) for at, name in enumerate(table.columns) if at != x]
     units = list(dict.fromkeys(look.unit_of(panel, name) for _, name in columns))
     values_of: dict[str, list[float]] = {unit: [0.0] for unit in units}
+    written = len(names) * len(columns) <= 16
     for number, (at, name) in enumerate(columns):
         values = [row[at] for row in table.rows]
         unit = look.unit_of(panel, name)
@@ -173,7 +204,7 @@ def _bars(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
                 text=_texts(panel, name, values),
                 marker={"color": look.line_colour(panel, name, number)},
                 offsetgroup="all" if stacked else name,
-                textposition="auto" if len(names) * len(columns) <= 16 else "none",
+                textposition="auto" if written else "none",
                 textangle=0,
                 textfont={"size": 10},
                 constraintext="none",
@@ -185,7 +216,9 @@ def _bars(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
     drawn.update_xaxes(type="category")
     scales = scales_with_one_zero(list(values_of.values())) if len(units) > 1 else [None]
     for number, (unit, scale) in enumerate(zip(units, scales, strict=True)):
-        settings = {**look.axis_form(unit), "range": scale, "visible": number == 0, **({"overlaying": "y"} if number else {})}
+        # The bars' texts say their numbers; where there are too many bars for texts, the axes do.
+        right = {"overlaying": "y", "side": "right", "anchor": "free", "autoshift": True, "showgrid": False, "visible": not written}
+        settings = {**look.axis_form(unit), "range": scale, **(right if number else {})}
         drawn.update_layout({_axis("yaxis", number): settings})
 
 
@@ -207,40 +240,57 @@ def scales_with_one_zero(values: Sequence[Sequence[float]]) -> list[list[float]]
 def _gauge(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
     newest = [(line.name, next((value for value in reversed(line.values) if value is not None), None)) for line in answer.lines]
     bars = sorted(((name, value) for name, value in newest if value is not None), key=lambda one: one[1], reverse=True)
+    unit = panel["fieldConfig"]["defaults"]["unit"]
+    size = look.axis_size(unit, max((abs(value) for _, value in bars), default=0.0))
     drawn.add_trace(
         go.Bar(
-            x=[value for _, value in bars], y=[name for name, _ in bars], orientation="h", text=_texts(panel, "", [value for _, value in bars]),
+            x=[value / size for _, value in bars], y=[name for name, _ in bars], orientation="h", text=_texts(panel, "", [value for _, value in bars]),
             marker={"color": [look.threshold_colour(panel, value) for _, value in bars]}, textposition="auto", showlegend=False, hoverinfo="text",
         )
     )  # fmt: skip
-    drawn.update_xaxes(**look.axis_form(panel["fieldConfig"]["defaults"]["unit"]), rangemode="tozero")
+    drawn.update_xaxes(**look.axis_form(unit, size), rangemode="tozero")
     drawn.update_yaxes(dtick=1)  # every bar has its name
 
 
 def _history(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
-    """Cells coloured by threshold."""
+    """Cells coloured by threshold, each from its time to the next step; the legend says what the colours mean."""
     times = sorted({time for line in answer.lines for time in line.times})
+    step = min((b - a for a, b in pairwise(times)), default=(answer.span[1] - answer.span[0]) / 25)
+    columns = round((times[-1] - times[0]) / step) + 1
+    # One more than there are columns: plotly then takes them as the cells' edges, not as their middles.
+    edges = [times[0] + number * step for number in range(columns + 1)]
     found = look.steps(panel)
     level = lambda value: None if value is None else sum(value >= least for least, _ in found) - 1  # noqa: E731
     cells, texts = [], []
     for line in answer.lines:
-        values = dict(zip(line.times, line.values, strict=True))
-        cells.append([level(values.get(time)) for time in times])
-        texts.append(_texts(panel, line.name, [values.get(time) for time in times]))
+        values = dict(zip((round((time - times[0]) / step) for time in line.times), line.values, strict=True))
+        row = [values.get(number) for number in range(columns)]
+        cells.append([level(value) for value in row])
+        texts.append(["" if value is None else text for value, text in zip(row, _texts(panel, line.name, row), strict=True)])
     shades = [shade for _, shade in found]
     scale = [[place, shade] for at, shade in enumerate(shades) for place in (at / len(shades), (at + 1) / len(shades))]
     drawn.add_trace(
         go.Heatmap(
-            x=times, y=[line.name for line in answer.lines], z=cells, text=texts, colorscale=scale, zmin=-0.5, zmax=len(shades) - 0.5, showscale=False,
+            x=edges, y=[line.name for line in answer.lines], z=cells, text=texts, colorscale=scale, zmin=-0.5, zmax=len(shades) - 0.5, showscale=False,
             ygap=3, hovertemplate="%{x|%Y-%m-%d %H:%M}<br>%{y}: %{text}<extra></extra>",
         )
     )  # fmt: skip
+    unit = panel["fieldConfig"]["defaults"]["unit"]
+    bounds = [look.shown(least, unit) for least, _ in found[1:]]
+    for number, shade in enumerate(shades):
+        name = f"below {bounds[0]}" if number == 0 else f"from {bounds[number - 1]}"
+        drawn.add_trace(go.Scatter(x=[None], y=[None], mode="markers", name=name, marker={"symbol": "square", "size": 10, "color": shade}))
     _time_axis(drawn, answer)
 
 
 def _states(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
     """Stretches of one state as bars, a row for each line."""
-    shades: dict[str, str] = {}
+    shades = {
+        state: look.COLOURS[one["color"]]
+        for mapping in panel["fieldConfig"]["defaults"].get("mappings", ())
+        for state, one in mapping["options"].items()
+    }
+    others = [shade for shade in look.PALETTE if shade not in shades.values()]
     stretches: dict[str, tuple[list[str], list[float], list[float], list[str]]] = {}
     for line in answer.lines:
         step = min((b - a for a, b in pairwise(line.times)), default=answer.span[1] - answer.span[0])
@@ -253,7 +303,8 @@ def _states(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
                     if at < len(line.times) and line.times[at] - line.times[at - 1] <= 1.5 * step
                     else line.times[at - 1] + step
                 )
-                shades.setdefault(state, look.PALETTE[len(shades) % len(look.PALETTE)])
+                if state not in shades:
+                    shades[state] = others[len(shades) % len(others)]
                 names, lasted, begun, texts = stretches.setdefault(state, ([], [], [], []))
                 names.append(line.name)
                 lasted.append(end - line.times[begin])

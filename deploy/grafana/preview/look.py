@@ -112,6 +112,7 @@ def shown(value: Any, unit: str) -> str:
         "ms": lambda: _seconds(value / 1000),
         "m": lambda: f"{_digits(value)} min",
         "bytes": lambda: _short(value, 1024, "KMGT") + "iB" if abs(value) >= 1024 else f"{_digits(value)} B",
+        "binBps": lambda: f"{_short(value, 1024, 'KMGT')}iB/s" if abs(value) >= 1024 else f"{_digits(value)} B/s",
         "cps": lambda: f"{_short(value, 1000, 'KMG')} /s",
         "short": lambda: _short(value, 1000, "KMG"),
     }.get(unit)
@@ -123,20 +124,45 @@ def unit_words(unit: str) -> str:
     words = _WORDS.fullmatch(unit)
     if words:
         return words[2]
-    return {"percentunit": "%", "s": "time", "ms": "time", "m": "min", "bytes": "bytes", "cps": "per second"}.get(unit, "")
+    return {
+        "percentunit": "%",
+        "s": "time",
+        "ms": "time",
+        "m": "min",
+        "bytes": "bytes",
+        "binBps": "bytes per second",
+        "cps": "per second",
+    }.get(unit, "")
 
 
-def axis_form(unit: str) -> dict[str, Any]:
-    """Return how plotly writes the numbers of an axis of this unit: thousands as k and M, but a half as 0.5, and seconds in full."""
+# Steps of units whose numbers are written in the size that suits them: size in the unit's own, and its name.
+_SIZES: dict[str, tuple[tuple[float, str], ...]] = {
+    "s": ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"), (1e-3, "ms")),
+    "ms": ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"), (1, "ms")),
+    "bytes": ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B")),
+    "binBps": ((2**40, "TiB/s"), (2**30, "GiB/s"), (2**20, "MiB/s"), (2**10, "KiB/s"), (1, "B/s")),
+}
+
+
+def axis_size(unit: str, largest: float) -> float:
+    """Return by what the numbers of an axis are divided so that the largest is written in a size that suits it: 45,000,000 s as 521 d."""
+    sizes = _SIZES.get(unit)
+    if sizes is None or not largest:
+        return 1.0
+    # Twice a size at least: up to 120 s stay seconds, as people say them.
+    return float(next((size for size, _ in sizes if largest >= (2 * size if size > 1 else size)), sizes[-1][0]))
+
+
+def axis_form(unit: str, size: float = 1.0) -> dict[str, Any]:
+    """Return how plotly writes the numbers of an axis of this unit, divided by ``size``: thousands as k and M, but a half as 0.5."""
     words = _WORDS.fullmatch(unit)
     if words:
         return {"ticksuffix" if words[1] == "suffix" else "tickprefix": f" {words[2]}"}
+    if unit in _SIZES:
+        return {"exponentformat": "none", "separatethousands": True, "ticksuffix": f" {dict(_SIZES[unit])[size]}"}
     forms: dict[str, dict[str, Any]] = {
         "percentunit": {"tickformat": ".3~p"},
-        "s": {"exponentformat": "none", "separatethousands": True, "ticksuffix": " s"},
-        "ms": {"ticksuffix": " ms"},
         "m": {"ticksuffix": " min"},
-        "bytes": {"tickformat": "~s", "ticksuffix": "B"},
         "cps": {"exponentformat": "SI", "minexponent": 3, "ticksuffix": "/s"},
         "short": {"exponentformat": "SI", "minexponent": 3},
     }

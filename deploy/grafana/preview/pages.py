@@ -36,7 +36,7 @@ nav {{ margin: 6px 0 10px; }} nav a, nav b {{ margin-right: 12px; }} nav a {{ co
 .panel h2 i {{ color: var(--muted); font-weight: 400; font-size: 11px; }}
 .panel p {{ margin: 0 0 2px; color: var(--muted); font-size: 11px; line-height: 1.25; flex: none;
   display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; overflow: hidden; }}
-.panel.low p {{ -webkit-line-clamp: 1; }} .panel.strip {{ flex-direction: row; align-items: center; gap: 12px; }}
+.panel.strip {{ flex-direction: row; align-items: center; gap: 12px; }}
 .body {{ flex: 1; min-height: 0; overflow: auto; }} .chart {{ overflow: hidden; }}
 .big, .nothing {{ display: flex; align-items: center; justify-content: center; height: 100%; text-align: center; }}
 .big {{ font-size: 24px; font-weight: 600; overflow: hidden; }} .big.words {{ font-size: 15px; }}
@@ -122,9 +122,8 @@ def _box(panel: Json, found: Answer, marks: Sequence[tuple[str, str, Table]], do
     style = f"grid-column:{place['x'] + 1}/span {place['w']};grid-row:{place['y'] + 1}/span {place['h']}"
     unit = look.unit_words(panel["fieldConfig"]["defaults"]["unit"])
     title = escape(panel["title"]) + (f" <i>{escape(unit)}</i>" if unit else "")
-    low = place["h"] <= 4
-    kind = " strip" if place["h"] <= 2 else " low" if low else ""
-    height = place["h"] * (ROW + GAP) - GAP - (42 if low else 60)
+    kind = " strip" if place["h"] <= 2 else ""
+    height = place["h"] * (ROW + GAP) - GAP - 60
     body = _body(panel, found, height, marks, done)
     return (
         f'<div class="panel{kind}" style="{style}"><h2>{title}</h2>'
