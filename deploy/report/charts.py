@@ -453,7 +453,10 @@ def _funding(pen: Pen, series: Series) -> None:
 
 
 def account_figure(closed: Sequence[Row]) -> go.Figure | None:
-    """Return the running net R of closed trades, in order of exit, a line per strategy; None without trades."""
+    """Return the running net R of closed trades, in order of exit, a line per strategy; None without trades.
+
+    Over the number of the trade, not over time: recordings of different years would leave a hair to each.
+    """
     if not closed:
         return None
     figure = go.Figure()
@@ -464,17 +467,18 @@ def account_figure(closed: Sequence[Row]) -> go.Figure | None:
         text = [
             "start",
             *(
-                f"{row['instrument']} {row['direction']}, {LEGS.get(row['exit_reason'], row['exit_reason'])}: {row['net_r']:+.2f} R"
+                f"{utc(row['event_time'])} UTC<br>{row['instrument']} {row['direction']}, "
+                f"{LEGS.get(row['exit_reason'], row['exit_reason'])}: {row['net_r']:+.2f} R"
                 for row in mine
             ),
         ]
         figure.add_trace(
-            go.Scatter(x=[mine[0]["entry_time"], *(row["event_time"] for row in mine)], y=total, name=strategy, mode="lines+markers",
+            go.Scatter(x=list(range(len(total))), y=total, name=strategy, mode="lines+markers",
                        line={"shape": "hv", "width": 1.6, "color": colour}, marker={"size": 6}, text=text,
-                       hovertemplate="%{x|%Y-%m-%d %H:%M:%S} UTC<br>%{text}<br>together %{y:+.2f} R<extra></extra>")
+                       hovertemplate="%{text}<br>together %{y:+.2f} R<extra></extra>")
         )  # fmt: skip
     dress(figure, 240)
     figure.update_layout(showlegend=True, legend=_legend(1.0))
-    figure.update_xaxes(type="date")
+    figure.update_xaxes(title_text="closed trades of the strategy", title_font={"size": 11}, rangemode="tozero")
     figure.update_yaxes(title_text="net R, running sum", title_font={"size": 11})
     return figure

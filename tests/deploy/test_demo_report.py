@@ -371,6 +371,7 @@ def test_charts_draw_what_is_stored(filled):
     assert figure.layout.shapes and {axis.type for axis in figure.select_xaxes()} == {"date"}
     account = account_figure(series.closed)
     assert list(account.data[0].y) == [0.0, 1.5, 0.5, 0.0, 0.25] and account_figure([]) is None
+    assert list(account.data[0].x) == [0, 1, 2, 3, 4], "by trade: recordings of different years lie beside each other"
 
 
 def test_lines_are_broken_over_silence_and_states_end_there():
