@@ -146,6 +146,21 @@ def test_an_order_update_and_its_fill_field_by_field() -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("0", None),
+        (None, None),
+        ("4", "knocked out by another reduce-only order, or would have reversed the position"),
+        (9, "the rest of a market order"),
+        ("77", "77"),
+    ],
+)
+def test_why_an_order_expired_is_told_in_words(code: str | int | None, reason: str | None) -> None:
+    event = {**ORDER_TRADE_UPDATE, "o": {**ORDER_TRADE_UPDATE["o"], "X": "EXPIRED", "er": code}}  # type: ignore[dict-item]
+    assert mapping.order_update(event).reason == reason
+
+
+@pytest.mark.parametrize(
     ("client", "kind"),
     [("autoclose-1568879465651", "LIQUIDATION"), ("adl_autoclose", "ADL"), ("settlement_autoclose-1", "SETTLEMENT"), ("pf1", "LIMIT")],
 )

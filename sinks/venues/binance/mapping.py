@@ -44,6 +44,18 @@ _ALGO_STATUS = {
     "EXPIRED": VenueStatus.EXPIRED,
     "REJECTED": VenueStatus.REJECTED,
 }
+# Why an order expired (``er``), in words: the venue's document "Event: Order Update", expiry reason. 0 is none.
+_EXPIRED = {
+    "1": "would have traded against the account itself",
+    "2": "the rest of an IOC order",
+    "3": "the rest of an IOC order that would have traded against the account itself",
+    "4": "knocked out by another reduce-only order, or would have reversed the position",
+    "5": "the account was liquidated",
+    "6": "its GTE condition no longer holds",
+    "7": "the symbol was delisted",
+    "8": "its stop was triggered",
+    "9": "the rest of a market order",
+}
 _TIF = {TimeInForce.GTC: "GTC", TimeInForce.POST_ONLY: "GTX", TimeInForce.IOC: "IOC"}
 # The venue closes positions by orders whose client ids begin like this.
 _FORCED = {"autoclose-": "LIQUIDATION", "adl_autoclose": "ADL", "settlement_autoclose-": "SETTLEMENT"}
@@ -143,8 +155,14 @@ def order_update(event: Json) -> OrderReport:
         trigger_price=_price(order.get("sp")),
         reduce_only=bool(order.get("R", False)),
         updated_at=int(event["T"]),
-        reason=order.get("er") and str(order["er"]) if order["X"] in ("EXPIRED", "REJECTED") else None,
+        reason=_expired(order.get("er")) if order["X"] in ("EXPIRED", "REJECTED") else None,
     )
+
+
+def _expired(code: Any) -> str | None:
+    """Return why an order expired; a code that the document does not list stays as it is."""
+    text = str(code or 0)
+    return None if text == "0" else _EXPIRED.get(text, text)
 
 
 def fill_update(event: Json) -> FillReport | None:
