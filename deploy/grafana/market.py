@@ -242,11 +242,10 @@ def board() -> Json:
         ),
         lines(
             "Positioning",
-            "Long by short accounts, and the share of top traders that are long, as the venue publishes them.",
+            "Long by short: of all accounts, and of the top traders, whose long share the venue publishes.",
             RATIO,
-            _features('long_short_ratio AS "long/short accounts", top_trader_long_share AS "top traders\' long share"'),
+            _features('long_short_ratio AS "accounts", top_trader_long_share / nullif(1 - top_trader_long_share, 0) AS "top traders"'),
             interval=GRID,
-            overrides=[by_name("top traders' long share", "unit", SHARE)],
         ),
         lines(
             "Basis and premium",

@@ -125,11 +125,11 @@ def test_axes_are_written_in_a_size_that_suits_them(unit: str, largest: float, t
 
 
 def test_each_unit_of_a_chart_has_an_axis_and_a_lone_line_its_name() -> None:
-    panel = panel_of("market", "Positioning")
-    lines = [Line("long/short accounts", [0.0, 1.0], [1.2, 1.3]), Line("top traders' long share", [0.0, 1.0], [0.5, 0.6])]
+    panel = panel_of("pipeline", "Back-pressure")
+    lines = [Line("BINANCE waiting", [0.0, 1.0], [0.2, 0.3]), Line("BINANCE depth left out", [0.0, 1.0], [50.0, 60.0])]
     drawn = figure(panel, Answer(lines, span=(0.0, 2.0)), 200)
     assert [trace.yaxis for trace in drawn.data] == ["y", "y2"] and drawn.layout.showlegend
-    assert (drawn.layout.yaxis.ticksuffix, drawn.layout.yaxis2.tickformat, drawn.layout.yaxis2.side) == (" ×", ".3~p", "right")
+    assert (drawn.layout.yaxis.tickformat, drawn.layout.yaxis2.ticksuffix, drawn.layout.yaxis2.side) == (".3~p", "/s", "right")
     assert figure(panel, Answer(lines[:1], span=(0.0, 2.0)), 200).layout.showlegend
     watermarks = figure(
         panel_of("pipeline", "Watermarks behind"), Answer([Line("mark", [0.0, 1.0], [864e4, 1728e4])], span=(0.0, 2.0)), 200

@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from deploy.grafana.preview import look
+from deploy.grafana.preview.query import duration_ms
 from deploy.grafana.preview.source import Answer, Line, Table
 
 Panel = Mapping[str, Any]
@@ -96,7 +97,7 @@ def _timeseries(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
         drawn.add_trace(_trace(panel, line, place, stacked, width, sizes[unit], _axis("y", units.index(unit))))
     drawn.update_layout(barmode="relative")
     for number, unit in enumerate(units):
-        right = {"overlaying": "y", "side": "right", "showgrid": False} if number else {}
+        right = {"overlaying": "y", "side": "right", "showgrid": False, "tickmode": "auto"} if number else {}
         drawn.update_layout({_axis("yaxis", number): {**look.axis_form(unit, sizes[unit]), **right}})
     _time_axis(drawn, answer)
     _limits(drawn, panel)
@@ -217,7 +218,15 @@ def _bars(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
     scales = scales_with_one_zero(list(values_of.values())) if len(units) > 1 else [None]
     for number, (unit, scale) in enumerate(zip(units, scales, strict=True)):
         # The bars' texts say their numbers; where there are too many bars for texts, the axes do.
-        right = {"overlaying": "y", "side": "right", "anchor": "free", "autoshift": True, "showgrid": False, "visible": not written}
+        right = {
+            "overlaying": "y",
+            "side": "right",
+            "anchor": "free",
+            "autoshift": True,
+            "showgrid": False,
+            "visible": not written,
+            "tickmode": "auto",
+        }
         settings = {**look.axis_form(unit), "range": scale, **(right if number else {})}
         drawn.update_layout({_axis("yaxis", number): settings})
 
@@ -255,7 +264,7 @@ def _gauge(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
 def _history(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
     """Cells coloured by threshold, each from its time to the next step; the legend says what the colours mean."""
     times = sorted({time for line in answer.lines for time in line.times})
-    step = min((b - a for a, b in pairwise(times)), default=(answer.span[1] - answer.span[0]) / 25)
+    step = min((b - a for a, b in pairwise(times)), default=float(duration_ms(panel["interval"])))
     columns = round((times[-1] - times[0]) / step) + 1
     # One more than there are columns: plotly then takes them as the cells' edges, not as their middles.
     edges = [times[0] + number * step for number in range(columns + 1)]
