@@ -130,8 +130,8 @@ def test_jobs_are_set_up_as_the_policies_say_and_every_one_runs(url: str, connec
         trades += late
     upkeep.keep(url, "depth", 5)
     with psycopg.connect(url, autocommit=True, prepare_threshold=None) as again:
-        again.execute("UPDATE table_policies SET chunk = '6 hours', columnstore_after = '12 hours' WHERE table_name = 'quotes'")
-    assert upkeep.maintain(url, keep_history=True).done == ["quotes: chunks of 6:00:00 from now on", "quotes: columns after 12:00:00"]
+        again.execute("UPDATE table_policies SET chunk = '3 hours', columnstore_after = '12 hours' WHERE table_name = 'quotes'")
+    assert upkeep.maintain(url, keep_history=True).done == ["quotes: chunks of 3:00:00 from now on", "quotes: columns after 12:00:00"]
 
 
 def test_retention_drops_chunks_and_keeps_their_bars(url: str, trades: list[Trade]) -> None:
