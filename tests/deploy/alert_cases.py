@@ -49,6 +49,15 @@ CASES = [
         8,
         {"job": "sink", "instance": "a"},
     ),
+    Case("OptionalServiceGone", {UP % "trader": "1x5 0x60", UP % "guard": "1x70"}, 5, 8, {"job": "trader"}),
+    # Its address has gone with its container: no sample says so. One that comes back under another address is there.
+    Case(
+        "OptionalServiceGone",
+        {UP % "trader": "1x5 _x60", UP % "notifier": "1x5 _x60", 'up{job="notifier",instance="b"}': "_x5 1x60"},
+        5,
+        13,
+        {"job": "trader"},
+    ),
     Case(
         "ServiceRestarts",
         {'process_start_time_seconds{job="sink",instance="a"}': "1x5 2x2 3x2 4x2 5x60"},
