@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from stream_apps.core import kernels
 from stream_apps.core.analytics.store import FEATURES as ANALYTICS
+from stream_apps.core.prints import PRINT, PrintStore
 from stream_apps.core.scoring.batch import Market
-from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Prints, Snapshot
+from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Snapshot
 from stream_apps.core.state import FEATURES, INPUTS
 
 # Fields of a snapshot that have the name of a feature, and those that have another one.
@@ -23,12 +22,18 @@ _OF_FEATURES = {
 } | {"quantity_p95": "trade_quantity_p95", "quantity_p99": "trade_quantity_p99"}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Kept:
-    """Prints as a batch asks for them."""
-
-    large: Prints
-    whales: Prints
+def kept_of(shots: list[Snapshot]) -> PrintStore:
+    """The prints of snapshots of one instant, those of a snapshot as those of an instrument."""
+    store = PrintStore(1, 1_000_000, np.inf)
+    store.grow(len(shots))
+    for i, shot in enumerate(shots):
+        for prints, flag in ((shot.large_trades, kernels.LARGE), (shot.whale_prints, kernels.WHALE)):
+            rows = np.zeros(len(prints.price), dtype=PRINT)
+            rows["time"], rows["offset"], rows["instrument"], rows["flags"] = 1, np.arange(len(rows)), i, flag
+            rows["price"], rows["quantity"], rows["buy"] = prints.price, prints.quantity, prints.taker_buy
+            store.keep(rows, len(rows))
+    store.advance(np.arange(len(shots)), 1)
+    return store
 
 
 def market_of(shots: list[Snapshot]) -> Market:
@@ -47,9 +52,7 @@ def market_of(shots: list[Snapshot]) -> Market:
         counts[r, 1] = shot.late_trades
         buys = int(np.count_nonzero(shot.large_trades.taker_buy))
         prints[r] = buys, len(shot.large_trades.taker_buy) - buys
-    return Market(
-        features, states, counts, prints, [Kept(shot.large_trades, shot.whale_prints) for shot in shots], shots[0].time, shots[0].decided_at
-    )
+    return Market(features, states, counts, prints, kept_of(shots), np.arange(len(shots)), shots[0].time, shots[0].decided_at)
 
 
 def snapshot_of(market: Market, row: int, instrument: str) -> Snapshot:
@@ -66,8 +69,8 @@ def snapshot_of(market: Market, row: int, instrument: str) -> Snapshot:
         slope={window: values[f"slope_{window}"] for window in FAST_WINDOWS},
         acceleration={window: values[f"acceleration_{window}"] for window in FAST_WINDOWS},
         **{name: values[feature] for name, feature in _OF_FEATURES.items()},
-        large_trades=market.windows[row].large,
-        whale_prints=market.windows[row].whales,
+        large_trades=market.kept.large(int(market.instruments[row])),
+        whale_prints=market.kept.whales(int(market.instruments[row])),
         late_trades=int(market.counts[row, 1]),
         analytics={name: values[name] for name in ANALYTICS},
         missing_inputs=tuple(name for name, state in states.items() if state == kernels.MISSING),

@@ -117,9 +117,8 @@ def _pane_value(state: MarketState, pane: int) -> bytes | None:
     flows = state.analytics.pane_rows(pane, closed)
     if not len(rows) and not len(flows):
         return None
-    kept = [prints for i in rows.tolist() if (prints := state.kept.of_pane(i, pane)) is not None]
     histogram = state.pane_histogram.get(pane, np.empty(0, dtype=np.int64))
-    prints = join_prints(kept)
+    prints = state.kept.of_pane(rows, pane)
     # One is written per pane: a header of JSON would cost more than the rest.
     header = _PANE.pack(pane, len(rows), len(histogram), len(prints))
     return b"".join([header, rows.astype(np.int32).tobytes(), sums[rows].tobytes(), histogram.tobytes(), prints.tobytes(), flows.tobytes()])
@@ -244,8 +243,8 @@ def restore(engine: PartitionEngine, entries: Iterable[tuple[bytes, bytes]]) -> 
         )
     except AnalyticsDamaged as error:
         raise ChangelogDamaged(str(error)) from error
-    if len(arrays["open_prints"]):
-        state.kept.keep(arrays["open_prints"])
+    open_prints = join_prints([arrays["open_prints"]])  # a copy: compiled code takes one that may be written to
+    state.kept.keep(open_prints, len(open_prints))
     engine.marks = MarkLog(dict(meta["merged"]), dict(meta["fired"]), dict(meta["times"]), meta["progress"])
     engine.applied = dict(meta["applied"])
     engine.last_instant = meta["last_instant"]
@@ -266,7 +265,8 @@ def _restore_panes(state: MarketState, panes: list[tuple[int, dict[str, Array]]]
     sums = state.a["cumulative"]
     day = state.config.day_panes
     a_day_back = np.zeros(n, dtype=np.int64)
-    for pane, arrays in panes:
+    kept = []
+    for pane, arrays in sorted(panes, key=lambda entry: entry[0]):  # prints then come in order
         rows = arrays["rows"].astype(np.int64)
         known = rows < n
         rows, part = rows[known], arrays["sums"][known]
@@ -282,7 +282,9 @@ def _restore_panes(state: MarketState, panes: list[tuple[int, dict[str, Array]]]
         of = prints["instrument"]
         fresh = (of < n) & (pane <= closed[np.minimum(of, n - 1)]) & (pane > closed[np.minimum(of, n - 1)] - state.kept.window_panes)
         if fresh.any():
-            state.kept.keep(prints[fresh].copy())
+            kept.append(prints[fresh])
+    joined = join_prints(kept)
+    state.kept.keep(joined, len(joined))
     state.a["top"][:n] = k.N_BUCKETS - 1
     if not np.array_equal(a_day_back, state.a["totals"][:n]):
         raise ChangelogDamaged("state changelog: the panes do not hold the trades that the head counts")

@@ -372,15 +372,14 @@ class PartitionEngine:
         state = self.state
         rows, states, counts = state.features(priced, pane)
         numbers = priced.tolist()
-        windows = [state.prints(i, pane) for i in numbers]
-        prints = np.array([(window.large_buys, window.large_sells) for window in windows], dtype=np.int64)
+        prints = state.kept.counts.take(priced, 0)
         longs = np.empty((len(numbers), len(_FEATURE_LONGS)), dtype=np.int64)
         longs[:, 0], longs[:, 1] = instant, mark.time
         longs[:, 2:4] = prints
         longs[:, 4:6] = counts
         doubles = np.empty((len(numbers), len(FEATURES) + 1))
         doubles[:, :-1] = rows
-        doubles[:, -1] = [np.nan if window.whale_flow is None else window.whale_flow for window in windows]
+        doubles[:, -1] = state.kept.flows[priced]
         names = [state.names[i] for i in numbers]
         batch = self._batch()
         asked: list[tuple[int, int]] = []
@@ -390,7 +389,7 @@ class PartitionEngine:
             asked += [(place, r) for place in batch.of(names[r])]
         if not asked:
             return
-        market = Market(rows, states, counts, prints, windows, instant, mark.time)
+        market = Market(rows, states, counts, prints, state.kept, priced, instant, mark.time)
         for (_, r), (strategy_id, score, signal, memory) in zip(asked, batch.evaluate(asked, market), strict=True):
             key = self._name_bytes(names[r])[0]
             outputs.append(OutputRecord("scores", key, score, instant))

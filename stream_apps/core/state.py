@@ -20,7 +20,7 @@ from stream_apps.core.analytics.store import FEATURES as ANALYTICS
 from stream_apps.core.analytics.store import Analytics
 from stream_apps.core.config import ATR_TIMEFRAME, TIMEFRAME_MS, TIMEFRAMES, EngineConfig
 from stream_apps.core.meta import N_META
-from stream_apps.core.prints import PRINT, PrintStore, Window
+from stream_apps.core.prints import PrintStore
 from stream_apps.core.snapshot import FAST_WINDOWS, WINDOW_MS, WINDOWS
 
 I64 = npt.NDArray[np.int64]
@@ -196,6 +196,7 @@ class MarketState:
             grown = np.full((capacity, *shape), fill, dtype)
             grown[:n] = self.a[name][:n]
             self.a[name] = grown
+        self.kept.grow(capacity)
         self.analytics.grow(capacity, n)
 
     def set_facts(self, name: str, author: str, price_decimals: int, quantity_decimals: int) -> int:
@@ -259,7 +260,7 @@ class MarketState:
         """Apply rows of agg_trades."""
         n = len(times)
         status = np.empty(n, dtype=np.uint8)
-        kept = np.empty(n, dtype=PRINT)
+        kept = self.kept.scratch(n)
         if self._n_pending + n > len(self._pending):
             grown = np.empty(2 * (self._n_pending + n), dtype=np.int64)
             grown[: self._n_pending] = self.pending
@@ -271,7 +272,7 @@ class MarketState:
             a["open_sum"], a["open_price"], a["open_at"], self._pending, self._n_pending, status, kept,
         )  # fmt: skip
         if n_kept:
-            self.kept.keep(kept[:n_kept])
+            self.kept.keep(kept, n_kept)
         self.analytics.take_trades(instrument, status, times, ids, quantities, makers, a["scale"])
         changed: set[int] = set()
         if not late:
@@ -348,8 +349,7 @@ class MarketState:
             a["bars"], a["atr_reached"], a["atr_waiting"], a["atr"], a["atr_history"], out,
         )  # fmt: skip
         self._move_histogram(chosen, first, pane)
-        for i in chosen.tolist():
-            self.kept.forget(i, pane - self.kept.window_panes)
+        self.kept.advance(chosen, pane)
         self.analytics.take_bars(out[:n])
         return out[:n]
 
@@ -399,7 +399,3 @@ class MarketState:
         )  # fmt: skip
         self.analytics.fill(chosen, a["spot"][chosen], pane, a, len(_SEEDS), out)
         return out, states, counts
-
-    def prints(self, i: int, pane: int) -> Window:
-        """Return the kept prints of an instrument in (T - window, T], T = ``pane * grid``."""
-        return self.kept.window(i, pane)

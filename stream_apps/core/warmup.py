@@ -46,8 +46,7 @@ def compile_decisions(codec: Codec) -> None:
     state.start(int(chosen[0]), pane - 1)
     state.close(chosen, pane, pane)
     rows, states, counts = state.features(chosen, pane)
-    windows = [state.prints(int(chosen[0]), pane)]
-    market = Market(rows, states, counts, np.zeros((1, 2), dtype=np.int64), windows, _START, _START)
+    market = Market(rows, states, counts, state.kept.counts.take(chosen, 0), state.kept, chosen, _START, _START)
     Batch([(_STRATEGY, "")], codec, {}).evaluate([(0, 0)], market)
 
 

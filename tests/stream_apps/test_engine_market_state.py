@@ -153,9 +153,9 @@ def test_large_trades_and_whales_keep_their_own_price_and_equal_stamps_do_not_me
     assert (last["large_buys"], last["large_sells"]) == (1, 2)
     buys, sells = 100.0 * 40, 110.0 * 50 + 120.0 * 60
     assert last["whale_flow"] == pytest.approx((buys - sells) / (buys + sells))
-    prints = engine.state.prints(0, engine.last_instant // GRID)
-    assert prints.large.price.tolist() == [110.0, 120.0, 100.0]
-    assert prints.large.taker_buy.tolist() == [False, False, True]
+    large = engine.state.kept.large(0)
+    assert large.price.tolist() == [110.0, 120.0, 100.0]
+    assert large.taker_buy.tolist() == [False, False, True]
 
 
 def test_whale_flow_is_undefined_without_whales(ltc):

@@ -13,7 +13,7 @@ from scoring_cases import ALT, BTC, T, large, market, markets, of_model, relaxed
 from scoring_rows import market_of
 
 from schemas.codec import Codec
-from stream_apps.core.flow import flow_of, pairwise_sum
+from stream_apps.core.print_kernels import flow_of, pairwise_sum
 from stream_apps.core.scoring import MODELS, StrategyMemory, evaluate
 from stream_apps.core.scoring.batch import Batch, Scored
 from stream_apps.core.scoring.kernel import tenths
@@ -85,7 +85,7 @@ def test_tenths_are_rounded_as_python_rounds(value: float) -> None:
 @relaxed(max_examples=300)
 def test_the_flow_of_prints_has_the_bits_of_the_plain_one(trades: list[tuple[float, float, bool]], least: float) -> None:
     prints = Prints(np.array([t[0] for t in trades]), np.array([t[1] for t in trades]), np.array([t[2] for t in trades], dtype=np.bool_))
-    flow = flow_of(prints.price, prints.quantity, prints.taker_buy, least)
+    flow = flow_of(np.where(prints.taker_buy, 1.0, -1.0) * prints.notional(), least)
     assert (None if np.isnan(flow) else flow) == whale_flow(prints, least)
 
 

@@ -8,7 +8,7 @@ and signals. ``decision.evaluate`` with ``schemas.codec`` is the plain twin that
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from schemas.codec import Codec
 from schemas.recordwriter import long_bytes, text_bytes
 from stream_apps.core import kernels
-from stream_apps.core.flow import flow_of
+from stream_apps.core.prints import PrintStore
 from stream_apps.core.scoring import kernel as k
 from stream_apps.core.scoring.decision import ALLOWED, BIT, Decision, StrategyMemory, signal_record, tier_starts
 from stream_apps.core.scoring.model import INPUT_ORDER, Gate, Judged, Model
@@ -25,7 +25,6 @@ from stream_apps.core.scoring.reading import REGIME_LIMITS, GateSettings
 from stream_apps.core.scoring.registry import MODELS
 from stream_apps.core.scoring.shared import ACCEL_INDEPENDENT, on_missing, whale_adverse
 from stream_apps.core.scoring.view import DIRECTION_NAMES, is_btc, shown
-from stream_apps.core.snapshot import Prints
 from stream_apps.core.state import FEATURES, INPUTS
 from stream_apps.core.strategy import StrategyConfig
 
@@ -48,15 +47,6 @@ _NUMBERS = 512
 _WORDS = 64  # bytes of a reason with a number in it, at most
 
 
-class HasPrints(Protocol):
-    """Where the large trades and the whale prints of an instrument are had (``prints.Window``)."""
-
-    @property
-    def large(self) -> Prints: ...
-    @property
-    def whales(self) -> Prints: ...
-
-
 class Market(NamedTuple):
     """What is known of some instruments at an instant, a row each.
 
@@ -65,7 +55,8 @@ class Market(NamedTuple):
         states: States of ``state.INPUTS``.
         counts: Trades of the pane, and the late ones so far.
         prints: Numbers of large buys and large sells.
-        windows: Where the prints are.
+        kept: Where the prints are.
+        instruments: The rows' instruments in ``kept``.
         instant, decided_at: Instant and time of the mark that fired it, ms UTC.
     """
 
@@ -73,7 +64,8 @@ class Market(NamedTuple):
     states: npt.NDArray[np.int8]
     counts: I64
     prints: I64
-    windows: Sequence[HasPrints]
+    kept: PrintStore
+    instruments: I64
     instant: int
     decided_at: int
 
@@ -217,8 +209,7 @@ class Batch:
         self.strategies = list(strategies)
         self._places: dict[str, list[int]] = {}
         self._memories = [memories.get(config.strategy_id, StrategyMemory()) for config, _ in self.strategies]
-        # Of strategies that ask for big trades: the least notional, and whether of all whale prints.
-        self._whales: list[tuple[float, bool] | None] = []
+        whales: list[tuple[float, bool]] = []
         self._gates: list[tuple[Gate, ...]] = []
         self._tiers: list[list[str]] = []
         self._sizes: list[int] = []
@@ -249,7 +240,7 @@ class Batch:
             )
             mosts += model.mosts(config)
             settings = GateSettings.of(model, config)
-            whale = None
+            whale = (np.nan, False)
             size = tables.sizes[number] + _NUMBERS + sum(map(texts.length, own))
             for gate, on, limit in settings.gates:
                 of_gates.append(self._gate(gate, on, config, texts))
@@ -257,13 +248,15 @@ class Batch:
                 size += max(_WORDS, *(texts.length(span) for span in of_gates[-1][k.A_ABSENT :]))
                 if gate.judged is Judged.WHALE and on:
                     whale = (config.whale_usd_threshold, is_btc(config.instrument))
-            self._whales.append(whale)
+            whales.append(whale)
             for name in model.inputs:
                 names = [shown(name, window, slow) for window in (fast, _STRETCHED)]
                 spans = [texts.of(one) for one in names]
                 inputs.append([_PLACE[name], name in settings.reads, *spans, *(_STATE.get(one, -1) for one in names)])
                 size += 3 * max(map(texts.length, spans)) + 8
             self._sizes.append(size)
+        # Of strategies that ask for big trades: the least notional (NaN: it does not), and whether of all whale prints.
+        self._least, self._of_whales = np.array([least for least, _ in whales]), np.array([every for _, every in whales], dtype=np.bool_)
         self._memory = np.array([_as_numbers(memory) for memory in self._memories], dtype=np.int64).reshape(len(self.strategies), 3)
         self._tables = (
             _table(rows, k.N_S), np.array(values).reshape(len(rows), k.N_SF), self._memory, _table(tables.models, k.N_M), _table(tables.layers, k.N_L),
@@ -295,27 +288,15 @@ class Batch:
             asked: (place of the strategy, row of its instrument) of each.
             market: The rows.
         """
-        n = len(asked)
-        flows = np.empty(n)
-        flows.fill(np.nan)
-        known: dict[tuple[int, float], float] = {}
-        size = 0
-        for e, (place, row) in enumerate(asked):
-            size += self._sizes[place]
-            whale = self._whales[place]
-            if whale is not None:
-                flow = known.get((row, whale[0]))
-                if flow is None:
-                    prints = market.windows[row].whales if whale[1] else market.windows[row].large
-                    least = whale[0]
-                    flow = flow_of(prints.price, prints.quantity, prints.taker_buy, least) if len(prints.price) else np.nan
-                    known[row, least] = flow
-                flows[e] = flow
+        n, sizes = len(asked), self._sizes
+        size = sum([sizes[place] for place, _ in asked])
+        places = np.array(asked, dtype=np.int64)
+        flows = market.kept.flows_of(places, market.instruments, self._least, self._of_whales)
         if len(self._out) < size:
             self._out = np.empty(2 * size, dtype=np.uint8)
         results, numbers = np.empty((n, k.N_RESULT), dtype=np.int64), np.empty((n, 2))
         k.score(
-            np.array(asked, dtype=np.int64), market.features, market.states, market.counts, market.prints, flows, market.instant, market.decided_at,
+            places, market.features, market.states, market.counts, market.prints, flows, market.instant, market.decided_at,
             _COLUMNS, kernels.STALE, _LIMITS, *self._tables, self._out, results, numbers,
         )  # fmt: skip
         found: list[Scored] = []
