@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from stream_apps.core import atr
 from stream_apps.core import kernels as k
+from stream_apps.core.analytics.intake import pane_rows
 from stream_apps.core.analytics.store import PANE_WIDTH, AnalyticsDamaged
 from stream_apps.core.marks import MarkLog
 from stream_apps.core.prints import PRINT, join_prints
@@ -44,6 +46,9 @@ _DENSE = ("meta", "scale", "bars", "atr", "atr_history", "totals", "p99_lots", "
 # Entry of a pane: pane, number of rows, of histogram entries and of prints; then the arrays (name, type, columns), and to the end the rows of analytics.
 _PANE = struct.Struct("<qiii")
 _PANE_ARRAYS: tuple[tuple[str, Any, int], ...] = (("rows", "<i4", 1), ("sums", "<i8", 4), ("histogram", "<i8", 1), ("prints", PRINT, 1))
+_SUMS, _FLOWS = 32, 8 * PANE_WIDTH  # bytes of an instrument's sums, and of a row of analytics
+_NO_HISTOGRAM = np.empty(0, dtype=np.int64)
+_AT_ONCE = 256  # panes that are written with one call
 
 
 class ChangelogDamaged(ValueError):
@@ -99,29 +104,66 @@ class Journal:
         self.sequence += 1
         self._position = engine.marks.next_offset
         out: list[tuple[bytes, bytes | None]] = []
-        for pane in sorted(self.dirty):
-            value = _pane_value(engine.state, pane)
-            if value is not None:
-                out.append((f"p{pane % engine.state.ring}".encode(), value))
+        panes, ring = sorted(self.dirty), engine.state.ring
+        for first in range(0, len(panes), _AT_ONCE):
+            out += [(b"p%d" % (pane % ring), value) for pane, value in _pane_values(engine.state, panes[first : first + _AT_ONCE])]
         self.dirty.clear()
         out.append((f"h{self.sequence % HEAD_SLOTS}".encode(), _head_value(engine, self.sequence)))
         return out
 
 
-def _pane_value(state: MarketState, pane: int) -> bytes | None:
-    """Return the entry of a closed pane, or None when nothing was traded in it."""
-    n = len(state.names)
-    cumulative, closed = state.a["cumulative"][:n], state.a["meta"][:n, k.CLOSED]
-    sums = cumulative[:, pane % state.ring] - cumulative[:, (pane - 1) % state.ring]
-    rows = np.flatnonzero((closed >= pane) & (closed - state.ring + 1 < pane) & (sums[:, k.COUNT] > 0))
-    flows = state.analytics.pane_rows(pane, closed)
-    if not len(rows) and not len(flows):
-        return None
-    histogram = state.pane_histogram.get(pane, np.empty(0, dtype=np.int64))
-    prints = state.kept.of_pane(rows, pane)
-    # One is written per pane: a header of JSON would cost more than the rest.
-    header = _PANE.pack(pane, len(rows), len(histogram), len(prints))
-    return b"".join([header, rows.astype(np.int32).tobytes(), sums[rows].tobytes(), histogram.tobytes(), prints.tobytes(), flows.tobytes()])
+@njit(cache=True, nogil=True)
+def _closed_panes(
+    panes: Any, n: int, cumulative: Any, meta: Any, flowing: bool, flows: Any, returns: Any, rows: Any, sums: Any, flow_rows: Any, ends: Any
+) -> None:
+    """Write what was traded in closed panes: the instruments that traded, their sums, and the rows of analytics (where it is ``flowing``).
+
+    Those of the panes follow one another; ``ends`` gets, per pane, the end of its instruments and of its rows of analytics.
+    """
+    ring = cumulative.shape[1]
+    found = flown = 0
+    for p in range(len(panes)):
+        pane = panes[p]
+        here, before = pane % ring, (pane - 1) % ring
+        for i in range(n):
+            closed = meta[i, k.CLOSED]
+            if closed < pane or closed - ring + 1 >= pane or cumulative[i, here, k.COUNT] <= cumulative[i, before, k.COUNT]:
+                continue
+            rows[found] = i
+            for j in range(sums.shape[1]):
+                sums[found, j] = cumulative[i, here, j] - cumulative[i, before, j]
+            found += 1
+        if flowing:
+            flown += pane_rows(pane, meta[:n, k.CLOSED], flows, returns, flow_rows[flown:])
+        ends[p, 0] = found
+        ends[p, 1] = flown
+
+
+def _pane_values(state: MarketState, panes: list[int]) -> Iterator[tuple[int, bytes]]:
+    """Yield (pane, its entry) of closed panes; none of a pane in which nothing was traded."""
+    n, of = len(state.names), len(panes)
+    rows, sums = np.empty(of * n, dtype=np.int64), np.empty((of * n, 4), dtype=np.int64)
+    flow_rows, ends = np.empty((of * n, PANE_WIDTH), dtype=np.int64), np.empty((of, 2), dtype=np.int64)
+    analytics = state.analytics
+    _closed_panes(
+        np.array(panes, dtype=np.int64), n, state.a["cumulative"], state.a["meta"],
+        bool(analytics.groups), analytics.a["flows"], analytics.a["returns"], rows, sums, flow_rows, ends,
+    )  # fmt: skip
+    stops = ends.tolist()
+    found, flown = stops[-1]
+    row_bytes, sum_bytes, flow_bytes = rows[:found].astype(np.int32).tobytes(), sums[:found].tobytes(), flow_rows[:flown].tobytes()
+    start = flows_from = 0
+    for pane, (stop, flows_to) in zip(panes, stops, strict=True):
+        if stop > start or flows_to > flows_from:
+            prints = state.kept.of_pane(rows[start:stop], pane)
+            histogram = state.pane_histogram.get(pane, _NO_HISTOGRAM)
+            # One is written per pane: a header of JSON would cost more than the rest.
+            header = _PANE.pack(pane, stop - start, len(histogram), len(prints))
+            yield pane, b"".join([
+                header, row_bytes[4 * start : 4 * stop], sum_bytes[_SUMS * start : _SUMS * stop], histogram.tobytes(), prints.tobytes(),
+                flow_bytes[_FLOWS * flows_from : _FLOWS * flows_to],
+            ])  # fmt: skip
+        start, flows_from = stop, flows_to
 
 
 def _unpack_pane(value: bytes) -> tuple[int, dict[str, Array]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import struct
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from stream_apps.core.analytics.config import MEASURES, AnalyticsConfig
 from stream_apps.core.analytics.store import FEATURES
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import PartitionEngine
+from stream_apps.core.meta import CLOSED
 
 longs = st.integers(-(2**62), 2**62)
 
@@ -134,6 +136,59 @@ def test_a_rebuilt_engine_says_the_same(mixed):
     again = PartitionEngine.restore(0, config(**NUMBERS), CODEC, entries.items())
     assert the_same(row_of(again), row_of(engine))
     assert sum(value == value for value in row_of(engine).values()) >= 8
+
+
+def plain_entry(engine, pane):
+    """The entry of a pane, array by array, as the module says it is; None: nothing was traded in it."""
+    state = engine.state
+    rows, sums, flows, prints = [], [], [], []
+    for i in range(len(state.names)):
+        closed, cumulative = int(state.a["meta"][i, CLOSED]), state.a["cumulative"][i]
+        traded = cumulative[pane % state.ring] - cumulative[(pane - 1) % state.ring]
+        if not closed >= pane:
+            continue
+        if pane > closed - state.ring + 1 and traded[3] > 0:
+            rows.append(i)
+            sums.append(traded)
+            prints.append(state.kept.of_pane(np.array([i]), pane))
+        if state.analytics.groups:
+            of, returns = state.analytics.a["flows"][i], state.analytics.a["returns"][i]
+            flow = of[pane % len(of)] if pane > closed - len(of) else np.zeros_like(of[0])
+            change = returns[pane % len(returns)] if pane > closed - len(returns) else 0
+            if flow.any() or change:
+                flows.append([i, *flow, change])
+    if not rows and not flows:
+        return None
+    histogram = state.pane_histogram.get(pane, np.empty(0, dtype=np.int64))
+    header = struct.pack("<qiii", pane, len(rows), len(histogram), sum(map(len, prints)))
+    arrays = [np.array(rows, dtype="<i4"), np.array(sums, dtype="<i8"), histogram, *prints, np.array(flows, dtype="<i8")]
+    return header + b"".join(array.tobytes() for array in arrays)
+
+
+@pytest.mark.parametrize("measures", [frozenset(MEASURES), frozenset()], ids=["analytics", "none"])
+def test_the_entries_of_panes_are_the_arrays_one_after_another(monkeypatch, measures):
+    monkeypatch.setattr(checkpoint, "_AT_ONCE", 7)
+    mixed_run = run(Feed(mixed_log(5), 62 * GRID), config(**NUMBERS, measures=measures))[1]
+    log = Log()
+    log.instrument()
+    log.instrument("BINANCE:BTCUSDT-PERP")
+    log.trades(ltc_trades(3_000))
+    ltc_run = run(
+        log, EngineConfig(grid_ms=log.grid, lateness_ms=log.lateness, analytics=AnalyticsConfig(measures=measures), print_floor=500.0)
+    )[1]
+    for engine in (mixed_run, ltc_run):
+        newest = int(engine.state.a["meta"][:, CLOSED].max())
+        panes = range(newest - 200, newest + 3)
+        engine._journal.dirty = set(panes)
+        *entries, (head, _) = engine.checkpoint()
+        assert head.startswith(b"h")
+        assert entries == [
+            (b"p%d" % (pane % engine.state.ring), plain) for pane in panes if (plain := plain_entry(engine, pane)) is not None
+        ]
+        parts = [checkpoint._unpack_pane(value)[1] for _, value in entries]
+        assert sum(len(part["sums"]) for part in parts) > 20 and sum(len(part["histogram"]) for part in parts) > 20
+        assert any(len(part["flows"]) for part in parts) == bool(engine.state.analytics.groups)
+    assert sum(len(part["prints"]) for part in parts) > 20
 
 
 def test_a_changelog_of_format_2_is_read_and_the_analytics_begin_anew(mixed):

@@ -43,7 +43,7 @@ _PARTS: dict[str, tuple[tuple[str, Any], ...]] = {
 _FLOW_COLUMNS = {"tape": [c.X, c.D], "quotes": [c.OFI]}
 _WAITING = ("trades", "quotes", "liquidations")
 _WAITS_FOR = ("vpin", "quotes", "liquidation")
-PANE_WIDTH = 2 + c.N_FLOWS  # of ``pane_rows``: instrument, flows, return
+PANE_WIDTH = 2 + c.N_FLOWS  # of ``intake.pane_rows``: instrument, flows, return
 _SUMS = slice(c.SUM_X, c.OFI_SUM + 2)
 
 
@@ -259,15 +259,6 @@ class Analytics:
         )  # fmt: skip
 
     # --- durability --------------------------------------------------------------------------------------------------
-    def pane_rows(self, pane: int, closed: I64) -> I64:
-        """Return what is kept of a closed pane: instrument, flows, return (PANE_WIDTH columns); only rows that say something."""
-        n = len(closed)
-        if not self.groups or not n:
-            return np.empty((0, PANE_WIDTH), dtype=np.int64)
-        out = np.empty((n, PANE_WIDTH), dtype=np.int64)
-        found = intake.pane_rows(pane, np.ascontiguousarray(closed), self.a["flows"], self.a["returns"], out)
-        return out[:found]
-
     def head(self, n: int) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return settings and arrays of all that does not lie in the pane entries, of the first ``n`` instruments."""
         a = self.a
