@@ -7,6 +7,7 @@ cut into feeds.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from schemas.codec import Codec, CodecError
 from schemas.columnar import KeyTable
 from schemas.markreader import Mark, MarkReader
 from schemas.recordset import RecordSet
-from schemas.recordwriter import text_bytes
+from schemas.recordwriter import long_bytes, text_bytes
 from schemas.rowwriter import RowWriter, texts_bytes
 from stream_apps.core import checkpoint, kernels
 from stream_apps.core.config import TIMEFRAMES, EngineConfig
@@ -47,6 +48,10 @@ _REASONS: dict[int, tuple[str | None, str]] = {
 }
 # Numeric fields of a features record that are not FEATURES; before them stands the instrument, after them the two lists of ``Absent``.
 _FEATURE_LONGS = ("event_time", "receive_time", "large_buys", "large_sells", "pane_trades", "late_trades")
+# Parts of a bars record, in the order of its schema: timeframe, then open, high, low, close, volume and cvd, then (after the trades) source.
+_BAR_FRAMES = [text_bytes(frame) for frame in TIMEFRAMES]
+_BAR_NUMBERS = struct.Struct("<6d")
+_BAR_SOURCE = text_bytes("trades")
 
 
 class OutputRecord(NamedTuple):
@@ -96,6 +101,7 @@ class PartitionEngine:
         self._encode: dict[str, Callable[[Record], bytes]] = {topic: codec.encoder(topic) for topic in ("bars", "signals", "dead_letters")}
         self._write_features = RowWriter("features", _FEATURE_LONGS, (*FEATURES, "whale_flow"))
         self._feature_head = codec.header("features")
+        self._bar_head = codec.header("bars")
         self._heads: dict[str, tuple[bytes, bytes]] = {}
         self._absences: dict[bytes, bytes] = {}  # states of the inputs -> the two lists of names that end a features record
         self._journal = checkpoint.Journal()
@@ -419,20 +425,10 @@ class PartitionEngine:
         i, frame, end, first, high, low, last, volume, cvd, trades = bar
         price, quantity = self.state.a["scale"][i].tolist()
         name, time = self.state.names[i], end * self.config.grid_ms
-        record = {
-            "instrument": name,
-            "event_time": time,
-            "receive_time": mark.time,
-            "timeframe": TIMEFRAMES[frame],
-            "open": first / price,
-            "high": high / price,
-            "low": low / price,
-            "close": last / price,
-            "volume": volume / quantity,
-            "cvd": cvd / quantity,
-            "trades": trades,
-        }
-        return OutputRecord("bars", name.encode(), self._encode["bars"](record), time)
+        numbers = _BAR_NUMBERS.pack(first / price, high / price, low / price, last / price, volume / quantity, cvd / quantity)
+        times = long_bytes(time) + long_bytes(mark.time)
+        value = self._bar_head + text_bytes(name) + times + _BAR_FRAMES[frame] + numbers + long_bytes(trades) + _BAR_SOURCE
+        return OutputRecord("bars", name.encode(), value, time)
 
     # --- refusals ----------------------------------------------------------------------------------------------------
     def _dead_letter(

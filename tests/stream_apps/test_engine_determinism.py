@@ -115,6 +115,19 @@ def test_restored_features_equal_at_every_checkpoint(ltc_log):
     assert same(features_row(engine), features_row(again))
 
 
+def test_bars_are_written_as_the_codec_writes_them(ltc_log):
+    outputs, _ = run(ltc_log)
+    values = [output.value for output in outputs if output.topic == "bars"]
+    records = [CODEC.decode("bars", value) for value in values]
+    assert len({record["timeframe"] for record in records}) > 2 and {record["source"] for record in records} == {"trades"}
+    assert values == [CODEC.encode("bars", record) for record in records]
+    assert all(
+        record["low"] <= min(record["open"], record["close"]) <= max(record["open"], record["close"]) <= record["high"]
+        for record in records
+    )
+    assert all(abs(record["cvd"]) <= record["volume"] and (record["volume"] > 0) == (record["trades"] > 0) for record in records)
+
+
 def test_a_former_owners_late_head_does_not_win(ltc_log):
     _, engine = run(ltc_log)
     young = {key: value for key, value in engine.checkpoint() if value is not None}
