@@ -30,8 +30,9 @@ from schemas.service import TARGETS_VARIABLE
 from schemas.settings import Settings
 
 RECORDING = f"{Path(__file__).resolve().parents[1] / 'data' / 'binance_usdm_raw' / 'btcusdt_20240808.gz'}=BTCUSDT"
-# The short one plays for half a minute: on a busy machine the sink begins late, and what it writes must be seen by two scrapes.
-SHORT, LONG = ("8", 14.0), ("1", 75.0)  # speed of the recording, seconds until it is looked at
+# The short one plays for a minute and a half: on a busy machine the sink begins late, what it writes must be seen by two scrapes, and the producer
+# must still be there then.
+SHORT, LONG = ("4", 14.0), ("1", 75.0)  # speed of the recording, seconds until it is looked at
 
 # Panels that an undisturbed run of five recorded minutes leaves empty, and why. Whatever else is empty is a fault of the panel.
 NO_NOTIFIER, NO_ARCHIVE, CALM = "the demo sends no messages", "the demo keeps no archive", "nothing went wrong"
