@@ -59,7 +59,7 @@ FROM chosen, jsonb_array_elements(gates) gate"""
 
 INPUTS = f"""{SCORE} SELECT input, value, state FROM (
   SELECT i.key AS input, i.value::float8 AS value, 'used' AS state FROM chosen, jsonb_each_text(inputs) i WHERE i.value IS NOT NULL
-  UNION ALL SELECT unnest(missing_inputs), NULL, 'missing' FROM chosen
+  UNION ALL SELECT m, NULL, 'missing' FROM chosen, unnest(missing_inputs) m WHERE m <> ALL (stale_inputs)
   UNION ALL SELECT unnest(stale_inputs), NULL, 'stale' FROM chosen) t ORDER BY state, input"""
 
 # Where the divergence changed to something; what stays is one event.

@@ -71,6 +71,17 @@ def test_numbers_are_written_for_people(value: object, unit: str, text: str) -> 
     assert look.shown(value, unit) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "unit", "named", "text"),
+    [
+        (32_160_457.0, "suffix: quote", False, "32.2M"), (-0.6966, "suffix: R", True, "-0.697 R"), (15, "short", True, "15"), (999.7, "short", False, "1k"),
+        (0.4667, "percentunit", True, "46.7 %"), (1.0, "percentunit", False, "100 %"), (0.0, "suffix: R", True, "0 R"), (None, "short", True, ""),
+    ],
+)  # fmt: skip
+def test_bars_say_their_numbers_briefly(value: float | None, unit: str, named: bool, text: str) -> None:
+    assert look.brief(value, unit, named) == text
+
+
 def test_every_unit_colour_and_kind_of_the_dashboards_can_be_drawn() -> None:
     for board in boards().values():
         for panel in board["panels"]:

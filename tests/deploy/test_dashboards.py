@@ -356,7 +356,7 @@ def test_a_clicked_score_is_the_one_that_is_explained(filled: psycopg.Connection
     assert [row["gate"] for row in gates] == [gate["name"] for gate in record["gates"]]
     assert {
         row["input"] for row in ask(filled, "signals/Inputs of the score", score=[record["score_id"]]) if row["state"] == "missing"
-    } == set(record["missing_inputs"])
+    } == set(record["missing_inputs"]) - set(record["stale_inputs"])
     (newest,) = ask(filled, "signals/The score in question", strategy=["two"])
     assert newest["strategy"] == "BTC 'two'" and newest["event_time"] == datetime.fromtimestamp(rows.UNTIL / 1000, UTC)
 

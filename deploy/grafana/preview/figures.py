@@ -202,7 +202,8 @@ def _bars(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
                 y=values,
                 yaxis=_axis("y", units.index(unit)),
                 name=name,
-                text=_texts(panel, name, values),
+                text=[look.brief(value, unit, len(units) > 1) for value in values],
+                customdata=_texts(panel, name, values),
                 marker={"color": look.line_colour(panel, name, number)},
                 offsetgroup="all" if stacked else name,
                 textposition="auto" if written else "none",
@@ -210,7 +211,7 @@ def _bars(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
                 textfont={"size": 10},
                 constraintext="none",
                 cliponaxis=False,
-                hovertemplate="%{x}<br>" + name + ": %{text}<extra></extra>",
+                hovertemplate="%{x}<br>" + name + ": %{customdata}<extra></extra>",
             )
         )
     drawn.update_layout(barmode="relative" if stacked else "group")

@@ -119,6 +119,18 @@ def shown(value: Any, unit: str) -> str:
     return form() if form else _digits(value)
 
 
+def brief(value: float | None, unit: str, named: bool) -> str:
+    """Return a value as a bar has room for it: three digits, and the unit only if ``named``. A longer text would lose its first digits at the bar's edge."""
+    if value is None or not math.isfinite(value):
+        return ""
+    number, size = value * 100 if unit == "percentunit" else value, 0
+    while abs(number) >= 999.5 and size < 4:
+        number, size = number / 1000, size + 1
+    words = _WORDS.fullmatch(unit)
+    of = " %" if unit == "percentunit" else f" {words[2]}" if words and named else ""
+    return f"{number:.3g}{('', 'k', 'M', 'G', 'T')[size]}{of}"
+
+
 def unit_words(unit: str) -> str:
     """Return what stands for a unit beside a panel's title; empty for plain numbers."""
     words = _WORDS.fullmatch(unit)
