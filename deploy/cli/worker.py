@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from deploy.cli import settings as surroundings
 from deploy.errors import UserError
 from schemas.service import spare_collector
-from schemas.settings import Settings
 from stream_apps.agents.runner import Limits
 from stream_apps.agents.worker import SESSION_TIMEOUT_S, WorkerError, run
 from stream_apps.core.config import EngineConfig
@@ -49,7 +49,11 @@ def worker(
 
         perpflow worker --app-id research --checkpoint-interval 5
     """
-    settings = Settings()
+    settings = surroundings()
+    try:
+        config = EngineConfig.from_settings(settings)
+    except ValueError as error:
+        raise UserError(f"worker: {error}") from error
     compile_kernels(settings.codec)  # before the group is joined: compiling would hold up its heartbeats
     spare_collector()
     limits = Limits(checkpoint_s=checkpoint_interval, backlog_high=backlog)
@@ -58,7 +62,7 @@ def worker(
             settings,
             app_id,
             PartitionEngine,
-            EngineConfig.from_settings(settings),
+            config,
             datadir=datadir,
             limits=limits,
             session_timeout_s=session_timeout,

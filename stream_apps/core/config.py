@@ -62,6 +62,7 @@ class EngineConfig:
                 raise ValueError(f"{name}: must be a multiple of grid_ms ({self.grid_ms}), got {getattr(self, name)}")
         if self.lateness_ms < 0:
             raise ValueError(f"lateness_ms: must not be negative, got {self.lateness_ms}")
+        self.analytics.kyle_panes(self.grid_ms)
 
     @property
     def day_panes(self) -> int:
@@ -73,7 +74,7 @@ class EngineConfig:
         """Take grid, lateness and analytics from the environment's settings.
 
         Raises:
-            ValueError: a setting of the analytics that names no measure or is no volume.
+            ValueError: a grid that does not divide a minute; a setting of the analytics that names no measure or is no volume.
         """
         analytics = AnalyticsConfig(
             measures=AnalyticsConfig.parse_measures(settings.analytics),

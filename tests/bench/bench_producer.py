@@ -56,10 +56,16 @@ class Program:
     """A process of ours on some of the cores."""
 
     def __init__(self, arguments: list[str], cores: set[int], variables: dict[str, str]) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the process)
         self.process = subprocess.Popen(
-            [sys.executable, *arguments], cwd=ROOT, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            [sys.executable, *arguments], cwd=ROOT, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=self._errors,
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )  # fmt: skip
+
+    def last_words(self) -> str:
+        """Return the end of its standard error."""
+        end = os.fstat(self._errors.fileno()).st_size
+        return os.pread(self._errors.fileno(), 2_000, max(0, end - 2_000)).decode(errors="replace")
 
     def first_line(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -67,7 +73,7 @@ class Program:
             if line.startswith(b"{"):
                 found: dict[str, Any] = json.loads(line)
                 return found
-        raise RuntimeError("the venue did not come up")
+        raise RuntimeError(f"the venue did not come up: {self.last_words()}")
 
     def cpu_s(self) -> float:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -351,7 +357,7 @@ def wait_for_frames(writer: Program, port: int) -> None:
             if _metric(port, "perpflow_frames_received_total"):
                 return
         if time.monotonic() > deadline or writer.process.poll() is not None:
-            raise RuntimeError("the producer hears nothing")
+            raise RuntimeError(f"the producer hears nothing: {writer.last_words()}")
         time.sleep(0.1)
 
 

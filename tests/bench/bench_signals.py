@@ -96,8 +96,9 @@ def measure(run: Run, rate: int, seconds: int, instruments: int, grid_ms: int) -
             started = time.monotonic()
             while time.monotonic() - started < seconds:
                 time.sleep(0.2)
-                if worker.process.poll() is not None or writer.process.poll() is not None:
-                    raise RuntimeError("the producer or the worker ended")
+                for name, program in programs.items():
+                    if program.process.poll() is not None:
+                        raise RuntimeError(f"the {name} ended: {program.last_words()}")
             passed = time.monotonic() - started
             now = {name: program.cpu_s() for name, program in programs.items()} | {"broker": broker_cpu_s(settings)}
             writer.stop()

@@ -80,3 +80,6 @@ def test_wrong_environment_is_named_without_a_traceback() -> None:
     answer = run("topics", "create", PERPFLOW_PARTITIONS="many")
     assert answer.returncode == 1
     assert answer.stderr.startswith("perpflow: environment: PERPFLOW_PARTITIONS")
+    answer = run("worker", PERPFLOW_GRID_MS="7000")
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("perpflow: worker: grid_ms: must divide 60,000")

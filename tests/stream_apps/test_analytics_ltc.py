@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from analytics_oracle import GRID, Panes, config, divergence, exact, vpin_series
@@ -32,6 +33,19 @@ def test_kyle_lambda_is_the_least_squares_slope(ltc):
     for record in random.Random(1).sample(features[HOUR:], 150):
         expected = panes.kyle(record["event_time"] // GRID, HOUR)
         # An hour without a trade has no flow to measure by.
+        assert record["kyle_lambda"] == (None if expected is None else pytest.approx(expected, rel=1e-13))
+
+
+def test_on_a_finer_grid_an_hour_has_more_panes_and_a_restart_keeps_them():
+    grid, rows = 2_500, list(ltc_trades(12_000))
+    log = Log(grid=grid)
+    log.instrument()
+    log.trades(rows)
+    outputs, _ = run(log, replace(config(**NUMBERS), grid_ms=grid), seed=4, restart_every=3, size=4_000)
+    features, panes, hour = decoded(outputs, "features"), Panes(rows, grid), 3_600_000 // grid
+    assert len(features) > 2 * hour
+    for record in [*features[hour - 1 : hour + 2], *random.Random(3).sample(features[hour:], 25), features[-1]]:
+        expected = panes.kyle(record["event_time"] // grid, hour)
         assert record["kyle_lambda"] == (None if expected is None else pytest.approx(expected, rel=1e-13))
 
 

@@ -96,8 +96,9 @@ def test_settings_name_measures_and_buckets():
     for wrong, named in (({"analytics": "vpin,rsi"}, "rsi"), ({"vpin_buckets": "BTC"}, "BTC"), ({"vpin_buckets": "BTC=-1"}, "BTC")):
         with pytest.raises(ValueError, match=named):
             of(**wrong)
-    with pytest.raises(ValueError, match="kyle_window_ms"):
-        PartitionEngine(0, config(kyle_window_ms=GRID * 481), CODEC)
+    for wrong in (GRID, GRID * 3 // 2, 86_400_000 + GRID):
+        with pytest.raises(ValueError, match="kyle_window_ms"):
+            config(kyle_window_ms=wrong)
     with pytest.raises(ValueError, match="funding_min"):
         AnalyticsConfig(funding_min=1)
 

@@ -18,9 +18,10 @@ MEASURES: tuple[str, ...] = (
     "basis",
     "divergence",
 )
-# Panes that the rings of flows hold: the longest window of kyle and vpin_bulk, and room.
+# Panes that a ring of flows holds: at least so many, and the window of kyle and vpin_bulk with so much room for what comes late.
 SHORT_RING = 512
-MOST_WINDOW_PANES = 480
+RING_ROOM = 32
+DAY_MS = 86_400_000
 RATES = 192  # funding rates kept per instrument and kind: 7 days of hourly ones, and 24
 
 
@@ -61,6 +62,17 @@ class AnalyticsConfig:
         for asset, volume in self.vpin_bucket.items():
             if not 0 < volume < float("inf"):
                 raise ValueError(f"vpin_bucket: {asset} has {volume}, must be positive and finite")
+
+    def kyle_panes(self, grid_ms: int) -> int:
+        """Return the length of ``kyle_window_ms`` in panes.
+
+        Raises:
+            ValueError: it is no whole number of panes, fewer than two, or more than a day.
+        """
+        panes, rest = divmod(self.kyle_window_ms, grid_ms)
+        if rest or panes < 2 or self.kyle_window_ms > DAY_MS:
+            raise ValueError(f"kyle_window_ms: must be whole panes of {grid_ms} ms, two of them to a day, got {self.kyle_window_ms}")
+        return panes
 
     def on(self, measure: str) -> bool:
         """Tell whether a measure is kept."""

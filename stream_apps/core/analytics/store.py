@@ -12,7 +12,7 @@ from schemas.partition import base_of_instrument
 from stream_apps.core import kernels as k
 from stream_apps.core.analytics import compose as c
 from stream_apps.core.analytics import divergence, funding, intake, liquidation, ofi, volatility, vpin
-from stream_apps.core.analytics.config import MOST_WINDOW_PANES, RATES, SHORT_RING, AnalyticsConfig
+from stream_apps.core.analytics.config import RATES, RING_ROOM, SHORT_RING, AnalyticsConfig
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -82,7 +82,8 @@ class Analytics:
         self.groups = frozenset(group for group, measures in _GROUPS.items() if measures & config.measures)
         number = np.zeros(c.N_NUMBERS, dtype=np.int64)
         number[c.GRID] = grid_ms
-        number[c.KYLE_PANES] = self._panes("kyle_window_ms")
+        number[c.KYLE_PANES] = config.kyle_panes(grid_ms)
+        self._short_ring = max(SHORT_RING, int(number[c.KYLE_PANES]) + RING_ROOM)
         number[c.RV_PANES : c.RV_PANES + 3] = [window // grid_ms for window in volatility.WINDOWS_MS]
         number[c.OFI_PANES : c.OFI_PANES + 2] = [window // grid_ms for window in ofi.WINDOWS_MS]
         number[c.DAY_PANES] = _DAY_MS // grid_ms
@@ -110,7 +111,7 @@ class Analytics:
             "newest_trade": ((2,), np.int64),
             "newest_quote": ((2,), np.int64),
             "products": ((c.N_PRODUCTS, 2), np.uint64),
-            "flows": ((SHORT_RING, c.N_FLOWS), np.int64),
+            "flows": ((self._short_ring, c.N_FLOWS), np.int64),
             "returns": ((ring if "tape" in self.groups else 1,), np.int64),
             "clock": ((2, vpin.N_CLOCK), np.int64),
             "buckets": ((2, config.vpin_buckets, 2), np.int64),
@@ -126,13 +127,6 @@ class Analytics:
         self._waiting = np.zeros(c.N_WAITING, dtype=np.int64)
         widths = (c.TRADE_WIDTH, c.QUOTE_WIDTH, c.LIQUIDATION_WIDTH)
         self._queues: list[I64] = [np.empty((256, width), dtype=np.int64) for width in widths]
-
-    def _panes(self, name: str) -> int:
-        window = int(getattr(self.config, name))
-        panes, rest = divmod(window, self.grid_ms)
-        if rest or not 2 <= panes <= MOST_WINDOW_PANES:
-            raise ValueError(f"{name}: must be 2..{MOST_WINDOW_PANES} panes of {self.grid_ms} ms, got {window}")
-        return panes
 
     # --- instruments -------------------------------------------------------------------------------------------------
     def grow(self, capacity: int, n: int) -> None:
@@ -322,9 +316,9 @@ class Analytics:
         for pane, rows in panes:
             rows = rows[rows[:, 0] < n]
             i = rows[:, 0]
-            held = (pane <= closed[i]) & (pane > closed[i] - SHORT_RING)
+            held = (pane <= closed[i]) & (pane > closed[i] - self._short_ring)
             for column in columns:
-                self.a["flows"][i[held], pane % SHORT_RING, column] = rows[held, 1 + column]
+                self.a["flows"][i[held], pane % self._short_ring, column] = rows[held, 1 + column]
             if "tape" in kept:
                 ring = self.a["returns"].shape[1]
                 held = (pane <= closed[i]) & (pane > closed[i] - ring)
