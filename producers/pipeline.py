@@ -18,7 +18,7 @@ from producers.sequencer import Sequencer, Step
 from schemas import metrics
 from schemas.codec import Codec, Record
 
-# How often delivery reports are served, and looked whether records may leave (see ``pacing``).
+# How often it is looked whether records may leave (see ``pacing``), and whether there is room.
 POLL_S = 0.004
 # So many leave at once, whatever the pace.
 MOST_READY = 2048
@@ -177,7 +177,7 @@ class Pipeline:
     # --- running -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Let records leave, serve delivery reports and declare silent sources dead, until cancelled. Raises DeliveryFailed."""
+        """Let records leave and declare silent sources dead, until cancelled. Raises DeliveryFailed."""
         looked = time.monotonic()
         while True:
             self._release_when_due()
@@ -205,11 +205,5 @@ class Pipeline:
                 self.release()
 
     async def flush(self, timeout_s: float) -> bool:
-        """Wait until everything written is acknowledged, marks included; False when that takes longer than ``timeout_s``."""
-        deadline = time.monotonic() + timeout_s
-        while not self.out.idle:
-            self.out.pump()
-            if time.monotonic() > deadline:
-                return False
-            await asyncio.sleep(POLL_S)
-        return True
+        """Wait until everything written is acknowledged, marks included; False when that takes longer than ``timeout_s``. Raises DeliveryFailed."""
+        return await self.out.flush(timeout_s)

@@ -6,6 +6,7 @@ at T + the allowed lateness, where T fires. The same files make the same log.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -157,15 +158,7 @@ class Importer:
         past = read_past(self.settings, self.plan.author, instruments, topics)
         check_retention(self.settings, [topic for topic in topics if topic != "instruments"] + ["progress"], first, int(time.time() * 1000))
         self._follow(past)
-        out = KafkaOut(self.settings, self.plan.author, self.plan.adapter.venue, past.tail.cuts, past.tail.marks)
-        writer = _Writer(self, past, out)
-        try:
-            writer.preamble()
-            for step in self._steps():
-                writer.step(step)
-            writer.finish()
-        finally:
-            done = out.close(FLUSH_S if writer.ended else 1.0)
+        writer, done = asyncio.run(self._write(past))
         if not done:
             raise ImportFailed(
                 f"import: Kafka did not take everything within {FLUSH_S:.0f} s: run the same import again, it goes on where it was"
@@ -174,6 +167,20 @@ class Importer:
         self.report.seconds = round(time.monotonic() - started, 3)
         self._tell("writing", self._events, self._events)
         return self.report
+
+    async def _write(self, past: Past) -> tuple[_Writer, bool]:
+        """Write all steps; return what was written, and whether Kafka has all of it."""
+        out = KafkaOut(self.settings, self.plan.author, self.plan.adapter.venue, past.tail.cuts, past.tail.marks)
+        await out.start()
+        writer = _Writer(self, past, out)
+        try:
+            writer.preamble()
+            for step in self._steps():
+                await writer.step(step)
+            writer.finish()
+        finally:
+            done = await out.close(FLUSH_S if writer.ended else 1.0)
+        return writer, done
 
     def _follow(self, past: Past) -> None:
         """Tell streams what they go on from; refuse files that lie before what is there."""
@@ -253,7 +260,7 @@ class _Writer:
         if items:
             self._out.offer([Step(None, items)], barrier=True)
 
-    def step(self, step: Step[tuple[Stream, Event]]) -> None:
+    async def step(self, step: Step[tuple[Stream, Event]]) -> None:
         """Offer a step without what is in the log."""
         items = []
         for stream, event in step.items:
@@ -265,8 +272,9 @@ class _Writer:
                 items.append(self._encoded(event.topic, stream, event.record))
                 self.written[event.topic] += 1
         self._out.offer([Step(step.time, items, step.grid)])
+        await asyncio.sleep(0)  # Kafka's answers are taken meanwhile
         while self._out.congested:
-            time.sleep(PUMP_S)
+            await asyncio.sleep(PUMP_S)
             self._out.pump()
 
     def _is_there(self, stream: Stream, event: Event, mark: int | None) -> bool:

@@ -186,7 +186,7 @@ class VenueProducer:
         if self.out.failure is None:
             # What is held stays unwritten: the next run fetches its trades again, as after kill -9.
             self.pipeline.release()
-            await asyncio.to_thread(self.out.close, 10.0)
+        await self.out.close(10.0)
         self.feeds.count()
 
     async def _prepare(self) -> None:
@@ -205,6 +205,7 @@ class VenueProducer:
         if tail.clock is not None:
             sequencer.note_clock(tail.clock)
         self.out = KafkaOut(self.settings, self.author, adapter.venue, tail.cuts, tail.marks)
+        await self.out.start()
         self.pipeline = Pipeline(sequencer, self.out, self.settings.codec, adapter.venue, hold_s=config.hold_s, preamble=self._preamble)
         self.holes = Holes(self.pipeline, adapter.venue, f"produce-{adapter.venue.lower()}", config.rest_hold_s)
         self.backfill = BackFill(adapter, self.pipeline, self.rest, self.holes)

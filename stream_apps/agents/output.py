@@ -1,7 +1,7 @@
 """Output: whole record batches instead of records.
 
 Batches are built with the producer's own builder and sent to an explicit partition; the futures are kept, so that a
-checkpoint can wait for them and a failed one is never passed over. Takes from aiokafka's inside (pinned in ``transport``): ``BatchBuilder``,
+checkpoint can wait for them and a failed one is never passed over. Takes from aiokafka's inside (pinned in ``schemas.pins``): ``BatchBuilder``,
 ``DefaultRecordBatch``.
 """
 

@@ -1,4 +1,4 @@
-"""The one door to the insides of Faust and aiokafka: both versions are pinned, and what is taken from them is named here.
+"""The worker's door to the insides of Faust and aiokafka: both versions are pinned (``schemas.pins``), and what is taken from them is named here.
 
 Faust gets a transport of its own whose consumer delivers one message per partition and fetch (``schemas.intake``) and whose producer is idempotent
 (``output``). Defects of Faust 0.15.3 that lose records, and where they are mended:
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from importlib import metadata
 from typing import Any, ClassVar
 
 import aiokafka
@@ -30,21 +29,11 @@ from mode.utils.futures import notify
 from schemas.intake import RawRecords, deliver_raw
 from stream_apps.agents.output import Outbox
 
-PINNED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
-
 # Producers write every few milliseconds, and each partition of each fetch costs a message of Faust: a fetch waits until this much has come, or so long.
 # The wait is the larger part of what a decision waits for after its mark; a partition that is resumed joins the next fetch.
 FETCH_BYTES = 64 * 1024
 FETCH_WAIT_MS = 25
 POLL_S = 0.1
-
-
-def check_pins() -> None:
-    """Raise RuntimeError when an installed version is not the one whose insides are relied upon."""
-    for name, wanted in PINNED.items():
-        found = metadata.version(name)
-        if found != wanted:
-            raise RuntimeError(f"{name} {found} is installed, but the worker relies on the insides of {wanted}: install {name}=={wanted}")
 
 
 class RawConsumerThread(driver.AIOKafkaConsumerThread):

@@ -24,13 +24,14 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from faust.serializers.schemas import Schema
 
 from schemas import catalogue, metrics
+from schemas.pins import check_pins
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
 from stream_apps.agents.output import CHECKPOINT_MAX_BYTES, COMPRESSION
 from stream_apps.agents.partitions import Partitions
 from stream_apps.agents.recovery import EngineTables
 from stream_apps.agents.runner import Engine, Limits
-from stream_apps.agents.transport import RawTransport, broker_urls, check_pins
+from stream_apps.agents.transport import RawTransport, broker_urls
 
 TABLE = "state"
 # How long a stopping or revoked worker tries to write its last checkpoints. Below the rebalance timeout, or the group goes on without it.

@@ -23,7 +23,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy.cli import main as command_line
-from producers.kafka_out import KafkaOut, _Flight
+from producers.kafka_out import KafkaOut, _Batch
 from producers.pipeline import Pipeline
 from producers.sequencer import Sequencer
 from producers.venue.feeds import Feeds
@@ -48,7 +48,7 @@ class Stopwatch:
         """Put the stopwatch around the producer's methods."""
         watch = self
         on_frame, take, frame = Socket.on_ws_frame, Socket.take, Feeds.frame
-        encode, write, delivered, release = Pipeline._encode, KafkaOut._write, _Flight.delivered, Sequencer.release
+        encode, write, done, release = Pipeline._encode, KafkaOut._write, _Batch.done, Sequencer.release
         stamps: dict[Socket, deque[int]] = defaultdict(deque)
 
         def on_ws_frame(socket: Socket, transport: Any, frame_: Any) -> None:
@@ -71,22 +71,26 @@ class Stopwatch:
             # In the place of receive_time, which the writer only shows in its metrics. 0: it came on no connection.
             return (*encode(pipeline, topic, partition, record)[:5], watch.frame)
 
-        def written(out: KafkaOut, flight: _Flight) -> bool:
+        def written(out: KafkaOut, flight: Any) -> bool:
             before = flight.sent
             whole = write(out, flight)
             now = time.time_ns()
             for item in flight.items[before : flight.sent]:
-                watch._on_the_way[out._names[item[0]], item[1]].append((item[4], item[5], now))
+                watch._on_the_way[item[:2]].append((item[4], item[5], now))
             return whole
 
-        def acknowledged(flight: _Flight, error: Any, message: Any) -> None:
-            delivered(flight, error, message)
-            if error is None:
-                said, read, sent = watch._on_the_way[message.topic(), message.partition()].popleft()
+        def acknowledged(batch: _Batch, future: Any) -> None:
+            done(batch, future)
+            if future.cancelled() or future.exception() is not None:
+                return
+            now = time.time_ns()
+            queue = watch._on_the_way[batch.place]
+            for _ in range(sum(count for _, count in batch.flights)):
+                said, read, sent = queue.popleft()
                 if read:
-                    watch._waits.extend((said * 1_000_000, read, sent, time.time_ns()))
-                    if len(watch._waits) >= KEPT:
-                        watch._put_away()
+                    watch._waits.extend((said * 1_000_000, read, sent, now))
+            if len(watch._waits) >= KEPT:
+                watch._put_away()
 
         def released(sequencer: Sequencer[Any]) -> Any:
             steps = release(sequencer)
@@ -97,7 +101,7 @@ class Stopwatch:
 
         for owner, name, method in (
             (Socket, "on_ws_frame", on_ws_frame), (Socket, "take", taken), (Feeds, "frame", framed), (Pipeline, "_encode", encoded),
-            (KafkaOut, "_write", written), (_Flight, "delivered", acknowledged), (Sequencer, "release", released),
+            (KafkaOut, "_write", written), (_Batch, "done", acknowledged), (Sequencer, "release", released),
         ):  # fmt: skip
             setattr(owner, name, method)
 

@@ -22,7 +22,7 @@ from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from schemas import intake
+from schemas import intake, pins
 from schemas.codec import Codec
 from schemas.deadletter import dead_letter
 from schemas.recordset import RecordSet
@@ -37,10 +37,10 @@ A, B, C = (Ownership(epoch, owner * 16) for epoch, owner in ((1, b"a"), (2, b"b"
 
 # --- pins and names ------------------------------------------------------------------------------------------------
 def test_the_pinned_versions_are_installed_and_others_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    transport.check_pins()
-    monkeypatch.setitem(transport.PINNED, "aiokafka", "0.13.0")
+    pins.check_pins()
+    monkeypatch.setitem(pins.PINNED, "aiokafka", "0.13.0")
     with pytest.raises(RuntimeError, match=r"aiokafka 0\.14\.0 is installed.*install aiokafka==0\.13\.0"):
-        transport.check_pins()
+        pins.check_pins()
 
 
 @pytest.mark.parametrize(
