@@ -70,7 +70,7 @@ class Pipeline:
         self.sequencer = sequencer
         self.out = out
         self.hold_s = hold_s
-        self._codec = codec
+        self.codec = codec
         self._venue = venue
         self._preamble = preamble
         self._pace = Pace()
@@ -107,6 +107,12 @@ class Pipeline:
         """
         self.sequencer.push(source.name, self._encode(topic, partition, record), record["event_time"], partition)
 
+    def emit_encoded(
+        self, source: Source, topic: str, partition: int, instrument: str, value: bytes, event_time: int, received: int
+    ) -> None:
+        """Add a record that is Avro already at the source's clock; times in ms UTC."""
+        self.sequencer.push(source.name, self._item(topic, partition, instrument, value, event_time, received), event_time, partition)
+
     def emit_aside(self, topic: str, partition: int, record: Record) -> None:
         """Write a record that came on no connection (a change of contract facts): before the next mark.
 
@@ -118,12 +124,14 @@ class Pipeline:
     def _encode(self, topic: str, partition: int, record: Record) -> Outgoing:
         encode = self._encoders.get(topic)
         if encode is None:
-            encode = self._encoders[topic] = self._codec.encoder(topic)
-        instrument = record["instrument"]
+            encode = self._encoders[topic] = self.codec.encoder(topic)
+        return self._item(topic, partition, record["instrument"], encode(record), record["event_time"], record["receive_time"])
+
+    def _item(self, topic: str, partition: int, instrument: str, value: bytes, event_time: int, received: int) -> Outgoing:
         key = self._keys.get(instrument)
         if key is None:
             key = self._keys[instrument] = instrument.encode()
-        return (topic, partition, key, encode(record), record["event_time"], record["receive_time"])
+        return (topic, partition, key, value, event_time, received)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 

@@ -24,10 +24,24 @@ import orjson
 import structlog
 
 from producers.binance import indicators, mapping
-from producers.venue.adapter import Adapter, BookSnapshot, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll, Refused, mapped
+from producers.venue.adapter import (
+    Adapter,
+    BookSnapshot,
+    Channel,
+    Event,
+    Facts,
+    MappingError,
+    Market,
+    Part,
+    Plan,
+    Poll,
+    Refused,
+    Scanner,
+    mapped,
+)
 from producers.venue.rest import Limit, Rest
 from producers.venue.rows import usable
-from schemas.codec import Record
+from schemas.codec import Codec, Record
 
 PAGE = 1000
 DEPTH_LIMIT = 1000
@@ -106,6 +120,15 @@ class BinanceUsdm(Adapter):
     def clock_of(self, name: str, data: Any, received: int) -> int:
         """Return the venue's time of a message; 0 for one that has none. Raises MappingError."""
         return mapping.event_clock(data, received)
+
+    def scanner(self, streams: Sequence[tuple[str, Channel, Market]], codec: Codec) -> Scanner | None:
+        """Return the compiled reader of aggTrade, bookTicker and depthUpdate."""
+        from producers.binance import scan  # brings the compiler along, which other venues' producers need not load
+
+        kinds = {AGG_TRADE: scan.TRADE, BOOK_TICKER: scan.QUOTE, DEPTH: scan.BOOK}
+        return scan.FrameScanner(
+            [(name, kinds.get(channel, scan.OTHER), market.symbol, market.instrument) for name, channel, market in streams], codec
+        )
 
     def _odd_frame(self, raw: bytes, error: Exception) -> Sequence[Part]:
         if isinstance(error, orjson.JSONDecodeError):

@@ -14,12 +14,12 @@ import structlog
 from producers.binance import mapping as binance
 from producers.binance.adapter import BinanceUsdm
 from producers.binance_spot import mapping
-from producers.venue.adapter import BookSnapshot, Channel, Event, Facts, Market, Plan, Poll, Refused, mapped
+from producers.venue.adapter import BookSnapshot, Channel, Event, Facts, Market, Plan, Poll, Refused, Scanner, mapped
 from producers.venue.clock import note_time
 from producers.venue.rest import Limit, Rest
 from producers.venue.rows import usable
 from producers.venue.values import listed
-from schemas.codec import Record
+from schemas.codec import Codec, Record
 
 PATH = "/api/v3"
 PAGE = 1000
@@ -85,6 +85,10 @@ class BinanceSpot(BinanceUsdm):
             event = ("depth", mapping.depth_diff(data, received))
         note_time(market, binance.event_clock(data, received), received)
         return (event,)
+
+    def scanner(self, streams: Sequence[tuple[str, Channel, Market]], codec: Codec) -> Scanner | None:
+        """Return nothing: a bookTicker of spot has no time of its own but that of other messages."""
+        return None
 
     # --- REST --------------------------------------------------------------------------------------------------------
 

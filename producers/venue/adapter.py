@@ -13,10 +13,13 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from producers.venue.rest import BANS, Limit, Rest
-from schemas.codec import Record
+from schemas.codec import Codec, Record
 
 Level = tuple[float, float]
 
@@ -179,6 +182,37 @@ class Poll:
     gap_s: float = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What was read of some frames, an entry each.
+
+    Attributes:
+        streams: Number of the frame's stream; -1: ``split`` and ``take`` must look at the frame, and nothing else here holds.
+        clocks: The venue's clock, ms UTC.
+        ids: ``agg_id`` of a trade, ``update_id`` of a quote.
+        times: Event time of the record, ms UTC.
+        values: The record of a trade or a quote as Avro, header included; else b"".
+        previous: Of the change of a book (``BookDiff``), as its ``last`` is in ids; spans: where its bids begin and end, and its asks.
+        levels: Price and quantity of each level, shape (any, 2); ``spans`` are rows of it.
+    """
+
+    streams: list[int]
+    clocks: list[int]
+    ids: list[int]
+    times: list[int]
+    values: list[bytes]
+    previous: list[int]
+    spans: list[tuple[int, int, int, int]]
+    levels: npt.NDArray[np.float64]
+
+
+class Scanner(Protocol):
+    """Reads frames of trades, quotes and changes of books in bulk: the same as by ``split`` and ``take``, of what is plainly right."""
+
+    def scan(self, frames: Sequence[bytes], received: int) -> Scanned:
+        """Read frames; ``received``: our clock, ms UTC."""
+
+
 class Adapter(ABC):
     """A venue.
 
@@ -253,6 +287,10 @@ class Adapter(ABC):
         Raises:
             MappingError: names the field.
         """
+
+    def scanner(self, streams: Sequence[tuple[str, Channel, Market]], codec: Codec) -> Scanner | None:
+        """Return what reads trades, quotes and books of some streams (wire name, channel, market) in bulk, numbered as given; None: nothing does."""
+        return None
 
     def checksum(self, bids: Sequence[str], asks: Sequence[str]) -> int:
         """Return the venue's checksum of a book, best levels first, as texts (``BookDiff.texts``); only venues that have one."""

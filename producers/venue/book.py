@@ -15,9 +15,15 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from producers.venue.adapter import BookDiff, BookSnapshot, Level
+
+if TYPE_CHECKING:
+    from producers.venue.book_arrays import BookArrays
 
 TOP = 20
 # Diffs kept while a snapshot is fetched: 100 s of the fastest stream. Older ones fall out; the snapshot then skips them, or a second one is asked for.
@@ -50,20 +56,38 @@ class Top(NamedTuple):
     ask_quantities: list[float]
 
 
+class Side(Protocol):
+    """Price levels of one side of a book."""
+
+    def load(self, levels: Sequence[Level]) -> None:
+        """Replace all levels."""
+
+    def apply(self, levels: Sequence[Level]) -> None:
+        """Change levels; quantity 0 removes."""
+
+    def best(self, most: int) -> tuple[list[float], list[float]]:
+        """Return prices and quantities of the best levels, best first."""
+
+
 class _Side:
-    """Price levels of one side: a dictionary of quantities and the prices in ascending order."""
+    """A dictionary of quantities and the prices in ascending order."""
 
-    __slots__ = ("prices", "quantities")
+    __slots__ = ("_ask", "prices", "quantities")
 
-    def __init__(self) -> None:
+    def __init__(self, ask: bool) -> None:
+        self._ask = ask
         self.quantities: dict[float, float] = {}
         self.prices: list[float] = []
 
-    def load(self, levels: list[Level]) -> None:
+    def best(self, most: int) -> tuple[list[float], list[float]]:
+        prices = self.prices[:most] if self._ask else self.prices[: -most - 1 : -1]
+        return prices, list(map(self.quantities.__getitem__, prices))
+
+    def load(self, levels: Sequence[Level]) -> None:
         self.quantities = {price: quantity for price, quantity in levels if quantity > 0.0}
         self.prices = sorted(self.quantities)
 
-    def apply(self, levels: list[Level]) -> None:
+    def apply(self, levels: Sequence[Level]) -> None:
         quantities, prices = self.quantities, self.prices
         for price, quantity in levels:
             if quantity == 0.0:
@@ -105,8 +129,9 @@ class OrderBook:
         self.last_update_id = 0
         self.last_time: int | None = None
         self.gap: tuple[int, int] | None = None
-        self._bids = _Side()
-        self._asks = _Side()
+        self._bids: Side = _Side(False)
+        self._asks: Side = _Side(True)
+        self._arrays: BookArrays | None = None
         self._snapshot: int | None = None  # id of a snapshot on which no diff was applied yet
         self._buffer: deque[BookDiff] = deque(maxlen=BUFFER)
         self._checksum = checksum
@@ -114,6 +139,29 @@ class OrderBook:
         # A side each: a price may leave one and be on the other.
         self._bid_texts: dict[float, str] = {}
         self._ask_texts: dict[float, str] = {}
+
+    def compile(self, head: bytes) -> None:
+        """Keep the levels of this new book in arrays, so that ``follow`` can be used; ``head``: what its records begin with."""
+        from producers.venue.book_arrays import BookArrays  # brings the compiler along
+
+        self._arrays = BookArrays(head, TOP)
+        self._bids, self._asks = self._arrays.sides()
+
+    def follow(
+        self, previous: int, last: int, time: int, levels: npt.NDArray[np.float64], span: tuple[int, int, int, int], received: int
+    ) -> bytes | None:
+        """Apply a change that was read in bulk and return the ``depth`` record as Avro; None, and nothing is done, unless it follows on a live book.
+
+        Args:
+            previous, last: Update ids, as of ``BookDiff``.
+            time: Of the change; received: our clock; ms UTC.
+            levels, span: As of ``Scanned``.
+        """
+        if not self.live or previous != self.last_update_id or self._arrays is None:
+            return None
+        self.last_update_id = last
+        self.last_time = time
+        return self._arrays.change(levels, span, time, received, self.epoch, last)
 
     def diff(self, diff: BookDiff) -> Outcome:
         """Take the next diff of the stream."""
@@ -185,8 +233,8 @@ class OrderBook:
         if checksum is None or self._checksum is None:
             return APPLIED
         count = self._checksum_levels
-        bids = [self._bid_texts[price] for price in self._bids.prices[: -count - 1 : -1]]
-        asks = [self._ask_texts[price] for price in self._asks.prices[:count]]
+        bids = [self._bid_texts[price] for price in self._bids.best(count)[0]]
+        asks = [self._ask_texts[price] for price in self._asks.best(count)[0]]
         if self._checksum(bids, asks) == checksum:
             return Outcome.APPLIED
         self.gap = (self.last_update_id, self.last_update_id)
@@ -206,17 +254,7 @@ class OrderBook:
 
     def top(self, depth: int = TOP) -> Top:
         """Return the best levels of both sides."""
-        bid_prices = self._bids.prices[: -depth - 1 : -1]
-        ask_prices = self._asks.prices[:depth]
-        bids, asks = self._bids.quantities, self._asks.quantities
-        return Top(
-            self.last_time or 0,
-            self.last_update_id,
-            bid_prices,
-            list(map(bids.__getitem__, bid_prices)),
-            ask_prices,
-            list(map(asks.__getitem__, ask_prices)),
-        )
+        return Top(self.last_time or 0, self.last_update_id, *self._bids.best(depth), *self._asks.best(depth))
 
     def _apply(self, diff: BookDiff) -> Outcome:
         self._bids.apply(diff.bids)

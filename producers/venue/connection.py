@@ -62,8 +62,8 @@ class Ended(Enum):
 class Handler(Protocol):
     """What a connection tells its owner."""
 
-    def frame(self, raw: bytes) -> Awaitable[None] | None:
-        """Take a frame; the awaitable, if any, is awaited before the next one is read."""
+    def frames(self, raws: Sequence[bytes]) -> Iterator[Awaitable[None]]:
+        """Take frames; what it yields is awaited before the next one is taken."""
 
     async def pause(self) -> None:
         """Called every few frames: wait while there is no room for more, and yield."""
@@ -237,7 +237,7 @@ class Connection:
         """Read until the connection ends; return why."""
         rotate_after = inf if self._rotate_after_s is None else self._rotate_after_s
         rotate_at = time.monotonic() + rotate_after
-        frame, pause = self._handler.frame, self._handler.pause
+        frames, pause = self._handler.frames, self._handler.pause
         while True:
             ws = self._ws
             assert ws is not None
@@ -246,11 +246,8 @@ class Connection:
                     # One that is due to be replaced must not wait for a venue that is silent just now.
                     async with asyncio.timeout(max(0.01, min(rotate_at - time.monotonic(), MOST_WAIT_S))):
                         await ws.wait()
-                frames, take = ws.frames, ws.take
-                for _ in range(min(BATCH, len(frames))):
-                    held = frame(take())
-                    if held is not None:
-                        await held
+                for held in frames(ws.take(BATCH)):
+                    await held
             except TimeoutError:
                 pass
             except Closed as error:
@@ -288,10 +285,8 @@ class Connection:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(min(left, 0.1)):
                             await old.wait()
-                for _ in range(min(BATCH, len(old.frames))):
-                    held = self._handler.frame(old.take())
-                    if held is not None:
-                        await held
+                for held in self._handler.frames(old.take(BATCH)):
+                    await held
                 if self._handler.must_wait():
                     await self._handler.pause()
         except Closed:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import Any
 
 import structlog
 
 from producers.pipeline import Pipeline, Source
-from producers.venue.adapter import Adapter, BookDiff, BookSnapshot, Channel, Event, MappingError, Part
+from producers.venue.adapter import Adapter, BookDiff, BookSnapshot, Channel, Event, MappingError, Part, Scanned
 from producers.venue.backfill import BackFill
 from producers.venue.books import Books
 from producers.venue.holes import Holes
@@ -22,7 +22,10 @@ from producers.venue.state import Feed, Line, Stream, StreamState
 from producers.venue.trades import DUPLICATE, GAP
 from schemas import metrics
 from schemas.codec import CodecError, Record
+from schemas.recordwriter import text_bytes
 
+# So few frames at once are read one by one: reading in bulk has a price a call.
+FEW_FRAMES = 4
 # The delay histogram is fed by every n-th frame: a sample shows the same shape at a fraction of the cost.
 DELAY_SAMPLE = 16
 # More trades than the two days that REST reaches back: an id so far ahead is a broken frame, not a hole.
@@ -50,7 +53,7 @@ class Feeds:
     ) -> None:
         self.feeds: dict[str, Feed] = {}
         self.streams: dict[str, Stream] = {}
-        self.frames = 0
+        self.frames_read = 0
         self.thinned = 0
         self._adapter = adapter
         self._venue = adapter.venue
@@ -74,7 +77,75 @@ class Feeds:
         self.streams[name] = stream
         line.streams.append(stream)
 
+    def compile(self, line: Line) -> None:
+        """Have the frames of a connection read in bulk from now on, if the venue's adapter can; all its streams are subscribed by now."""
+        line.scanned = list(line.streams)
+        markets = [(stream.name, stream.channel, stream.feed.market) for stream in line.scanned]
+        line.scanner = self._adapter.scanner(markets, self._pipeline.codec)
+        if line.scanner is not None:
+            for stream in line.scanned:
+                if stream.channel.topic == "depth":
+                    stream.feed.book.compile(self._pipeline.codec.header("depth") + text_bytes(stream.feed.instrument))
+
     # --- frames ------------------------------------------------------------------------------------------------------
+
+    def frames(self, line: Line, raws: Sequence[bytes]) -> Iterator[Awaitable[None]]:
+        """Take frames of a connection in their order.
+
+        Yields:
+            What must be awaited before the next frame is taken: a hole is being mended.
+        """
+        scanner = line.scanner
+        if scanner is None or len(raws) < FEW_FRAMES:
+            for raw in raws:
+                held = self.frame(line, raw)
+                if held is not None:
+                    yield held
+            return
+        received = self._holes.wall_ms()
+        line.source.heard = time.monotonic()
+        found = scanner.scan(raws, received)
+        for row, index in enumerate(found.streams):
+            if index < 0 or not self._scanned(line, line.scanned[index], found, row, received):
+                held = self.frame(line, raws[row])
+                if held is not None:
+                    yield held
+
+    def _scanned(self, line: Line, stream: Stream, found: Scanned, row: int, received: int) -> bool:
+        """Take a message that was read in bulk; False, and nothing is done, unless it is the plain next one of a stream in order."""
+        feed, source = stream.feed, line.source
+        if line.lost_at is not None or stream.missed_since is not None or stream.silent:
+            return False
+        topic = stream.channel.topic
+        clock, number, at = found.clocks[row], found.ids[row], found.times[row]
+        late = received - clock > self._conflate_after_ms and not feed.recorded
+        value: bytes | None = found.values[row]
+        if topic == "agg_trades":
+            if not feed.ids.follow(number):
+                return False
+            feed.trade_time = at
+        elif topic == "quotes":
+            update, newest = feed.quote
+            if late or (number <= update and at <= newest):
+                return False
+            feed.quote = (number, at)
+        else:
+            if late or feed.broken is not None:
+                return False
+            value = feed.book.follow(found.previous[row], number, at, found.levels, found.spans[row], received)
+        if value is None:
+            return False
+        if line.clock is None or clock > line.clock or source.suspended:
+            self._pipeline.advance(source, clock)
+            line.clock = clock if line.clock is None else max(clock, line.clock)
+        self._pipeline.emit_encoded(source, topic, feed.partition, feed.market.instrument, value, at, received)
+        self.frames_read += 1
+        stream.seen = source.heard
+        stream.count += 1
+        stream.last_time = clock
+        if stream.count % DELAY_SAMPLE == 0:
+            metrics.RECEIVE_DELAY.labels(self._venue, stream.channel.name).observe(max(0, received - clock) / 1000)
+        return True
 
     def frame(self, line: Line, raw: bytes) -> Awaitable[None] | None:
         """Take one frame of a connection. What cannot be used becomes a dead letter with its bytes.
@@ -83,7 +154,7 @@ class Feeds:
             An awaitable when a hole is being mended: read on when it is done.
         """
         received = self._holes.wall_ms()
-        self.frames += 1
+        self.frames_read += 1
         line.source.heard = time.monotonic()
         try:
             parts = self._split(raw, received)

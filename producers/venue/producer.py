@@ -58,7 +58,7 @@ class _Route:
         self._owner = owner
         self._pipeline = owner.pipeline
         self.line = line
-        self.frame = partial(owner.feeds.frame, line)
+        self.frames = partial(owner.feeds.frames, line)
 
     def must_wait(self) -> bool:
         return self._pipeline.must_wait(self.line.source)
@@ -321,6 +321,7 @@ class VenueProducer:
             line = Line(self.pipeline.join(name, rank, suspended=joining), lost_at=None if joining else self.pipeline.sequencer.clock)
             for symbol, channel in plan.streams:
                 self.feeds.subscribe(self.feeds.feeds[symbol], channel, line)
+            self.feeds.compile(line)
             connection = Connection(
                 name, plan.url, _Route(self, line), self.adapter.venue, opening=plan.opening, heartbeat=self.adapter.heartbeat,
                 send_pause_s=self.adapter.send_pause_s, ban_wait_s=max(self.bans.values(), default=0.0),
@@ -451,7 +452,7 @@ class VenueProducer:
     def numbers(self) -> dict[str, Any]:
         """Return counts of this run."""
         return {
-            "frames": self.feeds.frames,
+            "frames": self.feeds.frames_read,
             "records": self.out.records,
             "marks": self.out.marks_written,
             "mark": self.out.last_mark,

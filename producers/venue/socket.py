@@ -93,15 +93,20 @@ class Socket(WSListener):  # type: ignore[misc]
             self._wake.clear()
             await self._wake.wait()
 
-    def take(self) -> bytes:
-        """Return the next frame that is there. Raises IndexError when there is none."""
-        frame = self.frames.popleft()
-        self._bytes -= len(frame)
+    def take(self, most: int) -> list[bytes]:
+        """Return the next frames that are there, at most so many."""
+        frames = self.frames
+        if len(frames) <= most:
+            taken = list(frames)
+            frames.clear()
+        else:
+            taken = [frames.popleft() for _ in range(most)]
+        self._bytes -= sum(map(len, taken))
         if self._paused and len(self.frames) <= MOST_FRAMES // 2 and self._bytes <= MOST_BYTES // 2:
             self._paused = False
             if not self._over:
                 cast(WSTransport, self._transport).underlying_transport.resume_reading()
-        return frame
+        return taken
 
     async def send(self, text: str) -> None:
         """Send a text message. Raises Closed."""

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from producers.pipeline import Source
-from producers.venue.adapter import Channel, Market
+from producers.venue.adapter import Channel, Market, Scanner
 from producers.venue.book import OrderBook
 from producers.venue.connection import Connection
 from producers.venue.funding_schedule import FundingSchedule
@@ -121,6 +121,7 @@ class Line:
         clock: Newest venue time heard on it.
         lost_at: Venue time at which it was lost, or at which the run began to listen; None: it was not lost.
         ended: The recording is over and its source has left the merge.
+        scanner: Reads most of its frames in bulk, if the venue has one (``Adapter.scanner``); scanned: the streams by its numbers.
     """
 
     source: Source
@@ -129,3 +130,5 @@ class Line:
     ended: bool = False
     streams: list[Stream] = field(default_factory=list)
     connection: Connection | None = None
+    scanner: Scanner | None = None
+    scanned: list[Stream] = field(default_factory=list)

@@ -45,6 +45,13 @@ class TradeIds:
                 return Verdict.NEW
         return Verdict.DUPLICATE
 
+    def follow(self, trade_id: int) -> bool:
+        """Take an id that follows on the newest; False, and nothing is taken, for any other."""
+        if self.last is None or trade_id != self.last + 1:
+            return False
+        self.last = trade_id
+        return True
+
     def skip(self, before: int) -> None:
         """Leave the hole before ``before`` open for now: its ids are missing, and are new when they come after all."""
         if self.last is not None and before > self.last + 1:

@@ -26,10 +26,10 @@ from deploy.cli import main as command_line
 from producers.kafka_out import KafkaOut, _Batch
 from producers.pipeline import Pipeline
 from producers.sequencer import Sequencer
-from producers.venue.feeds import Feeds
 from producers.venue.socket import Socket
 
-WARM_UP_S = 5.0
+# In that time the broker makes the files of some hundred partitions at their first record, and of the marks' at the first instants: 2 s of its core.
+WARM_UP_S = 15.0
 # Numbers that are kept before they are written away: four a record.
 KEPT = 4 * 4096
 
@@ -47,8 +47,8 @@ class Stopwatch:
     def install(self) -> None:
         """Put the stopwatch around the producer's methods."""
         watch = self
-        on_frame, take, frame = Socket.on_ws_frame, Socket.take, Feeds.frame
-        encode, write, done, release = Pipeline._encode, KafkaOut._write, _Batch.done, Sequencer.release
+        on_frame, take, gate = Socket.on_ws_frame, Socket.take, Pipeline.gate
+        item, write, done, release = Pipeline._item, KafkaOut._write, _Batch.done, Sequencer.release
         stamps: dict[Socket, deque[int]] = defaultdict(deque)
 
         def on_ws_frame(socket: Socket, transport: Any, frame_: Any) -> None:
@@ -57,19 +57,22 @@ class Stopwatch:
             if len(socket.frames) > before:
                 stamps[socket].append(time.time_ns())
 
-        def taken(socket: Socket) -> bytes:
-            watch.frame = stamps[socket].popleft()
-            return take(socket)
+        def taken(socket: Socket, most: int) -> list[bytes]:
+            frames = take(socket, most)
+            of = stamps[socket]
+            if frames:  # frames that are taken together count from when the first of them was read
+                watch.frame = of.popleft()
+                for _ in range(len(frames) - 1):
+                    of.popleft()
+            return frames
 
-        def framed(feeds: Feeds, line: Any, raw: bytes) -> Any:
-            try:
-                return frame(feeds, line, raw)
-            finally:
-                watch.frame = 0
+        async def gated(pipeline: Pipeline, source: Any) -> None:
+            watch.frame = 0
+            await gate(pipeline, source)
 
-        def encoded(pipeline: Pipeline, topic: str, partition: int, record: Any) -> Any:
+        def itemized(pipeline: Pipeline, topic: str, partition: int, instrument: str, value: bytes, event_time: int, received: int) -> Any:
             # In the place of receive_time, which the writer only shows in its metrics. 0: it came on no connection.
-            return (*encode(pipeline, topic, partition, record)[:5], watch.frame)
+            return item(pipeline, topic, partition, instrument, value, event_time, watch.frame)
 
         def written(out: KafkaOut, flight: Any) -> bool:
             before = flight.sent
@@ -100,7 +103,7 @@ class Stopwatch:
             return steps
 
         for owner, name, method in (
-            (Socket, "on_ws_frame", on_ws_frame), (Socket, "take", taken), (Feeds, "frame", framed), (Pipeline, "_encode", encoded),
+            (Socket, "on_ws_frame", on_ws_frame), (Socket, "take", taken), (Pipeline, "gate", gated), (Pipeline, "_item", itemized),
             (KafkaOut, "_write", written), (_Batch, "done", acknowledged), (Sequencer, "release", released),
         ):  # fmt: skip
             setattr(owner, name, method)

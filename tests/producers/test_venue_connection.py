@@ -8,7 +8,7 @@ import http
 import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,12 @@ class Recorder:
     """Takes frames and notes what a connection tells."""
 
     def __init__(self) -> None:
-        self.frames: list[bytes] = []
+        self.raws: list[bytes] = []
         self.events: list[str] = []
 
-    def frame(self, raw: bytes) -> Awaitable[None] | None:
-        self.frames.append(raw)
-        return None
+    def frames(self, raws: Sequence[bytes]) -> Iterator[Awaitable[None]]:
+        self.raws.extend(raws)
+        return iter(())
 
     async def pause(self) -> None:
         await asyncio.sleep(0)
@@ -91,7 +91,7 @@ def test_reconnects_until_the_recording_ends() -> None:
 
     recorder, ended, _ = asyncio.run(session(venue))
     assert ended is Ended.RECORDING
-    assert recorder.frames == [b"frame 0", b"frame 1", b"frame 2", b"frame 3"]
+    assert recorder.raws == [b"frame 0", b"frame 1", b"frame 2", b"frame 3"]
     assert recorder.events == ["connected", "lost", "connected", "close 1001", "connected", "close 1000", "connected"]
 
 
@@ -162,7 +162,7 @@ def test_rotation_misses_nothing() -> None:
 
     recorder, connections = asyncio.run(asyncio.wait_for(work(), 30))
     assert connections >= 3
-    seen = [int(frame) for frame in recorder.frames]
+    seen = [int(frame) for frame in recorder.raws]
     assert set(seen) == set(range(600))
     assert len(seen) > 600  # the overlap brings doubles, which ids drop
     first = list(dict.fromkeys(seen))
