@@ -68,10 +68,12 @@ def pytest_configure(config: pytest.Config) -> None:
     for role in ROLES:
         os.environ.pop(f"PERPFLOW_{role.upper()}_PASSWORD", None)
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        from producers.warmup import compile_frames
         from schemas.codec import Codec
         from stream_apps.core.warmup import compile_kernels
 
         compile_kernels(Codec())
+        compile_frames(Codec())
 
 
 @pytest.fixture(autouse=True)

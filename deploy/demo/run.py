@@ -29,6 +29,7 @@ from deploy.grafana.preview.pages import Rendered
 from deploy.grafana.preview.render import render
 from deploy.stack import Stack, prometheus
 from producers.recorded.recording import Recording
+from producers.warmup import compile_frames
 from schemas.codec import Codec
 from schemas.partition import instrument_id
 from sinks.venues.opening import SIMULATED
@@ -100,7 +101,7 @@ def run_demo(options: DemoOptions, console: Console) -> int:
     pipeline: Pipeline | None = None
     helpers = ProcessPoolExecutor(HELPERS, mp_context=multiprocessing.get_context("spawn"))
     try:
-        compiling = [helpers.submit(kernels, Codec()) for kernels in (compile_kernels, compile_decisions)]
+        compiling = [helpers.submit(kernels, Codec()) for kernels in (compile_kernels, compile_decisions, compile_frames)]
         with console.status("setting up the broker and the database") as status:
             stack.reset()
             measured = options.prometheus or prometheus.at_hand() is not None

@@ -155,7 +155,7 @@ class ArraySide:
     def load(self, levels: Sequence[Level]) -> None:
         """Replace all levels."""
         self._arrays.counts[self._side] = 0
-        self.apply(levels)
+        self.apply([level for level in levels if level[1] > 0.0])
 
     def apply(self, levels: Sequence[Level]) -> None:
         """Change levels; quantity 0 removes."""
