@@ -18,7 +18,10 @@ SCRIPT = Path(__file__).resolve().parents[2] / "tests" / "bench" / "run.py"
 
 @app.command(epilog="Example: perpflow bench --quick --only worker,replay --json bench.json")
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="The short form of each: four minutes together.")] = False,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Short forms, of all but scaling and sizes: four minutes together."),
+    ] = False,
     only: Annotated[str, typer.Option(metavar="NAME,...", help="Only these.", show_default="all")] = "",
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the rows there, and a plot beside it.")] = None,
     install: Annotated[bool, typer.Option("--install", help="Only fetch the peers, which the first run does else.")] = False,

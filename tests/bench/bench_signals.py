@@ -27,8 +27,8 @@ from deploy.stack import processes
 from schemas.settings import Settings
 
 MODERATE, HEAVY = 2_500, 25_000
-# Compiled code is loaded and partitions are assigned in the first instants.
-SKIP_INSTANTS = 2
+# Instants that are worked off before anything is measured, and how long that may take: compiled code is loaded and partitions are assigned in them.
+SKIP_INSTANTS, READY_S = 2, 120.0
 DECISIONS = ("features", "worker_progress")
 
 
@@ -44,6 +44,19 @@ class Watcher(threading.Thread):
         self.seen: dict[str, list[tuple[int, int]]] = {topic: [] for topic in DECISIONS}
         self.over = threading.Event()
         self._settings = settings
+
+    def wait(self, instants: int, worker: Program) -> int:
+        """Wait until so many instants have been worked off on every partition that has instruments; return the last of them.
+
+        Raises:
+            RuntimeError: they were not within ``READY_S``, or the worker ended.
+        """
+        deadline = time.monotonic() + READY_S
+        while len(done := sorted({instant for instant, _ in self.seen["worker_progress"]})) < instants:
+            if time.monotonic() > deadline or worker.process.poll() is not None:
+                raise RuntimeError(f"the worker worked off {len(done)} instants in {READY_S:.0f} s: {worker.last_words()}")
+            time.sleep(0.1)
+        return done[-1]
 
     def run(self) -> None:
         """Read until ``over``."""
@@ -79,7 +92,7 @@ def measure(run: Run, rate: int, seconds: int, instruments: int, grid_ms: int) -
     """Run the pipeline at a rate; return the times to the decisions, how busy each process was, and what the producer's records waited for."""
     first, second, others = cores()
     with run.environment(grid_ms=grid_ms) as settings, tempfile.TemporaryDirectory() as folder:
-        serving, urls = venue(0, others, rate=str(rate), kinds="", messages=rate * (seconds + 30), instruments=instruments)
+        serving, urls = venue(0, others, rate=str(rate), kinds="", messages=rate * (seconds + int(READY_S) + 30), instruments=instruments)
         ports, variables = [processes.free_port()], run.variables(settings)
         ports.append(processes.free_port(ports))
         figures = Path(folder) / "figures.json"
@@ -91,6 +104,7 @@ def measure(run: Run, rate: int, seconds: int, instruments: int, grid_ms: int) -
             arguments = [str(MEASURED), str(figures), "--base-url", urls["rest_url"], "--symbols", "all"]
             writer = Program(arguments, first, {**variables, "PERPFLOW_HTTP_PORT": str(ports[1])})
             wait_for_frames(writer, ports[1])
+            begin = watcher.wait(SKIP_INSTANTS, worker)
             programs = {"producer": writer, "worker": worker, "venue": serving}
             busy = {name: program.cpu_s() for name, program in programs.items()} | {"broker": broker_cpu_s(settings)}
             started = time.monotonic()
@@ -112,7 +126,7 @@ def measure(run: Run, rate: int, seconds: int, instruments: int, grid_ms: int) -
             serving.stop()
         found = json.loads(figures.read_text())
     marks = {int(mark) - settings.allowed_lateness_ms: at for mark, at in found["marks"].items()}
-    steady = set(sorted(marks)[SKIP_INSTANTS:])
+    steady = {mark for mark in marks if mark > begin}
     waits = {topic: [at - marks[instant] for instant, at in rows if instant in steady] for topic, rows in watcher.seen.items()}
     return {
         "rate": rate,

@@ -115,7 +115,11 @@ def draw(rows: Path) -> None:
 def main() -> int:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="perpflow bench", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="the short form of each: four minutes together")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="short forms: four minutes together; of those that --only names, or of all but scaling and sizes",
+    )
     parser.add_argument("--only", default="", metavar="NAME,...", help=f"of: {', '.join(BENCHES)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, and a plot beside it")
     parser.add_argument("--install", action="store_true", help="fetch the peers, which the first run does else, and end")
@@ -131,7 +135,9 @@ def main() -> int:
         install.python(print)
         install.kafka_streams(print)
         return 0
-    names = [name.strip() for name in options.only.split(",") if name.strip()] or list(BENCHES)
+    names = [name.strip() for name in options.only.split(",") if name.strip()] or [
+        name for name, bench in BENCHES.items() if bench.in_quick or not options.quick
+    ]
     if unknown := [name for name in names if name not in BENCHES]:
         parser.error(f"--only: {', '.join(unknown)}: not one of {', '.join(BENCHES)}")
     began, line = time.monotonic(), hardware()
