@@ -379,6 +379,10 @@ class KafkaOut:
         if producer is None:
             return
         if self._unacknowledged:
-            producer._message_accumulator.fail_all(KafkaError("the producer is closed"))
+            accumulator = producer._message_accumulator
+            for waiting in accumulator._batches.values():
+                for batch in waiting:
+                    batch._drain_waiter.cancel()  # nobody waits for it, and asyncio would complain of an error that nobody looked at
+            accumulator.fail_all(KafkaError("the producer is closed"))
         with contextlib.suppress(TimeoutError, KafkaError):
             await asyncio.wait_for(producer.stop(), LEAVE_S)
