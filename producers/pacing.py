@@ -11,7 +11,7 @@ from __future__ import annotations
 # a fifth of a core is spent on them at most.
 REQUEST_S, BATCH_S = 0.002, 0.0003
 # Between two leavings, seconds, whatever was charged.
-LEAST_S, MOST_S = 0.004, 0.02
+LEAST_S, MOST_S = 0.004, 0.014
 
 
 class Pace:

@@ -34,7 +34,7 @@ ROTATE_AFTER_S = 23 * 3600.0
 # How long the old connection is read on beside its successor before it is closed.
 OVERLAP_S = 5.0
 # Frames between two looks at back-pressure and the other tasks.
-BATCH = 64
+BATCH = 128
 # Longest wait for a frame before the reader looks around (a rotation that is due).
 MOST_WAIT_S = 1.0
 
