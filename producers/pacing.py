@@ -7,7 +7,7 @@ them busier than the records. So each leaving is charged with what it costs, and
 
 from __future__ import annotations
 
-# Seconds until the next leaving for a request, and for each batch in it: about five times what they cost the producer, judged by its profile, so that some fifth
+# Seconds until the next leaving for a request, and for each batch in it: about five times what they cost the producer, judged by its profile, so that a fifth
 # of a core is spent on them at most. Chosen by the quantiles at 2,500 and 25,000 records a second, together with the bounds below.
 REQUEST_S, BATCH_S = 0.002, 0.0003
 # Between two leavings, seconds, whatever was charged.
