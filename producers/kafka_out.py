@@ -8,7 +8,7 @@ A record that Kafka refuses for good stops the producer (``DeliveryFailed``): ma
 restart, is waited for without limit; meanwhile ``congested`` tells the readers to stop reading.
 
 aiokafka writes: one request takes the batches of all partitions of a broker, and the next one leaves when it is answered. librdkafka sends a request for
-each partition (its issue 1700), and 48 partitions of several topics are thousands of requests a second, which cost broker and producer more than the records.
+each partition (its issue 1700), and 12 partitions of five topics are thousands of requests a second, which cost broker and producer more than the records.
 Its ``send`` makes a future a record: records are put straight into the batches that wait in its accumulator (inside of a pinned version, ``schemas.pins``).
 """
 

@@ -17,6 +17,7 @@ from numba import njit
 
 from producers.venue.adapter import Scanned
 from producers.venue.values import MAX_AHEAD_MS
+from schemas.avro_kernels import write_long
 from schemas.codec import Codec
 from schemas.recordwriter import text_bytes
 
@@ -33,17 +34,6 @@ _EXACT = 2**53
 _LONG_DIGITS = 18
 _TENS = 10.0 ** np.arange(23)  # exactly doubles, so that the quotient is the nearest double (Clinger's fast path)
 _HASH_START, _HASH_TIMES = 2166136261, 16777619  # FNV-1a, 32 bits
-
-
-@njit(cache=True, nogil=True)
-def _long(value, out, at):  # type: ignore[no-untyped-def]
-    rest = np.uint64(value) << np.uint64(1)
-    while rest >= np.uint64(0x80):
-        out[at] = np.uint8(rest & np.uint64(0x7F)) | np.uint8(0x80)
-        rest >>= np.uint64(7)
-        at += 1
-    out[at] = np.uint8(rest)
-    return at + 1
 
 
 @njit(cache=True, nogil=True)
@@ -107,8 +97,8 @@ def _skipped(data, at, end):  # type: ignore[no-untyped-def]
         return at + 4
     if byte == 102 and at + 5 <= end and data[at + 1] == 97 and data[at + 2] == 108 and data[at + 3] == 115 and data[at + 4] == 101:
         return at + 5
-    _, stop = _whole(data, at, end)
-    return stop if _ >= 0 else -1
+    number, stop = _whole(data, at, end)
+    return stop if number >= 0 else -1
 
 
 @njit(cache=True, nogil=True)
@@ -337,13 +327,13 @@ def _scan(  # type: ignore[no-untyped-def]
         for k in range(head_ends[stream - 1] if stream else 0, head_ends[stream]):
             out[to] = heads[k]
             to += 1
-        to = _long(held[1], out, to)
-        to = _long(received, out, to)
-        to = _long(held[2], out, to)
+        to = write_long(out, to, held[1])
+        to = write_long(out, to, received)
+        to = write_long(out, to, held[2])
         doubles = 4
         if kind == TRADE:
-            to = _long(held[3], out, to)
-            to = _long(held[4], out, to)
+            to = write_long(out, to, held[3])
+            to = write_long(out, to, held[4])
             doubles = 2
         for k in range(8 * doubles):
             out[to + k] = scratch_bytes[k]

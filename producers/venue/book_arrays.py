@@ -14,6 +14,7 @@ import numpy.typing as npt
 from numba import njit
 
 from producers.venue.adapter import Level
+from schemas.avro_kernels import write_long
 
 # Room for so many levels a side at first: twice a REST snapshot.
 ROOM = 2048
@@ -50,17 +51,6 @@ def _apply(keys, quantities, count, levels, first, end, sign):  # type: ignore[n
 
 
 @njit(cache=True, nogil=True)
-def _number(value, out, at):  # type: ignore[no-untyped-def]
-    rest = np.uint64(value) << np.uint64(1)
-    while rest >= np.uint64(0x80):
-        out[at] = np.uint8(rest & np.uint64(0x7F)) | np.uint8(0x80)
-        rest >>= np.uint64(7)
-        at += 1
-    out[at] = np.uint8(rest)
-    return at + 1
-
-
-@njit(cache=True, nogil=True)
 def _change(  # type: ignore[no-untyped-def]
     keys, quantities, counts, levels, bids, bids_end, asks, asks_end, head, time, received, epoch, last, top, scratch, scratch_bytes, out
 ):
@@ -72,18 +62,18 @@ def _change(  # type: ignore[no-untyped-def]
     at = len(head)
     for n in range(at):
         out[n] = head[n]
-    at = _number(time, out, at)
-    at = _number(received, out, at)
-    at = _number(epoch, out, at)
+    at = write_long(out, at, time)
+    at = write_long(out, at, received)
+    at = write_long(out, at, epoch)
     for byte in (8, 108, 105, 118, 101):  # "live" and its length
         out[at] = byte
         at += 1
-    at = _number(last, out, at)
+    at = write_long(out, at, last)
     for side in range(2):
         count = min(top, counts[side])
         for what in range(2):
             if count:
-                at = _number(count, out, at)
+                at = write_long(out, at, count)
                 for n in range(count):
                     place = counts[side] - 1 - n
                     scratch[n] = quantities[side, place] if what else abs(keys[side, place])

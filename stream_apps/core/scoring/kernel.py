@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from schemas.avro_kernels import write_long
 from stream_apps.core.scoring.model import Judged
 
 # Inputs by their place in ``model.INPUT_ORDER``; ``batch`` asserts it.
@@ -86,17 +87,6 @@ def _text(out: Any, at: int, blob: Any, spans: Any, span: int) -> Any:
         out[at] = blob[i]
         at += 1
     return at
-
-
-@njit(cache=True, nogil=True)
-def _long(out: Any, at: int, value: int) -> Any:
-    rest = np.uint64(value << 1) ^ np.uint64(value >> 63)
-    while rest >= np.uint64(0x80):
-        out[at] = (rest & np.uint64(0x7F)) | np.uint64(0x80)
-        rest >>= np.uint64(7)
-        at += 1
-    out[at] = rest
-    return at + 1
 
 
 @njit(cache=True, nogil=True)
@@ -342,7 +332,7 @@ def score(
         while rest:
             digits += 1
             rest //= 10
-        at = _long(out, at, spans[strategies[s, S_PREFIX], 1] - spans[strategies[s, S_PREFIX], 0] + digits)
+        at = write_long(out, at, spans[strategies[s, S_PREFIX], 1] - spans[strategies[s, S_PREFIX], 0] + digits)
         at = _text(out, at, blob, spans, strategies[s, S_PREFIX])
         rest = abs(instant)
         for d in range(digits - 1, -1, -1):
@@ -351,8 +341,8 @@ def score(
         if instant < 0:
             out[at] = 45
         at = _text(out, at + digits, blob, spans, strategies[s, S_NAME])
-        at = _long(out, at, instant)
-        at = _long(out, at, decided_at)
+        at = write_long(out, at, instant)
+        at = write_long(out, at, decided_at)
         at = _text(out, at, blob, spans, strategies[s, S_WHO])
         at = _text(out, at, blob, spans, T_NONE + direction)
         at = _double(out, at, scored, scratch, as_bytes)
@@ -381,7 +371,7 @@ def score(
             at = _maybe(out, at, x[i], scratch, as_bytes)
         k = 0
         if n_layers:
-            at = _long(out, at, n_layers)
+            at = write_long(out, at, n_layers)
         for n in range(n_layers):
             layer = first_layer + n
             at = _text(out, at, blob, spans, layers[layer, L_NAME])
@@ -389,7 +379,7 @@ def score(
             at = _double(out, at, layer_most[layer], scratch, as_bytes)
             at = _double(out, at, weighted[n], scratch, as_bytes)
             at = _double(out, at, mosts[strategies[s, S_MOSTS] + n], scratch, as_bytes)
-            at = _long(out, at, layers[layer, L_N_PARTS])
+            at = write_long(out, at, layers[layer, L_N_PARTS])
             for p in range(layers[layer, L_N_PARTS]):
                 at = _text(out, at, blob, spans, parts[layers[layer, L_PARTS] + p, P_NAME])
                 at = _double(out, at, part_points[k], scratch, as_bytes)
@@ -399,7 +389,7 @@ def score(
         out[at] = 0
         at += 1
         if n_gates:
-            at = _long(out, at, n_gates)
+            at = write_long(out, at, n_gates)
         results[e, REASON_AT] = at
         for n in range(n_gates):
             g, a = models[m, M_GATES] + n, strategies[s, S_GATES] + n
@@ -433,7 +423,7 @@ def score(
                 elif missing and inputs[i, I_READ] and (wanted == 0 or (state >= 0 and states[r, state] == stale)):
                     count += 1
             if count:
-                at = _long(out, at, count)
+                at = write_long(out, at, count)
                 for i in range(first_input, first_input + n_inputs):
                     state = inputs[i, I_STATE_STRETCHED if stretched else I_STATE]
                     name = inputs[i, I_NAME_STRETCHED if stretched else I_NAME]
@@ -447,7 +437,7 @@ def score(
             out[at] = 0
             at += 1
             if wanted == 1:
-                at = _long(out, at, counts[r, 1])
+                at = write_long(out, at, counts[r, 1])
                 at = _text(out, at, blob, spans, T_NONE + lean if warm else T_NONE)
                 at = _double(out, at, total, scratch, as_bytes)
                 at = _text(out, at, blob, spans, T_VERDICT + verdict)
