@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -24,6 +25,8 @@ from recorded_client import BTC_2023, BTC_2024, LTC, head
 from producers.binance.adapter import BinanceUsdm
 from producers.recorded.recording import Recording
 from producers.recorded.venue import RecordedVenue
+from producers.venue import feeds as feeds_module
+from producers.venue.adapter import BookSnapshot
 from producers.venue.config import ProducerConfig
 from producers.venue.producer import ConfigurationError, VenueProducer
 from producers.venue.state import Line
@@ -536,3 +539,88 @@ def test_what_is_wrong_is_said(environment: Settings, topics: list[str], slice_o
         asyncio.run(work("BTCUSDT,NOPEUSDT"))
     with pytest.raises(ConfigurationError, match="top:N"):
         asyncio.run(work("top:x"))
+
+
+def test_frames_in_bulk_become_the_records_that_they_become_one_by_one(
+    environment: Settings, topics: list[str], slice_of_btc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trades doubled, quotes overtaken, frames broken, a book followed and broken: the same records, clocks and counts in the same order."""
+    now = 1723161256322
+    raws = []
+    for n in range(1, 400):
+        at = now + 7 * n
+        trade = {
+            "e": "aggTrade",
+            "E": at,
+            "s": "BTCUSDT",
+            "a": n,
+            "p": f"{61800 + n / 10:.2f}",
+            "q": "0.006",
+            "f": n,
+            "l": n,
+            "T": at - 1,
+            "m": n % 3 == 0,
+        }
+        quote = {
+            "e": "bookTicker",
+            "u": 9 * n,
+            "s": "BTCUSDT",
+            "b": "61800.10",
+            "B": "1",
+            "a": f"{61801 + n / 10:.1f}",
+            "A": "2",
+            "T": at,
+            "E": at + 1,
+        }
+        diff = {
+            "e": "depthUpdate",
+            "E": at,
+            "T": at,
+            "s": "BTCUSDT",
+            "U": n,
+            "u": n,
+            "pu": n - 1 if n != 300 else 7,
+            "b": [[f"{61000 + n}", "1"]],
+            "a": [],
+        }
+        raws += [
+            orjson.dumps({"stream": f"btcusdt@{name}", "data": data})
+            for name, data in (("aggTrade", trade), ("bookTicker", quote), ("depth@0ms", diff))
+        ]
+        if n % 11 == 0:
+            raws += [raws[-3], raws[-5], raws[-1][:-4], raws[-3].replace(b'"q":"0.006"', b'"q":"x"')]  # doubled, overtaken, cut off, wrong
+
+    async def work(few: int) -> tuple[list[Any], dict[str, Any], list[Any]]:
+        monkeypatch.setattr(feeds_module, "FEW_FRAMES", few)
+        async with RecordedVenue([Recording(slice_of_btc, "BTCUSDT")]) as venue:
+            with Service("produce-test") as service:
+                producer = VenueProducer(BinanceUsdm("0ms"), config(venue, "BTCUSDT", "agg_trades,quotes,depth"), environment, service)
+                await producer._prepare()
+                producer.holes.wall_ms = lambda: now + 5000
+                emitted: list[Any] = []
+                producer.pipeline.sequencer.push = lambda name, item, at, partition: emitted.append((name, item, at, partition))
+                line = Line(producer.pipeline.join("all", 0))
+                for channel in producer.channels:
+                    producer.feeds.subscribe(producer.feeds.feeds["BTCUSDT"], channel, line)
+                producer.feeds.compile(line)
+                feed = producer.feeds.feeds["BTCUSDT"]
+                feed.book.load(BookSnapshot(0, [(61000.0, 1.0)], [(61900.0, 2.0)]))
+                for start in range(0, len(raws), 50):
+                    for held in producer.feeds.frames(line, raws[start : start + 50]):
+                        asyncio.ensure_future(held).cancel()  # the book's snapshot: it stays broken
+                states = [(stream.name, stream.count, stream.last_time) for stream in line.streams]
+                counts = {
+                    "clock": line.clock,
+                    "doubled": producer.holes.duplicates,
+                    "refused": producer.holes.refused,
+                    "epoch": feed.book.epoch,
+                }
+                await producer.out.close(5)
+                await producer.rest.close()
+                return emitted, counts, states
+
+    one_by_one, in_bulk = asyncio.run(work(10**9)), asyncio.run(work(1))
+    assert in_bulk == one_by_one
+    topics_seen = Counter(item[0] for _, item, _, _ in in_bulk[0])
+    assert topics_seen["agg_trades"] == 399 and topics_seen["quotes"] == 399 and topics_seen["depth"] >= 298 and topics_seen["gaps"] == 1
+    assert in_bulk[1]["doubled"] >= 72 and in_bulk[1]["refused"] == 72
