@@ -93,15 +93,20 @@ class Contest:
         self.run.say(f"wrote {self.workload.trades - self.workload.before(self.warm):,} trades in {seconds:.1f} s")
 
     def measure(self) -> Rate:
-        """Let the worker work off the log, and return the rate of its second half: of the trades whose steps are in the log."""
+        """Let the worker work off the log, and return the rate of its second half: of the trades whose steps are in the log.
+
+        A log so short that the worker writes all its steps at once has no second half: its rate is that of the whole, from the thaw on.
+        """
         worker, cuts = self.process, {partition: self._cuts(partition) for partition in self.workload.partitions}
         assert worker is not None
         half = (self.warm + self.size.panes) // 2
+        began, cpu, done = time.perf_counter(), _cpu(worker), self.workload.before(self.warm)
         worker.send_signal(signal.SIGCONT)
         self.wait_for_steps(half, worker)
         steps = self.steps()
-        began, cpu = time.perf_counter(), _cpu(worker)
-        done = sum(int(cuts[partition][count - 1]) for partition, count in steps.items() if count)
+        if sum(steps.values()) < (self.size.panes + 1) * len(self.workload.partitions):
+            began, cpu = time.perf_counter(), _cpu(worker)
+            done = sum(int(cuts[partition][count - 1]) for partition, count in steps.items() if count)
         ended = self.wait_for_steps(self.size.panes, worker)
         rate = Rate(self.workload.trades - done, ended - began, _cpu(worker) - cpu)
         worker.send_signal(signal.SIGTERM)
