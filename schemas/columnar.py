@@ -233,6 +233,33 @@ def _decode(buf: U8, index: I64, header: U8, ops: I64, columns: I64, longs: I64,
             status[row] = OK
 
 
+@njit(cache=True, nogil=True)
+def _choose(buf: U8, places: I64, texts: U8, starts: I64, out: I64) -> None:
+    """Find which text each string is (position << 20 | length in ``buf``); -1: none."""
+    for row in range(len(places)):
+        out[row] = -1
+        if places[row] < 0:  # null
+            continue
+        at, size = places[row] >> 20, places[row] & 0xFFFFF
+        for text in range(len(starts) - 1):
+            begin = starts[text]
+            same = starts[text + 1] - begin == size
+            j = 0
+            while same and j < size:
+                same = buf[at + j] == texts[begin + j]
+                j += 1
+            if same:
+                out[row] = text
+                break
+
+
+@cache
+def _packed_texts(texts: tuple[str, ...]) -> tuple[U8, I64]:
+    """Return texts in a row, and where each begins and the last one ends."""
+    encoded = [text.encode() for text in texts]
+    return np.frombuffer(b"".join(encoded), dtype=np.uint8), np.cumsum([0, *(len(text) for text in encoded)]).astype(np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """A row that could not be decoded."""
@@ -299,6 +326,16 @@ class Columns:
     def text_or_none(self, name: str, row: int) -> str | None:
         """Return one string of a nullable field."""
         return None if self._longs[row, self._where[name][1]] == NULL_LONG else self.text(name, row)
+
+    def choices(self, name: str, texts: tuple[str, ...]) -> I64:
+        """Return which of some texts each row of a string column is, its place in ``texts``, int64 of shape (n,); -1: none of them, or null."""
+        column = self._where[name][1]
+        out = np.empty(len(self._longs), dtype=np.int64)
+        _choose(self.records.buffer, self._longs[:, column], *_packed_texts(texts), out)
+        for row, text in self._strings.get(column, {}).items():
+            out[row] = texts.index(text) if text in texts else -1
+        out[~self.good] = -1
+        return out
 
     @property
     def longs(self) -> I64:

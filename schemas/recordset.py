@@ -14,11 +14,16 @@ import cramjam
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+from zstandard import ZstdError
+
+from schemas import zstd
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
-_BATCH_HEADER = struct.Struct(">qiibIhiqqqhii")  # base offset .. record count, 61 bytes
+# Base offset 8, length 4, leader epoch 4, format 1, CRC 4, attributes 2, last offset delta 4, base time 8, largest time 8, producer 8 + 2 + 4, count 4.
+_HEADER = 61
+_LEAST_RECORD = 7  # a length, attributes, two deltas, two lengths and a count of headers
 _CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 _XERIAL = b"\x82SNAPPY\x00"
 
@@ -40,7 +45,9 @@ def _unsnappy(data: bytes) -> bytes:
 
 
 def _decompress(kind: int, data: memoryview) -> Any:
-    """Return the bytes as something that numpy can look into."""
+    """Return the bytes as something that can be joined with others."""
+    if kind == 0:
+        return data
     if kind == 1:
         return cramjam.gzip.decompress(data)
     if kind == 2:
@@ -48,7 +55,7 @@ def _decompress(kind: int, data: memoryview) -> Any:
     if kind == 3:
         return cramjam.lz4.decompress(data)
     if kind == 4:
-        return cramjam.zstd.decompress(data)
+        return zstd.decompress(data)
     raise RecordSetError(f"compression codec {kind} is not one of {_CODECS}")
 
 
@@ -118,51 +125,65 @@ def _big_endian(buf: U8, at: int, size: int) -> Any:
     return value
 
 
+_WHOLE, _NO_HEADER, _CUT_OFF, _OLD = range(4)
+# What is noted of a batch: its records' first and last byte, codec, base offset, base time, and the time of all of them (-1: each has its own).
+_BEGIN, _END, _CODEC, _BASE, _TIME, _FIXED_TIME = range(6)
+
+
 @njit(cache=True, nogil=True)
 def _survey(buf: U8, first: int, last: int) -> Any:
-    """Return (records that the batches of a set hold, offset after the last batch, whether one holds wanted ones); -1 records when not all are plain.
-
-    Plain is a whole batch of format v2 whose records lie in it as they are, without compression.
-    """
-    at, total, count = 0, len(buf), 0
+    """Return what is wrong with a set and where, the batches with wanted records, the records in them, the offset after all, and whether one is packed."""
+    at, total, batches, records, packed = 0, len(buf), 0, 0, False
     following: Any = np.int64(first)
-    wanted = False
     while at < total:
-        if total - at < 61 or buf[at + 16] != 2:
-            return -1, following, wanted
+        if total - at < _HEADER:
+            return _NO_HEADER, at, batches, records, following, packed
+        if buf[at + 16] != 2:
+            return _OLD, at, batches, records, following, packed
         size = _big_endian(buf, at + 8, 4)
-        attributes = buf[at + 22]
-        records = _big_endian(buf, at + 57, 4)
-        if attributes & 0x07 or size < 49 or size > total - at - 12 or records > size:
-            return -1, following, wanted
-        begin, delta = _big_endian(buf, at, 8), _big_endian(buf, at + 23, 4)
-        end = begin + delta
-        if delta >= 1 << 31:
-            return -1, following, wanted
+        if size < _HEADER - 12 or size > total - at - 12:
+            return _CUT_OFF, at, batches, records, following, packed
+        begin = _big_endian(buf, at, 8)
+        end = begin + _big_endian(buf, at + 23, 4)
         following = max(following, end + 1)
-        if not (attributes & 0x20 or end < first or begin > last):
-            wanted = True
-            count += records
+        if not (buf[at + 22] & 0x20 or end < first or begin > last):  # control batches carry no records of the application
+            batches += 1
+            records += _big_endian(buf, at + 57, 4)
+            packed |= (buf[at + 22] & 0x07) != 0
         at += 12 + size
-    return count, following, wanted
+    return _WHOLE, at, batches, records, following, packed
 
 
 @njit(cache=True, nogil=True)
-def _walk_plain(buf: U8, first: int, last: int, out: I64) -> int:
-    """Fill the index of a set whose batches are all plain (``_survey``); returns the number of wanted records, below 0 when one is broken."""
-    at, n = 0, 0
-    while at < len(buf):
+def _note(buf: U8, first: int, last: int, noted: I64) -> None:
+    """Fill a row for each batch that ``_survey`` counted."""
+    at, row = 0, 0
+    while row < noted.shape[0]:
         stop = at + 12 + _big_endian(buf, at + 8, 4)
         attributes = buf[at + 22]
         begin = _big_endian(buf, at, 8)
         end = begin + _big_endian(buf, at + 23, 4)
         if not (attributes & 0x20 or end < first or begin > last):
-            fixed: Any = _big_endian(buf, at + 35, 8) if attributes & 0x08 else np.int64(-1)
-            n = _walk(buf, at + 61, stop, begin, _big_endian(buf, at + 27, 8), fixed, first, last, out, n)
-            if n < 0:
-                return n
+            noted[row, _BEGIN] = at + _HEADER
+            noted[row, _END] = stop
+            noted[row, _CODEC] = attributes & 0x07
+            noted[row, _BASE] = begin
+            noted[row, _TIME] = _big_endian(buf, at + 27, 8)
+            noted[row, _FIXED_TIME] = _big_endian(buf, at + 35, 8) if attributes & 0x08 else -1
+            row += 1
         at = stop
-    return n
+
+
+@njit(cache=True, nogil=True)
+def _walk_all(buf: U8, noted: I64, first: int, last: int, out: I64) -> Any:
+    """Fill the index of the wanted records of all noted batches; returns how many there are, and the row of a broken batch or -1."""
+    n = 0
+    for row in range(noted.shape[0]):
+        begin, end, base = noted[row, _BEGIN], noted[row, _END], noted[row, _BASE]
+        n = _walk(buf, begin, end, base, noted[row, _TIME], noted[row, _FIXED_TIME], first, last, out, n)
+        if n < 0:
+            return n, row
+    return n, -1
 
 
 @dataclass(slots=True)
@@ -215,67 +236,42 @@ class RecordSet:
         if len(parts) == 1:
             return parts[0]
         index = np.concatenate([part.index for part in parts])
-        row = at = 0
-        for part in parts:
-            index[row : row + len(part), 2] += at
-            index[row : row + len(part), 4] += at
-            row += len(part)
-            at += len(part.buffer)
+        begins = np.cumsum([0, *(len(part.buffer) for part in parts[:-1])])
+        moved = np.repeat(begins, [len(part.index) for part in parts])
+        index[:, 2] += moved
+        index[:, 4] += moved
         return cls(np.concatenate([part.buffer for part in parts]), index, parts[-1].next_offset)
 
     @classmethod
     def from_raw(cls, raw: bytes | memoryview, first_offset: int, last_offset: int) -> RecordSet:
         """Walk a raw record set (whole v2 batches) and keep records with first_offset <= offset <= last_offset.
 
-        Control batches carry no records of the application and are passed over. CRCs are the fetcher's business.
+        CRCs are the fetcher's business. A set without a compressed batch is not copied.
 
         Raises:
             RecordSetError: an old message format, a truncated batch or a broken record.
         """
-        whole = _as_it_lies(raw, first_offset, last_offset)
-        if whole is not None:
-            return whole
-        view = memoryview(raw)
-        at, total = 0, len(view)
-        pieces: list[Any] = []
-        parts: list[I64] = []
-        base = 0
-        next_offset = first_offset
-        while at < total:
-            if total - at < _BATCH_HEADER.size:
-                raise RecordSetError(f"truncated batch header at byte {at}")
-            header = _BATCH_HEADER.unpack_from(view, at)
-            base_offset, size, _, magic, _, attributes, last_delta, base_time, max_time, _, _, _, count = header
-            if magic != 2:
-                raise RecordSetError(f"message format {magic} at offset {base_offset}: only v2 is read")
-            stop = at + 12 + size
-            if stop > total:
-                raise RecordSetError(f"batch at offset {base_offset} is truncated: {total - at} of {12 + size} bytes")
-            body: Any = view[at + _BATCH_HEADER.size : stop]
-            at = stop
-            next_offset = max(next_offset, base_offset + last_delta + 1)
-            if attributes & 0x20 or base_offset + last_delta < first_offset or base_offset > last_offset:
-                continue
-            if attributes & 0x07:
-                body = _decompress(attributes & 0x07, body)
-            data = np.frombuffer(body, dtype=np.uint8)
-            index = np.empty((count, 6), dtype=np.int64)
-            fixed = max_time if attributes & 0x08 else -1
-            n = _walk(data, 0, len(data), base_offset, base_time, fixed, first_offset, last_offset, index, 0)
-            if n < 0:
-                raise RecordSetError(f"broken record in the batch at offset {base_offset}")
-            index = index[:n]
-            index[:, 2] += base
-            index[:, 4] += base
-            base += len(data)
-            pieces.append(data)
-            parts.append(index)
-        next_offset = min(next_offset, last_offset + 1) if parts else max(next_offset, first_offset)
-        if not parts:
-            return cls(np.empty(0, dtype=np.uint8), np.empty((0, 6), dtype=np.int64), next_offset)
-        if len(parts) == 1:
-            return cls(pieces[0], parts[0], next_offset)
-        return cls(np.concatenate(pieces), np.concatenate(parts), next_offset)
+        if not len(raw):
+            return cls(np.empty(0, dtype=np.uint8), np.empty((0, 6), dtype=np.int64), first_offset)
+        buffer = np.frombuffer(raw, dtype=np.uint8)
+        state, at, batches, records, following, packed = _survey(buffer, first_offset, last_offset)
+        if state != _WHOLE:
+            raise _damage(state, buffer, at)
+        noted = np.empty((batches, 6), dtype=np.int64)
+        _note(buffer, first_offset, last_offset, noted)
+        if packed:
+            view = memoryview(raw)
+            pieces = [_unpacked(row, view) for row in noted.tolist()]
+            buffer = np.frombuffer(pieces[0] if batches == 1 else b"".join(pieces), dtype=np.uint8)
+            noted[:, _END] = np.cumsum([len(piece) for piece in pieces])
+            noted[0, _BEGIN] = 0
+            noted[1:, _BEGIN] = noted[:-1, _END]
+        # A count that the bytes cannot hold is the batch's lie; the walk stops at it.
+        index = np.empty((min(records, len(buffer) // _LEAST_RECORD), 6), dtype=np.int64)
+        n, broken = _walk_all(buffer, noted, first_offset, last_offset, index)
+        if broken >= 0:
+            raise RecordSetError(f"broken record in the batch at offset {int(noted[broken, _BASE])}")
+        return cls(buffer, index[:n], min(following, last_offset + 1) if batches else following)
 
     @classmethod
     def from_messages(cls, messages: Sequence[tuple[int, int, bytes | None, bytes | None]]) -> RecordSet:
@@ -300,16 +296,19 @@ class RecordSet:
         return cls(buffer, index, int(messages[-1][0]) + 1 if messages else 0)
 
 
-def _as_it_lies(raw: bytes | memoryview, first_offset: int, last_offset: int) -> RecordSet | None:
-    """Return the records of a set over its own bytes, without a copy; None when a batch is compressed or something is wrong with one."""
-    if not len(raw):
-        return None
-    buffer = np.frombuffer(raw, dtype=np.uint8)
-    count, following, wanted = _survey(buffer, first_offset, last_offset)
-    if count < 0:
-        return None
-    index = np.empty((count, 6), dtype=np.int64)
-    n = _walk_plain(buffer, first_offset, last_offset, index)
-    if n < 0:
-        return None
-    return RecordSet(buffer, index[:n], min(following, last_offset + 1) if wanted else following)
+def _unpacked(row: list[int], view: memoryview) -> Any:
+    """Return the bytes of a noted batch's records."""
+    try:
+        return _decompress(row[_CODEC], view[row[_BEGIN] : row[_END]])
+    except (ZstdError, cramjam.DecompressionError, struct.error) as error:
+        raise RecordSetError(f"the batch at offset {row[_BASE]} cannot be decompressed ({_CODECS[row[_CODEC]]}): {error}") from error
+
+
+def _damage(state: int, buffer: U8, at: int) -> RecordSetError:
+    """Return what is wrong with the batch at a byte."""
+    if state == _NO_HEADER:
+        return RecordSetError(f"truncated batch header at byte {at}")
+    base_offset, size = struct.unpack_from(">qi", buffer.data, at)
+    if state == _OLD:
+        return RecordSetError(f"message format {int(buffer[at + 16])} at offset {base_offset}: only v2 is read")
+    return RecordSetError(f"batch at offset {base_offset} is truncated: {len(buffer) - at} of {12 + size} bytes")

@@ -23,7 +23,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 from faust.serializers.schemas import Schema
 
-from schemas import catalogue, metrics
+from schemas import catalogue, metrics, zstd
 from schemas.pins import check_pins
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
@@ -286,6 +286,7 @@ def run(
         RuntimeError: the installed versions of Faust or aiokafka are not the pinned ones.
     """
     check_pins()
+    zstd.use_in_aiokafka()
     configure_logging(settings.log_level)
     for handler in logging.getLogger().handlers:
         handler.addFilter(Sparing())

@@ -17,6 +17,7 @@ _INDICATORS = {
     "coinbase_premium": kernels.PREMIUM,
 }
 OBI_LEVELS = 10  # D7
+_SIDES = np.array([1, -1, 0])  # LONG, SHORT, and neither
 
 # Kind, first and second value of each row, and the rows that say it.
 Input = tuple[int, npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]
@@ -45,8 +46,8 @@ def _derive(topic: str, columns: Columns) -> list[Input]:
         return [(kind, values, values, good & ~np.isnan(values)) for kind, values in ((k, columns.double(name)) for k, name in pairs)]
     if topic == "market_indicators":
         values = columns.double("value")
-        names = np.array([_INDICATORS.get(columns.text("indicator", row), -1) if good[row] else -1 for row in range(len(good))])
-        return [(kind, values, values, good & (names == kind)) for kind in _INDICATORS.values()]
+        names = columns.choices("indicator", tuple(_INDICATORS))
+        return [(kind, values, values, names == i) for i, kind in enumerate(_INDICATORS.values())]
     return []  # liquidations are not values that hold but events that add up
 
 
@@ -55,21 +56,14 @@ def klines(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return which rows are bars of the ATR's length that end on its grid, and the high, low and close of each."""
     if chunk.derived is None:
-        good, times = columns.good, columns.long("event_time")
-        length = TIMEFRAME_MS[ATR_TIMEFRAME]
-        chunk.derived = np.array(
-            [bool(good[row]) and columns.text("timeframe", row) == ATR_TIMEFRAME and times[row] % length == 0 for row in range(len(good))],
-            dtype=np.bool_,
-        )
+        on_grid = columns.long("event_time") % TIMEFRAME_MS[ATR_TIMEFRAME] == 0
+        chunk.derived = (columns.choices("timeframe", (ATR_TIMEFRAME,)) == 0) & on_grid
     return chunk.derived, columns.double("high"), columns.double("low"), columns.double("close")
 
 
 def liquidations(columns: Columns) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return side (1 LONG, -1 SHORT, 0 neither), price and quantity per row: what was filled where the venue says so, else what was ordered."""
-    sides = {"LONG": 1, "SHORT": -1}
-    side = np.array(
-        [sides.get(columns.text("side", row) or "", 0) if columns.good[row] else 0 for row in range(len(columns.good))], dtype=np.int64
-    )
+    side = _SIDES[columns.choices("side", ("LONG", "SHORT"))]
     average, filled = columns.double("average_price"), columns.double("filled_quantity")
     # A zero average or fill is how venues write "not yet", not a value.
     price = np.where(average > 0.0, average, columns.double("price"))
@@ -80,6 +74,6 @@ def _imbalance(columns: Columns) -> npt.NDArray[np.float64]:
     """Return (bids - asks)/(bids + asks) over the top 10 levels per row (D7); NaN while the book is invalid or one side is empty."""
     bids = np.nan_to_num(columns.doubles("bid_quantities")[:, :OBI_LEVELS]).sum(axis=1)
     asks = np.nan_to_num(columns.doubles("ask_quantities")[:, :OBI_LEVELS]).sum(axis=1)
-    live = np.array([columns.text("state", row) == "live" if columns.good[row] else False for row in range(len(bids))], dtype=np.bool_)
+    live = columns.choices("state", ("live",)) == 0
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(live & (bids > 0) & (asks > 0), (bids - asks) / (bids + asks), np.nan)

@@ -127,6 +127,24 @@ def test_damaged_bytes_are_refused_where_the_codec_refuses_them_and_only_there(r
             assert row not in rejected
 
 
+SPELLED = ["live", "lives", "LIVE", "liv", "", "syncing", "ünlive", "invalid"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(SPELLED), st.booleans()), max_size=30))
+def test_choices_are_the_places_of_the_texts(rows):
+    """Rows that the codec must decode (not ASCII, no value) stand among those of the kernel."""
+    sides = {name: [1.5] for name in ("bid_prices", "bid_quantities", "ask_prices", "ask_quantities")}
+    records = [
+        {"instrument": "v:A", "event_time": 1, "receive_time": 2, "epoch": 3, "state": text, "last_update_id": 4, **sides}
+        for text, _ in rows
+    ]
+    values = [None if gone else CODEC.encode("depth", record) for record, (_, gone) in zip(records, rows, strict=True)]
+    columns = columnar.decode(CODEC, "depth", RecordSet.from_messages(messages_of(values)))
+    for texts in (("live",), ("invalid", "", "ünlive", "live")):
+        wanted = [-1 if gone or text not in texts else texts.index(text) for text, gone in rows]
+        assert columns.choices("state", texts).tolist() == wanted
+
+
 def record_set(messages, compression, per_batch, first_base=0):
     raw, at = b"", 0
     while at < len(messages):
@@ -156,6 +174,32 @@ def test_raw_record_sets_are_walked_whole_and_from_the_middle(compression, per_b
         got = [(int(records.offsets[i]), int(records.timestamps[i]), records.key(i), records.value(i)) for i in range(len(records))]
         assert got == messages[first : last + 1]
         assert records.next_offset == last + 1
+
+
+def test_a_set_may_hold_batches_of_every_codec():
+    messages = messages_of([b"value %d" % i * (i % 9) for i in range(60)])
+    raw = b"".join(record_set(messages[at : at + 5], at // 5 % 5, 2 + at % 3) for at in range(0, 60, 5))
+    for first, last in ((0, 59), (7, 59), (13, 44), (59, 59)):
+        records = RecordSet.from_raw(raw, first, last)
+        assert [(*records.index[row, :2].tolist(), records.key(row), records.value(row)) for row in range(len(records))] == messages[
+            first : last + 1
+        ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 4), st.integers(1, 9), st.lists(st.tuples(st.integers(0, 1 << 12), st.integers(0, 7)), min_size=1, max_size=3))
+def test_a_damaged_set_is_refused_or_stays_within_its_bytes(compression, per_batch, flips):
+    raw = bytearray(record_set(messages_of([b"value %d" % i * 3 for i in range(20)]), compression, per_batch))
+    for at, bit in flips:
+        raw[at % len(raw)] ^= 1 << bit
+    try:
+        records = RecordSet.from_raw(bytes(raw), 3, 16)
+    except RecordSetError:
+        return
+    for row in range(len(records)):
+        assert 3 <= records.offsets[row] <= 16
+        for at, length in (records.index[row, 2:4], records.index[row, 4:6]):
+            assert length < 0 or 0 <= at <= at + length <= len(records.buffer)
 
 
 def test_control_batches_carry_no_records_but_move_the_offset():

@@ -272,8 +272,8 @@ class PartitionMonitor:
         elif topic == "liquidations":
             price, quantity = columns.double("price")[part], columns.double("quantity")[part]
             wrong = [(~((v > 0) & np.isfinite(v)), v) for v in (price, quantity)]
-            sides = [columns.text("side", row) if good[row - part.start] else "LONG" for row in range(part.start, part.stop)]
-            wrong.append((np.array([side not in ("LONG", "SHORT") for side in sides], dtype=np.bool_), np.full(len(sides), _NO_NUMBER)))
+            sides = columns.choices("side", ("LONG", "SHORT"))[part]
+            wrong.append((good & (sides < 0), np.full(len(sides), _NO_NUMBER)))
             ordered = np.zeros(len(sides), dtype=np.bool_)
         else:
             values = columns.double("value")[part]
@@ -505,11 +505,8 @@ def _age_text(age_ms: int) -> str:
 
 
 def _is_live(columns: Columns, chunk: Chunk, rows: range) -> Flags:
-    """Return which books are live. A packed string has its length in the low 20 bits; only ``live`` has four letters (depth.avsc)."""
+    """Return which books are live."""
     if chunk.derived is None:
-        live = (columns.long("state") & 0xFFFFF) == len("live")
-        for row in np.flatnonzero(columns.long("state") == 0).tolist():  # decoded by the codec: no place in the buffer
-            live[row] = columns.text("state", row) == "live"
-        chunk.derived = live
+        chunk.derived = columns.choices("state", ("live",)) == 0
     flags: Flags = chunk.derived[rows.start : rows.stop]
     return flags
