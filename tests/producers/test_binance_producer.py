@@ -303,7 +303,7 @@ def start(
         return subprocess.Popen([sys.executable, "-c", code, *arguments], env=settings_env, stdout=out, stderr=out)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in (2, 3))])
 def test_kill_9_loses_and_doubles_no_trade(
     environment: Settings, topics: list[str], environment_variables: Callable[..., dict[str, str]], tmp_path: Path, seed: int
 ) -> None:

@@ -167,7 +167,7 @@ def test_a_bar_that_nobody_tells_is_waited_for_and_then_the_recursion_begins_ane
             assert record["atr"] is None if math.isnan(value) else record["atr"] == pytest.approx(value, rel=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 3, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 def test_cuts_restarts_and_finer_decimals_change_nothing(day: list[Row], seed: int) -> None:
     """Bars that wait (ahead of their time, or for the one before) are kept over a restart."""
     short = [row for row in day if row[0] < day[0][0] + 4 * 3_600_000]
