@@ -125,7 +125,7 @@ def _big_endian(buf: U8, at: int, size: int) -> Any:
     return value
 
 
-_WHOLE, _NO_HEADER, _CUT_OFF, _OLD = range(4)
+_WHOLE, _NO_HEADER, _CUT_OFF, _OLD, _BACKWARDS = range(5)
 # What is noted of a batch: its records' first and last byte, codec, base offset, base time, and the time of all of them (-1: each has its own).
 _BEGIN, _END, _CODEC, _BASE, _TIME, _FIXED_TIME = range(6)
 
@@ -143,8 +143,10 @@ def _survey(buf: U8, first: int, last: int) -> Any:
         size = _big_endian(buf, at + 8, 4)
         if size < _HEADER - 12 or size > total - at - 12:
             return _CUT_OFF, at, batches, records, following, packed
-        begin = _big_endian(buf, at, 8)
-        end = begin + _big_endian(buf, at + 23, 4)
+        begin, delta = _big_endian(buf, at, 8), _big_endian(buf, at + 23, 4)
+        if delta >= 1 << 31:  # the sign of a 32-bit number
+            return _BACKWARDS, at, batches, records, following, packed
+        end = begin + delta
         following = max(following, end + 1)
         if not (buf[at + 22] & 0x20 or end < first or begin > last):  # control batches carry no records of the application
             batches += 1
@@ -311,4 +313,6 @@ def _damage(state: int, buffer: U8, at: int) -> RecordSetError:
     base_offset, size = struct.unpack_from(">qi", buffer.data, at)
     if state == _OLD:
         return RecordSetError(f"message format {int(buffer[at + 16])} at offset {base_offset}: only v2 is read")
+    if state == _BACKWARDS:
+        return RecordSetError(f"batch at offset {base_offset} ends before it begins")
     return RecordSetError(f"batch at offset {base_offset} is truncated: {len(buffer) - at} of {12 + size} bytes")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from numba import njit
 
 from schemas import catalogue
+from schemas.avro_kernels import write_long
 from schemas.recordwriter import long_bytes, text_bytes
 
 LONG, DOUBLE, NULL_DOUBLE = range(3)
@@ -45,24 +46,17 @@ def _write(kinds: Any, columns: Any, longs: Any, doubles: Any, out: Any, ends: A
         for f in range(len(kinds)):
             column = columns[f]
             if kinds[f] == LONG:
-                value = longs[row, column]
-                rest = np.uint64(value << 1) ^ np.uint64(value >> 63)
-                while rest >= np.uint64(0x80):
-                    out[at] = (rest & np.uint64(0x7F)) | np.uint64(0x80)
-                    rest >>= np.uint64(7)
-                    at += 1
-                out[at] = rest
-                at += 1
+                at = write_long(out, at, longs[row, column])
                 continue
-            value_ = doubles[row, column]
+            value = doubles[row, column]
             if kinds[f] == NULL_DOUBLE:
-                if np.isnan(value_):
+                if np.isnan(value):
                     out[at] = 0
                     at += 1
                     continue
                 out[at] = 2
                 at += 1
-            scratch[0] = value_
+            scratch[0] = value
             for b in range(8):
                 out[at + b] = as_bytes[b]
             at += 8

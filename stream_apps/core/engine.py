@@ -278,7 +278,7 @@ class PartitionEngine:
             status = applied.status
         elif topic == "liquidations":
             status = np.full(len(rows), kernels.APPLIED, dtype=np.uint8)
-            side, price, quantity = liquidations(columns)
+            side, price, quantity = liquidations(chunk, columns)
             state.put_liquidations(instrument, times, side[part], price[part], quantity[part], good, status)
         elif topic == "klines":
             status = np.full(len(rows), kernels.APPLIED, dtype=np.uint8)

@@ -61,13 +61,16 @@ def klines(
     return chunk.derived, columns.double("high"), columns.double("low"), columns.double("close")
 
 
-def liquidations(columns: Columns) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def liquidations(chunk: Chunk, columns: Columns) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return side (1 LONG, -1 SHORT, 0 neither), price and quantity per row: what was filled where the venue says so, else what was ordered."""
-    side = _SIDES[columns.choices("side", ("LONG", "SHORT"))]
-    average, filled = columns.double("average_price"), columns.double("filled_quantity")
-    # A zero average or fill is how venues write "not yet", not a value.
-    price = np.where(average > 0.0, average, columns.double("price"))
-    return side, price, np.where(filled > 0.0, filled, columns.double("quantity"))
+    if chunk.derived is None:
+        side = _SIDES[columns.choices("side", ("LONG", "SHORT"))]
+        average, filled = columns.double("average_price"), columns.double("filled_quantity")
+        # A zero average or fill is how venues write "not yet", not a value.
+        price = np.where(average > 0.0, average, columns.double("price"))
+        chunk.derived = side, price, np.where(filled > 0.0, filled, columns.double("quantity"))
+    found: tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]] = chunk.derived
+    return found
 
 
 def _imbalance(columns: Columns) -> npt.NDArray[np.float64]:

@@ -221,6 +221,10 @@ def test_truncated_and_old_sets_are_refused():
     old[16] = 1
     with pytest.raises(RecordSetError, match="format 1"):
         RecordSet.from_raw(bytes(old), 0, 4)
+    backwards = bytearray(raw)
+    backwards[23] = 0x80
+    with pytest.raises(RecordSetError, match="ends before it begins"):
+        RecordSet.from_raw(bytes(backwards), 0, 4)
 
 
 @given(st.lists(st.text(min_size=1, max_size=8), max_size=40), st.lists(st.text(max_size=8), max_size=30))

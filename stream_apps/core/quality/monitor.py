@@ -251,7 +251,7 @@ class PartitionMonitor:
                 memory.contents, memory.counts, memory.found, memory.numbers, most, *clocks,
             )  # fmt: skip
         else:
-            bad, value, ordered = self._plain(topic, columns, part, instrument, time, good)
+            bad, value, ordered = self._plain(topic, chunk, columns, part, instrument, time, good)
             n = kernels.plain(
                 instrument, good, time, received, offsets, bad, value, ordered, memory.clocked, memory.limits, memory.L, memory.counts, memory.found,
                 memory.numbers, most, *clocks,
@@ -259,7 +259,9 @@ class PartitionMonitor:
         reasons = {int(offsets[rejected.row - rows.start]): rejected.reason for rejected in chunk.rejected(rows)}
         self._write(topic, memory, n, mark, reasons)
 
-    def _plain(self, topic: str, columns: Columns, part: slice, instrument: Any, time: Any, good: Flags) -> tuple[Flags, Any, Flags]:
+    def _plain(
+        self, topic: str, chunk: Chunk, columns: Columns, part: slice, instrument: Any, time: Any, good: Flags
+    ) -> tuple[Flags, Any, Flags]:
         """Return impossible values, a value to show, and whose times must be in order."""
         if topic == "funding":
             prices = [columns.double(name)[part] for name in ("mark_price", "index_price")]
@@ -272,9 +274,10 @@ class PartitionMonitor:
         elif topic == "liquidations":
             price, quantity = columns.double("price")[part], columns.double("quantity")[part]
             wrong = [(~((v > 0) & np.isfinite(v)), v) for v in (price, quantity)]
-            sides = columns.choices("side", ("LONG", "SHORT"))[part]
-            wrong.append((good & (sides < 0), np.full(len(sides), _NO_NUMBER)))
-            ordered = np.zeros(len(sides), dtype=np.bool_)
+            if chunk.derived is None:
+                chunk.derived = columns.good & (columns.choices("side", ("LONG", "SHORT")) < 0)
+            wrong.append((chunk.derived[part], np.full(len(time), _NO_NUMBER)))
+            ordered = np.zeros(len(time), dtype=np.bool_)
         else:
             values = columns.double("value")[part]
             wrong = [(~np.isfinite(values), values)]
