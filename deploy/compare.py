@@ -94,10 +94,9 @@ def from_topics(settings: Settings, chosen: list[Chosen], since: int | None, unt
 
 def _records(settings: Settings) -> Iterator[tuple[str, Record]]:
     with TopicSource(settings, ("trades_closed", "scores")) as source:
-        for partition in range(settings.partitions):
-            for topic, records in source.records(partition):
-                for row in range(len(records)):
-                    try:
-                        yield topic, settings.codec.decode(topic, records.value(row))
-                    except CodecError:
-                        continue  # the sink makes the dead letter of it
+        for _, topic, records in source.everything():
+            for row in range(len(records)):
+                try:
+                    yield topic, settings.codec.decode(topic, records.value(row))
+                except CodecError:
+                    continue  # the sink makes the dead letter of it

@@ -98,16 +98,15 @@ def live_ids(settings: Settings) -> set[str]:
     """Return the strategies with a position that was not on paper."""
     found = set()
     with TopicSource(settings, ("positions",)) as source:
-        for partition in range(settings.partitions):
-            for _, records in source.records(partition):
-                plain_records = records.rows(0, len(records))
-                for row in range(len(plain_records)):
-                    try:
-                        position = settings.codec.decode("positions", plain_records.value(row))
-                    except CodecError:
-                        continue  # the sink makes the dead letter of it
-                    if position["mode"] != "paper":
-                        found.add(position["strategy_id"])
+        for _, _, records in source.everything():
+            plain_records = records.rows(0, len(records))
+            for row in range(len(plain_records)):
+                try:
+                    position = settings.codec.decode("positions", plain_records.value(row))
+                except CodecError:
+                    continue  # the sink makes the dead letter of it
+                if position["mode"] != "paper":
+                    found.add(position["strategy_id"])
     return found
 
 

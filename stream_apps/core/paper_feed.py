@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from stream_apps.core.paper import IntArray, TradeColumns
 from stream_apps.core.paper_books import WAITS, BookBlock, BookTape
@@ -229,31 +230,41 @@ class PaperFeed:
         return taken
 
     def _take_trades(self, step: Step, mine: Mapping[str, _Owned], active: Collection[str]) -> dict[str, TradeColumns]:
-        parts = [] if self._waiting is None else [self._waiting]
+        parts = [] if self._waiting is None else [(self._waiting, 0, len(self._waiting))]
         reach = step.reach[TRADES]
         while self._ahead and self._ahead[0].offset[self._taken] < reach:
             block = self._ahead[0]
             split = int(np.searchsorted(block.offset, reach, "left"))
-            parts.append(block.rows(slice(self._taken, split)))
+            parts.append((block, self._taken, split))
             self._taken = split
             if split == len(block):
                 self._ahead.popleft()
                 self._taken = 0
         if not parts:
             return {}
-        rows = parts[0] if len(parts) == 1 else _joined(self._names, parts)
         # An instrument that came from an author ahead of this one is taken up to where it was: taken is taken, also after a restart.
         until = np.full(len(self._names), _NEVER, np.int64)
+        wanted = np.zeros(len(self._names), np.bool_)
         for name, owned in mine.items():
             if name in self._codes:
                 until[self._codes[name]] = max(step.time, owned.time)
-        # A repeated worker may have written an older cut after a newer one: what waits beyond this cut goes on waiting.
-        due = (rows.event_time <= until[rows.code]) & (rows.offset < reach)
-        self._waiting = None if due.all() else rows.rows(~due)
+                wanted[self._codes[name]] = name in active
+        waiting, due = [], []
+        for block, start, stop in parts:
+            rows = np.empty((2, stop - start), np.int64)
+            waits, found = _split(block.code, block.event_time, block.offset, start, stop, reach, until, wanted, rows)
+            if waits:
+                waiting.append(block.rows(rows[0, :waits]))
+            if found:
+                due.append(block.rows(rows[1, :found]))
+        self._waiting = _joined(self._names, waiting) if waiting else None
+        if not due:
+            return {}
+        rows_due = _joined(self._names, due)
         trades = {}
         for name in active:
             if name in mine and name in self._codes:
-                one = rows.rows(due & (rows.code == self._codes[name]))
+                one = rows_due.rows(rows_due.code == self._codes[name])
                 if len(one):
                     trades[name] = TradeColumns.of(one.event_time, one.offset, one.agg_id, one.price)
         return trades
@@ -282,6 +293,8 @@ class PaperFeed:
         return due
 
     def _take_books(self, step: Step, mine: Mapping[str, _Owned], active: Collection[str]) -> dict[str, Books]:
+        if not self._books.ahead:
+            return {}
         spans = {
             name: (max(owned.time, WAITS[0]), max(step.time, owned.time)) if name in mine else WAITS for name, owned in self._owned.items()
         }
@@ -322,7 +335,26 @@ class PaperFeed:
         return feed
 
 
+@njit(cache=True, nogil=True)
+def _split(code: Any, times: Any, offsets: Any, start: int, stop: int, reach: int, until: Any, wanted: Any, rows: Any) -> tuple[int, int]:
+    """Write the rows of [start, stop) that wait for a later step to rows[0], and those of this step that are wanted to rows[1]; return their numbers.
+
+    A repeated worker may have written an older cut after a newer one: what lies beyond this cut goes on waiting.
+    """
+    waits = found = 0
+    for row in range(start, stop):
+        if times[row] > until[code[row]] or offsets[row] >= reach:
+            rows[0, waits] = row
+            waits += 1
+        elif wanted[code[row]]:
+            rows[1, found] = row
+            found += 1
+    return waits, found
+
+
 def _joined(names: Sequence[str], parts: Sequence[TradeBlock]) -> TradeBlock:
+    if len(parts) == 1:
+        return parts[0]
     return TradeBlock(
         names,
         np.concatenate([part.code for part in parts]),

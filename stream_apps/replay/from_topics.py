@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from schemas.catalogue import RESULT_TOPICS
 from schemas.settings import Settings
 from stream_apps.core.config import EngineConfig
-from stream_apps.core.engine import PartitionEngine
 from stream_apps.core.paper_position import PaperSettings
 from stream_apps.replay.results import Difference, ResultSet, differences
-from stream_apps.replay.run import PartitionReplay
+from stream_apps.replay.run import Result, drive
+from stream_apps.replay.source import Piece, Topics
 from stream_apps.replay.topics import TopicSource
 
 
@@ -43,10 +44,9 @@ def read_results(settings: Settings) -> ResultSet:
     """Return what the services have written to the result topics."""
     written = ResultSet(settings.codec)
     with TopicSource(settings, RESULT_TOPICS) as source:
-        for partition in range(settings.partitions):
-            for topic, records in source.records(partition):
-                for row in range(len(records)):
-                    written.add(topic, records.value(row))
+        for _, topic, records in source.everything():
+            for row in range(len(records)):
+                written.add(topic, records.value(row))
     return written
 
 
@@ -65,21 +65,19 @@ def replay_topics(
         TopicsError: no broker answers, or it refuses.
     """
     report = ReplayReport(ResultSet(settings.codec))
-    config = EngineConfig.from_settings(settings)
+
+    def hear(piece: Piece) -> None:
+        report.inputs[piece.topic] = report.inputs.get(piece.topic, 0) + len(piece.records)
+        if progress is not None:
+            progress(piece.partition, piece.topic, len(piece.records))
+
+    def take(partition: int, result: Result) -> None:
+        report.outputs[result.topic] = report.outputs.get(result.topic, 0) + 1
+        report.results.add(result.topic, result.value)
+
     started = time.perf_counter()
-    with TopicSource(settings, PartitionEngine.INPUTS) as source:
-        for partition in range(settings.partitions):
-            replay = PartitionReplay(partition, config, settings.codec, paper)
-            for topic, (first, _) in source.ends(partition).items():
-                if first:
-                    replay.engine.skip_to(topic, first)
-            for topic, records in source.records(partition, replay.engine.backlog, replay.engine.wants):
-                report.inputs[topic] = report.inputs.get(topic, 0) + len(records)
-                if progress is not None:
-                    progress(partition, topic, len(records))
-                for result in replay.feed(topic, records):
-                    report.outputs[result.topic] = report.outputs.get(result.topic, 0) + 1
-                    report.results.add(result.topic, result.value)
+    source = Topics(partial(TopicSource, settings), tuple(range(settings.partitions)))
+    drive(source, EngineConfig.from_settings(settings), settings.codec, take, paper=paper, hear=hear)
     report.seconds = time.perf_counter() - started
     if compare:
         report.written = read_results(settings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
 from schemas.codec import Codec, Record
@@ -111,13 +112,14 @@ class Topics:
         """Yield what the topics hold, a partition after the other; ``gaps`` too, which no engine reads."""
         names = tuple(name for name in (*PartitionEngine.INPUTS, "gaps") if self.strategies or name != "strategies")
         with self.read(names) as source:
-            for partition in self.partitions:
-                engine = engine_of(partition)
-                starts = source.starts(partition, self.since)
+            starts_of = {partition: source.starts(partition, self.since) for partition in self.partitions}
+            for partition, following in zip_longest(self.partitions, self.partitions[1:]):
+                engine, starts = engine_of(partition), starts_of[partition]
                 for topic, offset in starts.items():
                     if offset and topic != "gaps":
                         engine.skip_to(topic, offset)
-                for topic, records in source.records(partition, engine.backlog, engine.wants, starts):
+                then = None if following is None else (following, starts_of[following])
+                for topic, records in source.records(partition, engine.backlog, engine.wants, starts, then):
                     yield Piece(partition, topic, records)
                     times = engine.marks.times.values()
                     if self.until is not None and times and min(times) > self.until + engine.config.lateness_ms + engine.config.grid_ms:

@@ -1,4 +1,4 @@
-"""Reading topics from their beginning to where they end now, as raw record sets, without a consumer group."""
+"""Reading topics from their beginning to where they ended when they were opened, as raw record sets, without a consumer group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from schemas.catalogue import TOPICS
-from schemas.intake import deliver_raw
+from schemas.intake import RawRecords, deliver_raw
 from schemas.recordset import RecordSet
 from schemas.settings import Settings
 
@@ -33,7 +33,9 @@ class TopicsError(RuntimeError):
 class TopicSource:
     """Reads plain topics of the catalogue. Use as a context manager.
 
-    A thread of its own reads ahead while the caller works: the client is asyncio's, replay is not.
+    A thread of its own reads ahead while the caller works: the client is asyncio's, replay is not. Where all partitions begin and end is
+    asked once, and the first records of the partition that comes next are fetched while one is worked on: a broker's answer takes as
+    long as some ten thousand trades.
 
     Args:
         settings: Where and with which prefix.
@@ -46,13 +48,17 @@ class TopicSource:
     def __init__(self, settings: Settings, topics: tuple[str, ...]) -> None:
         self._settings = settings
         self._topics = topics
+        self._names = {settings.topic(topic): topic for topic in topics}  # wire name -> plain name
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="replay-reader", daemon=True)
+        self._bounds: dict[TopicPartition, tuple[int, int]] = {}  # (first offset kept, next offset to be written)
+        self._early: dict[TopicPartition, list[RawRecords]] = {}  # fetched before their partition's turn
 
     def __enter__(self) -> TopicSource:
         self._thread.start()
         try:
             self._consumer: AIOKafkaConsumer = self._call(self._connect())
+            self._bounds = self._call(self._ask_bounds())
         except BaseException:
             self._end_thread()
             raise
@@ -94,19 +100,19 @@ class TopicSource:
     def _place(self, topic: str, partition: int) -> TopicPartition:
         return TopicPartition(self._settings.topic(topic), partition)
 
+    async def _ask_bounds(self) -> dict[TopicPartition, tuple[int, int]]:
+        places = [self._place(topic, partition) for topic in self._topics for partition in range(self._settings.partitions)]
+        # An assignment makes all topics known in one request; asked for offsets, the client learns of one unknown topic after the other.
+        self._assign(dict.fromkeys(places, 0))
+        self._consumer.pause(*places)
+        lows = await self._consumer.beginning_offsets(places)
+        highs = await self._consumer.end_offsets(places)
+        return {place: (lows[place], highs[place]) for place in places}
+
     def ends(self, partition: int) -> dict[str, tuple[int, int]]:
-        """Return topic -> (first offset kept, next offset to be written) of a partition; empty topics are left out.
-
-        Raises:
-            TopicsError: the broker refused, or knows no such topic.
-        """
-        places = {topic: self._place(topic, partition) for topic in self._topics}
-
-        async def ask() -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-            return await self._consumer.beginning_offsets(places.values()), await self._consumer.end_offsets(places.values())
-
-        lows, highs = self._call(ask())
-        return {topic: (lows[place], highs[place]) for topic, place in places.items() if highs[place] > lows[place]}
+        """Return topic -> (first offset kept, next offset to be written) of a partition; empty topics are left out."""
+        bounds = {topic: self._bounds[self._place(topic, partition)] for topic in self._topics}
+        return {topic: (low, high) for topic, (low, high) in bounds.items() if high > low}
 
     def starts(self, partition: int, since: int | None = None) -> dict[str, int]:
         """Return topic -> offset to read from: the first kept, or of streams the first record at or after a time.
@@ -131,6 +137,7 @@ class TopicSource:
         backlog: Callable[[], dict[str, int]] | None = None,
         wants: Callable[[], set[str]] | None = None,
         starts: Mapping[str, int] | None = None,
+        then: tuple[int, Mapping[str, int]] | None = None,
     ) -> Iterator[tuple[str, RecordSet]]:
         """Yield (topic, records) of one partition until every topic is read to where it ended at the start.
 
@@ -138,44 +145,70 @@ class TopicSource:
             partition: Partition.
             backlog: Topic -> records read and not used; a topic beyond READ_AHEAD is not read on, unless it is wanted.
             wants: Topics that something waits for.
-            starts: Offsets to begin at; None: the first kept.
+            starts: Offsets to begin at; those of topics that are left out: the first kept.
+            then: The partition that is read next, and its ``starts``: its first records are fetched meanwhile.
 
         Raises:
             TopicsError: no broker answers, or it refuses.
             RecordSetError: what it holds is no record set.
         """
-        limits = self.ends(partition)
-        names = {self._place(topic, partition): topic for topic in limits}
-        first = {topic: low for topic, (low, _) in limits.items()} | dict(starts or {})
-        unread = {place for place, topic in names.items() if first[topic] < limits[topic][1]}
-        if not unread:
-            return
-        self._call(self._begin({place: first[names[place]] for place in unread}))
+        unread = self._unread(partition, starts)
+        next_up = {} if then is None else self._unread(*then)
+        found = {place: sets for place, sets in self._early.items() if unread.get(place) == sets[0].first}
+        self._early = {}
+        if unread or next_up:
+            self._call(self._begin(unread | {place: sets[-1].last + 1 for place, sets in found.items()} | next_up))
         while unread:
-            ahead = backlog() if backlog is not None else {}
-            wanted = wants() if wants is not None else set()
-            chosen = {place for place in unread if names[place] in wanted or ahead.get(names[place], 0) <= READ_AHEAD}
-            # Everything that is left waits for something that is there to the end already: it is read for what it holds.
-            for place, sets in self._call(self._fetch(chosen or unread, unread)).items():
-                topic = names[place]
+            for place, sets in found.items():
+                topic, end = self._names[place.topic], self._bounds[place][1]
                 for raw in sets:
-                    end = limits[topic][1]
+                    if place not in unread:
+                        break
                     records = RecordSet.from_raw(raw.data, raw.first, min(raw.last, end - 1))
                     if raw.last + 1 >= end:
-                        unread.discard(place)
+                        del unread[place]
                     yield topic, records
+            if not unread:
+                break
+            ahead = backlog() if backlog is not None else {}
+            wanted = wants() if wants is not None else set()
+            chosen = {place for place in unread if (topic := self._names[place.topic]) in wanted or ahead.get(topic, 0) <= READ_AHEAD}
+            # Everything that is left waits for something that is there to the end already: it is read for what it holds.
+            found = self._call(self._fetch(chosen or set(unread), next_up.keys() - self._early.keys()))
+            self._early |= {place: found.pop(place) for place in next_up.keys() & found.keys()}
+        if missing := next_up.keys() - self._early.keys():
+            self._early |= self._call(self._fetch(set(), missing, wait_ms=0))
 
-    async def _begin(self, starts: dict[TopicPartition, int]) -> None:
-        self._consumer.assign(list(starts))
-        for place, offset in starts.items():
+    def everything(self) -> Iterator[tuple[int, str, RecordSet]]:
+        """Yield (partition, topic, records) of all partitions, one after the other, each topic whole. Raises as ``records``."""
+        for partition in range(self._settings.partitions):
+            then: tuple[int, Mapping[str, int]] | None = (partition + 1, {}) if partition + 1 < self._settings.partitions else None
+            for topic, records in self.records(partition, then=then):
+                yield partition, topic, records
+
+    def _unread(self, partition: int, starts: Mapping[str, int] | None) -> dict[TopicPartition, int]:
+        """Return the places of a partition that are to be read, and where they begin."""
+        first = {topic: low for topic, (low, _) in self.ends(partition).items()} | dict(starts or {})
+        places = {self._place(topic, partition): offset for topic, offset in first.items()}
+        return {place: offset for place, offset in places.items() if offset < self._bounds[place][1]}
+
+    async def _begin(self, positions: dict[TopicPartition, int]) -> None:
+        self._assign(positions)
+
+    def _assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        self._consumer.assign(list(positions))
+        for place, offset in positions.items():
             self._consumer.seek(place, offset)
 
-    async def _fetch(self, chosen: set[TopicPartition], unread: set[TopicPartition]) -> dict[TopicPartition, list[Any]]:
-        """Return what is there of the chosen partitions; the others are neither fetched nor touched."""
+    async def _fetch(
+        self, chosen: set[TopicPartition], early: set[TopicPartition], wait_ms: int = 200
+    ) -> dict[TopicPartition, list[RawRecords]]:
+        """Return what is there of the chosen places and of those that are wanted early; the others are neither fetched nor touched."""
+        asked = chosen | early
         paused = self._consumer.paused()
-        if resting := self._consumer.assignment() - chosen - paused:
+        if resting := self._consumer.assignment() - asked - paused:
             self._consumer.pause(*resting)
-        if back := chosen & paused:
+        if back := asked & paused:
             self._consumer.resume(*back)
-        found: dict[TopicPartition, list[Any]] = await self._consumer.getmany(*chosen, timeout_ms=200)
+        found: dict[TopicPartition, list[RawRecords]] = await self._consumer.getmany(*asked, timeout_ms=wait_ms)
         return found

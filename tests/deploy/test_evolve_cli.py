@@ -68,10 +68,9 @@ def everything(settings: Settings) -> list[tuple[str, int, int, bytes]]:
     """Every record of the strategies and progress topics as the worker and replay read them: raw, committed."""
     found = []
     with TopicSource(settings, ("strategies", "progress")) as source:
-        for partition in range(settings.partitions):
-            for topic, records in source.records(partition):
-                plain = records.rows(0, len(records))
-                found += [(topic, partition, int(plain.offsets[row]), bytes(plain.value(row))) for row in range(len(plain))]
+        for partition, topic, records in source.everything():
+            plain = records.rows(0, len(records))
+            found += [(topic, partition, int(plain.offsets[row]), bytes(plain.value(row))) for row in range(len(plain))]
     return sorted(found)
 
 
