@@ -30,8 +30,32 @@ from producers.venue.socket import Socket
 
 # In that time the broker makes the files of some hundred partitions at their first record, and of the marks' at the first instants: 2 s of its core.
 WARM_UP_S = 15.0
-# Numbers that are kept before they are written away: four a record.
-KEPT = 4 * 4096
+# Entries that are kept before they are written away.
+KEPT = 4096
+REFUSED = -1
+I64 = npt.NDArray[np.int64]
+
+
+class Tape:
+    """Columns of numbers, the most of them in a file."""
+
+    def __init__(self, columns: int) -> None:
+        self.columns = [array("q") for _ in range(columns)]
+        self._files = [tempfile.TemporaryFile() for _ in range(columns)]  # noqa: SIM115 - as long as the process
+
+    def put_away(self, least: int = 0) -> None:
+        """Write what is kept to the files when it is so much."""
+        if len(self.columns[0]) >= least:
+            for column, file in zip(self.columns, self._files, strict=True):
+                column.tofile(file)
+                del column[:]
+
+    def read(self) -> list[npt.NDArray[np.int64]]:
+        """Return the columns."""
+        self.put_away()
+        for file in self._files:
+            file.seek(0)
+        return [np.fromfile(file, dtype=np.int64) for file in self._files]
 
 
 class Stopwatch:
@@ -39,10 +63,10 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.frame = 0  # when the frame at work was read; 0: none is
-        self._waits = array("q")  # said by the venue, read, handed to the client library, acknowledged, said, ...
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         self.marks: dict[int, int] = {}  # firing mark -> when the frame was read that made it due
-        self._on_the_way: dict[tuple[str, int], deque[tuple[int, int, int]]] = defaultdict(deque)
+        # Of each record: its place, said by the venue (ms), read, handed to the client library. Of each batch: its place, records, acknowledged.
+        self._records, self._batches = Tape(4), Tape(3)
+        self._places: dict[tuple[str, int], int] = defaultdict(lambda: len(self._places))
 
     def install(self) -> None:
         """Put the stopwatch around the producer's methods."""
@@ -75,25 +99,27 @@ class Stopwatch:
             return item(pipeline, topic, partition, instrument, value, event_time, watch.frame)
 
         def written(out: KafkaOut, flight: Any) -> bool:
-            before = flight.sent
+            before, items = flight.sent, flight.items
             whole = write(out, flight)
             now = time.time_ns()
-            for item in flight.items[before : flight.sent]:
-                watch._on_the_way[item[:2]].append((item[4], item[5], now))
+            if flight.sent > before:
+                topics, partitions, _, _, said, read = zip(*items[before : flight.sent], strict=True)
+                place, said_at, read_at, sent = watch._records.columns
+                place.extend(map(watch._places.__getitem__, zip(topics, partitions, strict=True)))
+                said_at.extend(said)
+                read_at.extend(read)
+                sent.extend([now] * len(said))
+                watch._records.put_away(KEPT)
             return whole
 
         def acknowledged(batch: _Batch, future: Any) -> None:
             done(batch, future)
-            if future.cancelled() or future.exception() is not None:
-                return
-            now = time.time_ns()
-            queue = watch._on_the_way[batch.place]
-            for _ in range(sum(count for _, count in batch.flights)):
-                said, read, sent = queue.popleft()
-                if read:
-                    watch._waits.extend((said * 1_000_000, read, sent, now))
-            if len(watch._waits) >= KEPT:
-                watch._put_away()
+            refused = future.cancelled() or future.exception() is not None
+            place, count, end = watch._batches.columns
+            place.append(watch._places[batch.place])
+            count.append(sum(count for _, count in batch.flights))
+            end.append(REFUSED if refused else time.time_ns())
+            watch._batches.put_away(KEPT)
 
         def released(sequencer: Sequencer[Any]) -> Any:
             steps = release(sequencer)
@@ -108,15 +134,9 @@ class Stopwatch:
         ):  # fmt: skip
             setattr(owner, name, method)
 
-    def _put_away(self) -> None:
-        self._waits.tofile(self._file)
-        del self._waits[:]
-
     def figures(self) -> dict[str, Any]:
         """Return what was measured, ms."""
-        self._put_away()
-        self._file.seek(0)
-        said, read, sent, end = steady(np.fromfile(self._file, dtype=np.int64).reshape(-1, 4), by=1).T
+        said, read, sent, end = steady(followed(*self._records.read(), *self._batches.read()), by=1).T
         return {
             "records": len(read),
             "received_to_acknowledged": spread(end - read),
@@ -126,6 +146,25 @@ class Stopwatch:
             "said_to_acknowledged": spread(end - said),
             "marks": {str(mark): at for mark, at in self.marks.items()},
         }
+
+
+def followed(place: I64, said: I64, read: I64, sent: I64, place_of: I64, count: I64, end: I64) -> I64:
+    """Return (said, read, sent, acknowledged) in ns of each record that came on a connection and was acknowledged, in order of the acknowledgement.
+
+    The records of a place are acknowledged in the order in which they were written.
+
+    Args:
+        place, said, read, sent: Of each record in the order of writing; said in ms, read 0: it came on no connection.
+        place_of, count, end: Of each batch in the order of acknowledgement: its place, its records, when; REFUSED: it was not.
+    """
+    rows = [np.empty((0, 4), dtype=np.int64)]
+    for one in np.unique(place):
+        mine, batches = place == one, place_of == one
+        ends = np.repeat(end[batches], count[batches])
+        found = np.stack([said[mine][: len(ends)] * 1_000_000, read[mine][: len(ends)], sent[mine][: len(ends)], ends], axis=1)
+        rows.append(found[(found[:, 1] > 0) & (ends != REFUSED)])
+    all_ = np.concatenate(rows)
+    return all_[np.argsort(all_[:, 3], kind="stable")]
 
 
 def steady(rows: npt.NDArray[np.int64], by: int) -> npt.NDArray[np.int64]:
