@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "tests" / "bench" / "run.py"
 def bench(
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Short forms, of all but scaling and sizes: four minutes together."),
+        typer.Option("--quick", help="Short forms, of all but costs, scaling and sizes: four minutes together."),
     ] = False,
     only: Annotated[str, typer.Option(metavar="NAME,...", help="Only these.", show_default="all")] = "",
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the rows there, and a plot beside it.")] = None,

@@ -38,8 +38,11 @@ from producers.venue.book import APPLIED, OrderBook
 from producers.venue.rest import Rest, limiter_of
 from producers.venues import adapter_of
 from schemas.codec import Codec
+from schemas.columnar import KeyTable, decode
 from schemas.partition import partition_of
 from schemas.settings import Settings
+from stream_apps.core.paper_trades import numbers_of
+from stream_apps.replay.topics import TopicSource
 
 MEASURED = Path(__file__).with_name("measured_producer.py")
 INSTRUMENTS = 20
@@ -135,29 +138,17 @@ def measure(writer: Program, watch: Watch, trades: int) -> tuple[float, float, i
     return (count - begun) / max(last_cpu - cpu, 1e-9), (count - begun) / (last - started), count
 
 
-def sums(settings: Settings, topic: str) -> dict[str, tuple[int, int]]:
-    """Return instrument -> (trades, quantity in 1e-8) of all that is in a topic."""
-    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "sums", "enable.auto.commit": False})
-    left = {}
-    for partition in range(settings.partitions):
-        _, high = consumer.get_watermark_offsets(TopicPartition(settings.topic(topic), partition), timeout=10)
-        if high:
-            left[partition] = high
-    consumer.assign([TopicPartition(settings.topic(topic), partition, 0) for partition in left])
-    found: dict[str, tuple[int, int]] = {}
-    seen: set[tuple[str, int]] = set()
-    while left:
-        for message in consumer.consume(20_000, timeout=1):
-            record = settings.codec.decode("agg_trades", message.value())
-            name = record["instrument"]
-            if (name, record["agg_id"]) not in seen:
-                seen.add((name, record["agg_id"]))
-                count, quantity = found.get(name, (0, 0))
-                found[name] = (count + 1, quantity + round(record["quantity"] * 1e8))
-            if (message.offset() or 0) + 1 >= left.get(message.partition() or 0, 0):
-                left.pop(message.partition() or 0, None)
-    consumer.close()
-    return found
+def sums(settings: Settings) -> dict[str, tuple[int, int]]:
+    """Return instrument -> (trades, quantity in 1e-8) of all trades in the topics, repeats counted once."""
+    keys, parts = KeyTable(), []
+    with TopicSource(settings, ("agg_trades",)) as source:
+        for _, _, records in source.everything():
+            columns = decode(settings.codec, "agg_trades", records)
+            assert columns.good.all(), columns.rejected[:3]
+            code = numbers_of(records, keys, np.ones(len(records), dtype=np.bool_))
+            parts.append(np.stack([code, columns.long("agg_id"), np.round(columns.double("quantity") * 1e8).astype(np.int64)], axis=1))
+    rows = np.unique(np.concatenate(parts), axis=0)  # a trade that was written twice is the same row
+    return {name: (int((rows[:, 0] == n).sum()), int(rows[rows[:, 0] == n, 2].sum())) for n, name in enumerate(keys.keys)}
 
 
 # --- the plain writer ------------------------------------------------------------------------------------------------
@@ -264,7 +255,7 @@ def one(run: Run, ours: bool, trades: int) -> tuple[float, float, int, dict[str,
                 by_cpu, by_wall, count = measure(writer, Watch(settings, "agg_trades"), trades)
             finally:
                 writer.stop()
-            return by_cpu, by_wall, count, sums(settings, "agg_trades")
+            return by_cpu, by_wall, count, sums(settings)
         finally:
             serving.stop()
 

@@ -141,7 +141,7 @@ def measure(run: Run, rate: int, seconds: int, instruments: int, grid_ms: int) -
 
 def rows(run: Run) -> Iterator[Row]:
     """Yield p99 and p50 from the frame to the step that is written after an instant's signals."""
-    for rate, seconds in {MODERATE: 17}.items() if run.quick else {MODERATE: 90, HEAVY: 90}.items():
+    for rate, seconds in {MODERATE: 13}.items() if run.quick else {MODERATE: 90, HEAVY: 90}.items():
         # A short grid gives more instants to measure.
         found = measure(run, rate, seconds, 20, 2_500 if run.quick else 7_500)
         for name in ("p99", "p50"):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from confluent_kafka import TopicPartition
 from contest import Contest, Size
@@ -76,7 +76,11 @@ def checked(run: Run, peers: tuple[Peer, ...], size: Size) -> dict[str, str]:
 
 def contest(run: Run, size: Size, peers: tuple[Peer, ...] = ALL) -> Row:
     """Check the peers, measure all in turns, hold what they wrote to the trades, and return the row."""
-    wrong = checked(run, peers, size)
+    with ThreadPoolExecutor(1) as beside:
+        return _contest(run, size, peers, beside.submit(checked, run, peers, size))
+
+
+def _contest(run: Run, size: Size, peers: tuple[Peer, ...], checking: Future[dict[str, str]]) -> Row:
     workload = Workload(size.trades, size.panes, run.settings)
     known = truths(workload)
     rates: dict[str, list[Rate]] = {name: [] for name in (OURS, BARE, *(peer.name for peer in peers))}
@@ -99,6 +103,7 @@ def contest(run: Run, size: Size, peers: tuple[Peer, ...] = ALL) -> Row:
 
             try:
                 worker.prepare()
+                wrong = checking.result()  # while the worker was loaded; nobody is timed before
                 turns = {OURS: ours, BARE: bare, **{peer.name: lambda peer=peer: peer_rate(peer) for peer in peers}}
                 for name in list(turns)[:: -1 if number % 2 else 1]:
                     if name in wrong:
