@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,10 +72,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         from producers.warmup import compile_frames
         from schemas.codec import Codec
-        from stream_apps.core.warmup import compile_kernels
+        from stream_apps.core.quality.warmup import compile_quality_kernels
+        from stream_apps.core.warmup import compile_decisions, compile_kernels
 
-        compile_kernels(Codec())
-        compile_frames(Codec())
+        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+            for compiled in [
+                pool.submit(work, Codec()) for work in (compile_kernels, compile_decisions, compile_quality_kernels, compile_frames)
+            ]:
+                compiled.result()
 
 
 @pytest.fixture(autouse=True)

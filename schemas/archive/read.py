@@ -65,7 +65,8 @@ class _Cursor:
         self.table: pa.Table | None = None
         self.offsets: I64 = np.empty(0, dtype=np.int64)
         self.at = 0
-        self._columns = None if names is None else [name for name in names if name in self._file.schema_arrow.names]
+        held = self._file.schema_arrow.names  # made anew at every look
+        self._columns = None if names is None else [name for name in names if name in held]
         while self._group + 1 < self._file.num_row_groups and _last_offset(self._file, self._group + 1) < start:
             self._group += 1
         self.advance()

@@ -1,4 +1,5 @@
-"""How fast a replay runs from Kafka and from the archive, through features, scoring and the paper model, in one run on one core.
+"""How fast a replay runs from Kafka and from the archive, through features, scoring and the paper model, in one run on one core; and from the archive
+in a process a core, the partitions dealt out, as ``perpflow replay --jobs`` does.
 
 Run: ``perpflow bench --only replay``. Recorded trades of twenty instruments (``worker_workload``), one strategy each. Both replays are
 first held to each other: every result, byte for byte. Report ratios; machines are noisy.
@@ -8,10 +9,15 @@ from __future__ import annotations
 
 import cProfile
 import hashlib
+import multiprocessing
+import os
 import pstats
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +88,24 @@ def read_only(root: Path, settings: Settings, partitions: list[int]) -> float:
     return time.perf_counter() - began
 
 
+def part(root: Path, settings: Settings, partitions: tuple[int, ...]) -> tuple[float, float, dict[str, int]]:
+    """Replay some partitions of the archive; return when it began and ended, and records by result topic. The work of another process."""
+    began = time.time()
+    counts = timed(replace(Archive.of(root, settings), partitions=partitions), settings)[1]
+    return began, time.time(), counts
+
+
+def beside(root: Path, settings: Settings, workload: Workload, pool: ProcessPoolExecutor, processes: int) -> tuple[float, Counter[str]]:
+    """Return the seconds from the first to the last moment of several processes that replay the archive, and records by result topic."""
+    # The fullest partitions first, each to the process that has the least so far.
+    weights = Counter(instrument.partition for instrument in workload.instruments)
+    hands: list[list[int]] = [[] for _ in range(processes)]
+    for partition, _ in weights.most_common():
+        min(hands, key=lambda hand: sum(weights[one] for one in hand)).append(partition)
+    found = [one.result() for one in [pool.submit(part, root, settings, tuple(hand)) for hand in hands]]
+    return max(end for _, end, _ in found) - min(begin for begin, _, _ in found), sum((Counter(one) for _, _, one in found), Counter())
+
+
 def where(source: Source, settings: Settings, lines: int) -> list[dict[str, Any]]:
     """Return the functions with most time of their own, of a replay under the profiler (which slows calls, not kernels)."""
     profile = cProfile.Profile()
@@ -92,13 +116,16 @@ def where(source: Source, settings: Settings, lines: int) -> list[dict[str, Any]
     return [{"share": round(own / total, 3), "function": f"{Path(file).name}:{line} {name}"} for own, file, line, name in found]
 
 
-def measure(settings: Settings, root: Path, trades: int, panes: int, repetitions: int = 1, profile: int = 0) -> dict[str, Any]:
+def measure(
+    settings: Settings, root: Path, trades: int, panes: int, everywhere: set[int], repetitions: int = 1, profile: int = 0
+) -> dict[str, Any]:
     """Fill the topics, archive them, replay both ways; return the figures. The topics must be there, empty.
 
     Args:
         settings: Topics of the run.
         root: Folder of the archive.
         trades, panes: How much.
+        everywhere: Cores, of which each has a process where several replay; none: that is not measured.
         repetitions: How often each way is measured, in turns.
         profile: So many lines of where the time of a replay from the archive goes.
 
@@ -124,7 +151,19 @@ def measure(settings: Settings, root: Path, trades: int, panes: int, repetitions
         assert results == list(first[1:]), "every replay must give the same results"
         return trades / seconds
 
-    figures = alternate(
+    several = {}
+    if everywhere:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(len(everywhere), mp_context=context, initializer=os.sched_setaffinity, initargs=(0, everywhere)) as pool:
+
+            def rate_beside() -> float:
+                seconds, results = beside(root, settings, workload, pool, len(everywhere))
+                assert results == first[1], "every replay must give the same results"
+                return trades / seconds
+
+            rate_beside()  # loads the compiled code
+            several = alternate({"processes": rate_beside}, repetitions)
+    figures = several | alternate(
         {
             "kafka": lambda: rate(topics),
             "archive": lambda: rate(archive),
@@ -137,6 +176,7 @@ def measure(settings: Settings, root: Path, trades: int, panes: int, repetitions
     return {
         "trades": trades,
         "panes": panes,
+        "processes": len(everywhere),
         "instruments": len(workload.instruments),
         "results": first[1],
         "figures": {**figures, "archiving": Figure(trades / archive_seconds)},
@@ -159,11 +199,12 @@ def rows(run: Run) -> Iterator[Row]:
 
 def _rows(run: Run, size: tuple[int, int], density: str) -> Iterator[Row]:
     root = run.folder / f"archive{size[1]}"
+    everywhere = set() if run.quick else os.sched_getaffinity(0)
     with run.environment() as settings, run.cores.ours():
-        found = measure(settings, root, *size, run.repetitions, profile=0 if run.quick else 14)
+        found = measure(settings, root, *size, everywhere, run.repetitions, profile=0 if run.quick else 14)
     figures, size_of = (
         found["figures"],
-        {name: found[name] for name in ("trades", "panes", "instruments", "results", "bytes_per_trade", "profile")},
+        {name: found[name] for name in ("trades", "panes", "processes", "instruments", "results", "bytes_per_trade", "profile")},
     )
     client = {"bare Kafka client": figures["bare Kafka client"]}
     yield Row(
@@ -177,5 +218,10 @@ def _rows(run: Run, size: tuple[int, int], density: str) -> Iterator[Row]:
         "engine and paper model alone": figures["engine"],
     }
     yield Row(f"replay from the archive{density}", "trades/s", figures["archive"], peers, bars={"ours": 2_000_000.0}, size=size_of)
+    if everywhere:
+        yield Row(
+            f"replay from the archive{density}, a process a core", "trades/s", figures["processes"], {"one process": figures["archive"]},
+            bars={"ours": 2_000_000.0}, size=size_of, note=f"{found['processes']} processes, which share the partitions",
+        )  # fmt: skip
     if density:
         yield Row("archiving", "trades/s", figures["archiving"], client, size=size_of)

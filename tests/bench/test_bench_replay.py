@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import bench_replay
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.stack
 
 
 def test_both_sources_give_the_same_results(environment: Settings, topics: list[str], tmp_path: Path) -> None:
-    result = bench_replay.measure(environment, tmp_path, 20_000, 40, profile=5)
+    result = bench_replay.measure(environment, tmp_path, 20_000, 40, os.sched_getaffinity(0), profile=5)
     assert result["results"]["scores"] == result["results"]["features"] > 20 * 30
     assert all(figure.value for figure in result["figures"].values()), result["figures"]
     assert len(result["profile"]) == 5
