@@ -14,12 +14,12 @@ import os
 import pstats
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
 from rows import Figure, Row, alternate
@@ -54,17 +54,24 @@ class Preloaded:
         yield from self._pieces
 
 
-def timed(source: Source, settings: Settings) -> tuple[float, dict[str, int], str]:
-    """Return seconds, records by result topic, and a hash over all results in their order."""
-    digest, counts = hashlib.sha256(), dict[str, int]()
+class Seen(NamedTuple):
+    """What a replay gave: records by result topic, and by partition a hash over all results in their order."""
+
+    counts: Counter[str]
+    hashes: dict[int, str]
+
+
+def timed(source: Source, settings: Settings) -> tuple[float, Seen]:
+    """Return the seconds of a replay and what it gave."""
+    digests, counts = defaultdict[int, Any](hashlib.sha256), Counter[str]()
 
     def take(partition: int, result: Any) -> None:
-        counts[result.topic] = counts.get(result.topic, 0) + 1
-        digest.update(result.value)
+        counts[result.topic] += 1
+        digests[partition].update(result.value)
 
     began = time.perf_counter()
     drive(source, EngineConfig.from_settings(settings), settings.codec, take)
-    return time.perf_counter() - began, counts, digest.hexdigest()
+    return time.perf_counter() - began, Seen(counts, {partition: digest.hexdigest() for partition, digest in digests.items()})
 
 
 def bare_consumer(settings: Settings, partitions: list[int], count: int) -> float:
@@ -88,22 +95,26 @@ def read_only(root: Path, settings: Settings, partitions: list[int]) -> float:
     return time.perf_counter() - began
 
 
-def part(root: Path, settings: Settings, partitions: tuple[int, ...]) -> tuple[float, float, dict[str, int]]:
-    """Replay some partitions of the archive; return when it began and ended, and records by result topic. The work of another process."""
+def part(root: Path, settings: Settings, partitions: tuple[int, ...]) -> tuple[float, float, Seen]:
+    """Replay some partitions of the archive; return when it began and ended, and what it gave. The work of another process."""
     began = time.time()
-    counts = timed(replace(Archive.of(root, settings), partitions=partitions), settings)[1]
-    return began, time.time(), counts
+    seen = timed(replace(Archive.of(root, settings), partitions=partitions), settings)[1]
+    return began, time.time(), seen
 
 
-def beside(root: Path, settings: Settings, workload: Workload, pool: ProcessPoolExecutor, processes: int) -> tuple[float, Counter[str]]:
-    """Return the seconds from the first to the last moment of several processes that replay the archive, and records by result topic."""
+def beside(root: Path, settings: Settings, workload: Workload, pool: ProcessPoolExecutor, processes: int) -> tuple[float, Seen]:
+    """Return the seconds from the first to the last moment of several processes that replay the archive, and what they gave together."""
     # The fullest partitions first, each to the process that has the least so far.
     weights = Counter(instrument.partition for instrument in workload.instruments)
     hands: list[list[int]] = [[] for _ in range(processes)]
     for partition, _ in weights.most_common():
         min(hands, key=lambda hand: sum(weights[one] for one in hand)).append(partition)
     found = [one.result() for one in [pool.submit(part, root, settings, tuple(hand)) for hand in hands]]
-    return max(end for _, end, _ in found) - min(begin for begin, _, _ in found), sum((Counter(one) for _, _, one in found), Counter())
+    seen = Seen(Counter(), {})
+    for _, _, one in found:
+        seen.counts.update(one.counts)
+        seen.hashes.update(one.hashes)
+    return max(end for _, end, _ in found) - min(begin for begin, _, _ in found), seen
 
 
 def where(source: Source, settings: Settings, lines: int) -> list[dict[str, Any]]:
@@ -144,11 +155,11 @@ def measure(
     topics = Topics(lambda wanted: TopicSource(settings, wanted), tuple(workload.partitions))
     archive = Archive.of(root, settings)
     preloaded = Preloaded(archive, EngineConfig.from_settings(settings), settings)
-    first = timed(archive, settings)  # compiles
+    _, first = timed(archive, settings)  # compiles
 
     def rate(source: Source) -> float:
-        seconds, *results = timed(source, settings)
-        assert results == list(first[1:]), "every replay must give the same results"
+        seconds, seen = timed(source, settings)
+        assert seen == first, "every replay must give the same results"
         return trades / seconds
 
     several = {}
@@ -157,8 +168,8 @@ def measure(
         with ProcessPoolExecutor(len(everywhere), mp_context=context, initializer=os.sched_setaffinity, initargs=(0, everywhere)) as pool:
 
             def rate_beside() -> float:
-                seconds, results = beside(root, settings, workload, pool, len(everywhere))
-                assert results == first[1], "every replay must give the same results"
+                seconds, seen = beside(root, settings, workload, pool, len(everywhere))
+                assert seen == first, "every replay must give the same results"
                 return trades / seconds
 
             rate_beside()  # loads the compiled code
@@ -178,7 +189,7 @@ def measure(
         "panes": panes,
         "processes": len(everywhere),
         "instruments": len(workload.instruments),
-        "results": first[1],
+        "results": first.counts,
         "figures": {**figures, "archiving": Figure(trades / archive_seconds)},
         "bytes_per_trade": round(sum(one.bytes for one in look.holdings(root) if one.topic == "agg_trades") / trades, 2),
         "profile": where(archive, settings, profile) if profile else [],
