@@ -1,7 +1,7 @@
 """One record to Avro, by code that is made for its schema: several times as fast as walking the schema for every record.
 
-Only flat records are written (numbers, texts, booleans, lists of doubles, each but the last two also nullable), and of those only what is plainly
-right. For the rest, ``NotPlain`` says that fastavro must look at it: it is the reference, also for what is refused and why.
+Only flat records are written (numbers, texts, booleans, lists of doubles, maps of longs, each but the last three also nullable), and of those only what
+is plainly right. For the rest, ``NotPlain`` says that fastavro must look at it: it is the reference, also for what is refused and why.
 """
 
 from __future__ import annotations
@@ -107,6 +107,22 @@ def _doubles(value: Any) -> bytes:
     return b"%b%b\x00" % (count, pack(*value))
 
 
+def _longs_by(text: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    def longs(value: Any) -> bytes:
+        """Return an Avro map of longs, in one block."""
+        if type(value) is not dict:
+            raise NotPlain
+        if not value:
+            return b"\x00"
+        parts = [_number(len(value))]
+        for name, number in value.items():
+            parts += (text(name), _number(number))
+        parts.append(b"\x00")
+        return b"".join(parts)
+
+    return longs
+
+
 # Avro type -> the expression that writes a value {0} of it; those of one struct format are joined.
 _CALLS = {"string": "text({0})", "long": "number({0})", "int": "number({0})", "time": "(times[{0}] if type({0}) is int else number({0}))"}
 _FORMATS = {"double": "d", "boolean": "?"}
@@ -122,9 +138,10 @@ def compiled(schema: dict[str, Any], header: bytes) -> Write | None:
     Returns:
         It raises NotPlain, or another error, for a record that fastavro must look at.
     """
+    text = _texts()
     names: dict[str, Any] = {
-        "number": _number, "times": _Times(), "text": _texts(), "doubles": _doubles, "NotPlain": NotPlain, "join": b"".join, "header": header,
-        "null_double": struct.Struct("<bd").pack,
+        "number": _number, "times": _Times(), "text": text, "doubles": _doubles, "longs": _longs_by(text), "NotPlain": NotPlain, "join": b"".join,
+        "header": header, "null_double": struct.Struct("<bd").pack,
     }  # fmt: skip
     lines: list[str] = []
     parts = ["header"]
@@ -155,6 +172,8 @@ def compiled(schema: dict[str, Any], header: bytes) -> Write | None:
         end_run()
         if kind == {"type": "array", "items": "double"} and not nullable:
             parts.append(f"doubles({v})")
+        elif kind == {"type": "map", "values": "long"} and not nullable:
+            parts.append(f"longs({v})")
         elif nullable and kind == "double":
             lines.append(f"if {v} is not None and type({v}) is not float: raise NotPlain")
             parts.append(f"(b'\\x00' if {v} is None else null_double(2, {v}))")

@@ -99,7 +99,7 @@ class PartitionEngine:
         self._by_author: dict[str, npt.NDArray[np.int64]] | None = None
         self._running: Batch | None = None
         self._encode: dict[str, Callable[[Record], bytes]] = {topic: codec.encoder(topic) for topic in ("bars", "signals", "dead_letters")}
-        self._write_features = RowWriter("features", _FEATURE_LONGS, (*FEATURES, "whale_flow"))
+        self._write_features = RowWriter("features", _FEATURE_LONGS, FEATURES)
         self._feature_head = codec.header("features")
         self._bar_head = codec.header("bars")
         self._heads: dict[str, tuple[bytes, bytes]] = {}
@@ -383,13 +383,10 @@ class PartitionEngine:
         longs[:, 0], longs[:, 1] = instant, mark.time
         longs[:, 2:4] = prints
         longs[:, 4:6] = counts
-        doubles = np.empty((len(numbers), len(FEATURES) + 1))
-        doubles[:, :-1] = rows
-        doubles[:, -1] = state.kept.flows[priced]
         names = [state.names[i] for i in numbers]
         batch = self._batch()
         asked: list[tuple[int, int]] = []
-        for r, middle in enumerate(self._write_features.write(longs, doubles)):
+        for r, middle in enumerate(self._write_features.write(longs, rows)):
             key, head = self._name_bytes(names[r])
             outputs.append(OutputRecord("features", key, head + middle + self._absent(states[r]), instant))
             asked += [(place, r) for place in batch.of(names[r])]

@@ -161,6 +161,8 @@ class PaperBook:
             (topic, record) in order of event time.
         """
         out: list[Output] = []
+        if not self._slots and not signals:
+            return out
         books = books if books is not None and self.settings.walk_book else {}
         filters = filters if filters is not None and self.settings.use_filters else {}
         with localcontext(MONEY_CONTEXT):

@@ -136,6 +136,10 @@ class PaperFeed:
         self._signals = _Rows()
         self._instruments: deque[tuple[int, Record]] = deque()
         self._books = BookTape()
+        self._mine: dict[str, dict[str, _Owned]] = {}  # author -> its instruments, until one of any comes anew
+        # By code: until when the trades of an instrument are due, and whether they are wanted; between steps as they are made.
+        self._until: IntArray = np.empty(0, np.int64)
+        self._wanted = np.empty(0, np.bool_)
 
     # --- records in -----------------------------------------------------------------------------------------------------
 
@@ -209,7 +213,10 @@ class PaperFeed:
             _, record = self._instruments.popleft()
             owned = self._owned.setdefault(record["instrument"], _Owned(record["author"]))
             owned.author, owned.filters = record["author"], Filters.of(record)
-        mine = {name: owned for name, owned in self._owned.items() if owned.author == step.author}
+            self._mine.clear()
+        mine = self._mine.get(step.author)
+        if mine is None:
+            mine = self._mine[step.author] = {name: owned for name, owned in self._owned.items() if owned.author == step.author}
         signals = self._take_signals(step, mine)
         taken = StepInput(
             step.time,
@@ -226,7 +233,9 @@ class PaperFeed:
             owned.trades = max(owned.trades, step.reach[TRADES])
             owned.funding = max(owned.funding, step.reach[FUNDING])
         self._authors[step.author] = step.time
-        self._reach = {topic: max(reach, step.reach.get(topic, 0)) for topic, reach in self._reach.items()}
+        for topic, reach in step.reach.items():
+            if reach > self._reach[topic]:
+                self._reach[topic] = reach
         return taken
 
     def _take_trades(self, step: Step, mine: Mapping[str, _Owned], active: Collection[str]) -> dict[str, TradeColumns]:
@@ -234,7 +243,7 @@ class PaperFeed:
         reach = step.reach[TRADES]
         while self._ahead and self._ahead[0].offset[self._taken] < reach:
             block = self._ahead[0]
-            split = int(np.searchsorted(block.offset, reach, "left"))
+            split = int(block.offset.searchsorted(reach, "left"))
             parts.append((block, self._taken, split))
             self._taken = split
             if split == len(block):
@@ -243,12 +252,14 @@ class PaperFeed:
         if not parts:
             return {}
         # An instrument that came from an author ahead of this one is taken up to where it was: taken is taken, also after a restart.
-        until = np.full(len(self._names), _NEVER, np.int64)
-        wanted = np.zeros(len(self._names), np.bool_)
+        if len(self._until) < len(self._names):
+            self._until, self._wanted = np.full(2 * len(self._names), _NEVER, np.int64), np.zeros(2 * len(self._names), np.bool_)
+        until, wanted, codes = self._until, self._wanted, self._codes
         for name, owned in mine.items():
-            if name in self._codes:
-                until[self._codes[name]] = max(step.time, owned.time)
-                wanted[self._codes[name]] = name in active
+            code = codes.get(name)
+            if code is not None:
+                until[code] = max(step.time, owned.time)
+                wanted[code] = name in active
         waiting, due = [], []
         for block, start, stop in parts:
             rows = np.empty((2, stop - start), np.int64)
@@ -257,6 +268,10 @@ class PaperFeed:
                 waiting.append(block.rows(rows[0, :waits]))
             if found:
                 due.append(block.rows(rows[1, :found]))
+        for name in mine:
+            code = codes.get(name)
+            if code is not None:
+                until[code], wanted[code] = _NEVER, False
         self._waiting = _joined(self._names, waiting) if waiting else None
         if not due:
             return {}

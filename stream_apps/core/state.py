@@ -55,8 +55,10 @@ _SEEDS: tuple[str, ...] = (
     "funding_rate_max",
     "liquidated_long_5m",
     "liquidated_short_5m",
+    "whale_flow",  # of the print store; the kernel leaves it out
 )
 FEATURES: tuple[str, ...] = (*_SEEDS, *ANALYTICS)
+_WHALE_FLOW = _SEEDS.index("whale_flow")
 # Inputs whose absence is reported, in the order of ``states``.
 INPUTS: tuple[str, ...] = (
     *(f"cvd_{w}" for w in WINDOWS),
@@ -390,12 +392,14 @@ class MarketState:
         states = np.empty((len(chosen), len(INPUTS)), dtype=np.int8)
         counts = np.empty((len(chosen), 2), dtype=np.int64)
         a, c = self.a, self.config
+        spot = a["spot"][chosen]
         k.fill_features(
-            chosen, a["spot"][chosen], pane, c.grid_ms, self.window_panes, len(FAST_WINDOWS), WINDOW_MS["30m"] // c.grid_ms, c.atr_length, c.atr_percentile_min,
+            chosen, spot, pane, c.grid_ms, self.window_panes, len(FAST_WINDOWS), WINDOW_MS["30m"] // c.grid_ms, c.atr_length, c.atr_percentile_min,
             c.quantile_min_trades, c.stale_book_ms, c.stale_funding_ms, c.stale_indicator_ms, c.oi_horizon_ms, a["p99_floor"],
             a["meta"], a["scale"], a["cumulative"], a["atr"], a["atr_history"], a["histogram"], a["totals"], a["top"], a["p99_lots"], a["p99_before"],
             a["in_pane"], a["in_at"], a["in_value"], a["first_seen"],
             a["funding_most"], a["liquidated_pane"], a["liquidated"], a["liquidated_first"], out, states, counts,
         )  # fmt: skip
-        self.analytics.fill(chosen, a["spot"][chosen], pane, a, len(_SEEDS), out)
+        out[:, _WHALE_FLOW] = self.kept.flows[chosen]
+        self.analytics.fill(chosen, spot, pane, a, len(_SEEDS), out)
         return out, states, counts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.catalogue import TOPICS
@@ -85,32 +85,34 @@ class PartitionReplay:
                     except CodecError:
                         continue  # the engine makes the dead letter of it
                 (self._feed.add_settlements if topic == "funding" else self._feed.add_instruments)(rows)
-        for output in (*outputs, *self.engine.advance()):
-            yield from self._pass_on(output)
+        yield from self._pass_on((*outputs, *self.engine.advance()))
 
-    def _pass_on(self, output: OutputRecord) -> Iterator[Result]:
-        if output.topic == "signals":
-            self._feed.add_signals([(self._signals, self._codec.decode("signals", output.value))])
-            self._signals += 1
-        if output.step is None:
-            assert output.value is not None  # only steps come without a value
-            yield Result(output.topic, output.key, output.value)
-            return
-        step = {**output.step, "signals_offset": self._signals}
-        yield Result("worker_progress", output.key, self._encode["worker_progress"](step))
-        taken = self._feed.take(Step.from_record(step), self.book.active_instruments)
-        executed = self.book.step(
-            time=taken.time,
-            decided_at=taken.decided_at,
-            instruments=taken.instruments,
-            trades=taken.trades,
-            signals=taken.signals,
-            settlements=taken.settlements,
-            books=taken.books,
-            filters=taken.filters,
-        )
-        for topic, record in executed:
-            yield Result(topic, str(record[TOPICS[topic].key]).encode(), self._encode[topic](record))
+    def _pass_on(self, outputs: Iterable[OutputRecord]) -> Iterator[Result]:
+        """Yield what the engine wrote, and after each step what the paper model writes at it."""
+        for output in outputs:
+            topic, key, value, _, decided = output
+            if decided is None:
+                assert value is not None  # only steps come without a value
+                if topic == "signals":
+                    self._feed.add_signals([(self._signals, self._codec.decode("signals", value))])
+                    self._signals += 1
+                yield Result(topic, key, value)
+                continue
+            step = {**decided, "signals_offset": self._signals}
+            yield Result("worker_progress", key, self._encode["worker_progress"](step))
+            taken = self._feed.take(Step.from_record(step), self.book.active_instruments)
+            executed = self.book.step(
+                time=taken.time,
+                decided_at=taken.decided_at,
+                instruments=taken.instruments,
+                trades=taken.trades,
+                signals=taken.signals,
+                settlements=taken.settlements,
+                books=taken.books,
+                filters=taken.filters,
+            )
+            for topic, record in executed:
+                yield Result(topic, str(record[TOPICS[topic].key]).encode(), self._encode[topic](record))
 
 
 def drive(

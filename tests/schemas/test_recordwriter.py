@@ -21,13 +21,15 @@ LONGS = st.integers(-(2**63), 2**63 - 1) | st.integers(0, 2**21) | st.just(1_763
 DOUBLES = st.floats(width=64)
 PLAIN = {"string": st.text(), "long": LONGS, "int": st.integers(-(2**31), 2**31 - 1), "double": DOUBLES, "boolean": st.booleans()}
 # What has no place there, or is of another type that fits all the same.
-ODD = st.sampled_from([None, "x", b"x", 7, -1, 2**63, 2**70, 1.5, True, [], [1], ["x"], {}, "\udc80"])
+ODD = st.sampled_from([None, "x", b"x", 7, -1, 2**63, 2**70, 1.5, True, [], [1], ["x"], {}, {"x": 1}, {"x": 1.5}, {1: 2}, "\udc80"])
 
 
 def values(kind: Any) -> st.SearchStrategy[Any]:
     if isinstance(kind, list):
         return st.none() | values(kind[1])
     if isinstance(kind, dict):
+        if kind["type"] == "map":
+            return st.dictionaries(st.text() | st.sampled_from(["agg_trades", "instruments"]), LONGS, max_size=5)
         return st.lists(DOUBLES, max_size=25) if kind["type"] == "array" else values(kind["type"])
     return PLAIN[kind]
 
@@ -99,7 +101,17 @@ def test_a_flag_of_a_record_within_a_record_is_looked_at_too() -> None:
 
 def test_the_market_data_is_written_by_such_code() -> None:
     """Which is the point of it: what comes ten thousands of times a second does not walk a schema."""
-    assert {"agg_trades", "quotes", "depth", "funding", "liquidations", "market_indicators", "klines"} <= set(FLAT)
+    assert {
+        "agg_trades",
+        "quotes",
+        "depth",
+        "funding",
+        "liquidations",
+        "market_indicators",
+        "klines",
+        "progress",
+        "worker_progress",
+    } <= set(FLAT)
     trade = {
         "instrument": "V:AUSDT-PERP", "event_time": 1_763_822_400_123, "receive_time": 1_763_822_400_125, "agg_id": 2**40, "first_trade_id": 1,
         "last_trade_id": 2, "price": 1.5, "quantity": 2.0, "buyer_is_maker": False, "backfilled": False,
