@@ -23,8 +23,8 @@ class Truth:
         first: Pane of its first trade, counted from the first of the workload.
         sums: sums[k] is the CVD of the first k panes, lots.
         trades: Trades of each pane.
-        atr: Wilder's ATR(14) of the 5 m bars that have ended by the end of each pane, quote units; NaN before there is one.
-        gapless: Every bar from the first on has trades: beyond a bar without, ours waits for the venue's (D4), which nobody tells here.
+        atr: Wilder's ATR(14) of the 5 m bars that have ended by the end of each pane, quote units; NaN before there is one. A bar without trades repeats
+            the close (D4); the peers leave it out, and in the logs that they are given there is none.
     """
 
     def __init__(self, workload: Workload, instrument: Instrument) -> None:
@@ -38,20 +38,21 @@ class Truth:
     def _atr(self, workload: Workload, pane: npt.NDArray[np.int64], price: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         bar = -(-(pane + workload.first_pane) // PANES_A_BAR)
         starts = np.flatnonzero(np.diff(bar, prepend=bar[0] - 1))
-        highs, lows = np.maximum.reduceat(price, starts), np.minimum.reduceat(price, starts)
-        closes = price[np.append(starts[1:], len(price)) - 1]
-        self.gapless = len(starts) == bar[-1] - bar[0] + 1
+        last = -(-(workload.first_pane + workload.panes - 1) // PANES_A_BAR)
+        newest = np.searchsorted(bar[starts], np.arange(bar[0], last + 1), side="right") - 1  # the newest bar with trades up to each
+        closes = price[np.append(starts[1:], len(price)) - 1][newest]
+        flat = np.diff(newest, prepend=-1) == 0
+        highs, lows = (np.where(flat, closes, of.reduceat(price, starts)[newest]) for of in (np.maximum, np.minimum))
         found = np.full(workload.panes, np.nan)
         ranges: list[float] = []
         value = math.nan
-        for n in range(1, len(starts)):
+        for n in range(1, len(closes)):
             ranges.append(max(highs[n] - lows[n], abs(highs[n] - closes[n - 1]), abs(lows[n] - closes[n - 1])))
             if len(ranges) == LENGTH:
                 value = sum(ranges) / LENGTH
             elif len(ranges) > LENGTH:
                 value = (value * (LENGTH - 1) + ranges[-1]) / LENGTH
-            ends = int(bar[starts[n]]) * PANES_A_BAR - workload.first_pane
-            found[ends:] = value
+            found[(int(bar[0]) + n) * PANES_A_BAR - workload.first_pane :] = value
         return found
 
     def cvd(self, pane: int, panes: int, partial: bool = False) -> float | None:
