@@ -9,8 +9,8 @@ import typer
 
 from deploy.cli import settings as surroundings
 from deploy.errors import UserError
-from schemas.service import spare_collector
-from stream_apps.agents.runner import Limits
+from schemas.service import return_large_buffers, spare_collector
+from stream_apps.agents.runner import BACKLOG, Limits
 from stream_apps.agents.worker import SESSION_TIMEOUT_S, WorkerError, run
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import PartitionEngine
@@ -25,7 +25,7 @@ def worker(
     checkpoint_interval: Annotated[float, typer.Option(min=0.05, help="Seconds between two checkpoints of a partition.")] = 1.0,
     backlog: Annotated[
         int, typer.Option(min=1000, help="Records of a topic and partition read ahead of the marks before it is paused.")
-    ] = 200_000,
+    ] = BACKLOG,
     session_timeout: Annotated[
         float, typer.Option(min=6, help="Seconds without a heartbeat after which the group gives the partitions to others.")
     ] = SESSION_TIMEOUT_S,
@@ -56,6 +56,7 @@ def worker(
         raise UserError(f"worker: {error}") from error
     compile_kernels(settings.codec)  # before the group is joined: compiling would hold up its heartbeats
     spare_collector()
+    return_large_buffers()
     limits = Limits(checkpoint_s=checkpoint_interval, backlog_high=backlog)
     try:
         code = run(

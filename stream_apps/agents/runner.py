@@ -28,6 +28,11 @@ DEAD_LETTERS = "dead_letters"
 
 # Lets what a fetch brought for the other topics of the partition arrive first: one round instead of one for each.
 COALESCE_S = 0.001
+# Records of a topic that a partition reads ahead: two fetches, 20 MB.
+BACKLOG = 100_000
+# A worker that was away has hours to decide on: so many outputs a round (5 MB of objects) are written before it goes on, so that neither they nor what a
+# checkpoint must hold grow with the time that it was away.
+ROUND_OUTPUTS = 5_000
 # Kafka takes a record of 1 MiB unless told otherwise; a dead letter carries a whole refused record and some words.
 DEAD_LETTER_BYTES = 900_000
 
@@ -75,7 +80,7 @@ class Limits:
     """
 
     checkpoint_s: float = 1.0
-    backlog_high: int = 200_000
+    backlog_high: int = BACKLOG
 
 
 class Source(Protocol):
@@ -222,11 +227,14 @@ class PartitionRunner:
             self._idle.clear()
             with metrics.EVALUATION_SECONDS.time():
                 refused, self._refused = self._refused, []
-                outputs = [*refused, *self.engine.advance()]
+                outputs = [*refused, *self.engine.advance(ROUND_OUTPUTS)]
+            if len(outputs) >= ROUND_OUTPUTS:
+                self._dirty.set()  # there is more
             late = self.engine.counts["late"]
             metrics.LATE_TRADES.inc(late - self._late)
             self._late = late
             await self._publish(outputs)
+            del outputs  # not to be kept until there is something to do again
             self._moved = True
             self._balance()
             self._idle.set()

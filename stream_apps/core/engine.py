@@ -149,11 +149,10 @@ class PartitionEngine:
 
     # --- the loop ----------------------------------------------------------------------------------------------------
     def advance(self, limit: int | None = None) -> list[OutputRecord]:
-        """Pass every mark whose cut has been fed, at most ``limit`` marks; returns what is to be written, in order."""
+        """Pass every mark whose cut has been fed, or as many as give ``limit`` outputs; returns what is to be written, in order."""
         outputs: list[OutputRecord] = []
         waiting, marks, config = self.marks.waiting, self.marks, self.config
-        passed = 0
-        while waiting and (limit is None or passed < limit):
+        while waiting and (limit is None or len(outputs) < limit):
             mark = waiting[0]
             previous = marks.times.get(mark.author)
             if previous is not None and mark.time > previous + MARK_JUMP_MS:
@@ -172,7 +171,6 @@ class PartitionEngine:
                     self._fire(mark, cut, pane, outputs)
             marks.passed(mark, cut, config.grid_ms, config.lateness_ms)
             waiting.popleft()
-            passed += 1
         if not waiting:
             # What the next instants will be decided on is here already: to decode it then would make the decision wait.
             for topic, offset in marks.merged.items():

@@ -107,7 +107,7 @@ def pieces(messages: list[Message], random_source: random.Random | None, size: i
 def run(
     log: Log, config: EngineConfig | None = None, seed: int | None = None, restart_every: int | None = None, size: int = 5000
 ) -> tuple[list[OutputRecord], PartitionEngine]:
-    """Drive an engine over a log; ``seed`` cuts and interleaves the feeds at random, ``restart_every`` kills it after so many rounds.
+    """Drive an engine over a log; ``seed`` cuts and interleaves feeds and rounds at random, ``restart_every`` kills it after so many rounds.
 
     A kill loses everything but the changelog: the engine is rebuilt from the checkpoint before last and reads again from there.
     """
@@ -124,7 +124,7 @@ def run(
         topic = source.choice(ready) if source else ready[0]
         outputs.extend(engine.feed(topic, feeds[topic][at[topic]]))
         at[topic] += 1
-        outputs.extend(engine.advance())
+        outputs.extend(engine.advance(source.choice((None, 1, 7)) if source else None))
         rounds += 1
         if restart_every and rounds % restart_every == 0:
             if source is None or source.random() < 0.7:
@@ -135,6 +135,7 @@ def run(
             for name in feeds:
                 position = engine.positions().get(name, 0)
                 at[name] = next((j for j, records in enumerate(feeds[name]) if records.next_offset > position), len(feeds[name]))
+    outputs.extend(engine.advance())
     return outputs, engine
 
 

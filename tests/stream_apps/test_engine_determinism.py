@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import CODEC, LTC, Log, decoded, ltc_trades, run
 
+from schemas.recordset import RecordSet
 from stream_apps.core import checkpoint
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import PartitionEngine
@@ -36,6 +37,18 @@ def test_output_bytes_do_not_depend_on_how_the_log_is_cut_into_feeds(ltc_log, se
     plain, _ = run(ltc_log)
     cut, _ = run(ltc_log, seed=seed, size=3000)
     assert [output[:4] for output in cut] == [output[:4] for output in plain]
+
+
+def test_a_round_ends_with_the_mark_that_gives_as_many_outputs_as_are_wanted(ltc_log):
+    """However long a worker was away, what it holds at a time is bounded."""
+    plain, _ = run(ltc_log)
+    engine = PartitionEngine(0, EngineConfig(grid_ms=ltc_log.grid, lateness_ms=ltc_log.lateness), CODEC)
+    for topic, messages in ltc_log.topics.items():
+        engine.feed(topic, RecordSet.from_messages(messages))
+    rounds = list(iter(lambda: engine.advance(10), []))
+    most_of_a_mark = 2 + 6  # features and the step, and a bar of each timeframe
+    assert len(rounds) > 10 and all(10 <= len(one) < 10 + most_of_a_mark for one in rounds[:-1])
+    assert [output[:4] for one in rounds for output in one] == [output[:4] for output in plain]
 
 
 @pytest.mark.parametrize("seed", range(4))
