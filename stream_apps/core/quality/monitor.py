@@ -137,9 +137,10 @@ class PartitionMonitor:
 
     # --- stepping ----------------------------------------------------------------------------------------------------
     def advance(self, limit: int | None = None) -> list[QualityRecord]:
-        """Pass every mark whose records have been fed, or as many as give ``limit`` outputs; returns findings and scores in order."""
+        """Pass every mark whose records have been fed, at most ``limit``; returns findings and scores in order."""
         self._outputs = []
-        while self.marks.waiting and (limit is None or len(self._outputs) < limit):
+        passed = 0
+        while self.marks.waiting and (limit is None or passed < limit):
             mark = self.marks.waiting[0]
             previous = self.marks.times.get(mark.author)
             if previous is not None and mark.time > previous + MARK_JUMP_MS:  # a broken clock; the engine refuses it too
@@ -156,6 +157,7 @@ class PartitionMonitor:
                 self._check(mark, due.stop - 1)
             self.marks.passed(mark, self.marks.cut_after(mark), self.rules.check_ms, 0)
             self.marks.waiting.popleft()
+            passed += 1
         return self._outputs
 
     def _apply(self, cut: dict[str, int], mark: Mark) -> None:
