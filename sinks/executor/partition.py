@@ -104,17 +104,7 @@ class PartitionRun:
             self._progress_offset = offset + 1
             if self.feed.is_repeat(step):
                 continue
-            given = self.feed.take(step, self.book.active_instruments)
-            self.outputs += self.book.step(
-                time=given.time,
-                decided_at=given.decided_at,
-                instruments=given.instruments,
-                trades=given.trades,
-                signals=given.signals,
-                settlements=given.settlements,
-                books=given.books,
-                filters=given.filters,
-            )
+            self.outputs += self.feed.step(step, self.book)
             self._event_time = step.time if self._event_time is None else max(self._event_time, step.time)
         return taken
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from stream_apps.core.paper import IntArray, TradeColumns
+from stream_apps.core.paper import IntArray, Output, PaperBook, TradeColumns
 from stream_apps.core.paper_books import WAITS, BookBlock, BookTape
 from stream_apps.core.paper_venue import Books, Filters
 
@@ -137,9 +137,6 @@ class PaperFeed:
         self._instruments: deque[tuple[int, Record]] = deque()
         self._books = BookTape()
         self._mine: dict[str, dict[str, _Owned]] = {}  # author -> its instruments, until one of any comes anew
-        # By code: until when the trades of an instrument are due, and whether they are wanted; between steps as they are made.
-        self._until: IntArray = np.empty(0, np.int64)
-        self._wanted = np.empty(0, np.bool_)
 
     # --- records in -----------------------------------------------------------------------------------------------------
 
@@ -202,6 +199,20 @@ class PaperFeed:
         """Return whether the step was taken already: an author's instants only grow."""
         return step.time <= self._authors.get(step.author, _NEVER)
 
+    def step(self, step: Step, book: PaperBook) -> list[Output]:
+        """Take a step and let a book walk it; returns what the book writes. The step must be as for ``take``."""
+        given = self.take(step, book.active_instruments)
+        return book.step(
+            time=given.time,
+            decided_at=given.decided_at,
+            instruments=given.instruments,
+            trades=given.trades,
+            signals=given.signals,
+            settlements=given.settlements,
+            books=given.books,
+            filters=given.filters,
+        )
+
     def take(self, step: Step, active: Collection[str]) -> StepInput:
         """Return a step's input and move on. Everything before ``step.reach`` must have been added; ``is_repeat(step)`` must be False.
 
@@ -252,11 +263,10 @@ class PaperFeed:
         if not parts:
             return {}
         # An instrument that came from an author ahead of this one is taken up to where it was: taken is taken, also after a restart.
-        if len(self._until) < len(self._names):
-            self._until, self._wanted = np.full(2 * len(self._names), _NEVER, np.int64), np.zeros(2 * len(self._names), np.bool_)
-        until, wanted, codes = self._until, self._wanted, self._codes
+        until = np.full(len(self._names), _NEVER, np.int64)
+        wanted = np.zeros(len(self._names), np.bool_)
         for name, owned in mine.items():
-            code = codes.get(name)
+            code = self._codes.get(name)
             if code is not None:
                 until[code] = max(step.time, owned.time)
                 wanted[code] = name in active
@@ -268,10 +278,6 @@ class PaperFeed:
                 waiting.append(block.rows(rows[0, :waits]))
             if found:
                 due.append(block.rows(rows[1, :found]))
-        for name in mine:
-            code = codes.get(name)
-            if code is not None:
-                until[code], wanted[code] = _NEVER, False
         self._waiting = _joined(self._names, waiting) if waiting else None
         if not due:
             return {}

@@ -100,18 +100,7 @@ class PartitionReplay:
                 continue
             step = {**decided, "signals_offset": self._signals}
             yield Result("worker_progress", key, self._encode["worker_progress"](step))
-            taken = self._feed.take(Step.from_record(step), self.book.active_instruments)
-            executed = self.book.step(
-                time=taken.time,
-                decided_at=taken.decided_at,
-                instruments=taken.instruments,
-                trades=taken.trades,
-                signals=taken.signals,
-                settlements=taken.settlements,
-                books=taken.books,
-                filters=taken.filters,
-            )
-            for topic, record in executed:
+            for topic, record in self._feed.step(Step.from_record(step), self.book):
                 yield Result(topic, str(record[TOPICS[topic].key]).encode(), self._encode[topic](record))
 
 
