@@ -319,7 +319,7 @@ def _restore_panes(state: MarketState, panes: list[tuple[int, dict[str, Array]]]
         fresh = (of < n) & (pane <= closed[np.minimum(of, n - 1)]) & (pane > closed[np.minimum(of, n - 1)] - day)
         if fresh.any():
             state.pane_histogram[pane] = histogram[fresh].copy()
-            k.add_histogram(histogram[fresh], 1, state.a["histogram"], a_day_back)
+            k.add_histogram(histogram[fresh], state.a["histogram"], a_day_back)
         prints = arrays["prints"]
         of = prints["instrument"]
         fresh = (of < n) & (pane <= closed[np.minimum(of, n - 1)]) & (pane > closed[np.minimum(of, n - 1)] - state.kept.window_panes)

@@ -22,12 +22,13 @@ from schemas.markreader import Mark, MarkReader
 from schemas.recordset import RecordSet
 from schemas.recordwriter import long_bytes, text_bytes
 from schemas.rowwriter import RowWriter, texts_bytes
-from stream_apps.core import checkpoint, kernels
+from stream_apps.core import checkpoint, instants, kernels
 from stream_apps.core.config import TIMEFRAMES, EngineConfig
 from stream_apps.core.inbox import TRADE_FIELDS, Chunk, Inbox
+from stream_apps.core.instants import Desk, Found, Trades
 from stream_apps.core.marks import MarkLog
 from stream_apps.core.scoring import StrategyMemory
-from stream_apps.core.scoring.batch import Batch, Market
+from stream_apps.core.scoring.batch import Batch
 from stream_apps.core.slow_inputs import klines, liquidations, slow_inputs
 from stream_apps.core.state import FEATURES, INPUTS, MarketState
 from stream_apps.core.strategy import StrategyConfig, StrategyError, config_hash, succeeds
@@ -52,6 +53,20 @@ _FEATURE_LONGS = ("event_time", "receive_time", "large_buys", "large_sells", "pa
 _BAR_FRAMES = [text_bytes(frame) for frame in TIMEFRAMES]
 _BAR_NUMBERS = struct.Struct("<6d")
 _BAR_SOURCE = text_bytes("trades")
+# Bounds of what is worked off at once: instants, rows of features (half a kilobyte each), bytes of scores.
+_MOST_STEPS, _MOST_ROWS, _MOST_SCORES = 256, 1024, 4 << 20
+_NO_LONGS, _NO_DOUBLES = np.empty(0, dtype=np.int64), np.empty(0)
+_NO_TRADES = Trades(
+    _NO_LONGS,
+    np.empty(0, dtype=np.bool_),
+    _NO_LONGS,
+    _NO_LONGS,
+    _NO_LONGS,
+    _NO_DOUBLES,
+    _NO_DOUBLES,
+    _NO_LONGS,
+    np.empty(0, dtype=np.uint8),
+)
 
 
 class OutputRecord(NamedTuple):
@@ -65,6 +80,15 @@ class OutputRecord(NamedTuple):
     value: bytes | None
     timestamp_ms: int
     step: Record | None = None
+
+
+class _Step(NamedTuple):
+    """An instant to be worked off: the mark that fires it with its merged cut, the pane that ends there, and the end of the trades that come before it."""
+
+    mark: Mark
+    cut: dict[str, int]
+    pane: int
+    stop: int
 
 
 class PartitionEngine:
@@ -154,9 +178,8 @@ class PartitionEngine:
         waiting, marks, config = self.marks.waiting, self.marks, self.config
         while waiting and (limit is None or len(outputs) < limit):
             mark = waiting[0]
-            previous = marks.times.get(mark.author)
-            if previous is not None and mark.time > previous + MARK_JUMP_MS:
-                outputs.append(self._refused_mark(mark, previous))
+            if self._jumps(marks, mark):
+                outputs.append(self._refused_mark(mark, marks.times[mark.author]))
                 waiting.popleft()
                 marks.next_offset = mark.offset + 1
                 continue
@@ -167,16 +190,21 @@ class PartitionEngine:
             if due:
                 marks.fired.setdefault(mark.author, due.start - 1)
                 self._apply(cut, mark, outputs)
-                for pane in due:
-                    self._fire(mark, cut, pane, outputs)
             marks.passed(mark, cut, config.grid_ms, config.lateness_ms)
             waiting.popleft()
+            if due:
+                self._fire(mark, cut, due, outputs, limit)
         if not waiting:
             # What the next instants will be decided on is here already: to decode it then would make the decision wait.
             for topic, offset in marks.merged.items():
                 if topic not in ("instruments", "strategies") and self.applied.get(topic, 0) < offset:
                     self._inboxes[topic].decode(offset, self.codec, topic)
         return outputs
+
+    @staticmethod
+    def _jumps(marks: MarkLog, mark: Mark) -> bool:
+        previous = marks.times.get(mark.author)
+        return previous is not None and mark.time > previous + MARK_JUMP_MS
 
     def _apply(self, cut: dict[str, int], mark: Mark, outputs: list[OutputRecord]) -> None:
         # Facts and strategies first: a record and the facts it needs may lie in the same step.
@@ -252,29 +280,17 @@ class PartitionEngine:
         part = slice(rows.start, rows.stop)
         columns = chunk.columns(self.codec, topic)
         instrument = chunk.instruments(self._keys, self._rows)[part]
-        for rejected in chunk.rejected(rows):
-            outputs.append(self._dead_letter(topic, chunk.records, rejected.row, rejected.field, rejected.reason, mark.time))
         times, offsets, good = columns.long("event_time")[part], chunk.offsets[part], columns.good[part]
         self._start_instruments(instrument, times, good)
         state = self.state
         if topic == "agg_trades":
-            applied = state.apply_trades(
-                instrument,
-                good,
-                times,
-                offsets,
-                columns.long("agg_id")[part],
-                columns.double("price")[part],
-                columns.double("quantity")[part],
-                columns.long("buyer_is_maker")[part],
-            )
-            self._journal.dirty.update(applied.changed)
-            self.counts["late"] += applied.late
-            self.counts["duplicates"] += applied.repeated
-            if not applied.refused:
-                return
-            status = applied.status
-        elif topic == "liquidations":
+            trades = self._trades(chunk)
+            if state.take_trades(trades, rows.start, rows.stop):
+                self._finish_trades(chunk, trades, rows, mark, outputs)
+            self._count_repeated()
+            return
+        self._dead_letters_of_undecoded(topic, chunk, rows, mark, outputs)
+        if topic == "liquidations":
             status = np.full(len(rows), kernels.APPLIED, dtype=np.uint8)
             side, price, quantity = liquidations(chunk, columns)
             state.put_liquidations(instrument, times, side[part], price[part], quantity[part], good, status)
@@ -287,8 +303,40 @@ class PartitionEngine:
             status = np.full(len(rows), kernels.APPLIED, dtype=np.uint8)
             for kind, first, second, known in slow_inputs(topic, chunk, columns):
                 state.put_inputs(kind, instrument, times, offsets, first[part], second[part], known[part], status)
-        if topic not in ("agg_trades", "klines"):
+        if topic != "klines":
             state.take_events(topic, columns, part, instrument, times, status)
+        self._dead_letters_of_refused(topic, chunk, rows, status, mark, outputs)
+
+    def _trades(self, chunk: Chunk) -> Trades:
+        """Return a chunk of agg_trades as the compiled loop takes it."""
+        instrument = chunk.instruments(self._keys, self._rows)
+        trades: Trades | None = chunk.derived
+        if trades is None or trades.instrument is not instrument:
+            columns = chunk.columns(self.codec, "agg_trades")
+            trades = chunk.derived = Trades(
+                instrument, columns.good, columns.long("event_time"), chunk.offsets, columns.long("agg_id"), columns.double("price"),
+                columns.double("quantity"), columns.long("buyer_is_maker"), np.empty(len(chunk.offsets), dtype=np.uint8),
+            )  # fmt: skip
+        return trades
+
+    def _finish_trades(self, chunk: Chunk, trades: Trades, rows: range, mark: Mark, outputs: list[OutputRecord]) -> None:
+        """Do what the compiled loop left of trades that it has taken: those that were late or are refused."""
+        self._dead_letters_of_undecoded("agg_trades", chunk, rows, mark, outputs)
+        self._journal.dirty.update(self.state.finish_trades(trades, rows.start, rows.stop))
+        self.counts["late"] += int(self.state.counter[instants.LATE])
+        self._dead_letters_of_refused("agg_trades", chunk, rows, trades.status[rows.start : rows.stop], mark, outputs)
+
+    def _count_repeated(self) -> None:
+        self.counts["duplicates"] += int(self.state.counter[instants.REPEATED])
+        self.state.counter[instants.REPEATED] = 0
+
+    def _dead_letters_of_undecoded(self, topic: str, chunk: Chunk, rows: range, mark: Mark, outputs: list[OutputRecord]) -> None:
+        for rejected in chunk.rejected(rows):
+            outputs.append(self._dead_letter(topic, chunk.records, rejected.row, rejected.field, rejected.reason, mark.time))
+
+    def _dead_letters_of_refused(
+        self, topic: str, chunk: Chunk, rows: range, status: npt.NDArray[np.uint8], mark: Mark, outputs: list[OutputRecord]
+    ) -> None:
         for row in np.flatnonzero(status >= kernels.NO_INSTRUMENT).tolist():
             if status[row] != kernels.UNDECODED:
                 field, reason = _REASONS[int(status[row])]
@@ -336,62 +384,157 @@ class PartitionEngine:
             self._running = Batch([one for one in running if one[0].status == "running"], self.codec, self.memories)
         return self._running
 
-    def _fire(self, mark: Mark, cut: dict[str, int], pane: int, outputs: list[OutputRecord]) -> None:
-        state, meta, instant = self.state, self.state.a["meta"], pane * self.config.grid_ms
-        if self.waiting:
-            self._begin_revisions(mark.author, instant)
-        instruments = self._instruments_of(mark.author)
-        chosen = np.empty(len(instruments), dtype=np.int64)
-        found, first = kernels.due(instruments, pane, meta, chosen)
-        if found:
-            chosen = chosen[:found]
-            self._journal.dirty.update(range(first, pane + 1))
-            for bar in state.close(chosen, first, pane).tolist():
-                outputs.append(self._bar(bar, mark))
-            evaluated = np.empty(found, dtype=np.int64)
-            found = kernels.priced(chosen, meta, evaluated)
-            self.counts["instants"] += found
-            if found:
-                self._evaluate(evaluated[:found], pane, instant, mark, outputs)
-        self.last_instant = max(self.last_instant, instant)
-        outputs.append(
-            OutputRecord(
-                "worker_progress",
-                mark.author.encode(),
-                None,
-                instant,
-                {
-                    "author": mark.author,
-                    "venue": mark.venue,
-                    "event_time": instant,
-                    "receive_time": mark.time,
-                    "progress_offset": mark.offset,
-                    "cut": dict(sorted(cut.items())),
-                },
-            )
-        )
-
-    def _evaluate(self, priced: npt.NDArray[np.int64], pane: int, instant: int, mark: Mark, outputs: list[OutputRecord]) -> None:
-        """Emit the features of instruments at an instant, then their scores and signals."""
-        state = self.state
-        rows, states, counts = state.features(priced, pane)
-        numbers = priced.tolist()
-        prints = state.kept.counts.take(priced, 0)
-        longs = np.empty((len(numbers), len(_FEATURE_LONGS)), dtype=np.int64)
-        longs[:, 0], longs[:, 1] = instant, mark.time
-        longs[:, 2:4] = prints
-        longs[:, 4:6] = counts
-        names = [state.names[i] for i in numbers]
-        batch = self._batch()
-        asked: list[tuple[int, int]] = []
-        for r, middle in enumerate(self._write_features.write(longs, rows)):
-            key, head = self._name_bytes(names[r])
-            outputs.append(OutputRecord("features", key, head + middle + self._absent(states[r]), instant))
-            asked += [(place, r) for place in batch.of(names[r])]
-        if not asked:
+    def _fire(self, mark: Mark, cut: dict[str, int], due: range, outputs: list[OutputRecord], limit: int | None) -> None:
+        """Fire the instants of a mark that has been passed, and those of the marks behind it before which nothing comes but trades."""
+        steps = [_Step(mark, cut, pane, 0) for pane in due]
+        inbox, counter = self._inboxes["agg_trades"], self.state.counter
+        chunk = inbox.front()
+        trades, counter[instants.ROW] = _NO_TRADES, 0
+        ahead, followers = self.marks, list[tuple[Mark, dict[str, int], int]]()
+        if self.marks.waiting and not self.waiting:
+            ahead = self.marks.ahead()
+            followers = self._look_ahead(ahead, chunk, steps, None if limit is None else limit - len(outputs))
+        if chunk is not None and followers:
+            trades, counter[instants.ROW] = self._trades(chunk), chunk.at
+        done = self._run(steps, chunk, trades, outputs)
+        if not followers:
             return
-        market = Market(rows, states, counts, prints, state.kept, priced, instant, mark.time)
-        for (_, r), (strategy_id, score, signal, memory) in zip(asked, batch.evaluate(asked, market), strict=True):
+        if chunk is not None:
+            self.applied_counts["agg_trades"] += inbox.taken(int(counter[instants.ROW]))
+        self.applied.update(steps[done - 1].cut)
+        waiting, config = self.marks.waiting, self.config
+        if done == len(steps):
+            self.marks.adopt(ahead)
+            for _ in followers:
+                waiting.popleft()
+            return
+        for mark, cut, wanted in followers:
+            if wanted > done:
+                break
+            self.marks.passed(mark, cut, config.grid_ms, config.lateness_ms)
+            waiting.popleft()
+
+    def _look_ahead(
+        self, ahead: MarkLog, chunk: Chunk | None, steps: list[_Step], wanted: int | None
+    ) -> list[tuple[Mark, dict[str, int], int]]:
+        """Let the marks that wait pass in ``ahead``, as far as they bring nothing but trades of a chunk, and append what they fire to ``steps``.
+
+        No more of them than surely stay within the wanted number of outputs. Returns the marks with their merged cuts and the number of steps after each.
+        """
+        grid, lateness = self.config.grid_ms, self.config.lateness_ms
+        most = self._most_steps(wanted)
+        fed = 0 if chunk is None else int(chunk.offsets[-1]) + 1
+        stop = 0 if chunk is None else chunk.at
+        found = []
+        for mark in ahead.waiting:
+            if len(steps) >= most or self._jumps(ahead, mark):
+                break
+            before, cut = ahead.merged, ahead.cut_after(mark)
+            if cut != before:
+                if [topic for topic, offset in cut.items() if before.get(topic) != offset] != ["agg_trades"] or cut["agg_trades"] > fed:
+                    break
+                assert chunk is not None
+                stop = chunk.stop(cut["agg_trades"])
+            due = ahead.due(mark, grid, lateness)
+            if due:
+                ahead.fired.setdefault(mark.author, due.start - 1)
+                steps += [_Step(mark, cut, pane, stop) for pane in due]
+            ahead.passed(mark, cut, grid, lateness)
+            found.append((mark, cut, len(steps)))
+        return found
+
+    def _most_steps(self, wanted: int | None) -> int:
+        """Return how many instants are worked off at once: what they give stays small, and within the wanted number of outputs."""
+        n, desk = max(len(self.state.names), 1), self._desk()
+        most = min(_MOST_STEPS, _MOST_ROWS // n, _MOST_SCORES // max(desk.size, 1))
+        if wanted is not None:
+            most = min(most, wanted // (1 + n * (1 + len(TIMEFRAMES)) + 2 * len(desk.places)))
+        return max(most, 1)
+
+    def _desk(self) -> Desk:
+        return self._batch().desk(self.state.names)
+
+    def _run(self, steps: list[_Step], chunk: Chunk | None, trades: Trades, outputs: list[OutputRecord]) -> int:
+        """Work off instants in order; returns how many. It ends early before trades of an instrument that has not begun."""
+        spans: dict[str, tuple[int, int]] = {}
+        groups: list[npt.NDArray[np.int64]] = []
+        rows = []
+        end = 0
+        for step in steps:
+            author = step.mark.author
+            if author not in spans:
+                group = self._instruments_of(author)
+                groups.append(group)
+                spans[author] = end, end + len(group)
+                end += len(group)
+            rows.append((*spans[author], step.pane, step.stop, step.mark.time))
+        table, members = np.array(rows, dtype=np.int64), np.concatenate(groups)
+        done = 0
+        while done < len(steps):
+            last = len(steps)
+            if self.waiting:
+                self._begin_revisions(steps[done].mark.author, steps[done].pane * self.config.grid_ms)
+                last = done + 1
+            ran = self.state.run(table[done:last], members, trades, self._desk())
+            self._emit(steps[done : done + ran.done], ran.found, outputs)
+            done += ran.done
+            if ran.why == instants.NEW_INSTRUMENT:
+                break
+            if ran.why == instants.TRADES_LEFT:
+                assert chunk is not None
+                taken = range(max(steps[done - 1].stop, chunk.at), int(self.state.counter[instants.ROW]))
+                self._finish_trades(chunk, trades, taken, steps[done].mark, outputs)
+        self._count_repeated()
+        return done
+
+    def _emit(self, steps: list[_Step], found: Found, outputs: list[OutputRecord]) -> None:
+        """Append what instants gave: of each its bars, features, scores, signals and its step."""
+        grid = self.config.grid_ms
+        ends = found.ends[: len(steps)].tolist()
+        n_rows, n_bars, n_scores = (ends[-1][column] for column in (instants.ROWS, instants.BARS, instants.SCORES)) if ends else (0, 0, 0)
+        numbers, bars = found.instruments[:n_rows].tolist(), found.bars[:n_bars].tolist()
+        self.counts["instants"] += n_rows
+        longs = np.empty((n_rows, len(_FEATURE_LONGS)), dtype=np.int64)
+        longs[:, 2:4], longs[:, 4:6] = found.prints[:n_rows], found.counts[:n_rows]
+        first = 0
+        for step, (stop, *_) in zip(steps, ends, strict=True):
+            longs[first:stop, 0], longs[first:stop, 1] = step.pane * grid, step.mark.time
+            first = stop
+        values = self._write_features.write(longs, found.features[:n_rows])
+        absent, width = found.states[:n_rows].tobytes(), found.states.shape[1]
+        results = found.results[:n_scores].tolist()
+        asked = found.asked[:n_scores].tolist()
+        written = found.scores[: results[-1][0]].tobytes() if results else b""
+        first = bar = score = 0
+        for step, (stop, bars_stop, scores_stop, opened) in zip(steps, ends, strict=True):
+            mark, instant = step.mark, step.pane * grid
+            if opened >= 0:
+                self._journal.dirty.update(range(opened, step.pane + 1))
+            for closed in bars[bar:bars_stop]:
+                outputs.append(self._bar(closed, mark))
+            names = [self.state.names[i] for i in numbers[first:stop]]
+            for r, name in enumerate(names, first):
+                key, head = self._name_bytes(name)
+                outputs.append(OutputRecord("features", key, head + values[r] + self._absent(absent[width * r : width * (r + 1)]), instant))
+            if scores_stop > score:
+                self._emit_scores(
+                    names, asked[score:scores_stop], results[score:scores_stop], found.values[score:scores_stop], written,
+                    results[score - 1][0] if score else 0, found.features[first:stop], instant, mark.time, outputs,
+                )  # fmt: skip
+            first, bar, score = stop, bars_stop, scores_stop
+            self.last_instant = max(self.last_instant, instant)
+            outputs.append(OutputRecord("worker_progress", mark.author.encode(), None, instant, {
+                "author": mark.author, "venue": mark.venue, "event_time": instant, "receive_time": mark.time, "progress_offset": mark.offset,
+                "cut": dict(sorted(step.cut.items())),
+            }))  # fmt: skip
+
+    def _emit_scores(
+        self, names: list[str], asked: list[list[int]], results: list[list[int]], numbers: npt.NDArray[np.float64], written: bytes, start: int,
+        features: npt.NDArray[np.float64], instant: int, decided_at: int, outputs: list[OutputRecord],
+    ) -> None:  # fmt: skip
+        """Append the scores and signals of an instant."""
+        scored = self._batch().scored(asked, results, numbers, written, start, features, instant, decided_at)
+        for (_, r), (strategy_id, score, signal, memory) in zip(asked, scored, strict=True):
             key = self._name_bytes(names[r])[0]
             outputs.append(OutputRecord("scores", key, score, instant))
             if signal is not None:
@@ -406,14 +549,13 @@ class PartitionEngine:
             known = self._heads[name] = (name.encode(), self._feature_head + text_bytes(name))
         return known
 
-    def _absent(self, states: Any) -> bytes:
-        """Return the names of missing and of stale inputs (remembered per pattern: patterns are few)."""
-        pattern = states.tobytes()
-        absent = self._absences.get(pattern)
+    def _absent(self, states: bytes) -> bytes:
+        """Return the names of missing and of stale inputs (remembered per pattern of states: patterns are few)."""
+        absent = self._absences.get(states)
         if absent is None:
-            missing = [n for n, s in zip(INPUTS, states.tolist(), strict=True) if s == kernels.MISSING]
-            stale = [n for n, s in zip(INPUTS, states.tolist(), strict=True) if s == kernels.STALE]
-            absent = self._absences[pattern] = texts_bytes(missing) + texts_bytes(stale)
+            missing = [n for n, s in zip(INPUTS, states, strict=True) if s == kernels.MISSING]
+            stale = [n for n, s in zip(INPUTS, states, strict=True) if s == kernels.STALE]
+            absent = self._absences[states] = texts_bytes(missing) + texts_bytes(stale)
         return absent
 
     def _bar(self, bar: list[int], mark: Mark) -> OutputRecord:

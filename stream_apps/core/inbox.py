@@ -47,10 +47,14 @@ class Chunk:
 
     def take(self, cut: int) -> range:
         """Take the rows with offset < cut that have not been taken."""
-        stop = cut - self._first if self._whole else int(np.searchsorted(self.offsets, cut))
-        taken = range(self.at, max(self.at, min(stop, len(self.offsets))))
+        taken = range(self.at, self.stop(cut))
         self.at = taken.stop
         return taken
+
+    def stop(self, cut: int) -> int:
+        """Return the end of the rows with offset < cut, or of those that have been taken when that is further."""
+        stop = cut - self._first if self._whole else int(np.searchsorted(self.offsets, cut))
+        return max(self.at, min(stop, len(self.offsets)))
 
     def columns(self, codec: Codec, topic: str) -> Columns:
         """Return the wanted fields of all rows."""
@@ -123,6 +127,21 @@ class Inbox:
             if chunk.offsets[-1] >= cut:
                 break
             chunk.columns(codec, topic)
+
+    def front(self) -> Chunk | None:
+        """Return the chunk that is taken from next; None when nothing waits."""
+        self._join()
+        return self._chunks[0] if self._chunks else None
+
+    def taken(self, stop: int) -> int:
+        """Learn that the rows of the front chunk up to ``stop`` have been taken; return how many."""
+        chunk = self._chunks[0]
+        n = stop - chunk.at
+        chunk.at = stop
+        self.size -= n
+        if stop == len(chunk.offsets):
+            self._chunks.popleft()
+        return n
 
     def take(self, cut: int) -> list[tuple[Chunk, range]]:
         """Take the records with offset < cut."""

@@ -315,23 +315,26 @@ close_panes = _make_close_panes(stamp(atr))
 
 
 @njit(cache=True, nogil=True)
-def add_histogram(entries: Any, sign: int, histogram: Any, totals: Any) -> None:
-    """Add (or take away) packed (instrument << 32 | bucket << 16 | count) entries of a pane."""
+def add_histogram(entries: Any, histogram: Any, totals: Any) -> None:
+    """Add packed (instrument << 32 | bucket << 16 | count) entries of a pane."""
     for e in range(len(entries)):
         packed = entries[e]
         i = packed >> 32
         bucket = (packed >> 16) & 0xFFFF
         count = packed & 0xFFFF
-        histogram[i, bucket] += sign * count
-        totals[i] += sign * count
+        histogram[i, bucket] += count
+        totals[i] += count
 
 
 @njit(cache=True, nogil=True)
-def take_due(pending: Any, chosen: Any, pane: int, is_chosen: Any, entries: Any, panes: Any, histogram: Any, totals: Any, top: Any) -> Any:
+def take_due(
+    pending: Any, chosen: Any, pane: int, gone: int, is_chosen: Any, entries: Any, panes: Any, histogram: Any, totals: Any, top: Any
+) -> Any:  # fmt: skip
     """Take the trades of the chosen instruments' panes up to ``pane`` out of ``pending`` and add them to the histograms.
 
-    ``entries`` and ``panes`` receive, in order of (pane, instrument, bucket), what ``add_histogram`` takes away again a day later. Returns the number of
-    trades that stay (at the front of ``pending``, in order) and the number of entries.
+    Those of panes up to ``gone`` would leave the day's histogram with the same instant: they are dropped. ``entries`` and ``panes`` receive, in order of
+    (pane, instrument, bucket), what ``take_away`` takes a day later. Returns the number of trades that stay (at the front of ``pending``, in order) and
+    the number of entries.
     """
     for c in chosen:
         is_chosen[c] = True
@@ -339,8 +342,9 @@ def take_due(pending: Any, chosen: Any, pane: int, is_chosen: Any, entries: Any,
     n = stay = 0
     for packed in pending:
         if packed >> 32 <= pane and is_chosen[(packed >> 16) & 0xFFFF]:
-            due[n] = packed
-            n += 1
+            if packed >> 32 > gone:
+                due[n] = packed
+                n += 1
         else:
             pending[stay] = packed
             stay += 1
@@ -362,6 +366,31 @@ def take_due(pending: Any, chosen: Any, pane: int, is_chosen: Any, entries: Any,
         found += 1
         at = stop
     return stay, found
+
+
+@njit(cache=True, nogil=True)
+def take_away(entries: Any, chosen: Any, is_chosen: Any, histogram: Any, totals: Any) -> None:
+    """Take packed entries of the chosen instruments out of the histograms, and write -1 over them."""
+    for c in chosen:
+        is_chosen[c] = True
+    for e in range(len(entries)):
+        packed = entries[e]
+        if packed >= 0 and is_chosen[packed >> 32]:
+            histogram[packed >> 32, (packed >> 16) & 0xFFFF] -= packed & 0xFFFF
+            totals[packed >> 32] -= packed & 0xFFFF
+            entries[e] = -1
+    for c in chosen:
+        is_chosen[c] = False
+
+
+@njit(cache=True, nogil=True)
+def first_open(instruments: Any, pane: int, meta: Any) -> Any:
+    """Return the first pane that is open of any of the instruments that have begun, at most ``pane``."""
+    first = pane
+    for i in instruments:
+        if meta[i, CLOSED] > 0:
+            first = min(first, meta[i, CLOSED] + 1)
+    return first
 
 
 @njit(cache=True, nogil=True)

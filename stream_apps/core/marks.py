@@ -25,6 +25,14 @@ class MarkLog:
     next_offset: int = 0
     waiting: deque[Mark] = field(default_factory=deque)
 
+    def ahead(self) -> MarkLog:
+        """Return a log that may go on without this one; neither sees what the other passes."""
+        return MarkLog(self.merged, self.fired.copy(), self.times.copy(), self.next_offset, self.waiting)
+
+    def adopt(self, ahead: MarkLog) -> None:
+        """Stand where a log that went ahead stands."""
+        self.merged, self.fired, self.times, self.next_offset = ahead.merged, ahead.fired, ahead.times, ahead.next_offset
+
     def cut_after(self, mark: Mark) -> dict[str, int]:
         """Return the merged cut at ``mark``."""
         merged = self.merged.copy()

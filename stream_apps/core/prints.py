@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from stream_apps.core import kernels
 from stream_apps.core import print_kernels as k
+from stream_apps.core.instants import PrintArrays
 from stream_apps.core.snapshot import Prints
 
 I64 = npt.NDArray[np.int64]
@@ -48,8 +49,8 @@ class PrintStore:
 
     def __init__(self, grid_ms: int, window_panes: int, whale_usd: float) -> None:
         self.window_panes = window_panes
+        self.whale_usd = float(whale_usd)
         self._grid = grid_ms
-        self._whale_usd = float(whale_usd)
         self._used = 0
         self._rows = np.empty(0, dtype=PRINT)
         self._runs: F64 = np.empty((2, 0))
@@ -97,8 +98,16 @@ class PrintStore:
 
     # --- the window --------------------------------------------------------------------------------------------------
     def advance(self, chosen: I64, pane: int) -> None:
-        """Let instruments see what an instant sees that ends ``pane``, which is newer than those before; what is older is forgotten."""
-        k.advance(chosen, pane, self._grid, self.window_panes, self._whale_usd, self._rows, self._runs, self._at, self.counts, self.flows)
+        """Let instruments see what an instant sees that ends ``pane``, which is newer than those before; what is older is forgotten.
+
+        The loop over instants does the same by ``arrays``, without coming here.
+        """
+        k.advance(chosen, pane, self._grid, self.window_panes, self.whale_usd, self._rows, self._runs, self._at, self.counts, self.flows)
+
+    @property
+    def arrays(self) -> PrintArrays:
+        """All of it, as the loop over instants takes it."""
+        return PrintArrays(self._rows, self._runs, self._at, self.counts, self.flows)
 
     def flows_of(self, asked: I64, instruments: I64, least: F64, of_whales: npt.NDArray[np.bool_]) -> F64:
         """Return the flow in the window of the big trades that strategies ask for, NaN when there were none.

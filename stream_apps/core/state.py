@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from schemas.columnar import Columns
 from schemas.partition import base_of_instrument
-from stream_apps.core import atr
+from stream_apps.core import atr, instants
 from stream_apps.core import kernels as k
 from stream_apps.core.analytics.store import FEATURES as ANALYTICS
 from stream_apps.core.analytics.store import Analytics
@@ -88,14 +88,18 @@ class InstrumentFacts:
     quantity_decimals: int
 
 
-class TradesApplied(NamedTuple):
-    """What became of rows of agg_trades: status of each (kernels.*), the closed panes that late ones changed, and how many were what."""
+class Ran(NamedTuple):
+    """What instants gave.
 
-    status: npt.NDArray[np.uint8]
-    changed: set[int]
-    late: int
-    repeated: int
-    refused: int
+    Attributes:
+        done: How many were worked off.
+        why: Why no more: ``instants.DONE`` and those after it.
+        found: Arrays that hold it; ``found.ends`` says what is whose.
+    """
+
+    done: int
+    why: int
+    found: instants.Found
 
 
 class MarketState:
@@ -149,22 +153,39 @@ class MarketState:
         self.a: dict[str, npt.NDArray[Any]] = {
             name: np.full((0, *shape), fill, dtype) for name, (shape, dtype, fill) in self._shapes.items()
         }
-        self.analytics = Analytics(
-            config.analytics, config.grid_ms, self.ring, TIMEFRAMES, config.stale_book_ms, config.stale_funding_ms, _SEEDS
-        )
+        self.analytics = Analytics(config.analytics, config.grid_ms, self.ring, TIMEFRAMES, config.stale_book_ms, _SEEDS)
         self._pending: I64 = np.empty(1024, dtype=np.int64)
-        self._n_pending = 0
+        self.counter: I64 = np.zeros(instants.N_COUNTER, dtype=np.int64)
         self.pane_histogram: dict[int, I64] = {}  # closed pane -> packed instrument-bucket-count
-        self._chosen = np.zeros(0, dtype=np.bool_)  # scratch of kernels.take_due, all False between calls
+        self._chosen = np.zeros(0, dtype=np.bool_)  # scratch, all False between calls
+        self._market: instants.MarketArrays | None = None
+        self._numbers = self._make_numbers()
+
+    def _make_numbers(self) -> instants.Numbers:
+        c, analytics = self.config, self.analytics
+        whole = np.zeros(instants.N_WHOLE, dtype=np.int64)
+        for column, value in (
+            (instants.GRID, c.grid_ms), (instants.PRINT_PANES, self.kept.window_panes), (instants.FAST_WINDOWS, len(FAST_WINDOWS)),
+            (instants.VWAP_PANES, WINDOW_MS["30m"] // c.grid_ms), (instants.ATR_LENGTH, c.atr_length),
+            (instants.PERCENTILE_MIN, c.atr_percentile_min), (instants.QUANTILE_MIN, c.quantile_min_trades), (instants.STALE_BOOK, c.stale_book_ms),
+            (instants.STALE_FUNDING, c.stale_funding_ms), (instants.STALE_INDICATOR, c.stale_indicator_ms), (instants.OI_HORIZON, c.oi_horizon_ms),
+            (instants.DAY_PANES, c.day_panes), (instants.ATR_FRAME, ATR_FRAME), (instants.SEEDS, len(_SEEDS)), (instants.WHALE_FLOW, _WHALE_FLOW),
+            (instants.FLOWING, bool(analytics.groups)), (instants.MEASURING, bool(c.analytics.measures)), (instants.VPIN, "vpin" in analytics.groups),
+            (instants.FUNDING, "funding" in analytics.groups), (instants.DIVERGENCE, "divergence" in analytics.groups),
+        ):  # fmt: skip
+            whole[column] = value
+        limits = np.array([c.print_floor, c.whale_usd])
+        return instants.Numbers(whole, limits, self.window_panes, self.bar_panes, analytics.number, analytics.frame_of)
 
     @property
     def pending(self) -> I64:
         """Packed pane-instrument-bucket of each trade of an open pane."""
-        return self._pending[: self._n_pending]
+        return self._pending[: self.counter[instants.PENDING]]
 
     @pending.setter
     def pending(self, packed: I64) -> None:
-        self._pending, self._n_pending = packed.copy(), len(packed)
+        self._pending = packed.copy()
+        self.counter[instants.PENDING] = len(packed)
 
     # --- instruments -------------------------------------------------------------------------------------------------
     def row(self, name: str) -> int:
@@ -198,6 +219,8 @@ class MarketState:
             grown = np.full((capacity, *shape), fill, dtype)
             grown[:n] = self.a[name][:n]
             self.a[name] = grown
+        self._market = None
+        self._chosen = np.zeros(capacity, dtype=np.bool_)
         self.kept.grow(capacity)
         self.analytics.grow(capacity, n)
 
@@ -243,7 +266,7 @@ class MarketState:
         self.a["totals"][i] = 0
         self.a["top"][i] = k.N_BUCKETS - 1
         for entries in self.pane_histogram.values():
-            k.add_histogram(entries[(entries >> 32) == i], 1, self.a["histogram"], self.a["totals"])
+            k.add_histogram(entries[(entries >> 32) == i], self.a["histogram"], self.a["totals"])
         mine = ((self.pending >> 16) & 0xFFFF) == i
         for e in np.flatnonzero(mine).tolist():
             packed = int(self.pending[e])
@@ -256,41 +279,49 @@ class MarketState:
             self.a["meta"][i, k.CLOSED] = closed
 
     # --- trades ------------------------------------------------------------------------------------------------------
-    def apply_trades(
-        self, instrument: I64, good: Any, times: I64, offsets: I64, ids: I64, prices: F64, quantities: F64, makers: I64
-    ) -> TradesApplied:
-        """Apply rows of agg_trades."""
-        n = len(times)
-        status = np.empty(n, dtype=np.uint8)
-        kept = self.kept.scratch(n)
-        if self._n_pending + n > len(self._pending):
-            grown = np.empty(2 * (self._n_pending + n), dtype=np.int64)
-            grown[: self._n_pending] = self.pending
-            self._pending = grown
-        a = self.a
-        self._n_pending, n_kept, late, repeated, refused = k.apply_trades(
-            instrument, good, times, offsets, ids, prices, quantities, makers, self.config.grid_ms, self.config.print_floor,
-            a["meta"], a["scale"], a["holes"], a["p99_lots"], a["p99_before"],
-            a["open_sum"], a["open_price"], a["open_at"], self._pending, self._n_pending, status, kept,
-        )  # fmt: skip
-        if n_kept:
-            self.kept.keep(kept, n_kept)
-        self.analytics.take_trades(instrument, status, times, ids, quantities, makers, a["scale"])
+    def take_trades(self, trades: instants.Trades, first: int, stop: int) -> bool:
+        """Put rows of agg_trades into their panes; tells whether ``finish_trades`` is needed for them (late, refused, prints without room)."""
+        self.counter[instants.ROW] = stop
+        room = self._room(stop - first, _NO_ENTRIES, _NO_STARTS, 0)
+        left: bool = instants.take_trades(
+            first, stop, trades, self.counter, self._arrays(), self.analytics.arrays, self.kept.arrays, room, self._numbers
+        )
+        return left
+
+    def finish_trades(self, trades: instants.Trades, first: int, stop: int) -> set[int]:
+        """Do what the compiled loop left of the rows it took last: room for prints, late trades; returns the closed panes that late ones changed."""
+        if unkept := int(self.counter[instants.UNKEPT]):
+            self.kept.keep(self.kept.scratch(unkept), unkept)
         changed: set[int] = set()
-        if not late:
-            return TradesApplied(status, changed, 0, repeated, refused)
-        grid = self.config.grid_ms
-        for row in np.flatnonzero(status == k.LATE_ROW).tolist():
-            i, pane = int(instrument[row]), -(-int(times[row]) // grid)
-            if k.add_late(i, pane, prices[row], quantities[row], bool(makers[row]), a["meta"], a["scale"], a["cumulative"]):
+        if not self.counter[instants.LATE]:
+            return changed
+        grid, a = self.config.grid_ms, self.a
+        for row in (first + np.flatnonzero(trades.status[first:stop] == k.LATE_ROW)).tolist():
+            i, pane, quantity = int(trades.instrument[row]), -(-int(trades.times[row]) // grid), trades.quantities[row]
+            if k.add_late(i, pane, trades.prices[row], quantity, bool(trades.makers[row]), a["meta"], a["scale"], a["cumulative"]):
                 changed.add(pane)
                 if pane > a["meta"][i, k.CLOSED] - self.config.day_panes:
-                    bucket = k.bucket_of(int(np.floor(quantities[row] * a["scale"][i, 1] + 0.5)))
+                    bucket = k.bucket_of(int(np.floor(quantity * a["scale"][i, 1] + 0.5)))
                     entry = np.array([(i << 32) | (bucket << 16) | 1], dtype=np.int64)
-                    k.add_histogram(entry, 1, a["histogram"], a["totals"])
+                    k.add_histogram(entry, a["histogram"], a["totals"])
                     a["top"][i] = k.N_BUCKETS - 1
                     self.pane_histogram[pane] = np.concatenate([self.pane_histogram.get(pane, entry[:0]), entry])
-        return TradesApplied(status, changed, late, repeated, refused)
+        return changed
+
+    def _arrays(self) -> instants.MarketArrays:
+        if self._market is None:
+            self._market = instants.MarketArrays(**self.a)
+        return self._market
+
+    def _room(self, trades: int, old: I64, old_starts: I64, first_old: int) -> instants.Room:
+        """Return the queues, with room for so many more trades."""
+        waiting = int(self.counter[instants.PENDING])
+        if waiting + trades > len(self._pending):
+            grown = np.empty(2 * (waiting + trades), dtype=np.int64)
+            grown[:waiting] = self.pending
+            self._pending = grown
+        queues = self.analytics.queues(trades)
+        return instants.Room(self._pending, self.kept.scratch(trades), *queues, self._chosen, old, old_starts, first_old)
 
     def put_inputs(self, kind: int, instrument: I64, times: I64, offsets: I64, first: F64, second: F64, use: Any, status: Any) -> None:
         """Apply rows of a slow input; ``status`` of the used rows is set."""
@@ -333,55 +364,67 @@ class MarketState:
         )  # fmt: skip
 
     # --- instants ----------------------------------------------------------------------------------------------------
-    def close(self, chosen: I64, first: int, pane: int) -> I64:
-        """Close the panes of the chosen instruments up to ``pane``, none of which has closed it; returns closed bars (see kernels.close_panes).
+    def run(self, steps: I64, members: I64, trades: instants.Trades, desk: instants.Desk) -> Ran:
+        """Work off instants, with the trades before each.
 
         Args:
-            chosen: Instruments.
-            first: The first pane that is open of any of them.
-            pane: The last pane to be closed.
+            steps: Columns ``instants.FIRST_MEMBER`` and those after it, a row an instant, in order.
+            members: Instruments by their rows here, those that fire together behind one another.
+            trades: What ``steps`` count in.
+            desk: The strategies.
         """
-        a, behind = self.a, pane - first + 1
-        k.track_funding(chosen, pane, a["meta"], a["in_pane"], a["in_value"], a["funding_most"])
-        room = len(chosen) * sum(behind // panes + 1 for panes in self._bar_lengths)
-        out = np.empty((room, 10), dtype=np.int64)
-        self.analytics.close(chosen, pane, behind, a)
-        n = k.close_panes(
-            chosen, pane, self.bar_panes, ATR_FRAME, self.config.atr_length, a["meta"], a["scale"], a["cumulative"], a["open_sum"], a["open_price"],
-            a["bars"], a["atr_reached"], a["atr_waiting"], a["atr"], a["atr_history"], out,
+        day, newest = self.config.day_panes, int(steps[-1, instants.PANE])
+        first = int(k.first_open(members, newest, self.a["meta"]))
+        if newest - first >= day and len(steps) > 1:
+            # What such an instant lets into the day's histogram leaves it with a later one: that must see what this one did.
+            steps = steps[:1]
+            newest = int(steps[0, instants.PANE])
+            first = int(k.first_open(members, newest, self.a["meta"]))
+        new = max(int(steps[-1, instants.STOP]) - int(self.counter[instants.ROW]), 0)
+        old, starts, panes = self._leaving(first - day, newest - day)
+        fired = int((steps[:, instants.LAST_MEMBER] - steps[:, instants.FIRST_MEMBER]).sum())
+        bars = len(members) * sum((newest - first + 1) // length + 1 for length in self._bar_lengths)
+        entries = int(self.counter[instants.PENDING]) + new
+        found = _found(len(steps), fired, bars, entries, desk)
+        self.counter[instants.ENTRIES] = 0
+        done, why = instants.run(
+            steps, members, trades, self.counter, self._arrays(), self.analytics.arrays, self.kept.arrays,
+            self._room(new, old, starts, first - day), self._numbers, desk, found,
         )  # fmt: skip
-        self._move_histogram(chosen, first, pane)
-        self.kept.advance(chosen, pane)
-        self.analytics.take_bars(out[:n])
-        return out[:n]
+        self._keep_entries(found, old, starts, panes, first - day)
+        return Ran(done, why, found)
 
-    def _move_histogram(self, chosen: I64, first: int, pane: int) -> None:
-        """Let the quantities of panes first..pane into the day's histogram and those a day older out of it, for the chosen instruments."""
-        histogram, totals = self.a["histogram"], self.a["totals"]
-        if self._n_pending:
-            if len(self._chosen) < len(self.names):
-                self._chosen = np.zeros(len(self.a["meta"]), dtype=np.bool_)
-            entries, panes = np.empty(self._n_pending, dtype=np.int64), np.empty(self._n_pending, dtype=np.int64)
-            self._n_pending, found = k.take_due(self.pending, chosen, pane, self._chosen, entries, panes, histogram, totals, self.a["top"])
-            at = 0
-            while at < found:
-                p = int(panes[at])
-                stop = found if panes[found - 1] == p else int(np.searchsorted(panes[:found], p, side="right"))
-                old = self.pane_histogram.get(p)
-                part = entries[at:stop].copy()
-                self.pane_histogram[p] = part if old is None else np.concatenate([old, part])
-                at = stop
-        for old_pane in range(first - self.config.day_panes, pane - self.config.day_panes + 1):
-            entries_or_none = self.pane_histogram.get(old_pane)
-            if entries_or_none is None:
-                continue
-            mine = np.isin(entries_or_none >> 32, chosen)
-            k.add_histogram(entries_or_none[mine], -1, histogram, totals)
-            rest = entries_or_none[~mine]
-            if len(rest):
-                self.pane_histogram[old_pane] = rest
-            else:
-                del self.pane_histogram[old_pane]
+    def _leaving(self, first: int, last: int) -> tuple[I64, I64, list[int]]:
+        """Return the entries of the day's histogram of panes [first, last] behind one another, where each pane's begin and end, and which panes have any."""
+        starts = np.zeros(last - first + 2, dtype=np.int64)
+        panes = [pane for pane in range(first, last + 1) if pane in self.pane_histogram] if self.pane_histogram else []
+        if not panes:
+            return _NO_ENTRIES, starts, panes
+        parts = [self.pane_histogram[pane] for pane in panes]
+        starts[[pane - first + 1 for pane in panes]] = [len(part) for part in parts]
+        return np.concatenate(parts), np.cumsum(starts), panes
+
+    def _keep_entries(self, found: instants.Found, old: I64, starts: I64, panes: list[int], first: int) -> None:
+        """Keep the histogram of the panes that were closed, and forget what left."""
+        histogram = self.pane_histogram
+        for pane in panes:
+            part = old[starts[pane - first] : starts[pane - first + 1]]
+            stays = part[part >= 0]
+            if not len(stays):
+                del histogram[pane]
+            elif len(stays) < len(part):
+                histogram[pane] = stays
+        n = int(self.counter[instants.ENTRIES])
+        if not n:
+            return
+        entries, of = found.entries[:n].copy(), found.entry_panes[:n]
+        stops = [*(np.flatnonzero(of[1:] != of[:-1]) + 1).tolist(), n]
+        start = 0
+        for pane, stop in zip(of[[stop - 1 for stop in stops]].tolist(), stops, strict=True):
+            known = histogram.get(pane)
+            part = entries[start:stop]
+            histogram[pane] = part if known is None else np.concatenate([known, part])
+            start = stop
 
     def features(self, chosen: I64, pane: int) -> tuple[F64, npt.NDArray[np.int8], I64]:
         """Return what is known at instant ``pane * grid``, a row per chosen instrument.
@@ -391,15 +434,30 @@ class MarketState:
         out = np.empty((len(chosen), len(FEATURES)))
         states = np.empty((len(chosen), len(INPUTS)), dtype=np.int8)
         counts = np.empty((len(chosen), 2), dtype=np.int64)
-        a, c = self.a, self.config
-        spot = a["spot"][chosen]
-        k.fill_features(
-            chosen, spot, pane, c.grid_ms, self.window_panes, len(FAST_WINDOWS), WINDOW_MS["30m"] // c.grid_ms, c.atr_length, c.atr_percentile_min,
-            c.quantile_min_trades, c.stale_book_ms, c.stale_funding_ms, c.stale_indicator_ms, c.oi_horizon_ms, a["p99_floor"],
-            a["meta"], a["scale"], a["cumulative"], a["atr"], a["atr_history"], a["histogram"], a["totals"], a["top"], a["p99_lots"], a["p99_before"],
-            a["in_pane"], a["in_at"], a["in_value"], a["first_seen"],
-            a["funding_most"], a["liquidated_pane"], a["liquidated"], a["liquidated_first"], out, states, counts,
-        )  # fmt: skip
-        out[:, _WHALE_FLOW] = self.kept.flows[chosen]
-        self.analytics.fill(chosen, spot, pane, a, len(_SEEDS), out)
+        instants.look(chosen, pane, self._arrays(), self.analytics.arrays, self.kept.flows, self._numbers, out, states, counts)
         return out, states, counts
+
+
+_NO_ENTRIES: I64 = np.empty(0, dtype=np.int64)
+_NO_STARTS: I64 = np.zeros(2, dtype=np.int64)
+
+
+def _found(steps: int, rows: int, bars: int, entries: int, desk: instants.Desk) -> instants.Found:
+    """Return room for what instants give."""
+    evaluations, size = steps * len(desk.places), steps * desk.size
+    return instants.Found(
+        ends=np.empty((steps, instants.N_ENDS), dtype=np.int64),
+        instruments=np.empty(rows, dtype=np.int64),
+        features=np.empty((rows, len(FEATURES))),
+        states=np.empty((rows, len(INPUTS)), dtype=np.int8),
+        counts=np.empty((rows, 2), dtype=np.int64),
+        prints=np.empty((rows, 2), dtype=np.int64),
+        bars=np.empty((bars, 10), dtype=np.int64),
+        entries=np.empty(entries, dtype=np.int64),
+        entry_panes=np.empty(entries, dtype=np.int64),
+        asked=np.empty((evaluations, 2), dtype=np.int64),
+        flows=np.empty(evaluations),
+        results=np.empty((evaluations, instants.N_RESULT), dtype=np.int64),
+        values=np.empty((evaluations, 2)),
+        scores=np.empty(size, dtype=np.uint8),
+    )

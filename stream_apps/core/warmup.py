@@ -44,7 +44,7 @@ def compile_decisions(codec: Codec) -> None:
     pane = _START // config.grid_ms
     chosen = np.array([state.set_facts(_INSTRUMENT, "warm-up", 1, 1)], dtype=np.int64)
     state.start(int(chosen[0]), pane - 1)
-    state.close(chosen, pane, pane)
+    state.kept.advance(chosen, pane)
     rows, states, counts = state.features(chosen, pane)
     market = Market(rows, states, counts, state.kept.counts.take(chosen, 0), state.kept, chosen, _START, _START)
     Batch([(_STRATEGY, "")], codec, {}).evaluate([(0, 0)], market)

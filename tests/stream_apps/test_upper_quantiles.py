@@ -25,11 +25,11 @@ def test_any_coming_and_going_of_trades_gives_the_sorted_quantiles(panes: list[l
     for pane, trades in enumerate(panes):
         pending = np.array([(pane << 32) | (i << 16) | int(k.bucket_of(lots)) for i, lots in trades], dtype=np.int64)
         entries, of = np.empty(len(trades), dtype=np.int64), np.empty(len(trades), dtype=np.int64)
-        stay, found = k.take_due(pending, np.arange(3), pane, np.zeros(3, dtype=np.bool_), entries, of, histogram, totals, top)
+        stay, found = k.take_due(pending, np.arange(3), pane, -1, np.zeros(3, dtype=np.bool_), entries, of, histogram, totals, top)
         assert stay == 0
         kept.append(entries[:found].copy())
         if pane >= day:  # the oldest pane leaves the window
-            k.add_histogram(kept[pane - day], -1, histogram, totals)
+            k.take_away(kept[pane - day], np.arange(3), np.zeros(3, dtype=np.bool_), histogram, totals)
         for i in range(3):
             window = [lots for trades_of in panes[max(0, pane - day + 1) : pane + 1] for j, lots in trades_of if j == i]
             assert totals[i] == len(window)

@@ -13,6 +13,7 @@ from stream_apps.core import kernels as k
 from stream_apps.core.analytics import compose as c
 from stream_apps.core.analytics import divergence, funding, intake, liquidation, ofi, volatility, vpin
 from stream_apps.core.analytics.config import RATES, RING_ROOM, SHORT_RING, AnalyticsConfig
+from stream_apps.core.instants import AnalyticsArrays
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -59,7 +60,7 @@ class Analytics:
         grid_ms: Length of a pane.
         ring: Panes of the market state's ring, more than a day.
         frames: Timeframes of the closed bars, by their number there.
-        stale_book_ms, stale_funding_ms: Staleness limits (D9).
+        stale_book_ms: Staleness limit of the book (D9).
         filled: Names of the columns of a feature row that the market state fills before ``fill``.
 
     Raises:
@@ -73,12 +74,10 @@ class Analytics:
         ring: int,
         frames: tuple[str, ...],
         stale_book_ms: int,
-        stale_funding_ms: int,
         filled: tuple[str, ...],
     ) -> None:
         self.config = config
         self.grid_ms = grid_ms
-        self._stale_funding_ms = stale_funding_ms
         self.groups = frozenset(group for group, measures in _GROUPS.items() if measures & config.measures)
         number = np.zeros(c.N_NUMBERS, dtype=np.int64)
         number[c.GRID] = grid_ms
@@ -105,7 +104,7 @@ class Analytics:
         ):  # fmt: skip
             number[column] = filled.index(name)
         self.number = number
-        self._frame_of = np.array([divergence.TIMEFRAMES.index(f) if f in divergence.TIMEFRAMES else -1 for f in frames], dtype=np.int64)
+        self.frame_of = np.array([divergence.TIMEFRAMES.index(f) if f in divergence.TIMEFRAMES else -1 for f in frames], dtype=np.int64)
         self._shapes: dict[str, tuple[tuple[int, ...], Any]] = {
             "row": ((c.N_ROW,), np.int64),
             "newest_trade": ((2,), np.int64),
@@ -124,6 +123,7 @@ class Analytics:
             "bar_history": ((3, config.divergence_bars, 2), np.int64),
         }
         self.a: dict[str, Array] = {name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in self._shapes.items()}
+        self.arrays = AnalyticsArrays(**self.a)
         self._waiting = np.zeros(c.N_WAITING, dtype=np.int64)
         widths = (c.TRADE_WIDTH, c.QUOTE_WIDTH, c.LIQUIDATION_WIDTH)
         self._queues: list[I64] = [np.empty((256, width), dtype=np.int64) for width in widths]
@@ -137,6 +137,7 @@ class Analytics:
             self.a[name] = grown
         for column in (c.SINCE, c.QUOTE_SINCE, c.QUOTE_TIME, c.CAP, c.CAP_TIME):
             self.a["row"][n:, column] = -1
+        self.arrays = AnalyticsArrays(**self.a)
 
     def set_facts(self, i: int, name: str, quantity_decimals: int) -> None:
         """Set an instrument's bucket volume: the configured one of its base asset, else its own (see vpin)."""
@@ -183,14 +184,12 @@ class Analytics:
             self._queues[which] = queue = grown
         return queue, n
 
-    def take_trades(self, instrument: I64, status: Array, times: I64, ids: I64, quantities: F64, makers: I64, scale: F64) -> None:
-        """Take rows of agg_trades; ``status`` as kernels.apply_trades left it."""
+    def queues(self, trades: int) -> tuple[I64, I64, I64, I64]:
+        """Return what waits for its instant, with room for so many more trades: trades, quotes, liquidations, and how many of each."""
         if "vpin" in self.groups:
-            queue, n = self._room(0, len(times))
-            newest = self.a["newest_trade"]
-            self._waiting[0], mixed = intake.add_trades(instrument, status, times, ids, quantities, makers, scale, newest, queue, n)
-            if mixed:
-                self._waiting[c.TRADES_MIXED] = 1
+            self._room(0, trades)
+        trades_waiting, quotes, liquidations = self._queues
+        return trades_waiting, quotes, liquidations, self._waiting
 
     def take(self, topic: str, columns: Columns, part: slice, instrument: I64, times: I64, status: Array, meta: I64, scale: F64) -> None:
         """Take rows of another topic; the status of those that are refused is set."""
@@ -218,39 +217,6 @@ class Analytics:
                 intake.check(instrument, use, times, status, self.grid_ms, meta)
                 a = self.a
                 funding.put_settled(instrument, use, status, times, settled, a["rate_times"], a["rates"], a["rate_counts"])
-
-    # --- instants ----------------------------------------------------------------------------------------------------
-    def close(self, chosen: I64, pane: int, behind: int, market: dict[str, Array]) -> None:
-        """Take the panes up to ``pane`` of the chosen instruments, at most ``behind`` each; to be called before the market state closes them."""
-        if not self.groups:
-            return
-        a, queues = self.a, self._queues
-        c.close(
-            chosen, pane, self.number, market["meta"], market["cumulative"], market["open_sum"], market["open_price"], a["row"], a["products"], a["flows"],
-            a["returns"], a["clock"], a["buckets"], queues[0], queues[1], queues[2], self._waiting,
-        )  # fmt: skip
-        if "funding" in self.groups:
-            hour = pane * self.grid_ms // funding.SAMPLE_MS * funding.SAMPLE_MS
-            if hour > (pane - behind) * self.grid_ms:
-                c.sample(
-                    chosen, hour, self._stale_funding_ms, self.grid_ms, market["meta"], market["in_pane"], market["in_at"], market["in_value"],
-                    market["first_seen"], a["rate_times"], a["rates"], a["rate_counts"],
-                )  # fmt: skip
-
-    def take_bars(self, closed: I64) -> None:
-        """Take closed bars, rows of kernels.close_panes."""
-        if len(closed) and "divergence" in self.groups:
-            divergence.close_bars(closed, self._frame_of, self.a["bars"], self.a["bar_history"])
-
-    def fill(self, chosen: I64, spot: I64, pane: int, market: dict[str, Array], at: int, out: F64) -> None:
-        """Write FEATURES of the chosen instruments from column ``at`` of ``out`` on, which is NaN."""
-        if not self.config.measures:
-            return
-        a = self.a
-        c.fill(
-            chosen, spot, pane, self.number, market["scale"], market["in_pane"], market["in_at"], market["in_value"], market["first_seen"], a["row"],
-            a["products"], a["clock"], a["buckets"], a["rate_times"], a["rates"], a["rate_counts"], a["stats"], a["stats_of"], a["bars"], at, out,
-        )  # fmt: skip
 
     # --- durability --------------------------------------------------------------------------------------------------
     def head(self, n: int) -> tuple[dict[str, Any], dict[str, Array]]:

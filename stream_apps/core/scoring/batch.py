@@ -16,6 +16,7 @@ import numpy.typing as npt
 from schemas.codec import Codec
 from schemas.recordwriter import long_bytes, text_bytes
 from stream_apps.core import kernels
+from stream_apps.core.instants import Desk
 from stream_apps.core.prints import PrintStore
 from stream_apps.core.scoring import kernel as k
 from stream_apps.core.scoring.decision import ALLOWED, BIT, Decision, StrategyMemory, signal_record, tier_starts
@@ -30,6 +31,7 @@ from stream_apps.core.strategy import StrategyConfig
 
 Record = dict[str, Any]
 I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
 
 _PLACE = {name: place for place, name in enumerate(INPUT_ORDER)}
 _COLUMN = {name: place for place, name in enumerate(FEATURES)}
@@ -265,7 +267,7 @@ class Batch:
             np.array(tables.limits), _table(tables.gates, k.N_G), _table(of_gates, k.N_A), np.array(gate_limits), _table(inputs, k.N_I),
             *tables.texts.arrays(),
         )  # fmt: skip
-        self._out = np.empty(0, dtype=np.uint8)
+        self._desk: Desk | None = None
 
     @staticmethod
     def _gate(gate: Gate, on: bool, config: StrategyConfig, texts: _Texts) -> list[int]:
@@ -281,30 +283,49 @@ class Batch:
         """Return the strategies of an instrument, by their places."""
         return self._places.get(instrument, [])
 
+    def desk(self, names: Sequence[str]) -> Desk:
+        """Return the strategies as the loop over instants takes them; ``names``: instruments by their rows there."""
+        if self._desk is None or len(self._desk.starts) != len(names) + 1:
+            mine = [self.of(name) for name in names]
+            starts = np.cumsum([0, *map(len, mine)])
+            places = np.array([place for one in mine for place in one], dtype=np.int64)
+            size = sum([self._sizes[place] for place in places.tolist()])
+            self._desk = Desk(starts, places, size, self._least, self._of_whales, _COLUMNS, _LIMITS, self._tables)
+        return self._desk
+
     def evaluate(self, asked: Sequence[tuple[int, int]], market: Market) -> list[Scored]:
-        """Return the evaluations of some strategies at an instant, in the order in which they are asked for.
+        """Return the evaluations of some strategies at one instant, in the order in which they are asked for.
 
         Args:
             asked: (place of the strategy, row of its instrument) of each.
             market: The rows.
         """
-        n, sizes = len(asked), self._sizes
-        size = sum([sizes[place] for place, _ in asked])
+        n, size = len(asked), sum([self._sizes[place] for place, _ in asked])
         places = np.array(asked, dtype=np.int64)
         flows = market.kept.flows_of(places, market.instruments, self._least, self._of_whales)
-        if len(self._out) < size:
-            self._out = np.empty(2 * size, dtype=np.uint8)
-        results, numbers = np.empty((n, k.N_RESULT), dtype=np.int64), np.empty((n, 2))
+        results, numbers, out = np.empty((n, k.N_RESULT), dtype=np.int64), np.empty((n, 2)), np.empty(size, dtype=np.uint8)
         k.score(
             places, market.features, market.states, market.counts, market.prints, flows, market.instant, market.decided_at,
-            _COLUMNS, kernels.STALE, _LIMITS, *self._tables, self._out, results, numbers,
+            _COLUMNS, kernels.STALE, _LIMITS, *self._tables, out, results, numbers,
         )  # fmt: skip
+        written = out[: results[-1, k.END]].tobytes() if n else b""
+        return self.scored(asked, results.tolist(), numbers, written, 0, market.features, market.instant, market.decided_at)
+
+    def scored(
+        self, asked: Sequence[Sequence[int]], results: Sequence[Sequence[int]], numbers: F64, written: bytes, start: int, features: F64, instant: int,
+        decided_at: int,
+    ) -> list[Scored]:  # fmt: skip
+        """Return what the compiled scorer found of strategies at an instant, and take note of their signals.
+
+        Args:
+            asked: (place of the strategy, row of its instrument) of each.
+            results, numbers, written: Of the scorer; the first score begins at ``start``.
+            features: The rows.
+            instant, decided_at: ms UTC.
+        """
         found: list[Scored] = []
-        rows = results.tolist()
-        written = self._out[: rows[-1][k.END]].tobytes() if rows else b""
-        start = 0
-        for e, (end, block_at, reason_at, words, direction, tier, entry, flip, regime) in enumerate(rows):
-            place, row = asked[e]
+        for e, (end, block_at, reason_at, words, direction, tier, entry, flip, regime) in enumerate(results):
+            place = asked[e][0]
             config, hash_ = self.strategies[place]
             value = written[start:end]
             if words >= 0:
@@ -316,11 +337,11 @@ class Batch:
             if not (entry or flip):
                 found.append(Scored(config.strategy_id, value, None, None))
                 continue
-            features = market.features[row]
+            row = features[asked[e][1]]
             decision = Decision(direction, float(numbers[e, 0]), self._tier(place, tier), bool(entry), bool(flip), False, "")
-            price, atr = float(features[_COLUMN["price"]]), float(features[_COLUMN["atr"]])
-            signal = signal_record(market.instant, market.decided_at, price, atr, k.REGIMES[regime], decision, config, hash_)
-            memory = self._memories[place].after(market.instant, direction, bool(entry), bool(flip))
+            price, atr = float(row[_COLUMN["price"]]), float(row[_COLUMN["atr"]])
+            signal = signal_record(instant, decided_at, price, atr, k.REGIMES[regime], decision, config, hash_)
+            memory = self._memories[place].after(instant, direction, bool(entry), bool(flip))
             self._memories[place] = memory
             self._memory[place] = _as_numbers(memory)
             found.append(Scored(config.strategy_id, value, signal, memory))
