@@ -12,11 +12,13 @@ from logs import CODEC, Log, decoded, run
 from scoring_cases import of_model
 from scoring_rows import snapshot_of
 
+from stream_apps.core import engine as engine_module
 from stream_apps.core.analytics.store import FEATURES as ANALYTICS
 from stream_apps.core.config import EngineConfig
-from stream_apps.core.engine import OutputRecord
+from stream_apps.core.engine import OutputRecord, PartitionEngine
+from stream_apps.core.instants import Found
 from stream_apps.core.scoring import MODELS, StrategyMemory, evaluate
-from stream_apps.core.scoring.batch import Batch, Market, Scored
+from stream_apps.core.scoring.batch import Market
 
 NAME = "BINANCE:LTCUSDT-PERP"
 GRID = 60_000
@@ -160,20 +162,30 @@ def test_the_market_is_one_in_which_every_model_decides(plain: dict[str, list[di
 
 
 def test_the_scores_of_the_engine_are_those_of_the_plain_scorer(events: list[Event], plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled, memories, scores = Batch.evaluate, dict[str, StrategyMemory](), 0
+    """One instant at a time, because what was there at it is gone after the next; that more at once give the same is test_instants' to say."""
+    compiled, memories, scores = PartitionEngine._emit, dict[str, StrategyMemory](), 0
 
-    def both(self: Batch, asked: list[tuple[int, int]], market: Market) -> list[Scored]:
+    def both(self: PartitionEngine, steps: list[Any], found: Found, outputs: list[OutputRecord]) -> None:
         nonlocal scores
-        found = compiled(self, asked, market)
-        for (place, row), one in zip(asked, found, strict=True):
-            config, hash_ = self.strategies[place]
-            shot = snapshot_of(market, row, config.instrument)
-            score, signal, memories[one.strategy_id] = evaluate(shot, config, hash_, memories.get(one.strategy_id, StrategyMemory()))
-            assert one.score == CODEC.encode("scores", score) and one.signal == signal
+        first = len(outputs)
+        compiled(self, steps, found, outputs)
+        assert len(steps) == 1
+        written = [o.value for o in outputs[first:] if o.topic == "scores"]
+        signals = [CODEC.decode("signals", o.value) for o in outputs[first:] if o.topic == "signals"]
+        instant, now = steps[0].pane * GRID, steps[0].mark.time
+        market = Market(found.features, found.states, found.counts, found.prints, self.state.kept, found.instruments, instant, now)
+        for (place, row), one in zip(found.asked[: len(written)].tolist(), written, strict=True):
+            config, hash_ = self._batch().strategies[place]
+            before = memories.get(config.strategy_id, StrategyMemory())
+            score, signal, memories[config.strategy_id] = evaluate(snapshot_of(market, row, config.instrument), config, hash_, before)
+            assert one == CODEC.encode("scores", score) and (
+                signal is None or CODEC.decode("signals", CODEC.encode("signals", signal)) == signals.pop(0)
+            )
             scores += 1
-        return found
+        assert signals == []
 
-    monkeypatch.setattr(Batch, "evaluate", both)
+    monkeypatch.setattr(PartitionEngine, "_emit", both)
+    monkeypatch.setattr(engine_module, "_MOST_STEPS", 1)
     assert results(run(written(events), CONFIG)[0], "scores")["scores"] == plain["scores"]
     assert scores == len(plain["scores"]) > 1000
 
