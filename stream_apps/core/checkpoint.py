@@ -46,7 +46,7 @@ _DENSE = ("meta", "scale", "bars", "atr", "atr_history", "totals", "p99_lots", "
 # Entry of a pane: pane, number of rows, of histogram entries and of prints; then the arrays (name, type, columns), and to the end the rows of analytics.
 _PANE = struct.Struct("<qiii")
 _PANE_ARRAYS: tuple[tuple[str, Any, int], ...] = (("rows", "<i4", 1), ("sums", "<i8", 4), ("histogram", "<i8", 1), ("prints", PRINT, 1))
-_SUMS, _FLOWS = 32, 8 * PANE_WIDTH  # bytes of an instrument's sums, and of a row of analytics
+_SUMS, _PRINT, _FLOWS = 32, PRINT.itemsize, 8 * PANE_WIDTH  # bytes of an instrument's sums, of a print and of a row of analytics
 _NO_HISTOGRAM = np.empty(0, dtype=np.int64)
 _AT_ONCE = 256  # panes that are written with one call
 
@@ -144,26 +144,26 @@ def _pane_values(state: MarketState, panes: list[int]) -> Iterator[tuple[int, by
     n, of = len(state.names), len(panes)
     rows, sums = np.empty(of * n, dtype=np.int64), np.empty((of * n, 4), dtype=np.int64)
     flow_rows, ends = np.empty((of * n, PANE_WIDTH), dtype=np.int64), np.empty((of, 2), dtype=np.int64)
-    analytics = state.analytics
+    analytics, numbers = state.analytics, np.array(panes, dtype=np.int64)
     _closed_panes(
-        np.array(panes, dtype=np.int64), n, state.a["cumulative"], state.a["meta"],
+        numbers, n, state.a["cumulative"], state.a["meta"],
         bool(analytics.groups), analytics.a["flows"], analytics.a["returns"], rows, sums, flow_rows, ends,
     )  # fmt: skip
-    stops = ends.tolist()
-    found, flown = stops[-1]
+    found, flown = ends[-1].tolist()
+    prints, print_ends = state.kept.of_panes(rows[:found], ends[:, 0].copy(), numbers)
     row_bytes, sum_bytes, flow_bytes = rows[:found].astype(np.int32).tobytes(), sums[:found].tobytes(), flow_rows[:flown].tobytes()
-    start = flows_from = 0
-    for pane, (stop, flows_to) in zip(panes, stops, strict=True):
+    print_bytes = prints.tobytes()
+    start = flows_from = prints_from = 0
+    for pane, (stop, flows_to), prints_to in zip(panes, ends.tolist(), print_ends.tolist(), strict=True):
         if stop > start or flows_to > flows_from:
-            prints = state.kept.of_pane(rows[start:stop], pane)
             histogram = state.pane_histogram.get(pane, _NO_HISTOGRAM)
             # One is written per pane: a header of JSON would cost more than the rest.
-            header = _PANE.pack(pane, stop - start, len(histogram), len(prints))
+            header = _PANE.pack(pane, stop - start, len(histogram), prints_to - prints_from)
             yield pane, b"".join([
-                header, row_bytes[4 * start : 4 * stop], sum_bytes[_SUMS * start : _SUMS * stop], histogram.tobytes(), prints.tobytes(),
-                flow_bytes[_FLOWS * flows_from : _FLOWS * flows_to],
+                header, row_bytes[4 * start : 4 * stop], sum_bytes[_SUMS * start : _SUMS * stop], histogram.tobytes(),
+                print_bytes[_PRINT * prints_from : _PRINT * prints_to], flow_bytes[_FLOWS * flows_from : _FLOWS * flows_to],
             ])  # fmt: skip
-        start, flows_from = stop, flows_to
+        start, flows_from, prints_from = stop, flows_to, prints_to
 
 
 def _unpack_pane(value: bytes) -> tuple[int, dict[str, Array]]:
@@ -287,7 +287,7 @@ def restore(engine: PartitionEngine, entries: Iterable[tuple[bytes, bytes]]) -> 
         raise ChangelogDamaged(str(error)) from error
     open_prints = join_prints([arrays["open_prints"]])  # a copy: compiled code takes one that may be written to
     state.kept.keep(open_prints, len(open_prints))
-    engine.marks = MarkLog(dict(meta["merged"]), dict(meta["fired"]), dict(meta["times"]), meta["progress"])
+    engine.marks = MarkLog(dict(sorted(meta["merged"].items())), dict(meta["fired"]), dict(meta["times"]), meta["progress"])
     engine.applied = dict(meta["applied"])
     engine.last_instant = meta["last_instant"]
     engine.counts.update(meta["counts"])

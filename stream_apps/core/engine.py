@@ -7,7 +7,6 @@ cut into feeds.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from schemas.codec import Codec, CodecError
 from schemas.columnar import KeyTable
 from schemas.markreader import Mark, MarkReader
 from schemas.recordset import RecordSet
-from schemas.recordwriter import long_bytes, text_bytes
+from schemas.recordwriter import text_bytes
 from schemas.rowwriter import RowWriter, texts_bytes
 from stream_apps.core import checkpoint, instants, kernels
 from stream_apps.core.config import TIMEFRAMES, EngineConfig
@@ -49,9 +48,8 @@ _REASONS: dict[int, tuple[str | None, str]] = {
 }
 # Numeric fields of a features record that are not FEATURES; before them stands the instrument, after them the two lists of ``Absent``.
 _FEATURE_LONGS = ("event_time", "receive_time", "large_buys", "large_sells", "pane_trades", "late_trades")
-# Parts of a bars record, in the order of its schema: timeframe, then open, high, low, close, volume and cvd, then (after the trades) source.
+# What of a bars record is neither the instrument nor a number.
 _BAR_FRAMES = [text_bytes(frame) for frame in TIMEFRAMES]
-_BAR_NUMBERS = struct.Struct("<6d")
 _BAR_SOURCE = text_bytes("trades")
 # Bounds of what is worked off at once: instants, rows of features (half a kilobyte each), bytes of scores.
 _MOST_STEPS, _MOST_ROWS, _MOST_SCORES = 256, 1024, 4 << 20
@@ -124,9 +122,11 @@ class PartitionEngine:
         self._running: Batch | None = None
         self._encode: dict[str, Callable[[Record], bytes]] = {topic: codec.encoder(topic) for topic in ("bars", "signals", "dead_letters")}
         self._write_features = RowWriter("features", _FEATURE_LONGS, FEATURES)
+        self._write_bar_times = RowWriter("bars", ("event_time", "receive_time"), ())
+        self._write_bar_numbers = RowWriter("bars", ("trades",), ("open", "high", "low", "close", "volume", "cvd"))
         self._feature_head = codec.header("features")
         self._bar_head = codec.header("bars")
-        self._heads: dict[str, tuple[bytes, bytes]] = {}
+        self._heads: dict[str, tuple[bytes, bytes, bytes]] = {}
         self._absences: dict[bytes, bytes] = {}  # states of the inputs -> the two lists of names that end a features record
         self._journal = checkpoint.Journal()
 
@@ -429,11 +429,11 @@ class PartitionEngine:
         for mark in ahead.waiting:
             if len(steps) >= most or self._jumps(ahead, mark):
                 break
-            before, cut = ahead.merged, ahead.cut_after(mark)
-            if cut != before:
-                if [topic for topic, offset in cut.items() if before.get(topic) != offset] != ["agg_trades"] or cut["agg_trades"] > fed:
+            cut = ahead.merged
+            if news := ahead.news(mark):
+                if chunk is None or news != ["agg_trades"] or mark.cut["agg_trades"] > fed:
                     break
-                assert chunk is not None
+                cut = {**cut, "agg_trades": mark.cut["agg_trades"]} if "agg_trades" in cut else ahead.cut_after(mark)
                 stop = chunk.stop(cut["agg_trades"])
             due = ahead.due(mark, grid, lateness)
             if due:
@@ -492,7 +492,7 @@ class PartitionEngine:
         grid = self.config.grid_ms
         ends = found.ends[: len(steps)].tolist()
         n_rows, n_bars, n_scores = (ends[-1][column] for column in (instants.ROWS, instants.BARS, instants.SCORES)) if ends else (0, 0, 0)
-        numbers, bars = found.instruments[:n_rows].tolist(), found.bars[:n_bars].tolist()
+        numbers = found.instruments[:n_rows].tolist()
         self.counts["instants"] += n_rows
         longs = np.empty((n_rows, len(_FEATURE_LONGS)), dtype=np.int64)
         longs[:, 2:4], longs[:, 4:6] = found.prints[:n_rows], found.counts[:n_rows]
@@ -500,6 +500,7 @@ class PartitionEngine:
         for step, (stop, *_) in zip(steps, ends, strict=True):
             longs[first:stop, 0], longs[first:stop, 1] = step.pane * grid, step.mark.time
             first = stop
+        bars = self._bars(steps, found, n_bars)
         values = self._write_features.write(longs, found.features[:n_rows])
         absent, width = found.states[:n_rows].tobytes(), found.states.shape[1]
         results = found.results[:n_scores].tolist()
@@ -510,11 +511,10 @@ class PartitionEngine:
             mark, instant = step.mark, step.pane * grid
             if opened >= 0:
                 self._journal.dirty.update(range(opened, step.pane + 1))
-            for closed in bars[bar:bars_stop]:
-                outputs.append(self._bar(closed, mark))
+            outputs += bars[bar:bars_stop]
             names = [self.state.names[i] for i in numbers[first:stop]]
             for r, name in enumerate(names, first):
-                key, head = self._name_bytes(name)
+                key, head, _ = self._name_bytes(name)
                 outputs.append(OutputRecord("features", key, head + values[r] + self._absent(absent[width * r : width * (r + 1)]), instant))
             if scores_stop > score:
                 self._emit_scores(
@@ -525,7 +525,7 @@ class PartitionEngine:
             self.last_instant = max(self.last_instant, instant)
             outputs.append(OutputRecord("worker_progress", mark.author.encode(), None, instant, {
                 "author": mark.author, "venue": mark.venue, "event_time": instant, "receive_time": mark.time, "progress_offset": mark.offset,
-                "cut": dict(sorted(step.cut.items())),
+                "cut": step.cut,
             }))  # fmt: skip
 
     def _emit_scores(
@@ -542,11 +542,11 @@ class PartitionEngine:
             if memory is not None:
                 self.memories[strategy_id] = memory
 
-    def _name_bytes(self, name: str) -> tuple[bytes, bytes]:
-        """Return an instrument's key, and the bytes that its features records begin with."""
+    def _name_bytes(self, name: str) -> tuple[bytes, bytes, bytes]:
+        """Return an instrument's key, and the bytes that its features and its bars begin with."""
         known = self._heads.get(name)
         if known is None:
-            known = self._heads[name] = (name.encode(), self._feature_head + text_bytes(name))
+            known = self._heads[name] = (name.encode(), self._feature_head + text_bytes(name), self._bar_head + text_bytes(name))
         return known
 
     def _absent(self, states: bytes) -> bytes:
@@ -558,14 +558,22 @@ class PartitionEngine:
             absent = self._absences[states] = texts_bytes(missing) + texts_bytes(stale)
         return absent
 
-    def _bar(self, bar: list[int], mark: Mark) -> OutputRecord:
-        i, frame, end, first, high, low, last, volume, cvd, trades = bar
-        price, quantity = self.state.a["scale"][i].tolist()
-        name, time = self.state.names[i], end * self.config.grid_ms
-        numbers = _BAR_NUMBERS.pack(first / price, high / price, low / price, last / price, volume / quantity, cvd / quantity)
-        times = long_bytes(time) + long_bytes(mark.time)
-        value = self._bar_head + text_bytes(name) + times + _BAR_FRAMES[frame] + numbers + long_bytes(trades) + _BAR_SOURCE
-        return OutputRecord("bars", name.encode(), value, time)
+    def _bars(self, steps: list[_Step], found: Found, n: int) -> list[OutputRecord]:
+        """Return the bars that instants closed, as records."""
+        if not n:
+            return []
+        closed = found.bars[:n]
+        decided_at = np.repeat([step.mark.time for step in steps], np.diff(found.ends[: len(steps), instants.BARS], prepend=0))
+        instruments, times = closed[:, 0], closed[:, 2] * self.config.grid_ms
+        scale, numbers = self.state.a["scale"][instruments], np.empty((n, 6))
+        numbers[:, :4], numbers[:, 4:] = closed[:, 3:7] / scale[:, :1], closed[:, 7:9] / scale[:, 1:]
+        stamps = self._write_bar_times.write(np.stack([times, decided_at], axis=1), np.empty((n, 0)))
+        middles = self._write_bar_numbers.write(closed[:, 9:].copy(), numbers)
+        names, records = self.state.names, []
+        for i, frame, time, stamp, middle in zip(instruments.tolist(), closed[:, 1].tolist(), times.tolist(), stamps, middles, strict=True):
+            key, _, head = self._name_bytes(names[i])
+            records.append(OutputRecord("bars", key, head + stamp + _BAR_FRAMES[frame] + middle + _BAR_SOURCE, time))
+        return records
 
     # --- refusals ----------------------------------------------------------------------------------------------------
     def _dead_letter(

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from schemas.catalogue import ENGINE_INPUTS
 from schemas.markreader import Mark
 
+_INPUTS = frozenset(ENGINE_INPUTS)
+
 
 @dataclass(slots=True)
 class MarkLog:
     """Marks not yet passed, and what the passed ones add up to.
 
     Attributes:
-        merged: Topic -> next offset: the newest cut per topic over the passed marks.
+        merged: Topic -> next offset: the newest cut per topic over the passed marks, in order of the topics. It is replaced, never changed.
         fired: Author -> newest fired pane.
         next_offset: Offset after the last passed mark.
     """
@@ -33,13 +35,18 @@ class MarkLog:
         """Stand where a log that went ahead stands."""
         self.merged, self.fired, self.times, self.next_offset = ahead.merged, ahead.fired, ahead.times, ahead.next_offset
 
+    def news(self, mark: Mark) -> list[str]:
+        """Return the topics of which ``mark`` brings records that no mark before it brought."""
+        merged = self.merged
+        return [topic for topic, offset in mark.cut.items() if offset > merged.get(topic, 0) and topic in _INPUTS]
+
     def cut_after(self, mark: Mark) -> dict[str, int]:
-        """Return the merged cut at ``mark``."""
-        merged = self.merged.copy()
-        for topic, offset in mark.cut.items():
-            if offset > merged.get(topic, 0) and topic in ENGINE_INPUTS:
-                merged[topic] = offset
-        return merged
+        """Return the merged cut at ``mark``, in order of the topics."""
+        news = self.news(mark)
+        if not news:
+            return self.merged
+        merged = {**self.merged, **{topic: mark.cut[topic] for topic in news}}
+        return merged if len(merged) == len(self.merged) else dict(sorted(merged.items()))
 
     def due(self, mark: Mark, grid_ms: int, lateness_ms: int) -> range:
         """Return the panes of the mark's author that fire at it, oldest first.

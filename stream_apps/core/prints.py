@@ -136,11 +136,16 @@ class PrintStore:
         return Prints(rows["price"], rows["quantity"], rows["buy"])
 
     # --- the checkpoint ----------------------------------------------------------------------------------------------
-    def of_pane(self, instruments: I64, pane: int) -> npt.NDArray[Any]:
-        """Return the prints of instruments in a pane, one instrument after the other."""
-        after = np.full(len(instruments), (pane - 1) * self._grid)
-        rows: npt.NDArray[Any] = k.between(instruments, after, pane * self._grid, self._rows, self._at)
-        return rows
+    def of_panes(self, instruments: I64, stops: I64, panes: I64) -> tuple[npt.NDArray[Any], I64]:
+        """Return the prints of panes behind one another, and where each pane's end.
+
+        Args:
+            instruments: Those of each pane, behind one another.
+            stops: Where each pane's instruments end.
+            panes: Panes.
+        """
+        found: tuple[npt.NDArray[Any], I64] = k.in_panes(instruments, stops, panes, self._grid, self._rows, self._at)
+        return found
 
     def after(self, closed: I64) -> npt.NDArray[Any]:
         """Return the prints of panes that are not closed yet; ``closed``: newest closed pane of each instrument."""

@@ -151,7 +151,7 @@ def plain_entry(engine, pane):
         if pane > closed - state.ring + 1 and traded[3] > 0:
             rows.append(i)
             sums.append(traded)
-            prints.append(state.kept.of_pane(np.array([i]), pane))
+            prints.append(state.kept.of_panes(np.array([i]), np.array([1]), np.array([pane]))[0])
         if state.analytics.groups:
             of, returns = state.analytics.a["flows"][i], state.analytics.a["returns"][i]
             flow = of[pane % len(of)] if pane > closed - len(of) else np.zeros_like(of[0])

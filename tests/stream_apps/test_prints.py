@@ -64,6 +64,12 @@ def store_of() -> PrintStore:
     return store
 
 
+def of_pane(store: PrintStore, instruments: Any, pane: int) -> Any:
+    rows, ends = store.of_panes(instruments, np.array([len(instruments)]), np.array([pane]))
+    assert ends.tolist() == [len(rows)]
+    return rows
+
+
 def put(store: PrintStore, rows: list[Row]) -> None:
     store.keep(array_of(rows), len(rows))
 
@@ -122,14 +128,14 @@ def test_windows_equal_those_of_the_plain_twin(steps: list[Any], repeat: int) ->
         hold_to(store, plain, fired)
         everyone = np.arange(INSTRUMENTS)
         for one in range(pane - WINDOW - 2, pane + 3):
-            assert store.of_pane(everyone, one).tolist() == [row for i in range(INSTRUMENTS) for row in plain.of(i, one, one)]
+            assert of_pane(store, everyone, one).tolist() == [row for i in range(INSTRUMENTS) for row in plain.of(i, one, one)]
         closed = np.array([plain.pane.get(i, 0) for i in range(INSTRUMENTS)])
         assert store.after(closed).tolist() == [row for i in range(INSTRUMENTS) for row in plain.of(i, closed[i] + 1, 10**9)]
     # A store that was restored goes on as if nothing had happened: panes in any order, then what lies in no closed pane.
     restored = store_of()
     for one in sorted(range(pane - WINDOW + 1, pane + 1), key=lambda p: p % 3):
         closed_then = np.array([i for i in range(INSTRUMENTS) if plain.pane.get(i, 0) >= one], dtype=np.int64)
-        rows = store.of_pane(closed_then, one).tolist()
+        rows = of_pane(store, closed_then, one).tolist()
         put(restored, rows)
     put(restored, store.after(np.array([plain.pane.get(i, 0) for i in range(INSTRUMENTS)])).tolist())
     everyone_now = np.arange(INSTRUMENTS)
