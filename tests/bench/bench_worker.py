@@ -6,11 +6,13 @@ mark every grid step, as an importer of history writes them. All read the same t
 - ours: the worker process (`perpflow worker`) with everything that it does: windows, ATR, analytics, features, steps. It first works off ten minutes of
   event time, which loads the compiled code; then it is frozen, the rest is written, and it is thawed. A trade counts when the step of its instant is in
   worker_progress, which is written after its features are acknowledged.
-- peers (peer_jobs.py): CVD windows of 15 s panes and Wilder's ATR of 5 m bars, a record a pane and instrument, on fewer trades of the same log.
+- peers (peer_jobs.py): CVD windows of 15 s panes and Wilder's ATR of 5 m bars, a record a pane and instrument, on fewer trades of the same log. Most lose
+  their open pane when they are killed, and their windows with it; ours does not, nor the Kafka Streams job that writes all its state through to its stores.
 - bare consume loop: confluent-kafka's consume() in batches, nothing decoded.
 
-Timed is the second half of each one's trades. Before it is timed every peer must give the right sums on a smaller log in which every kind of value occurs,
-and afterwards all that ours and it wrote is held to the trades once more (truth.py): who is fast and wrong has no figure. Rounds alternate their order.
+Timed is the second half of each one's trades. Before it is timed every peer must give the right sums on a smaller log in which every kind of value occurs
+(who survives a kill is killed in the middle of it), and afterwards all that ours and it wrote is held to the trades once more (truth.py): who is fast and
+wrong has no figure. Rounds alternate their order.
 """
 
 from __future__ import annotations
@@ -124,7 +126,8 @@ def _contest(run: Run, size: Size, peers: tuple[Peer, ...], checking: Future[dic
     return Row(
         "worker", "trades/s", figures.pop(OURS), figures, bars={name: bar for name, bar in BARS.items() if name in rates},
         size={"trades": workload.trades, "features": features, "instruments": len(workload.instruments), "hours": hours}, versions=install.versions(),
-        note="one core each; second half of each one's trades. Peers keep their open pane in memory only; ours does far more a trade than CVD and ATR",
+        note="one core each; second half of each one's trades. A peer that does not survive a kill keeps its open pane in memory only; "
+        "ours does far more a trade than CVD and ATR",
     )  # fmt: skip
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import NewTopic, OffsetSpec
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import NewTopic
 from peers import install
 from running import Run
 
@@ -22,6 +23,8 @@ from schemas.settings import Settings
 
 PEERS = Path(__file__).parent / "peers"
 PATIENCE_S = 600.0
+PIECE_S, SILENCE_S = 0.1, 30.0
+KILLED = 9  # the exit code of a job that halted itself
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Peer:
         kind: Of a Kafka Streams job; "" for Python's.
         windows_only: It does the 5 m window alone.
         check_trades: How many trades it is checked with, at most.
+        survives: Its sums go on after a kill: it is killed once when it is checked.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Peer:
     kind: str = ""
     windows_only: bool = False
     check_trades: int = 24_000
+    survives: bool = False
 
 
 def _python(script: str) -> Callable[[Callable[[str], None]], list[str]]:
@@ -58,6 +63,15 @@ ALL = (
     Peer("Quix Streams", _STORE, 400_000, 80_000, _python("quix.py")),
     Peer("Bytewax, in process", "nothing", 1_000_000, 150_000, _python("bytewax_job.py")),
     Peer("Kafka Streams, hand-written panes", _STORE, 4_000_000, 500_000, install.kafka_streams, "panes"),
+    Peer(
+        "Kafka Streams, hand-written panes, surviving a kill",
+        "all of it: head, open pane and closed panes in RocksDB with a changelog, exactly once",
+        4_000_000,
+        500_000,
+        install.kafka_streams,
+        "durable",
+        survives=True,
+    ),
     Peer(
         "Kafka Streams, hopping 5 m only",
         "windows in RocksDB with a changelog",
@@ -73,11 +87,15 @@ ALL = (
 
 @dataclass(frozen=True)
 class Rate:
-    """Trades, and the wall and CPU seconds that they took: of a peer, the second half of its trades."""
+    """Trades, and the wall and CPU seconds that they took: of a peer, the second half of its trades.
+
+    ``restored`` is how many trades a peer's process found taken by the one before it.
+    """
 
     trades: int
     seconds: float
     cpu_seconds: float
+    restored: int = 0
 
     @property
     def wall(self) -> float:
@@ -110,11 +128,21 @@ class Played:
         """Run it to its end. Raises RuntimeError when it fails."""
         command = self.peer.command(self.run.say)
         self._create_output()
+        arguments = [*command, *self._arguments(self.run.folder / self.name)]
+        if not (self.checking and self.peer.survives):
+            return Rate(**json.loads(self._ended(arguments).splitlines()[-1]))
+        last = self.trades * 2 // 3
+        self._ended([*arguments, str(last)], KILLED)
+        rate = Rate(**json.loads(self._ended(arguments).splitlines()[-1]))
+        if not 0 < rate.restored < last:
+            raise RuntimeError(f"killed behind {last} trades it went on behind {rate.restored}: the kill showed nothing")
+        return rate
+
+    def _ended(self, arguments: list[str], expected: int = 0) -> bytes:
+        """Run its process to its end, and return what it printed. Raises RuntimeError when its exit code is another one than expected."""
         log = self.run.folder / f"{self.name}.log"
-        folder = self.run.folder / self.name
-        with log.open("wb") as errors:
+        with log.open("ab") as errors:
             more: dict[str, Any] = {"stdout": subprocess.PIPE, "cwd": self.run.folder}
-            arguments = [*command, *self._arguments(folder)]
             variables = self.run.variables(self.settings) | {"PYTHONPATH": str(PEERS)}
             # Timed, nobody's compiler is held back; a check is over before the second one pays.
             variables.pop("JDK_JAVA_OPTIONS", None)
@@ -127,9 +155,9 @@ class Played:
                 out, _ = process.communicate(timeout=PATIENCE_S)
             finally:
                 process.kill()
-        if process.returncode:
+        if process.returncode != expected:
             raise RuntimeError(f"ended with {process.returncode}: {log.read_text(errors='replace').strip()[-1500:]}")
-        return Rate(**json.loads(out.splitlines()[-1]))
+        return bytes(out)
 
     def _arguments(self, folder: Path) -> list[str]:
         bootstrap, group = self.settings.kafka_bootstrap_servers, self.output
@@ -165,27 +193,33 @@ def played(run: Run, settings: Settings, peer: Peer, trades: int, checking: bool
     raise AssertionError("not reached")
 
 
-def consumer(settings: Settings) -> Consumer:
+def consumer(settings: Settings, **more: Any) -> Consumer:
     """Return a client that fetches in large pieces."""
-    return Consumer({
+    return Consumer(more | {
         "bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": uuid.uuid4().hex, "enable.auto.commit": False,
         "max.partition.fetch.bytes": 4 << 20, "fetch.max.bytes": 64 << 20, "queued.max.messages.kbytes": 1 << 18,
     })  # fmt: skip
 
 
 def consume(settings: Settings, wire: str, batch: int = 10_000) -> Iterator[Any]:
-    """Yield the messages that a topic holds now."""
-    partitions = range(settings.partitions)
-    asked = {TopicPartition(wire, p): OffsetSpec.latest() for p in partitions}
-    broker = admin(settings)  # kept until the answer is here
-    missing = sum(future.result().offset for future in broker.list_offsets(asked, request_timeout=30).values())
-    client = consumer(settings)
-    client.assign([TopicPartition(wire, p, 0) for p in partitions])
+    """Yield the messages that a topic holds now, but those of aborted transactions."""
+    # Offsets do not tell how many there are: the end of a transaction has one, too.
+    client = consumer(settings, **{"enable.partition.eof": True})
+    client.assign([TopicPartition(wire, p, 0) for p in range(settings.partitions)])
+    ended: set[int | None] = set()
+    heard = time.monotonic()
     try:
-        while missing > 0:
-            messages = client.consume(min(batch, missing), 30.0)  # it waits for as many as it is asked for
-            assert messages, f"{wire}: {missing} records did not come"
-            missing -= len(messages)
-            yield from messages
+        while len(ended) < settings.partitions:
+            messages = client.consume(batch, PIECE_S)
+            heard = time.monotonic() if messages else heard
+            assert time.monotonic() - heard < SILENCE_S, f"{wire}: {settings.partitions - len(ended)} partitions did not come to their end"
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    yield message
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    ended.add(message.partition())
+                else:
+                    raise KafkaException(error)
     finally:
         client.close()

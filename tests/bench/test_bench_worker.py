@@ -6,8 +6,9 @@ from pathlib import Path
 
 import bench_worker
 import pytest
+from confluent_kafka import Producer
 from machine import Cores
-from peer_jobs import ALL, Peer
+from peer_jobs import ALL, Peer, consume
 from running import Run
 from truth import Truth, check_hopping, check_peer, truths
 from worker_workload import Workload
@@ -29,6 +30,21 @@ def test_ours_and_plain_faust_have_the_same_sums(environment: Settings, tmp_path
 def test_a_peer_has_the_sums_of_the_trades_and_is_measured(environment: Settings, tmp_path: Path, peer: Peer) -> None:
     row = bench_worker.contest(Run(True, tmp_path, Cores(), environment), bench_worker.Size(60_000, 360), (peer,))
     assert row.peers[peer.name].value, row.peers[peer.name].reason
+
+
+@pytest.mark.stack
+def test_what_an_aborted_transaction_wrote_is_not_read(environment: Settings, tmp_path: Path) -> None:
+    with Run(True, tmp_path, Cores(), environment).environment() as settings:
+        wire = settings.topic("scores")
+        producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "transactional.id": wire})
+        producer.init_transactions(30)
+        ends = {"lost": producer.abort_transaction, "kept": producer.commit_transaction, "lost, too": producer.abort_transaction}
+        for value, end in ends.items():
+            producer.begin_transaction()
+            producer.produce(wire, value, "key", 1)
+            producer.flush(30)
+            end(30)
+        assert [message.value() for message in consume(settings, wire)] == [b"kept"]
 
 
 @pytest.mark.parametrize("spoil", ["cvd", "atr", "twice", "missing"])
