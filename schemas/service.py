@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import json
 import logging
 import os
@@ -26,27 +24,6 @@ from schemas import metrics
 HealthCheck = Callable[[], dict[str, Any]]
 # A folder in which every process says where its /metrics are, in the form of Prometheus' file_sd_configs; the local stack's Prometheus reads it.
 TARGETS_VARIABLE = "PERPFLOW_TARGETS_DIR"
-_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-
-
-def spare_collector() -> None:
-    """Have the garbage collector look seldom, and never at what is there now: for processes through which millions of records pass that refer to nothing.
-
-    Looking for cycles among them costs a twentieth of a core.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
-
-
-def return_large_buffers() -> None:
-    """Have glibc give buffers from 1 MB on back to the system when they are freed; elsewhere nothing is done.
-
-    By itself it comes to keep all below 32 MB for later: a worker that had caught up with a day kept a third of a gigabyte of fetched records' room.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def configure_logging(level: str = "info") -> None:

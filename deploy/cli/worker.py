@@ -9,7 +9,7 @@ import typer
 
 from deploy.cli import settings as surroundings
 from deploy.errors import UserError
-from schemas.service import return_large_buffers, spare_collector
+from schemas.memory import return_large_buffers, spare_collector
 from stream_apps.agents.runner import BACKLOG, Limits
 from stream_apps.agents.worker import SESSION_TIMEOUT_S, WorkerError, run
 from stream_apps.core.config import EngineConfig

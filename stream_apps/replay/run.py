@@ -8,6 +8,7 @@ from typing import NamedTuple
 from schemas.catalogue import TOPICS
 from schemas.codec import Codec, CodecError
 from schemas.columnar import KeyTable
+from schemas.memory import seldom_collected
 from schemas.recordset import RecordSet
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import OutputRecord, PartitionEngine
@@ -139,9 +140,10 @@ def drive(
             run = runs[partition] = PartitionReplay(partition, config, codec, paper, given)
         return run
 
-    for piece in source.pieces(lambda partition: run_of(partition).engine):
-        hear(piece)
-        if piece.topic in PartitionEngine.INPUTS:
-            for result in run_of(piece.partition).feed(piece.topic, piece.records):
-                take(piece.partition, result)
+    with seldom_collected():
+        for piece in source.pieces(lambda partition: run_of(partition).engine):
+            hear(piece)
+            if piece.topic in PartitionEngine.INPUTS:
+                for result in run_of(piece.partition).feed(piece.topic, piece.records):
+                    take(piece.partition, result)
     return runs
