@@ -469,9 +469,9 @@ class PartitionEngine:
                 end += len(group)
             rows.append((*spans[author], step.pane, step.stop, step.mark.time))
         table, members = np.array(rows, dtype=np.int64), np.concatenate(groups)
-        done = 0
+        done, most = 0, self._most_steps(None)
         while done < len(steps):
-            last = len(steps)
+            last = min(done + most, len(steps))  # a mark after a pause may fire days of them
             if self.waiting:
                 self._begin_revisions(steps[done].mark.author, steps[done].pane * self.config.grid_ms)
                 last = done + 1

@@ -596,14 +596,39 @@ ATR_LOW_BARS = 12  # an hour of 5m bars
 
 
 @njit(cache=True, nogil=True)
+def _rank_atr(i: int, percentile_min: int, meta: Any, atr_history: Any, ranks: Any) -> None:
+    """Write the percentile of the newest ATR among those that the history holds (S1 2.3), and the least percentile of the last 12 closed-bar ATRs, each
+    ranked among those up to it that the history still holds (S2 6, 7); NaN where they are too few."""
+    ranks[i, 0] = np.nan
+    ranks[i, 1] = np.nan
+    length = atr_history.shape[1]
+    count = meta[i, ATR_COUNT]
+    oldest = max(0, count - length)
+    for newest in range(count - 1, max(count - 1 - ATR_LOW_BARS, -1), -1):
+        known = newest - oldest + 1
+        if known < percentile_min:
+            break
+        value = atr_history[i, newest % length]
+        below = 0
+        for h in range(oldest, newest + 1):
+            if atr_history[i, h % length] <= value:
+                below += 1
+        percentile = 100.0 * below / known
+        if newest == count - 1:
+            ranks[i, 0] = percentile
+        if np.isnan(ranks[i, 1]) or percentile < ranks[i, 1]:
+            ranks[i, 1] = percentile
+
+
+@njit(cache=True, nogil=True)
 def _fill_model_features(
-    i: int, pane: int, grid: int, history: int, base: int, meta: Any, scale: Any, cumulative: Any, atr_history: Any, percentile_min: int,
-    funding_most: Any, liquidated_pane: Any, liquidated: Any, liquidated_first: Any, out: Any,
+    i: int, pane: int, grid: int, history: int, base: int, scale: Any, cumulative: Any, funding_most: Any, liquidated_pane: Any, liquidated: Any,
+    liquidated_first: Any, out: Any,
 ) -> None:  # fmt: skip
     """Fill what only the older scoring models read (S2 6, 7): columns from ``base`` on, NaN where undefined.
 
-    volume_1m; slope_1h; atr_percentile_low: the least percentile of the last 12 closed-bar ATRs, each ranked among those up to it that the history
-    still holds; funding_rate_max: the largest |rate| so far; notional of liquidated LONG and SHORT positions in (T - 5 min, T].
+    volume_1m; slope_1h; behind atr_percentile_low: funding_rate_max: the largest |rate| so far; notional of liquidated LONG and SHORT positions in
+    (T - 5 min, T].
     """
     ring = cumulative.shape[1]
     now = pane % ring
@@ -622,21 +647,6 @@ def _fill_model_features(
             cvd = (cumulative[i, newer, BUY] - cumulative[i, older, BUY]) - (cumulative[i, newer, SELL] - cumulative[i, older, SELL])
             lots += cvd if back == 0 else -cvd
         out[base + 1] = lots / scale[i, 1]
-    length = atr_history.shape[1]
-    count = meta[i, ATR_COUNT]
-    oldest = max(0, count - length)
-    for newest in range(count - 1, max(count - 1 - ATR_LOW_BARS, -1), -1):
-        known = newest - oldest + 1
-        if known < percentile_min:
-            break
-        value = atr_history[i, newest % length]
-        below = 0
-        for h in range(oldest, newest + 1):
-            if atr_history[i, h % length] <= value:
-                below += 1
-        percentile = 100.0 * below / known
-        if np.isnan(out[base + 2]) or percentile < out[base + 2]:
-            out[base + 2] = percentile
     if funding_most[i] > 0.0:
         out[base + 3] = funding_most[i]
     if liquidated_first[i] <= pane * grid:
@@ -654,7 +664,8 @@ def _fill_model_features(
 def fill_features(
     chosen: Any, spot: Any, pane: int, grid: int, window_panes: Any, fast_windows: int, vwap_panes: int, atr_length: int, percentile_min: int,
     quantile_min: int, stale_book: int, stale_funding: int, stale_indicator: int, oi_horizon: int, p99_floor: Any,
-    meta: Any, scale: Any, cumulative: Any, atr: Any, atr_history: Any, histogram: Any, totals: Any, top: Any, p99_lots: Any, p99_before: Any,
+    meta: Any, scale: Any, cumulative: Any, atr: Any, atr_history: Any, atr_reached: Any, ranked_at: Any, ranks: Any,
+    histogram: Any, totals: Any, top: Any, p99_lots: Any, p99_before: Any,
     in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, funding_most: Any, liquidated_pane: Any, liquidated: Any, liquidated_first: Any,
     out: Any, states: Any, counts: Any,
 ) -> None:  # fmt: skip
@@ -709,13 +720,11 @@ def fill_features(
         state = windows
         if atr[i, 2] >= atr_length:
             out[c, base + 1] = atr[i, 3]
-            known = min(meta[i, ATR_COUNT], atr_history.shape[1])
-            if known >= percentile_min:
-                below = 0
-                for h in range(known):
-                    if atr_history[i, h] <= atr[i, 3]:
-                        below += 1
-                out[c, base + 2] = 100.0 * below / known
+            if ranked_at[i] != atr_reached[i]:  # they change with a bar, not with an instant
+                _rank_atr(i, percentile_min, meta, atr_history, ranks)
+                ranked_at[i] = atr_reached[i]
+            out[c, base + 2] = ranks[i, 0]
+            out[c, base + 19] = ranks[i, 1]
         else:
             states[c, state] = MISSING
         state += 1
@@ -772,6 +781,5 @@ def fill_features(
             states[c, state] = found
             state += 1
         _fill_model_features(
-            i, pane, grid, history, base + 17, meta, scale, cumulative, atr_history, percentile_min,
-            funding_most, liquidated_pane, liquidated, liquidated_first, out[c],
+            i, pane, grid, history, base + 17, scale, cumulative, funding_most, liquidated_pane, liquidated, liquidated_first, out[c]
         )  # fmt: skip

@@ -132,6 +132,8 @@ class MarketState:
             "atr_waiting": ((atr.RING, 4), np.int64, -1),
             "atr": ((4,), np.float64, 0.0),
             "atr_history": ((config.atr_history,), np.float64, 0.0),
+            "ranked_at": ((), np.int64, -2),  # the bar after which ``ranks`` were made; of none yet
+            "ranks": ((2,), np.float64, np.nan),
             "histogram": ((k.N_BUCKETS,), np.int32, 0),
             "totals": ((), np.int64, 0),
             "top": ((), np.int64, 0),  # no bucket above it holds anything; see kernels.upper_quantiles
