@@ -32,15 +32,15 @@ class Bench:
 
 
 BENCHES: dict[str, Bench] = {
-    "worker": Bench("bench_worker", 65, "trades to features with durable state on one core, beside other stream processors"),
-    "replay": Bench("bench_replay", 15, "backtest from Kafka and from the archive, through scoring and paper execution"),
-    "producer": Bench("bench_producer", 14, "websocket frames to acknowledged records"),
+    "worker": Bench("bench_worker", 76, "trades to features with durable state on one core, beside other stream processors"),
+    "replay": Bench("bench_replay", 19, "backtest from Kafka and from the archive, through scoring and paper execution"),
+    "producer": Bench("bench_producer", 18, "websocket frames to acknowledged records"),
     "sink": Bench("bench_timescale_sink", 20, "topics to tables, beside raw binary COPY of the same rows"),
     "latency": Bench("bench_signals", 30, "a venue's frame to the decision in Kafka"),
-    "scoring": Bench("bench_scoring", 4, "evaluations by number of strategies"),
+    "scoring": Bench("bench_scoring", 5, "evaluations by number of strategies"),
     "costs": Bench("bench_costs", 20, "what a trade costs by window length, number of trades, instruments and strategies", in_quick=False),
     "scaling": Bench("bench_scaling", 30, "two workers on two cores beside one, and what the broker takes", in_quick=False),
-    "state": Bench("bench_state", 15, "recovery of 24 h of state after kill -9, and memory of 600 instruments with 24 h windows"),
+    "state": Bench("bench_state", 17, "recovery of 24 h of state after kill -9, and memory of 600 instruments with 24 h windows"),
     "sizes": Bench(
         "bench_table_sizes", 10, "bytes of a row in each table, rows a day, and the chunks that follow by deployment", in_quick=False
     ),
