@@ -375,7 +375,7 @@ class MarketState:
             trades: What ``steps`` count in.
             desk: The strategies.
         """
-        day, newest = self.config.day_panes, int(steps[-1, instants.PANE])
+        day, newest = self.config.day_panes, int(steps[:, instants.PANE].max())  # authors may be hours apart
         first = int(k.first_open(members, newest, self.a["meta"]))
         if newest - first >= day and len(steps) > 1:
             # What such an instant lets into the day's histogram leaves it with a later one: that must see what this one did.

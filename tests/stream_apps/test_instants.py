@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from logs import Log, decoded, run
@@ -147,3 +151,12 @@ def test_a_day_that_passes_within_one_stretch_leaves_the_histogram() -> None:
     assert int(engine.state.a["totals"][0]) == 1 and len(features) > 3 * 1_440
     again = PartitionEngine.restore(0, CONFIG, engine.codec, [(key, value) for key, value in engine.checkpoint() if value is not None])
     assert int(again.state.a["totals"][0]) == 1
+
+
+@pytest.mark.long  # everything is compiled once more
+def test_no_place_beyond_an_array_is_read_or_written(tmp_path: Path) -> None:
+    """Compiled code looks for no bounds of its own accord: what lies beyond is whatever stood there before, most often nothing, and no test would fail."""
+    variables = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not long", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
