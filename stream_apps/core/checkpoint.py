@@ -150,7 +150,7 @@ def _pane_values(state: MarketState, panes: list[int]) -> Iterator[tuple[int, by
         bool(analytics.groups), analytics.a["flows"], analytics.a["returns"], rows, sums, flow_rows, ends,
     )  # fmt: skip
     found, flown = ends[-1].tolist()
-    prints, print_ends = state.kept.of_panes(rows[:found], ends[:, 0].copy(), numbers)
+    prints, print_ends = state.kept.of_panes(rows[:found], ends[:, 0], numbers)
     row_bytes, sum_bytes, flow_bytes = rows[:found].astype(np.int32).tobytes(), sums[:found].tobytes(), flow_rows[:flown].tobytes()
     print_bytes = prints.tobytes()
     start = flows_from = prints_from = 0

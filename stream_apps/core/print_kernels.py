@@ -273,19 +273,17 @@ def _first_after(time: int, low: int, high: int, rows: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def in_panes(instruments: Any, stops: Any, panes: Any, grid: int, rows: Any, at: Any) -> Any:
-    """Return the prints of each pane, those of some instruments (``stops``: where each pane's end), and where each pane's end."""
+def between(instruments: Any, after: Any, until: Any, rows: Any, at: Any) -> Any:
+    """Return the prints of some instruments later than ``after`` and not later than ``until`` (of each, ms UTC), and where each one's end."""
     spans = np.empty((len(instruments), 2), dtype=np.int64)
-    ends = np.empty(len(panes), dtype=np.int64)
-    n = total = 0
-    for p in range(len(panes)):
-        while n < stops[p]:
-            i = instruments[n]
-            spans[n, 0] = _first_after((panes[p] - 1) * grid, at[i, HEAD], at[i, TAIL], rows)
-            spans[n, 1] = _first_after(panes[p] * grid, spans[n, 0], at[i, TAIL], rows)
-            total += spans[n, 1] - spans[n, 0]
-            n += 1
-        ends[p] = total
+    ends = np.empty(len(instruments), dtype=np.int64)
+    total = 0
+    for n in range(len(instruments)):
+        i = instruments[n]
+        spans[n, 0] = _first_after(after[n], at[i, HEAD], at[i, TAIL], rows)
+        spans[n, 1] = _first_after(until[n], spans[n, 0], at[i, TAIL], rows)
+        total += spans[n, 1] - spans[n, 0]
+        ends[n] = total
     out = np.empty(total, dtype=rows.dtype)
     to = 0
     for n in range(len(instruments)):
@@ -293,22 +291,3 @@ def in_panes(instruments: Any, stops: Any, panes: Any, grid: int, rows: Any, at:
             out[to] = rows[r]
             to += 1
     return out, ends
-
-
-@njit(cache=True, nogil=True)
-def between(instruments: Any, after: Any, until: int, rows: Any, at: Any) -> Any:
-    """Return the prints of some instruments later than ``after`` (of each), not later than ``until``, ms UTC."""
-    spans = np.empty((len(instruments), 2), dtype=np.int64)
-    total = 0
-    for n in range(len(instruments)):
-        i = instruments[n]
-        spans[n, 0] = _first_after(after[n], at[i, HEAD], at[i, TAIL], rows)
-        spans[n, 1] = _first_after(until, spans[n, 0], at[i, TAIL], rows)
-        total += spans[n, 1] - spans[n, 0]
-    out = np.empty(total, dtype=rows.dtype)
-    to = 0
-    for n in range(len(instruments)):
-        for r in range(spans[n, 0], spans[n, 1]):
-            out[to] = rows[r]
-            to += 1
-    return out

@@ -144,10 +144,12 @@ class PrintStore:
             stops: Where each pane's instruments end.
             panes: Panes.
         """
-        found: tuple[npt.NDArray[Any], I64] = k.in_panes(instruments, stops, panes, self._grid, self._rows, self._at)
-        return found
+        of = np.repeat(panes, np.diff(stops, prepend=0))
+        rows, ends = k.between(instruments, (of - 1) * self._grid, of * self._grid, self._rows, self._at)
+        return rows, np.concatenate([[0], ends])[stops]
 
     def after(self, closed: I64) -> npt.NDArray[Any]:
         """Return the prints of panes that are not closed yet; ``closed``: newest closed pane of each instrument."""
-        rows: npt.NDArray[Any] = k.between(np.arange(len(closed)), closed * self._grid, _FOREVER, self._rows, self._at)
+        rows: npt.NDArray[Any]
+        rows, _ = k.between(np.arange(len(closed)), closed * self._grid, np.full(len(closed), _FOREVER), self._rows, self._at)
         return rows

@@ -296,6 +296,9 @@ class Batch:
     def evaluate(self, asked: Sequence[tuple[int, int]], market: Market) -> list[Scored]:
         """Return the evaluations of some strategies at one instant, in the order in which they are asked for.
 
+        The loop over instants scores by ``desk`` and ends in ``scored``, too; this is one instant without it, for the warm-up and for who holds the
+        compiled scorer to the plain one.
+
         Args:
             asked: (place of the strategy, row of its instrument) of each.
             market: The rows.
