@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements.txt"
 JAVA_SOURCES = HERE / "kafka_streams"
 ECJ_VERSION = "3.40.0"  # a compiler that needs a Java runtime only
+AVRO_VERSION = "1.12.1"
 
 Progress = Callable[[str], None]
 
@@ -58,7 +59,7 @@ def python(progress: Progress) -> Path:
 def versions() -> dict[str, str]:
     """Return the pinned versions of the peers."""
     pins = dict(line.split("==", 1) for line in REQUIREMENTS.read_text().splitlines() if "==" in line)
-    return {name: pins[name] for name in ("quixstreams", "bytewax")} | {"kafka-streams": KAFKA_VERSION}
+    return {name: pins[name] for name in ("quixstreams", "bytewax")} | {"kafka-streams": KAFKA_VERSION, "avro-java": AVRO_VERSION}
 
 
 def kafka_streams(progress: Progress) -> list[str]:
@@ -70,7 +71,10 @@ def kafka_streams(progress: Progress) -> list[str]:
     compiler = fetch_jars(
         cache_root() / f"ecj-{ECJ_VERSION}", (f"org.eclipse.jdt:ecj:{ECJ_VERSION}",), [f"ecj-{ECJ_VERSION}.jar"], "a Java compiler", progress
     )  # fmt: skip
-    path, java, sources = ":".join(map(str, jars)), find_java(), sorted(JAVA_SOURCES.glob("*.java"))
+    avro = fetch_jars(
+        cache_root() / f"avro-{AVRO_VERSION}", (f"org.apache.avro:avro:{AVRO_VERSION}",), [f"avro-{AVRO_VERSION}.jar"], "Avro for Java", progress
+    )  # fmt: skip
+    path, java, sources = ":".join(map(str, (*jars, *avro))), find_java(), sorted(JAVA_SOURCES.glob("*.java"))
 
     def make(target: Path) -> None:
         progress("compiling the Kafka Streams jobs (once)")

@@ -1,3 +1,4 @@
+import java.util.function.Supplier;
 import org.apache.kafka.streams.Topology;
 
 /**
@@ -16,8 +17,8 @@ final class DurableJob {
 
     private DurableJob() {}
 
-    static Topology topology(String input, String output, Clock clock) {
-        Topology topology = PanesJob.topology(input, output, () -> new DurableProcessor(clock));
+    static Topology topology(String input, String output, Clock clock, Supplier<TradeReader> reader) {
+        Topology topology = PanesJob.topology(input, output, () -> new DurableProcessor(clock, reader.get()));
         return topology.addStateStore(PanesJob.store(HEADS).withCachingEnabled(), PanesJob.FEATURES);
     }
 }

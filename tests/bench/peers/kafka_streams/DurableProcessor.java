@@ -13,8 +13,8 @@ import org.apache.kafka.streams.state.KeyValueStore;
 final class DurableProcessor extends PaneProcessor {
     private KeyValueStore<byte[], byte[]> heads;
 
-    DurableProcessor(Clock clock) {
-        super(clock);
+    DurableProcessor(Clock clock, TradeReader reader) {
+        super(clock, reader);
     }
 
     @Override

@@ -14,14 +14,14 @@ final class HoppingJob {
     private HoppingJob() {}
 
     static Topology topology(String input, String output, Clock clock) {
-        Trade trade = new Trade();
+        TradeReader reader = new HandReader();
         Duration size = Duration.ofMinutes(5);
         StreamsBuilder builder = new StreamsBuilder();
         // Windows here are [start, end), ours (start, end]: a millisecond earlier makes them the same.
         builder.stream(input, Consumed.with(Serdes.String(), Serdes.ByteArray())
                 .withTimestampExtractor((record, partitionTime) -> record.timestamp() - 1))
             .filter((key, value) -> clock.tick())
-            .mapValues(value -> trade.read(value).lots)
+            .mapValues(value -> reader.read(value).lots)
             .groupByKey(Grouped.with(Serdes.String(), Serdes.Long()))
             .windowedBy(TimeWindows.ofSizeWithNoGrace(size).advanceBy(Duration.ofMillis(Panes.GRID_MS)))
             .aggregate(() -> 0L, (key, lots, sum) -> sum + lots, Materialized.with(Serdes.String(), Serdes.Long()))

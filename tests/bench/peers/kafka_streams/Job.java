@@ -8,8 +8,8 @@ import org.apache.kafka.streams.Topology;
 import org.apache.kafka.streams.errors.StreamsUncaughtExceptionHandler;
 
 /**
- * Runs a topology until it has seen the trades that are wanted: {@code java Job KIND bootstrap input output trades group folder [last]}. With {@code last}
- * it dies behind so many trades.
+ * Runs a topology until it has seen the trades that are wanted: {@code java Job KIND bootstrap input output trades group folder schema [last]}. With
+ * {@code last} it dies behind so many trades.
  */
 public final class Job {
     static final int COMMIT_MS = 1000;
@@ -19,15 +19,16 @@ public final class Job {
     public static void main(String[] args) throws Exception {
         String kind = args[0];
         long wanted = Long.parseLong(args[4]);
-        Clock clock = args.length > 7 ? new DyingClock(wanted, Long.parseLong(args[7])) : new Clock(wanted);
+        Clock clock = args.length > 8 ? new DyingClock(wanted, Long.parseLong(args[8])) : new Clock(wanted);
         Properties settings = settings(args[1], args[5], args[6]);
         Topology topology = switch (kind) {
             case "hopping" -> HoppingJob.topology(args[2], args[3], clock);
             case "panes" -> PanesJob.topology(args[2], args[3], clock);
-            case "durable" -> DurableJob.topology(args[2], args[3], clock);
+            case "library" -> DurableJob.topology(args[2], args[3], clock, () -> new AvroReader(args[7]));
+            case "durable" -> DurableJob.topology(args[2], args[3], clock, HandReader::new);
             default -> throw new IllegalArgumentException(kind);
         };
-        if (kind.equals("durable")) {
+        if (kind.equals("library") || kind.equals("durable")) {
             settings.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, StreamsConfig.EXACTLY_ONCE_V2);
         }
         try (KafkaStreams streams = new KafkaStreams(topology, settings)) {

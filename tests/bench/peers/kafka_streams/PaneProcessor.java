@@ -12,11 +12,12 @@ class PaneProcessor implements Processor<String, byte[], String, String> {
     final Clock clock;
     KeyValueStore<byte[], byte[]> closed;
 
-    private final Trade trade = new Trade();
+    private final TradeReader reader;
     private ProcessorContext<String, String> context;
 
-    PaneProcessor(Clock clock) {
+    PaneProcessor(Clock clock, TradeReader reader) {
         this.clock = clock;
+        this.reader = reader;
     }
 
     @Override
@@ -41,7 +42,7 @@ class PaneProcessor implements Processor<String, byte[], String, String> {
         }
         long pane = panes.pane;
         long before = panes.total;
-        String features = panes.add(trade.read(record.value()));
+        String features = panes.add(reader.read(record.value()));
         if (features != null) {
             byte[] slot = (record.key() + '|' + pane % Panes.RING).getBytes(StandardCharsets.UTF_8);
             closed.put(slot, new Closed(pane, before, panes.total).bytes());

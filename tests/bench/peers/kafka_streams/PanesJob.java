@@ -14,7 +14,7 @@ final class PanesJob {
     private PanesJob() {}
 
     static Topology topology(String input, String output, Clock clock) {
-        return topology(input, output, () -> new PaneProcessor(clock));
+        return topology(input, output, () -> new PaneProcessor(clock, new HandReader()));
     }
 
     static Topology topology(String input, String output, ProcessorSupplier<String, byte[], String, String> processor) {

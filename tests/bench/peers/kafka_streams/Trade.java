@@ -1,53 +1,19 @@
-/** What the jobs need of an Avro value of agg_trades, read by hand: no record object and no schema resolution, in their favour. */
+/** What the jobs need of a trade. */
 final class Trade {
     static final long LOTS = 1000;
-    private static final int HEADER = 10; // of Avro's single-object encoding
-    private static final int LONGS_BETWEEN = 4; // receive_time, agg_id, first_trade_id, last_trade_id
 
     long time;
     double price;
     /** Lots, negative where the taker sold. */
     long lots;
 
-    private byte[] value;
-    private int at;
-
-    Trade read(byte[] bytes) {
-        value = bytes;
-        at = HEADER;
-        int name = (int) varint();
-        at += name;
-        time = varint();
-        for (int i = 0; i < LONGS_BETWEEN; i++) {
-            varint();
-        }
-        price = Double.longBitsToDouble(fixed());
-        double quantity = Double.longBitsToDouble(fixed());
+    Trade set(long time, double price, double quantity, boolean takerSold) {
+        this.time = time;
+        this.price = price;
         lots = Math.round(quantity * LOTS);
-        if (value[at] != 0) {
+        if (takerSold) {
             lots = -lots;
         }
         return this;
-    }
-
-    private long varint() {
-        long raw = 0;
-        int shift = 0;
-        byte one;
-        do {
-            one = value[at++];
-            raw |= (long) (one & 0x7F) << shift;
-            shift += 7;
-        } while (one < 0);
-        return (raw >>> 1) ^ -(raw & 1);
-    }
-
-    private long fixed() {
-        long bits = 0;
-        for (int i = 7; i >= 0; i--) {
-            bits = bits << 8 | value[at + i] & 0xFF;
-        }
-        at += 8;
-        return bits;
     }
 }
