@@ -22,6 +22,8 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.structs import TopicPartition
 from crc32c import crc32c
 
+from schemas.frames import fetch_in_place
+
 # base offset, length, leader epoch, magic, crc, attributes, last offset delta
 _HEADER = struct.Struct(">qiibIhi")
 _PRODUCER_ID = struct.Struct(">q")
@@ -172,6 +174,7 @@ async def read_to_end(bootstrap: str, tps: Iterable[TopicPartition], fetch_bytes
         max_partition_fetch_bytes=fetch_bytes,
         fetch_max_wait_ms=100,
     )
+    fetch_in_place(consumer)
     await consumer.start()
     try:
         deliver_raw(consumer)

@@ -26,6 +26,7 @@ from faust.types import TP, ConsumerMessage, Message
 from faust.types.tuples import ack_lock
 from mode.utils.futures import notify
 
+from schemas.frames import fetch_in_place
 from schemas.intake import RawRecords, deliver_raw
 from stream_apps.agents.output import Outbox
 
@@ -43,6 +44,7 @@ class RawConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_min_bytes, consumer._fetch_max_wait_ms = FETCH_BYTES, FETCH_WAIT_MS
+        fetch_in_place(consumer)
         return consumer
 
     async def on_start(self) -> None:

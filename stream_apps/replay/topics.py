@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from schemas.catalogue import TOPICS
+from schemas.frames import fetch_in_place
 from schemas.intake import RawRecords, deliver_raw
 from schemas.recordset import RecordSet
 from schemas.settings import Settings
@@ -89,6 +90,7 @@ class TopicSource:
             max_partition_fetch_bytes=FETCH_BYTES,
             fetch_max_wait_ms=FETCH_WAIT_MS,
         )
+        fetch_in_place(consumer)
         try:
             await consumer.start()
         except BaseException:
