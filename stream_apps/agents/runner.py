@@ -21,6 +21,7 @@ from schemas.intake import RawRecords
 from schemas.recordset import RecordSet
 from stream_apps.agents.changelog import Entry, Ownership
 from stream_apps.agents.output import Outbox, Sent, Timed
+from stream_apps.core.ahead import completed
 
 SIGNALS = "signals"
 STEPS = "worker_progress"
@@ -38,18 +39,16 @@ DEAD_LETTER_BYTES = 900_000
 
 
 class OutputRecord(Protocol):
-    """What the engine emits; a ``worker_progress`` record comes as ``step`` without ``signals_offset``, which only Kafka knows."""
+    """What the engine emits; a value of ``worker_progress`` lacks its end, ``signals_offset``, which only Kafka knows."""
 
     @property
     def topic(self) -> str: ...
     @property
     def key(self) -> bytes | None: ...
     @property
-    def value(self) -> bytes | None: ...
+    def value(self) -> bytes: ...
     @property
     def timestamp_ms(self) -> int: ...
-    @property
-    def step(self) -> dict[str, Any] | None: ...
 
 
 class Engine(Protocol):
@@ -154,7 +153,6 @@ class PartitionRunner:
         self._source = source
         self._wire = wire
         self._codec = codec
-        self._encode_step = codec.encoder(STEPS)
         self._changelog = changelog
         self._ownership = ownership
         self._changelog_end = changelog_end
@@ -245,7 +243,7 @@ class PartitionRunner:
         steps: list[tuple[int, Any]] = []  # number of the round's signals before the step, the record
         signals = 0
         for record in outputs:
-            if record.step is not None:
+            if record.topic == STEPS:
                 steps.append((signals, record))
                 continue
             signals += record.topic == SIGNALS
@@ -273,14 +271,11 @@ class PartitionRunner:
                 continue
             sent, steps = item
             ends = await self._signal_ends(sent)
-            records: list[Timed] = []
-            for before, record in steps:
-                row = {**record.step, "signals_offset": ends[before]}
-                records.append((record.timestamp_ms, record.key, self._encode_step(row)))
+            records: list[Timed] = [(record.timestamp_ms, record.key, completed(record.value, ends[before])) for before, record in steps]
             self._signals_end = ends[-1]
             await self._outbox.send(self._wire(STEPS), self.partition, records)
             if steps:
-                newest = max(record.step["event_time"] for _, record in steps)
+                newest = max(record.timestamp_ms for _, record in steps)
                 metrics.WORKER_EVENT_TIME.labels(str(self.partition)).set(newest / 1000)
 
     async def _signal_ends(self, sent: list[Sent]) -> list[int]:

@@ -22,6 +22,7 @@ from schemas.recordset import RecordSet
 from schemas.recordwriter import text_bytes
 from schemas.rowwriter import RowWriter, texts_bytes
 from stream_apps.core import checkpoint, instants, kernels
+from stream_apps.core.ahead import Ahead, Steps, StepWriter, Went, steps_of
 from stream_apps.core.config import TIMEFRAMES, EngineConfig
 from stream_apps.core.inbox import TRADE_FIELDS, Chunk, Inbox
 from stream_apps.core.instants import Desk, Found, Trades
@@ -67,26 +68,19 @@ _NO_TRADES = Trades(
 )
 
 
+_Name = tuple[bytes, bytes, bytes]
+
+
 class OutputRecord(NamedTuple):
     """A record to be written to the same partition of ``topic`` (dead_letters: partition 0).
 
-    ``step`` is set for worker_progress only: its record without ``signals_offset``, which only the writer knows.
+    A value of worker_progress lacks its last field, ``signals_offset``, which only the writer knows (``ahead.completed``).
     """
 
     topic: str
     key: bytes
-    value: bytes | None
+    value: bytes
     timestamp_ms: int
-    step: Record | None = None
-
-
-class _Step(NamedTuple):
-    """An instant to be worked off: the mark that fires it with its merged cut, the pane that ends there, and the end of the trades that come before it."""
-
-    mark: Mark
-    cut: dict[str, int]
-    pane: int
-    stop: int
 
 
 class PartitionEngine:
@@ -126,7 +120,9 @@ class PartitionEngine:
         self._write_bar_numbers = RowWriter("bars", ("trades",), ("open", "high", "low", "close", "volume", "cvd"))
         self._feature_head = codec.header("features")
         self._bar_head = codec.header("bars")
-        self._heads: dict[str, tuple[bytes, bytes, bytes]] = {}
+        self._step_writer = StepWriter(codec.header("worker_progress"))
+        self._ahead = Ahead(config.grid_ms, config.lateness_ms, MARK_JUMP_MS)
+        self._heads: list[_Name] = []  # by row of the state
         self._absences: dict[bytes, bytes] = {}  # states of the inputs -> the two lists of names that end a features record
         self._journal = checkpoint.Journal()
 
@@ -161,7 +157,7 @@ class PartitionEngine:
         """Return the topics without whose further records the next mark cannot be passed."""
         if not self.marks.waiting:
             return {"progress"}
-        return set(self._not_fed(self.marks.cut_after(self.marks.waiting[0])))
+        return set(self._not_fed(self.marks.cut_after(self.marks.waiting.first())))
 
     def _not_fed(self, cut: dict[str, int]) -> list[str]:
         inboxes = self._inboxes
@@ -177,10 +173,10 @@ class PartitionEngine:
         outputs: list[OutputRecord] = []
         waiting, marks, config = self.marks.waiting, self.marks, self.config
         while waiting and (limit is None or len(outputs) < limit):
-            mark = waiting[0]
+            mark = waiting.first()
             if self._jumps(marks, mark):
                 outputs.append(self._refused_mark(mark, marks.times[mark.author]))
-                waiting.popleft()
+                waiting.drop()
                 marks.next_offset = mark.offset + 1
                 continue
             cut = marks.cut_after(mark)
@@ -191,7 +187,7 @@ class PartitionEngine:
                 marks.fired.setdefault(mark.author, due.start - 1)
                 self._apply(cut, mark, outputs)
             marks.passed(mark, cut, config.grid_ms, config.lateness_ms)
-            waiting.popleft()
+            waiting.drop()
             if due:
                 self._fire(mark, cut, due, outputs, limit)
         if not waiting:
@@ -286,10 +282,10 @@ class PartitionEngine:
         if topic == "agg_trades":
             trades = self._trades(chunk)
             if state.take_trades(trades, rows.start, rows.stop):
-                self._finish_trades(chunk, trades, rows, mark, outputs)
+                self._finish_trades(chunk, trades, rows, mark.time, outputs)
             self._count_repeated()
             return
-        self._dead_letters_of_undecoded(topic, chunk, rows, mark, outputs)
+        self._dead_letters_of_undecoded(topic, chunk, rows, mark.time, outputs)
         if topic == "liquidations":
             status = np.full(len(rows), kernels.APPLIED, dtype=np.uint8)
             side, price, quantity = liquidations(chunk, columns)
@@ -305,7 +301,7 @@ class PartitionEngine:
                 state.put_inputs(kind, instrument, times, offsets, first[part], second[part], known[part], status)
         if topic != "klines":
             state.take_events(topic, columns, part, instrument, times, status)
-        self._dead_letters_of_refused(topic, chunk, rows, status, mark, outputs)
+        self._dead_letters_of_refused(topic, chunk, rows, status, mark.time, outputs)
 
     def _trades(self, chunk: Chunk) -> Trades:
         """Return a chunk of agg_trades as the compiled loop takes it."""
@@ -319,28 +315,28 @@ class PartitionEngine:
             )  # fmt: skip
         return trades
 
-    def _finish_trades(self, chunk: Chunk, trades: Trades, rows: range, mark: Mark, outputs: list[OutputRecord]) -> None:
+    def _finish_trades(self, chunk: Chunk, trades: Trades, rows: range, now: int, outputs: list[OutputRecord]) -> None:
         """Do what the compiled loop left of trades that it has taken: those that were late or are refused."""
-        self._dead_letters_of_undecoded("agg_trades", chunk, rows, mark, outputs)
+        self._dead_letters_of_undecoded("agg_trades", chunk, rows, now, outputs)
         self._journal.dirty.update(self.state.finish_trades(trades, rows.start, rows.stop))
         self.counts["late"] += int(self.state.counter[instants.LATE])
-        self._dead_letters_of_refused("agg_trades", chunk, rows, trades.status[rows.start : rows.stop], mark, outputs)
+        self._dead_letters_of_refused("agg_trades", chunk, rows, trades.status[rows.start : rows.stop], now, outputs)
 
     def _count_repeated(self) -> None:
         self.counts["duplicates"] += int(self.state.counter[instants.REPEATED])
         self.state.counter[instants.REPEATED] = 0
 
-    def _dead_letters_of_undecoded(self, topic: str, chunk: Chunk, rows: range, mark: Mark, outputs: list[OutputRecord]) -> None:
+    def _dead_letters_of_undecoded(self, topic: str, chunk: Chunk, rows: range, now: int, outputs: list[OutputRecord]) -> None:
         for rejected in chunk.rejected(rows):
-            outputs.append(self._dead_letter(topic, chunk.records, rejected.row, rejected.field, rejected.reason, mark.time))
+            outputs.append(self._dead_letter(topic, chunk.records, rejected.row, rejected.field, rejected.reason, now))
 
     def _dead_letters_of_refused(
-        self, topic: str, chunk: Chunk, rows: range, status: npt.NDArray[np.uint8], mark: Mark, outputs: list[OutputRecord]
+        self, topic: str, chunk: Chunk, rows: range, status: npt.NDArray[np.uint8], now: int, outputs: list[OutputRecord]
     ) -> None:
         for row in np.flatnonzero(status >= kernels.NO_INSTRUMENT).tolist():
             if status[row] != kernels.UNDECODED:
                 field, reason = _REASONS[int(status[row])]
-                outputs.append(self._dead_letter(topic, chunk.records, rows.start + row, field, reason, mark.time))
+                outputs.append(self._dead_letter(topic, chunk.records, rows.start + row, field, reason, now))
 
     def _venue_bars(self, chunk: Chunk, rows: range, status: npt.NDArray[np.uint8], mark: Mark) -> list[OutputRecord]:
         """Return the venue's bars as records of ``bars``, beside our own: those that state what takers bought, which a bar must have."""
@@ -386,62 +382,33 @@ class PartitionEngine:
 
     def _fire(self, mark: Mark, cut: dict[str, int], due: range, outputs: list[OutputRecord], limit: int | None) -> None:
         """Fire the instants of a mark that has been passed, and those of the marks behind it before which nothing comes but trades."""
-        steps = [_Step(mark, cut, pane, 0) for pane in due]
+        steps = steps_of(mark, cut, due, self._instruments_of(mark.author))
         inbox, counter = self._inboxes["agg_trades"], self.state.counter
         chunk = inbox.front()
         trades, counter[instants.ROW] = _NO_TRADES, 0
-        ahead, followers = self.marks, list[tuple[Mark, dict[str, int], int]]()
+        went: Went | None = None
         if self.marks.waiting and not self.waiting:
-            ahead = self.marks.ahead()
-            followers = self._look_ahead(ahead, chunk, steps, None if limit is None else limit - len(outputs))
-        if chunk is not None and followers:
-            trades, counter[instants.ROW] = self._trades(chunk), chunk.at
+            # No more than surely stay within the wanted number of outputs.
+            most = self._most_steps(None if limit is None else limit - len(outputs))
+            if len(steps.table) < most:
+                offsets, at = (_NO_LONGS, 0) if chunk is None else (chunk.offsets, chunk.at)
+                went = self._ahead.look(steps, self.marks, offsets, at, most, self._instruments_of)
+                steps = went.steps
+                if chunk is not None and len(went.after):
+                    trades, counter[instants.ROW] = self._trades(chunk), chunk.at
         done = self._run(steps, chunk, trades, outputs)
-        if not followers:
+        if went is None or not len(went.after):
             return
         if chunk is not None:
             self.applied_counts["agg_trades"] += inbox.taken(int(counter[instants.ROW]))
-        self.applied.update(steps[done - 1].cut)
-        waiting, config = self.marks.waiting, self.config
-        if done == len(steps):
-            self.marks.adopt(ahead)
-            for _ in followers:
-                waiting.popleft()
+        self.applied.update(steps.cut(done - 1))
+        if done == len(steps.table):
+            self._ahead.pass_on(self.marks, went)
             return
-        for mark, cut, wanted in followers:
-            if wanted > done:
-                break
-            self.marks.passed(mark, cut, config.grid_ms, config.lateness_ms)
-            waiting.popleft()
-
-    def _look_ahead(
-        self, ahead: MarkLog, chunk: Chunk | None, steps: list[_Step], wanted: int | None
-    ) -> list[tuple[Mark, dict[str, int], int]]:
-        """Let the marks that wait pass in ``ahead``, as far as they bring nothing but trades of a chunk, and append what they fire to ``steps``.
-
-        No more of them than surely stay within the wanted number of outputs. Returns the marks with their merged cuts and the number of steps after each.
-        """
-        grid, lateness = self.config.grid_ms, self.config.lateness_ms
-        most = self._most_steps(wanted)
-        fed = 0 if chunk is None else int(chunk.offsets[-1]) + 1
-        stop = 0 if chunk is None else chunk.at
-        found = []
-        for mark in ahead.waiting:
-            if len(steps) >= most or self._jumps(ahead, mark):
-                break
-            cut = ahead.merged
-            if news := ahead.news(mark):
-                if chunk is None or news != ["agg_trades"] or mark.cut["agg_trades"] > fed:
-                    break
-                cut = {**cut, "agg_trades": mark.cut["agg_trades"]} if "agg_trades" in cut else ahead.cut_after(mark)
-                stop = chunk.stop(cut["agg_trades"])
-            due = ahead.due(mark, grid, lateness)
-            if due:
-                ahead.fired.setdefault(mark.author, due.start - 1)
-                steps += [_Step(mark, cut, pane, stop) for pane in due]
-            ahead.passed(mark, cut, grid, lateness)
-            found.append((mark, cut, len(steps)))
-        return found
+        for _ in range(int(np.searchsorted(went.after, done, side="right"))):
+            passed = self.marks.waiting.first()
+            self.marks.passed(passed, self.marks.cut_after(passed), self.config.grid_ms, self.config.lateness_ms)
+            self.marks.waiting.drop()
 
     def _most_steps(self, wanted: int | None) -> int:
         """Return how many instants are worked off at once: what they give stays small, and within the wanted number of outputs."""
@@ -454,124 +421,121 @@ class PartitionEngine:
     def _desk(self) -> Desk:
         return self._batch().desk(self.state.names)
 
-    def _run(self, steps: list[_Step], chunk: Chunk | None, trades: Trades, outputs: list[OutputRecord]) -> int:
+    def _run(self, steps: Steps, chunk: Chunk | None, trades: Trades, outputs: list[OutputRecord]) -> int:
         """Work off instants in order; returns how many. It ends early before trades of an instrument that has not begun."""
-        spans: dict[str, tuple[int, int]] = {}
-        groups: list[npt.NDArray[np.int64]] = []
-        rows = []
-        end = 0
-        for step in steps:
-            author = step.mark.author
-            if author not in spans:
-                group = self._instruments_of(author)
-                groups.append(group)
-                spans[author] = end, end + len(group)
-                end += len(group)
-            rows.append((*spans[author], step.pane, step.stop, step.mark.time))
-        table, members = np.array(rows, dtype=np.int64), np.concatenate(groups)
+        table = steps.table
         done, most = 0, self._most_steps(None)
-        while done < len(steps):
-            last = min(done + most, len(steps))  # a mark after a pause may fire days of them
+        while done < len(table):
+            last = min(done + most, len(table))  # a mark after a pause may fire days of them
             if self.waiting:
-                self._begin_revisions(steps[done].mark.author, steps[done].pane * self.config.grid_ms)
+                self._begin_revisions(steps.names[int(steps.heads[done])][0], int(table[done, instants.PANE]) * self.config.grid_ms)
                 last = done + 1
-            ran = self.state.run(table[done:last], members, trades, self._desk())
-            self._emit(steps[done : done + ran.done], ran.found, outputs)
+            ran = self.state.run(table[done:last], steps.members, trades, self._desk())
+            self._emit(steps.part(done, done + ran.done), ran.found, outputs)
             done += ran.done
             if ran.why == instants.NEW_INSTRUMENT:
                 break
             if ran.why == instants.TRADES_LEFT:
                 assert chunk is not None
-                taken = range(max(steps[done - 1].stop, chunk.at), int(self.state.counter[instants.ROW]))
-                self._finish_trades(chunk, trades, taken, steps[done].mark, outputs)
+                first = max(int(table[done - 1, instants.STOP]), chunk.at) if done else chunk.at
+                taken = range(first, int(self.state.counter[instants.ROW]))
+                self._finish_trades(chunk, trades, taken, int(table[done, instants.DECIDED]), outputs)
         self._count_repeated()
         return done
 
-    def _emit(self, steps: list[_Step], found: Found, outputs: list[OutputRecord]) -> None:
+    def _emit(self, steps: Steps, found: Found, outputs: list[OutputRecord]) -> None:
         """Append what instants gave: of each its bars, features, scores, signals and its step."""
-        grid = self.config.grid_ms
-        ends = found.ends[: len(steps)].tolist()
-        n_rows, n_bars, n_scores = (ends[-1][column] for column in (instants.ROWS, instants.BARS, instants.SCORES)) if ends else (0, 0, 0)
-        numbers = found.instruments[:n_rows].tolist()
+        table = steps.table
+        n = len(table)
+        if not n:
+            return
+        ends = found.ends[:n]
+        n_rows, n_bars, n_scores = ends[-1, [instants.ROWS, instants.BARS, instants.SCORES]].tolist()
         self.counts["instants"] += n_rows
+        times, rows = table[:, instants.PANE] * self.config.grid_ms, np.diff(ends[:, instants.ROWS], prepend=0)
         longs = np.empty((n_rows, len(_FEATURE_LONGS)), dtype=np.int64)
+        longs[:, 0], longs[:, 1] = np.repeat(times, rows), np.repeat(table[:, instants.DECIDED], rows)
         longs[:, 2:4], longs[:, 4:6] = found.prints[:n_rows], found.counts[:n_rows]
-        first = 0
-        for step, (stop, *_) in zip(steps, ends, strict=True):
-            longs[first:stop, 0], longs[first:stop, 1] = step.pane * grid, step.mark.time
-            first = stop
-        bars = self._bars(steps, found, n_bars)
+        bars = self._bars(table, found, n_bars)
         values = self._write_features.write(longs, found.features[:n_rows])
-        absent, width = found.states[:n_rows].tobytes(), found.states.shape[1]
+        written_steps = self._step_writer.write(steps, self.config.grid_ms)
+        names, absent = self._named(found.instruments[:n_rows]), self._absent(found.states[:n_rows])
         results = found.results[:n_scores].tolist()
         asked = found.asked[:n_scores].tolist()
         written = found.scores[: results[-1][0]].tobytes() if results else b""
+        authors = [name.encode() for name, _ in steps.names]
         first = bar = score = 0
-        for step, (stop, bars_stop, scores_stop, opened) in zip(steps, ends, strict=True):
-            mark, instant = step.mark, step.pane * grid
+        dirty = self._journal.dirty
+        for t, (instant, pane, decided, head, (stop, bars_stop, scores_stop, opened)) in enumerate(
+            zip(times.tolist(), table[:, instants.PANE].tolist(), table[:, instants.DECIDED].tolist(), steps.heads.tolist(), ends.tolist(), strict=True)
+        ):  # fmt: skip
             if opened >= 0:
-                self._journal.dirty.update(range(opened, step.pane + 1))
-            outputs += bars[bar:bars_stop]
-            names = [self.state.names[i] for i in numbers[first:stop]]
-            for r, name in enumerate(names, first):
-                key, head, _ = self._name_bytes(name)
-                outputs.append(OutputRecord("features", key, head + values[r] + self._absent(absent[width * r : width * (r + 1)]), instant))
+                dirty.update(range(opened, pane + 1))
+            if bars_stop > bar:
+                outputs += bars[bar:bars_stop]
+            for r in range(first, stop):
+                key, before, _ = names[r]
+                outputs.append(OutputRecord("features", key, before + values[r] + absent[r], instant))
             if scores_stop > score:
                 self._emit_scores(
-                    names, asked[score:scores_stop], results[score:scores_stop], found.values[score:scores_stop], written,
-                    results[score - 1][0] if score else 0, found.features[first:stop], instant, mark.time, outputs,
+                    names[first:stop], asked[score:scores_stop], results[score:scores_stop], found.values[score:scores_stop], written,
+                    results[score - 1][0] if score else 0, found.features[first:stop], instant, decided, outputs,
                 )  # fmt: skip
             first, bar, score = stop, bars_stop, scores_stop
-            self.last_instant = max(self.last_instant, instant)
-            outputs.append(OutputRecord("worker_progress", mark.author.encode(), None, instant, {
-                "author": mark.author, "venue": mark.venue, "event_time": instant, "receive_time": mark.time, "progress_offset": mark.offset,
-                "cut": step.cut,
-            }))  # fmt: skip
+            outputs.append(OutputRecord("worker_progress", authors[head], written_steps[t], instant))
+        self.last_instant = max(self.last_instant, int(times.max()))
 
     def _emit_scores(
-        self, names: list[str], asked: list[list[int]], results: list[list[int]], numbers: npt.NDArray[np.float64], written: bytes, start: int,
+        self, names: list[_Name], asked: list[list[int]], results: list[list[int]], numbers: npt.NDArray[np.float64], written: bytes, start: int,
         features: npt.NDArray[np.float64], instant: int, decided_at: int, outputs: list[OutputRecord],
     ) -> None:  # fmt: skip
         """Append the scores and signals of an instant."""
         scored = self._batch().scored(asked, results, numbers, written, start, features, instant, decided_at)
         for (_, r), (strategy_id, score, signal, memory) in zip(asked, scored, strict=True):
-            key = self._name_bytes(names[r])[0]
+            key = names[r][0]
             outputs.append(OutputRecord("scores", key, score, instant))
             if signal is not None:
                 outputs.append(OutputRecord("signals", key, self._encode["signals"](signal), instant))
             if memory is not None:
                 self.memories[strategy_id] = memory
 
-    def _name_bytes(self, name: str) -> tuple[bytes, bytes, bytes]:
-        """Return an instrument's key, and the bytes that its features and its bars begin with."""
-        known = self._heads.get(name)
-        if known is None:
-            known = self._heads[name] = (name.encode(), self._feature_head + text_bytes(name), self._bar_head + text_bytes(name))
-        return known
+    def _named(self, instruments: npt.NDArray[np.int64]) -> list[_Name]:
+        """Return, for each row, an instrument's key, and the bytes that its features and its bars begin with."""
+        known = self._heads
+        for name in self.state.names[len(known) :]:
+            known.append((name.encode(), self._feature_head + text_bytes(name), self._bar_head + text_bytes(name)))
+        return [known[i] for i in instruments.tolist()]
 
-    def _absent(self, states: bytes) -> bytes:
-        """Return the names of missing and of stale inputs (remembered per pattern of states: patterns are few)."""
-        absent = self._absences.get(states)
-        if absent is None:
-            missing = [n for n, s in zip(INPUTS, states, strict=True) if s == kernels.MISSING]
-            stale = [n for n, s in zip(INPUTS, states, strict=True) if s == kernels.STALE]
-            absent = self._absences[states] = texts_bytes(missing) + texts_bytes(stale)
-        return absent
+    def _absent(self, states: npt.NDArray[np.int8]) -> list[bytes]:
+        """Return, for each row, the names of missing and of stale inputs (remembered per pattern of states: patterns are few)."""
+        known, width, text = self._absences, states.shape[1], states.tobytes()
+        found = []
+        for at in range(0, len(text), width):
+            pattern = text[at : at + width]
+            absent = known.get(pattern)
+            if absent is None:
+                missing = [n for n, s in zip(INPUTS, pattern, strict=True) if s == kernels.MISSING]
+                stale = [n for n, s in zip(INPUTS, pattern, strict=True) if s == kernels.STALE]
+                absent = known[pattern] = texts_bytes(missing) + texts_bytes(stale)
+            found.append(absent)
+        return found
 
-    def _bars(self, steps: list[_Step], found: Found, n: int) -> list[OutputRecord]:
+    def _bars(self, steps: npt.NDArray[np.int64], found: Found, n: int) -> list[OutputRecord]:
         """Return the bars that instants closed, as records."""
         if not n:
             return []
         closed = found.bars[:n]
-        decided_at = np.repeat([step.mark.time for step in steps], np.diff(found.ends[: len(steps), instants.BARS], prepend=0))
+        decided_at = np.repeat(steps[:, instants.DECIDED], np.diff(found.ends[: len(steps), instants.BARS], prepend=0))
         instruments, times = closed[:, 0], closed[:, 2] * self.config.grid_ms
         scale, numbers = self.state.a["scale"][instruments], np.empty((n, 6))
         numbers[:, :4], numbers[:, 4:] = closed[:, 3:7] / scale[:, :1], closed[:, 7:9] / scale[:, 1:]
         stamps = self._write_bar_times.write(np.stack([times, decided_at], axis=1), np.empty((n, 0)))
         middles = self._write_bar_numbers.write(closed[:, 9:].copy(), numbers)
-        names, records = self.state.names, []
-        for i, frame, time, stamp, middle in zip(instruments.tolist(), closed[:, 1].tolist(), times.tolist(), stamps, middles, strict=True):
-            key, _, head = self._name_bytes(names[i])
+        records = []
+        for name, frame, time, stamp, middle in zip(
+            self._named(instruments), closed[:, 1].tolist(), times.tolist(), stamps, middles, strict=True
+        ):
+            key, _, head = name
             records.append(OutputRecord("bars", key, head + stamp + _BAR_FRAMES[frame] + middle + _BAR_SOURCE, time))
         return records
 

@@ -3,12 +3,51 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from schemas.catalogue import ENGINE_INPUTS
-from schemas.markreader import Mark
+from schemas.markreader import Mark, Marks
 
 _INPUTS = frozenset(ENGINE_INPUTS)
+
+
+class MarkQueue:
+    """Marks that have been read and not been passed, in order of the log."""
+
+    def __init__(self) -> None:
+        self._blocks: deque[Marks] = deque()
+        self._at = 0  # of the first block
+        self._size = 0
+        self._first: Mark | None = None
+
+    def __len__(self) -> int:
+        return self._size
+
+    def extend(self, blocks: Iterable[Marks]) -> None:
+        """Append marks: blocks of at least one."""
+        for block in blocks:
+            self._blocks.append(block)
+            self._size += len(block.offsets)
+
+    def first(self) -> Mark:
+        """Return the first. Raises IndexError when there is none."""
+        if self._first is None:
+            self._first = self._blocks[0].mark(self._at)
+        return self._first
+
+    def front(self) -> tuple[Marks, int]:
+        """Return a block of columns and where in it the first mark stands. Raises IndexError when there is none."""
+        return self._blocks[0], self._at
+
+    def drop(self, n: int = 1) -> None:
+        """Forget so many of the first block."""
+        self._first = None
+        self._at += n
+        self._size -= n
+        if self._at == len(self._blocks[0].offsets):
+            self._blocks.popleft()
+            self._at = 0
 
 
 @dataclass(slots=True)
@@ -25,15 +64,7 @@ class MarkLog:
     fired: dict[str, int] = field(default_factory=dict)
     times: dict[str, int] = field(default_factory=dict)
     next_offset: int = 0
-    waiting: deque[Mark] = field(default_factory=deque)
-
-    def ahead(self) -> MarkLog:
-        """Return a log that may go on without this one; neither sees what the other passes."""
-        return MarkLog(self.merged, self.fired.copy(), self.times.copy(), self.next_offset, self.waiting)
-
-    def adopt(self, ahead: MarkLog) -> None:
-        """Stand where a log that went ahead stands."""
-        self.merged, self.fired, self.times, self.next_offset = ahead.merged, ahead.fired, ahead.times, ahead.next_offset
+    waiting: MarkQueue = field(default_factory=MarkQueue)
 
     def news(self, mark: Mark) -> list[str]:
         """Return the topics of which ``mark`` brings records that no mark before it brought."""

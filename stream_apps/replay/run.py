@@ -10,6 +10,7 @@ from schemas.codec import Codec, CodecError
 from schemas.columnar import KeyTable
 from schemas.memory import seldom_collected
 from schemas.recordset import RecordSet
+from stream_apps.core.ahead import completed
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import OutputRecord, PartitionEngine
 from stream_apps.core.inbox import TRADE_FIELDS
@@ -65,7 +66,7 @@ class PartitionReplay:
         self._codec = codec
         self._signals = 0
         self._keys = KeyTable()
-        self._encode = {topic: codec.encoder(topic) for topic in ("orders", "fills", "positions", "trades_closed", "worker_progress")}
+        self._encode = {topic: codec.encoder(topic) for topic in ("orders", "fills", "positions", "trades_closed")}
 
     def feed(self, topic: str, records: RecordSet) -> Iterator[Result]:
         """Take records of a topic and yield what the pipeline writes because of them, in order."""
@@ -91,17 +92,17 @@ class PartitionReplay:
     def _pass_on(self, outputs: Iterable[OutputRecord]) -> Iterator[Result]:
         """Yield what the engine wrote, and after each step what the paper model writes at it."""
         for output in outputs:
-            topic, key, value, _, decided = output
-            if decided is None:
-                assert value is not None  # only steps come without a value
+            topic, key, value, _ = output
+            if topic != "worker_progress":
                 if topic == "signals":
                     self._feed.add_signals([(self._signals, self._codec.decode("signals", value))])
                     self._signals += 1
                 yield Result(topic, key, value)
                 continue
-            step = {**decided, "signals_offset": self._signals}
-            yield Result("worker_progress", key, self._encode["worker_progress"](step))
-            for topic, record in self._feed.step(Step.from_record(step), self.book):
+            value = completed(value, self._signals)
+            yield Result("worker_progress", key, value)
+            step = Step.from_record(self._codec.decode("worker_progress", value))
+            for topic, record in self._feed.step(step, self.book):
                 yield Result(topic, str(record[TOPICS[topic].key]).encode(), self._encode[topic](record))
 
 

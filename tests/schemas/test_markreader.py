@@ -97,8 +97,14 @@ def plain(codec, records, least=0):
     return found, refused
 
 
+def read(reader, records, least=0):
+    """Return the marks one by one, and the refusals."""
+    blocks, refused = reader.read(records, least)
+    return [block.mark(i) for block in blocks for i in range(len(block.offsets))], refused
+
+
 def assert_read_as_the_codec_does(reader, codec, records, least=0):
-    found, refused = reader.read(records, least)
+    found, refused = read(reader, records, least)
     assert (found, [(row, error.field, error.reason) for row, error in refused]) == plain(codec, records, least)
     assert all(list(mark.cut) == list(same.cut) for mark, same in zip(found, plain(codec, records, least)[0], strict=True))
 
@@ -153,12 +159,21 @@ def test_the_codec_is_asked_once_for_the_texts_of_a_mark(monkeypatch):
         for n in range(count)
     ]
     values = [codec.encode("progress", record) for record in written]
-    found, refused = MarkReader(codec).read(record_set(values))
+    found, refused = read(MarkReader(codec), record_set(values))
     assert found == [Mark(n, f"p{n % 2}", "V", n, {"depth": n, "quotes": 2 * n}) for n in range(count)] and not refused
     assert asked == values[:2]
     # Authors without end are forgotten again, and still read.
     monkeypatch.setattr(markreader, "_MOST_PATTERNS", 2)
     reader = MarkReader(codec)
     values = [codec.encode("progress", record | {"author": f"p{n % 5}"}) for n, record in enumerate(written[:20])]
-    assert [mark.author for mark in reader.read(record_set(values))[0]] == [f"p{n % 5}" for n in range(20)]
-    assert len(reader._patterns) <= 2
+    for start in range(0, 20, 4):
+        found = read(reader, record_set(values[start : start + 4]))[0]
+        assert [mark.author for mark in found] == [f"p{n % 5}" for n in range(start, start + 4)]
+        assert len(reader._known) <= 2 and len(reader._table) <= 4
+
+
+def test_marks_of_one_block_in_which_authors_without_end_take_turns_keep_their_own(monkeypatch):
+    monkeypatch.setattr(markreader, "_MOST_PATTERNS", 2)
+    values = [CODEC.encode("progress", {"author": f"p{n % 23}", "venue": "V", "event_time": n, "receive_time": n, "cut": {"depth": n}})
+              for n in range(200)]  # fmt: skip
+    assert_read_as_the_codec_does(MarkReader(CODEC), CODEC, record_set(values))

@@ -24,16 +24,16 @@ PANES = 5
 class Out(NamedTuple):
     topic: str
     key: bytes
-    value: bytes | None
+    value: bytes
     timestamp_ms: int
-    step: dict[str, Any] | None = None
 
 
 class ToyEngine:
     INPUTS: tuple[str, ...] = ("agg_trades", "progress")
 
-    def __init__(self, partition: int, config: Any) -> None:
+    def __init__(self, partition: int, config: Any, codec: Codec) -> None:
         self.partition = partition
+        self.codec = codec
         self.trades: deque[tuple[int, bytes]] = deque()
         self.marks: deque[tuple[int, int]] = deque()
         self.fed: dict[str, int | None] = {"agg_trades": None, "progress": None}
@@ -95,8 +95,11 @@ class ToyEngine:
                 "receive_time": 1000 + offset,
                 "progress_offset": offset,
                 "cut": {"agg_trades": cut},
+                "signals_offset": 0,
             }
-            out.append(Out("worker_progress", b"toy", None, 1000 + offset, step))
+            out.append(
+                Out("worker_progress", b"toy", self.codec.encode("worker_progress", step)[:-1], 1000 + offset)
+            )  # but for its last field
         return out
 
     def checkpoint(self) -> list[tuple[bytes, bytes | None]]:
@@ -107,7 +110,7 @@ class ToyEngine:
 
     @classmethod
     def restore(cls, partition: int, config: Any, codec: Codec, entries: Iterable[tuple[bytes, bytes]]) -> ToyEngine:
-        engine = cls(partition, config)
+        engine = cls(partition, config, codec)
         rows = dict(entries)
         if rows:
             assert list(rows)[-1] == b"head", list(rows)

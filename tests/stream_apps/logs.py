@@ -12,6 +12,7 @@ from typing import Any
 
 from schemas.codec import Codec
 from schemas.recordset import RecordSet
+from stream_apps.core.ahead import completed
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import OutputRecord, PartitionEngine
 
@@ -147,8 +148,8 @@ def decoded(outputs: Iterable[OutputRecord], topic: str) -> list[dict[str, Any]]
     for output in outputs:
         if output.topic != topic:
             continue
-        record = output.step if output.step is not None else CODEC.decode(topic, output.value)
-        assert record is not None
+        value = completed(output.value, 0) if topic == "worker_progress" else output.value
+        record = CODEC.decode(topic, value)
         identity = tuple(record[name] for name in TOPICS[topic].record_id) if TOPICS[topic].record_id else len(records)
         if identity in seen:
             continue

@@ -14,6 +14,7 @@ from confluent_kafka import Producer
 from faust_lab import Lab
 
 from schemas.settings import Settings
+from stream_apps.core.ahead import completed
 
 pytestmark = pytest.mark.stack
 
@@ -32,7 +33,7 @@ def test_the_worker_equals_the_engine(
         topic: [(o.key, o.value) for o in outputs if o.topic == topic]
         for topic in ("features", "bars", "scores", "signals", "dead_letters")
     }
-    steps = [o.step for o in outputs if o.topic == "worker_progress"]
+    steps = [o.value for o in outputs if o.topic == "worker_progress"]
     assert len(wanted["features"]) > 100 and len(steps) >= len(wanted["features"])
 
     producer = Producer({"bootstrap.servers": environment.kafka_bootstrap_servers, "linger.ms": 5})
@@ -91,9 +92,10 @@ def test_the_worker_equals_the_engine(
             time.sleep(0.2)
         for topic, rows in wanted.items():
             assert written(topic) == list(dict.fromkeys(rows)), topic
-        assert [
-            {k: v for k, v in s.items() if k != "signals_offset"} for s in sorted(found.values(), key=lambda s: s["event_time"])
-        ] == steps
+        in_order = sorted(found.values(), key=lambda s: s["event_time"])
+        assert in_order == [
+            decode("worker_progress", completed(step, s["signals_offset"])) for step, s in zip(steps, in_order, strict=True)
+        ]
         assert lab.stop(worker) == 0
     finally:
         lab.close()

@@ -13,10 +13,11 @@ from scoring_cases import of_model
 from scoring_rows import snapshot_of
 
 from stream_apps.core import engine as engine_module
+from stream_apps.core.ahead import Steps
 from stream_apps.core.analytics.store import FEATURES as ANALYTICS
 from stream_apps.core.config import EngineConfig
 from stream_apps.core.engine import OutputRecord, PartitionEngine
-from stream_apps.core.instants import Found
+from stream_apps.core.instants import DECIDED, PANE, Found
 from stream_apps.core.scoring import MODELS, StrategyMemory, evaluate
 from stream_apps.core.scoring.batch import Market
 
@@ -165,14 +166,14 @@ def test_the_scores_of_the_engine_are_those_of_the_plain_scorer(events: list[Eve
     """One instant at a time, because what was there at it is gone after the next; that more at once give the same is test_instants' to say."""
     compiled, memories, scores = PartitionEngine._emit, dict[str, StrategyMemory](), 0
 
-    def both(self: PartitionEngine, steps: list[Any], found: Found, outputs: list[OutputRecord]) -> None:
+    def both(self: PartitionEngine, steps: Steps, found: Found, outputs: list[OutputRecord]) -> None:
         nonlocal scores
         first = len(outputs)
         compiled(self, steps, found, outputs)
-        assert len(steps) == 1
+        assert len(steps.table) == 1
         written = [o.value for o in outputs[first:] if o.topic == "scores"]
         signals = [CODEC.decode("signals", o.value) for o in outputs[first:] if o.topic == "signals"]
-        instant, now = steps[0].pane * GRID, steps[0].mark.time
+        instant, now = int(steps.table[0, PANE]) * GRID, int(steps.table[0, DECIDED])
         market = Market(found.features, found.states, found.counts, found.prints, self.state.kept, found.instruments, instant, now)
         for (place, row), one in zip(found.asked[: len(written)].tolist(), written, strict=True):
             config, hash_ = self._batch().strategies[place]

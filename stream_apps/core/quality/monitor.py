@@ -129,7 +129,7 @@ class PartitionMonitor:
         """Return the topics without whose further records the next mark cannot be passed."""
         if not self.marks.waiting:
             return {"progress"}
-        cut = self._cut(self.marks.waiting[0])
+        cut = self._cut(self.marks.waiting.first())
         return {topic for topic, offset in cut.items() if (self._inboxes[topic].next_offset or 0) < offset}
 
     def _cut(self, mark: Mark) -> dict[str, int]:
@@ -141,11 +141,11 @@ class PartitionMonitor:
         self._outputs = []
         passed = 0
         while self.marks.waiting and (limit is None or passed < limit):
-            mark = self.marks.waiting[0]
+            mark = self.marks.waiting.first()
             previous = self.marks.times.get(mark.author)
             if previous is not None and mark.time > previous + MARK_JUMP_MS:  # a broken clock; the engine refuses it too
                 self.refused += 1
-                self.marks.waiting.popleft()
+                self.marks.waiting.drop()
                 self.marks.next_offset = mark.offset + 1
                 continue
             cut = self._cut(mark)
@@ -156,7 +156,7 @@ class PartitionMonitor:
                 self._apply(cut, mark)
                 self._check(mark, due.stop - 1)
             self.marks.passed(mark, self.marks.cut_after(mark), self.rules.check_ms, 0)
-            self.marks.waiting.popleft()
+            self.marks.waiting.drop()
             passed += 1
         return self._outputs
 
