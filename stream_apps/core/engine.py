@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,6 +83,11 @@ class OutputRecord(NamedTuple):
     key: bytes
     value: bytes
     timestamp_ms: int
+
+
+def _records(topic: str, keys: Iterable[bytes], values: Iterable[bytes], times: npt.NDArray[np.int64]) -> list[OutputRecord]:
+    """Return records of a topic. There are millions of them: no Python is run for one."""
+    return list(map(partial(tuple.__new__, OutputRecord), zip(repeat(topic), keys, values, times.tolist(), strict=False)))
 
 
 class PartitionEngine:
@@ -446,44 +453,56 @@ class PartitionEngine:
     def _emit(self, steps: Steps, found: Found, outputs: list[OutputRecord]) -> None:
         """Append what instants gave: of each its bars, features, scores, signals and its step."""
         table = steps.table
-        n = len(table)
-        if not n:
+        if not len(table):
             return
-        ends = found.ends[:n]
+        ends = found.ends[: len(table)]
         n_rows, n_bars, n_scores = ends[-1, [instants.ROWS, instants.BARS, instants.SCORES]].tolist()
         self.counts["instants"] += n_rows
-        times, rows = table[:, instants.PANE] * self.config.grid_ms, np.diff(ends[:, instants.ROWS], prepend=0)
-        longs = np.empty((n_rows, len(_FEATURE_LONGS)), dtype=np.int64)
-        longs[:, 0], longs[:, 1] = np.repeat(times, rows), np.repeat(table[:, instants.DECIDED], rows)
-        longs[:, 2:4], longs[:, 4:6] = found.prints[:n_rows], found.counts[:n_rows]
-        bars = self._bars(table, found, n_bars)
-        values = self._write_features.write(longs, found.features[:n_rows])
-        written_steps = self._step_writer.write(steps, self.config.grid_ms)
-        names, absent = self._named(found.instruments[:n_rows]), self._absent(found.states[:n_rows])
+        named = self._named(found.instruments[:n_rows])
+        bars, features, written_steps = self._bars(table, found, n_bars), self._features(table, found, named), self._step_records(steps)
         results = found.results[:n_scores].tolist()
         asked = found.asked[:n_scores].tolist()
         written = found.scores[: results[-1][0]].tobytes() if results else b""
-        authors = [name.encode() for name, _ in steps.names]
         first = bar = score = 0
         dirty = self._journal.dirty
-        for t, (instant, pane, decided, head, (stop, bars_stop, scores_stop, opened)) in enumerate(
-            zip(times.tolist(), table[:, instants.PANE].tolist(), table[:, instants.DECIDED].tolist(), steps.heads.tolist(), ends.tolist(), strict=True)
-        ):  # fmt: skip
+        for step, pane, decided, (stop, bars_stop, scores_stop, opened) in zip(
+            written_steps, table[:, instants.PANE].tolist(), table[:, instants.DECIDED].tolist(), ends.tolist(), strict=True
+        ):
             if opened >= 0:
                 dirty.update(range(opened, pane + 1))
             if bars_stop > bar:
                 outputs += bars[bar:bars_stop]
-            for r in range(first, stop):
-                key, before, _ = names[r]
-                outputs.append(OutputRecord("features", key, before + values[r] + absent[r], instant))
+            outputs += features[first:stop]
             if scores_stop > score:
                 self._emit_scores(
-                    names[first:stop], asked[score:scores_stop], results[score:scores_stop], found.values[score:scores_stop], written,
-                    results[score - 1][0] if score else 0, found.features[first:stop], instant, decided, outputs,
+                    named[first:stop], asked[score:scores_stop], results[score:scores_stop], found.values[score:scores_stop], written,
+                    results[score - 1][0] if score else 0, found.features[first:stop], step.timestamp_ms, decided, outputs,
                 )  # fmt: skip
             first, bar, score = stop, bars_stop, scores_stop
-            outputs.append(OutputRecord("worker_progress", authors[head], written_steps[t], instant))
-        self.last_instant = max(self.last_instant, int(times.max()))
+            outputs.append(step)
+        self.last_instant = max(self.last_instant, int(table[:, instants.PANE].max()) * self.config.grid_ms)
+
+    def _features(self, table: npt.NDArray[np.int64], found: Found, named: list[_Name]) -> list[OutputRecord]:
+        """Return the rows of features as records."""
+        n, rows = len(named), np.diff(found.ends[: len(table), instants.ROWS], prepend=0)
+        times, longs = np.repeat(table[:, instants.PANE] * self.config.grid_ms, rows), np.empty((n, len(_FEATURE_LONGS)), dtype=np.int64)
+        longs[:, 0], longs[:, 1], longs[:, 2:4], longs[:, 4:6] = (
+            times,
+            np.repeat(table[:, instants.DECIDED], rows),
+            found.prints[:n],
+            found.counts[:n],
+        )
+        values = self._write_features.write(longs, found.features[:n])
+        heads = [head for _, head, _ in named]
+        whole = map(b"".join, zip(heads, values, self._absent(found.states[:n]), strict=True))
+        return _records("features", (key for key, _, _ in named), whole, times)
+
+    def _step_records(self, steps: Steps) -> list[OutputRecord]:
+        """Return the steps of instants as records."""
+        authors = [author.encode() for author, _ in steps.names]
+        keys = (authors[head] for head in steps.heads.tolist())
+        times = steps.table[:, instants.PANE] * self.config.grid_ms
+        return _records("worker_progress", keys, self._step_writer.write(steps, self.config.grid_ms), times)
 
     def _emit_scores(
         self, names: list[_Name], asked: list[list[int]], results: list[list[int]], numbers: npt.NDArray[np.float64], written: bytes, start: int,
