@@ -70,7 +70,7 @@ _NO_TRADES = Trades(
 )
 
 
-_Name = tuple[bytes, bytes, bytes]
+_Name = tuple[bytes, bytes, bytes]  # an instrument's key, and the bytes that its features and its bars begin with
 
 
 class OutputRecord(NamedTuple):
@@ -86,7 +86,7 @@ class OutputRecord(NamedTuple):
 
 
 def _records(topic: str, keys: Iterable[bytes], values: Iterable[bytes], times: npt.NDArray[np.int64]) -> list[OutputRecord]:
-    """Return records of a topic. There are millions of them: no Python is run for one."""
+    """Return records of a topic. There are millions of them, so nothing here is run by the interpreter for each."""
     return list(map(partial(tuple.__new__, OutputRecord), zip(repeat(topic), keys, values, times.tolist(), strict=False)))
 
 
@@ -485,22 +485,18 @@ class PartitionEngine:
     def _features(self, table: npt.NDArray[np.int64], found: Found, named: list[_Name]) -> list[OutputRecord]:
         """Return the rows of features as records."""
         n, rows = len(named), np.diff(found.ends[: len(table), instants.ROWS], prepend=0)
-        times, longs = np.repeat(table[:, instants.PANE] * self.config.grid_ms, rows), np.empty((n, len(_FEATURE_LONGS)), dtype=np.int64)
-        longs[:, 0], longs[:, 1], longs[:, 2:4], longs[:, 4:6] = (
-            times,
-            np.repeat(table[:, instants.DECIDED], rows),
-            found.prints[:n],
-            found.counts[:n],
-        )
+        longs = np.empty((n, len(_FEATURE_LONGS)), dtype=np.int64)
+        times = np.repeat(table[:, instants.PANE] * self.config.grid_ms, rows)
+        longs[:, 0], longs[:, 1] = times, np.repeat(table[:, instants.DECIDED], rows)
+        longs[:, 2:4], longs[:, 4:6] = found.prints[:n], found.counts[:n]
         values = self._write_features.write(longs, found.features[:n])
-        heads = [head for _, head, _ in named]
-        whole = map(b"".join, zip(heads, values, self._absent(found.states[:n]), strict=True))
-        return _records("features", (key for key, _, _ in named), whole, times)
+        heads, absent = [head for _, head, _ in named], self._absent(found.states[:n])
+        return _records("features", [key for key, _, _ in named], map(b"".join, zip(heads, values, absent, strict=True)), times)
 
     def _step_records(self, steps: Steps) -> list[OutputRecord]:
         """Return the steps of instants as records."""
         authors = [author.encode() for author, _ in steps.names]
-        keys = (authors[head] for head in steps.heads.tolist())
+        keys = [authors[head] for head in steps.heads.tolist()]
         times = steps.table[:, instants.PANE] * self.config.grid_ms
         return _records("worker_progress", keys, self._step_writer.write(steps, self.config.grid_ms), times)
 
@@ -519,7 +515,7 @@ class PartitionEngine:
                 self.memories[strategy_id] = memory
 
     def _named(self, instruments: npt.NDArray[np.int64]) -> list[_Name]:
-        """Return, for each row, an instrument's key, and the bytes that its features and its bars begin with."""
+        """Return the name of each row's instrument."""
         known = self._heads
         for name in self.state.names[len(known) :]:
             known.append((name.encode(), self._feature_head + text_bytes(name), self._bar_head + text_bytes(name)))
