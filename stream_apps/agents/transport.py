@@ -35,6 +35,9 @@ from stream_apps.agents.output import Outbox
 # resumed joins the next fetch.
 FETCH_BYTES = 64 * 1024
 FETCH_WAIT_MS = 50
+# A partition's records are views of the response that brought them (``schemas.frames``): of aiokafka's 50 MB, one that waits for its mark would keep those of
+# all others. This is four partitions' fetches, as fast, and a tenth less memory while a worker catches up.
+RESPONSE_BYTES = 16 << 20
 POLL_S = 0.1
 
 
@@ -43,7 +46,7 @@ class RawConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_min_bytes, consumer._fetch_max_wait_ms = FETCH_BYTES, FETCH_WAIT_MS
+        consumer._fetch_min_bytes, consumer._fetch_max_wait_ms, consumer._fetch_max_bytes = FETCH_BYTES, FETCH_WAIT_MS, RESPONSE_BYTES
         fetch_in_place(consumer)
         return consumer
 

@@ -6,8 +6,10 @@ mark every grid step, as an importer of history writes them. All read the same t
 - ours: the worker process (`perpflow worker`) with everything that it does: windows, ATR, analytics, features, steps. It first works off ten minutes of
   event time, which loads the compiled code; then it is frozen, the rest is written, and it is thawed. A trade counts when the step of its instant is in
   worker_progress, which is written after its features are acknowledged.
-- peers (peer_jobs.py): CVD windows of 15 s panes and Wilder's ATR of 5 m bars, a record a pane and instrument, on fewer trades of the same log. Most lose
-  their open pane when they are killed, and their windows with it; ours does not, nor the Kafka Streams job that writes all its state through to its stores.
+- peers (peer_jobs.py): CVD windows of 15 s panes and Wilder's ATR of 5 m bars, a record a pane and instrument, on fewer trades of the same log, Avro by a
+  library. Most lose their open pane when they are killed, and their windows with it; ours does not, nor do the Kafka Streams jobs that write all their
+  state through to their stores. The bar is held against the one that reads Avro as the other peers do, by a library; two jobs with a decoder of our own
+  making, one of which keeps its open pane on the heap, show how far that peer can be driven.
 - bare consume loop: confluent-kafka's consume() in batches, nothing decoded.
 
 Timed is the second half of each one's trades. Before it is timed every peer must give the right sums on a smaller log in which every kind of value occurs
