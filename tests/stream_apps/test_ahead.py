@@ -120,6 +120,20 @@ def test_what_is_found_at_once_is_what_is_found_mark_by_mark(seed: int) -> None:
     assert stretches > 50
 
 
+@pytest.mark.parametrize("time", [-(2**63), -1, 2**63 - 1])
+def test_a_mark_of_a_nonsensical_time_is_left_to_the_plain_way(time: int) -> None:
+    rows = [("a", T0), ("a", T0 + 20_000), ("a" if time > 0 else "b", time), ("a", T0 + 40_000)]
+    values = [CODEC.encode("progress", {"author": a, "venue": "V", "event_time": t, "receive_time": 0, "cut": {}}) for a, t in rows]
+    marks = MarkLog()
+    marks.waiting.extend(MarkReader(CODEC).read(RecordSet.from_messages([(n, 0, b"k", value) for n, value in enumerate(values)]))[0])
+    mark = marks.waiting.first()
+    marks.passed(mark, {}, GRID, LATENESS)
+    marks.waiting.drop()
+    steps = steps_of(mark, {}, range(5, 6), INSTRUMENTS["a"])
+    went = Ahead(GRID, LATENESS, JUMP).look(steps, marks, np.empty(0, dtype=np.int64), 0, 9, INSTRUMENTS.__getitem__)
+    assert went.after.tolist() == [3]  # of the second mark alone: two instants behind the one that was there
+
+
 def test_a_step_of_all_topics_is_written_as_the_codec_writes_it() -> None:
     for number in (1, 63, 64, 2**31, 2**62):
         cut = dict.fromkeys(TOPICS, number)
