@@ -98,7 +98,7 @@ def _make_look(stamp: int, trades_column: int) -> Any:
         while row < len(offsets) and n < most:
             pattern, time = patterns[row], times[row]
             author = voices.author_of[pattern]
-            if time < 0 or (seen[author] != _NEVER and time > seen[author] + jump):  # nonsense is left to whole numbers without an end
+            if time < 0 or (seen[author] != _NEVER and time > seen[author] + jump):  # what could run over is Python's
                 break
             trades, other = np.int64(0), False
             for t in range(voices.columns.shape[1]):
