@@ -1,7 +1,7 @@
 """Fetched bytes stay where the socket put them: a response is read into one buffer, and a partition's record set is a view of it.
 
 aiokafka's reader copies each byte three times more (into a buffer that grows, out of it, and into the partition's bytes), each time into memory that the
-system must find first: a quarter of what a worker did that was catching up.
+system must find first: a third of what the thread that fetches uses of a core while a worker catches up.
 
 Takes from aiokafka's inside ``AIOKafkaClient._get_conn``, ``AIOKafkaConnection`` and its protocol. The version is pinned in ``schemas.pins``.
 """
@@ -79,7 +79,7 @@ class _Frames(aiokafka_conn.AIOKafkaProtocol, asyncio.BufferedProtocol):
         """Wait until something has come. Raises what ended the connection."""
         if (error := self._stream.exception()) is not None:
             raise error
-        if self._stream._eof:  # type: ignore[attr-defined]
+        if self._stream.at_eof():
             raise asyncio.IncompleteReadError(b"", wanted)
         self._read_from.resume_reading()
         self._waiting = self._event_loop.create_future()

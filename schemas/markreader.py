@@ -21,7 +21,6 @@ TOPIC = "progress"
 _MOST_TEXT = 1024
 _MOST_TOPICS = 32
 _LONG = 9  # bytes of a number that is read here; a longer one does not occur, or not by us
-_HEAD = 5  # numbers of a mark before its offsets
 # Patterns of texts: one an author and set of topics. Forgotten when there are too many.
 _MOST_PATTERNS = 1000
 _AT_ONCE = 1024  # marks a call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import struct
 import uuid
 from collections.abc import Callable, Coroutine
@@ -98,7 +99,9 @@ def test_a_connection_that_is_reset_says_so(size: int) -> None:
         writer.write(b"x" * (size // 2))
         await writer.drain()
         await asyncio.sleep(0.05)
-        writer.transport.get_extra_info("socket").setsockopt(1, 13, struct.pack("ii", 1, 0))  # SOL_SOCKET, SO_LINGER: close resets
+        writer.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )  # to close is to reset
         writer.transport.abort()
 
     async def read(reader: asyncio.StreamReader) -> None:
