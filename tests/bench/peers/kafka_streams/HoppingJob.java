@@ -13,8 +13,7 @@ import org.apache.kafka.streams.kstream.TimeWindows;
 final class HoppingJob {
     private HoppingJob() {}
 
-    static Topology topology(String input, String output, Clock clock) {
-        TradeReader reader = new HandReader();
+    static Topology topology(String input, String output, Clock clock, TradeReader reader) {
         Duration size = Duration.ofMinutes(5);
         StreamsBuilder builder = new StreamsBuilder();
         // Windows here are [start, end), ours (start, end]: a millisecond earlier makes them the same.

@@ -22,7 +22,7 @@ public final class Job {
         Clock clock = args.length > 8 ? new DyingClock(wanted, Long.parseLong(args[8])) : new Clock(wanted);
         Properties settings = settings(args[1], args[5], args[6]);
         Topology topology = switch (kind) {
-            case "hopping" -> HoppingJob.topology(args[2], args[3], clock);
+            case "hopping" -> HoppingJob.topology(args[2], args[3], clock, new AvroReader(args[7]));
             case "panes" -> PanesJob.topology(args[2], args[3], clock);
             case "library" -> DurableJob.topology(args[2], args[3], clock, () -> new AvroReader(args[7]));
             case "durable" -> DurableJob.topology(args[2], args[3], clock, HandReader::new);
