@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from deploy.errors import UserError
-from deploy.stack import Stack, StackError, database, processes, unroot
+from deploy.stack import Stack, StackError, drop_privileges, processes
 from deploy.stack import java as java_part
+from deploy.stack import postgres as database
 from schemas.settings import Settings
 
 MINIMUM_PYTHON = (3, 11)
@@ -138,7 +139,7 @@ def _postgres() -> Check:
     try:
         program = database.binaries() / "postgres"
         if os.geteuid() == 0:
-            unroot.user()
+            drop_privileges.user()
         shown = subprocess.run([str(program), "--version"], capture_output=True, text=True, timeout=20, check=True).stdout.strip()
     except LookupError as error:
         return Check("PostgreSQL", False, True, str(error), "run perpflow as a normal user")

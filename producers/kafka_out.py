@@ -30,8 +30,9 @@ from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from producers.sequencer import Step
-from schemas import metrics, zstd
-from schemas.codec import Record
+from schemas import metrics
+from schemas.codec import zstd
+from schemas.codec.avro import Record
 from schemas.pins import check_pins
 from schemas.settings import Settings
 
@@ -42,7 +43,7 @@ Outgoing = tuple[str, int, bytes, bytes, int, int]
 MAX_IN_FLIGHT = 50_000
 # A batch is at most so large before it is compressed: half of what a broker takes by default.
 BATCH_BYTES = 512 * 1024
-# Smallest on the wire and on the disk at a microsecond a record or two (``schemas.zstd``), as the worker's (its lz4 is level 9).
+# Smallest on the wire and on the disk at a microsecond a record or two (``schemas.codec.zstd``), as the worker's (its lz4 is level 9).
 COMPRESSION = "zstd"
 # How long one request may take before it is sent anew; nothing expires.
 REQUEST_MS = 40_000

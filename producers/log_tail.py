@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from schemas.codec import CodecError, Record
+from schemas.codec.avro import CodecError, Record
 from schemas.settings import Settings
 
 # First look at the end of a partition, then eight times as far back each time.

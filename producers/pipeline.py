@@ -16,7 +16,7 @@ from producers.kafka_out import KafkaOut, Outgoing
 from producers.pacing import Pace
 from producers.sequencer import Sequencer, Step
 from schemas import metrics
-from schemas.codec import Codec, Record
+from schemas.codec.avro import Codec, Record
 
 # How often it is looked whether records may leave (see ``pacing``), and whether there is room.
 POLL_S = 0.004

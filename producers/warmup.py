@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from producers.binance.adapter import BinanceUsdm
 from producers.venue.book import OrderBook
-from schemas.codec import Codec
+from schemas.codec.avro import Codec
 
 
 def compile_frames(codec: Codec) -> None:

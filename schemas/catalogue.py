@@ -105,6 +105,22 @@ ENGINE_INPUTS = ("agg_trades", "depth", "funding", "instruments", "klines", "liq
 RESULT_TOPICS = ("features", "scores", "signals", "trades_closed")
 
 
+# Schemas of registered topics; those of the catalogue stand in avro/.
+_REGISTERED: dict[str, str] = {}
+
+
+def register(topic: Topic, schema_text: str) -> None:
+    """Add the topic of an engine that is no part of perpflow (``stream_apps.engines``), with its .avsc text.
+
+    Raises:
+        ValueError: the catalogue has a topic of that name.
+    """
+    if topic.name in TOPICS and topic.name not in _REGISTERED:
+        raise ValueError(f"topic: {topic.name!r} is in the catalogue already")
+    TOPICS[topic.name] = topic
+    _REGISTERED[topic.name] = schema_text
+
+
 @cache
 def schema_text(topic: str) -> str:
     """Return the .avsc text of a topic.
@@ -114,6 +130,8 @@ def schema_text(topic: str) -> str:
     """
     if topic not in TOPICS:
         raise KeyError(f"topic: {topic!r} is not in the catalogue ({', '.join(TOPICS)})")
+    if topic in _REGISTERED:
+        return _REGISTERED[topic]
     return resources.files(__package__).joinpath("avro", f"{topic}.avsc").read_text(encoding="utf-8")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from schemas import metrics
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 
 def dead_letter(

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from schemas.codec import Codec, Registry
+from schemas.codec.avro import Codec, Registry
 
 # Roles of the database with least privilege, each named perpflow_<role> there. Whoever owns the tables migrates, maintains, backs up.
 ROLES = ("writer", "reader", "executor")

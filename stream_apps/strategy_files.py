@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stream_apps.core.strategy import BOOKKEEPING, StrategyConfig, StrategyError, validate
+from stream_apps.core.signals.strategy import BOOKKEEPING, StrategyConfig, StrategyError
+from stream_apps.core.signals.strategy_rules import strategy_from_record, validate
 
 _FOLDER = Path(__file__).parent / "default_strategies"
 # The writer of the topic sets these.
@@ -57,7 +58,7 @@ def _parse(text: str, source: str) -> tuple[StrategyConfig, bool]:
         if name in record:
             raise StrategyError(name, "is set when the strategy is written, not in a file", source)
     try:
-        config = StrategyConfig.from_record(record)
+        config = strategy_from_record(record)
         validate(config)
     except StrategyError as error:
         raise StrategyError(error.field, error.rule, source) from error

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from stream_apps.core.strategy import StrategyConfig, validate
+from stream_apps.core.signals.strategy import StrategyConfig
+from stream_apps.core.signals.strategy_rules import validate
 
 # S1 3.5. Assets without a row take the factory's defaults.
 GATES: dict[str, dict[str, float]] = {

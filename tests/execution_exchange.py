@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from stream_apps.core.execution.facts import (
+from stream_apps.core.execution.orders.venue_reports import (
     FillReport,
     FundingReport,
     InstrumentRules,

@@ -13,8 +13,9 @@ from typing import Any
 
 from execution_exchange import D, Exchange, No, rules_of
 
-from stream_apps.core.execution.book import ExecutionBook
-from stream_apps.core.execution.events import (
+from stream_apps.core.execution.account.execution_book import ExecutionBook
+from stream_apps.core.execution.account.reconcile import Facts, Rounds, compare, confirmed
+from stream_apps.core.execution.orders.events import (
     Action,
     Anomaly,
     Cancel,
@@ -37,7 +38,6 @@ from stream_apps.core.execution.events import (
     Tick,
 )
 from stream_apps.core.execution.policy import LivePolicy
-from stream_apps.core.execution.reconcile import Facts, Rounds, compare, confirmed
 from stream_apps.core.execution.records import Account
 from stream_apps.core.execution.trade import Trade
 

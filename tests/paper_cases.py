@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from stream_apps.core.paper import PaperBook, TradeColumns
-from stream_apps.core.paper_venue import Book, Books, Filters
+from stream_apps.core.paper.fills import Book, Books, Filters
+from stream_apps.core.paper.model import PaperBook, TradeColumns
 
 DATA = Path(__file__).parent / "data"
 INSTRUMENT = "BINANCE:LTCUSDT"

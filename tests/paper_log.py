@@ -15,8 +15,8 @@ from paper_cases import GRID, settlement, synthetic_signals
 from schemas.catalogue import TOPICS
 from schemas.partition import base_of_instrument, partition_of
 from schemas.settings import Settings
-from stream_apps.core.paper import PaperBook, TradeColumns
-from stream_apps.core.paper_venue import Book, Books, Filters
+from stream_apps.core.paper.fills import Book, Books, Filters
+from stream_apps.core.paper.model import PaperBook, TradeColumns
 
 Record = dict[str, Any]
 LATENESS = 250

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_apps.core import kernels
-from stream_apps.core.analytics.store import FEATURES as ANALYTICS
-from stream_apps.core.prints import PRINT, PrintStore
-from stream_apps.core.scoring.batch import Market
-from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Snapshot
-from stream_apps.core.state import FEATURES, INPUTS
+from stream_apps.core.market import columns as col
+from stream_apps.core.market.analytics.store import FEATURES as ANALYTICS
+from stream_apps.core.market.prints import PRINT, PrintStore
+from stream_apps.core.market.state import FEATURES, INPUTS
+from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
+from stream_apps.core.signals.scoring.batch import Market
+from stream_apps.core.signals.snapshot import Snapshot
 
 # Fields of a snapshot that have the name of a feature, and those that have another one.
 _OF_FEATURES = {
@@ -27,7 +28,7 @@ def kept_of(shots: list[Snapshot]) -> PrintStore:
     store = PrintStore(1, 1_000_000, np.inf)
     store.grow(len(shots))
     for i, shot in enumerate(shots):
-        for prints, flag in ((shot.large_trades, kernels.LARGE), (shot.whale_prints, kernels.WHALE)):
+        for prints, flag in ((shot.large_trades, col.LARGE), (shot.whale_prints, col.WHALE)):
             rows = np.zeros(len(prints.price), dtype=PRINT)
             rows["time"], rows["offset"], rows["instrument"], rows["flags"] = 1, np.arange(len(rows)), i, flag
             rows["price"], rows["quantity"], rows["buy"] = prints.price, prints.quantity, prints.taker_buy
@@ -38,7 +39,7 @@ def kept_of(shots: list[Snapshot]) -> PrintStore:
 
 def market_of(shots: list[Snapshot]) -> Market:
     """Snapshots of one instant as the rows that a batch scores."""
-    features, states = np.full((len(shots), len(FEATURES)), np.nan), np.full((len(shots), len(INPUTS)), kernels.PRESENT, dtype=np.int8)
+    features, states = np.full((len(shots), len(FEATURES)), np.nan), np.full((len(shots), len(INPUTS)), col.PRESENT, dtype=np.int8)
     counts, prints = np.zeros((len(shots), 2), dtype=np.int64), np.zeros((len(shots), 2), dtype=np.int64)
     for r, shot in enumerate(shots):
         values = {"price": shot.price, **{feature: getattr(shot, name) for name, feature in _OF_FEATURES.items()}}
@@ -48,7 +49,7 @@ def market_of(shots: list[Snapshot]) -> Market:
         for name, value in values.items():
             features[r, FEATURES.index(name)] = np.nan if value is None else value
         for name in shot.stale_inputs:
-            states[r, INPUTS.index(name)] = kernels.STALE
+            states[r, INPUTS.index(name)] = col.STALE
         counts[r, 1] = shot.late_trades
         buys = int(np.count_nonzero(shot.large_trades.taker_buy))
         prints[r] = buys, len(shot.large_trades.taker_buy) - buys
@@ -73,6 +74,6 @@ def snapshot_of(market: Market, row: int, instrument: str) -> Snapshot:
         whale_prints=market.kept.whales(int(market.instruments[row])),
         late_trades=int(market.counts[row, 1]),
         analytics={name: values[name] for name in ANALYTICS},
-        missing_inputs=tuple(name for name, state in states.items() if state == kernels.MISSING),
-        stale_inputs=tuple(name for name, state in states.items() if state == kernels.STALE),
+        missing_inputs=tuple(name for name, state in states.items() if state == col.MISSING),
+        stale_inputs=tuple(name for name, state in states.items() if state == col.STALE),
     )

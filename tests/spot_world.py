@@ -11,15 +11,17 @@ from typing import Any
 
 from execution_world import SYMBOL, T0, World, signal
 
-from producers.recorded.exchange.orders import NewOrder
-from producers.recorded.exchange.rules import Contract, Reason, Refusal
-from producers.recorded.exchange.spot import errors, words
-from producers.recorded.exchange.spot.engine import NewList, SpotAccount, SpotExchange
+from producers.simulated.exchange.core.orders import NewOrder
+from producers.simulated.exchange.core.rules import Contract, Reason, Refusal
+from producers.simulated.exchange.spot import errors, wire_format
+from producers.simulated.exchange.spot.engine import SpotExchange
+from producers.simulated.exchange.spot.lists import NewList, SpotAccount
 from sinks.venues.binance.errors import error_of
 from sinks.venues.binance_spot import mapping
 from sinks.venues.binance_spot.user_stream import facts_of
-from stream_apps.core.execution.book import ExecutionBook
-from stream_apps.core.execution.events import (
+from stream_apps.core.execution.account.execution_book import ExecutionBook
+from stream_apps.core.execution.account.reconcile import Facts, Rounds
+from stream_apps.core.execution.orders.events import (
     Cancel,
     CancelAnswered,
     FillsLoaded,
@@ -35,9 +37,8 @@ from stream_apps.core.execution.events import (
     QuoteSeen,
     SignalReceived,
 )
-from stream_apps.core.execution.facts import OrderReport, OrderRequest, OrderType, PositionReport, TimeInForce
+from stream_apps.core.execution.orders.venue_reports import OrderReport, OrderRequest, OrderType, PositionReport, TimeInForce
 from stream_apps.core.execution.policy import LivePolicy
-from stream_apps.core.execution.reconcile import Facts, Rounds
 from stream_apps.core.execution.records import Account
 from stream_apps.core.execution.trade import Trade
 
@@ -62,7 +63,7 @@ class SpotWorld(World):
         stops: bool = True,
     ) -> None:
         self.policy = policy or LivePolicy()
-        row = words.symbol_row(SpotExchange([contract]).market(SYMBOL))
+        row = wire_format.symbol_row(SpotExchange([contract]).market(SYMBOL))
         row["ocoAllowed"] = pairs and contract.lists
         row["orderTypes"] = [one for one in row["orderTypes"] if stops or one != "STOP_LOSS"]
         self.rules = {SYMBOL: mapping.rules_of(row)}
@@ -99,7 +100,7 @@ class SpotWorld(World):
 
     def advance(self, ms: int, *, guard: bool = True, quotes: bool = True) -> None:
         """Let time pass; without ``quotes`` the prices grow stale."""
-        from stream_apps.core.execution.events import Tick
+        from stream_apps.core.execution.orders.events import Tick
 
         self.now += ms
         if quotes:
@@ -117,7 +118,7 @@ class SpotWorld(World):
     @property
     def stream(self) -> list[Any]:
         for event in self.spot.drain():
-            for _, message in words.messages(event, self.now):
+            for _, message in wire_format.messages(event, self.now):
                 self._stream += [one for one in facts_of(message) if not hasattr(one, "wallet")]
         return self._stream
 
@@ -133,7 +134,7 @@ class SpotWorld(World):
 
                 def both() -> list[OrderReport]:
                     _, orders = self.spot.place_list(DESK, asked, self.now)
-                    return [mapping.order_of(words.order_row(one, queried=False)) for one in orders]
+                    return [mapping.order_of(wire_format.order_row(one, queried=False)) for one in orders]
 
                 self._send([pair.target.client_order_id, pair.stop.client_order_id], both, how)
             case Cancel():
@@ -180,7 +181,7 @@ class SpotWorld(World):
 
     def _one(self, request: OrderRequest) -> OrderReport:
         order = self.spot.place(DESK, self._new(request), self.now, request.trigger_price)
-        return mapping.order_of(words.order_row(order, queried=False))
+        return mapping.order_of(wire_format.order_row(order, queried=False))
 
     @staticmethod
     def _new(one: OrderRequest) -> NewOrder:
@@ -190,14 +191,14 @@ class SpotWorld(World):
 
     def _query(self, client_id: str) -> OrderReport | None:
         try:
-            return mapping.order_of(words.order_row(self.spot.query(DESK, SYMBOL, None, client_id), queried=True))
+            return mapping.order_of(wire_format.order_row(self.spot.query(DESK, SYMBOL, None, client_id), queried=True))
         except Refusal:
             return None
 
     def fills(self) -> list[Any]:
         names = self.spot.orders
         owner = self.spot.owner(DESK)
-        return [mapping.fill_of(words.trade_row(one, names[one.order_id]), names[one.order_id].client_id) for one in owner.fills]
+        return [mapping.fill_of(wire_format.trade_row(one, names[one.order_id]), names[one.order_id].client_id) for one in owner.fills]
 
     def holding(self) -> PositionReport | None:
         lot = self.rules[SYMBOL].lot
@@ -217,7 +218,7 @@ class SpotWorld(World):
 
     def reconcile(self) -> list[Any]:
         self.give(FillsLoaded(SYMBOL, self.fills()))
-        from stream_apps.core.execution.reconcile import compare, confirmed
+        from stream_apps.core.execution.account.reconcile import compare, confirmed
 
         found = confirmed(compare(self.book, self._facts()), compare(self.book, self._facts()))
         for finding, action in self.rounds.take(found):
@@ -232,7 +233,7 @@ class SpotWorld(World):
         return found
 
     def _facts(self) -> Facts:
-        open_orders = [mapping.order_of(words.order_row(one, queried=True)) for one in self.spot.open_orders(DESK)]
+        open_orders = [mapping.order_of(wire_format.order_row(one, queried=True)) for one in self.spot.open_orders(DESK)]
         held = self.holding()
         return Facts(open_orders, [held] if held else [], self.now)
 

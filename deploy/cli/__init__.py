@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import keyword
+import os
 import sys
 from typing import Any
 
@@ -118,6 +119,13 @@ def settings() -> Any:
 def main() -> None:
     """Run the command line; errors that are for people are shown without a traceback."""
     try:
+        if os.environ.get("PERPFLOW_ENGINES"):  # importing it costs what only its users should pay
+            from stream_apps.engines import load_plugins
+
+            try:
+                load_plugins()
+            except ValueError as error:
+                raise UserError(str(error)) from error
         app()
     except UserError as error:
         sys.stderr.write(f"perpflow: {error}\n")

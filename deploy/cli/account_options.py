@@ -12,8 +12,8 @@ import typer
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from deploy.accounts import MODES, Filter, Row
 from deploy.errors import UserError
+from deploy.queries.accounts import MODES, Filter, Row
 from deploy.report.accounts import plain
 
 Mode = Annotated[str, typer.Option(help=f"{', '.join(MODES)}; default: all.")]

@@ -62,16 +62,16 @@ def list_(
 ) -> None:
     """Show what is there by topic and instrument: days, records, bytes."""
     from schemas.archive.manifest import ArchiveError
-    from sinks.archive import look
+    from sinks.archive import inspect
 
     try:
         if files:
-            for name, paths in look.listed_files(root).items():
+            for name, paths in inspect.listed_files(root).items():
                 if topic in (None, name):
                     for path in paths:
                         typer.echo(path)
             return
-        found = [one for one in look.holdings(root) if topic in (None, one.topic)]
+        found = [one for one in inspect.holdings(root) if topic in (None, one.topic)]
     except ArchiveError as error:
         raise UserError(f"archive: {error}") from error
     if as_json:
@@ -106,10 +106,10 @@ def list_(
 def verify(root: Root) -> None:
     """Check every manifest, checksum, count and offset. Ends with 1 and names what is wrong."""
     from schemas.archive.manifest import ArchiveError
-    from sinks.archive import look
+    from sinks.archive import inspect
 
     try:
-        verdict = look.verify(root)
+        verdict = inspect.verify(root)
     except ArchiveError as error:
         raise UserError(f"archive: {error}") from error
     for fault in verdict.faults:
@@ -134,10 +134,10 @@ def export(
 ) -> None:
     """Write the records of a topic, an instrument and a time range to one file."""
     from schemas.archive.manifest import ArchiveError
-    from sinks.archive import look
+    from sinks.archive import inspect
 
     try:
-        rows = look.export(root, topic, instrument, _time(since, "--from"), _time(until, "--to"), target)
+        rows = inspect.export(root, topic, instrument, _time(since, "--from"), _time(until, "--to"), target)
     except ArchiveError as error:
         raise UserError(f"archive: {error}") from error
     typer.echo(f"{rows:,} records in {target}")

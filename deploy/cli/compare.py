@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.errors import UserError
-from stream_apps.core.compare import CONFIDENCE, LEAST_IN_GROUP, SEED, Interval, Pair, Side
+from stream_apps.core.performance.comparison import CONFIDENCE, LEAST_IN_GROUP, SEED, Interval, Pair, Side
 
 
 def compare(
@@ -33,8 +33,8 @@ def compare(
     Example: perpflow compare eth-quick eth-slow --since 2026-11-01
     """
     from deploy.cli import settings
-    from deploy.compare import Chosen, from_database, from_topics
-    from stream_apps.core.compare import compare as compared
+    from deploy.queries.comparison import Chosen, from_database, from_topics
+    from stream_apps.core.performance.comparison import compare as compared
     from stream_apps.replay.topics import TopicsError
 
     environment = settings()

@@ -9,8 +9,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy import backup as backups
-from deploy import database, upkeep
+from deploy.database import backup as backups
+from deploy.database import maintenance as upkeep
+from deploy.database import migrate as database
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
 

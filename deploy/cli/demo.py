@@ -31,6 +31,9 @@ def demo(
     with_prometheus: Annotated[
         bool, typer.Option("--prometheus", help="Fetch a Prometheus for the panels of metrics. One on the PATH is used in any case.")
     ] = False,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Also take pictures of the report and a dashboard; needs playwright and a Chromium.")
+    ] = None,
 ) -> None:
     """Play recorded real market data through the whole pipeline and show what came of it.
 
@@ -45,7 +48,7 @@ def demo(
         perpflow demo --recording trades.csv.gz=ETHUSDT --speed 60 --keep --json demo.json
     """
     from deploy.demo.run import DemoOptions, run_demo
-    from producers.recorded.recording import Recording
+    from producers.simulated.market.recording import Recording
 
     stopped: list[int] = []
 
@@ -64,7 +67,7 @@ def demo(
     console = Console()
     code = 0
     try:
-        code = run_demo(DemoOptions(recordings, speed, keep, json_file, report, folder, with_prometheus), console)
+        code = run_demo(DemoOptions(recordings, speed, keep, json_file, report, folder, with_prometheus, pictures), console)
     except KeyboardInterrupt:
         pass  # noted in ``stopped``
     except Exception:

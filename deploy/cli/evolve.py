@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from deploy.cli.source_options import Source, Venue, WarmUp, time_ms
 from deploy.errors import UserError
-from deploy.source_options import Source, Venue, WarmUp, time_ms
 
 
 def evolve(
@@ -43,10 +43,10 @@ def evolve(
 
       perpflow evolve --apply --lookback 14d --test 4d
     """
+    from deploy.backtest.evolve import clock_ms, report_of, run, write_report
+    from deploy.backtest.job import Job, is_log
+    from deploy.backtest.research import length_ms
     from deploy.cli import settings
-    from deploy.evolve import clock_ms, report_of, run, write_report
-    from deploy.replay import Job, is_log
-    from deploy.research import length_ms
     from stream_apps.research.evolve import Limits
 
     console = Console(stderr=True)

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from deploy.cli import settings as surroundings
+from deploy.cli.paper_options import Fees, LatencyMs, MakerFee, SlippageBps, TakerFee, UseFilters, WalkBook, paper_settings
 from deploy.errors import UserError
-from deploy.paper_options import Fees, LatencyMs, MakerFee, SlippageBps, TakerFee, UseFilters, WalkBook, paper_settings
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
 from sinks.executor.service import Executor
-from stream_apps.core.paper import PaperSettings
-from stream_apps.core.warmup import compile_kernels
+from stream_apps.core.paper.model import PaperSettings
+from stream_apps.core.signals.warmup import compile_kernels
 
 _DEFAULT = PaperSettings()
 
@@ -51,8 +51,8 @@ def execute(
     if not settings.database_url:
         raise UserError("execute: DATABASE_URL is not set (the journal lives there); `perpflow stack env` prints it")
     if mode != "paper":
-        from deploy.live import approve, read_policy, run_live
-        from sinks.venues.opening import MODES, account_id
+        from deploy.live_start import approve, read_policy, run_live
+        from sinks.venues.account_login import MODES, account_id
 
         if mode not in MODES:
             raise UserError(f"execute: mode: expected paper, {', '.join(MODES)}, got {mode!r}")

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from deploy.accounts import open_accounts
 from deploy.cli import settings as surroundings
 from deploy.cli.account_options import Json, Mode, Strategy, Symbol, Watch, show, wanted
+from deploy.queries.accounts import open_accounts
 from deploy.report.accounts import orders_table
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from deploy.accounts import open_accounts
 from deploy.cli import settings as surroundings
 from deploy.cli.account_options import Json, Mode, Strategy, Symbol, Watch, show, wanted
+from deploy.queries.accounts import open_accounts
 from deploy.report.accounts import positions_table
 
 

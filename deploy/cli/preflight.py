@@ -17,8 +17,8 @@ from deploy.errors import UserError
 from schemas.secret import SecretError, Secrets
 from sinks.guard.preflight import Finding, Wanted, passed
 from sinks.guard.preflight import preflight as check
+from sinks.venues.account_login import LIVE, AccountError, open_venue
 from sinks.venues.adapter import VenueError
-from sinks.venues.opening import LIVE, AccountError, open_venue
 
 _SIGNS = {True: "[green]ok[/green]", False: "[red]FAILED[/red]", None: "[yellow]unknown[/yellow]"}
 

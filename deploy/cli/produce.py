@@ -16,7 +16,7 @@ from producers.venue.config import TOPICS, ProducerConfig
 from producers.venue.producer import ConfigurationError, VenueProducer
 from producers.venue.rest import RestError
 from producers.venues import VENUES, adapter_of
-from schemas.memory import spare_collector
+from schemas.process_memory import spare_collector
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
 

@@ -11,12 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy import quality as topic
 from deploy.cli import settings
 from deploy.errors import UserError
-from producers.recorded.capture_lines import capture_lines
-from producers.recorded.events import FormatError
-from stream_apps.core.quality.capture import check_capture
+from deploy.queries import data_quality as topic
+from producers.simulated.market.capture_lines import capture_lines
+from producers.simulated.market.events import FormatError
+from stream_apps.core.quality.capture_check import check_capture
 from stream_apps.core.quality.rules import OVERALL
 
 _UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}

@@ -13,10 +13,10 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Table
 from rich.text import Text
 
+from deploy.cli.paper_options import Fees, LatencyMs, MakerFee, SlippageBps, TakerFee, UseFilters, WalkBook, paper_settings
+from deploy.cli.source_options import FIXED, Assigned, Rebind, Since, Source, Strategy, Symbol, Until, Venue, WarmUp, time_ms
 from deploy.errors import UserError
-from deploy.paper_options import Fees, LatencyMs, MakerFee, SlippageBps, TakerFee, UseFilters, WalkBook, paper_settings
-from deploy.source_options import FIXED, Assigned, Rebind, Since, Source, Strategy, Symbol, Until, Venue, WarmUp, time_ms
-from stream_apps.core.paper_position import PaperSettings
+from stream_apps.core.paper.position import PaperSettings
 
 if TYPE_CHECKING:
     from stream_apps.replay.source import Piece
@@ -76,6 +76,7 @@ def replay(
         Path | None, typer.Option("--json", help="Write what --verify, --twice and --future-shift found to a file.")
     ] = None,
     show: Annotated[int, typer.Option(help="--verify: how many differences to show.", min=1)] = 10,
+    engine: Annotated[str, typer.Option(help="Which engine runs; others than signals write a CSV file a topic to --out.")] = "signals",
 ) -> None:
     """Drive engine, scorer and paper model over recorded market data, and report. No order is sent, and files need no broker.
 
@@ -94,9 +95,12 @@ def replay(
 
       perpflow replay --source db: --symbol ETHUSDT --strategy v54_factory --from 2026-11-01 --out november
     """
-    from deploy.assignments import assigned, varied
+    from deploy.backtest.checks import check_future, check_twice
+    from deploy.backtest.engine_report import write_engine_report
+    from deploy.backtest.job import Job, open_job
+    from deploy.backtest.report import write_report
     from deploy.cli import settings
-    from deploy.replay import Job, check_future, check_twice, open_job, write_report
+    from deploy.strategies.assignments import assigned, varied
 
     paper = paper_settings(latency_ms, slippage_bps, taker_fee, maker_fee, fees, walk_book, use_filters)
     console = Console(stderr=True)
@@ -106,7 +110,7 @@ def replay(
                 "--verify: decides again all that the topics, an archive or a database hold: --source topics, archive:DIR or db:, without period, "
                 "strategies, other checks or --out"
             )
-        _verify(source[0], paper, json_file, show, console)
+        _verify(source[0], paper, json_file, show, console, engine)
         return
     job = Job(
         sources=tuple(source),
@@ -121,6 +125,7 @@ def replay(
         marks=_range(marks),
         warm_up_ms=round(warm_up * 3_600_000),
         contract_values=_pairs(contract_value),
+        engine=engine,
         paper=paper,
     )
     if out is None and not (twice or future_shift):
@@ -157,7 +162,10 @@ def replay(
         if out is not None:
             begin("replaying")
             started = time.perf_counter()
-            report = write_report(opened, out, checks, hear, jobs, lambda done: bar.update(task, completed=done))
+            if job.spec.paper:
+                report = write_report(opened, out, checks, hear, jobs, lambda done: bar.update(task, completed=done))
+            else:
+                report = write_engine_report(opened, out, checks, hear)
             seconds = time.perf_counter() - started
     for name, found in checks.items():
         verdict = "[green]holds[/green]" if found["ok"] else "[bold red]FAILS[/bold red]"
@@ -166,11 +174,12 @@ def replay(
             console.print(f"  {found['first_difference']}", markup=False)
     if report is not None and out is not None:
         wide = Console()
-        (wide if wide.is_terminal else Console(width=160)).print(_summary(report))
+        if job.spec.paper:
+            (wide if wide.is_terminal else Console(width=160)).print(_summary(report))
         records = sum(report["inputs"].values())
         rate = records / max(report["seconds"], 1e-9)
         console.print(f"{records:,} records in {report['seconds']:.1f} s ({rate:,.0f} a second), {seconds:.1f} s with the report")
-        console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False)
+        console.print(f"Report: {out / ('report.html' if job.spec.paper else 'report.json')}", markup=False, highlight=False)
     if json_file is not None:
         json_file.write_text(json.dumps(checks, indent=1) + "\n", encoding="utf-8")
     if not all(found["ok"] for found in checks.values()):
@@ -197,16 +206,21 @@ def _summary(report: dict[str, Any]) -> Table:
     return shown
 
 
-def _verify(source: str, paper: Any, json_file: Path | None, show: int, console: Console) -> None:
+def _verify(source: str, paper: Any, json_file: Path | None, show: int, console: Console, engine: str) -> None:
     """Compare a replay of all topics, or of what is kept of them, with what the services wrote; end with 1 at a difference."""
+    from deploy.backtest.job import EXPECTED, TOPICS, UNREADABLE, is_log, stored
     from deploy.cli import settings
-    from deploy.replay import EXPECTED, TOPICS, UNREADABLE, is_log, stored
+    from stream_apps.engines import engine_of
     from stream_apps.replay.from_topics import replay_topics
     from stream_apps.replay.stored import replay_stored
 
     if not is_log(source):
         raise UserError(f"--source: expected {EXPECTED}, got {source!r}")
     environment = settings()
+    try:
+        spec = engine_of(engine)
+    except ValueError as error:
+        raise UserError(f"--engine: {error}") from error
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:,.0f} records"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
@@ -217,9 +231,9 @@ def _verify(source: str, paper: Any, json_file: Path | None, show: int, console:
 
         try:
             report = (
-                replay_topics(environment, paper, True, progress)
+                replay_topics(environment, paper, True, progress, spec)
                 if source == TOPICS
-                else replay_stored(stored(source, environment), environment, paper, progress)
+                else replay_stored(stored(source, environment), environment, paper, progress, spec)
             )
         except UNREADABLE as error:
             raise UserError(f"--source: {error}") from error

@@ -31,8 +31,8 @@ def execution(
     as_json: Json = False,
 ) -> None:
     """Hold what execution cost at each venue account against its targets: maker shares, friction, time-outs, slippage, latencies, time without a stop."""
-    from deploy.accounts import figures, open_accounts
     from deploy.cli import settings
+    from deploy.queries.accounts import figures, open_accounts
     from deploy.report.accounts import figures_table
 
     chosen = wanted(mode, strategy, symbol)

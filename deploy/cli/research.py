@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from deploy.cli.paper_options import Fees, LatencyMs, MakerFee, SlippageBps, TakerFee, UseFilters, WalkBook, paper_settings
+from deploy.cli.source_options import FIXED, Assigned, Rebind, Since, Source, Strategy, Symbol, Until, Venue, WarmUp, time_ms
 from deploy.errors import UserError
-from deploy.paper_options import Fees, LatencyMs, MakerFee, SlippageBps, TakerFee, UseFilters, WalkBook, paper_settings
-from deploy.source_options import FIXED, Assigned, Rebind, Since, Source, Strategy, Symbol, Until, Venue, WarmUp, time_ms
-from stream_apps.core.paper_position import PaperSettings
+from stream_apps.core.paper.position import PaperSettings
 
 if TYPE_CHECKING:
-    from deploy.replay import Job
+    from deploy.backtest.job import Job
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Search parameters, judge features, label signals, hold edges against costs."
@@ -94,9 +94,9 @@ def search(
     Writes search.html, search.md, search.json, trials.csv (every trial), test_trades.csv, and the last fold's choice as a strategy file (paused). Killed or
     interrupted it goes on where it was when it is called again with the same --out.
     """
+    from deploy.backtest.parameter_search import Scheme, run
+    from deploy.backtest.research import length_ms
     from deploy.cli import settings
-    from deploy.research import length_ms
-    from deploy.research_search import Scheme, run
     from stream_apps.research.search import Plan
 
     if scheme not in ("walkforward", "kfold"):
@@ -175,11 +175,11 @@ def features(
 
     Writes features.html and features.json.
     """
+    from deploy.backtest.feature_returns import feature_names
+    from deploy.backtest.feature_returns import features as judged
+    from deploy.backtest.job import open_job
+    from deploy.backtest.research import length_ms
     from deploy.cli import settings
-    from deploy.replay import open_job
-    from deploy.research import length_ms
-    from deploy.research_market import feature_names
-    from deploy.research_market import features as judged
 
     _check_price(price)
     _check_rate(rate)
@@ -234,9 +234,9 @@ def labels(
     labels.csv: did price go 2 ATR the signal's way before it went 1 ATR against it, within 30 and 60 minutes; net returns after 15, 30 and 60; best and
     worst within the hour in R. net_labels.csv: pos, neg or neutral. An empty cell is not known: the data ends, or is silent.
     """
+    from deploy.backtest.feature_returns import labels as labelled
+    from deploy.backtest.job import open_job
     from deploy.cli import settings
-    from deploy.replay import open_job
-    from deploy.research_market import labels as labelled
     from stream_apps.research.labels import STALE_MS, LabelRules
 
     _check_price(price)
@@ -263,11 +263,11 @@ def gate(
     markdown: Annotated[Path | None, typer.Option(help="Write the table to a file.")] = None,
 ) -> None:
     """Does the edge exceed what was paid: fees, slippage and funding as measured on each closed trade. Ends with 1 when no strategy passes."""
+    from deploy.backtest.cost_gate import from_log, from_reports
+    from deploy.backtest.research import plain
     from deploy.cli import settings
     from deploy.report.research import gate_markdown, mean_text
-    from deploy.research import plain
-    from deploy.research_gate import from_log, from_reports
-    from stream_apps.research.costs import MEANING, PASSES, cost_gate
+    from stream_apps.research.cost_gate import MEANING, PASSES, cost_gate
 
     if not 0.5 < confidence < 1:
         raise UserError(f"--confidence: must be within 0.5 and 1, got {confidence}")
@@ -318,8 +318,8 @@ def _job(
     source: list[str], symbol: list[str] | None, strategy: list[str] | None, set_: list[str] | None, rebind: bool, since: str | None,
     until: str | None, warm_up: float, venue: str, paper: PaperSettings = _DEFAULT,
 ) -> Job:  # fmt: skip
-    from deploy.assignments import assigned
-    from deploy.replay import Job
+    from deploy.backtest.job import Job
+    from deploy.strategies.assignments import assigned
 
     return Job(
         sources=tuple(source), symbols=tuple(symbol or ()), venue=venue, strategies=tuple(strategy or ()), assigned=assigned(set_, FIXED), rebind=rebind,

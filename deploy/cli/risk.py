@@ -19,14 +19,14 @@ from deploy.errors import UserError
 from schemas.secret import SecretError, Secrets
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
-from sinks.guard.account import AccountWatch
 from sinks.guard.commands import Given, give
+from sinks.guard.inputs import newest_state
 from sinks.guard.kill import Killed, close_everything
-from sinks.guard.reading import newest_state
 from sinks.guard.service import Guard
+from sinks.guard.venue_watch import AccountWatch
+from sinks.venues.account_login import SIMULATED, AccountError, account_id, open_venue
 from sinks.venues.adapter import VenueError
-from sinks.venues.opening import SIMULATED, AccountError, account_id, open_venue
-from stream_apps.core.execution.guard import GuardLimits
+from stream_apps.core.execution.account.guard import GuardLimits
 
 app = typer.Typer(help="Guard an account; halt, resume, close everything.", no_args_is_help=True, add_completion=False)
 _DEFAULT = GuardLimits()

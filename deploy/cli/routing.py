@@ -12,12 +12,12 @@ from rich.table import Table
 
 from deploy.cli import settings as surroundings
 from deploy.cli.account_options import screen
-from deploy.costs import changed, entries_of, routes_in_force, toml_of
 from deploy.errors import UserError
-from deploy.live import read_policy
-from sinks.venues.opening import MODES, VENUES, account_id
-from stream_apps.core.execution.proposal import ProposalRules, RowProposal, propose
-from stream_apps.core.execution.reestimate import rules_of
+from deploy.live_start import read_policy
+from deploy.queries.execution_costs import changed, entries_of, routes_in_force, toml_of
+from sinks.venues.account_login import MODES, VENUES, account_id
+from stream_apps.core.execution.routing.proposal import ProposalRules, RowProposal, propose
+from stream_apps.core.execution.routing.reestimate import rules_of
 
 
 def routing(

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from producers.recorded.dialects.registry import DIALECTS
-from producers.recorded.events import FormatError
-from producers.recorded.exchange.keys import read_accounts
-from producers.recorded.generated import PAST_TRADES, Making
-from producers.recorded.recording import Recording
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.dialects.registry import DIALECTS
+from producers.simulated.exchange.keys import read_accounts
+from producers.simulated.market.events import FormatError
+from producers.simulated.market.generated import PAST_TRADES, Making
+from producers.simulated.market.recording import Recording
+from producers.simulated.venue import RecordedVenue
 from schemas import metrics
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings

@@ -15,17 +15,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy import strategies as topic
-from deploy.assignments import assigned
 from deploy.cli import settings
 from deploy.errors import UserError
-from deploy.strategies import Published
-from deploy.strategy_history import history as history_of
-from deploy.strategy_log import StrategyLog
-from deploy.strategy_log import read as read_log
+from deploy.strategies import revisions as topic
+from deploy.strategies.assignments import assigned
+from deploy.strategies.history import history as history_of
+from deploy.strategies.log import StrategyLog
+from deploy.strategies.log import read as read_log
+from deploy.strategies.revisions import Published
 from schemas.partition import base_of_instrument
-from stream_apps.core.scoring import MODELS, tables
-from stream_apps.core.strategy import StrategyConfig, StrategyError, config_hash
+from stream_apps.core.signals.scoring import MODELS, tables
+from stream_apps.core.signals.strategy import StrategyConfig, StrategyError, config_hash
+from stream_apps.core.signals.strategy_rules import strategy_from_record
 from stream_apps.strategy_files import default_files, load_strategy_edits, recorded_files, strategy_text
 from stream_apps.strategy_grid import ASSETS, BOOTSTRAPPED, grid, recommended_gates
 
@@ -69,7 +70,7 @@ def create(
     except ValueError as error:
         raise UserError(f"instrument: {error}") from error
     given = assigned(assignments, {**_NOT_BY_EDIT, "initial_balance": None})
-    _publish(lambda: [StrategyConfig.from_record({**record, **given})], by, note, {name: 0})
+    _publish(lambda: [strategy_from_record({**record, **given})], by, note, {name: 0})
 
 
 @app.command(
@@ -81,7 +82,7 @@ def edit(name: Name, revision: Named, assignments: Assignments = None, by: By = 
     if not given:
         raise UserError("nothing to change: give FIELD=VALUE")
     known = _known(read_log(settings()), name)
-    _publish(lambda: [StrategyConfig.from_record({**known.to_record(), **given})], by, note, {name: revision})
+    _publish(lambda: [strategy_from_record({**known.to_record(), **given})], by, note, {name: revision})
 
 
 @app.command(epilog="Example: perpflow strategies pause --all --note 'exchange maintenance'")

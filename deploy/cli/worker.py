@@ -9,18 +9,21 @@ import typer
 
 from deploy.cli import settings as surroundings
 from deploy.errors import UserError
-from schemas.memory import return_large_buffers, spare_collector
+from schemas.process_memory import return_large_buffers, spare_collector
 from stream_apps.agents.runner import BACKLOG, Limits
 from stream_apps.agents.worker import SESSION_TIMEOUT_S, WorkerError, run
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.engine import PartitionEngine
-from stream_apps.core.warmup import compile_kernels
+from stream_apps.engines import engine_of
 
 
 def worker(
-    app_id: Annotated[str, typer.Option(help="Consumer group and name of the state changelog; workers of one id share the partitions.")] = (
-        "perpflow-worker"
-    ),
+    engine: Annotated[str, typer.Option(help="Which engine runs. Each has a consumer group and a state changelog of its own.")] = "signals",
+    app_id: Annotated[
+        str | None,
+        typer.Option(
+            help="Consumer group and name of the state changelog; workers of one id share the partitions. Default: perpflow-worker, "
+            "for other engines than signals perpflow-worker-ENGINE."
+        ),
+    ] = None,
     datadir: Annotated[Path | None, typer.Option(help="Faust's data directory; default: a temporary one. No state is kept in it.")] = None,
     checkpoint_interval: Annotated[float, typer.Option(min=0.05, help="Seconds between two checkpoints of a partition.")] = 1.0,
     backlog: Annotated[
@@ -37,7 +40,7 @@ def worker(
         ),
     ] = None,
 ) -> None:
-    """Compute features, bars, scores and signals from the market-data topics, until SIGTERM or Ctrl-C.
+    """Run an engine over the market-data topics, until SIGTERM or Ctrl-C. `signals` writes features, bars, scores and signals.
 
     State is kept in the changelog topic and recovered from it: a worker can be killed at any moment. Leaves with 0 after a clean stop
     and with 1 after a failure that a restart mends. KAFKA_BOOTSTRAP_SERVERS says where Kafka is (`perpflow stack env`);
@@ -48,21 +51,24 @@ def worker(
         perpflow worker
 
         perpflow worker --app-id research --checkpoint-interval 5
+
+        PERPFLOW_ENGINES=my_engine:register perpflow worker --engine mine
     """
     settings = surroundings()
     try:
-        config = EngineConfig.from_settings(settings)
+        spec = engine_of(engine)
+        config = spec.config(settings)
     except ValueError as error:
         raise UserError(f"worker: {error}") from error
-    compile_kernels(settings.codec)  # before the group is joined: compiling would hold up its heartbeats
+    spec.compile(settings.codec)  # before the group is joined: compiling would hold up its heartbeats
     spare_collector()
     return_large_buffers()
     limits = Limits(checkpoint_s=checkpoint_interval, backlog_high=backlog)
     try:
         code = run(
             settings,
-            app_id,
-            PartitionEngine,
+            app_id or ("perpflow-worker" if engine == "signals" else f"perpflow-worker-{engine}"),
+            spec.kind(),
             config,
             datadir=datadir,
             limits=limits,

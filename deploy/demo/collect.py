@@ -16,8 +16,8 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 
-from deploy.database import connect
-from deploy.demo.facts import (
+from deploy.database.migrate import connect
+from deploy.demo.outcome import (
     DeadLetterCount,
     DemoFacts,
     EvaluationFacts,

@@ -20,9 +20,9 @@ from typing import Any, BinaryIO, cast
 
 import orjson
 
-from deploy.demo.facts import Check, DemoFacts, InstrumentFacts, Top, decimal_text
-from deploy.report.words import utc
-from producers.recorded.formats import recording_files
+from deploy.demo.outcome import Check, DemoFacts, InstrumentFacts, Top, decimal_text
+from deploy.report.formatting import utc
+from producers.simulated.market.formats import recording_files
 from schemas.partition import instrument_id
 
 VENUE = "BINANCE"

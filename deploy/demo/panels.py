@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deploy.demo.facts import Check
+from deploy.demo.outcome import Check
 from deploy.grafana import BOARDS
 from deploy.grafana.preview.pages import Rendered
 

@@ -23,20 +23,20 @@ import psycopg
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from deploy.database import migrate
+from deploy.database.migrate import migrate
 from deploy.errors import UserError
 from deploy.grafana.build import MADE_UP
 from deploy.stack.processes import free_port
 from deploy.stack.topics import admin, create_topics
-from deploy.strategies import publish
+from deploy.strategies.revisions import publish
 from producers.binance.adapter import BinanceUsdm
-from producers.recorded.recording import Recording, survey
+from producers.simulated.market.recording import Recording, survey
 from schemas.catalogue import TOPICS
 from schemas.partition import base_asset, instrument_id, partition_of, split_symbol
 from schemas.settings import Settings
 from sinks.guard.commands import give
-from sinks.venues.opening import SIMULATED, account_id
-from stream_apps.core.strategy import StrategyConfig
+from sinks.venues.account_login import SIMULATED, account_id
+from stream_apps.core.signals.strategy import StrategyConfig
 
 # Service starts that fail within this many seconds count towards giving up; a service killed after working is simply started again.
 QUICK_DEATH_S = 20.0

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from deploy.demo.collect import snapshot
-from deploy.demo.facts import Check, DemoFacts, EvaluationFacts, InstrumentFacts, PaperFacts
 from deploy.demo.golden import Golden, value_text
+from deploy.demo.outcome import Check, DemoFacts, EvaluationFacts, InstrumentFacts, PaperFacts
 from deploy.demo.series import read_series, rows
 from deploy.grafana.build import MADE_UP
 from deploy.report.charts import account_figure, instrument_figure
+from deploy.report.formatting import LEGS, Rates, duration, rate_text, utc
 from deploy.report.page import Html, block, columns, figure, marked, none_line, note, page, section, table, text, tiles
 from deploy.report.series import MOST_ROWS, SILENCE_MS, Row
 from deploy.report.tables import count, cut_note, number, signals_table, signed, time_text, trades_table, yes
-from deploy.report.words import LEGS, Rates, duration, rate_text, utc
 from schemas.catalogue import TOPICS, schema
 
 RECORDED = "Recorded data, played back"

@@ -18,9 +18,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from deploy.demo.collect import collect
-from deploy.demo.facts import as_json
 from deploy.demo.golden import golden_checks, golden_of_recording
+from deploy.demo.outcome import as_json
 from deploy.demo.panels import panel_checks
+from deploy.demo.pictures import Picture, take_pictures
 from deploy.demo.pipeline import MadeUp, Pipeline, PipelineError
 from deploy.demo.report import write_report
 from deploy.demo.summary import print_summary
@@ -28,13 +29,13 @@ from deploy.errors import UserError
 from deploy.grafana.preview.pages import Rendered
 from deploy.grafana.preview.render import render
 from deploy.stack import Stack, prometheus
-from producers.recorded.recording import Recording
+from producers.simulated.market.recording import Recording
 from producers.warmup import compile_frames
-from schemas.codec import Codec
+from schemas.codec.avro import Codec
 from schemas.partition import instrument_id
-from sinks.venues.opening import SIMULATED
-from stream_apps.core.strategy import StrategyConfig
-from stream_apps.core.warmup import compile_decisions, compile_kernels
+from sinks.venues.account_login import SIMULATED
+from stream_apps.core.signals.strategy import StrategyConfig
+from stream_apps.core.signals.warmup import compile_decisions, compile_kernels
 from stream_apps.replay.from_topics import ReplayReport, replay_topics
 from stream_apps.strategy_files import default_files, generated_files, load_strategy_files, recorded_files
 
@@ -66,6 +67,7 @@ class DemoOptions:
         report: Where to write the HTML report.
         folder: Folder of the stack, the logs and the report; emptied at the start.
         prometheus: Fetch a Prometheus for the panels of metrics if none is at hand; one that is is used in any case.
+        pictures: Folder for pictures of the report and of a dashboard; None: take none.
     """
 
     recordings: Sequence[Recording] = ()
@@ -75,6 +77,7 @@ class DemoOptions:
     report: Path | None = None
     folder: Path = Path(".perpflow/demo")
     prometheus: bool = False
+    pictures: Path | None = None
 
 
 def strategies_for(recordings: Sequence[Recording]) -> list[StrategyConfig]:
@@ -260,6 +263,13 @@ def _conclude(
     for difference in replayed.differences[:5]:
         console.print(str(difference), markup=False, style="red")
     console.print(f"Report:     {report}\nDashboards: {folder / 'dashboards'}\nLogs:       {pipeline.folder}")
+    if options.pictures is not None:
+        first = pipeline.played[0]
+        instrument = instrument_id("BINANCE", first.recording.symbol, first.recording.kind)
+        section = next(number for number, one in enumerate(facts.instruments, 1) if one.instrument == instrument)
+        page = folder / "dashboards" / first.author.removeprefix("recorded-") / "market.html"
+        pictures = [Picture(report, "report", f"#i{section}"), Picture(page, "dashboard", "body")]
+        console.print(f"Pictures:   {', '.join(map(str, take_pictures(pictures, options.pictures)))}")
     if options.json_file is not None:
         result: dict[str, Any] = {
             "seconds": seconds,

@@ -13,7 +13,7 @@ import numpy as np
 from psycopg import sql
 
 from deploy.demo.collect import Connection, ms
-from deploy.demo.facts import InstrumentFacts
+from deploy.demo.outcome import InstrumentFacts
 from deploy.report.series import BUCKETS, FEATURES, LARGEST_PRINTS, MOST_CANDLES, MOST_POINTS, TIMEFRAMES, Array, Row, Scores, Series
 
 

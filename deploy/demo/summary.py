@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deploy.demo.facts import Check, DemoFacts
 from deploy.demo.golden import value_text
-from deploy.report.words import LEGS, Rates, duration, rate_text, utc
+from deploy.demo.outcome import Check, DemoFacts
+from deploy.report.formatting import LEGS, Rates, duration, rate_text, utc
 from schemas.catalogue import TOPICS
 
 # Further reasons are counted, not listed.

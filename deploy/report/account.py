@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from deploy.report.charts import BLUE, BUY, INK, MUTED, ORANGE, PURPLE, SELL, dress
+from deploy.report.formatting import LEGS, utc
 from deploy.report.series import Row
-from deploy.report.words import LEGS, utc
 
 COLOURS = (BLUE, ORANGE, PURPLE, BUY, SELL, "#5c6f87", "#d4a373", "#55b89b", MUTED)
 # Score panels side by side.

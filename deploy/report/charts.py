@@ -14,8 +14,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from deploy.report.formatting import LEGS, utc
 from deploy.report.series import LARGEST_PRINTS, MOST_POINTS, SILENCE_MS, TIMEFRAMES, Array, Drawn, Row, Scores, Series, Silence
-from deploy.report.words import LEGS, utc
 
 BUY, SELL, INK, MUTED, BLUE, ORANGE, PURPLE = "#0b7a5f", "#c2412d", "#1f2937", "#9aa3af", "#2563a8", "#d98314", "#7a4fb0"
 # With fewer candles than this the trades themselves are drawn too.

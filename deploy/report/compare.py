@@ -9,9 +9,9 @@ from typing import Any
 
 from deploy.errors import UserError
 from deploy.report.account import equity_figure
+from deploy.report.formatting import utc
 from deploy.report.page import figure, none_line, note, page, section, table, text
 from deploy.report.replay import statistics_table
-from deploy.report.words import utc
 from stream_apps.replay.report import VERSION
 
 Json = dict[str, Any]

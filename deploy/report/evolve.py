@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deploy.report.formatting import utc
 from deploy.report.research import mean_text
-from deploy.report.words import utc
 
 Json = Mapping[str, Any]
 

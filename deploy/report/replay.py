@@ -12,12 +12,12 @@ import numpy as np
 
 from deploy.report.account import equity_figure, excursion_figure, score_figure
 from deploy.report.charts import instrument_figure
+from deploy.report.formatting import LEGS, duration, utc
 from deploy.report.page import Html, block, columns, figure, folded, marked, none_line, note, page, section, table, text, tiles
 from deploy.report.series import FEATURES, Scores, Series, Silence
 from deploy.report.tables import count, cut_note, number, signals_table, signed, time_text, trades_table
-from deploy.report.words import LEGS, duration, utc
 from stream_apps.core.performance.ledger import DAY_MS
-from stream_apps.core.strategy import StrategyConfig
+from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.collect import TIMEFRAMES, Collector, MarketSeen, StrategySeen
 
 Json = dict[str, Any]

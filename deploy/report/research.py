@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 
 from deploy.report.account import COLOURS
 from deploy.report.charts import BLUE, MUTED, ORANGE, dress
+from deploy.report.formatting import utc
 from deploy.report.page import columns, figure, marked, none_line, note, page, section, table, text, tiles
 from deploy.report.tables import count, number, signed, trades_table
-from deploy.report.words import utc
 
 Json = Mapping[str, Any]
 LABEL = '<div class="label">Replays of recorded data on paper: no order was sent</div>'

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from deploy.report.formatting import LEGS, duration, utc
 from deploy.report.page import Html, marked, note, table
 from deploy.report.series import MOST_ROWS, Row
-from deploy.report.words import LEGS, duration, utc
 
 
 def count(value: int | None) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from deploy.stack import broker as broker_part
-from deploy.stack import database as database_part
+from deploy.stack import postgres as database_part
 from deploy.stack import processes
 from deploy.stack import prometheus as prometheus_part
 from deploy.stack.errors import StackError

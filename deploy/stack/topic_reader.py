@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from deploy.errors import UserError
 from deploy.stack.topics import TopicError, admin, partition_counts
 from schemas import catalogue
-from schemas.codec import CodecError
+from schemas.codec.avro import CodecError
 from schemas.settings import Settings
 
 

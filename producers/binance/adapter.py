@@ -41,7 +41,7 @@ from producers.venue.adapter import (
 )
 from producers.venue.rest import Limit, Rest
 from producers.venue.rows import usable
-from schemas.codec import Codec, Record
+from schemas.codec.avro import Codec, Record
 
 PAGE = 1000
 DEPTH_LIMIT = 1000

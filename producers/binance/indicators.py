@@ -13,7 +13,7 @@ from producers.venue.adapter import MappingError, Market, Poll
 from producers.venue.rest import Rest
 from producers.venue.rows import usable
 from producers.venue.values import get, integer, number, positive, quantity, text
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 PERIOD = "5m"
 # (our indicator, path, field of the value); limit of the venue for these: 1,000 requests in 5 min an address.

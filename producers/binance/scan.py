@@ -17,9 +17,9 @@ from numba import njit
 
 from producers.venue.adapter import Scanned
 from producers.venue.values import MAX_AHEAD_MS
-from schemas.avro_kernels import write_long
-from schemas.codec import Codec
-from schemas.recordwriter import text_bytes
+from schemas.codec.avro import Codec
+from schemas.codec.recordwriter import text_bytes
+from schemas.codec.varints import write_long
 
 TRADE, QUOTE, BOOK, OTHER = 0, 1, 2, 3
 TOPICS = ("agg_trades", "quotes", "depth")

@@ -19,7 +19,7 @@ from producers.venue.clock import note_time
 from producers.venue.rest import Limit, Rest
 from producers.venue.rows import usable
 from producers.venue.values import listed
-from schemas.codec import Codec, Record
+from schemas.codec.avro import Codec, Record
 
 PATH = "/api/v3"
 PAGE = 1000

@@ -11,7 +11,7 @@ from producers.binance.mapping import VENUE, event_clock
 from producers.venue.adapter import BookDiff, MappingError, Market
 from producers.venue.clock import untimed
 from producers.venue.values import get, integer, levels, listed, optional, positive, quantity, step, text
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 
 

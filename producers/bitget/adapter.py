@@ -19,7 +19,7 @@ from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, M
 from producers.venue.rest import SLOW_DOWN_S, Limit, Rest
 from producers.venue.rows import usable
 from producers.venue.values import get, listed, one_of, text, time_ms
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 PRODUCT = "USDT-FUTURES"
 MARKET_PATH = "/api/v2/mix/market"

@@ -29,7 +29,7 @@ from producers.venue.values import (
     text,
     time_ms,
 )
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 
 VENUE = "BITGET"

@@ -19,7 +19,7 @@ from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, M
 from producers.venue.rest import Limit, Rest
 from producers.venue.rows import usable
 from producers.venue.values import integer, listed, text, time_ms
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 # Length of all arguments of a connection, in characters; the document says 21,000.
 ARGUMENTS_LENGTH = 20_000

@@ -12,7 +12,7 @@ from producers.bybit import mapping
 from producers.venue.adapter import MappingError
 from producers.venue.rest import Rest, RestError
 from producers.venue.values import integer, product
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 PAGE = 200
 # A day of 5-minute values is two pages; more than so many means that the pages do not get older.

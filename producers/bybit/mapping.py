@@ -15,7 +15,7 @@ from typing import Any
 from producers.venue import klines
 from producers.venue.adapter import BookDiff, BookSnapshot, MappingError, Market
 from producers.venue.values import decimal, get, integer, levels, listed, number, one_of, optional, positive, quantity, step, text, time_ms
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 
 VENUE = "BYBIT"

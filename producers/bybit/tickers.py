@@ -12,7 +12,7 @@ from typing import Any
 from producers.bybit import mapping
 from producers.venue.adapter import Event
 from producers.venue.values import get, one_of, time_ms
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 FUNDING_REPEAT_MS = 1_000
 INDICATOR_STEP_MS = 15_000

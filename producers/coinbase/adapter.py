@@ -18,7 +18,7 @@ from producers.venue.adapter import Adapter, Channel, Event, Facts, MappingError
 from producers.venue.rest import Limit, Rest
 from producers.venue.rows import usable
 from producers.venue.values import MAX_LONG, integer, text
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 # Trades of a page, the venue's most.
 PAGE = 1000

@@ -14,7 +14,7 @@ from typing import Any
 from producers.venue import klines
 from producers.venue.adapter import Event, MappingError, Market
 from producers.venue.values import MAX_AHEAD_MS, get, integer, one_of, optional, positive, product, quantity, step, text
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 
 VENUE = "COINBASE"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import inf
 from typing import NamedTuple
 
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 
 class Price(NamedTuple):

@@ -16,7 +16,7 @@ from producers.venue.adapter import MappingError, Market
 from producers.venue.rest import Limit, Rest, limiter_of
 from producers.venue.rows import usable
 from producers.venue.values import positive, text
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 EVERY_S = 60.0
 REFERENCE_URL = "https://api.binance.com"

@@ -19,7 +19,7 @@ from producers.venue.rest import Limit, Rest
 from producers.venue.rows import usable
 from producers.venue.settlements import new_settlements
 from producers.venue.values import get, text
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 PATH = "/full/v1"
 # The venue sends a ticker every so many ms, whether it changed or not.

@@ -12,7 +12,7 @@ from producers.venue.adapter import Event, MappingError
 from producers.venue.funding_schedule import Rule
 from producers.venue.rows import usable
 from producers.venue.values import MAX_AHEAD_MS, decimal, get, integer, listed, optional, positive, product, quantity, step, text
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 
 VENUE = "GRVT"

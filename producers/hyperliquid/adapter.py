@@ -19,7 +19,7 @@ from producers.venue.clock import note_time, untimed
 from producers.venue.rest import Limit, Rest
 from producers.venue.rows import usable
 from producers.venue.values import get, listed, text, time_ms
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 PATH = "/info"
 # Weights of the venue's document; lists of history cost one more for each 20 items.

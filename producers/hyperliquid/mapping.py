@@ -15,7 +15,7 @@ from typing import Any
 from producers.venue import klines
 from producers.venue.adapter import BookSnapshot, Event, Level, MappingError, Market
 from producers.venue.values import get, integer, listed, number, one_of, optional, positive, product, quantity, text, time_ms
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 
 VENUE = "HYPERLIQUID"

@@ -22,7 +22,7 @@ from producers.importer.rows import DumpFile, Event, Stream, look, ordered
 from producers.kafka_out import KafkaOut, Outgoing
 from producers.sequencer import Step
 from producers.venue.adapter import Adapter
-from schemas.codec import Codec, Record
+from schemas.codec.avro import Codec, Record
 from schemas.deadletter import dead_letter
 from schemas.partition import base_of_instrument, instrument_id, partition_of
 from schemas.settings import Settings

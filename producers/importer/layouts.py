@@ -13,7 +13,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 from producers.importer.files import ImportFailed
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 # No millisecond stamp has 16 digits before the year 33658.
 _MICROSECONDS_FROM = 10**15

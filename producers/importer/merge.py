@@ -12,7 +12,7 @@ from typing import NamedTuple
 from producers.importer.rows import Event
 from producers.sequencer import Step
 from producers.venue.adapter import Adapter
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.partition import base_of_instrument, split_symbol
 
 # Where no price or quantity was seen (funding alone), the contract's decimals are not known: the finest that venues use.

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 from producers.importer.files import ImportFailed
 from producers.importer.rows import Event
 from producers.log_tail import TIMEOUT_S, LogError, Tail, read_tail, scan
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.settings import Settings
 
 # What tells the records of an instrument in a topic apart; the first of them grows with the files, but for disorder in them.

@@ -16,7 +16,7 @@ from producers.importer.files import ImportFailed, Source, lines, verified
 from producers.importer.layouts import BadRow, Cells, Fill, Layout, Other, Parsed, layout_of
 from producers.importer.report import FileReport
 from producers.venue.trades import RecentIds, TradeIds, Verdict
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 DAY_MS = 86_400_000
 # No dump has rows so far apart within a file (bars of a week have a week): a digit is broken.

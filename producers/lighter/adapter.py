@@ -20,7 +20,7 @@ from producers.venue.rest import SLOW_DOWN_S, Limit, Rest
 from producers.venue.rows import usable
 from producers.venue.settlements import new_settlements
 from producers.venue.values import get, text
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 PATH = "/api/v1"
 # The venue's code of "too many requests".

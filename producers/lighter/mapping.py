@@ -14,7 +14,7 @@ from typing import Any
 from producers.venue.adapter import Event, MappingError
 from producers.venue.funding_schedule import HOUR_MS, FundingSchedule, Rule
 from producers.venue.values import decimal, get, integer, listed, one_of, optional, quantity, text, time_ms
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 
 VENUE = "LIGHTER"

@@ -24,7 +24,7 @@ from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, M
 from producers.venue.rest import Limit, Rest, RestError
 from producers.venue.rows import usable
 from producers.venue.values import get, integer, listed, text, time_ms
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 # Channels of one subscribe message; the document allows 64 kB.
 BATCH = 20

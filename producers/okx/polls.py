@@ -14,7 +14,7 @@ from producers.venue.adapter import MappingError, Market, Poll
 from producers.venue.rest import Rest, RestError
 from producers.venue.rows import usable
 from producers.venue.values import listed, text, time_ms
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 Polled = list[tuple[str, str, Record]]
 

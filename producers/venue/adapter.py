@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from producers.venue.rest import BANS, Limit, Rest
-from schemas.codec import Codec, Record
+from schemas.codec.avro import Codec, Record
 
 Level = tuple[float, float]
 

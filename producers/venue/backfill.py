@@ -14,7 +14,7 @@ from producers.venue.rest import Rest, RestError
 from producers.venue.state import Feed, Stream
 from producers.venue.trades import Verdict
 from schemas import metrics
-from schemas.codec import CodecError, Record
+from schemas.codec.avro import CodecError, Record
 
 # REST may lag the stream by a moment: asked again so often for ids that the stream has already passed.
 LAG_TRIES = 5

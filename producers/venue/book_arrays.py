@@ -14,7 +14,7 @@ import numpy.typing as npt
 from numba import njit
 
 from producers.venue.adapter import Level
-from schemas.avro_kernels import write_long
+from schemas.codec.varints import write_long
 
 # Room for so many levels a side at first: twice a REST snapshot.
 ROOM = 2048

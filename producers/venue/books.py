@@ -15,7 +15,7 @@ from producers.venue.holes import Holes
 from producers.venue.rest import Rest, RestError
 from producers.venue.state import SNAPSHOT_PAUSE_S, Feed, Stream
 from schemas import metrics
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 SNAPSHOT_PAUSE_CAP_S = 32.0
 

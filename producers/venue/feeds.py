@@ -21,8 +21,8 @@ from producers.venue.holes import Holes
 from producers.venue.state import Feed, Line, Stream, StreamState
 from producers.venue.trades import DUPLICATE, GAP
 from schemas import metrics
-from schemas.codec import CodecError, Record
-from schemas.recordwriter import text_bytes
+from schemas.codec.avro import CodecError, Record
+from schemas.codec.recordwriter import text_bytes
 
 # So few frames at once are read one by one: reading in bulk has a price a call.
 FEW_FRAMES = 4

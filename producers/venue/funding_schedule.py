@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 HOUR_MS = 3_600_000
 # A next time that lies so far in the past is an error (R001-219): it never leaves.

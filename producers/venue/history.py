@@ -13,7 +13,7 @@ from producers.venue.holes import Holes
 from producers.venue.past_bars import PastBars
 from producers.venue.rest import Rest, RestError
 from producers.venue.state import Feed
-from schemas.codec import CodecError
+from schemas.codec.avro import CodecError
 
 HOUR_MS = 3_600_000
 

@@ -12,7 +12,7 @@ import structlog
 from producers.pipeline import Pipeline, Source
 from producers.venue.state import Feed
 from schemas import metrics
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.deadletter import dead_letter
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from producers.venue.adapter import Adapter, MappingError, Market, Refused
 from producers.venue.rest import Rest
 from producers.venue.values import positive, quantity
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 FRAME = "5m"
 FRAME_MS = 300_000

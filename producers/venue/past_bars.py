@@ -1,7 +1,7 @@
 """The venue's bars before our own: fetched on a cold start, and until a whole bar of our own trades has begun.
 
 The bar in which the trades begin is known in part only. Its bar is the venue's, fetched once it has ended; from the next one on ours count (the market
-state judges by the trades which that is: ``stream_apps.core.atr``).
+state judges by the trades which that is: ``stream_apps.core.market.atr``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from producers.venue.holes import Holes
 from producers.venue.rest import Rest, RestError
 from producers.venue.state import Feed
 from schemas import metrics
-from schemas.codec import CodecError
+from schemas.codec.avro import CodecError
 
 # How often it is looked whether a bar has ended, and the least wait after a venue did not answer.
 LOOK_S = 1.0

@@ -14,7 +14,7 @@ from producers.venue.feeds import Feeds
 from producers.venue.holes import Holes
 from producers.venue.rest import Rest, RestError
 from schemas import metrics
-from schemas.codec import CodecError
+from schemas.codec.avro import CodecError
 
 # Rounds of several producers must not fall on the same second: each wait is drawn from so much around its length.
 JITTER = 0.05

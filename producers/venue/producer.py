@@ -34,7 +34,7 @@ from producers.venue.polls import Polls
 from producers.venue.rest import Limit, Rest, RestError, limiter_of
 from producers.venue.state import Feed, Line
 from producers.venue.trades import RecentIds, TradeIds, holes
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.partition import partition_of
 from schemas.service import Service
 from schemas.settings import Settings

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from producers.venue.adapter import Adapter, Market
 from producers.venue.rest import Rest
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 # How far the first round looks back.
 DAY_MS = 24 * 3_600_000

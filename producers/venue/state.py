@@ -14,7 +14,7 @@ from producers.venue.book import OrderBook
 from producers.venue.connection import Connection
 from producers.venue.funding_schedule import FundingSchedule
 from producers.venue.trades import RecentIds, TradeIds
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 # Snapshot requests of one symbol: at most one in so many seconds, and ever fewer while they fail.
 SNAPSHOT_PAUSE_S = 1.0

@@ -15,10 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas import catalogue, columnar
+from schemas import catalogue
 from schemas.archive import layout
-from schemas.codec import Codec
-from schemas.columnar import (
+from schemas.codec import columnar
+from schemas.codec.avro import Codec
+from schemas.codec.columnar import (
     BOOLEAN,
     DOUBLE,
     DOUBLES,

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from schemas import catalogue, columnar
+from schemas import catalogue
 from schemas.archive import layout
-from schemas.codec import Codec, CodecError
-from schemas.columnar import (
+from schemas.codec import columnar
+from schemas.codec.avro import Codec, CodecError
+from schemas.codec.columnar import (
     BOOLEAN,
     DOUBLE,
     DOUBLES,

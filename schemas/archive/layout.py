@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from schemas import catalogue
-from schemas.codec import plain_timestamps
+from schemas.codec.avro import plain_timestamps
 
 DAY_MS = 86_400_000
 MANIFEST = "_manifest"

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from schemas import columnar
 from schemas.archive import decode, layout
 from schemas.archive.encode import BYTES_KEPT, is_flat
 from schemas.archive.manifest import ArchiveError, File, State
-from schemas.codec import Codec
-from schemas.recordset import I64, RecordSet
+from schemas.codec import columnar
+from schemas.codec.avro import Codec
+from schemas.codec.recordset import I64, RecordSet
 
 
 def open_file(root: Path, file: File) -> pq.ParquetFile:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from schemas.archive import layout
 from schemas.archive.manifest import File, make_folder, sync_folder
-from schemas.codec import topic_fingerprint
+from schemas.codec.avro import topic_fingerprint
 
 # Replay holds one of them an instrument in memory; statistics, by which readers pass over them, are kept of each.
 ROW_GROUP = 65_536

@@ -24,7 +24,7 @@ from schemas import metrics
 from schemas.archive import encode, layout
 from schemas.archive.manifest import ArchiveError, Fenced, File, Manifest, State
 from schemas.archive.read import open_file, read_rows
-from schemas.codec import Codec, topic_fingerprint
+from schemas.codec.avro import Codec, topic_fingerprint
 from sinks.archive.files import write_file
 from sinks.consuming.reader import Place, Read
 

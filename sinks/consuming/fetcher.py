@@ -1,6 +1,6 @@
 """Raw record sets of chosen partitions, fetched ahead by a thread of its own.
 
-A message object per record costs more than all that a sink does with it, so records come by whole record sets (``schemas.intake``). Who may read
+A message object per record costs more than all that a sink does with it, so records come by whole record sets (``schemas.codec.fetching``). Who may read
 what is not decided here: the reader says from which offset each partition is wanted.
 """
 
@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import TopicPartition
 
-from schemas.intake import RawRecords, deliver_raw
+from schemas.codec.fetching import RawRecords, deliver_raw
 
 # One answer of a broker at most, and the same of record sets that nobody took yet: 100,000 trades.
 FETCH_BYTES = 8 * 1024 * 1024

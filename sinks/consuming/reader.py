@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollectio
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from prometheus_client import Gauge
 
-from schemas.recordset import RecordSet, RecordSetError
+from schemas.codec.recordset import RecordSet, RecordSetError
 from schemas.settings import Settings
 from sinks.consuming.fetcher import FETCH_BYTES, Fetched, Fetcher
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from schemas.codec import Codec, CodecError, Record
-from schemas.columnar import KeyTable
-from schemas.recordset import RecordSet
-from stream_apps.core.paper_books import BookBlock
-from stream_apps.core.paper_feed import TradeBlock
-from stream_apps.core.paper_trades import book_block, trade_block
+from schemas.codec.avro import Codec, CodecError, Record
+from schemas.codec.columnar import KeyTable
+from schemas.codec.recordset import RecordSet
+from stream_apps.core.paper.book_lookup import BookBlock
+from stream_apps.core.paper.feed import TradeBlock
+from stream_apps.core.paper.market_rows import book_block, trade_block
 
 
 class Message(Protocol):

@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Sequence
 
 from schemas.catalogue import TOPICS
-from schemas.codec import Codec, CodecError, Record
-from schemas.columnar import KeyTable
+from schemas.codec.avro import Codec, CodecError, Record
+from schemas.codec.columnar import KeyTable
 from sinks.executor.decode import Message, Refuse, books_of, records_of, trades_of
 from sinks.executor.journal import Checkpoint, OutboxRow
-from stream_apps.core.paper import Output, PaperBook, PaperSettings
-from stream_apps.core.paper_feed import DEPTH, FUNDING, INPUTS, INSTRUMENTS, SIGNALS, TRADES, PaperFeed, Step
+from stream_apps.core.paper.feed import DEPTH, FUNDING, INPUTS, INSTRUMENTS, SIGNALS, TRADES, PaperFeed, Step
+from stream_apps.core.paper.model import Output, PaperBook, PaperSettings
 
 STEPS = "worker_progress"
 TOPICS_READ = (STEPS, *INPUTS)

@@ -8,7 +8,7 @@ from typing import Any
 from confluent_kafka import KafkaException, Producer
 
 from schemas import metrics
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.settings import Settings
 from sinks.executor.journal import OutboxRow
 

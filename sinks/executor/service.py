@@ -24,7 +24,7 @@ import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas import metrics
-from schemas.codec import CodecError
+from schemas.codec.avro import CodecError
 from schemas.deadletter import dead_letter
 from schemas.service import Service
 from schemas.settings import Settings
@@ -32,9 +32,9 @@ from sinks.executor.decode import Message
 from sinks.executor.journal import Fenced, Journal
 from sinks.executor.partition import STEPS, TOPICS_READ, PartitionRun
 from sinks.executor.publish import QUIET, NotAcknowledged, Publisher
-from stream_apps.core.paper import PaperSettings
-from stream_apps.core.paper_feed import DEPTH, SIGNALS, TRADES
-from stream_apps.core.paper_records import MODE
+from stream_apps.core.paper.feed import DEPTH, SIGNALS, TRADES
+from stream_apps.core.paper.model import PaperSettings
+from stream_apps.core.paper.records import MODE
 
 # One transaction holds at most this many steps, so that a start from far behind commits as it goes.
 STEPS_PER_COMMIT = 200

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException, Producer
 from schemas.settings import Settings
 from sinks.executor.publish import QUIET
 from sinks.guard import switch
-from stream_apps.core.execution.guard import COMMANDS, Command
+from stream_apps.core.execution.account.guard import COMMANDS, Command
 
 TOPIC = "risk_commands"
 ANSWER_S = 5.0

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import partial
 
 from sinks.venues.adapter import Limited, Refused, TradingVenue, Unknown, Unreachable, VenueError
-from stream_apps.core.execution.facts import OrderRequest, OrderType, PositionReport, Side
+from stream_apps.core.execution.orders.venue_reports import OrderRequest, OrderType, PositionReport, Side
 
 Pause = Callable[[float], Awaitable[object]]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from sinks.venues.adapter import PairVenue, TradingVenue, VenueError
-from stream_apps.core.execution.facts import AccountFacts
+from stream_apps.core.execution.orders.venue_reports import AccountFacts
 
 # D24: less than a second; half of it is left for what the clock does until the next measurement.
 SKEW_OK_MS, SKEW_LIMIT_MS = 500, 1_000

@@ -24,9 +24,9 @@ from schemas.service import Service
 from schemas.settings import Settings
 from sinks.executor.publish import QUIET
 from sinks.guard import switch
-from sinks.guard.account import AccountWatch
-from sinks.guard.reading import GuardReader, newest_state
-from stream_apps.core.execution.guard import (
+from sinks.guard.inputs import GuardReader, newest_state
+from sinks.guard.venue_watch import AccountWatch
+from stream_apps.core.execution.account.guard import (
     HALTED,
     NORMAL,
     WARNING,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from stream_apps.core.execution.guard import Command
+from stream_apps.core.execution.account.guard import Command
 
 EVERY_ACCOUNT = "*"
 

@@ -18,11 +18,11 @@ import structlog
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
 
 from schemas import metrics
-from schemas.codec import CodecError, Record
+from schemas.codec.avro import CodecError, Record
 from schemas.deadletter import dead_letter
 from schemas.settings import Settings
 from sinks.executor.publish import QUIET
-from stream_apps.core.execution.events import GuardChanged, QuoteSeen
+from stream_apps.core.execution.orders.events import GuardChanged, QuoteSeen
 from stream_apps.core.execution.records import symbol_of
 
 SIGNALS, QUOTES, RISK = "signals", "quotes", "risk_state"

@@ -20,7 +20,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from sinks.executor.journal import Fenced, OutboxRow
-from stream_apps.core.execution.guard import Command
+from stream_apps.core.execution.account.guard import Command
 from stream_apps.core.execution.trade import Trade
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import structlog
 
 from schemas.catalogue import TOPICS
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.partition import base_of_instrument, partition_of
 from schemas.settings import Settings
 from sinks.executor.journal import OutboxRow

@@ -1,9 +1,11 @@
-"""Comparing the journal with the venue: at start before anything is traded, every five minutes, after a lost user stream, on an anomaly.
+"""Compare the journal with the venue.
 
-A round loads the fills of every symbol concerned into the book, the funding payments, the open orders and positions, and compares; a moment later it loads
-and compares again, and what both looks agree on is acted on (``stream_apps.core.execution.reconcile``). A symbol with an order whose outcome is not known
-yet is not judged, and the round is red until it can be. While red, entries are blocked and the round is repeated. A venue that does not answer, or whose
-answer cannot be read, is red too: nothing is known then.
+It runs before the first trade, every five minutes, after a lost user stream, and on an anomaly. A round loads into the execution book the fills of every
+symbol concerned, the funding payments, the open orders and the positions. It compares, waits a moment, loads and compares again. It acts on the
+differences that both comparisons found (``stream_apps.core.execution.account.reconcile``).
+
+A symbol that has an order with an unknown outcome is not judged; the round stays red until it can be. A round is also red when the venue does not answer
+or its answer cannot be parsed. While a round is red, no entry is opened and the round is repeated.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ import structlog
 
 from schemas import metrics
 from sinks.venues.adapter import TradingVenue, Unreadable, VenueError
-from stream_apps.core.execution import funding
-from stream_apps.core.execution.book import ExecutionBook
-from stream_apps.core.execution.events import Action, Cancel, EntriesBlocked, Event, FillsLoaded, FundingLoaded, Query
-from stream_apps.core.execution.facts import FillReport, OrderType, PositionReport
-from stream_apps.core.execution.orders import UNCONFIRMED
-from stream_apps.core.execution.reconcile import Facts, Finding, Rounds, balance_finding, compare, confirmed, state_of
+from stream_apps.core.execution.account import funding_payments
+from stream_apps.core.execution.account.execution_book import ExecutionBook
+from stream_apps.core.execution.account.reconcile import Facts, Finding, Rounds, balance_finding, compare, confirmed, state_of
+from stream_apps.core.execution.orders.events import Action, Cancel, EntriesBlocked, Event, FillsLoaded, FundingLoaded, Query
+from stream_apps.core.execution.orders.order import UNCONFIRMED
+from stream_apps.core.execution.orders.venue_reports import FillReport, OrderType, PositionReport
 
 BETWEEN_LOOKS_S = 1.0
 RETRY_S = 2.0
@@ -166,11 +168,11 @@ class Reconciler:
     async def _load_funding(self) -> None:
         """Give the book the payments of the trades that are open or ended lately; those that it knows, it passes over."""
         asked_at = _now()
-        since = funding.asked_since(self._book.trades.values(), asked_at)
+        since = funding_payments.asked_since(self._book.trades.values(), asked_at)
         if since is None:
             return
         # A payment of another symbol may be listed later and be older.
-        payments = await self._venue.funding(max(since, self._newest_payment - funding.HOUR_MS))
+        payments = await self._venue.funding(max(since, self._newest_payment - funding_payments.HOUR_MS))
         self._newest_payment = max((one.time for one in payments), default=self._newest_payment)
         await self._submit(FundingLoaded(payments, asked_at))
 

@@ -18,9 +18,9 @@ import structlog
 from psycopg.types.json import Jsonb
 
 from sinks.executor.journal import Fenced
-from stream_apps.core.execution.book import ExecutionBook
-from stream_apps.core.execution.proposal import RowProposal
-from stream_apps.core.execution.reestimate import DAY_MS, Held, entry_of, held_after, reestimate
+from stream_apps.core.execution.account.execution_book import ExecutionBook
+from stream_apps.core.execution.routing.proposal import RowProposal
+from stream_apps.core.execution.routing.reestimate import DAY_MS, Held, entry_of, held_after, reestimate
 from stream_apps.core.execution.trade import Trade
 
 RETRY_MS = 60_000

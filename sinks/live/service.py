@@ -27,7 +27,7 @@ import psycopg
 import structlog
 
 from schemas import metrics
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.deadletter import dead_letter
 from schemas.service import Service
 from schemas.settings import Settings
@@ -35,14 +35,15 @@ from sinks.executor.journal import Fenced
 from sinks.executor.publish import Publisher
 from sinks.live.inputs import Input, Inputs, SignalAt
 from sinks.live.journal import LiveJournal, Outgoing
-from sinks.live.lanes import Lanes
+from sinks.live.order_dispatch import Lanes
 from sinks.live.outbox import Outbox
+from sinks.live.pending_journal import Unwritten
 from sinks.live.reconciler import Reconciler
 from sinks.live.rerouter import Rerouter
-from sinks.live.unwritten import Unwritten
 from sinks.venues.adapter import TradingVenue, Unreadable
-from stream_apps.core.execution.book import ExecutionBook
-from stream_apps.core.execution.events import (
+from stream_apps.core.execution.account.execution_book import ExecutionBook
+from stream_apps.core.execution.account.funding_payments import HOUR_MS, LISTED_MS, asked_since
+from stream_apps.core.execution.orders.events import (
     Action,
     Anomaly,
     CloseRequested,
@@ -54,8 +55,7 @@ from stream_apps.core.execution.events import (
     SignalReceived,
     Tick,
 )
-from stream_apps.core.execution.facts import BalanceReport, StreamLost, StreamReady
-from stream_apps.core.execution.funding import HOUR_MS, LISTED_MS, asked_since
+from stream_apps.core.execution.orders.venue_reports import BalanceReport, StreamLost, StreamReady
 from stream_apps.core.execution.policy import LivePolicy
 from stream_apps.core.execution.records import Account
 

@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas import metrics
-from schemas.recordset import RecordSet
+from schemas.codec.recordset import RecordSet
 from schemas.service import Service
 from schemas.settings import Settings
 from sinks.executor.journal import OutboxRow

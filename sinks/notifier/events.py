@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 # Dead letters of this service are not news: each would make the next one.
 SERVICE = "notifier"

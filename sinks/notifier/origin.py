@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 LIVE, REPLAY, MIXED, UNKNOWN = "live", "replay", "mixed", "unknown"
 # What a message says of it: before its title, and as a line of its own.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 WINDOWS = ("24h", "4h", "1h", "30m", "15m", "5m")
 _PERP = "-PERP"

@@ -10,7 +10,7 @@ import time
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from schemas.codec import CodecError
+from schemas.codec.avro import CodecError
 from schemas.settings import Settings
 from sinks.executor.publish import QUIET
 from sinks.notifier.origin import Origins

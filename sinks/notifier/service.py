@@ -27,7 +27,7 @@ from zoneinfo import ZoneInfo
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas import catalogue, metrics
-from schemas.codec import CodecError
+from schemas.codec.avro import CodecError
 from schemas.deadletter import dead_letter
 from schemas.secret import Secrets
 from schemas.service import Service

@@ -1,4 +1,4 @@
-"""Notes of what a batch wrote where, for the bars that are built of it (deploy/migrations: bar_changes).
+"""Notes of what a batch wrote where, for the bars that are built of it (deploy/database/migrations: bar_changes).
 
 A note goes into the transaction of the rows, so whoever builds bars of what was noted finds the rows, and rows that come late to a span that was built
 already have it built again. Where continuous aggregates do that, nothing is noted.

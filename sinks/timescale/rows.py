@@ -22,8 +22,8 @@ import numpy as np
 import orjson
 
 from schemas import catalogue
-from schemas.codec import Codec, CodecError, Record
-from schemas.recordset import RecordSet
+from schemas.codec.avro import Codec, CodecError, Record
+from schemas.codec.recordset import RecordSet
 from sinks.timescale import transcode
 from sinks.timescale.tables import table, unwrap
 

@@ -28,7 +28,7 @@ from sinks.consuming.fetcher import FETCH_BYTES
 from sinks.consuming.loop import Loop
 from sinks.consuming.reader import Place, Read, Reader
 from sinks.timescale import rows as row_format
-from sinks.timescale.letters import Letters, NotDelivered
+from sinks.timescale.dead_letters import Letters, NotDelivered
 from sinks.timescale.writer import Outcome, Part, Writer
 
 # A batch that had to wait for the one before it may be so many times ``batch_rows`` long: fewer transactions when there is much to catch up with.

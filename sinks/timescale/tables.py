@@ -1,6 +1,6 @@
 """The table of a topic, derived from its Avro schema: one column per field, then the record's place in Kafka.
 
-Migrations write these tables out by hand (``deploy/migrations``); a test holds the two equal. Pure.
+Migrations write these tables out by hand (``deploy/database/migrations``); a test holds the two equal. Pure.
 """
 
 from __future__ import annotations

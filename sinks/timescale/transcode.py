@@ -15,7 +15,7 @@ import numba
 import numpy as np
 
 from schemas import catalogue
-from schemas.recordset import RecordSet
+from schemas.codec.recordset import RecordSet
 from sinks.timescale.tables import unwrap
 
 # PostgreSQL counts timestamptz from 2000-01-01 in microseconds; its range is 4714-11-24 BC to 294276-12-31 (datatype/timestamp.h).

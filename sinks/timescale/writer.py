@@ -17,9 +17,9 @@ import psycopg
 
 from schemas import metrics
 from sinks.consuming.reader import Message, Place
-from sinks.timescale import changes, offsets, registry, repeats
+from sinks.timescale import changes, offsets, repeats, strategy_registry
 from sinks.timescale.copying import bisect, try_copy
-from sinks.timescale.letters import Letters
+from sinks.timescale.dead_letters import Letters
 from sinks.timescale.partitions import Partitions
 from sinks.timescale.rows import Rows
 from sinks.timescale.tables import table
@@ -107,12 +107,12 @@ class Writer:
         """Return the stored next offsets of partitions that come to this sink, and which of them begin again (see ``offsets.stored``)."""
         wanted = list(places)
         connection = self.connection()
-        strategies = [partition for topic, partition in wanted if topic == registry.TOPIC]
+        strategies = [partition for topic, partition in wanted if topic == strategy_registry.TOPIC]
         with connection.transaction():
             found = offsets.stored(connection, topic_ids, wanted)
-            registry.forget(connection, [partition for topic, partition in found[1] if topic == registry.TOPIC])
+            strategy_registry.forget(connection, [partition for topic, partition in found[1] if topic == strategy_registry.TOPIC])
             if strategies:
-                registry.mirror(connection, strategies)  # rows of a release that had no registry
+                strategy_registry.mirror(connection, strategies)  # rows of a release that had no registry
         self._watermarks.update(offsets.watermarks(connection, (place for place in wanted if table(place[0]).rising)))
         return found
 
@@ -140,8 +140,8 @@ class Writer:
                 for topic in sorted({part.place[0] for part in mine}):
                     letters += self._copy(connection, topic, [(part, keep) for part, keep in chosen if part.place[0] == topic], outcome)
                 changes.note(connection, self._sources, ((part.place[0], part.rows.event_times[keep]) for part, keep in chosen))
-                if strategies := [part.place[1] for part in mine if part.place[0] == registry.TOPIC]:
-                    registry.mirror(connection, strategies)
+                if strategies := [part.place[1] for part in mine if part.place[0] == strategy_registry.TOPIC]:
+                    strategy_registry.mirror(connection, strategies)
                 offsets.raise_watermarks(connection, marks)
                 offsets.advance(connection, {part.place: (part.expected, part.next_offset) for part in mine})
                 self._letters.write(letters)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, runtime_checkable
 
-from stream_apps.core.execution.facts import (
+from stream_apps.core.execution.orders.venue_reports import (
     AccountFacts,
     BalanceReport,
     FillReport,

@@ -23,7 +23,7 @@ Timed = tuple[int, bytes | None, bytes | None]  # timestamp ms, key, value
 # A checkpoint is one batch, so that it is in the log whole or not at all; the changelog topic allows as much (max.message.bytes).
 CHECKPOINT_MAX_BYTES = 16 << 20
 CHECKPOINT_BATCH_BYTES = CHECKPOINT_MAX_BYTES - (1 << 20)
-# What is written is five to thirteen times smaller for one or two microseconds a record (``schemas.zstd``): the broker, its disks and whoever recovers or
+# What is written is five to thirteen times smaller for one or two microseconds a record (``schemas.codec.zstd``): the broker, its disks and whoever recovers or
 # reads have that much less to do. lz4 means level 9 in aiokafka: less small, for four to seven microseconds.
 COMPRESSION = "zstd"
 _ZSTD = DefaultRecordBatch.CODEC_ZSTD

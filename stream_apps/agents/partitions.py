@@ -14,12 +14,13 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from schemas import metrics
-from schemas.intake import RawRecords, read_to_end
+from schemas.codec.fetching import RawRecords, read_to_end
 from schemas.settings import Settings
 from stream_apps.agents.changelog import Entry, Fold, Ownership
 from stream_apps.agents.output import CHECKPOINT_MAX_BYTES, OutputError
-from stream_apps.agents.runner import SIGNALS, Engine, Limits, PartitionRunner
-from stream_apps.core.checkpoint import ChangelogDamaged
+from stream_apps.agents.runner import Limits, PartitionRunner
+from stream_apps.core.log.checkpoint import ChangelogDamaged
+from stream_apps.core.log.engine import PartitionEngine
 
 # A changelog that another worker keeps writing while it is read is read again; after this many times something else is wrong.
 CLAIM_ATTEMPTS = 10
@@ -40,7 +41,7 @@ class Partitions:
         limits: Bounds of a partition.
     """
 
-    def __init__(self, app: Any, engine: type[Engine], config: Any, settings: Settings, changelog: str, limits: Limits) -> None:
+    def __init__(self, app: Any, engine: type[PartitionEngine], config: Any, settings: Settings, changelog: str, limits: Limits) -> None:
         self.runners: dict[int, PartitionRunner] = {}
         self.generation: int | None = None
         self.recovered_s: float | None = None
@@ -54,7 +55,7 @@ class Partitions:
         self._owner = os.urandom(16)
         self._watch: asyncio.Task[None] | None = None
         self._wire = settings.topic
-        self._plain = {settings.topic(name): name for name in engine.INPUTS}
+        self._plain = {settings.topic(name): name for name in engine.inputs()}
 
     # --- open ---------------------------------------------------------------------------------------------------------
     async def open(self, partitions: set[int], assignment: set[TP]) -> dict[TP, int]:
@@ -69,15 +70,17 @@ class Partitions:
             if absent := {wire for wire in self._plain if TP(wire, partition) not in assignment}:
                 raise RuntimeError(f"partition {partition} was assigned without {sorted(absent)}: the inputs are not co-partitioned")
         owned = await self._claim(partitions)
-        sources = {(name, p): TopicPartition(self._wire(name), p) for name in self._engine.INPUTS for p in partitions}
+        sources = {(name, p): TopicPartition(self._wire(name), p) for name in self._engine.inputs() for p in partitions}
         consumer = self._app.consumer
         earliest = await consumer.earliest_offsets(*sources.values()) if sources else {}
-        ends = await consumer.highwaters(*(TopicPartition(self._wire(SIGNALS), p) for p in partitions)) if partitions else {}
+        decisions = self._engine.DECISIONS
+        watched = [] if decisions is None else [TopicPartition(self._wire(decisions), p) for p in partitions]
+        ends = await consumer.highwaters(*watched) if watched else {}
         seeks: dict[TP, int] = {}
         for partition in sorted(partitions):
             fold, ownership, changelog_end = owned[partition]
             engine, changelog_end = await self._restored(partition, fold, ownership, changelog_end)
-            fed = self._first_wanted(partition, engine, {name: int(earliest[sources[name, partition]]) for name in self._engine.INPUTS})
+            fed = self._first_wanted(partition, engine, {name: int(earliest[sources[name, partition]]) for name in self._engine.inputs()})
             self.runners[partition] = PartitionRunner(
                 partition,
                 engine,
@@ -88,7 +91,7 @@ class Partitions:
                 changelog=self._changelog,
                 ownership=ownership,
                 changelog_end=changelog_end,
-                signals_end=int(ends[TopicPartition(self._wire(SIGNALS), partition)]),
+                decisions_end=0 if decisions is None else int(ends[TopicPartition(self._wire(decisions), partition)]),
                 fed=fed,
                 limits=self._limits,
                 failed=self._failed,
@@ -100,7 +103,7 @@ class Partitions:
         self.log.info("recovered", partitions=sorted(partitions), entries=entries, late=late, seconds=round(self.recovered_s, 3))
         return seeks
 
-    async def _restored(self, partition: int, fold: Fold, ownership: Ownership, end: int) -> tuple[Engine, int]:
+    async def _restored(self, partition: int, fold: Fold, ownership: Ownership, end: int) -> tuple[PartitionEngine, int]:
         """Return the engine and the end of the changelog. A damaged state is deleted: the inputs are still there, what comes of them are repeats."""
         codec = self._settings.codec
         try:
@@ -112,7 +115,7 @@ class Partitions:
             end = await self._app.producer.outbox.send_checkpoint(self._changelog, partition, now, deletions, ownership)
             return self._engine.restore(partition, self._config, codec, []), end
 
-    def _first_wanted(self, partition: int, engine: Engine, earliest: dict[str, int]) -> dict[str, int]:
+    def _first_wanted(self, partition: int, engine: PartitionEngine, earliest: dict[str, int]) -> dict[str, int]:
         """Return where each input is read from: where the state ends, or where the log begins."""
         positions = engine.positions()
         first: dict[str, int] = {}
@@ -250,7 +253,7 @@ class Partitions:
             paused |= runner.paused
             for topic, count in runner.engine.backlog().items():
                 buffered[topic] = buffered.get(topic, 0) + count
-        for topic in self._engine.INPUTS:
+        for topic in self._engine.inputs():
             metrics.BUFFERED_RECORDS.labels(topic).set(buffered.get(topic, 0))
         return {"partitions": sorted(self.runners), "buffered": buffered, "paused": sorted(paused), "recovery_seconds": self.recovered_s}
 

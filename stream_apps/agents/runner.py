@@ -9,22 +9,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 
 from schemas import metrics
-from schemas.codec import Codec
-from schemas.intake import RawRecords
-from schemas.recordset import RecordSet
-from stream_apps.agents.changelog import Entry, Ownership
+from schemas.codec.avro import Codec
+from schemas.codec.fetching import RawRecords
+from schemas.codec.recordset import RecordSet
+from stream_apps.agents.changelog import Ownership
 from stream_apps.agents.output import Outbox, Sent, Timed
-from stream_apps.core.ahead import completed
+from stream_apps.core.log.engine import PartitionEngine
+from stream_apps.core.log.outputs import OutputRecord
+from stream_apps.core.log.steps import completed
 
-SIGNALS = "signals"
-STEPS = "worker_progress"
 DEAD_LETTERS = "dead_letters"
 
 # Lets what a fetch brought for the other topics of the partition arrive first: one round instead of one for each.
@@ -36,37 +36,6 @@ BACKLOG = 100_000
 ROUND_OUTPUTS = 5_000
 # Kafka takes a record of 1 MiB unless told otherwise; a dead letter carries a whole refused record and some words.
 DEAD_LETTER_BYTES = 900_000
-
-
-class OutputRecord(Protocol):
-    """What the engine emits; a value of ``worker_progress`` lacks its end, ``signals_offset``, which only Kafka knows."""
-
-    @property
-    def topic(self) -> str: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes: ...
-    @property
-    def timestamp_ms(self) -> int: ...
-
-
-class Engine(Protocol):
-    """The pure engine of one partition (stream_apps.core.engine)."""
-
-    INPUTS: tuple[str, ...]
-    counts: dict[str, int]  # late: trades that came after their instant had fired, since it was restored
-
-    @classmethod
-    def restore(cls, partition: int, config: Any, codec: Codec, entries: Iterable[tuple[bytes, bytes]]) -> Engine: ...
-    def next_offset(self, topic: str) -> int | None: ...
-    def feed(self, topic: str, records: RecordSet) -> list[Any]: ...
-    def skip_to(self, topic: str, offset: int) -> None: ...
-    def advance(self, limit: int | None = None) -> list[Any]: ...
-    def backlog(self) -> dict[str, int]: ...
-    def wants(self) -> set[str]: ...
-    def checkpoint(self) -> list[Entry]: ...
-    def positions(self) -> dict[str, int]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +86,11 @@ class PartitionRunner:
         outbox: Where records go.
         source: Where they come from.
         wire: Plain topic name to wire name.
-        codec: Encodes worker_progress.
+        codec: Codec of the environment.
         changelog: Wire name of the changelog.
         ownership: Under which checkpoints are written.
         changelog_end: Offset after the claim of that ownership.
-        signals_end: Offset after the last record of the partition of ``signals``.
+        decisions_end: Offset after the last record of the partition of the engine's decisions topic; 0 where it has none.
         fed: First offset wanted of every input topic.
         limits: Bounds.
         failed: Called with what ended a background task.
@@ -130,7 +99,7 @@ class PartitionRunner:
     def __init__(
         self,
         partition: int,
-        engine: Engine,
+        engine: PartitionEngine,
         outbox: Outbox,
         source: Source,
         *,
@@ -139,7 +108,7 @@ class PartitionRunner:
         changelog: str,
         ownership: Ownership,
         changelog_end: int,
-        signals_end: int,
+        decisions_end: int,
         fed: dict[str, int],
         limits: Limits,
         failed: Callable[[BaseException], None],
@@ -156,7 +125,7 @@ class PartitionRunner:
         self._changelog = changelog
         self._ownership = ownership
         self._changelog_end = changelog_end
-        self._signals_end = signals_end
+        self._decisions_end = decisions_end
         self._limits = limits
         self._failed = failed
         self._dirty = asyncio.Event()
@@ -166,7 +135,7 @@ class PartitionRunner:
         self._steps: asyncio.Queue[tuple[list[Sent], list[tuple[int, Any]]] | asyncio.Future[None]] = asyncio.Queue()
         self._unread: dict[str, deque[tuple[int, Acknowledged]]] = {}  # composites not yet in a checkpoint, by their last offset
         self._sought: dict[str, tuple[int, int]] = {}
-        self._late = 0  # late trades counted
+        self._late, self._instants = engine.counts["late"], engine.counts["instants"]  # counted so far
         self._refused: list[Any] = []  # dead letters of records that could not even be fed
         self._moved = False  # a round ran since the last checkpoint
         self._gone = False
@@ -228,9 +197,10 @@ class PartitionRunner:
                 outputs = [*refused, *self.engine.advance(ROUND_OUTPUTS)]
             if len(outputs) >= ROUND_OUTPUTS:
                 self._dirty.set()  # there is more
-            late = self.engine.counts["late"]
+            late, instants = self.engine.counts["late"], self.engine.counts["instants"]
             metrics.LATE_TRADES.inc(late - self._late)
-            self._late = late
+            metrics.INSTANTS_FIRED.inc(instants - self._instants)
+            self._late, self._instants = late, instants
             await self._publish(outputs)
             del outputs  # not to be kept until there is something to do again
             self._moved = True
@@ -238,29 +208,27 @@ class PartitionRunner:
             self._idle.set()
 
     async def _publish(self, outputs: list[Any]) -> None:
-        """Send what the engine emitted, in order within each topic. Steps follow once their signals are acknowledged."""
+        """Send what the engine emitted, in order within each topic. Steps follow once their decisions are acknowledged."""
         by_topic: dict[str, list[Timed]] = {}
-        steps: list[tuple[int, Any]] = []  # number of the round's signals before the step, the record
-        signals = 0
+        steps: list[tuple[int, OutputRecord]] = []  # number of the round's decisions before the step, the record
+        decisions, acted_on, progress = 0, self.engine.DECISIONS, self.engine.PROGRESS
         for record in outputs:
-            if record.topic == STEPS:
-                steps.append((signals, record))
+            if record.topic == progress:
+                steps.append((decisions, record))
                 continue
-            signals += record.topic == SIGNALS
+            decisions += record.topic == acted_on
             value = record.value
             if record.topic == DEAD_LETTERS and len(value) > DEAD_LETTER_BYTES:
                 value = shortened(self._codec, value)
             by_topic.setdefault(record.topic, []).append((record.timestamp_ms, record.key, value))
-        sent_signals: list[Sent] = []
+        sent_decisions: list[Sent] = []
         for topic, records in by_topic.items():
             sent = await self._outbox.send(self._wire(topic), 0 if topic == DEAD_LETTERS else self.partition, records)
-            if topic == SIGNALS:
-                sent_signals = sent
+            if topic == acted_on:
+                sent_decisions = sent
                 metrics.SIGNALS.inc(len(records))
-            elif topic == "features":
-                metrics.INSTANTS_FIRED.inc(len(records))
-        if steps or sent_signals:
-            self._steps.put_nowait((sent_signals, steps))
+        if steps or sent_decisions:
+            self._steps.put_nowait((sent_decisions, steps))
 
     async def _write_steps(self) -> None:
         while True:
@@ -270,21 +238,21 @@ class PartitionRunner:
                     item.set_result(None)
                 continue
             sent, steps = item
-            ends = await self._signal_ends(sent)
+            ends = await self._decision_ends(sent)
             records: list[Timed] = [(record.timestamp_ms, record.key, completed(record.value, ends[before])) for before, record in steps]
-            self._signals_end = ends[-1]
-            await self._outbox.send(self._wire(STEPS), self.partition, records)
+            self._decisions_end = ends[-1]
+            await self._outbox.send(self._wire(self.engine.PROGRESS), self.partition, records)
             if steps:
                 newest = max(record.timestamp_ms for _, record in steps)
                 metrics.WORKER_EVENT_TIME.labels(str(self.partition)).set(newest / 1000)
 
-    async def _signal_ends(self, sent: list[Sent]) -> list[int]:
-        """Return, for i signals of the round, the offset after the i-th, once all are acknowledged."""
-        ends = [self._signals_end]
+    async def _decision_ends(self, sent: list[Sent]) -> list[int]:
+        """Return, for i decisions of the round, the offset after the i-th, once all are acknowledged."""
+        ends = [self._decisions_end]
         for batch in sent:
             base = (await batch.future).offset
             if base < 0:  # a retry that the broker recognised without remembering where the first attempt stands
-                ends.extend([await self._source.end(SIGNALS, self.partition)] * batch.count)
+                ends.extend([await self._source.end(self.engine.DECISIONS or self.engine.PROGRESS, self.partition)] * batch.count)
             else:
                 ends.extend(range(base + 1, base + batch.count + 1))
         return ends

@@ -23,15 +23,17 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 from faust.serializers.schemas import Schema
 
-from schemas import catalogue, metrics, zstd
+from schemas import catalogue, metrics
+from schemas.codec import zstd
 from schemas.pins import check_pins
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
 from stream_apps.agents.output import CHECKPOINT_MAX_BYTES, COMPRESSION
 from stream_apps.agents.partitions import Partitions
 from stream_apps.agents.recovery import EngineTables
-from stream_apps.agents.runner import Engine, Limits
+from stream_apps.agents.runner import Limits
 from stream_apps.agents.transport import RawTransport, broker_urls
+from stream_apps.core.log.engine import PartitionEngine
 
 TABLE = "state"
 # How long a stopping or revoked worker tries to write its last checkpoints. Below the rebalance timeout, or the group goes on without it.
@@ -122,7 +124,7 @@ class WorkerApp(faust.App):
 def build_app(
     app_id: str,
     settings: Settings,
-    engine: type[Engine],
+    engine: type[PartitionEngine],
     config: Any,
     *,
     limits: Limits,
@@ -170,7 +172,7 @@ def build_app(
         extra_topic_configs=changelog_config(),
     )
     app.partitions = Partitions(app, engine, config, settings, table.changelog_topic_name, limits)
-    sources = app.topic(*(settings.topic(name) for name in engine.INPUTS), schema=_Composite())
+    sources = app.topic(*(settings.topic(name) for name in engine.inputs()), schema=_Composite())
 
     @app.agent(sources, name="engine")
     async def engine_agent(stream: Any) -> None:
@@ -193,7 +195,7 @@ def changelog_config() -> dict[str, str]:
     }
 
 
-def check_topics(settings: Settings, engine: type[Engine], changelog: str) -> None:
+def check_topics(settings: Settings, engine: type[PartitionEngine], changelog: str) -> None:
     """See that every input and output exists with the environment's partition count, and create the changelog when it is not there.
 
     Raises:
@@ -204,9 +206,8 @@ def check_topics(settings: Settings, engine: type[Engine], changelog: str) -> No
         existing = {name: len(topic.partitions) for name, topic in admin.list_topics(timeout=30).topics.items()}
     except KafkaException as error:
         raise WorkerError(f"no Kafka broker answers at {settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS): {error}") from error
-    wanted = {settings.topic(name): settings.partitions for name in engine.INPUTS}
-    outputs = ("features", "bars", "scores", "signals", "worker_progress", "dead_letters")
-    wanted |= {settings.topic(name): catalogue.TOPICS[name].partition_count(settings.partitions) for name in outputs}
+    wanted = {settings.topic(name): settings.partitions for name in engine.inputs()}
+    wanted |= {settings.topic(name): catalogue.TOPICS[name].partition_count(settings.partitions) for name in engine.WRITES}
     if absent := sorted(wanted.keys() - existing.keys()):
         raise WorkerError(f"topics are missing: {', '.join(absent)} (create them with: perpflow topics create)")
     if existing.get(changelog, settings.partitions) != settings.partitions:
@@ -268,7 +269,7 @@ def _leave(service: Service) -> None:
 def run(
     settings: Settings,
     app_id: str,
-    engine: type[Engine],
+    engine: type[PartitionEngine],
     config: Any,
     *,
     datadir: Path | None = None,

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from schemas.catalogue import RESULT_TOPICS
-from schemas.codec import Codec
-from stream_apps.replay.holes import Holes
+from schemas.codec.avro import Codec
+from stream_apps.replay.data_gaps import Holes
 from stream_apps.replay.run import Result
 from stream_apps.replay.source import Piece
 

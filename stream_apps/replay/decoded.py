@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from schemas.codec import Codec
-from schemas.columnar import DecodedRecords, KeyTable, decode
-from schemas.recordset import RecordSet
-from stream_apps.core.paper_trades import numbers_of
+from schemas.codec.avro import Codec
+from schemas.codec.columnar import DecodedRecords, KeyTable, decode
+from schemas.codec.recordset import RecordSet
+from stream_apps.core.paper.market_rows import numbers_of
 
 _Message = tuple[int, int, bytes | None, bytes | None]
 

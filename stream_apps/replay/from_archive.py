@@ -10,8 +10,8 @@ from pathlib import Path
 from schemas.archive.manifest import ArchiveError, manifests
 from schemas.archive.read import PartitionReader
 from schemas.settings import Settings
-from stream_apps.core.inbox import TRADE_FIELDS
-from stream_apps.replay.stored import INPUTS, Readers, Stored
+from stream_apps.core.log.inbox import TRADE_FIELDS
+from stream_apps.replay.stored import Readers, Stored
 
 
 @dataclass(kw_only=True)
@@ -41,6 +41,6 @@ class Archive(Stored):
                     fields = TRADE_FIELDS if manifest.topic == "agg_trades" else None
                     reader = PartitionReader(self.root, self.codec, manifest.topic, state, fields)
                     found.setdefault(manifest.partition, {})[manifest.topic] = reader
-        if not found and set(topics) & set(INPUTS):
+        if not found and set(topics) & set(self.inputs()):
             raise ArchiveError(f"{self.root}: holds no market data of these partitions")
         yield found

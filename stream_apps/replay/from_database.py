@@ -16,10 +16,10 @@ import psycopg
 from psycopg import sql
 
 from schemas import catalogue
-from schemas.codec import Codec
-from schemas.recordset import I64, RecordSet
+from schemas.codec.avro import Codec
+from schemas.codec.recordset import I64, RecordSet
 from schemas.settings import Settings
-from stream_apps.replay.stored import INPUTS, Message, Readers, Stored
+from stream_apps.replay.stored import Message, Readers, Stored
 
 # Rows that are in memory of each topic at a time.
 ROWS = 20_000
@@ -62,7 +62,7 @@ class Database(Stored):
                     for reader in self._readers(connection, topic):
                         if self.partitions is None or reader.partition in self.partitions:
                             found.setdefault(reader.partition, {})[topic] = reader
-                if not found and set(topics) & set(INPUTS):
+                if not found and set(topics) & set(self.inputs()):
                     raise DatabaseError("the database holds no market data of these partitions")
                 yield found
         except psycopg.Error as error:

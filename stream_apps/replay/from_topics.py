@@ -9,8 +9,8 @@ from functools import partial
 
 from schemas.catalogue import RESULT_TOPICS
 from schemas.settings import Settings
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.paper_position import PaperSettings
+from stream_apps.core.paper.position import PaperSettings
+from stream_apps.engines import SIGNALS, EngineSpec
 from stream_apps.replay.results import Difference, ResultSet, differences
 from stream_apps.replay.run import Result, drive
 from stream_apps.replay.source import Piece, Topics
@@ -40,10 +40,10 @@ class ReplayReport:
 Progress = Callable[[int, str, int], None]
 
 
-def read_results(settings: Settings) -> ResultSet:
-    """Return what the services have written to the result topics."""
-    written = ResultSet(settings.codec)
-    with TopicSource(settings, RESULT_TOPICS) as source:
+def read_results(settings: Settings, topics: tuple[str, ...] = RESULT_TOPICS) -> ResultSet:
+    """Return what the services have written to result topics."""
+    written = ResultSet.of(settings.codec, topics)
+    with TopicSource(settings, topics) as source:
         for _, topic, records in source.everything():
             for row in range(len(records)):
                 written.add(topic, records.value(row))
@@ -51,7 +51,11 @@ def read_results(settings: Settings) -> ResultSet:
 
 
 def replay_topics(
-    settings: Settings, paper: PaperSettings | None = None, compare: bool = True, progress: Progress | None = None
+    settings: Settings,
+    paper: PaperSettings | None = None,
+    compare: bool = True,
+    progress: Progress | None = None,
+    engine: EngineSpec = SIGNALS,
 ) -> ReplayReport:
     """Replay every partition from the beginning of its topics to their present end.
 
@@ -60,11 +64,12 @@ def replay_topics(
         paper: Numbers of the paper model; must be the executor's for a comparison.
         compare: Read what the services wrote and list the differences.
         progress: Called with (partition, topic, records) as records are read.
+        engine: The engine that decided.
 
     Raises:
         TopicsError: no broker answers, or it refuses.
     """
-    report = ReplayReport(ResultSet(settings.codec))
+    report = ReplayReport(ResultSet.of(settings.codec, engine.results))
 
     def hear(piece: Piece) -> None:
         report.inputs[piece.topic] = report.inputs.get(piece.topic, 0) + len(piece.records)
@@ -76,10 +81,10 @@ def replay_topics(
         report.results.add(result.topic, result.value)
 
     started = time.perf_counter()
-    source = Topics(partial(TopicSource, settings), tuple(range(settings.partitions)))
-    drive(source, EngineConfig.from_settings(settings), settings.codec, take, paper=paper, hear=hear)
+    source = Topics(partial(TopicSource, settings), tuple(range(settings.partitions)), inputs=engine.kind().inputs())
+    drive(source, engine.config(settings), settings.codec, take, engine=engine, paper=paper, hear=hear)
     report.seconds = time.perf_counter() - started
     if compare:
-        report.written = read_results(settings)
+        report.written = read_results(settings, engine.results)
         report.differences = differences(report.written, report.results)
     return report

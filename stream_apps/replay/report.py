@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from schemas.catalogue import field_names
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.paper_position import PaperSettings
+from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.paper.position import PaperSettings
 from stream_apps.core.performance import BREAKDOWNS, Ledger, breakdown, evaluate, listed
 from stream_apps.core.performance.breakdowns import FIELDS
-from stream_apps.core.strategy import StrategyConfig, config_hash
+from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from stream_apps.replay.collect import SCORE_STEP, Collector, StrategySeen
-from stream_apps.replay.holes import LEAST_HOLE_MS, marked
+from stream_apps.replay.data_gaps import LEAST_HOLE_MS, marked
 
 Json = dict[str, Any]
 VERSION = 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.catalogue import RESULT_TOPICS, TOPICS
-from schemas.codec import Codec
+from schemas.codec.avro import Codec
 
 Identity = tuple[Any, ...]
 # Mode of the trades that the cores close.
@@ -30,6 +30,12 @@ class ResultSet:
     records: dict[str, dict[Identity, bytes]] = field(default_factory=lambda: {topic: {} for topic in RESULT_TOPICS})
     repeats: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RESULT_TOPICS, 0))
     conflicts: list[tuple[str, Identity]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, codec: Codec, topics: Iterable[str], keeps_order: bool = True) -> ResultSet:
+        """Return an empty set of the records of other topics than ``RESULT_TOPICS``."""
+        names = tuple(topics)
+        return cls(codec, keeps_order, {topic: {} for topic in names}, dict.fromkeys(names, 0))
 
     def add(self, topic: str, value: bytes | None) -> None:
         """Add one encoded record; topics that are no results are passed over. Raises CodecError for bytes that are no record."""
@@ -100,18 +106,18 @@ class Difference:
 
 
 def differences(
-    expected: ResultSet, found: ResultSet, topics: Iterable[str] = RESULT_TOPICS, event_time_until: int | None = None
+    expected: ResultSet, found: ResultSet, topics: Iterable[str] | None = None, event_time_until: int | None = None
 ) -> list[Difference]:
     """Return the differences of each topic in order of event time; of each record its first differing field.
 
     Args:
         expected: What the services wrote.
         found: What the replay made.
-        topics: Topics to compare.
+        topics: Topics to compare; None: all of ``expected``.
         event_time_until: Compare records up to this event time only (a live pipeline goes on writing).
     """
     out: list[tuple[int, Difference]] = []
-    for topic in topics:
+    for topic in expected.records if topics is None else topics:
         ours, theirs = found.records[topic], expected.records[topic]
         for identity in {**theirs, **ours}:
             a, b = theirs.get(identity), ours.get(identity)

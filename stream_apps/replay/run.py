@@ -1,24 +1,27 @@
-"""One partition of the pipeline in process: engine, scorer and paper model over the same records that the services read."""
+"""One partition of the pipeline in process: an engine, and the paper model for signals, over the same records that the services read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from schemas.catalogue import TOPICS
-from schemas.codec import Codec, CodecError
-from schemas.columnar import KeyTable
-from schemas.memory import seldom_collected
-from schemas.recordset import RecordSet
-from stream_apps.core.ahead import completed
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.engine import OutputRecord, PartitionEngine
-from stream_apps.core.inbox import TRADE_FIELDS
-from stream_apps.core.paper import PaperBook
-from stream_apps.core.paper_feed import PaperFeed, Step
-from stream_apps.core.paper_position import PaperSettings
-from stream_apps.core.paper_trades import book_block, trade_block
-from stream_apps.core.strategy import StrategyConfig
+from schemas.codec.avro import Codec, CodecError
+from schemas.codec.columnar import KeyTable
+from schemas.codec.recordset import RecordSet
+from schemas.process_memory import seldom_collected
+from stream_apps.core.log.engine import PartitionEngine
+from stream_apps.core.log.inbox import TRADE_FIELDS
+from stream_apps.core.log.outputs import OutputRecord
+from stream_apps.core.log.steps import completed
+from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.paper.feed import PaperFeed, Step
+from stream_apps.core.paper.market_rows import book_block, trade_block
+from stream_apps.core.paper.model import PaperBook
+from stream_apps.core.paper.position import PaperSettings
+from stream_apps.core.signals.engine import SignalsEngine
+from stream_apps.core.signals.strategy import StrategyConfig
+from stream_apps.engines import SIGNALS, EngineSpec
 from stream_apps.replay.decoded import with_columns
 from stream_apps.replay.source import Piece, Source
 
@@ -34,8 +37,34 @@ class Result(NamedTuple):
     value: bytes
 
 
-class PartitionReplay:
-    """Feed the input topics of one partition in offset order; take the results of all stages.
+class EngineReplay:
+    """Feed the input topics of one partition to an engine in offset order; take what it writes.
+
+    Args:
+        engine: The engine, new or restored.
+    """
+
+    def __init__(self, engine: PartitionEngine) -> None:
+        self.engine = engine
+        self._decisions = 0
+
+    def feed(self, topic: str, records: RecordSet) -> Iterator[Result]:
+        """Take records of a topic and yield what is written because of them, in order."""
+        yield from self._pass_on((*self.engine.feed(topic, records), *self.engine.advance()))
+
+    def _pass_on(self, outputs: Iterable[OutputRecord]) -> Iterator[Result]:
+        """Yield what the engine wrote; progress records get their last field as the worker writes it."""
+        decisions, progress = self.engine.DECISIONS, self.engine.PROGRESS
+        for topic, key, value, _ in outputs:
+            if topic == progress:
+                value = completed(value, self._decisions)
+            elif topic == decisions:
+                self._decisions += 1
+            yield Result(topic, key, value)
+
+
+class PartitionReplay(EngineReplay):
+    """The signals engine of one partition, and the paper model that trades its signals.
 
     Args:
         partition: Kafka partition.
@@ -48,6 +77,8 @@ class PartitionReplay:
         StrategyError: a strategy breaks a rule.
     """
 
+    engine: SignalsEngine
+
     def __init__(
         self,
         partition: int,
@@ -56,7 +87,7 @@ class PartitionReplay:
         paper: PaperSettings | None = None,
         strategies: Sequence[StrategyConfig] | None = None,
     ) -> None:
-        self.engine = PartitionEngine(partition, config, codec)
+        super().__init__(SignalsEngine(partition, config, codec))
         if strategies is not None:
             for strategy in strategies:
                 self.engine.take_strategy(strategy)
@@ -64,12 +95,11 @@ class PartitionReplay:
         self.book = PaperBook(paper)
         self._feed = PaperFeed()
         self._codec = codec
-        self._signals = 0
         self._keys = KeyTable()
         self._encode = {topic: codec.encoder(topic) for topic in ("orders", "fills", "positions", "trades_closed")}
 
     def feed(self, topic: str, records: RecordSet) -> Iterator[Result]:
-        """Take records of a topic and yield what the pipeline writes because of them, in order."""
+        """Take records of a topic and yield what engine and paper model write because of them, in order."""
         if topic == "agg_trades":
             records = with_columns(self._codec, topic, records, TRADE_FIELDS, self._keys)
         outputs = self.engine.feed(topic, records)
@@ -87,41 +117,35 @@ class PartitionReplay:
                     except CodecError:
                         continue  # the engine makes the dead letter of it
                 (self._feed.add_settlements if topic == "funding" else self._feed.add_instruments)(rows)
-        yield from self._pass_on((*outputs, *self.engine.advance()))
-
-    def _pass_on(self, outputs: Iterable[OutputRecord]) -> Iterator[Result]:
-        """Yield what the engine wrote, and after each step what the paper model writes at it."""
-        for output in outputs:
-            topic, key, value, _ = output
-            if topic != "worker_progress":
-                if topic == "signals":
-                    self._feed.add_signals([(self._signals, self._codec.decode("signals", value))])
-                    self._signals += 1
-                yield Result(topic, key, value)
-                continue
-            value = completed(value, self._signals)
-            yield Result("worker_progress", key, value)
-            step = Step.from_record(self._codec.decode("worker_progress", value))
-            for topic, record in self._feed.step(step, self.book):
-                yield Result(topic, str(record[TOPICS[topic].key]).encode(), self._encode[topic](record))
+        for result in self._pass_on((*outputs, *self.engine.advance())):
+            yield result
+            if result.topic == "signals":
+                self._feed.add_signals([(self._decisions - 1, self._codec.decode("signals", result.value))])
+            elif result.topic == "worker_progress":
+                step = Step.from_record(self._codec.decode("worker_progress", result.value))
+                for written, record in self._feed.step(step, self.book):
+                    yield Result(written, str(record[TOPICS[written].key]).encode(), self._encode[written](record))
 
 
 def drive(
     source: Source,
-    config: EngineConfig,
+    config: Any,
     codec: Codec,
     take: Callable[[int, Result], None],
     *,
+    engine: EngineSpec = SIGNALS,
     paper: PaperSettings | None = None,
     strategies: Mapping[int, Sequence[StrategyConfig]] | None = None,
     hear: Callable[[Piece], None] = lambda piece: None,
-) -> dict[int, PartitionReplay]:
-    """Run a source through the cores.
+) -> dict[int, EngineReplay]:
+    """Run a source through an engine, and through the paper model where it trades the engine's decisions.
 
     Args:
         source: What is replayed.
-        config, codec: Of the environment.
+        config: The engine's numbers.
+        codec: Codec of the environment.
         take: Is given (partition, result) of every result, each partition's in order.
+        engine: The engine.
         paper: Numbers of the paper model.
         strategies: Partition -> the strategies to run; None: those of the log.
         hear: Is given every piece before it is fed: progress, gaps.
@@ -132,19 +156,23 @@ def drive(
     Raises:
         StrategyError: a strategy breaks a rule.
     """
-    runs: dict[int, PartitionReplay] = {}
+    runs: dict[int, EngineReplay] = {}
+    kind = engine.kind()
+    inputs = kind.inputs()
 
-    def run_of(partition: int) -> PartitionReplay:
+    def run_of(partition: int) -> EngineReplay:
         run = runs.get(partition)
-        if run is None:
+        if run is None and engine.paper:
             given = None if strategies is None else strategies.get(partition, ())
             run = runs[partition] = PartitionReplay(partition, config, codec, paper, given)
+        elif run is None:
+            run = runs[partition] = EngineReplay(kind(partition, config, codec))
         return run
 
     with seldom_collected():
         for piece in source.pieces(lambda partition: run_of(partition).engine):
             hear(piece)
-            if piece.topic in PartitionEngine.INPUTS:
+            if piece.topic in inputs:
                 for result in run_of(piece.partition).feed(piece.topic, piece.records):
                     take(piece.partition, result)
     return runs

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.codec import Codec, CodecError
-from schemas.recordset import RecordSet
-from stream_apps.core.engine import PartitionEngine
+from schemas.codec.avro import Codec, CodecError
+from schemas.codec.recordset import RecordSet
+from stream_apps.core.log.engine import PartitionEngine
 from stream_apps.replay.source import Piece, Source
 
 MARKET = ("agg_trades", "depth", "funding", "klines", "liquidations", "market_indicators", "quotes")

@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
-from schemas.codec import Codec, Record
-from schemas.recordset import RecordSet
-from stream_apps.core.engine import PartitionEngine
+from schemas.catalogue import ENGINE_INPUTS
+from schemas.codec.avro import Codec, Record
+from schemas.codec.recordset import RecordSet
+from stream_apps.core.log.engine import PartitionEngine
 from stream_apps.replay.topics import TopicSource
 
 # Records of all topics after which a synthesised log is fed on; some seconds of the busiest market, and little memory.
 PIECE = 20_000
 AUTHOR = "replay"
+SIGNALS_INPUTS = (*ENGINE_INPUTS, "progress")
 
 
 class Piece(NamedTuple):
@@ -100,6 +102,7 @@ class Topics:
         since: Market data from here on, ms UTC, to warm up by; None: from the beginning of the topics. Contracts are always read whole.
         until: Stop when every producer's marks are beyond, ms UTC; None: at the present end.
         strategies: Take the strategies from the log too; else they are given to the engine.
+        inputs: Topics that the engine is fed with.
     """
 
     read: Callable[[tuple[str, ...]], TopicSource]
@@ -107,10 +110,11 @@ class Topics:
     since: int | None = None
     until: int | None = None
     strategies: bool = True
+    inputs: tuple[str, ...] = SIGNALS_INPUTS
 
     def pieces(self, engine_of: Callable[[int], PartitionEngine]) -> Iterator[Piece]:
         """Yield what the topics hold, a partition after the other; ``gaps`` too, which no engine reads."""
-        names = tuple(name for name in (*PartitionEngine.INPUTS, "gaps") if self.strategies or name != "strategies")
+        names = tuple(name for name in (*self.inputs, "gaps") if self.strategies or name != "strategies")
         with self.read(names) as source:
             starts_of = {partition: source.starts(partition, self.since) for partition in self.partitions}
             for partition, following in zip_longest(self.partitions, self.partitions[1:]):
@@ -127,7 +131,7 @@ class Topics:
 
     def total(self) -> int:
         """Return the number of records that lie before the present end."""
-        with self.read((*PartitionEngine.INPUTS, "gaps")) as source:
+        with self.read((*self.inputs, "gaps")) as source:
             count = 0
             for partition in self.partitions:
                 starts = source.starts(partition, self.since)

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from schemas.codec import Codec
+from schemas.codec.avro import Codec
 from stream_apps.replay.run import Result
 
 _HEAD = struct.Struct(">III")

@@ -9,27 +9,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from schemas.catalogue import RESULT_TOPICS
-from schemas.codec import Codec, CodecError
-from schemas.recordset import I64, RecordSet
+from schemas.codec.avro import Codec, CodecError
+from schemas.codec.recordset import I64, RecordSet
 from schemas.settings import Settings
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.engine import PartitionEngine
-from stream_apps.core.paper_position import PaperSettings
+from stream_apps.core.log.engine import PartitionEngine
+from stream_apps.core.paper.position import PaperSettings
+from stream_apps.engines import SIGNALS, EngineSpec
 from stream_apps.replay.from_topics import Progress, ReplayReport
 from stream_apps.replay.results import ResultSet, differences
 from stream_apps.replay.run import Result, drive
-from stream_apps.replay.source import Piece
+from stream_apps.replay.source import SIGNALS_INPUTS, Piece
 
 GAPS = "gaps"
 # Topics that are read record by record: few records, and their readers want bytes.
 AS_MESSAGES = ("instruments", GAPS)
-INPUTS = (*PartitionEngine.INPUTS, GAPS)
 _MESSAGES = 10_000
 
 Message = tuple[int, int, bytes | None, bytes | None]
@@ -85,6 +83,7 @@ class Stored:
         since: Market data from here on, ms UTC, to warm up by; None: from the beginning. Contracts and strategies are always read whole.
         until: Stop when every producer's marks are beyond, ms UTC; None: at the end.
         strategies: Take what was kept of the strategies too; else they are given to the engine.
+        reads: Topics that the engine is fed with.
     """
 
     codec: Codec
@@ -94,6 +93,7 @@ class Stored:
     since: int | None = None
     until: int | None = None
     strategies: bool = True
+    reads: tuple[str, ...] = SIGNALS_INPUTS
 
     # Whether entries of maps come back in the order in which they were written.
     KEEPS_ORDER: ClassVar[bool] = True
@@ -104,7 +104,7 @@ class Stored:
 
     def inputs(self) -> tuple[str, ...]:
         """Return the topics that replay reads."""
-        return tuple(name for name in INPUTS if self.strategies or name != "strategies")
+        return tuple(name for name in (*self.reads, GAPS) if self.strategies or name != "strategies")
 
     def total(self) -> int:
         """Return the number of records of a replay of all that is there."""
@@ -151,7 +151,9 @@ class Stored:
                 break
 
 
-def replay_stored(source: Stored, settings: Settings, paper: PaperSettings | None = None, progress: Progress | None = None) -> ReplayReport:
+def replay_stored(
+    source: Stored, settings: Settings, paper: PaperSettings | None = None, progress: Progress | None = None, engine: EngineSpec = SIGNALS
+) -> ReplayReport:
     """Replay everything that was kept, and list the differences from the results that were kept beside it.
 
     Args:
@@ -159,10 +161,15 @@ def replay_stored(source: Stored, settings: Settings, paper: PaperSettings | Non
         settings: Numbers of the market state and codec; no broker is asked.
         paper: Numbers of the paper model; must be the executor's.
         progress: Called with (partition, topic, records) as records are read.
+        engine: The engine that decided.
     """
-    report = ReplayReport(ResultSet(settings.codec, source.KEEPS_ORDER), written=ResultSet(settings.codec, source.KEEPS_ORDER))
+    source = replace(source, reads=engine.kind().inputs())
+    report = ReplayReport(
+        ResultSet.of(settings.codec, engine.results, source.KEEPS_ORDER),
+        written=ResultSet.of(settings.codec, engine.results, source.KEEPS_ORDER),
+    )
     assert report.written is not None
-    with source.opened(RESULT_TOPICS) as partitions:
+    with source.opened(engine.results) as partitions:
         for _, readers in sorted(partitions.items()):
             for topic, reader in readers.items():
                 for _, _, _, value in reader.messages():
@@ -178,7 +185,7 @@ def replay_stored(source: Stored, settings: Settings, paper: PaperSettings | Non
             progress(piece.partition, piece.topic, len(piece.records))
 
     started = time.perf_counter()
-    drive(source, EngineConfig.from_settings(settings), settings.codec, take, paper=paper, hear=hear)
+    drive(source, engine.config(settings), settings.codec, take, engine=engine, paper=paper, hear=hear)
     report.seconds = time.perf_counter() - started
     report.differences = differences(report.written, report.results)
     return report

@@ -12,9 +12,9 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from schemas.catalogue import TOPICS
-from schemas.frames import fetch_in_place
-from schemas.intake import RawRecords, deliver_raw
-from schemas.recordset import RecordSet
+from schemas.codec.fetching import RawRecords, deliver_raw
+from schemas.codec.frames import fetch_in_place
+from schemas.codec.recordset import RecordSet
 from schemas.settings import Settings
 
 # Records read ahead of what can be used before their topic is paused: some seconds of the busiest market.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from schemas.codec import Codec
-from stream_apps.core.strategy import StrategyConfig
-from stream_apps.replay.holes import Holes, marked
+from schemas.codec.avro import Codec
+from stream_apps.core.signals.strategy import StrategyConfig
+from stream_apps.replay.data_gaps import Holes, marked
 from stream_apps.replay.run import Result
 from stream_apps.replay.source import Piece
 from stream_apps.research.splits import Interval

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from schemas.partition import base_of_instrument
-from stream_apps.core.scoring.registry import MODELS
-from stream_apps.core.strategy import StrategyConfig, StrategyError, config_hash, ranges, validate
+from stream_apps.core.signals.scoring.registry import MODELS
+from stream_apps.core.signals.strategy import StrategyConfig, StrategyError, config_hash
+from stream_apps.core.signals.strategy_rules import ranges, validate
 from stream_apps.research.bootstrap import Mean, mean_of
 from stream_apps.research.trials import false_discovery_control
 

@@ -24,9 +24,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from stream_apps.core.performance.numbers import deviation, mean
-from stream_apps.core.strategy import StrategyConfig, config_hash
+from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from stream_apps.research.bootstrap import Mean, mean_of
-from stream_apps.research.costs import Gate, cost_gate
+from stream_apps.research.cost_gate import Gate, cost_gate
 from stream_apps.research.space import Space
 from stream_apps.research.splits import Fold, Interval
 from stream_apps.research.trials import deflated_sharpe

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stream_apps.core.scoring.registry import MODELS
-from stream_apps.core.snapshot import FAST_WINDOWS, WINDOW_MS
-from stream_apps.core.strategy import SLOW_WINDOWS, WEIGHTS, StrategyConfig, StrategyError, ranges, validate
+from stream_apps.core.market.windows import FAST_WINDOWS, WINDOW_MS
+from stream_apps.core.signals.scoring.registry import MODELS
+from stream_apps.core.signals.strategy import SLOW_WINDOWS, WEIGHTS, StrategyConfig, StrategyError
+from stream_apps.core.signals.strategy_rules import ranges, validate
 
 Value = str | int | float
 Point = Mapping[str, Value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stream_apps.research.costs import LEAST_TRADES, PASSES
+from stream_apps.research.cost_gate import LEAST_TRADES, PASSES
 from stream_apps.research.search import Found
 from stream_apps.research.trials import false_discovery_control
 

@@ -15,9 +15,10 @@ from running import Run
 from worker_workload import Workload
 
 from schemas.settings import Settings
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.engine import OutputRecord, PartitionEngine
-from stream_apps.core.snapshot import WINDOWS
+from stream_apps.core.log.outputs import OutputRecord
+from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.market.windows import WINDOWS
+from stream_apps.core.signals.engine import SignalsEngine
 
 # Contestants may differ by so much: 10 % (issue: constant in window length within 10 %).
 CONSTANT = 0.9
@@ -64,7 +65,7 @@ class Contestant:
         self._log, self._config, self._panes = log, config, panes
         self.least = float("inf")
 
-    def _prepare(self, engine: PartitionEngine) -> None:
+    def _prepare(self, engine: SignalsEngine) -> None:
         if self._panes is not None:
             engine.state.window_panes[:] = self._panes
 
@@ -92,7 +93,7 @@ class EngineLengths:
     @staticmethod
     def of(config: EngineConfig) -> list[int]:
         """Return them in the order of WINDOWS."""
-        panes: list[int] = PartitionEngine(0, config, Settings().codec).state.window_panes.tolist()
+        panes: list[int] = SignalsEngine(0, config, Settings().codec).state.window_panes.tolist()
         return panes
 
 

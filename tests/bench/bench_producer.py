@@ -37,11 +37,11 @@ from producers.venue.adapter import Channel, Market
 from producers.venue.book import APPLIED, OrderBook
 from producers.venue.rest import Rest, limiter_of
 from producers.venues import adapter_of
-from schemas.codec import Codec
-from schemas.columnar import KeyTable, decode
+from schemas.codec.avro import Codec
+from schemas.codec.columnar import KeyTable, decode
 from schemas.partition import partition_of
 from schemas.settings import Settings
-from stream_apps.core.paper_trades import numbers_of
+from stream_apps.core.paper.market_rows import numbers_of
 from stream_apps.replay.topics import TopicSource
 
 MEASURED = Path(__file__).with_name("measured_producer.py")

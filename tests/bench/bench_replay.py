@@ -30,10 +30,10 @@ from schemas.archive.manifest import Manifest
 from schemas.archive.read import PartitionReader
 from schemas.service import Service
 from schemas.settings import Settings
-from sinks.archive import look
+from sinks.archive import inspect
 from sinks.archive.service import Archiver, Options
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.inbox import TRADE_FIELDS
+from stream_apps.core.log.inbox import TRADE_FIELDS
+from stream_apps.core.market.config import EngineConfig
 from stream_apps.replay.from_archive import Archive
 from stream_apps.replay.run import drive
 from stream_apps.replay.source import Piece, Source, Topics
@@ -191,7 +191,7 @@ def measure(
         "instruments": len(workload.instruments),
         "results": first.counts,
         "figures": {**figures, "archiving": Figure(trades / archive_seconds)},
-        "bytes_per_trade": round(sum(one.bytes for one in look.holdings(root) if one.topic == "agg_trades") / trades, 2),
+        "bytes_per_trade": round(sum(one.bytes for one in inspect.holdings(root) if one.topic == "agg_trades") / trades, 2),
         "profile": where(archive, settings, profile) if profile else [],
     }
 

@@ -18,11 +18,13 @@ from rows import Figure, Row
 from running import Run
 from scoring_rows import market_of
 
-from schemas.codec import Codec
-from stream_apps.core.scoring import StrategyMemory, evaluate
-from stream_apps.core.scoring.batch import Batch
-from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Prints, Snapshot
-from stream_apps.core.strategy import StrategyConfig, config_hash, validate
+from schemas.codec.avro import Codec
+from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
+from stream_apps.core.signals.scoring import StrategyMemory, evaluate
+from stream_apps.core.signals.scoring.batch import Batch
+from stream_apps.core.signals.snapshot import Prints, Snapshot
+from stream_apps.core.signals.strategy import StrategyConfig, config_hash
+from stream_apps.core.signals.strategy_rules import validate
 
 PAIRS = (("5m", "30m"), ("5m", "1h"), ("15m", "1h"), ("15m", "4h"), ("30m", "1h"), ("30m", "4h"))
 PROFILES = ((0.75, 1.5), (1.0, 2.0), (1.5, 2.5))

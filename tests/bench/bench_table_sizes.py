@@ -24,16 +24,16 @@ from running import ROOT, Run
 sys.path.insert(0, str(ROOT / "tests" / "sinks"))
 from timescale_records import record as random_record
 
-from deploy.replay_files import FileArgument, Files
+from deploy.backtest.files import FileArgument, Files
 from schemas import catalogue
+from schemas.codec.recordset import RecordSet
 from schemas.partition import base_of_instrument, partition_of
-from schemas.recordset import RecordSet
 from schemas.settings import Settings
 from sinks.timescale.copying import try_copy
 from sinks.timescale.rows import encode
 from sinks.timescale.tables import tables
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.strategy import StrategyConfig
+from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.run import Result, drive
 from stream_apps.replay.source import Piece
 from stream_apps.strategy_files import load_strategy_files, recorded_files

@@ -24,8 +24,8 @@ from confluent_kafka import Producer
 from rows import Figure, Row
 from running import ROOT, Run
 
-from schemas.codec import Codec
-from schemas.recordset import RecordSet
+from schemas.codec.avro import Codec
+from schemas.codec.recordset import RecordSet
 from schemas.settings import Settings
 from sinks.timescale import rows as row_format
 from sinks.timescale.copying import try_copy

@@ -10,9 +10,10 @@ from typing import Any
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from worker_workload import Workload, add_strategies
 
-from schemas.recordset import RecordSet
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.engine import OutputRecord, PartitionEngine
+from schemas.codec.recordset import RecordSet
+from stream_apps.core.log.outputs import OutputRecord
+from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.signals.engine import SignalsEngine
 
 # Trades of a fetch of 4 MiB, which is what a worker that catches up gets of each partition.
 FETCHED = 40_000
@@ -43,9 +44,9 @@ class EngineLog:
     def drive(
         self,
         config: EngineConfig,
-        prepare: Callable[[PartitionEngine], None] | None = None,
+        prepare: Callable[[SignalsEngine], None] | None = None,
         take: Callable[[OutputRecord], Any] | None = None,
-    ) -> tuple[float, list[PartitionEngine]]:
+    ) -> tuple[float, list[SignalsEngine]]:
         """Work the log off, partition after partition, with a checkpoint a fetch; return this thread's CPU seconds and the engines.
 
         Args:
@@ -55,7 +56,7 @@ class EngineLog:
         """
         engines, spent = [], 0.0
         for partition in self.workload.partitions:
-            engine = PartitionEngine(partition, config, self.codec)
+            engine = SignalsEngine(partition, config, self.codec)
             engines.append(engine)
             for one in self.workload.instruments:  # to make room for an instrument is paid once, not for its trades
                 if one.partition == partition:

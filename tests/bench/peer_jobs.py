@@ -19,7 +19,7 @@ from running import Run
 
 from deploy.stack.topics import admin
 from schemas.catalogue import schema_text
-from schemas.codec import parsed
+from schemas.codec.avro import parsed
 from schemas.settings import Settings
 
 PEERS = Path(__file__).parent / "peers"

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 from machine import Cores
 
-from deploy import database
+from deploy.database import migrate as database
 from deploy.stack.topics import admin, create_topics
 from schemas.settings import Settings
 

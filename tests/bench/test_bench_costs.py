@@ -14,7 +14,7 @@ from machine import Cores
 from running import Run
 
 from schemas.settings import Settings
-from stream_apps.core.config import EngineConfig
+from stream_apps.core.market.config import EngineConfig
 
 
 def test_costs_have_a_row_a_dimension_and_right_sums() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from worker_workload import Instrument, Workload
 
-from stream_apps.core.snapshot import WINDOW_MS, WINDOWS
+from stream_apps.core.market.windows import WINDOW_MS, WINDOWS
 
 LOTS = 1000  # a unit: both tapes have three decimals
 PANES_A_BAR, LENGTH = 20, 14

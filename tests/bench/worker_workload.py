@@ -21,10 +21,10 @@ import numpy.typing as npt
 from confluent_kafka import Producer
 from numba import njit
 
-from schemas.codec import Codec
+from schemas.codec.avro import Codec
 from schemas.partition import partition_of
 from schemas.settings import Settings
-from stream_apps.core.strategy import StrategyConfig
+from stream_apps.core.signals.strategy_rules import strategy_from_record
 
 I64 = npt.NDArray[np.int64]
 
@@ -225,7 +225,7 @@ def add_strategies(workload: Workload, settings: Settings, produce: Callable[...
         for one in mine:
             for n in range(each):
                 name = one.asset if each == 1 else f"{one.asset}-{n}"
-                config = StrategyConfig.from_record({"strategy_id": name, "instrument": one.name, "display_name": name})
+                config = strategy_from_record({"strategy_id": name, "instrument": one.name, "display_name": name})
                 when = {"event_time": START_MS, "receive_time": START_MS}
                 value = encode({**config.to_record(), "entry_score": config.entry_score - n % 10, "revision": 1, **when})
                 produce(settings.topic("strategies"), value, name.encode(), partition, timestamp=START_MS)

@@ -15,14 +15,15 @@ import psycopg
 from psycopg import sql
 
 from schemas import catalogue
-from schemas.codec import Codec, Record
-from schemas.recordset import RecordSet
-from sinks.timescale import registry
+from schemas.codec.avro import Codec, Record
+from schemas.codec.recordset import RecordSet
+from sinks.timescale import strategy_registry
 from sinks.timescale.rows import COPY_HEADER, COPY_TRAILER, encode
 from sinks.timescale.tables import table
-from stream_apps.core.scoring import StrategyMemory, evaluate
-from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Prints, Snapshot
-from stream_apps.core.strategy import StrategyConfig, config_hash
+from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
+from stream_apps.core.signals.scoring import StrategyMemory, evaluate
+from stream_apps.core.signals.snapshot import Prints, Snapshot
+from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 
 CODEC = Codec()
 DAY, HOUR, MINUTE, GRID = 86_400_000, 3_600_000, 60_000, 15_000
@@ -285,5 +286,5 @@ def fill(url: str) -> None:
             write(connection, topic, records)
         write(connection, "scores", scores())
         write(connection, "strategies", [{**config.to_record(), "event_time": SINCE, "receive_time": SINCE} for config in STRATEGIES])
-        registry.mirror(connection, [0])
+        strategy_registry.mirror(connection, [0])
         connection.execute("INSERT INTO sink_offsets (sink, topic, partition, next_offset) VALUES ('timescale', 'agg_trades', 0, 720)")

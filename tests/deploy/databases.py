@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import sql
 
-from deploy.database import migrate
+from deploy.database.migrate import migrate
 
 
 @contextmanager

@@ -24,8 +24,8 @@ from deploy.cli import app
 from deploy.errors import UserError
 from stream_apps.core.execution.policy import Budget, EntryPolicy, LivePolicy
 from stream_apps.core.execution.records import Account
-from stream_apps.core.execution.reestimate import Held
-from stream_apps.core.execution.routing import DEFAULT_ROUTES
+from stream_apps.core.execution.routing.reestimate import Held
+from stream_apps.core.execution.routing.slices import DEFAULT_ROUTES
 
 pytestmark = pytest.mark.stack
 ROOMY = Budget(max_notional=D(100_000), max_margin=D(100_000), max_spot_notional=D(100_000))
@@ -159,7 +159,7 @@ def test_routing_is_dry_until_a_file_is_named_and_never_overwrites(shown: Any, t
     assert "stays as it is" in shown("routing", "--mode", "simulated").output
     target = tmp_path / "routes.toml"
     assert shown("routing", "--mode", "simulated", "--write", str(target)).exit_code == 0
-    from deploy.live import read_policy
+    from deploy.live_start import read_policy
 
     assert read_policy(target, (), ()).entry.routes == LivePolicy().entry.routes
     result = shown("routing", "--mode", "simulated", "--write", str(target))

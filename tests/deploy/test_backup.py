@@ -16,9 +16,10 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from deploy import backup, database, upkeep
 from deploy.cli import db
-from deploy.database import DatabaseError
+from deploy.database import backup, maintenance
+from deploy.database import migrate as database
+from deploy.database.migrate import DatabaseError
 from schemas.settings import Settings
 from sinks.timescale import partitions
 
@@ -51,7 +52,7 @@ def test_a_sink_goes_on_from_a_restored_backup(environment: Settings, second: Se
     folder = tmp_path / "monday"
     with sink_thread(environment, batch_rows=100, batch_seconds=0.05):
         until("writing began", lambda: _rows(environment) > 300, 60)
-        upkeep.maintain(environment.database_url, keep_history=True)  # bars are in it too
+        maintenance.maintain(environment.database_url, keep_history=True)  # bars are in it too
         feeder.fill(601, 60, start=60, odd=True)
         manifest = backup.backup(environment.database_url, folder)
         feeder.fill(602, 30, start=120)
@@ -122,11 +123,11 @@ def test_nothing_asks_for_exclusive_locks_beside_a_backup(environment: Settings,
     with psycopg.connect(environment.database_url, autocommit=True) as reading, psycopg.connect(environment.database_url) as writing:
         keeper = partitions.Partitions(writing)
         reading.execute("SELECT pg_advisory_lock(%s)", (partitions.BACKUP_LOCK,))
-        assert any("backup" in line for line in upkeep.maintain(environment.database_url).problems)
+        assert any("backup" in line for line in maintenance.maintain(environment.database_url).problems)
         for table in keeper.native:
             assert keeper.ensure(table, long_ago) == []
         reading.execute("SELECT pg_advisory_unlock(%s)", (partitions.BACKUP_LOCK,))
-        assert upkeep.maintain(environment.database_url).problems == []
+        assert maintenance.maintain(environment.database_url).problems == []
         made = {table: keeper.ensure(table, long_ago) for table in keeper.native}
         assert made and all(len(names) == 1 for names in made.values())
         said: list[str] = []

@@ -15,8 +15,8 @@ from confluent_kafka import Producer
 from psycopg.types.json import Jsonb
 from typer.testing import CliRunner, Result
 
-from deploy import database
 from deploy.cli.compare import compare
+from deploy.database import migrate as database
 from deploy.errors import UserError
 from schemas import catalogue
 from schemas.settings import Settings

@@ -18,7 +18,7 @@ from deploy.stack import broker
 from deploy.stack.java import KAFKA_VERSION
 from producers.venues import VENUES
 from schemas.settings import Settings
-from sinks.venues.opening import KEY, SECRET
+from sinks.venues.account_login import KEY, SECRET
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = "perpflow:"

@@ -23,8 +23,8 @@ from grafana_foundation_sdk.models import common, dashboard
 from deploy import grafana
 from deploy.grafana.build import BOTH, GENERATED, LIVE, PLAYED, RECORDED
 from deploy.grafana.preview.query import expanded
-from stream_apps.core.compare import side
 from stream_apps.core.performance import Ledger, evaluate
+from stream_apps.core.performance.comparison import side
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "grafana"
 # Of Grafana's own units those that we use; others are words behind or before the number.

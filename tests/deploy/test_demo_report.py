@@ -24,8 +24,8 @@ from psycopg.types.json import Jsonb
 from rich.console import Console
 
 from deploy.demo.collect import ClosedTrade, collect, max_drawdown, paper_facts, snapshot
-from deploy.demo.facts import Check, DemoFacts, Top, decimal_text
 from deploy.demo.golden import Golden, golden_checks, golden_of_recording
+from deploy.demo.outcome import Check, DemoFacts, Top, decimal_text
 from deploy.demo.panels import MAY_BE_EMPTY, panel_checks
 from deploy.demo.report import write_report
 from deploy.demo.series import read_series
@@ -36,7 +36,7 @@ from deploy.report.charts import account_figure, broken, instrument_figure, outs
 from deploy.report.page import table
 from deploy.report.series import Silence
 from producers.binance import mapping
-from producers.recorded.recording import Recording
+from producers.simulated.market.recording import Recording
 from schemas import catalogue
 
 DATA = Path(__file__).parents[1] / "data"

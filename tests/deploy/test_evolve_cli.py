@@ -16,16 +16,18 @@ import pytest
 from confluent_kafka import Producer
 from typer.testing import CliRunner, Result
 
-from deploy import strategies, strategy_log, strategy_transaction
+from deploy.backtest.evolve import write
 from deploy.cli import app
 from deploy.errors import UserError
-from deploy.evolve import write
-from deploy.strategies import StaleRevision
-from deploy.strategy_history import history
-from deploy.strategy_transaction import Edit, publish_together
+from deploy.strategies import log as strategy_log
+from deploy.strategies import revisions
+from deploy.strategies import transaction as strategy_transaction
+from deploy.strategies.history import history
+from deploy.strategies.revisions import StaleRevision
+from deploy.strategies.transaction import Edit, publish_together
 from schemas.partition import partition_of
 from schemas.settings import Settings
-from stream_apps.core.strategy import StrategyConfig
+from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.topics import TopicSource
 from stream_apps.research.evolve import EDITOR, TAG, Change
 
@@ -86,10 +88,10 @@ def pair() -> list[Edit]:
 
 
 def test_edits_of_three_partitions_hold_together_and_the_marks_cover_no_more_than_records(ready: Settings) -> None:
-    strategies.publish(ready, [config("a"), config("b", "BINANCE:SOLUSDT")], NOW)
+    revisions.publish(ready, [config("a"), config("b", "BINANCE:SOLUSDT")], NOW)
     published = publish_together(ready, pair(), NOW + 1, EDITOR)
     assert [(one.config.revision, one.written) for one in published.outcomes] == [(2, True), (2, True), (1, True)]
-    newest = strategies.read(ready)
+    newest = revisions.read(ready)
     assert (newest["a"].entry_score, newest["b"].status, newest["c"].note) == (70.0, "deprecated", "new")
     assert len({partition_of(asset, ready.partitions) for asset in ("BTC", "SOL", "ETH")}) == 3
     # The end of a transaction takes an offset of its own; a mark that waited for it would wait for ever.
@@ -104,15 +106,15 @@ def test_edits_of_three_partitions_hold_together_and_the_marks_cover_no_more_tha
         assert not cuts or max(cuts) == last + 1
     # Again: it holds already. Then an ordinary edit, behind the end of the transaction.
     assert [one.written for one in publish_together(ready, pair(), NOW + 2, EDITOR).outcomes] == [False] * 3
-    (outcome,) = strategies.publish(ready, [replace(newest["a"], entry_score=71.0)], NOW + 3, expected={"a": 2}).outcomes
+    (outcome,) = revisions.publish(ready, [replace(newest["a"], entry_score=71.0)], NOW + 3, expected={"a": 2}).outcomes
     assert outcome.config.revision == 3 and (newest["b"].edited_by, newest["b"].note) == (EDITOR, "less")
     (entry,) = history(ready, "c")
     assert (entry.did, entry.by, entry.note) == ("create", EDITOR, "new")
 
 
 def test_an_edit_on_an_old_revision_or_a_broken_rule_writes_nothing(ready: Settings) -> None:
-    strategies.publish(ready, [config("a"), config("b", "BINANCE:SOLUSDT")], NOW)
-    strategies.publish(ready, [config("b", "BINANCE:SOLUSDT", entry_score=71.0)], NOW + 1, by="somebody")
+    revisions.publish(ready, [config("a"), config("b", "BINANCE:SOLUSDT")], NOW)
+    revisions.publish(ready, [config("b", "BINANCE:SOLUSDT", entry_score=71.0)], NOW + 1, by="somebody")
     before = everything(ready)
     with pytest.raises(StaleRevision, match=r"b: revision: the edit names revision 1, the newest is 2 \(written by somebody"):
         publish_together(ready, pair(), NOW + 2, EDITOR)
@@ -123,24 +125,24 @@ def test_an_edit_on_an_old_revision_or_a_broken_rule_writes_nothing(ready: Setti
 
 def test_somebody_who_writes_at_the_same_moment_makes_it_fail_cleanly(ready: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another editor's record lands between the read and the write, in the middle of three partitions."""
-    strategies.publish(ready, [config("a"), config("b", "BINANCE:SOLUSDT")], NOW)
+    revisions.publish(ready, [config("a"), config("b", "BINANCE:SOLUSDT")], NOW)
     read = strategy_log.read
 
     def read_and_be_late(settings: Settings) -> Any:
         log = read(settings)
         monkeypatch.setattr(strategy_log, "read", read)
-        other = strategies.publish(ready, [config("b", "BINANCE:SOLUSDT", entry_score=72.0)], NOW + 1, by="faster")
+        other = revisions.publish(ready, [config("b", "BINANCE:SOLUSDT", entry_score=72.0)], NOW + 1, by="faster")
         assert other.outcomes[0].written
         return log
 
     monkeypatch.setattr(strategy_log, "read", read_and_be_late)
     with pytest.raises(StaleRevision, match="at this very moment"):
         publish_together(ready, pair(), NOW + 2, EDITOR)
-    newest = strategies.read(ready)
+    newest = revisions.read(ready)
     assert (newest["a"].revision, newest["b"].entry_score, newest["b"].revision) == (1, 72.0, 2) and "c" not in newest
     # Neither the worker nor replay sees what was aborted, and who edits next is not held up.
     assert newest_raw(ready) == {"a": 1, "b": 2}
-    assert strategies.publish(ready, [config("a", entry_score=80.0)], NOW + 3, expected={"a": 1}).outcomes[0].written
+    assert revisions.publish(ready, [config("a", entry_score=80.0)], NOW + 3, expected={"a": 1}).outcomes[0].written
 
 
 def die_at(settings: Settings, place: str) -> None:
@@ -160,12 +162,12 @@ def die_at(settings: Settings, place: str) -> None:
 
 @pytest.mark.parametrize(("place", "holds"), [("after the records", False), ("before the marks", True)])
 def test_killed_in_the_middle_leaves_all_or_nothing_and_the_next_call_completes_it(ready: Settings, place: str, holds: bool) -> None:
-    strategies.publish(ready, [config("a"), config("b", "BINANCE:SOLUSDT")], NOW)
+    revisions.publish(ready, [config("a"), config("b", "BINANCE:SOLUSDT")], NOW)
     process = multiprocessing.get_context("spawn").Process(target=die_at, args=(ready, place))
     process.start()
     process.join(60)
     assert process.exitcode == -9
-    newest = strategies.read(ready)
+    newest = revisions.read(ready)
     assert ("c" in newest, newest["a"].revision, newest["b"].status) == ((True, 2, "deprecated") if holds else (False, 1, "running"))
     published = publish_together(ready, pair(), NOW + 2, EDITOR)
     assert [one.written for one in published.outcomes] == [not holds] * 3
@@ -177,13 +179,13 @@ def test_killed_in_the_middle_leaves_all_or_nothing_and_the_next_call_completes_
 @pytest.mark.long  # the broker takes up to 20 s
 def test_an_editor_who_waits_for_an_open_transaction_is_told_the_truth(ready: Settings) -> None:
     """A process died with its transaction open: who edits now waits until the broker has ended it."""
-    strategies.publish(ready, [config("a"), config("b", "BINANCE:SOLUSDT")], NOW)
+    revisions.publish(ready, [config("a"), config("b", "BINANCE:SOLUSDT")], NOW)
     process = multiprocessing.get_context("spawn").Process(target=die_at, args=(ready, "after the records"))
     process.start()
     process.join(60)
     assert process.exitcode == -9
-    (outcome,) = strategies.publish(ready, [config("a", entry_score=77.0)], NOW + 1, expected={"a": 1}).outcomes
-    assert outcome.written and strategies.read(ready)["a"].entry_score == 77.0
+    (outcome,) = revisions.publish(ready, [config("a", entry_score=77.0)], NOW + 1, expected={"a": 1}).outcomes
+    assert outcome.written and revisions.read(ready)["a"].entry_score == 77.0
 
 
 # --- live strategies ---------------------------------------------------------------------------------------------------
@@ -217,7 +219,7 @@ def position(settings: Settings, strategy_id: str, mode: str) -> None:
 
 def test_what_may_be_traded_with_money_is_never_written(variables: Settings, tmp_path: Path) -> None:
     old = [config("paper", tags=(TAG,)), config("tagged", tags=(TAG, "live")), config("traded", tags=(TAG,))]
-    strategies.publish(variables, old, NOW)
+    revisions.publish(variables, old, NOW)
     position(variables, "traded", "testnet")
     position(variables, "paper", "paper")
     before = everything(variables)
@@ -262,7 +264,7 @@ def invoke(dump: Path, out: Path, *more: str, source: str = "") -> tuple[Result,
 def running(variables: Settings) -> Iterator[Settings]:
     # Its exits are poor, so that a mutation has something to better.
     poor = replace(PARENT, strategy_id="parent", entry_score=75.0, sl_atr_multiplier=3.0, tp1_ratio=0.3, tp2_ratio=0.5)
-    strategies.publish(variables, [poor, replace(poor, strategy_id="moved", instrument="BINANCE:BTCUSDT-PERP")], NOW)
+    revisions.publish(variables, [poor, replace(poor, strategy_id="moved", instrument="BINANCE:BTCUSDT-PERP")], NOW)
     yield variables
 
 
@@ -281,7 +283,7 @@ def test_a_dry_run_reports_and_writes_nothing_and_apply_writes_what_it_said(runn
 
     _, done = invoke(dump, tmp_path / "applied", "--apply")
     assert done["candidates"] == dry["candidates"] and done["changes"][0]["written_revision"] == 1
-    newest = strategies.read(running)
+    newest = revisions.read(running)
     made = newest[candidate["strategy_id"]]
     assert made.status == "running" and TAG in made.tags and made.edited_by == EDITOR and newest["parent"].revision == 1
     (entry,) = history(running, made.strategy_id)
@@ -309,4 +311,4 @@ def test_topics_and_archive_judge_as_the_dump_does(running: Settings, dump: Path
     (candidate,) = reports["topics"]["candidates"]
     assert candidate["accepted"]
     _, done = invoke(dump, tmp_path / "applied", "--to", "2025-10-10T05:59:00", "--apply", source="topics")
-    assert done["changes"][0]["written_revision"] == 1 and strategies.read(running)[candidate["strategy_id"]].status == "running"
+    assert done["changes"][0]["written_revision"] == 1 and revisions.read(running)[candidate["strategy_id"]].status == "running"

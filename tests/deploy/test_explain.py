@@ -16,17 +16,18 @@ from typer.testing import CliRunner, Result
 
 from deploy.cli import load_app
 from deploy.cli.explain import render
-from deploy.database import migrate
+from deploy.database.migrate import migrate
 from deploy.errors import UserError
-from deploy.score_lookup import ScoreId, find
+from deploy.queries.scores import ScoreId, find
+from schemas.codec.recordset import RecordSet
 from schemas.partition import partition_of
-from schemas.recordset import RecordSet
 from schemas.settings import Settings
 from sinks.timescale.rows import COPY_HEADER, COPY_TRAILER, encode
 from sinks.timescale.tables import table
-from stream_apps.core.scoring import StrategyMemory, evaluate
-from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Prints, Snapshot
-from stream_apps.core.strategy import StrategyConfig, config_hash
+from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
+from stream_apps.core.signals.scoring import StrategyMemory, evaluate
+from stream_apps.core.signals.snapshot import Prints, Snapshot
+from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 
 T = 1_760_000_010_000
 SOL = "BINANCE:SOLUSDT-PERP"

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from deploy.cli import load_app
-from deploy.database import migrate
+from deploy.database.migrate import migrate
 from schemas import metrics
 from schemas.service import Service
 from schemas.settings import Settings
@@ -41,7 +41,7 @@ FOLDERS = {
     "monitor": ("sinks/monitor",),
     "sink": ("sinks/timescale",),
     "executor": ("sinks/executor",),
-    "maintenance": ("deploy/upkeep.py",),
+    "maintenance": ("deploy/database/maintenance.py",),
     "live executor": ("sinks/live",),
     "archive": ("sinks/archive",),
     "notifier": ("sinks/notifier",),

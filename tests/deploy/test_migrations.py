@@ -9,8 +9,8 @@ import pytest
 from psycopg import sql
 from typer.testing import CliRunner
 
-from deploy import database
 from deploy.cli import db
+from deploy.database import migrate as database
 from schemas.settings import Settings
 
 pytestmark = pytest.mark.stack

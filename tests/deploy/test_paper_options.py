@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from deploy.cli.paper_options import paper_settings
 from deploy.errors import UserError
-from deploy.paper_options import paper_settings
-from stream_apps.core.paper_position import FeeRates
+from stream_apps.core.paper.position import FeeRates
 
 
 def test_fees_are_those_of_the_venue_of_an_instrument() -> None:

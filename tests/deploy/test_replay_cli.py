@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from statistics_oracle import oracle
 
-from deploy.replay import Job, check_twice, open_job
+from deploy.backtest.checks import check_twice
+from deploy.backtest.job import Job, open_job
 from schemas.settings import Settings
 from stream_apps.core.performance import STATISTICS
 from stream_apps.replay import spool
@@ -187,7 +188,7 @@ def test_runs_that_differ_are_told_apart_by_record_and_field(tmp_path: Path) -> 
 
 
 def test_twice_fails_when_a_run_depends_on_how_it_is_fed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from deploy import replay as module
+    from deploy.backtest import checks as module
 
     class Same:
         """Runs in this process, so that the fault can be planted."""

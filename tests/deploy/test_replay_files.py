@@ -16,10 +16,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "stream_apps"))
 from logs import Log
 
+from deploy.backtest.checks import check_future
+from deploy.backtest.files import FileArgument
+from deploy.backtest.job import Job, Opened, open_job
+from deploy.backtest.report import write_report
 from deploy.errors import UserError
-from deploy.replay import Job, Opened, check_future, open_job, write_report
-from deploy.replay_files import FileArgument
-from deploy.strategies import publish
+from deploy.strategies.revisions import publish
 from producers.importer.files import Source
 from producers.importer.importer import Importer, Plan
 from producers.venues import adapter_of
@@ -239,7 +241,7 @@ def test_the_future_changes_nothing_and_a_planted_look_ahead_is_found(tmp_path: 
 
 @pytest.mark.parametrize("topic", ["agg_trades", "depth", "funding", "liquidations", "market_indicators", "quotes"])
 def test_an_altered_record_is_another_one_of_the_same_shape(topic: str) -> None:
-    from stream_apps.core.warmup import _record
+    from stream_apps.core.signals.warmup import _record
 
     record = _record(topic, instrument=NAME)
     if topic == "funding":

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from test_replay_files import agg_dump, rows, settings
 
-from deploy import replay_jobs
-from deploy.assignments import varied
+from deploy.backtest import jobs as replay_jobs
+from deploy.backtest.job import Job, Opened, open_job
+from deploy.backtest.report import write_report
 from deploy.errors import UserError
-from deploy.replay import Job, Opened, open_job, write_report
+from deploy.strategies.assignments import varied
 from stream_apps.replay.source import Piece
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from deploy.backtest.feature_returns import feature_names
 from deploy.cli import app
 from deploy.errors import UserError
-from deploy.research_market import feature_names
 from schemas.catalogue import schema
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stream_apps"))

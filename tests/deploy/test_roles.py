@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from deploy import database
+from deploy.database import migrate as database
 from schemas import catalogue
 from schemas.settings import ROLES, Settings
 from sinks.executor.journal import Journal

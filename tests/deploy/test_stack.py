@@ -20,7 +20,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-from deploy.stack import Stack, StackError, processes, prometheus, unroot
+from deploy.stack import Stack, StackError, drop_privileges, processes, prometheus
 from deploy.stack.topics import TopicError, admin, create_topics, partition_counts
 from schemas import catalogue
 from schemas.settings import Settings
@@ -278,7 +278,7 @@ def test_normal_user() -> None:
     """As a user who may write only into one folder: the whole life of a stack."""
     # Not below pytest's own folder, which only root may enter.
     with tempfile.TemporaryDirectory() as home:
-        unroot.give(Path(home))
+        drop_privileges.give(Path(home))
         _live_as_normal_user(Path(home))
 
 
@@ -289,12 +289,12 @@ def _live_as_normal_user(home: Path) -> None:
     )
     # The jars are root's in the cache of this machine's root: readable, which is all that is asked of a cache.
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, str(Path(unroot.__file__)), unroot.user(), "--", sys.executable, "-c", program]
+    command = [sys.executable, str(Path(drop_privileges.__file__)), drop_privileges.user(), "--", sys.executable, "-c", program]
     done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     import pwd
 
-    assert done.stdout.split("\n")[:2] == [f"{pwd.getpwnam(unroot.user()).pw_uid} [True, True]", "False"]
+    assert done.stdout.split("\n")[:2] == [f"{pwd.getpwnam(drop_privileges.user()).pw_uid} [True, True]", "False"]
 
 
 SERVICE = """

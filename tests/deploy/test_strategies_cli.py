@@ -17,12 +17,15 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from psycopg.types.json import Jsonb
 from typer.testing import CliRunner, Result
 
-from deploy import database, strategies, strategy_log
 from deploy.cli.strategies import app
+from deploy.database import migrate as database
 from deploy.errors import UserError
+from deploy.strategies import log as strategy_log
+from deploy.strategies import revisions as strategies
 from schemas.partition import partition_of
 from schemas.settings import Settings
-from stream_apps.core.strategy import BOOKKEEPING, StrategyConfig, StrategyError, config_hash
+from stream_apps.core.signals.strategy import BOOKKEEPING, StrategyConfig, StrategyError, config_hash
+from stream_apps.core.signals.strategy_rules import strategy_from_record
 
 pytestmark = pytest.mark.stack
 
@@ -69,7 +72,7 @@ def test_revisions_and_marks(ready: Settings) -> None:
     assert [(one.config.revision, one.written) for one in strategies.publish(ready, first, NOW).outcomes] == [(1, True), (1, True)]
     written = records(ready, "strategies")
     assert sorted(one[:3] for one in written) == sorted([(btc, "a", NOW), (sol, "b", NOW)])
-    assert {record["strategy_id"]: StrategyConfig.from_record(record) for *_, record in written} == strategies.read(ready)
+    assert {record["strategy_id"]: strategy_from_record(record) for *_, record in written} == strategies.read(ready)
     assert sorted(cuts(ready)) == sorted([(btc, 1), (sol, 1)])
     _, key, time, mark = records(ready, "progress")[0]
     assert (key, time) == ("strategies", NOW)

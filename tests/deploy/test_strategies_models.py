@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from deploy.cli import load_app
 from deploy.errors import UserError
-from stream_apps.core.scoring import MODELS, tables
+from stream_apps.core.signals.scoring import MODELS, tables
 
 
 def printed(*arguments: str) -> str:

@@ -17,9 +17,10 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from deploy import database, upkeep
 from deploy.cli import db
-from deploy.database import DatabaseError
+from deploy.database import maintenance as upkeep
+from deploy.database import migrate as database
+from deploy.database.migrate import DatabaseError
 from schemas import metrics
 from schemas.service import Service, summed
 from schemas.settings import Settings

@@ -13,7 +13,7 @@ from recorded_client import get
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.venue import RecordedVenue
 
 VENUES = list(READERS)
 

@@ -18,12 +18,12 @@ import aiohttp
 from binance_common.configuration import ConfigurationRestAPI, ConfigurationWebSocketStreams
 from binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futures import DerivativesTradingUsdsFutures
 
-from producers.recorded.exchange.account import Account
-from producers.recorded.exchange.engine import Exchange
-from producers.recorded.exchange.keys import AccountSpec, ApiKey
-from producers.recorded.exchange.orders import NewOrder, Order
-from producers.recorded.exchange.rules import Contract
-from producers.recorded.exchange.server import SimulatedExchange
+from producers.simulated.exchange.core.account import Account
+from producers.simulated.exchange.core.engine import Exchange
+from producers.simulated.exchange.core.orders import NewOrder, Order
+from producers.simulated.exchange.core.rules import Contract
+from producers.simulated.exchange.keys import AccountSpec, ApiKey
+from producers.simulated.exchange.server import SimulatedExchange
 
 D = Decimal
 NOW = 1_700_000_000_000

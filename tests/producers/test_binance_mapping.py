@@ -12,7 +12,7 @@ import pytest
 
 from producers.binance import mapping
 from producers.binance.mapping import MappingError
-from schemas.codec import Codec
+from schemas.codec.avro import Codec
 
 DATA = Path(__file__).parent.parent / "data/binance_usdm_raw"
 ID = "BINANCE:BTCUSDT-PERP"

@@ -23,15 +23,15 @@ from confluent_kafka import Consumer, TopicPartition
 from recorded_client import BTC_2023, BTC_2024, LTC, head
 
 from producers.binance.adapter import BinanceUsdm
-from producers.recorded.recording import Recording
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.market.recording import Recording
+from producers.simulated.venue import RecordedVenue
 from producers.venue import feeds as feeds_module
 from producers.venue.adapter import BookSnapshot
 from producers.venue.config import ProducerConfig
 from producers.venue.producer import ConfigurationError, VenueProducer
 from producers.venue.state import Line
 from schemas.catalogue import TOPICS
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.partition import partition_of
 from schemas.service import Service
 from schemas.settings import Settings

@@ -16,8 +16,8 @@ from producers.binance.adapter import AGG_TRADE, BOOK_TICKER, DEPTH, FORCE_ORDER
 from producers.venue.adapter import BookDiff, BookSnapshot, Channel, MappingError, Market, Scanned, Scanner
 from producers.venue.book import TOP, OrderBook
 from producers.venue.values import MAX_AHEAD_MS
-from schemas.codec import Codec
-from schemas.recordwriter import text_bytes
+from schemas.codec.avro import Codec
+from schemas.codec.recordwriter import text_bytes
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 ADAPTER, CODEC = BinanceUsdm(), Codec()

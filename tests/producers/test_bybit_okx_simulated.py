@@ -20,12 +20,12 @@ from websockets.exceptions import ConnectionClosed
 
 from producers.bybit.adapter import BybitLinear
 from producers.okx.adapter import OkxSwap
-from producers.recorded.recording import Recording
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.market.recording import Recording
+from producers.simulated.venue import RecordedVenue
 from producers.venue.adapter import Adapter, BookDiff, BookSnapshot, Market, Plan
 from producers.venue.book import OrderBook, Outcome
 from producers.venue.rest import Limiter, Rest
-from schemas.codec import Codec, Record
+from schemas.codec.avro import Codec, Record
 
 codec = Codec()
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.coinbase.premium import Premium, Price, indicator, last, mid, newest, premium
-from schemas.codec import Codec, Record
+from schemas.codec.avro import Codec, Record
 
 PRICES = st.floats(min_value=1e-9, max_value=1e9, allow_nan=False)
 TIMES = st.integers(0, 2**50)

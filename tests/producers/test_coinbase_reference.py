@@ -11,7 +11,7 @@ from aiohttp import web
 from producers.coinbase.adapter import MATCHES, CoinbaseSpot
 from producers.venue.adapter import Market
 from producers.venue.rest import Limiter, Rest, RestError
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 NOW = 1_700_000_100_000
 ANSWER = [

@@ -10,13 +10,13 @@ import pytest
 import talib
 from venue_runs import VENUES, Run, made, read_all, run, written
 
-from producers.recorded.generated import Making
-from producers.recorded.market import Market
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.market.generated import Making
+from producers.simulated.market.market import Market
+from producers.simulated.venue import RecordedVenue
 from producers.venue.config import ProducerConfig
 from producers.venue.producer import VenueProducer
 from producers.venues import adapter_of
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.service import Service
 from schemas.settings import Settings
 from stream_apps.replay.from_topics import replay_topics

@@ -9,8 +9,8 @@ from dialect_readers import Reader
 from dialect_sessions import START, VENUES, heard, pace, run
 from recorded_client import get
 
-from producers.recorded.generated import Making
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.market.generated import Making
+from producers.simulated.venue import RecordedVenue
 
 
 @pytest.mark.parametrize("venue", VENUES)

@@ -14,9 +14,9 @@ from dialect_sessions import START, VENUES, asked, connected, hear, heard, pace,
 from recorded_client import DATA, get, post, until
 from websockets.asyncio.client import connect
 
-from producers.recorded.dialects.registry import dialect_of
-from producers.recorded.generated import Making
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.dialects.registry import dialect_of
+from producers.simulated.market.generated import Making
+from producers.simulated.venue import RecordedVenue
 
 # Also those without trades and books, whose streams have their own tests (test_funding_dialects).
 ALL = READERS | FUNDING_READERS

@@ -11,12 +11,12 @@ import pytest
 from pybit.exceptions import FailedRequestError, InvalidRequestError
 from pybit.unified_trading import HTTP
 
-from producers.recorded.exchange.keys import ApiKey
-from producers.recorded.exchange.server import SimulatedExchange
+from producers.simulated.exchange.keys import ApiKey
+from producers.simulated.exchange.server import SimulatedExchange
 from schemas.secret import Secrets
 from sinks.venues.adapter import Refused, Unknown
 from sinks.venues.bybit.venue import BybitVenue
-from stream_apps.core.execution.facts import (
+from stream_apps.core.execution.orders.venue_reports import (
     FillReport,
     OrderReport,
     OrderRequest,

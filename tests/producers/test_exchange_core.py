@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from producers.recorded.exchange import conditional, risk
-from producers.recorded.exchange.orders import ConditionalChanged, NewConditional, OrderChanged
-from producers.recorded.exchange.rules import Contract, Reason, Refusal
+from producers.simulated.exchange.core import conditional, funds, risk
+from producers.simulated.exchange.core.orders import ConditionalChanged, NewConditional, OrderChanged
+from producers.simulated.exchange.core.rules import Contract, Reason, Refusal
 from tests.producers.exchange_cases import SYMBOL, Bench, D, bench
 
 
@@ -349,12 +349,12 @@ def test_a_delisted_instrument_settles_positions_and_takes_no_orders() -> None:
 def test_orders_reserve_margin_and_reduce_only_ones_do_not() -> None:
     one = bench()
     one.order("BUY", "0.1", "59000")
-    assert risk.available(one.exchange, one.account) == D(10000) - D("0.1") * 59000 / 20
+    assert funds.available(one.exchange, one.account) == D(10000) - D("0.1") * 59000 / 20
     one.exchange.cancel_all("desk", SYMBOL, one.now)
     one.order("BUY", "0.1")
-    before = risk.available(one.exchange, one.account)
+    before = funds.available(one.exchange, one.account)
     one.order("SELL", "0.1", "61000", reduce_only=True)
-    assert risk.available(one.exchange, one.account) == before
+    assert funds.available(one.exchange, one.account) == before
 
 
 def test_a_countdown_cancels_unless_it_is_asked_again() -> None:

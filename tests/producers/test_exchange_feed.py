@@ -20,9 +20,9 @@ import pytest
 from pybit.unified_trading import HTTP
 from websockets.asyncio.client import connect
 
-from producers.recorded.generated import Making
-from producers.recorded.recording import Recording
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.market.generated import Making
+from producers.simulated.market.recording import Recording
+from producers.simulated.venue import RecordedVenue
 from tests.producers.exchange_cases import KEY, SECRET, SYMBOL, Client, D, desk_account, runs, until
 from tests.producers.recorded_client import BTC_2024, LTC, head
 

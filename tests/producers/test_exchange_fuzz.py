@@ -6,14 +6,14 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.recorded.dialects.dialect import Query, VenueError
-from producers.recorded.exchange.binance import errors, words
-from producers.recorded.exchange.binance.api import MARKET, TRADING, verdict
-from producers.recorded.exchange.bybit import api as bybit
-from producers.recorded.exchange.bybit import words as bybit_words
-from producers.recorded.exchange.call import Action, Call
-from producers.recorded.exchange.desk import Desk
-from producers.recorded.exchange.rules import SPOT_REASONS, Reason
+from producers.simulated.dialects.protocol import Query, VenueError
+from producers.simulated.exchange.binance import errors, wire_format
+from producers.simulated.exchange.binance.api import MARKET, TRADING, verdict
+from producers.simulated.exchange.bybit import api as bybit
+from producers.simulated.exchange.bybit import wire_format as bybit_words
+from producers.simulated.exchange.call import Action, Call
+from producers.simulated.exchange.core.rules import SPOT_REASONS, Reason
+from producers.simulated.exchange.trading_session import Desk
 from tests.producers.exchange_cases import KEY, NOW, SYMBOL, D, bench, desk_account
 
 NAMES = {
@@ -65,7 +65,7 @@ def test_every_call_is_answered_or_refused(calls: list[tuple[Action, dict[str, s
         except VenueError as error:
             assert error.code < 0 and "{}" not in error.text
         for event in one.exchange.drain():
-            for message in words.messages(one.exchange, event, NOW):
+            for message in wire_format.messages(one.exchange, event, NOW):
                 orjson.dumps(message)
     account = one.account
     assert account.wallet == sum((row.amount for row in account.ledger), D(0))

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from producers.recorded.exchange import conditional, risk
-from producers.recorded.exchange.account import Account
-from producers.recorded.exchange.engine import QUEUES, Exchange
-from producers.recorded.exchange.orders import (
+from producers.simulated.exchange.core import conditional, funds, risk
+from producers.simulated.exchange.core.account import Account
+from producers.simulated.exchange.core.engine import Exchange
+from producers.simulated.exchange.core.orders import (
     AccountChanged,
     ConditionalChanged,
     Fill,
@@ -23,7 +23,8 @@ from producers.recorded.exchange.orders import (
     OrderChanged,
     sign,
 )
-from producers.recorded.exchange.rules import Contract, Refusal
+from producers.simulated.exchange.core.rules import Contract, Refusal
+from producers.simulated.exchange.core.state import QUEUES
 from tests.producers.exchange_cases import NOW, D
 
 CONTRACTS = (
@@ -201,7 +202,7 @@ class Trading(RuleBasedStateMachine):
         booked = {kind: sum((row.amount for row in account.ledger if row.type == kind), D(0)) for kind in ("REALIZED_PNL", "COMMISSION")}
         assert booked["REALIZED_PNL"] == sum((fill.realised for fill in account.fills), D(0))
         assert booked["COMMISSION"] == -sum((fill.fee for fill in account.fills), D(0))
-        assert risk.available(self.exchange, account) >= 0
+        assert funds.available(self.exchange, account) >= 0
         for symbol in START:
             fills = [fill for fill in account.fills if fill.symbol == symbol]
             position = account.position(symbol)

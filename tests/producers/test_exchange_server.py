@@ -14,8 +14,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from producers.recorded.exchange.faults import ExchangeFault, ExchangePlan
-from producers.recorded.exchange.keys import AccountSpec, ApiKey, read_accounts
+from producers.simulated.exchange.faults import ExchangeFault, ExchangePlan
+from producers.simulated.exchange.keys import AccountSpec, ApiKey, read_accounts
 from tests.producers.exchange_cases import KEY, SECRET, SYMBOL, Client, D, Heard, desk_account, runs, serving, until
 
 

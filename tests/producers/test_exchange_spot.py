@@ -21,10 +21,11 @@ from binance_sdk_spot.websocket_api.models import ExecutionReport, ListStatus, O
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.recorded.exchange.orders import ListChanged, NewOrder, OrderChanged
-from producers.recorded.exchange.rules import Contract, Reason, Refusal
-from producers.recorded.exchange.spot import words
-from producers.recorded.exchange.spot.engine import NewList, SpotAccount, SpotExchange
+from producers.simulated.exchange.core.orders import ListChanged, NewOrder, OrderChanged
+from producers.simulated.exchange.core.rules import Contract, Reason, Refusal
+from producers.simulated.exchange.spot import wire_format
+from producers.simulated.exchange.spot.engine import SpotExchange
+from producers.simulated.exchange.spot.lists import NewList, SpotAccount
 from tests.producers.exchange_cases import KEY, NOW, SECRET, SYMBOL, D, desk_account, levels, runs, serving
 
 CONTRACT = Contract.of(SYMBOL, "0.1", "0.00001")
@@ -243,7 +244,7 @@ def test_every_message_of_the_user_stream_fits_the_venues_models():
         "N",
     }
     for event in exchange.drain():
-        for kind, message in words.messages(event, NOW):
+        for kind, message in wire_format.messages(event, NOW):
             seen.add(kind)
             body = {name: value for name, value in message.items() if name != "e"}
             row = models[kind].from_dict(body)
@@ -255,5 +256,5 @@ def test_every_message_of_the_user_stream_fits_the_venues_models():
 def test_words_have_a_number_for_every_quantity():
     exchange = spot(btc="1")
     _, orders = exchange.place_list("desk", oco("0.5", "61000", "59000"), NOW)
-    row = words.order_row(orders[1], queried=True)
+    row = wire_format.order_row(orders[1], queried=True)
     assert (Decimal(row["origQty"]), Decimal(row["stopPrice"]), row["workingTime"], row["timeInForce"]) == (D("0.5"), D(59_000), -1, "GTC")

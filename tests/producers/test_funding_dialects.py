@@ -20,12 +20,12 @@ from venue_runs import Run, run, shorten
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from producers.recorded.dialects.lighter import market_id
-from producers.recorded.events import INTEREST, MARK, Event
-from producers.recorded.generated import Making
-from producers.recorded.market import Market
-from producers.recorded.recording import Recording
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.dialects.lighter import market_id
+from producers.simulated.market.events import INTEREST, MARK, Event
+from producers.simulated.market.generated import Making
+from producers.simulated.market.market import Market
+from producers.simulated.market.recording import Recording
+from producers.simulated.venue import RecordedVenue
 from schemas.settings import Settings
 
 NAMES = list(FUNDING_READERS)

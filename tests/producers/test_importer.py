@@ -19,7 +19,7 @@ from deploy.stack.topics import create_topics
 from producers.importer.files import ImportFailed, Source
 from producers.importer.importer import Importer, Plan
 from producers.venues import adapter_of
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.partition import partition_of
 from schemas.settings import Settings
 

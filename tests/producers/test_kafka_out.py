@@ -16,7 +16,7 @@ from producers import kafka_out
 from producers.kafka_out import MAX_IN_FLIGHT, DeliveryFailed, KafkaOut, Outgoing
 from producers.log_tail import FIRST_LOOK, LogError, read_tail
 from producers.sequencer import Step
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.settings import Settings
 
 pytestmark = pytest.mark.stack

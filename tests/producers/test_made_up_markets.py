@@ -20,11 +20,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from deploy.cli.simulate import app
-from producers.recorded.dialects.registry import DIALECTS, dialect_of
-from producers.recorded.events import AGG, DEPTH, SNAPSHOT, TICKER, TRADE
-from producers.recorded.generated import Making
-from producers.recorded.instrument import Instrument, spec_of
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.dialects.registry import DIALECTS, dialect_of
+from producers.simulated.market.events import AGG, DEPTH, SNAPSHOT, TICKER, TRADE
+from producers.simulated.market.generated import Making
+from producers.simulated.market.instrument import Instrument, spec_of
+from producers.simulated.venue import RecordedVenue
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -12,8 +12,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from producers.recorded.generated import Making
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.market.generated import Making
+from producers.simulated.venue import RecordedVenue
 
 RATE, MESSAGES = 2000.0, 1200
 STREAMS = ("aggTrade", "depth@100ms", "markPrice@1s")

@@ -15,8 +15,8 @@ from recorded_client import BTC_2023, BTC_2024, Book, head, until
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from producers.recorded.recording import Recording
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.market.recording import Recording
+from producers.simulated.venue import RecordedVenue
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from producers.recorded.faults import Fault, FaultPlan
-from producers.recorded.limits import REFUSALS_BEFORE_BAN, WeightLimiter
+from producers.simulated.faults import Fault, FaultPlan
+from producers.simulated.limits import REFUSALS_BEFORE_BAN, WeightLimiter
 
 NAMES = [f'{{"E":{n},"p":"{n}.0"}}'.encode() for n in range(40)]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from recorded_client import BTC_2023, CAPTURES, LTC, head
 
-from producers.recorded.events import AGG, DEPTH, SNAPSHOT, TRADE, FormatError
-from producers.recorded.formats import read_events, recording_files
-from producers.recorded.recording import Recording, decimal_step, read_funding, survey
+from producers.simulated.market.events import AGG, DEPTH, SNAPSHOT, TRADE, FormatError
+from producers.simulated.market.formats import read_events, recording_files
+from producers.simulated.market.recording import Recording, decimal_step, read_funding, survey
 
 DUMP = "101,0.2310,243.0,900,902,1741046404349,true\n102,0.2311,1,903,903,1741046404350,false\n"
 DUMP_HEADER = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n"

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded_client import BTC_2024, CAPTURES, Book
 
-from producers.recorded.book import RecordedBook
-from producers.recorded.events import AGG, DEPTH, SNAPSHOT, TICKER, TRADE, Event
-from producers.recorded.formats import read_events
-from producers.recorded.frames import DepthMerger, with_aggregates
-from producers.recorded.history import TradeHistory, trade_of
+from producers.simulated.market.book import RecordedBook
+from producers.simulated.market.events import AGG, DEPTH, SNAPSHOT, TICKER, TRADE, Event
+from producers.simulated.market.formats import read_events
+from producers.simulated.market.frames import DepthMerger, with_aggregates
+from producers.simulated.market.history import TradeHistory, trade_of
 
 
 def trade(number: int, at: int, price: str, quantity: str, maker: bool, event_time: int | None = None, cause: str = "MARKET") -> Event:

@@ -18,8 +18,8 @@ import pytest
 from recorded_client import BTC_2023, BTC_2024, CAPTURES, LTC, Book, Client, get, head, post, until
 from websockets.asyncio.client import connect
 
-from producers.recorded.recording import Recording
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.market.recording import Recording
+from producers.simulated.venue import RecordedVenue
 
 ROOT = Path(__file__).parent.parent.parent
 

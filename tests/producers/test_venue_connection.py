@@ -18,8 +18,8 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from producers.binance.adapter import BinanceUsdm
-from producers.recorded.recording import Recording
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.market.recording import Recording
+from producers.simulated.venue import RecordedVenue
 from producers.venue.connection import END_OF_RECORDING, Connection, Ended, backoff_delays, retry_after
 from producers.venue.rest import Limit, Limiter, Rest, RestError
 

@@ -15,9 +15,9 @@ import pytest
 from recorded_client import BTC_2024, head
 from venue_runs import VENUES, WITHOUT, Run, check_trades, run, shorten, turnover
 
-from producers.recorded.generated import Making
-from producers.recorded.recording import Recording
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.market.generated import Making
+from producers.simulated.market.recording import Recording
+from producers.simulated.venue import RecordedVenue
 from producers.venues import adapter_of
 from schemas import metrics
 from schemas.settings import Settings

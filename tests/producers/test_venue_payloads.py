@@ -19,7 +19,7 @@ from aiohttp import web
 
 from producers.venue.adapter import Adapter, BookDiff, BookSnapshot, Channel, Event, MappingError, Market, Refused
 from producers.venue.rest import Limiter, Rest, RestError
-from schemas.codec import Codec
+from schemas.codec.avro import Codec
 
 DATA = Path(__file__).parent.parent / "data/venues"
 # The lists of instruments are held by tests/schemas/test_assets.py.

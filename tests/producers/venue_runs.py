@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from producers.recorded.market import Market
-from producers.recorded.venue import RecordedVenue
+from producers.simulated.market.market import Market
+from producers.simulated.venue import RecordedVenue
 from producers.venue.adapter import Channel
 from producers.venue.config import ProducerConfig
 from producers.venue.producer import VenueProducer
 from producers.venues import adapter_of
 from schemas import metrics
 from schemas.catalogue import TOPICS
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.service import Service
 from schemas.settings import Settings
 

@@ -15,8 +15,9 @@ from fastavro.schema import fingerprint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import catalogue, codec
-from schemas.codec import Codec, CodecError
+from schemas import catalogue
+from schemas.codec import avro as codec
+from schemas.codec.avro import Codec, CodecError
 
 ROOT = Path(__file__).parents[2]
 CODEC = Codec()

@@ -13,11 +13,12 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas import catalogue, columnar
-from schemas import codec as codec_module
-from schemas.codec import Codec, CodecError
-from schemas.columnar import KeyTable
-from schemas.recordset import RecordSet, RecordSetError
+from schemas import catalogue
+from schemas.codec import avro as codec_module
+from schemas.codec import columnar
+from schemas.codec.avro import Codec, CodecError
+from schemas.codec.columnar import KeyTable
+from schemas.codec.recordset import RecordSet, RecordSetError
 
 CODEC = Codec()
 FLAT = ("agg_trades", "depth", "quotes", "funding", "liquidations", "market_indicators", "instruments")

@@ -18,9 +18,9 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import NewTopic
 
 from deploy.stack.topics import admin
-from schemas import frames
-from schemas.frames import AHEAD_BYTES, fetch_in_place
-from schemas.intake import RawRecords, deliver_raw
+from schemas.codec import frames
+from schemas.codec.fetching import RawRecords, deliver_raw
+from schemas.codec.frames import AHEAD_BYTES, fetch_in_place
 from schemas.settings import Settings
 
 Send = Callable[[asyncio.StreamWriter], Coroutine[Any, Any, None]]

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas import codec as codec_module
-from schemas import markreader
-from schemas.codec import Codec, CodecError
-from schemas.markreader import Mark, MarkReader
-from schemas.recordset import RecordSet
-from schemas.recordwriter import long_bytes, text_bytes
+from schemas.codec import avro as codec_module
+from schemas.codec import markreader
+from schemas.codec.avro import Codec, CodecError
+from schemas.codec.markreader import Mark, MarkReader
+from schemas.codec.recordset import RecordSet
+from schemas.codec.recordwriter import long_bytes, text_bytes
 
 CODEC = Codec()
 TOPICS = ("agg_trades", "depth", "quotes", "instruments", "strategies", "Ω")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import catalogue
-from schemas.codec import Codec, CodecError, parsed, plain_timestamps
-from schemas.recordwriter import compiled, long_bytes
+from schemas.codec.avro import Codec, CodecError, parsed, plain_timestamps
+from schemas.codec.recordwriter import compiled, long_bytes
 
 FLAT = [topic for topic in catalogue.TOPICS if compiled(plain_timestamps(catalogue.schema(topic)), b"") is not None]
 CODEC = Codec()

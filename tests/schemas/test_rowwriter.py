@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import catalogue
-from schemas.codec import Codec
-from schemas.recordwriter import long_bytes, text_bytes
-from schemas.rowwriter import RowWriter, texts_bytes
+from schemas.codec.avro import Codec
+from schemas.codec.recordwriter import long_bytes, text_bytes
+from schemas.codec.rowwriter import RowWriter, texts_bytes
 
 CODEC = Codec()
 FIELDS = {field["name"]: field["type"] for field in catalogue.schema("features")["fields"]}

@@ -12,7 +12,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import zstd
+from schemas.codec import zstd
 
 texts = st.binary(max_size=300) | st.builds(lambda unit, times: unit * times, st.binary(max_size=40), st.integers(0, 5_000))
 

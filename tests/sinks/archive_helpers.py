@@ -15,8 +15,8 @@ from timescale_records import record
 from schemas import catalogue
 from schemas.archive.manifest import Manifest, manifests
 from schemas.archive.read import PartitionReader
-from schemas.codec import Codec
-from schemas.recordset import RecordSet
+from schemas.codec.avro import Codec
+from schemas.codec.recordset import RecordSet
 from schemas.service import Service
 from schemas.settings import Settings
 from sinks.archive.service import Archiver, Options

@@ -15,9 +15,9 @@ from typing import Any
 import psycopg
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from producers.recorded.exchange.keys import AccountSpec, ApiKey
-from producers.recorded.exchange.rules import Contract
-from producers.recorded.exchange.server import CONTRACTS, SimulatedExchange
+from producers.simulated.exchange.core.rules import Contract
+from producers.simulated.exchange.keys import AccountSpec, ApiKey
+from producers.simulated.exchange.server import CONTRACTS, SimulatedExchange
 from schemas.partition import base_of_instrument, partition_of
 from schemas.secret import Secrets
 from schemas.service import Service
@@ -32,7 +32,7 @@ D = Decimal
 SYMBOL, INSTRUMENT = "BTCUSDT", "BINANCE:BTCUSDT-PERP"
 KEY, SECRET = "key-of-the-lab", "secret-of-the-lab"
 ACCOUNT = Account("simulated", "BINANCE", "BINANCE-simulated", "lab")
-MIGRATIONS = Path(__file__).parents[2] / "deploy" / "migrations"
+MIGRATIONS = Path(__file__).parents[2] / "deploy" / "database" / "migrations"
 ROOMY = Budget(max_notional=D(100_000), max_margin=D(100_000))
 MARKET = LivePolicy(entry=EntryPolicy(style="market"), budget=ROOMY)
 TOPICS = ("orders", "fills", "positions", "trades_closed", "execution_cost_events", "reconciliations")

@@ -7,9 +7,9 @@ from typing import Any
 
 from live_lab import KEY, SECRET, SYMBOL, D, Lab
 
-from producers.recorded.exchange.keys import AccountSpec, ApiKey
-from producers.recorded.exchange.rules import Contract
-from producers.recorded.exchange.server import SimulatedExchange
+from producers.simulated.exchange.core.rules import Contract
+from producers.simulated.exchange.keys import AccountSpec, ApiKey
+from producers.simulated.exchange.server import SimulatedExchange
 from schemas.secret import Secrets
 from schemas.service import Service
 from schemas.settings import Settings

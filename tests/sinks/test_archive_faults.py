@@ -19,7 +19,7 @@ from archive_helpers import CODEC, INSTRUMENTS, Log, Message, Place, archived, b
 
 from schemas.archive import layout
 from schemas.archive.manifest import ArchiveError, Manifest, manifests
-from sinks.archive import look
+from sinks.archive import inspect
 from sinks.archive.writer import Writer
 
 TRADES: Place = ("agg_trades", 3)
@@ -47,7 +47,7 @@ def finish(root: Path, place: Place, messages: list[Message], size: int = 100) -
 
 def whole(root: Path) -> None:
     """Assert that verification finds nothing, and that nothing lies about."""
-    verdict = look.verify(root)
+    verdict = inspect.verify(root)
     assert (verdict.faults, verdict.unlisted) == ([], [])
     assert not list(root.rglob("*.tmp"))
 
@@ -90,7 +90,7 @@ def test_death_before_every_change_of_the_file_system(tmp_path: Path, messages: 
             break
         points += 1
         if (root / layout.MANIFEST).is_dir():
-            before = look.verify(root)
+            before = inspect.verify(root)
             assert not before.faults
             held = content(root).get(TRADES, [])
             assert held == messages[: len(held)], "what counts is whole at any moment"
@@ -202,7 +202,7 @@ def test_files_of_a_day_are_merged_when_they_are_many_or_the_day_is_over(tmp_pat
     files = Manifest(tmp_path, *TRADES).load().files.values()
     assert len({(file.day, file.folder) for file in files}) == len(files)
     assert content(tmp_path)[TRADES][:60] == messages[:60]
-    assert len(look.verify(tmp_path).unlisted) == before, "readers of an older manifest still find them"
+    assert len(inspect.verify(tmp_path).unlisted) == before, "readers of an older manifest still find them"
     writer.close()
     whole(tmp_path)
 
@@ -232,7 +232,7 @@ def test_verify_names_the_file_that_was_damaged(tmp_path: Path, messages: list[M
         shutil.copytree(tmp_path / "sound", root)
         victim = largest(root)
         damage(victim)
-        (fault,) = look.verify(root).faults
+        (fault,) = inspect.verify(root).faults
         assert victim.relative_to(root).as_posix() in fault
         if damage in (cut, Path.unlink):
             with pytest.raises(ArchiveError, match=victim.name):
@@ -245,19 +245,19 @@ def test_verify_names_missing_and_doubled_offsets(tmp_path: Path, messages: list
     state = manifest.load()
     gone = next(file for file in state.files.values() if file.first_offset == 0)
     without = manifest.commit(state, remove=[gone.path])
-    verdict = look.verify(tmp_path)
+    verdict = inspect.verify(tmp_path)
     assert any("offsets 0 to" in fault and "are missing" in fault for fault in verdict.faults)
     assert verdict.unlisted == [gone.path]
     copy = gone.path.replace("p03-", "p03-1")
     shutil.copy(tmp_path / gone.path, tmp_path / copy)
     both = [gone, type(gone)(**{**vars(gone), "path": copy})]
     manifest.commit(without, add=both)
-    assert any(f"{gone.rows} records stand in two files, the first at offset 0" in fault for fault in look.verify(tmp_path).faults)
+    assert any(f"{gone.rows} records stand in two files, the first at offset 0" in fault for fault in inspect.verify(tmp_path).faults)
 
 
 def test_a_folder_that_is_no_archive_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="no archive"):
-        look.verify(tmp_path)
+        inspect.verify(tmp_path)
 
 
 # --- other tools ---------------------------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ def test_statistics_let_readers_pass_over_row_groups(tmp_path: Path, messages: l
 
 def test_listing_adds_up(tmp_path: Path, messages: list[Message]) -> None:
     archived(tmp_path, {TRADES: messages, ("progress", 3): market("progress", 30, 4)}, 150)
-    found = look.holdings(tmp_path)
+    found = inspect.holdings(tmp_path)
     assert {one.topic for one in found} == {"agg_trades", "progress"}
     trades = [one for one in found if one.topic == "agg_trades"]
     assert sorted(one.folder for one in trades) == sorted(INSTRUMENTS)
@@ -297,7 +297,7 @@ def test_listing_adds_up(tmp_path: Path, messages: list[Message]) -> None:
     assert sum(one.bytes for one in found) == sum(
         path.stat().st_size for path in tmp_path.glob("*/*/*/*.parquet") if path.parts[-4] != layout.MANIFEST
     )
-    assert {path for paths in look.listed_files(tmp_path).values() for path in paths} == set(tmp_path.glob("*/*/*/*.parquet"))
+    assert {path for paths in inspect.listed_files(tmp_path).values() for path in paths} == set(tmp_path.glob("*/*/*/*.parquet"))
     assert len(list(manifests(tmp_path))) == 2
 
 
@@ -313,7 +313,7 @@ def test_export_gives_the_records_of_a_range(tmp_path: Path, messages: list[Mess
         and first <= (record := CODEC.decode("agg_trades", value))["event_time"] < end
     }
     target = tmp_path / f"out.{suffix}"
-    assert look.export(tmp_path / "archive", "agg_trades", INSTRUMENTS[1], first, end, target) == len(wanted) > 50
+    assert inspect.export(tmp_path / "archive", "agg_trades", INSTRUMENTS[1], first, end, target) == len(wanted) > 50
     table = pyarrow.csv.read_csv(target) if suffix == "csv" else pq.read_table(target)
     rows = {row[layout.OFFSET]: row for row in table.to_pylist()}
     assert set(rows) == set(wanted)
@@ -321,11 +321,11 @@ def test_export_gives_the_records_of_a_range(tmp_path: Path, messages: list[Mess
         assert row["quantity"] == wanted[offset]["quantity"] or wanted[offset]["quantity"] != wanted[offset]["quantity"]
         assert int(row["event_time"].timestamp() * 1000) == wanted[offset]["event_time"]
     with pytest.raises(ArchiveError, match="nothing of agg_trades"):
-        look.export(tmp_path / "archive", "agg_trades", "NO:SUCH", None, None, target)
+        inspect.export(tmp_path / "archive", "agg_trades", "NO:SUCH", None, None, target)
     with pytest.raises(ArchiveError, match="neither"):
-        look.export(tmp_path / "archive", "agg_trades", None, None, None, tmp_path / "out.txt")
+        inspect.export(tmp_path / "archive", "agg_trades", None, None, None, tmp_path / "out.txt")
 
 
 def test_export_of_nested_records_is_text_in_csv(tmp_path: Path) -> None:
     archived(tmp_path / "archive", {("scores", 0): market("scores", 30, 4)})
-    assert look.export(tmp_path / "archive", "scores", None, None, None, tmp_path / "out.csv") >= 28
+    assert inspect.export(tmp_path / "archive", "scores", None, None, None, tmp_path / "out.csv") >= 28

@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timescale_records import record
 
-from schemas import catalogue, columnar
+from schemas import catalogue
 from schemas.archive import encode, layout
 from schemas.archive.manifest import ArchiveError, Fenced, File, Manifest, State
 from schemas.archive.read import PartitionReader
-from schemas.codec import Codec, CodecError
-from schemas.recordset import RecordSet
+from schemas.codec import columnar
+from schemas.codec.avro import Codec, CodecError
+from schemas.codec.recordset import RecordSet
 from sinks.archive.files import write_file
 from sinks.archive.writer import holes
 

@@ -12,8 +12,8 @@ from archive_helpers import archived
 
 from schemas.archive.manifest import ArchiveError
 from schemas.catalogue import RESULT_TOPICS
-from schemas.recordset import RecordSet
-from stream_apps.core.config import EngineConfig
+from schemas.codec.recordset import RecordSet
+from stream_apps.core.market.config import EngineConfig
 from stream_apps.replay.from_archive import Archive
 from stream_apps.replay.run import PartitionReplay, Result, drive
 from stream_apps.strategy_files import load_strategy_files

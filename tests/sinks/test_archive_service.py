@@ -25,7 +25,7 @@ from deploy.stack.processes import free_port
 from schemas import catalogue, metrics
 from schemas.service import summed
 from schemas.settings import Settings
-from sinks.archive import look
+from sinks.archive import inspect
 
 pytestmark = pytest.mark.stack
 Variables = Callable[..., dict[str, str]]
@@ -51,7 +51,7 @@ def archiver_process(variables: dict[str, str], root: Path, *arguments: str) -> 
 
 def rows(root: Path) -> int:
     """Return how many records count; 0 before there is an archive."""
-    return sum(one.rows for one in look.holdings(root)) if (root / "_manifest").is_dir() else 0
+    return sum(one.rows for one in inspect.holdings(root)) if (root / "_manifest").is_dir() else 0
 
 
 def assert_equal_to_topics(settings: Settings, root: Path, **topics: Any) -> None:
@@ -60,7 +60,7 @@ def assert_equal_to_topics(settings: Settings, root: Path, **topics: Any) -> Non
     found = content(root)
     assert {place: len(messages) for place, messages in found.items()} == {place: len(messages) for place, messages in wanted.items()}
     assert found == wanted
-    verdict = look.verify(root)
+    verdict = inspect.verify(root)
     assert (verdict.faults, verdict.unlisted) == ([], [])
     assert not list(root.rglob("*.tmp"))
 
@@ -76,7 +76,7 @@ def test_everything_in_the_topics_is_archived_byte_for_byte(environment: Setting
         assert service.health()["ok"]
     assert_equal_to_topics(environment, tmp_path)
     assert summed(metrics.ROWS_ARCHIVED) - before == len(catalogue.TOPICS) * 80
-    assert {one.topic for one in look.holdings(tmp_path)} == set(name.removeprefix(environment.topic_prefix) for name in topics)
+    assert {one.topic for one in inspect.holdings(tmp_path)} == set(name.removeprefix(environment.topic_prefix) for name in topics)
 
 
 def test_killed_again_and_again_while_writing(

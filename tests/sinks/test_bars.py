@@ -14,10 +14,10 @@ import numpy as np
 import psycopg
 import pytest
 
-from deploy import database
+from deploy.database import migrate as database
 from schemas.settings import Settings
 from sinks.timescale import changes
-from stream_apps.core.config import TIMEFRAME_MS
+from stream_apps.core.market.config import TIMEFRAME_MS
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 START = 1_723_075_200_000  # 2024-08-08 00:00 UTC

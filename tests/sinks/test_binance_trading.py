@@ -17,14 +17,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from schemas.secret import Secrets
+from sinks.venues.account_login import AccountError, addresses
 from sinks.venues.adapter import Limited, Refused, Unknown, Unreachable
 from sinks.venues.binance import mapping
 from sinks.venues.binance.errors import error_of
 from sinks.venues.binance.rest import BinanceRest
 from sinks.venues.binance.signing import KeyFormatError, signer
 from sinks.venues.binance.venue import BinanceVenue
-from sinks.venues.opening import AccountError, addresses
-from stream_apps.core.execution.facts import (
+from stream_apps.core.execution.orders.venue_reports import (
     FillReport,
     OrderRequest,
     OrderType,

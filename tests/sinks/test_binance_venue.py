@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from producers.recorded.exchange.keys import AccountSpec, ApiKey
-from producers.recorded.exchange.server import SimulatedExchange
+from producers.simulated.exchange.keys import AccountSpec, ApiKey
+from producers.simulated.exchange.server import SimulatedExchange
 from schemas.secret import Secrets
 from sinks.guard.kill import close_everything
 from sinks.guard.preflight import Wanted, passed, preflight
 from sinks.venues.adapter import Limited, Refused, Unknown, VenueError
 from sinks.venues.binance.venue import BinanceVenue
-from stream_apps.core.execution.facts import (
+from stream_apps.core.execution.orders.venue_reports import (
     FillReport,
     OrderReport,
     OrderRequest,

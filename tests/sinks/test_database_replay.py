@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from deploy.cli import load_app
 from schemas.catalogue import RESULT_TOPICS
 from schemas.settings import Settings
-from stream_apps.core.config import EngineConfig
+from stream_apps.core.market.config import EngineConfig
 from stream_apps.replay.from_database import Database, DatabaseError
 from stream_apps.replay.run import Result, drive
 from stream_apps.replay.source import Source, Topics

@@ -20,18 +20,18 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from deploy.database import migrate
-from producers.recorded.exchange.keys import AccountSpec, ApiKey
-from producers.recorded.exchange.server import SimulatedExchange
+from deploy.database.migrate import migrate
+from producers.simulated.exchange.keys import AccountSpec, ApiKey
+from producers.simulated.exchange.server import SimulatedExchange
 from schemas import catalogue
 from schemas.partition import partition_of
 from schemas.secret import Secrets
 from schemas.settings import Settings
-from sinks.guard.account import AccountWatch
 from sinks.guard.commands import give
+from sinks.guard.venue_watch import AccountWatch
 from sinks.venues.binance.venue import BinanceVenue
-from stream_apps.core.execution.facts import OrderRequest, OrderType, Side
-from stream_apps.core.execution.guard import GuardFacts, GuardLimits, GuardMemory, evaluate
+from stream_apps.core.execution.account.guard import GuardFacts, GuardLimits, GuardMemory, evaluate
+from stream_apps.core.execution.orders.venue_reports import OrderRequest, OrderType, Side
 
 pytestmark = pytest.mark.stack
 
@@ -255,7 +255,7 @@ def test_every_rule_trips_and_recovers(world: World, exchange: Exchange, environ
 
 def test_a_slow_way_to_the_venue_is_measured_and_ends_makers_and_slices(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
     """Signed requests are timed; what the guard does with the figure is ``_degraded``'s."""
-    monkeypatch.setattr("sinks.guard.account.ASK_S", 0.01)
+    monkeypatch.setattr("sinks.guard.venue_watch.ASK_S", 0.01)
     limits = GuardLimits()
     watch = AccountWatch(BinanceVenue(exchange.venue.rest_url, exchange.venue.ws_url, KEY, SECRET, Secrets()))
     exchange.call(lambda: exchange.venue.control.faults(["latency:ms=600,on=balance,at=0,n=0"]))

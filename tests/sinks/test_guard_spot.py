@@ -15,7 +15,7 @@ import pytest
 from live_lab import KEY, SECRET, SYMBOL, D, wait_for
 from spot_lab import ACCOUNT, SpotLab, assert_coins_equal
 
-from deploy.database import migrate
+from deploy.database.migrate import migrate
 from schemas import catalogue
 from schemas.settings import Settings
 from sinks.guard.commands import give

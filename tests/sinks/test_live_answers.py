@@ -10,10 +10,10 @@ from live_lab import Lab, assert_books_equal, prepare, wait_for
 
 from schemas import metrics
 from sinks.venues.adapter import Unknown, Unreadable
-from sinks.venues.answers import read, read_rows
 from sinks.venues.binance import mapping as binance
 from sinks.venues.bybit import mapping as bybit
-from sinks.venues.connected import rules_by_symbol
+from sinks.venues.response_parsing import read, read_rows
+from sinks.venues.rest_connection import rules_by_symbol
 
 ORDER = {
     "clientOrderId": "a",

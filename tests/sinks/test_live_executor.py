@@ -12,8 +12,8 @@ from live_lab import ACCOUNT, KEY, SECRET, SYMBOL, D, Lab, assert_books_equal, p
 from schemas.secret import Secrets
 from schemas.service import Service
 from sinks.venues.binance.venue import BinanceVenue
-from stream_apps.core.execution.facts import OrderRequest, OrderType, Side
-from stream_apps.core.execution.ids import client_order_id
+from stream_apps.core.execution.orders.ids import client_order_id
+from stream_apps.core.execution.orders.venue_reports import OrderRequest, OrderType, Side
 
 pytestmark = pytest.mark.stack
 

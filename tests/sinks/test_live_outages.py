@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from live_lab import KEY, SECRET, SYMBOL, D, Lab, assert_books_equal, wait_for
 
-from deploy.database import migrate
+from deploy.database.migrate import migrate
 from deploy.stack import Stack
 from deploy.stack.topics import create_topics
 from schemas.settings import Settings

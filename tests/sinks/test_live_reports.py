@@ -14,7 +14,7 @@ from timescale_helpers import sink_thread
 from typer.testing import CliRunner
 
 from deploy.cli import app
-from deploy.database import migrate
+from deploy.database.migrate import migrate
 
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 

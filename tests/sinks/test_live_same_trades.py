@@ -26,9 +26,9 @@ from paper_cases import GRID, ltc_trades, signal
 from paper_log import Instrument, Writer, expected, log_of, written
 from test_executor import MIGRATION, run_here
 
-from producers.recorded.exchange.rules import Contract
+from producers.simulated.exchange.core.rules import Contract
 from stream_apps.core.execution.policy import EntryPolicy, LivePolicy
-from stream_apps.core.paper import TradeColumns
+from stream_apps.core.paper.model import TradeColumns
 
 pytestmark = [pytest.mark.stack, pytest.mark.long, pytest.mark.timeout(1_800)]
 

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 
-from deploy.database import migrate
+from deploy.database.migrate import migrate
 from deploy.stack.processes import free_port
 from schemas import metrics
 from schemas.partition import partition_of

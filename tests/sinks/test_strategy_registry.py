@@ -11,7 +11,7 @@ import pytest
 from timescale_helpers import Feeder, migrated, query, sink_thread, until
 
 from schemas.settings import Settings
-from stream_apps.core.strategy import StrategyConfig, config_hash
+from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 
 pytestmark = pytest.mark.stack
 

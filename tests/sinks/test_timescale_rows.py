@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from timescale_records import record
 
 from schemas import catalogue
-from schemas.codec import Codec, CodecError
-from schemas.recordset import RecordSet
+from schemas.codec.avro import Codec, CodecError
+from schemas.codec.recordset import RecordSet
 from sinks.consuming.reader import cut
 from sinks.timescale import rows, transcode
 from sinks.timescale.tables import table

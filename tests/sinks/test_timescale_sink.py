@@ -25,7 +25,7 @@ from timescale_helpers import (
 from timescale_records import record
 
 from schemas import catalogue, metrics
-from schemas.codec import Record
+from schemas.codec.avro import Record
 from schemas.service import summed
 from schemas.settings import Settings
 

@@ -10,8 +10,9 @@ import pytest
 from timescale_helpers import query
 from typer.testing import CliRunner
 
-from deploy import database, upkeep
 from deploy.cli import db
+from deploy.database import maintenance as upkeep
+from deploy.database import migrate as database
 from schemas import catalogue
 from schemas.settings import Settings
 from sinks.timescale import partitions

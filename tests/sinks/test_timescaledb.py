@@ -17,9 +17,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from deploy import columnstore, database, upkeep
+from deploy.database import columnstore, maintenance
+from deploy.database import migrate as database
 from sinks.timescale import changes
-from stream_apps.core.config import TIMEFRAME_MS
+from stream_apps.core.market.config import TIMEFRAME_MS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from test_bars import DAY, HOUR, START, Trade, assert_bars, at, insert, make, oracle, read
@@ -107,10 +108,10 @@ def test_candles_are_continuous(connection: psycopg.Connection, trades: list[Tra
 
 def test_jobs_are_set_up_as_the_policies_say_and_every_one_runs(url: str, connection: psycopg.Connection, trades: list[Trade]) -> None:
     connection.close()
-    done = upkeep.maintain(url, keep_history=True)
+    done = maintenance.maintain(url, keep_history=True)
     assert done.problems == []
     assert any("columnstore by instrument" in line for line in done.done) and sum("built every" in line for line in done.done) == 24
-    assert upkeep.maintain(url, keep_history=True) == upkeep.Report()
+    assert maintenance.maintain(url, keep_history=True) == maintenance.Report()
     with psycopg.connect(url, autocommit=True, prepare_threshold=None) as again:
         jobs = again.execute("SELECT job_id FROM timescaledb_information.jobs WHERE job_id >= 1000").fetchall()
         assert len(jobs) > 40
@@ -128,10 +129,10 @@ def test_jobs_are_set_up_as_the_policies_say_and_every_one_runs(url: str, connec
             columnstore.refresh(again, aggregate, None, None)
         assert_bars(again, trades + late)
         trades += late
-    upkeep.keep(url, "depth", 5)
+    maintenance.keep(url, "depth", 5)
     with psycopg.connect(url, autocommit=True, prepare_threshold=None) as again:
         again.execute("UPDATE table_policies SET chunk = '3 hours', columnstore_after = '12 hours' WHERE table_name = 'quotes'")
-    assert upkeep.maintain(url, keep_history=True).done == ["quotes: chunks of 3:00:00 from now on", "quotes: columns after 12:00:00"]
+    assert maintenance.maintain(url, keep_history=True).done == ["quotes: chunks of 3:00:00 from now on", "quotes: columns after 12:00:00"]
 
 
 def test_retention_drops_chunks_and_keeps_their_bars(url: str, trades: list[Trade]) -> None:
@@ -140,8 +141,8 @@ def test_retention_drops_chunks_and_keeps_their_bars(url: str, trades: list[Trad
         recent = make(random.Random(13), 40, round(NOW.timestamp() * 1000) - DAY, round(NOW.timestamp() * 1000) - HOUR, first=20_000)
         unbuilt = make(random.Random(14), 40, START - 3 * DAY, START - 2 * DAY, first=30_000)
         insert(connection, recent + unbuilt)
-    upkeep.keep(url, "agg_trades", 30)
-    report = upkeep.maintain(url)
+    maintenance.keep(url, "agg_trades", 30)
+    report = maintenance.maintain(url)
     assert report.problems == [] and any("dropped, older than agg_trades" in line for line in report.done)
     with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
         assert connection.execute("SELECT count(*) FROM agg_trades").fetchone() == (len(recent),)

@@ -21,9 +21,9 @@ from confluent_kafka import Producer
 from psycopg import sql
 from timescale_records import record
 
-from deploy import database
+from deploy.database import migrate as database
 from schemas import catalogue
-from schemas.codec import Codec, Record
+from schemas.codec.avro import Codec, Record
 from schemas.service import Service
 from schemas.settings import Settings
 from sinks.timescale.sink import Options, Sink

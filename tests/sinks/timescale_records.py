@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from schemas import catalogue
-from schemas.codec import Record
+from schemas.codec.avro import Record
 
 DOUBLES = (0.0, -0.0, 1e-8, 1.5e-8, 0.1, 61659.7, -123.456, 1e308, -1e308, 5e-324, 2.2250738585072014e-308, 123456789.12345679)
 ODD_DOUBLES = (float("inf"), float("-inf"), float("nan"))

@@ -15,7 +15,7 @@ from typing import Any
 
 from logs import DATA
 
-from stream_apps.core.config import EngineConfig
+from stream_apps.core.market.config import EngineConfig
 
 GRID = 15_000
 BTC = "BINANCE:BTCUSDT-PERP"
@@ -172,6 +172,6 @@ def divergence(bars: list[tuple[float, float]], n: int) -> int | None:
 
 def config(**analytics: Any) -> EngineConfig:
     """An engine's numbers with other numbers of the analytics."""
-    from stream_apps.core.analytics.config import AnalyticsConfig
+    from stream_apps.core.market.analytics.config import AnalyticsConfig
 
     return EngineConfig(analytics=AnalyticsConfig(**analytics))

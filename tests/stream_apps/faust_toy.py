@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from schemas.codec import Codec
-from schemas.recordset import RecordSet
+from schemas.codec.avro import Codec
+from schemas.codec.recordset import RecordSet
 
 PANES = 5
 
@@ -29,7 +29,9 @@ class Out(NamedTuple):
 
 
 class ToyEngine:
-    INPUTS: tuple[str, ...] = ("agg_trades", "progress")
+    WRITES = ("features", "signals", "worker_progress", "dead_letters")
+    PROGRESS = "worker_progress"
+    DECISIONS = "signals"
 
     def __init__(self, partition: int, config: Any, codec: Codec) -> None:
         self.partition = partition
@@ -40,7 +42,11 @@ class ToyEngine:
         self.applied = self.passed = self.count = self.checksum = 0
         self.panes: dict[bytes, bytes] = {}
         self.dirty: dict[bytes, bytes | None] = {}
-        self.counts = {"late": 0}
+        self.counts = {"late": 0, "instants": 0}
+
+    @classmethod
+    def inputs(cls) -> tuple[str, ...]:
+        return ("agg_trades", "progress")
 
     def next_offset(self, topic: str) -> int | None:
         return self.fed[topic]

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from schemas.codec import Codec
-from schemas.recordset import RecordSet
-from stream_apps.core.ahead import completed
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.engine import OutputRecord, PartitionEngine
+from schemas.codec.avro import Codec
+from schemas.codec.recordset import RecordSet
+from stream_apps.core.log.outputs import OutputRecord
+from stream_apps.core.log.steps import completed
+from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.signals.engine import SignalsEngine
 
 DATA = Path(__file__).parents[1] / "data"
 CODEC = Codec()
@@ -106,15 +107,20 @@ def pieces(messages: list[Message], random_source: random.Random | None, size: i
 
 
 def run(
-    log: Log, config: EngineConfig | None = None, seed: int | None = None, restart_every: int | None = None, size: int = 5000
-) -> tuple[list[OutputRecord], PartitionEngine]:
+    log: Log,
+    config: EngineConfig | None = None,
+    seed: int | None = None,
+    restart_every: int | None = None,
+    size: int = 5000,
+    kind: type[Any] = SignalsEngine,
+) -> tuple[list[OutputRecord], Any]:
     """Drive an engine over a log; ``seed`` cuts and interleaves feeds and rounds at random, ``restart_every`` kills it after so many rounds.
 
     A kill loses everything but the changelog: the engine is rebuilt from the checkpoint before last and reads again from there.
     """
     config = config or EngineConfig(grid_ms=log.grid, lateness_ms=log.lateness)
     source = random.Random(seed) if seed is not None else None
-    engine = PartitionEngine(0, config, CODEC)
+    engine = kind(0, config, CODEC)
     changelog: dict[bytes, bytes] = {}
     outputs: list[OutputRecord] = []
     feeds = {topic: list(pieces(messages, source, size)) for topic, messages in log.topics.items()}
@@ -132,7 +138,7 @@ def run(
                 changelog.update({key: value for key, value in engine.checkpoint() if value is not None})
                 if source is None or source.random() < 0.5:
                     continue  # go on: the next kill loses what comes after this checkpoint
-            engine = PartitionEngine.restore(0, config, CODEC, changelog.items())
+            engine = kind.restore(0, config, CODEC, changelog.items())
             for name in feeds:
                 position = engine.positions().get(name, 0)
                 at[name] = next((j for j, records in enumerate(feeds[name]) if records.next_offset > position), len(feeds[name]))

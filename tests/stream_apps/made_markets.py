@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from schemas.codec import Codec
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.engine import PartitionEngine
-from stream_apps.core.paper_position import FeeRates, PaperSettings
-from stream_apps.core.strategy import StrategyConfig
+from schemas.codec.avro import Codec
+from stream_apps.core.log.engine import PartitionEngine
+from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.paper.position import FeeRates, PaperSettings
+from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.run import drive
 from stream_apps.replay.source import AUTHOR, Entry, Piece, SynthesisedLog
 from stream_apps.research.closed import ClosedTrades

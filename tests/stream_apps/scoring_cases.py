@@ -8,9 +8,11 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from stream_apps.core.scoring import MODELS, Evaluation, StrategyMemory, evaluate
-from stream_apps.core.snapshot import FAST_WINDOWS, WINDOW_MS, WINDOWS, Prints, Snapshot
-from stream_apps.core.strategy import StrategyConfig, config_hash, validate
+from stream_apps.core.market.windows import FAST_WINDOWS, WINDOW_MS, WINDOWS
+from stream_apps.core.signals.scoring import MODELS, Evaluation, StrategyMemory, evaluate
+from stream_apps.core.signals.snapshot import Prints, Snapshot
+from stream_apps.core.signals.strategy import StrategyConfig, config_hash
+from stream_apps.core.signals.strategy_rules import strategy_from_record, validate
 
 T = 1_700_000_010_000
 ALT = "BINANCE:SOLUSDT-PERP"
@@ -25,7 +27,7 @@ def relaxed(max_examples: int) -> settings:
 
 def of_model(model: str, **changes: Any) -> StrategyConfig:
     """A valid strategy of a model with the model's defaults."""
-    config = StrategyConfig.from_record({"strategy_id": "s", "instrument": ALT, "display_name": "Test", "model": model, **changes})
+    config = strategy_from_record({"strategy_id": "s", "instrument": ALT, "display_name": "Test", "model": model, **changes})
     validate(config)
     return config
 

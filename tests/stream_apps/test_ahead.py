@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas.codec import Codec
-from schemas.markreader import Mark, MarkReader
-from schemas.recordset import RecordSet
-from stream_apps.core import instants
-from stream_apps.core.ahead import TOPICS, Ahead, Steps, StepWriter, completed, steps_of
-from stream_apps.core.marks import MarkLog
+from schemas.catalogue import ENGINE_INPUTS
+from schemas.codec.avro import Codec
+from schemas.codec.markreader import Mark, MarkReader
+from schemas.codec.recordset import RecordSet
+from stream_apps.core.log.mark_lookahead import MarkLookahead
+from stream_apps.core.log.marks import MarkLog
+from stream_apps.core.log.steps import DECIDED, PANE, Steps, StepWriter, completed, steps_of
 
 CODEC = Codec()
 GRID, LATENESS, JUMP = 15_000, 250, 30 * 86_400_000
+TOPICS = tuple(sorted(ENGINE_INPUTS))
 T0 = 1_700_000_000_000 // GRID * GRID
 INSTRUMENTS = {"a": np.array([3, 1]), "b": np.array([0, 2, 4]), "mute": np.array([9])}
 
@@ -82,12 +84,16 @@ def rows_of(steps: Steps) -> list[Any]:
 def test_what_is_found_at_once_is_what_is_found_mark_by_mark(seed: int) -> None:
     source = random.Random(seed)
     records = log_of(source, 2_500)
-    marks = MarkLog()
+    marks = MarkLog(frozenset(TOPICS))
     marks.waiting.extend(MarkReader(CODEC).read(records)[0])
     assert len(marks.waiting) == 2_500
     # What has been fed of the trades: offsets with holes, as compaction and transactions leave them.
     offsets = np.cumsum([source.choice([1, 1, 1, 2, 7]) for _ in range(60_000)])
-    ahead, writer, stretches = Ahead(GRID, LATENESS, JUMP), StepWriter(CODEC.header("worker_progress")), 0
+    ahead, writer, stretches = (
+        MarkLookahead(TOPICS, "agg_trades", GRID, LATENESS, JUMP),
+        StepWriter(CODEC.header("worker_progress"), TOPICS),
+        0,
+    )
     while marks.waiting:
         mark = marks.waiting.first()
         cut, due = marks.cut_after(mark), marks.due(mark, GRID, LATENESS)
@@ -95,7 +101,7 @@ def test_what_is_found_at_once_is_what_is_found_mark_by_mark(seed: int) -> None:
             marks.fired.setdefault(mark.author, due.start - 1)
         marks.passed(mark, cut, GRID, LATENESS)
         marks.waiting.drop()
-        steps = steps_of(mark, cut, due, INSTRUMENTS[mark.author])
+        steps = steps_of(mark, cut, due, INSTRUMENTS[mark.author], TOPICS)
         most = source.choice([1, 7, 256])
         if not due or not marks.waiting or len(due) >= most:
             continue
@@ -104,7 +110,7 @@ def test_what_is_found_at_once_is_what_is_found_mark_by_mark(seed: int) -> None:
         taken = int(np.searchsorted(offsets, cut.get("agg_trades", 0)))
         fed = offsets[: taken + source.choice([0, 3, 200, 5_000])] if source.random() < 0.9 else offsets[:0]
         taken = min(taken, len(fed))
-        plain = MarkLog(marks.merged, marks.fired.copy(), marks.times.copy(), marks.next_offset)
+        plain = MarkLog(marks.inputs, marks.merged, marks.fired.copy(), marks.times.copy(), marks.next_offset)
         wanted = rows_of(steps)
         after = plainly(plain, waiting, wanted, fed, taken, most)
         went = ahead.look(steps, marks, fed, taken, most, INSTRUMENTS.__getitem__)
@@ -124,13 +130,15 @@ def test_what_is_found_at_once_is_what_is_found_mark_by_mark(seed: int) -> None:
 def test_a_mark_of_a_nonsensical_time_is_left_to_the_plain_way(time: int) -> None:
     rows = [("a", T0), ("a", T0 + 20_000), ("a" if time > 0 else "b", time), ("a", T0 + 40_000)]
     values = [CODEC.encode("progress", {"author": a, "venue": "V", "event_time": t, "receive_time": 0, "cut": {}}) for a, t in rows]
-    marks = MarkLog()
+    marks = MarkLog(frozenset(TOPICS))
     marks.waiting.extend(MarkReader(CODEC).read(RecordSet.from_messages([(n, 0, b"k", value) for n, value in enumerate(values)]))[0])
     mark = marks.waiting.first()
     marks.passed(mark, {}, GRID, LATENESS)
     marks.waiting.drop()
-    steps = steps_of(mark, {}, range(5, 6), INSTRUMENTS["a"])
-    went = Ahead(GRID, LATENESS, JUMP).look(steps, marks, np.empty(0, dtype=np.int64), 0, 9, INSTRUMENTS.__getitem__)
+    steps = steps_of(mark, {}, range(5, 6), INSTRUMENTS["a"], TOPICS)
+    went = MarkLookahead(TOPICS, "agg_trades", GRID, LATENESS, JUMP).look(
+        steps, marks, np.empty(0, dtype=np.int64), 0, 9, INSTRUMENTS.__getitem__
+    )
     assert went.after.tolist() == [3]  # of the second mark alone: two instants behind the one that was there
 
 
@@ -138,9 +146,9 @@ def test_a_step_of_all_topics_is_written_as_the_codec_writes_it() -> None:
     for number in (1, 63, 64, 2**31, 2**62):
         cut = dict.fromkeys(TOPICS, number)
         for at in ({}, cut):
-            steps = steps_of(Mark(number, "ü" * 200, "", number, {}), at, range(5, 7), np.array([1, 2]))
-            assert steps.table[:, [instants.PANE, instants.DECIDED]].tolist() == [[5, number], [6, number]]
-            for value, pane in zip(StepWriter(CODEC.header("worker_progress")).write(steps, GRID), (5, 6), strict=True):
+            steps = steps_of(Mark(number, "ü" * 200, "", number, {}), at, range(5, 7), np.array([1, 2]), TOPICS)
+            assert steps.table[:, [PANE, DECIDED]].tolist() == [[5, number], [6, number]]
+            for value, pane in zip(StepWriter(CODEC.header("worker_progress"), TOPICS).write(steps, GRID), (5, 6), strict=True):
                 record = {"author": "ü" * 200, "venue": "", "event_time": pane * GRID, "receive_time": number, "progress_offset": number, "cut": at,
                           "signals_offset": 7}  # fmt: skip
                 assert completed(value, 7) == CODEC.encode("worker_progress", record)

@@ -14,8 +14,8 @@ import pytest
 from analytics_oracle import BTC, config, exact, ofi, ofi_event, recording, vpin_series
 from logs import Log, decoded, run
 
-from stream_apps.core.analytics import ofi as ofi_measure
-from stream_apps.core.analytics import vpin
+from stream_apps.core.market.analytics import ofi as ofi_measure
+from stream_apps.core.market.analytics import vpin
 
 GRID = 1_000
 

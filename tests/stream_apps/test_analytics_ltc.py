@@ -9,7 +9,7 @@ import pytest
 from analytics_oracle import GRID, Panes, config, divergence, exact, vpin_series
 from logs import Log, decoded, ltc_trades, run
 
-from stream_apps.core.analytics.config import MEASURES
+from stream_apps.core.market.analytics.config import MEASURES
 
 HOUR = 3_600_000 // GRID
 NUMBERS = {"vpin_bucket": {"LTC": 150.0}, "vpin_buckets": 20, "divergence_bars": 10}

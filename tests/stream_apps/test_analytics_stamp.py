@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from stream_apps.core.analytics.stamp import stamp
+from stream_apps.core.kernel_fingerprint import stamp
 
 SOURCE = '''
 from numba import njit

@@ -15,13 +15,14 @@ from logs import CODEC, Log, decoded, ltc_trades, run
 from test_analytics_inputs import Feed, mixed_log
 
 from schemas.settings import Settings
-from stream_apps.core import checkpoint
-from stream_apps.core.analytics import vpin, wide
-from stream_apps.core.analytics.config import MEASURES, AnalyticsConfig
-from stream_apps.core.analytics.store import FEATURES
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.engine import PartitionEngine
-from stream_apps.core.meta import CLOSED
+from stream_apps.core.log import checkpoint
+from stream_apps.core.market.analytics import int128, vpin
+from stream_apps.core.market.analytics.config import MEASURES, AnalyticsConfig
+from stream_apps.core.market.analytics.store import FEATURES
+from stream_apps.core.market.checkpoint import _unpack_pane
+from stream_apps.core.market.columns import CLOSED
+from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.signals.engine import SignalsEngine
 
 longs = st.integers(-(2**62), 2**62)
 
@@ -35,11 +36,11 @@ def whole(total):
 def test_wide_sums_are_exact_and_come_apart_again(pairs):
     total = np.zeros(2, dtype=np.uint64)
     for a, b in pairs:
-        wide.add(total, a, b)
+        int128.add(total, a, b)
     modulus = 1 << 128
     assert (whole(total) - sum(a * b for a, b in pairs)) % modulus == 0
     for a, b in pairs:
-        wide.add(total, -a, b)
+        int128.add(total, -a, b)
     assert whole(total) == 0
 
 
@@ -47,10 +48,10 @@ def test_wide_sums_are_exact_and_come_apart_again(pairs):
 def test_spread_does_not_cancel(pairs):
     total = np.zeros(2, dtype=np.uint64)
     for a, b in pairs:
-        wide.add(total, a, b)
+        int128.add(total, a, b)
     n, sum_a, sum_b = len(pairs), sum(a for a, _ in pairs), sum(b for _, b in pairs)
     exact = n * sum(a * b for a, b in pairs) - sum_a * sum_b
-    assert wide.spread(n, total, sum_a, sum_b) == pytest.approx(exact, rel=4e-16, abs=0)
+    assert int128.spread(n, total, sum_a, sum_b) == pytest.approx(exact, rel=4e-16, abs=0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -134,7 +135,7 @@ def the_same(one, two):
 
 def test_a_rebuilt_engine_says_the_same(mixed):
     engine, entries = mixed
-    again = PartitionEngine.restore(0, config(**NUMBERS), CODEC, entries.items())
+    again = SignalsEngine.restore(0, config(**NUMBERS), CODEC, entries.items())
     assert the_same(row_of(again), row_of(engine))
     assert sum(value == value for value in row_of(engine).values()) >= 8
 
@@ -180,13 +181,13 @@ def test_the_entries_of_panes_are_the_arrays_one_after_another(monkeypatch, meas
     for engine in (mixed_run, ltc_run):
         newest = int(engine.state.a["meta"][:, CLOSED].max())
         panes = range(newest - 200, newest + 3)
-        engine._journal.dirty = set(panes)
+        engine.state.dirty = set(panes)
         *entries, (head, _) = engine.checkpoint()
         assert head.startswith(b"h")
         assert entries == [
             (b"p%d" % (pane % engine.state.ring), plain) for pane in panes if (plain := plain_entry(engine, pane)) is not None
         ]
-        parts = [checkpoint._unpack_pane(value)[1] for _, value in entries]
+        parts = [_unpack_pane(value)[1] for _, value in entries]
         assert sum(len(part["sums"]) for part in parts) > 20 and sum(len(part["histogram"]) for part in parts) > 20
         assert any(len(part["flows"]) for part in parts) == bool(engine.state.analytics.groups)
     assert sum(len(part["prints"]) for part in parts) > 20
@@ -202,10 +203,10 @@ def test_a_changelog_of_format_2_is_read_and_the_analytics_begin_anew(mixed):
             del meta["analytics"]
             old[key] = checkpoint.pack(meta, {name: array for name, array in arrays.items() if not name.startswith("analytics.")})
         else:
-            _, arrays = checkpoint._unpack_pane(value)
+            _, arrays = _unpack_pane(value)
             old[key] = value[: len(value) - arrays["flows"].nbytes]
-            assert len(checkpoint._unpack_pane(old[key])[1]["flows"]) == 0
-    again = PartitionEngine.restore(0, config(**NUMBERS), CODEC, old.items())
+            assert len(_unpack_pane(old[key])[1]["flows"]) == 0
+    again = SignalsEngine.restore(0, config(**NUMBERS), CODEC, old.items())
     found = row_of(again)
     bases = {"basis", "spot_basis", "liquidation_pressure", "vpin_bucket_volume"}  # made of the market state, or of the configuration
     assert all(value != value for name, value in found.items() if name not in bases)
@@ -218,19 +219,19 @@ def test_another_format_is_refused_by_its_number(mixed):
     key, value = next((key, value) for key, value in entries.items() if key.startswith(b"h"))
     meta, arrays = checkpoint.unpack(value)
     with pytest.raises(ValueError, match="format 4"):
-        PartitionEngine.restore(0, config(**NUMBERS), CODEC, [(key, checkpoint.pack({**meta, "format": 4}, arrays))])
+        SignalsEngine.restore(0, config(**NUMBERS), CODEC, [(key, checkpoint.pack({**meta, "format": 4}, arrays))])
 
 
 def test_a_pane_without_its_flows_is_found_out(mixed):
     _, entries = mixed
-    newest = max((checkpoint._unpack_pane(value)[0], key) for key, value in entries.items() if key.startswith(b"p"))
+    newest = max((_unpack_pane(value)[0], key) for key, value in entries.items() if key.startswith(b"p"))
     for key, value in entries.items():
         if key.startswith(b"p"):
-            pane, arrays = checkpoint._unpack_pane(value)
+            pane, arrays = _unpack_pane(value)
             if newest[0] - 8 < pane < newest[0] and len(arrays["flows"]):
                 broken = {**entries, key: value[: len(value) - arrays["flows"].nbytes]}
                 with pytest.raises(checkpoint.ChangelogDamaged):
-                    PartitionEngine.restore(0, config(**NUMBERS), CODEC, broken.items())
+                    SignalsEngine.restore(0, config(**NUMBERS), CODEC, broken.items())
                 return
     raise AssertionError("no pane to break")
 
@@ -246,7 +247,7 @@ def test_a_pane_without_its_flows_is_found_out(mixed):
 )
 def test_other_numbers_after_a_restart_begin_what_they_are_about_anew(mixed, changed, anew):
     engine, entries = mixed
-    again = PartitionEngine.restore(0, config(**{**NUMBERS, **changed}), CODEC, entries.items())
+    again = SignalsEngine.restore(0, config(**{**NUMBERS, **changed}), CODEC, entries.items())
     before, after = row_of(engine), row_of(again)
     for name in FEATURES:
         if name in anew:
@@ -259,7 +260,7 @@ def test_another_window_of_kyle_is_added_up_from_the_panes(mixed):
     _, entries = mixed
     twenty = {**NUMBERS, "kyle_window_ms": 20 * GRID}
     _, engine = run(Feed(mixed_log(5), 62 * GRID), config(**twenty))
-    again = PartitionEngine.restore(0, config(**twenty), CODEC, entries.items())
+    again = SignalsEngine.restore(0, config(**twenty), CODEC, entries.items())
     assert row_of(again)["kyle_lambda"] == row_of(engine)["kyle_lambda"]
 
 
@@ -270,12 +271,12 @@ def test_a_measure_switched_on_later_waits_for_its_window():
     log.trades(rows)
     _, engine = run(log, config(measures=frozenset({"vpin"})))
     entries = {key: value for key, value in engine.checkpoint() if value is not None}
-    again = PartitionEngine.restore(0, config(), CODEC, entries.items())
+    again = SignalsEngine.restore(0, config(), CODEC, entries.items())
     name = next(iter(again.state.names))
     last = rows[-1][0]
     more = Log(topics={topic: list(messages) for topic, messages in log.topics.items()})
     more.trades([(last + 60_000 + n * 5_000, rows[-1][1] + 1 + n, 80.0 + n % 3, 1.0, n % 2 == 0) for n in range(900)])
-    from schemas.recordset import RecordSet
+    from schemas.codec.recordset import RecordSet
 
     for topic, messages in more.topics.items():
         again.feed(topic, RecordSet.from_messages(messages))

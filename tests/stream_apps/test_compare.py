@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_apps.core.compare import (
+from stream_apps.core.performance.comparison import (
     LEAST_IN_GROUP,
     LEAST_TRADES,
     Interval,

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import CODEC, LTC, Log, decoded, ltc_trades, run
 
-from schemas.recordset import RecordSet
-from stream_apps.core import checkpoint
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.engine import PartitionEngine
+from schemas.codec.recordset import RecordSet
+from stream_apps.core.log import checkpoint
+from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.signals.engine import SignalsEngine
 
 GRID = 15_000
 START = 1_750_000_000_000 - 1_750_000_000_000 % GRID
@@ -42,7 +42,7 @@ def test_output_bytes_do_not_depend_on_how_the_log_is_cut_into_feeds(ltc_log, se
 def test_a_round_ends_with_the_mark_that_gives_as_many_outputs_as_are_wanted(ltc_log):
     """However long a worker was away, what it holds at a time is bounded."""
     plain, _ = run(ltc_log)
-    engine = PartitionEngine(0, EngineConfig(grid_ms=ltc_log.grid, lateness_ms=ltc_log.lateness), CODEC)
+    engine = SignalsEngine(0, EngineConfig(grid_ms=ltc_log.grid, lateness_ms=ltc_log.lateness), CODEC)
     for topic, messages in ltc_log.topics.items():
         engine.feed(topic, RecordSet.from_messages(messages))
     rounds = list(iter(lambda: engine.advance(10), []))
@@ -109,7 +109,7 @@ def test_a_late_trade_is_counted_joins_its_pane_and_rewrites_nothing():
     assert engine.counts["late"] == 1
     # The rebuilt state holds the late trade too.
     entries = {key: value for key, value in engine.checkpoint() if value is not None}
-    again = PartitionEngine.restore(0, engine.config, CODEC, entries.items())
+    again = SignalsEngine.restore(0, engine.config, CODEC, entries.items())
     assert same(features_row(again), features_row(engine))
 
 
@@ -118,13 +118,13 @@ def same(one, two):
 
 
 def features_row(engine):
-    return engine.state.features(engine._instruments_of("test"), engine.last_instant // GRID)[0][0]
+    return engine.state.features(engine.instruments_of("test"), engine.last_instant // GRID)[0][0]
 
 
 def test_restored_features_equal_at_every_checkpoint(ltc_log):
     _, engine = run(ltc_log)
     entries = {key: value for key, value in engine.checkpoint() if value is not None}
-    again = PartitionEngine.restore(0, engine.config, CODEC, entries.items())
+    again = SignalsEngine.restore(0, engine.config, CODEC, entries.items())
     assert same(features_row(engine), features_row(again))
 
 
@@ -149,7 +149,7 @@ def test_a_former_owners_late_head_does_not_win(ltc_log):
     _, older = run(half)
     older._journal.sequence = 1  # its head goes to another key than the successor's
     old = {key: value for key, value in older.checkpoint() if value is not None}
-    merged = PartitionEngine.restore(0, engine.config, CODEC, {**young, **old}.items())
+    merged = SignalsEngine.restore(0, engine.config, CODEC, {**young, **old}.items())
     assert merged.positions() == engine.positions()
     assert same(features_row(engine), features_row(merged))
 
@@ -160,14 +160,14 @@ def test_a_changelog_with_a_pane_missing_is_refused(ltc_log):
     victim = next(key for key in entries if key.startswith(b"p"))
     del entries[victim]
     with pytest.raises(checkpoint.ChangelogDamaged):
-        PartitionEngine.restore(0, engine.config, CODEC, entries.items())
+        SignalsEngine.restore(0, engine.config, CODEC, entries.items())
 
 
 def test_another_grid_is_refused_by_name(ltc_log):
     _, engine = run(ltc_log)
     entries = [(key, value) for key, value in engine.checkpoint() if value is not None]
     with pytest.raises(ValueError, match="grid_ms"):
-        PartitionEngine.restore(0, EngineConfig(grid_ms=30_000), CODEC, entries)
+        SignalsEngine.restore(0, EngineConfig(grid_ms=30_000), CODEC, entries)
 
 
 def test_bad_records_go_to_dead_letters_with_bytes_and_reason_and_lose_nothing_else():

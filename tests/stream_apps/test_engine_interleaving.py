@@ -8,7 +8,7 @@ import pytest
 from logs import CODEC, LTC, Log, decoded, ltc_trades, run
 
 from producers.sequencer import Sequencer
-from stream_apps.core.config import EngineConfig
+from stream_apps.core.market.config import EngineConfig
 
 PERP, OTHER = "BINANCE:LTCUSDT-PERP", "BINANCE:LTCUSDC"
 STEP, GRID, LATENESS = 250, 15_000, 250

@@ -14,8 +14,8 @@ import pytest
 import talib
 from logs import LTC, Log, decoded, ltc_trades, run
 
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.engine import OutputRecord
+from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.signals.engine import OutputRecord
 
 FRAME = 300_000
 Row = tuple[int, int, float, float, bool]

@@ -12,8 +12,8 @@ import pytest
 import talib
 from logs import LTC, Log, decoded, ltc_trades, run
 
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.snapshot import WINDOW_MS
+from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.market.windows import WINDOW_MS
 
 GRID = 15_000
 

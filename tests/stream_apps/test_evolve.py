@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_apps.core.scoring.registry import MODELS
-from stream_apps.core.strategy import StrategyConfig, ranges, validate
+from stream_apps.core.signals.scoring.registry import MODELS
+from stream_apps.core.signals.strategy import StrategyConfig
+from stream_apps.core.signals.strategy_rules import ranges, strategy_from_record, validate
 from stream_apps.research import evolve
 from stream_apps.research.bootstrap import Mean
 from stream_apps.research.evolve import HOUR_MS, REGIMES, TAG, Judged, Limits
@@ -54,7 +55,7 @@ def test_weights_come_back_into_their_ranges(weights: list[int]) -> None:
 def test_every_mutation_keeps_the_rules_and_is_new(model: str) -> None:
     source = random.Random(2)
     for number in range(12):
-        parent = replace(StrategyConfig.from_record({**named(), "model": model}), sl_atr_multiplier=round(source.uniform(0.5, 3.0), 1),
+        parent = replace(strategy_from_record({**named(), "model": model}), sl_atr_multiplier=round(source.uniform(0.5, 3.0), 1),
                          timeout_minutes=source.choice((30, 240, 1440)))  # fmt: skip
         regime = REGIMES[number % 4]
         made = evolve.mutations(parent, regime, [parent], 20, number, "2026-11-22")

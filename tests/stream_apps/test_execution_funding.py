@@ -9,8 +9,8 @@ from execution_exchange import D
 from execution_world import SYMBOL, World
 from test_execution_life import MARKET
 
-from stream_apps.core.execution.events import CloseRequested, FundingLoaded
-from stream_apps.core.execution.funding import HOUR_MS
+from stream_apps.core.execution.account.funding_payments import HOUR_MS
+from stream_apps.core.execution.orders.events import CloseRequested, FundingLoaded
 from stream_apps.core.execution.trade import Trade
 
 RATE = D("0.0001")

@@ -7,10 +7,10 @@ from execution_exchange import D
 from execution_world import SYMBOL, World
 from test_execution_life import MARKET, books_equal, opened
 
-from stream_apps.core.execution.events import CloseRequested, FillsLoaded, Place, PlaceFailed
-from stream_apps.core.execution.facts import OrderRequest, OrderType, Side
+from stream_apps.core.execution.account.reconcile import compare
+from stream_apps.core.execution.orders.events import CloseRequested, FillsLoaded, Place, PlaceFailed
+from stream_apps.core.execution.orders.venue_reports import OrderRequest, OrderType, Side
 from stream_apps.core.execution.policy import EntryPolicy, LivePolicy, ProtectionPolicy, ReconcilePolicy
-from stream_apps.core.execution.reconcile import compare
 
 
 def covered(world: World) -> bool:
@@ -85,7 +85,7 @@ def test_a_position_that_somebody_closed_and_turned_round_ends_at_the_true_price
 
 def test_a_position_that_vanishes_by_an_unknown_order_of_ours_ends_at_its_execution():
     """An order of a trade that the journal lost closed it: the venue's list has the execution."""
-    from stream_apps.core.execution.ids import client_order_id
+    from stream_apps.core.execution.orders.ids import client_order_id
 
     world = opened()
     ghost = client_order_id(world.book.account.environment, "a signal that nobody remembers", "stop", 1)
@@ -139,7 +139,7 @@ def test_a_trade_whose_instrument_lost_its_rules_is_left_to_its_stop():
 def test_a_reconcile_loop_that_never_converges_gives_up_and_stays_red():
     """An order of ours that the venue lists for ever, whatever is cancelled."""
     world = World(MARKET)
-    from stream_apps.core.execution.ids import client_order_id
+    from stream_apps.core.execution.orders.ids import client_order_id
 
     ghost = client_order_id(world.book.account.environment, "a signal that nobody remembers", "stop", 1)
     world.exchange.place(

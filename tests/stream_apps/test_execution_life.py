@@ -7,7 +7,7 @@ from decimal import Decimal
 from execution_exchange import D
 from execution_world import World
 
-from stream_apps.core.execution.events import CloseRequested
+from stream_apps.core.execution.orders.events import CloseRequested
 from stream_apps.core.execution.policy import Budget, EntryPolicy, LivePolicy, SizingPolicy
 
 ROOMY = Budget(max_notional=D(100_000), max_margin=D(100_000))
@@ -189,7 +189,7 @@ def test_close_all_of_the_guard():
 def test_a_foreign_close_is_the_trades_exit():
     """A person closes the position by hand: the fill's price is the exit price."""
     world = opened()
-    from stream_apps.core.execution.facts import OrderRequest, OrderType, Side
+    from stream_apps.core.execution.orders.venue_reports import OrderRequest, OrderType, Side
 
     world.exchange.place(OrderRequest("web_1", "BTCUSDT", Side.SELL, OrderType.MARKET, D("0.01"), reduce_only=True))
     world.settle()

@@ -16,9 +16,9 @@ from execution_exchange import D, rules_of
 from execution_world import World
 from paper_cases import GRID, ltc_trades, signal
 
-from stream_apps.core.execution.events import SignalReceived, Tick
+from stream_apps.core.execution.orders.events import SignalReceived, Tick
 from stream_apps.core.execution.policy import Budget, EntryPolicy, LivePolicy, ProtectionPolicy, SizingPolicy
-from stream_apps.core.paper import PaperBook, PaperSettings, TradeColumns
+from stream_apps.core.paper.model import PaperBook, PaperSettings, TradeColumns
 
 PERP, SYMBOL = "BINANCE:LTCUSDT-PERP", "LTCUSDT"
 POLICY = LivePolicy(

@@ -15,8 +15,8 @@ from execution_world import SYMBOL, World
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from stream_apps.core.execution.events import CloseRequested, Place
-from stream_apps.core.execution.facts import OrderRequest
+from stream_apps.core.execution.orders.events import CloseRequested, Place
+from stream_apps.core.execution.orders.venue_reports import OrderRequest
 from stream_apps.core.execution.policy import Budget, EntryPolicy, LivePolicy, ProtectionPolicy
 
 ROOMY = Budget(max_notional=D(100_000), max_margin=D(100_000))

@@ -10,12 +10,12 @@ from execution_exchange import rules_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_apps.core.execution.facts import FillReport, OrderReport, OrderType, Side, VenueStatus
-from stream_apps.core.execution.ids import LEGS, client_order_id, is_ours, parse
-from stream_apps.core.execution.orders import Order, OrderState, Trigger
+from stream_apps.core.execution.entry.sizing import over_budget, size_of
+from stream_apps.core.execution.orders.ids import LEGS, client_order_id, is_ours, parse
+from stream_apps.core.execution.orders.order import Order, OrderState, Trigger
+from stream_apps.core.execution.orders.venue_reports import FillReport, OrderReport, OrderType, Side, VenueStatus
 from stream_apps.core.execution.policy import Budget, SizingPolicy
-from stream_apps.core.execution.routing import route_for, slice_times, slices_of
-from stream_apps.core.execution.sizing import over_budget, size_of
+from stream_apps.core.execution.routing.slices import route_for, slice_times, slices_of
 
 D = Decimal
 

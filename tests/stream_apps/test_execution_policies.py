@@ -9,11 +9,11 @@ from execution_exchange import D
 from execution_world import SYMBOL, World
 from test_execution_life import ROOMY, books_equal
 
-from stream_apps.core.execution.events import QuoteSeen
+from stream_apps.core.execution.exits.roe import price_for_net
+from stream_apps.core.execution.orders.events import QuoteSeen
 from stream_apps.core.execution.policy import EntryPolicy, LivePolicy, RoePolicy, SizingPolicy
 from stream_apps.core.execution.policy_values import policy_of
-from stream_apps.core.execution.roe import price_for_net
-from stream_apps.core.execution.routing import Route
+from stream_apps.core.execution.routing.slices import Route
 
 
 def roe_world(**more: object) -> World:

@@ -9,9 +9,9 @@ import pytest
 from execution_world import SYMBOL
 from spot_world import CONTRACT, D, SpotWorld
 
-from producers.recorded.exchange.orders import NewOrder
-from producers.recorded.exchange.rules import Contract
-from stream_apps.core.execution.events import CloseRequested, PlacePair
+from producers.simulated.exchange.core.orders import NewOrder
+from producers.simulated.exchange.core.rules import Contract
+from stream_apps.core.execution.orders.events import CloseRequested, PlacePair
 from stream_apps.core.execution.policy import Budget, EntryPolicy, LivePolicy, SizingPolicy, SpotPolicy
 
 ROOMY = Budget(max_spot_notional=D(100_000), max_notional=D(100_000))
@@ -294,7 +294,7 @@ def test_sizes_by_budget_and_the_budget_of_all_spot_positions():
     world.settle()
     # floor(300 / 50000, 0.00001)
     assert world.trade().entered == D("0.00600")
-    from stream_apps.core.execution.sizing import over_budget
+    from stream_apps.core.execution.entry.sizing import over_budget
 
     assert over_budget(D(201), 1, policy.budget, 1, D(0), spot_used=D(300)) == "budget_spot"
 

@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 from faust_lab import Lab
 
 from schemas.settings import Settings
-from stream_apps.core.ahead import completed
+from stream_apps.core.log.steps import completed
 
 pytestmark = pytest.mark.stack
 

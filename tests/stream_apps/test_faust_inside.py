@@ -22,10 +22,11 @@ from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from schemas import intake, pins
-from schemas.codec import Codec
+from schemas import pins
+from schemas.codec import fetching
+from schemas.codec.avro import Codec
+from schemas.codec.recordset import RecordSet
 from schemas.deadletter import dead_letter
-from schemas.recordset import RecordSet
 from stream_apps.agents import transport
 from stream_apps.agents.changelog import CLAIM_KEY, Fold, Ownership, chunks
 from stream_apps.agents.output import Outbox, OutputError
@@ -97,10 +98,10 @@ def batch(base: int, values: list[bytes], **options: Any) -> bytes:
     return bytes(raw)
 
 
-def raw_records(data: bytes, position: int) -> list[intake.RawRecords]:
-    records = intake._RawSet(data)
+def raw_records(data: bytes, position: int) -> list[fetching.RawRecords]:
+    records = fetching._RawSet(data)
     assert records.size_in_bytes() == len(data)
-    return list(intake._RawPartitionRecords(TopicPartition("t", 3), records, None, position, None, None, True, 0))
+    return list(fetching._RawPartitionRecords(TopicPartition("t", 3), records, None, position, None, None, True, 0))
 
 
 @pytest.mark.parametrize("compression", [0, 1, 3, 4])  # none, gzip, lz4, zstd
@@ -118,7 +119,7 @@ def test_an_unfinished_batch_at_the_end_is_left_for_the_next_fetch() -> None:
     whole, cut = batch(0, [b"a", b"b"]), batch(2, [b"c"])
     (raw,) = raw_records(whole + cut[:-3], 0)
     assert (raw.first, raw.last, raw.data) == (0, 1, whole)
-    assert not intake._RawSet(cut[:-3]).has_next() and not intake._RawSet(b"").has_next() and intake._RawSet(whole).has_next()
+    assert not fetching._RawSet(cut[:-3]).has_next() and not fetching._RawSet(b"").has_next() and fetching._RawSet(whole).has_next()
 
 
 def test_a_changed_byte_is_found() -> None:
@@ -278,7 +279,7 @@ class Thread(transport.RawConsumerThread):
 
 def test_a_fetch_that_ends_after_the_flow_stopped_puts_the_position_back(monkeypatch: pytest.MonkeyPatch) -> None:
     tp = TopicPartition("t", 0)
-    raw = intake.RawRecords("t", 0, 7, 11, b"")
+    raw = fetching.RawRecords("t", 0, 7, 11, b"")
     sought: list[tuple[Any, int]] = []
     client = SimpleNamespace(assignment=lambda: {tp}, seek=lambda tp, offset: sought.append((tp, offset)))
 
@@ -313,7 +314,7 @@ class Fetching(transport.RawConsumer):
         self.asked.append(active_partitions)
         self.pause_partitions(set(self._active_partitions))  # meanwhile all become paused, and Faust's own set is empty
         assert active_partitions, "aiokafka takes an empty set for all partitions"
-        return {tp: [intake.RawRecords(*tp, 0, 4, b"")] for tp in active_partitions}
+        return {tp: [fetching.RawRecords(*tp, 0, 4, b"")] for tp in active_partitions}
 
 
 def test_what_was_asked_for_is_delivered_though_it_is_paused_meanwhile() -> None:

@@ -18,7 +18,7 @@ from confluent_kafka import Producer
 from faust_lab import Lab
 
 from schemas.settings import Settings
-from stream_apps.core.strategy import StrategyConfig
+from stream_apps.core.signals.strategy_rules import strategy_from_record
 
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
@@ -32,7 +32,7 @@ def market(partition: int, trades: list[tuple[int, int, float, float, bool]]) ->
     """The log of a partition: an instrument of its own with two strategies, on a stretch of the recorded trades of its own."""
     log, name = logs.Log(), f"BINANCE:S{partition}USDT-PERP"
     for n in range(2):
-        config = StrategyConfig.from_record({"strategy_id": f"s{partition}-{n}", "instrument": name, "display_name": f"strategy {n}"})
+        config = strategy_from_record({"strategy_id": f"s{partition}-{n}", "instrument": name, "display_name": f"strategy {n}"})
         log.strategy({**config.to_record(), "revision": 1, "event_time": 1, "receive_time": 1})
     log.instrument(name)
     log.trades(trades, name)

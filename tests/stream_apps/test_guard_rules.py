@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_apps.core.execution.guard import (
+from stream_apps.core.execution.account.guard import (
     DAY_MS,
     HALTED,
     HOUR_MS,

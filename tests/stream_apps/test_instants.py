@@ -14,12 +14,11 @@ import pytest
 from logs import Log, decoded, run
 from scoring_cases import of_model
 
-from stream_apps.core import engine as engine_module
-from stream_apps.core import instants
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.engine import PartitionEngine
-from stream_apps.core.scoring import MODELS
-from stream_apps.core.state import MarketState
+from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.signals import engine as engine_module
+from stream_apps.core.signals import instant_kernel
+from stream_apps.core.signals.engine import SignalsEngine
+from stream_apps.core.signals.scoring import MODELS
 
 GRID = 60_000
 START = 1_749_945_600_000  # a midnight
@@ -99,19 +98,19 @@ def test_any_number_of_instants_at_once_gives_the_same_bytes(seed: int, monkeypa
     log = market(seed, away=30)
     ended: Counter[int] = Counter()
     longest = 0
-    compiled = MarketState.run
+    compiled = engine_module.run_instants
 
-    def watched(self, steps, *more):
+    def watched(state, steps, *more):
         nonlocal longest
-        ran = compiled(self, steps, *more)
+        ran = compiled(state, steps, *more)
         ended[ran.why] += 1
         longest = max(longest, ran.done)
         return ran
 
-    monkeypatch.setattr(MarketState, "run", watched)
+    monkeypatch.setattr(engine_module, "run_instants", watched)
     monkeypatch.setattr(engine_module, "_MOST_STEPS", 1)
     one_by_one, plain = run(log, CONFIG)
-    assert set(ended) <= {instants.DONE, instants.SIGNAL} and {output.topic for output in one_by_one} == set(TOPICS)
+    assert set(ended) <= {instant_kernel.DONE, instant_kernel.SIGNAL} and {output.topic for output in one_by_one} == set(TOPICS)
     checkpoint = plain.checkpoint()
     for most in (2, 7, 256):
         monkeypatch.setattr(engine_module, "_MOST_STEPS", most)
@@ -120,7 +119,10 @@ def test_any_number_of_instants_at_once_gives_the_same_bytes(seed: int, monkeypa
         assert found == one_by_one
         assert engine.counts == plain.counts and engine.checkpoint() == checkpoint
     # Otherwise this would prove nothing.
-    assert ended.keys() == {instants.DONE, instants.NEW_INSTRUMENT, instants.TRADES_LEFT, instants.SIGNAL} and longest > 10
+    assert (
+        ended.keys() == {instant_kernel.DONE, instant_kernel.NEW_INSTRUMENT, instant_kernel.TRADES_LEFT, instant_kernel.SIGNAL}
+        and longest > 10
+    )
     assert plain.counts["late"] > 5 and plain.counts["duplicates"] > 5 and plain.counts["rejected"] > 5
     assert len(decoded(found, "signals")) > 10
 
@@ -149,7 +151,7 @@ def test_a_day_that_passes_within_one_stretch_leaves_the_histogram() -> None:
     last = START + 199 * 1_000 // GRID * GRID
     assert START + 86_400_000 <= max(record["event_time"] for record in with_quantile) <= last + 86_400_000 + GRID
     assert int(engine.state.a["totals"][0]) == 1 and len(features) > 3 * 1_440
-    again = PartitionEngine.restore(0, CONFIG, engine.codec, [(key, value) for key, value in engine.checkpoint() if value is not None])
+    again = SignalsEngine.restore(0, CONFIG, engine.codec, [(key, value) for key, value in engine.checkpoint() if value is not None])
     assert int(again.state.a["totals"][0]) == 1
 
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from paper_cases import GRID, INSTRUMENT, books, columns, ltc_trades, of, play, settlement, signal, synthetic_signals
 from paper_oracle import Oracle
 
-from schemas.codec import Codec
-from stream_apps.core.paper import PaperBook, PaperSettings
-from stream_apps.core.paper_money import exact
-from stream_apps.core.paper_position import FeeRates
-from stream_apps.core.paper_venue import Filters
+from schemas.codec.avro import Codec
+from stream_apps.core.paper.fills import Filters
+from stream_apps.core.paper.model import PaperBook, PaperSettings
+from stream_apps.core.paper.money import exact
+from stream_apps.core.paper.position import FeeRates
 
 FLAT_FEE = FeeRates(taker=0.0005, maker=0.0005)
 # The entry at 2000 of a signal at 15 s; later trades follow.

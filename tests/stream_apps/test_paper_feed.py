@@ -10,13 +10,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.codec import Codec
-from schemas.columnar import KeyTable
-from schemas.recordset import RecordSet
-from stream_apps.core.paper_books import BookBlock
-from stream_apps.core.paper_feed import DEPTH, FUNDING, INSTRUMENTS, SIGNALS, TRADES, PaperFeed, Step, TradeBlock
-from stream_apps.core.paper_trades import trade_block
-from stream_apps.core.paper_venue import Book
+from schemas.codec.avro import Codec
+from schemas.codec.columnar import KeyTable
+from schemas.codec.recordset import RecordSet
+from stream_apps.core.paper.book_lookup import BookBlock
+from stream_apps.core.paper.feed import DEPTH, FUNDING, INSTRUMENTS, SIGNALS, TRADES, PaperFeed, Step, TradeBlock
+from stream_apps.core.paper.fills import Book
+from stream_apps.core.paper.market_rows import trade_block
 
 # Two instruments of author A, one of author B.
 OWNERS = {"X": "A", "Y": "A", "Z": "B"}

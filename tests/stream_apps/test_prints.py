@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scoring_cases import relaxed
 
-from stream_apps.core.kernels import LARGE, WHALE
-from stream_apps.core.prints import PRINT, PrintStore
-from stream_apps.core.snapshot import Prints, whale_flow
+from stream_apps.core.market.columns import LARGE, WHALE
+from stream_apps.core.market.prints import PRINT, PrintStore
+from stream_apps.core.signals.snapshot import Prints, whale_flow
 
 GRID, WINDOW, WHALE_USD = 10, 4, 50.0
 INSTRUMENTS = 3

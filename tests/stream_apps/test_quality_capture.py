@@ -13,9 +13,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from producers.recorded.capture_lines import CaptureLine, capture_lines
-from producers.recorded.events import FormatError
-from stream_apps.core.quality.capture import LineFinding, check_capture
+from producers.simulated.market.capture_lines import CaptureLine, capture_lines
+from producers.simulated.market.events import FormatError
+from stream_apps.core.quality.capture_check import LineFinding, check_capture
 from tests.stream_apps.logs import DATA
 
 FOLDER = DATA / "depth_gap_csv"

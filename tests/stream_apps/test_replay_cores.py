@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from logs import CODEC, DATA, Log, ltc_trades, pieces
 
-from stream_apps.core.config import EngineConfig
+from stream_apps.core.market.config import EngineConfig
 from stream_apps.replay.results import ResultSet, differences
 from stream_apps.replay.run import PartitionReplay
 from stream_apps.strategy_files import load_strategy_files

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 RUN = """
 import resource, sys
 from pathlib import Path
-from deploy.replay import Job, open_job
+from deploy.backtest.job import Job, open_job
 from deploy.report.series import FEATURES
 from schemas.settings import Settings
 from stream_apps.replay.collect import Collector

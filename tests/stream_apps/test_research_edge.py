@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from made_markets import FREE, PARENT, Engine, MadeMarket
 
-from stream_apps.core.paper_position import FeeRates, PaperSettings
-from stream_apps.research.costs import FAILS, LEAST_TRADES, cost_gate
+from stream_apps.core.paper.position import FeeRates, PaperSettings
+from stream_apps.research.cost_gate import FAILS, LEAST_TRADES, cost_gate
 from stream_apps.research.search import Found, Plan, search
 from stream_apps.research.space import Space
 from stream_apps.research.splits import Fold, walk_forward

@@ -15,7 +15,7 @@ from statsmodels.api import OLS, add_constant
 from statsmodels.stats.multitest import multipletests
 
 from stream_apps.research.bootstrap import _places, mean_of
-from stream_apps.research.costs import FAILS, NOT_SHOWN, PASSES, TOO_FEW, cost_gate
+from stream_apps.research.cost_gate import FAILS, NOT_SHOWN, PASSES, TOO_FEW, cost_gate
 from stream_apps.research.information import coefficient, forward_returns, importance, newey_west_t, rank_correlation, ranks
 from stream_apps.research.labels import HOUR_MS, MarkPath, net_labels
 from stream_apps.research.splits import purged_folds

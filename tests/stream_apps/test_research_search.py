@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from made_markets import BEGIN, CODEC, MINUTE, PARENT, Engine, MadeMarket
 
-from stream_apps.core.scoring.registry import MODELS
-from stream_apps.core.strategy import StrategyConfig, StrategyError, changes, ranges
+from stream_apps.core.signals.scoring.registry import MODELS
+from stream_apps.core.signals.strategy import StrategyError, changes
+from stream_apps.core.signals.strategy_rules import ranges, strategy_from_record
 from stream_apps.replay.shift import Shifted
 from stream_apps.research.search import Found, Plan, SearchMismatch, search, value_of
 from stream_apps.research.space import DEFAULT, Space
@@ -34,7 +35,7 @@ SPACE = Space(PARENT, ("entry_score", "sl_atr_multiplier", "weights"), {"entry_s
 def test_every_point_of_a_space_is_a_valid_strategy(model: str) -> None:
     source = random.Random(1)
     named = {"strategy_id": "s", "instrument": "BINANCE:BTCUSDT-PERP", "display_name": "s", "model": model}
-    parent = StrategyConfig.from_record(named)
+    parent = strategy_from_record(named)
     space = Space(parent)
     seen: dict[str, set[Any]] = {}
     for number in range(1500):
@@ -71,7 +72,7 @@ def test_a_space_refuses_what_cannot_be() -> None:
             Space(PARENT, *arguments)
     with pytest.raises(StrategyError, match="windows"):
         Space(
-            StrategyConfig.from_record({"strategy_id": "s", "instrument": "BINANCE:X-PERP", "display_name": "s", "model": "v53_standard"}),
+            strategy_from_record({"strategy_id": "s", "instrument": "BINANCE:X-PERP", "display_name": "s", "model": "v53_standard"}),
             ["windows"],
         )
     for bad in ({"trials": 0}, {"objective": "win_rate"}):

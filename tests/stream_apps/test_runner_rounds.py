@@ -7,7 +7,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.codec import Codec
+from schemas.codec.avro import Codec
 from stream_apps.agents.changelog import Ownership
 from stream_apps.agents.runner import ROUND_OUTPUTS, Limits, PartitionRunner
 

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas.codec import Codec
-from stream_apps.core.scoring import Evaluation, RegimeLimits, StrategyMemory, evaluate
-from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS, Prints, Snapshot
-from stream_apps.core.strategy import StrategyConfig, config_hash, validate
+from schemas.codec.avro import Codec
+from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
+from stream_apps.core.signals.scoring import Evaluation, RegimeLimits, StrategyMemory, evaluate
+from stream_apps.core.signals.snapshot import Prints, Snapshot
+from stream_apps.core.signals.strategy import StrategyConfig, config_hash
+from stream_apps.core.signals.strategy_rules import validate
 
 T = 1_700_000_010_000
 ALT = "BINANCE:SOLUSDT-PERP"

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from scoring_cases import ALT, BTC, T, large, market, markets, of_model, relaxed, strategies
 from scoring_rows import market_of
 
-from schemas.codec import Codec
-from stream_apps.core.print_kernels import flow_of, pairwise_sum
-from stream_apps.core.scoring import MODELS, StrategyMemory, evaluate
-from stream_apps.core.scoring.batch import Batch, Scored
-from stream_apps.core.scoring.kernel import tenths
-from stream_apps.core.snapshot import Prints, Snapshot, whale_flow
-from stream_apps.core.strategy import StrategyConfig, config_hash
+from schemas.codec.avro import Codec
+from stream_apps.core.market.kernels.print_kernels import flow_of, pairwise_sum
+from stream_apps.core.signals.scoring import MODELS, StrategyMemory, evaluate
+from stream_apps.core.signals.scoring.batch import Batch, Scored
+from stream_apps.core.signals.scoring.kernel import tenths
+from stream_apps.core.signals.snapshot import Prints, Snapshot, whale_flow
+from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 
 CODEC = Codec()
 SETS = st.sampled_from([ALT, BTC]).flatmap(

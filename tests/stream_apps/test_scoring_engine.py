@@ -12,14 +12,16 @@ from logs import CODEC, Log, decoded, run
 from scoring_cases import of_model
 from scoring_rows import snapshot_of
 
-from stream_apps.core import engine as engine_module
-from stream_apps.core.ahead import Steps
-from stream_apps.core.analytics.store import FEATURES as ANALYTICS
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.engine import OutputRecord, PartitionEngine
-from stream_apps.core.instants import DECIDED, PANE, Found
-from stream_apps.core.scoring import MODELS, StrategyMemory, evaluate
-from stream_apps.core.scoring.batch import Market
+from stream_apps.core.log.mark_lookahead import Steps
+from stream_apps.core.log.outputs import OutputRecord
+from stream_apps.core.log.steps import DECIDED, PANE
+from stream_apps.core.market.analytics.store import FEATURES as ANALYTICS
+from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.signals import engine as engine_module
+from stream_apps.core.signals.engine import SignalsEngine
+from stream_apps.core.signals.instant_kernel import InstantOutputs
+from stream_apps.core.signals.scoring import MODELS, StrategyMemory, evaluate
+from stream_apps.core.signals.scoring.batch import Market
 
 NAME = "BINANCE:LTCUSDT-PERP"
 GRID = 60_000
@@ -164,9 +166,9 @@ def test_the_market_is_one_in_which_every_model_decides(plain: dict[str, list[di
 
 def test_the_scores_of_the_engine_are_those_of_the_plain_scorer(events: list[Event], plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """One instant at a time, because what was there at it is gone after the next; that more at once give the same is test_instants' to say."""
-    compiled, memories, scores = PartitionEngine._emit, dict[str, StrategyMemory](), 0
+    compiled, memories, scores = SignalsEngine._emit, dict[str, StrategyMemory](), 0
 
-    def both(self: PartitionEngine, steps: Steps, found: Found, outputs: list[OutputRecord]) -> None:
+    def both(self: SignalsEngine, steps: Steps, found: InstantOutputs, outputs: list[OutputRecord]) -> None:
         nonlocal scores
         first = len(outputs)
         compiled(self, steps, found, outputs)
@@ -185,7 +187,7 @@ def test_the_scores_of_the_engine_are_those_of_the_plain_scorer(events: list[Eve
             scores += 1
         assert signals == []
 
-    monkeypatch.setattr(PartitionEngine, "_emit", both)
+    monkeypatch.setattr(SignalsEngine, "_emit", both)
     monkeypatch.setattr(engine_module, "_MOST_STEPS", 1)
     assert results(run(written(events), CONFIG)[0], "scores")["scores"] == plain["scores"]
     assert scores == len(plain["scores"]) > 1000

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from logs import CODEC, LTC, Log, decoded, ltc_trades, run
 
-from stream_apps.core import checkpoint
-from stream_apps.core.engine import PartitionEngine
+from stream_apps.core.log import checkpoint
+from stream_apps.core.signals.engine import SignalsEngine
 
 GRID = 15_000
 START = 1_750_000_000_000 - 1_750_000_000_000 % 300_000
@@ -175,5 +175,5 @@ def test_a_changelog_without_these_arrays_can_be_read() -> None:
             arrays = {name: a for name, a in arrays.items() if not name.startswith(("liquidated", "funding_most"))}
             value = checkpoint.pack(meta, arrays)
         entries.append((key, value))
-    again = PartitionEngine.restore(0, engine.config, CODEC, entries)
+    again = SignalsEngine.restore(0, engine.config, CODEC, entries)
     assert again.last_instant == engine.last_instant

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from logs import CODEC, Log, ltc_trades, pieces
 
-from stream_apps.core.config import EngineConfig
-from stream_apps.core.scoring import StrategyMemory
+from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.signals.scoring import StrategyMemory
 from stream_apps.replay.results import ResultSet
 from stream_apps.replay.run import PartitionReplay
 from stream_apps.strategy_files import load_strategy_files

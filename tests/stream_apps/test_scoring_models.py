@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from scoring_cases import ALT, T, large, market, of_model, run
 
-from stream_apps.core.scoring import MODELS, StrategyMemory
-from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS
-from stream_apps.core.strategy import StrategyConfig, StrategyError, validate
+from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
+from stream_apps.core.signals.scoring import MODELS, StrategyMemory
+from stream_apps.core.signals.strategy import StrategyConfig, StrategyError
+from stream_apps.core.signals.strategy_rules import validate
 
 BUY, SELL, NO, BOTH = large(1, 0), large(0, 1), large(0, 0), large(1, 1)
 SHORT = {

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scoring_cases import GATES, T, markets, relaxed, run, strategies
 
-from schemas.codec import Codec
-from stream_apps.core.scoring import MODELS, Evaluation, StrategyMemory
-from stream_apps.core.snapshot import Prints, Snapshot
-from stream_apps.core.strategy import StrategyConfig
+from schemas.codec.avro import Codec
+from stream_apps.core.signals.scoring import MODELS, Evaluation, StrategyMemory
+from stream_apps.core.signals.snapshot import Prints, Snapshot
+from stream_apps.core.signals.strategy import StrategyConfig
 
 FROM_OUTSIDE = ("obi", "spot_perp_divergence", "open_interest_change", "long_short_ratio", "top_trader_long_share", "coinbase_premium")
 

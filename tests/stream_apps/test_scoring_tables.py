@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from scoring_cases import BTC, large, market, of_model, run
 
-from stream_apps.core.scoring import MODELS, tables
-from stream_apps.core.scoring.view import look
-from stream_apps.core.snapshot import FAST_WINDOWS, WINDOWS
+from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
+from stream_apps.core.signals.scoring import MODELS, tables
+from stream_apps.core.signals.scoring.view import look
 
 OFFSET = {">": 1e-6, ">=": 0.0, "<": -1e-6, "<=": 0.0}
 

@@ -9,18 +9,9 @@ from typing import Any
 import pytest
 
 from schemas import catalogue
-from schemas.codec import Codec
-from stream_apps.core.strategy import (
-    BOOKKEEPING,
-    StrategyConfig,
-    StrategyError,
-    action,
-    changes,
-    config_hash,
-    next_revision,
-    succeeds,
-    validate,
-)
+from schemas.codec.avro import Codec
+from stream_apps.core.signals.strategy import BOOKKEEPING, StrategyConfig, StrategyError, action, changes, config_hash
+from stream_apps.core.signals.strategy_rules import next_revision, strategy_from_record, succeeds, validate
 
 
 def config(**changes: Any) -> StrategyConfig:
@@ -35,7 +26,7 @@ def test_a_record_comes_back_equal() -> None:
     codec = Codec()
     strategy = config(revision=2, event_time=5, receive_time=6, description="d", tags=("a", "b"), entry_score=75, initial_balance=10_000)
     decoded = codec.decode("strategies", codec.encode("strategies", strategy.to_record()))
-    assert StrategyConfig.from_record(decoded) == strategy
+    assert strategy_from_record(decoded) == strategy
     assert decoded == strategy.to_record()
 
 
@@ -165,10 +156,10 @@ def test_the_ends_of_every_range_are_allowed(changes: dict[str, Any]) -> None:
 def test_a_record_with_an_unknown_or_without_a_required_field_is_refused() -> None:
     record = config().to_record()
     with pytest.raises(StrategyError, match=r"^leverage: is not a field"):
-        StrategyConfig.from_record({**record, "leverage": 3})
+        strategy_from_record({**record, "leverage": 3})
     del record["instrument"]
     with pytest.raises(StrategyError, match=r"^instrument: must be given"):
-        StrategyConfig.from_record(record)
+        strategy_from_record(record)
 
 
 # --- hash -----------------------------------------------------------------------------------------------------------

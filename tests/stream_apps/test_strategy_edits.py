@@ -18,10 +18,11 @@ import pytest
 from confluent_kafka import Producer
 from faust_lab import Lab
 
-from deploy import strategies
+from deploy.strategies import revisions
 from schemas.partition import base_of_instrument, partition_of
 from schemas.settings import Settings
-from stream_apps.core.strategy import StrategyConfig
+from stream_apps.core.signals.strategy import StrategyConfig
+from stream_apps.core.signals.strategy_rules import strategy_from_record
 from stream_apps.replay.from_topics import read_results, replay_topics
 from stream_apps.replay.results import differences
 from stream_apps.strategy_files import load_strategy_files, recorded_files
@@ -154,7 +155,7 @@ def wait_for(lab: Lab, instant: int) -> None:
 def expected_revisions(lab: Lab, partition: int, first: int) -> dict[tuple[str, int], StrategyConfig]:
     """(strategy, instant) -> the revision in force, read off the log once more: the highest that lies before the cut and whose time has come."""
     decode = lab.settings.codec.decode
-    written = [StrategyConfig.from_record(decode("strategies", value)) for _, _, value in lab.read("strategies")[partition]]
+    written = [strategy_from_record(decode("strategies", value)) for _, _, value in lab.read("strategies")[partition]]
     found: dict[tuple[str, int], StrategyConfig] = {}
     cut, fired = 0, first - GRID
     for _, _, value in lab.read("progress")[partition]:
@@ -181,9 +182,9 @@ def test_edits_under_load_with_two_workers_that_are_killed(lab: Lab) -> None:
     assert len({partition_of(base_of_instrument(one.instrument), settings.partitions) for one in edited}) == 4
 
     now = time.time_ns() // 1_000_000
-    strategies.publish(settings, [*edited, *patient], now)
+    revisions.publish(settings, [*edited, *patient], now)
     started = time.monotonic()
-    strategies.publish(settings, [*edited, *patient], now)  # again: nothing to write, but it reads and marks all the same
+    revisions.publish(settings, [*edited, *patient], now)  # again: nothing to write, but it reads and marks all the same
     pause = max(PAUSE, 5 * (time.monotonic() - started))
     market = Market(settings)
     workers = [start(lab, 0), start(lab, 1)]
@@ -192,7 +193,7 @@ def test_edits_under_load_with_two_workers_that_are_killed(lab: Lab) -> None:
     wait_for(lab, market.start_time + WARM * GRID)  # the patient ones have entered
 
     # Each edit is of four strategies in four partitions, while the market goes on.
-    published: list[strategies.Published] = []
+    published: list[revisions.Published] = []
     market.goal, market.pause = LAST - 20, pause
     current = edited
     for number, change in enumerate(
@@ -206,7 +207,7 @@ def test_edits_under_load_with_two_workers_that_are_killed(lab: Lab) -> None:
     ):
         time.sleep(0.3 * pause)  # some partitions have passed the next instant, others have not
         current = [replace(one, **change) for one in current]
-        published.append(strategies.publish(settings, current, now, expected={one.strategy_id: number + 1 for one in current}))
+        published.append(revisions.publish(settings, current, now, expected={one.strategy_id: number + 1 for one in current}))
         if number in (1, 3):
             victim = number // 2
             workers[victim].kill()
@@ -261,7 +262,7 @@ def test_edits_under_load_with_two_workers_that_are_killed(lab: Lab) -> None:
     _check_cooldown(scores, signals)
 
 
-def _fired_between(lab: Lab, published: strategies.Published) -> bool:
+def _fired_between(lab: Lab, published: revisions.Published) -> bool:
     """Whether in some partition an instant before the common one fired after the edit's control mark."""
     decode = lab.settings.codec.decode
     for outcome in published.outcomes:

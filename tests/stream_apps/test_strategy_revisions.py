@@ -9,7 +9,7 @@ from typing import Any
 import logs
 import pytest
 
-from stream_apps.core.strategy import StrategyConfig
+from stream_apps.core.signals.strategy import StrategyConfig
 
 GRID = 15_000
 START = 1_750_000_005_000 // GRID * GRID

@@ -25,10 +25,10 @@ from psycopg import sql
 
 from deploy.demo.pipeline import Pipeline, Played, Process
 from deploy.stack.topics import admin, create_topics, delete_topics
-from producers.recorded.recording import Recording
+from producers.simulated.market.recording import Recording
 from schemas.catalogue import TOPICS, field_names
 from schemas.settings import Settings
-from stream_apps.core.engine import PartitionEngine
+from stream_apps.core.signals.engine import SignalsEngine
 from stream_apps.replay.results import ResultSet
 from stream_apps.strategy_files import load_strategy_files, recorded_files
 
@@ -226,12 +226,12 @@ def copy_inputs(source: Settings, target: Settings) -> int:
     answers = client.list_offsets(
         {
             TopicPartition(source.topic(topic), partition): OffsetSpec.latest()
-            for topic in PartitionEngine.INPUTS
+            for topic in SignalsEngine.inputs()
             for partition in range(source.partitions)
         }
     )
     ends = {(place.topic, place.partition): end for place, answer in answers.items() if (end := answer.result(20).offset)}
-    plain = {source.topic(topic): topic for topic in PartitionEngine.INPUTS}
+    plain = {source.topic(topic): topic for topic in SignalsEngine.inputs()}
     reached = dict.fromkeys(ends, 0)
     try:
         consumer.assign([TopicPartition(topic, partition, 0) for topic, partition in ends])

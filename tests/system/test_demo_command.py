@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from deploy import grafana
+from deploy.demo.pictures import BROWSERS
 from deploy.stack import StackError, prometheus
 
 DATA = Path(__file__).parents[1] / "data"
@@ -41,11 +43,22 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def colours_of(path: Path) -> int:
+    """Number of different colours in a picture; an empty page has one or two."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        colours = picture.convert("RGB").getcolors(maxcolors=1 << 24)
+    assert colours is not None
+    return len(colours)
+
+
 @pytest.mark.stack
 @pytest.mark.timeout(480)
 def test_the_demo_checks_itself_on_any_recording_and_stops_everything(tmp_path):
     with_metrics = prometheus_can_be_had()
-    arguments = ["--prometheus"] if with_metrics else []
+    with_pictures = any(shutil.which(name) for name in BROWSERS)  # .ci/run installs one
+    arguments = [*(["--prometheus"] if with_metrics else []), *(["--pictures", str(tmp_path / "pictures")] if with_pictures else [])]
     process = demo(tmp_path / "demo", "--json", str(tmp_path / "demo.json"), "--report", str(tmp_path / "report.html"), *arguments)
     output, _ = process.communicate(timeout=420)
     text = output.decode("utf-8", "replace")
@@ -71,6 +84,9 @@ def test_the_demo_checks_itself_on_any_recording_and_stops_everything(tmp_path):
         blank[name] = set(one["empty"]) - SILENT[name] - measured[name]
         missing += len(set(one["empty"]) & measured[name])
     assert not any(blank.values()), blank
+    if with_pictures:
+        for name in ("report", "dashboard"):
+            assert colours_of(tmp_path / "pictures" / f"{name}.png") > 20, f"{name}: the picture shows no chart"
     # A producer that has played its file between two scrapes has no rates: which panels of metrics are filled, test_dashboards_prometheus.py sees.
     assert not with_metrics or missing < sum(map(len, measured.values())) / 2
 

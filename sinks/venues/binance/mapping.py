@@ -7,7 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from stream_apps.core.execution.facts import (
+from stream_apps.core.execution.orders.venue_reports import (
     BalanceReport,
     FillReport,
     FundingReport,

@@ -15,10 +15,10 @@ from yarl import URL
 from schemas import metrics
 from schemas.secret import Secrets
 from sinks.venues.adapter import Limited, Refused, Unknown, Unreachable
-from sinks.venues.answers import read
 from sinks.venues.binance.errors import error_of
 from sinks.venues.binance.signing import signer
-from sinks.venues.connected import clock_skew
+from sinks.venues.response_parsing import read
+from sinks.venues.rest_connection import clock_skew
 
 # How old a request may be when it reaches the venue, ms of its clock. After it an order that was never seen can never arrive: the least wait
 # before an attempt may be called lost.

@@ -16,11 +16,11 @@ import orjson
 import structlog
 
 from sinks.venues.adapter import VenueError
-from sinks.venues.answers import read
 from sinks.venues.binance import mapping
 from sinks.venues.binance.rest import BinanceRest
-from sinks.venues.keeping import StreamEnded, opened_again, told_by, unreadable
-from stream_apps.core.execution.facts import UserEvent
+from sinks.venues.response_parsing import read
+from sinks.venues.user_stream import StreamEnded, opened_again, told_by, unreadable
+from stream_apps.core.execution.orders.venue_reports import UserEvent
 
 # The key lives an hour.
 KEEP_ALIVE_S = 25 * 60.0

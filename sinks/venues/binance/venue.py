@@ -9,12 +9,12 @@ from typing import Any
 
 from schemas.secret import Secrets
 from sinks.venues.adapter import Refused, VenueError
-from sinks.venues.answers import read, read_rows
 from sinks.venues.binance import mapping
 from sinks.venues.binance.rest import RECV_WINDOW_MS, BinanceRest
 from sinks.venues.binance.user_stream import UserStream
-from sinks.venues.connected import Connected, rules_by_symbol
-from stream_apps.core.execution.facts import (
+from sinks.venues.response_parsing import read, read_rows
+from sinks.venues.rest_connection import Connected, rules_by_symbol
+from stream_apps.core.execution.orders.venue_reports import (
     AccountFacts,
     BalanceReport,
     FillReport,

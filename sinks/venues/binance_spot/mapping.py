@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from stream_apps.core.execution.facts import (
+from stream_apps.core.execution.orders.venue_reports import (
     BalanceReport,
     FillReport,
     InstrumentRules,

@@ -11,8 +11,8 @@ import orjson
 
 from sinks.venues.binance.rest import BinanceRest
 from sinks.venues.binance_spot import mapping
-from sinks.venues.keeping import StreamEnded, opened_again, told_by, unreadable
-from stream_apps.core.execution.facts import UserEvent
+from sinks.venues.user_stream import StreamEnded, opened_again, told_by, unreadable
+from stream_apps.core.execution.orders.venue_reports import UserEvent
 
 VENUE = "BINANCE_SPOT"
 # The venue pings every 20 s.

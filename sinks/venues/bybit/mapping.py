@@ -7,7 +7,7 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
 
-from stream_apps.core.execution.facts import (
+from stream_apps.core.execution.orders.venue_reports import (
     AccountFacts,
     BalanceReport,
     FillReport,

@@ -11,8 +11,8 @@ import orjson
 
 from sinks.venues.bybit import mapping
 from sinks.venues.bybit.rest import BybitRest
-from sinks.venues.keeping import StreamEnded, opened_again, unreadable
-from stream_apps.core.execution.facts import StreamReady, UserEvent
+from sinks.venues.user_stream import StreamEnded, opened_again, unreadable
+from stream_apps.core.execution.orders.venue_reports import StreamReady, UserEvent
 
 # The venue closes a connection that was silent for ten minutes; it recommends a ping each 20 s.
 PING_S = 20.0

@@ -7,12 +7,12 @@ from typing import Any
 
 from schemas.secret import Secrets
 from sinks.venues.adapter import Refused
-from sinks.venues.answers import read, read_rows
 from sinks.venues.bybit import mapping
 from sinks.venues.bybit.private_stream import PrivateStream
 from sinks.venues.bybit.rest import RECV_WINDOW_MS, BybitRest
-from sinks.venues.connected import Connected, rules_by_symbol
-from stream_apps.core.execution.facts import (
+from sinks.venues.response_parsing import read, read_rows
+from sinks.venues.rest_connection import Connected, rules_by_symbol
+from stream_apps.core.execution.orders.venue_reports import (
     AccountFacts,
     BalanceReport,
     FillReport,

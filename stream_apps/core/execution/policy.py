@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from stream_apps.core.execution.routing import DEFAULT_ROUTES, Route
-from stream_apps.core.paper_position import FeeRates
+from stream_apps.core.execution.routing.slices import DEFAULT_ROUTES, Route
+from stream_apps.core.paper.position import FeeRates
 
 
 @dataclass(frozen=True, slots=True)

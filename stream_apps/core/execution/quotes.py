@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from stream_apps.core.execution.events import QuoteSeen
+from stream_apps.core.execution.orders.events import QuoteSeen
 
 MINUTE_MS = 60_000
 WINDOW_MINUTES = 60

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from stream_apps.core import paper_records
-from stream_apps.core.execution.facts import TimeInForce
-from stream_apps.core.execution.orders import Order, OrderState
+from stream_apps.core.execution.orders.order import Order, OrderState
+from stream_apps.core.execution.orders.venue_reports import TimeInForce
 from stream_apps.core.execution.trade import BookedFill, Trade
+from stream_apps.core.paper import records as paper_records
 
 Record = dict[str, Any]
 

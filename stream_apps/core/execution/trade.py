@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from stream_apps.core.execution.entry_run import EntryRun
-from stream_apps.core.execution.facts import FillReport, Side, TimeInForce
-from stream_apps.core.execution.orders import Order
-from stream_apps.core.paper_position import CLOSED, EXPIRED, Position
+from stream_apps.core.execution.entry.progress import EntryRun
+from stream_apps.core.execution.orders.order import Order
+from stream_apps.core.execution.orders.venue_reports import FillReport, Side, TimeInForce
+from stream_apps.core.paper.position import CLOSED, EXPIRED, Position
 
 ZERO = Decimal(0)
 ENTRY_LEGS = ("entry", "add_on")

@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from schemas.codec import Codec, CodecError
-from schemas.columnar import Columns, KeyTable
-from schemas.markreader import Mark, MarkReader
-from schemas.recordset import RecordSet
-from stream_apps.core.engine import MARK_JUMP_MS
-from stream_apps.core.inbox import Chunk, Inbox
-from stream_apps.core.marks import MarkLog
+from schemas.catalogue import ENGINE_INPUTS
+from schemas.codec.avro import Codec, CodecError
+from schemas.codec.columnar import Columns, KeyTable
+from schemas.codec.markreader import Mark, MarkReader
+from schemas.codec.recordset import RecordSet
+from stream_apps.core.log.engine import MARK_JUMP_MS
+from stream_apps.core.log.inbox import Chunk, Inbox
+from stream_apps.core.log.marks import MarkLog
 from stream_apps.core.quality import kernels
 from stream_apps.core.quality.memory import Memory
 from stream_apps.core.quality.rules import (
@@ -82,7 +83,7 @@ class PartitionMonitor:
     def __init__(self, rules: QualityRules, codec: Codec) -> None:
         self.rules = rules
         self.codec = codec
-        self.marks = MarkLog()
+        self.marks = MarkLog(frozenset(ENGINE_INPUTS))
         self.memories = {stream: Memory(rules, stream) for stream in STREAMS}
         self.facts: dict[str, _Facts] = {}
         self.scores: dict[tuple[str, str], float] = {}

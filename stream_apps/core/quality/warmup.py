@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.codec import Codec
-from schemas.recordset import RecordSet
+from schemas.codec.avro import Codec
+from schemas.codec.recordset import RecordSet
 from stream_apps.core.quality.monitor import PartitionMonitor
 from stream_apps.core.quality.rules import QualityRules
 

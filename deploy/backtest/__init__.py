@@ -1,0 +1,1 @@
+"""Backtests and research: replays of files, topics, archive and database, and what is built on them."""

@@ -1,0 +1,73 @@
+"""Run a replay of an engine that the paper model does not trade, and write what it decided: one CSV file a topic, and ``report.json``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from deploy.backtest.job import Opened
+from schemas.catalogue import field_names
+from stream_apps.replay.results import ResultSet
+from stream_apps.replay.run import Result
+from stream_apps.replay.source import Piece
+
+
+def write_engine_report(
+    opened: Opened, out: Path, checks: dict[str, Any], hear: Callable[[Piece], None] = lambda piece: None
+) -> dict[str, Any]:
+    """Run a job; write ``TOPIC.csv`` for each result topic of the engine and ``report.json``; return the report.
+
+    Args:
+        opened: The job.
+        out: Folder of the files.
+        checks: Results of --twice and --future-shift.
+        hear: Is given every piece before it is fed.
+
+    Raises:
+        OSError: a file cannot be written.
+        UserError: the source cannot be read any more.
+    """
+    codec, spec = opened.settings.codec, opened.job.spec
+    results = ResultSet.of(codec, spec.results)
+    inputs: dict[str, int] = {}
+    outputs: dict[str, int] = {}
+    out.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    with ExitStack() as files:
+        rows = {
+            topic: csv.DictWriter(files.enter_context((out / f"{topic}.csv").open("w", encoding="utf-8", newline="")), field_names(topic))
+            for topic in spec.results
+        }
+        for writer in rows.values():
+            writer.writeheader()
+
+        def heard(piece: Piece) -> None:
+            inputs[piece.topic] = inputs.get(piece.topic, 0) + len(piece.records)
+            hear(piece)
+
+        def take(partition: int, result: Result) -> None:
+            outputs[result.topic] = outputs.get(result.topic, 0) + 1
+            results.add(result.topic, result.value)
+            if result.topic in rows:
+                rows[result.topic].writerow(codec.decode(result.topic, result.value))
+
+        opened.run(take, heard)
+    report = {
+        "perpflow": version("perpflow"),
+        "engine": opened.job.engine,
+        "source": opened.job.sources,
+        "instruments": opened.instruments,
+        "seconds": time.perf_counter() - started,
+        "inputs": inputs,
+        "outputs": outputs,
+        "hashes": results.hashes(),
+        "checks": checks,
+    }
+    (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return report

@@ -1,0 +1,159 @@
+"""A replay on several cores: partitions apart, and of many strategies some at a time. What comes out does not depend on how many processes there were."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from deploy.backtest.job import Opened
+from deploy.errors import UserError
+from deploy.report.series import FEATURES
+from schemas.partition import base_of_instrument, partition_of
+from stream_apps.core.signals.strategy import StrategyConfig
+from stream_apps.replay.collect import Collector
+from stream_apps.replay.run import PartitionReplay
+from stream_apps.replay.source import Piece
+
+# Fewer strategies than this cost less than reading and windowing the market for them once more.
+LEAST_STRATEGIES = 16
+# Records below which starting processes takes longer than the replay.
+LEAST_RECORDS = 500_000
+POLL_S = 0.2
+
+# Records done by each part; shared with the parent.
+_done: Any = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process replays.
+
+    Attributes:
+        number: Of the part.
+        partition: Of the log.
+        strategies: Ids; None: those of the log.
+        leads: The first of its partition: it reports the market too.
+    """
+
+    number: int
+    partition: int
+    strategies: tuple[str, ...] | None
+    leads: bool
+
+    def __str__(self) -> str:
+        whose = "" if self.strategies is None else f" ({', '.join(self.strategies[:5])}{', ...' if len(self.strategies) > 5 else ''})"
+        return f"partition {self.partition}{whose}"
+
+
+def parts_of(opened: Opened, jobs: int) -> list[Part]:
+    """Cut a job into parts: a partition each, and where processes are left over and strategies many, those apart."""
+    apart = max(1, jobs // max(1, len(opened.partitions)))
+    cut: list[tuple[int, tuple[str, ...] | None, bool]] = []
+    for partition in opened.partitions:
+        if opened.strategies is None:
+            cut.append((partition, None, True))
+            continue
+        mine = [
+            one.strategy_id
+            for one in opened.strategies
+            if partition_of(base_of_instrument(one.instrument), opened.settings.partitions) == partition
+        ]
+        count = max(1, min(apart, len(mine) // LEAST_STRATEGIES))
+        cut += [(partition, tuple(mine[at::count]), at == 0) for at in range(count)]
+    return [Part(number, *one) for number, one in enumerate(cut)]
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def collect(
+    opened: Opened, jobs: int, hear: Callable[[Piece], None], told: Callable[[int], None]
+) -> tuple[Collector, list[StrategyConfig]]:
+    """Run a job and return what was seen, and the strategies in force at its end.
+
+    Args:
+        opened: The job.
+        jobs: Processes; 0: as many as there are cores, where that is faster.
+        hear: Is given every piece, in one process.
+        told: Is given the number of records done, with several.
+
+    Raises:
+        UserError: a part failed; the message names it.
+    """
+    parts = parts_of(opened, jobs or cores())
+    if jobs == 1 or len(parts) < 2 or (jobs == 0 and opened.total < LEAST_RECORDS):
+        collected, configs = _run(opened, hear)
+    else:
+        collected, configs = _in_processes(opened, parts, min(jobs or cores(), len(parts)), told)
+    collected.settle()
+    return collected, sorted(configs, key=lambda one: one.strategy_id) if opened.strategies is None else opened.strategies
+
+
+def _run(opened: Opened, hear: Callable[[Piece], None]) -> tuple[Collector, list[StrategyConfig]]:
+    collected = Collector(opened.settings.codec, opened.instruments, opened.job.since, opened.job.until, FEATURES)
+
+    def heard(piece: Piece) -> None:
+        collected.hear(piece)
+        hear(piece)
+
+    runs = opened.run(collected.take, heard)
+    in_force = [config for run in runs.values() if isinstance(run, PartitionReplay) for config, _ in run.engine.strategies.values()]
+    return collected, [one for one in in_force if opened.instruments is None or one.instrument in opened.instruments]
+
+
+def _in_processes(
+    opened: Opened, parts: Sequence[Part], processes: int, told: Callable[[int], None]
+) -> tuple[Collector, list[StrategyConfig]]:
+    context = multiprocessing.get_context("spawn")
+    done = context.Array("q", len(parts))
+    found: dict[int, tuple[Collector, list[StrategyConfig]]] = {}
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_share, initargs=(done,)) as pool:
+        waiting: dict[Future[Any], Part] = {
+            pool.submit(_work, opened.part(part.partition, part.strategies), part.number): part for part in parts
+        }
+        try:
+            while waiting:
+                ended, _ = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
+                told(sum(done[:]))
+                for future in ended:
+                    found[waiting[future].number] = _result(future, waiting[future])
+                    del waiting[future]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    collected, configs = found[0]
+    for part in parts[1:]:
+        collected.merge(found[part.number][0], part.leads)
+        configs = configs + found[part.number][1]
+    return collected, configs
+
+
+def _result(future: Future[Any], part: Part) -> Any:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise UserError(f"replay of {part}: a process ended without a word (killed, or out of memory)") from error
+    except Exception as error:
+        raise UserError(f"replay of {part}: {error}") from error
+
+
+# --- in the other process ----------------------------------------------------------------------------------------------
+
+
+def _share(done: Any) -> None:
+    global _done
+    _done = done
+
+
+def _work(opened: Opened, number: int) -> tuple[Collector, list[StrategyConfig]]:
+    def hear(piece: Piece) -> None:
+        _done[number] += len(piece.records)
+
+    return _run(opened, hear)

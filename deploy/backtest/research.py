@@ -1,0 +1,180 @@
+"""Research over replays: strategies evaluated on stretches of a source, on all cores, and the searches, features and labels made of that."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from deploy.backtest.files import FileArgument
+from deploy.backtest.job import FILE, Job, Opened, open_job
+from deploy.errors import UserError
+from producers.simulated.market.formats import recording_files
+from schemas.settings import Settings
+from stream_apps.core.log.engine import PartitionEngine
+from stream_apps.core.signals.strategy import StrategyConfig
+from stream_apps.replay.source import Piece, Source
+from stream_apps.research.closed import ClosedTrades
+from stream_apps.research.search import Trade
+from stream_apps.research.splits import Interval
+
+# Files are text, and reading them takes most of a run: so many records of a stretch are kept between the batches of a search.
+MOST_KEPT = 3_000_000
+# Stretches kept by a process: a fold of a K-fold trains on two.
+STRETCHES_KEPT = 2
+
+
+@dataclass
+class Kept:
+    """A source whose pieces were kept at its first run; for files, whose pieces depend on no engine."""
+
+    source: Source
+    kept: list[Piece] | None = None
+
+    def pieces(self, engine_of: Callable[[int], PartitionEngine]) -> Iterator[Piece]:
+        """Yield the pieces."""
+        if self.kept is None:
+            self.kept = list(self.source.pieces(engine_of))
+        yield from self.kept
+
+
+class ReplayEvaluator:
+    """Runs strategies over stretches of a job's source, a share of the strategies in each process. Use as a context manager.
+
+    A stretch is replayed from ``warm_up_ms`` before it to its end and no further (with ``run_out``: as long as its last trade may be held), so what lies
+    after a training cannot be looked at. The results do not depend on the number of processes.
+
+    Args:
+        job: The source and the costs; its strategies and period are not used.
+        settings: Of the environment.
+        processes: None: one a core; 1: in this process.
+    """
+
+    def __init__(self, job: Job, settings: Settings, processes: int | None = None) -> None:
+        self._job = job
+        self._settings = settings
+        self._processes = processes or len(os.sched_getaffinity(0))
+        self._pool: Executor | None = None
+
+    def __enter__(self) -> ReplayEvaluator:
+        if self._processes > 1:
+            # Forking a process that runs threads (clients, BLAS) may lock up; a spawned one imports anew.
+            self._pool = ProcessPoolExecutor(self._processes, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet_worker)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=kind is None, cancel_futures=True)
+
+    def __call__(self, strategies: Sequence[StrategyConfig], within: Interval, run_out: bool = False) -> list[list[Trade]]:
+        """Return the closed trades of each strategy (``stream_apps.research.search.Evaluator``)."""
+        if not strategies:
+            return []
+        if self._pool is None:
+            return _evaluate(self._job, self._settings, list(strategies), within, run_out)
+        shares = [list(strategies[place :: self._processes]) for place in range(min(self._processes, len(strategies)))]
+        running = [self._pool.submit(_evaluate, self._job, self._settings, share, within, run_out) for share in shares]
+        found: list[list[Trade]] = [[] for _ in strategies]
+        for place, one in enumerate(running):
+            found[place :: self._processes] = one.result()
+        return found
+
+
+def _quiet_worker() -> None:
+    # Ctrl-C reaches the whole group; the parent ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+_opened: OrderedDict[str, Opened] = OrderedDict()
+
+
+def _evaluate(job: Job, settings: Settings, strategies: list[StrategyConfig], within: Interval, run_out: bool) -> list[list[Trade]]:
+    """Run strategies over one stretch; the work of a process."""
+    after = max(one.timeout_minutes for one in strategies) * 60_000 + 2 * settings.grid_ms if run_out else 0
+    opened = _open(replace(job, since=within.begin, until=within.end - 1 + after), settings)
+    begun = [replace(one, effective_time=within.begin) for one in strategies]
+    collected = ClosedTrades(settings.codec)
+    replace(opened, strategies=begun).run(collected.take, collected.hear)
+    return [list(trades) for trades in collected.of(begun, within, run_out)]
+
+
+def _open(job: Job, settings: Settings) -> Opened:
+    key = repr((job, settings.grid_ms, settings.allowed_lateness_ms))
+    known = _opened.get(key)
+    if known is not None:
+        _opened.move_to_end(key)
+        return known
+    opened = open_job(job, settings)
+    if opened.files is not None and opened.files.total <= MOST_KEPT:
+        opened = replace(opened, source=Kept(opened.source))
+        _opened[key] = opened
+        while len(_opened) > STRETCHES_KEPT:
+            _opened.popitem(last=False)
+    return opened
+
+
+def parents(opened: Opened) -> list[StrategyConfig]:
+    """Return the strategies that a job names. Raises UserError when it names none."""
+    if not opened.strategies:
+        raise UserError("--strategy: name the strategy to begin with")
+    return opened.strategies
+
+
+def span(opened: Opened) -> Interval:
+    """Return the period of a job: as asked for, or that of its files. Raises UserError where neither says."""
+    job = opened.job
+    if opened.files is not None:
+        first, last = opened.files.span
+        since, until = max(first, job.since or first), min(last + 1, job.until or last + 1)
+    elif job.since is None or job.until is None:
+        raise UserError("--from and --to: say which period of the topics or the archive")
+    else:
+        since, until = job.since, job.until
+    if until <= since:
+        raise UserError("--from and --to: the source holds nothing of this period")
+    return Interval(since, until)
+
+
+def data_mark(job: Job, settings: Settings) -> str:
+    """Return what identifies the data and the costs of a job: names and sizes of files, or topics and period; grid; paper model."""
+    files = [
+        (path.name, path.stat().st_size)
+        for source in job.sources
+        if source.startswith(FILE)
+        for path in recording_files(FileArgument.parse(source.removeprefix(FILE), None, job.venue).path)
+    ]
+    named = [Path(source).name if source.startswith(FILE) else source for source in job.sources]
+    return repr((named, files, job.symbols, job.warm_up_ms, sorted(job.contract_values.items()), settings.grid_ms,
+                 settings.allowed_lateness_ms, settings.analytics, job.paper))  # fmt: skip
+
+
+def length_ms(option: str, text: str) -> int:
+    """Return a length of time such as ``30d``, ``12h`` or ``90m`` in ms. Raises UserError, naming the option."""
+    units: dict[str, int] = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000}
+    try:
+        value = float(text[:-1]) * units[text[-1:]]
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{option}: expected a length of time such as 30d, 12h or 90m, got {text!r}") from error
+    if not 0 <= value < 1e14:
+        raise UserError(f"{option}: must not be negative, got {text!r}")
+    return round(value)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as what JSON can hold: dataclasses and named tuples as objects, numpy numbers as numbers."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return {name: plain(getattr(value, name)) for name in value._fields}
+    if isinstance(value, dict):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,1 @@
+"""The database: migrations, roles, maintenance, columnstore, backup."""

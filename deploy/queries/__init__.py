@@ -1,0 +1,1 @@
+"""What the command line reads from the database and the topics to show it."""

@@ -1,0 +1,1 @@
+"""Strategies as revisions in a topic: writing, reading, history."""

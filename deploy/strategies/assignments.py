@@ -1,0 +1,60 @@
+"""FIELD=VALUE arguments of commands as values of a strategy's fields."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deploy.errors import UserError
+from stream_apps.core.signals.strategy import StrategyConfig
+
+
+def assigned(assignments: Sequence[str] | None, refused: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return FIELD=VALUE arguments as values of their fields: numbers, true or false, text as it stands, tags with commas.
+
+    Args:
+        assignments: As given.
+        refused: Field -> why it cannot be given here.
+
+    Raises:
+        UserError: no FIELD=VALUE, or a refused field.
+    """
+    kinds = StrategyConfig.kinds()
+    found: dict[str, Any] = {}
+    for assignment in assignments or ():
+        name, separator, text = assignment.partition("=")
+        if not separator:
+            raise UserError(f"{assignment!r}: expected FIELD=VALUE")
+        if reason := refused.get(name):
+            raise UserError(f"{name}: {reason}")
+        kind = kinds.get(name, "")
+        if kind.startswith("tuple"):
+            found[name] = [tag for tag in text.split(",") if tag]
+        elif kind.startswith("str"):
+            found[name] = None if not text and "None" in kind else text
+        else:
+            try:
+                found[name] = tomllib.loads(f"value = {text}")["value"]
+            except tomllib.TOMLDecodeError:
+                found[name] = text  # the rules say what it must be
+    return found
+
+
+def varied(variations: Sequence[str] | None, refused: Mapping[str, str | None]) -> dict[str, tuple[Any, ...]]:
+    """Return FIELD=VALUE,VALUE,... arguments as the values that each field takes.
+
+    Args:
+        variations: As given.
+        refused: Field -> why it cannot be given here.
+
+    Raises:
+        UserError: no FIELD=VALUE,VALUE, or a refused field.
+    """
+    found: dict[str, tuple[Any, ...]] = {}
+    for variation in variations or ():
+        name, separator, texts = variation.partition("=")
+        if not separator or not texts:
+            raise UserError(f"{variation!r}: expected FIELD=VALUE,VALUE,...")
+        found[name] = tuple(assigned([f"{name}={text}"], refused)[name] for text in texts.split(","))
+    return found

@@ -1,0 +1,85 @@
+"""The audit trail of a strategy: from the topic, and from the database what compaction has taken from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from deploy.errors import UserError
+from deploy.strategies import log as strategy_log
+from schemas.settings import Settings
+from stream_apps.core.signals.strategy import action, changes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One revision, or a record that was refused.
+
+    Attributes:
+        revision: Its number.
+        event_time: When it was written, ms UTC; 0 for a refused record that cannot be read.
+        by, note: Who wrote it, and why.
+        did: create, edit, pause, resume, deprecate, restore or refused.
+        changed: Field -> (before, after).
+        reason: Why it was refused.
+    """
+
+    revision: int
+    event_time: int
+    by: str
+    note: str | None
+    did: str
+    changed: dict[str, tuple[Any, Any]]
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {
+            "revision": self.revision,
+            "event_time": self.event_time,
+            "by": self.by,
+            "did": self.did,
+            "changed": {field: list(pair) for field, pair in self.changed.items()},
+            "note": self.note,
+            "reason": self.reason,
+        }
+
+
+def history(settings: Settings, strategy_id: str) -> list[Entry]:
+    """Return the audit trail of a strategy, oldest first; empty when nobody knows it.
+
+    Raises:
+        UserError: Kafka does not answer, or the database is set and does not.
+    """
+    log = strategy_log.read(settings)
+    revisions = log.revisions.get(strategy_id, [])
+    entries = [
+        Entry(config.revision, config.event_time, config.edited_by, config.note, action(before, config), changes(before, config))
+        for before, config in zip([None, *revisions], revisions, strict=False)
+    ]
+    first = revisions[0].revision if revisions else 1
+    older: list[Entry] = []
+    if first > 1 and settings.database_url:
+        older = [entry for entry in _recorded(settings, strategy_id) if entry.revision <= first]
+        if older and older[-1].revision == first:
+            entries = entries[1:]  # the database knows what the oldest one in the topic changed
+    refused = [Entry(0, 0, "", None, "refused", {}, str(one)) for one in log.refused if one.strategy_id == strategy_id]
+    return [*older, *entries, *refused]
+
+
+def _recorded(settings: Settings, strategy_id: str) -> list[Entry]:
+    try:
+        with psycopg.connect(settings.role_url("reader"), connect_timeout=10) as connection:
+            rows = connection.execute(
+                "SELECT revision, (extract(epoch FROM event_time) * 1000)::bigint, edited_by, note, action, changed FROM strategy_audit"
+                " WHERE strategy_id = %s AND accepted ORDER BY revision",
+                (strategy_id,),
+            ).fetchall()
+    except psycopg.Error as error:
+        raise UserError(f"the database does not tell the older revisions (DATABASE_URL): {error}") from error
+    return [
+        Entry(revision, at, by, note, did, {field: (old, new) for field, (old, new) in changed.items()})
+        for revision, at, by, note, did, changed in rows
+    ]

@@ -1,0 +1,154 @@
+"""Several strategies changed together: all of the changes hold, or none, whoever edits meanwhile and whenever the process dies.
+
+The records are one Kafka transaction, which its readers see whole or not at all; one that a killed process left open is ended as aborted by the next call, or
+by the broker after ``TRANSACTION_MS``. Within it, an edit is a comparison and a write: the records must stand exactly where the log that was read ends.
+If another editor's record stands there, one of ours might not hold; then the transaction is aborted, and it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic, sleep
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from deploy.errors import UserError
+from deploy.strategies import log as strategy_log
+from deploy.strategies.log import TIMEOUT_S, StrategyLog, market_marks, partition_for
+from deploy.strategies.revisions import Outcome, Published, StaleRevision, check_expected, common_instant, late_ones, write_marks
+from schemas.settings import Settings
+from stream_apps.core.signals.strategy import StrategyConfig, StrategyError
+from stream_apps.core.signals.strategy_rules import next_revision
+
+# The broker ends a transaction that is older: its process is dead.
+TRANSACTION_MS = 10_000
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change.
+
+    Attributes:
+        config: As it shall be; its bookkeeping is ignored. expected: The revision that it follows; 0: there is none yet. note: Why.
+    """
+
+    config: StrategyConfig
+    expected: int
+    note: str
+
+
+def publish_together(settings: Settings, edits: Sequence[Edit], time: int, by: str) -> Published:
+    """Write all edits or none, then the control marks that let them take effect, at one instant where they lie in several partitions.
+
+    Args:
+        settings: The environment.
+        edits: Each of another strategy.
+        time: Time of the edit, ms UTC.
+        by: Who edits.
+
+    Raises:
+        StrategyError: an edit that is not allowed (D17); nothing was written.
+        StaleRevision: somebody edited one of the strategies, or wrote at the same moment; nothing of it holds.
+        UserError: Kafka did not take it; nothing of it holds.
+    """
+    producer = Producer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            # One in an environment: a second one shuts the first out, whose transaction then cannot be committed.
+            "transactional.id": settings.group("strategies-together"),
+            "transaction.timeout.ms": TRANSACTION_MS,
+            "linger.ms": 0,
+            "log_level": 0,
+        }
+    )
+    try:
+        producer.init_transactions(TIMEOUT_S)
+        log = strategy_log.read(settings)
+        partitions = sorted({partition_for(settings, edit.config) for edit in edits})
+        following = _following(log, edits, time, by, 0)
+        effective_time = common_instant(settings, market_marks(settings, partitions)) if len(partitions) > 1 else 0
+        if effective_time:
+            following = _following(log, edits, time, by, effective_time)
+        writing = [one for one in following if one is not None]
+        written = _commit(settings, producer, log, writing) if writing else {}
+    except KafkaException as error:
+        raise UserError(f"{settings.topic('strategies')}: nothing was changed: {error.args[0].str()}") from error
+    log = _read_beyond(settings, written)
+    marks = write_marks(settings, log, partitions, max([time, *(one.event_time for one in writing)]))
+    newest = log.newest
+    outcomes = [
+        Outcome(newest[edit.config.strategy_id] if one is None else one, one is not None)
+        for edit, one in zip(edits, following, strict=True)
+    ]
+    return Published(outcomes, effective_time, late_ones(settings, effective_time, marks, writing) if effective_time else [])
+
+
+def _following(log: StrategyLog, edits: Sequence[Edit], time: int, by: str, effective_time: int) -> list[StrategyConfig | None]:
+    """Return the next revision of each edit, None where it holds already."""
+    newest = log.newest
+    found = []
+    for edit in edits:
+        strategy_id = edit.config.strategy_id
+        known = newest.get(strategy_id)
+        try:
+            one = next_revision(known, edit.config, time, by=by, note=edit.note[:200], effective_time=effective_time)
+        except StrategyError as error:
+            check_expected(log, strategy_id, known, edit.expected)
+            raise StrategyError(error.field, error.rule, strategy_id) from error
+        if one is not None:
+            check_expected(log, strategy_id, known, edit.expected)
+        found.append(one)
+    return found
+
+
+def _read_beyond(settings: Settings, written: Mapping[int, int]) -> StrategyLog:
+    """Read the log until it holds what was committed: the broker says "committed" some moments before readers are shown it."""
+    deadline = monotonic() + TIMEOUT_S
+    log = strategy_log.read(settings)
+    while any(log.ends[partition] <= offset for partition, offset in written.items()):
+        if monotonic() > deadline:
+            raise UserError(f"{settings.topic('strategies')}: what was committed is not shown; doing it again completes it")
+        sleep(0.02)
+        log = strategy_log.read(settings)
+    return log
+
+
+def _commit(settings: Settings, producer: Producer, log: StrategyLog, writing: Sequence[StrategyConfig]) -> dict[int, int]:
+    """Write the records in one transaction, each exactly where the log ended; return the last offset by partition."""
+    failed: list[str] = []
+    places: dict[int, list[int]] = {}
+
+    def on_delivery(error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            failed.append(error.str())
+        else:
+            places.setdefault(message.partition() or 0, []).append(message.offset() or 0)
+
+    encode = settings.codec.encoder("strategies")
+    producer.begin_transaction()
+    try:
+        for config in writing:
+            producer.produce(
+                settings.topic("strategies"), key=config.strategy_id.encode(), value=encode(config.to_record()), partition=partition_for(settings, config),
+                timestamp=config.event_time, on_delivery=on_delivery,
+            )  # fmt: skip
+        unsent = producer.flush(TIMEOUT_S)
+        if failed or unsent:
+            raise UserError(
+                f"{settings.topic('strategies')}: nothing was changed: {failed[0] if failed else f'{unsent} records not acknowledged'}"
+            )
+        for partition, offsets in places.items():
+            if sorted(offsets) != list(range(log.next[partition], log.next[partition] + len(offsets))):
+                raise StaleRevision(
+                    "revision: somebody edited a strategy at this very moment; nothing of this edit holds, look and edit again"
+                )
+        producer.commit_transaction(TIMEOUT_S)
+        return {partition: max(offsets) for partition, offsets in places.items()}
+    except BaseException:
+        # An error of the abort must not hide why: the broker aborts what is left open.
+        try:
+            producer.abort_transaction(TIMEOUT_S)
+        except KafkaException:
+            pass
+        raise

@@ -1,0 +1,1 @@
+"""The markets that a simulated venue shows: recordings played back, and made-up ones."""

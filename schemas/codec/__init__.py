@@ -1,0 +1,1 @@
+"""Bytes to records and columns, and back: Avro values, record sets, fetched frames, compression."""

@@ -1,0 +1,48 @@
+"""What was decided and is not in the database yet. While the database is away it grows; nothing of it is lost unless the process dies meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sinks.live.journal import row_of
+from stream_apps.core.execution.orders.events import Emit
+from stream_apps.core.execution.trade import Trade
+
+
+class Unwritten:
+    """The next transaction: the newest state of each touched trade, and every record in order.
+
+    Attributes:
+        moved: The offsets of signals changed.
+    """
+
+    def __init__(self) -> None:
+        self._trades: dict[str, tuple[str, str, int | None]] = {}
+        self._records: list[Emit] = []
+        self.moved = False
+
+    def add(self, trades: Iterable[Trade], records: Iterable[Emit], moved: bool) -> None:
+        """Take what one step changed."""
+        for trade in trades:
+            self._trades[trade.key] = row_of(trade)
+        self._records += records
+        self.moved = self.moved or moved
+
+    @property
+    def is_empty(self) -> bool:
+        """True when there is nothing to write."""
+        return not (self._trades or self._records or self.moved)
+
+    @property
+    def trades(self) -> list[tuple[str, str, int | None]]:
+        """Rows of the journal."""
+        return list(self._trades.values())
+
+    @property
+    def records(self) -> list[Emit]:
+        """Records for the outbox, in the order of their making."""
+        return list(self._records)
+
+    def clear(self) -> None:
+        """Forget all of it: it is written."""
+        self._trades, self._records, self.moved = {}, [], False

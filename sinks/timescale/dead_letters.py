@@ -1,0 +1,104 @@
+"""Dead letters of the sink: refused values go to the topic ``dead_letters`` before the offset moves past them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from confluent_kafka import KafkaException, Producer
+
+from schemas import deadletter
+from schemas.codec.avro import Record
+from schemas.settings import Settings
+
+SERVICE = "sink"
+TOPIC = "dead_letters"
+# Longer than a broker's restart is waited for by the batch's own retries.
+DELIVERY_TIMEOUT_S = 10.0
+# Brokers take about 1 MB by default; a refused value near that size must still fit with its letter around it.
+LARGEST_VALUE = 900_000
+
+
+class NotDelivered(RuntimeError):
+    """Kafka did not take the dead letters; the batch must be tried again."""
+
+
+class Letters:
+    """Writes dead letters and waits for their acknowledgement.
+
+    A letter is written once per process: the batch of an already written one may be retried. (After kill -9 between the letter and
+    the commit it is written again: readers tell letters apart by source, partition and offset.)
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._producer: Producer | None = None
+        self._written: set[tuple[str, int, int]] = set()
+        self._records: dict[tuple[str, int, int], Record] = {}
+
+    def write(self, letters: list[dict[str, Any]]) -> None:
+        """Write letters, given as the arguments of ``schemas.deadletter.dead_letter`` without the service, and wait for the broker.
+
+        Raises:
+            NotDelivered: not all were acknowledged in time; those that were are remembered.
+        """
+        fresh = [letter for letter in letters if _place(letter) not in self._written]
+        if not fresh:
+            return
+        if self._producer is None:
+            self._producer = Producer(
+                {
+                    "bootstrap.servers": self._settings.kafka_bootstrap_servers,
+                    "enable.idempotence": True,
+                    "delivery.timeout.ms": int(DELIVERY_TIMEOUT_S * 1000),
+                    "log_level": 0,
+                }
+            )
+        failed: list[str] = []
+        for letter in fresh:
+            self._send(self._producer, letter, failed)
+        left = self._producer.flush(DELIVERY_TIMEOUT_S + 5)
+        if left or failed:
+            raise NotDelivered(f"dead letters not acknowledged: {failed[0] if failed else 'no answer from the broker'}")
+
+    def _send(self, producer: Producer, letter: dict[str, Any], failed: list[str]) -> None:
+        place = _place(letter)
+        record = self._records.get(place)
+        if record is None:  # made (and counted) once, however often it is sent
+            record = self._records[place] = _record(letter)
+
+        def delivered(error: Any, message: Any) -> None:
+            if error is None:
+                self._written.add(place)
+            else:
+                failed.append(str(error))
+
+        try:
+            producer.produce(
+                self._settings.topic(TOPIC),
+                key=record["source"].encode(),
+                value=self._settings.codec.encode(TOPIC, record),
+                partition=0,
+                timestamp=record["event_time"],
+                on_delivery=delivered,
+            )
+        except (BufferError, KafkaException) as error:
+            failed.append(str(error))
+
+    def forget(self) -> None:
+        """Forget what was written: the batch that it belongs to is committed."""
+        self._written.clear()
+        self._records.clear()
+
+
+def _place(letter: dict[str, Any]) -> tuple[str, int, int]:
+    return letter["source"], letter["partition"], letter["offset"]
+
+
+def _record(letter: dict[str, Any]) -> Record:
+    # Its text comes from outside; a zero character would make the letter itself a row that the database refuses.
+    clean: dict[str, Any] = {key: value.replace("\0", "\\0") if isinstance(value, str) else value for key, value in letter.items()}
+    value = clean["value"]
+    if value is not None and len(value) > LARGEST_VALUE:
+        clean["value"] = value[:LARGEST_VALUE]
+        clean["reason"] = f"{clean['reason']} (value cut from {len(value)} bytes)"
+    return deadletter.dead_letter(SERVICE, **clean)

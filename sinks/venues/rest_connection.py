@@ -1,0 +1,106 @@
+"""What every venue's adapter is by its REST connection: opened, with the rules of its instruments and a clock measured by round trips."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import structlog
+
+from schemas import metrics
+from sinks.venues.adapter import Unreadable
+from sinks.venues.response_parsing import read
+from stream_apps.core.execution.orders.venue_reports import InstrumentRules
+
+# Round trips of which the quickest measures the clock.
+CLOCK_SAMPLES = 5
+
+
+class Rest(Protocol):
+    """A venue's REST connection."""
+
+    async def open(self) -> None:
+        """Connect."""
+
+    async def close(self) -> None:
+        """Release the connection."""
+
+    async def measure_clock(self) -> int:
+        """Return venue time minus ours, ms."""
+        ...
+
+
+RestT = TypeVar("RestT", bound=Rest)
+
+
+class Connected(Generic[RestT]):
+    """The part of ``TradingVenue`` that is the same for all; a venue loads ``_rules`` in its ``refresh_rules``.
+
+    Args:
+        rest: Not open yet.
+    """
+
+    def __init__(self, rest: RestT) -> None:
+        self._rest = rest
+        self._rules: dict[str, InstrumentRules] = {}
+
+    @property
+    def rules(self) -> dict[str, InstrumentRules]:
+        """Instrument rules by symbol, as of the newest ``refresh_rules``."""
+        return self._rules
+
+    async def open(self) -> None:
+        """Connect, measure the clock, load the rules."""
+        await self._rest.open()
+        await self._rest.measure_clock()
+        await self.refresh_rules()
+
+    async def close(self) -> None:
+        """Release the connections."""
+        await self._rest.close()
+
+    async def clock_skew_ms(self) -> int:
+        """Return venue time minus ours, ms."""
+        return await self._rest.measure_clock()
+
+    async def refresh_rules(self) -> None:
+        """Load the rules of the instruments that are traded."""
+        raise NotImplementedError
+
+
+def rules_by_symbol(
+    venue: str, call: str, convert: Callable[[Any], InstrumentRules], rows: Sequence[dict[str, Any]]
+) -> dict[str, InstrumentRules]:
+    """Return the rules of every instrument that can be read. One that cannot is told and left out: it is not traded; all others are.
+
+    Raises:
+        Unreadable: none can be read.
+    """
+    rules: dict[str, InstrumentRules] = {}
+    failed: Unreadable | None = None
+    for number, row in enumerate(rows):
+        try:
+            one = read(call, convert, row, f"[{number}]")
+        except Unreadable as error:
+            failed = error
+            metrics.DEAD_LETTERS.labels("live", "venue").inc()
+            structlog.get_logger().error("instrument rules that cannot be read", venue=venue, symbol=row.get("symbol"), reason=str(error))
+        else:
+            rules[one.symbol] = one
+    if failed is not None and not rules:
+        raise failed
+    return rules
+
+
+async def clock_skew(venue_time_ms: Callable[[], Awaitable[float]]) -> int:
+    """Return the venue's time minus ours, ms, by the quickest of a few round trips (half of which the answer is old)."""
+    best: tuple[float, int] | None = None
+    for _ in range(CLOCK_SAMPLES):
+        begun, at = time.monotonic(), time.time()
+        there = await venue_time_ms()
+        trip = time.monotonic() - begun
+        if best is None or trip < best[0]:
+            best = (trip, round(there - (at + trip / 2) * 1000))
+    assert best is not None
+    return best[1]

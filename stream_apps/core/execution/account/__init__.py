@@ -1,0 +1,1 @@
+"""One account: its execution book, reconciliation, funding payments and risk rules."""

@@ -1,0 +1,210 @@
+"""What the journal says against what the venue says, in both directions. Pure: facts in, findings with what is done about each out.
+
+The caller first gives the book all fills of the symbols concerned (a fill that was merely missed explains most differences), then loads the facts and
+compares; it compares again a moment later, and only what both looks found is acted on, so that an execution between two answers is no finding.
+
+**Orders.** Ours and not in the journal, or over in the journal and open at the venue: cancelled (D26), or, where the journal only inferred the end, asked
+for. Open in the journal and not listed: asked for. Somebody else's: reported, never touched.
+
+**Positions.** The venue has more than the journal (an orphan): it is taken over, so that it is protected at once, and then, by policy
+
+- CONSERVATIVE: closed at market, under the leg ``orphan``;
+- RECLAIM_IF_SAFE: kept, if it is safe, else closed. Safe means all of: the instrument is one that this account trades and its rules are loaded; no order of
+  somebody else is open on the symbol; its notional is within ``budget.max_notional``; the stop it would get is not crossed by the mark price; and the
+  liquidation price, where there is one, lies beyond that stop.
+
+An orphan on an instrument without rules is left to a person: nothing can be sent for it.
+
+The venue has less than the journal: nothing is done until the difference was found ``rounds`` times in a row with all fills loaded. Then the missing
+quantity ends at the executions that explain it, if the venue's list has any that were not ours to book (a person who closed more than we held). What
+none explains (an account that the venue reset, as testnets do every month) is written off under the leg ``vanished`` at the mark price, and its records
+say that this price is an estimate.
+
+**Spot.** Coins beyond the journal are no orphan: an account holds them for whatever reason, and they are never touched. Fewer coins than the journal's, by a
+step of quantities or more, are a shortfall as above.
+
+**Money.** The wallet's change since the last comparison against the journal's fees, funding and realised profits; a difference is reported (a deposit or a
+transfer looks the same), not acted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from stream_apps.core.execution.account.execution_book import ExecutionBook
+from stream_apps.core.execution.entry.sizing import floor_to
+from stream_apps.core.execution.orders.ids import is_ours
+from stream_apps.core.execution.orders.order import FINAL, OrderState
+from stream_apps.core.execution.orders.venue_reports import OrderReport, PositionReport
+
+ZERO = Decimal(0)
+
+UNKNOWN_ORDER, ENDED_ORDER, MISSING_ORDER, FOREIGN_ORDER = "unknown_order", "ended_order", "missing_order", "foreign_order"
+ORPHAN, SHORTFALL, BALANCE = "orphan_position", "position_shortfall", "balance"
+# What does not block entries.
+YELLOW = frozenset((FOREIGN_ORDER, BALANCE, MISSING_ORDER))
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the venue says, asked at ``time`` (wall ms).
+
+    Attributes:
+        positions: Those that are not zero.
+        wallet: Of the margin asset; None where it was not asked.
+        partial: Symbols for which something could not be loaded: nothing is found on them.
+    """
+
+    open_orders: Sequence[OrderReport]
+    positions: Sequence[PositionReport]
+    time: int
+    wallet: Decimal | None = None
+    partial: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One difference. Two findings are the same when all but ``note`` agree.
+
+    Attributes:
+        subject: The order's client id, or the symbol.
+        journal, venue: Quantities or states, as text.
+        action: ``cancel``, ``query``, ``take_over_and_close``, ``reclaim``, ``write_off``, ``wait`` or ``report``.
+    """
+
+    kind: str
+    symbol: str
+    subject: str
+    journal: str
+    venue: str
+    action: str
+    note: str = field(default="", compare=False)
+
+    @property
+    def is_red(self) -> bool:
+        """True when it blocks entries."""
+        return self.kind not in YELLOW
+
+
+def compare(book: ExecutionBook, facts: Facts) -> list[Finding]:
+    """Return every difference between the journal and the venue, in a fixed order."""
+    found = [*_listed_orders(book, facts), *_unlisted_orders(book, facts), *_positions(book, facts)]
+    return sorted((one for one in found if one.symbol not in facts.partial), key=lambda one: (one.kind, one.symbol, one.subject))
+
+
+def _listed_orders(book: ExecutionBook, facts: Facts) -> list[Finding]:
+    found = []
+    for report in facts.open_orders:
+        client_id = report.client_order_id
+        known = book.order(client_id)
+        if known is None:
+            if is_ours(book.account.environment, client_id):
+                found.append(Finding(UNKNOWN_ORDER, report.symbol, client_id, "none", report.status.value, "cancel"))
+            else:
+                found.append(Finding(FOREIGN_ORDER, report.symbol, client_id, "none", report.status.value, "report"))
+        elif known[1].state in FINAL:
+            inferred = known[1].state in (OrderState.REJECTED, OrderState.LOST)
+            action = "query" if inferred and not known[0].is_over else "cancel"
+            found.append(Finding(ENDED_ORDER, report.symbol, client_id, known[1].state.value, report.status.value, action))
+    return found
+
+
+def _unlisted_orders(book: ExecutionBook, facts: Facts) -> list[Finding]:
+    listed = {report.client_order_id for report in facts.open_orders}
+    return [
+        Finding(MISSING_ORDER, order.symbol, order.client_id, order.state.value, "none", "query")
+        for trade in book.active
+        for order in trade.live
+        if order.is_confirmed and order.client_id not in listed
+    ]
+
+
+def _positions(book: ExecutionBook, facts: Facts) -> list[Finding]:
+    at_venue = {one.symbol: one for one in facts.positions}
+    symbols = at_venue.keys() | {trade.symbol for trade in book.active}
+    found = []
+    for symbol in sorted(symbols):
+        holder = book.holder(symbol)
+        position = at_venue.get(symbol)
+        held = position.quantity if position is not None else ZERO
+        booked = ZERO if holder is None else holder.position.sign * holder.exposure
+        if held == booked or (book.account.is_spot and symbol in book.rules and held >= floor_to(booked, book.rules[symbol].lot)):
+            continue
+        more = held != 0 and (booked == 0 or (held > 0) == (booked > 0)) and abs(held) > abs(booked)
+        if more and position is not None:
+            safe = is_safe(book, position, facts)
+            reclaim = book.policy.reconcile.orphan == "RECLAIM_IF_SAFE" and safe is None
+            note = "" if safe is None else f"not safe: {safe}"
+            action = "report" if symbol not in book.rules else "reclaim" if reclaim else "take_over_and_close"
+            found.append(Finding(ORPHAN, symbol, symbol, str(booked), str(held), action, note))
+        else:
+            found.append(Finding(SHORTFALL, symbol, symbol, str(booked), str(held), "write_off"))
+    return found
+
+
+def is_safe(book: ExecutionBook, position: PositionReport, facts: Facts) -> str | None:
+    """Return why a position that the journal does not know may not be taken over; None when it is safe (the definition stands above)."""
+    if position.symbol not in book.rules:
+        return "no instrument rules"
+    if any(one.symbol == position.symbol and not is_ours(book.account.environment, one.client_order_id) for one in facts.open_orders):
+        return "foreign orders on the symbol"
+    if position.mark_price is None:
+        return "no mark price"
+    if abs(position.quantity) * position.mark_price > book.policy.budget.max_notional:
+        return "over budget.max_notional"
+    sign = 1 if position.quantity > 0 else -1
+    stop = position.entry_price * (1 - sign * book.policy.reconcile.reclaim_risk_bps / 10_000)
+    if sign * (position.mark_price - stop) <= 0:
+        return "its stop is crossed already"
+    if position.liquidation_price and sign * (stop - position.liquidation_price) <= 0:
+        return "liquidation comes before its stop"
+    return None
+
+
+def confirmed(first: Sequence[Finding], second: Sequence[Finding]) -> list[Finding]:
+    """Return what two looks agree on."""
+    return [one for one in second if one in first]
+
+
+@dataclass(slots=True)
+class Rounds:
+    """How often each finding was confirmed in a row. One that was acted on ``limit`` times and is still there is no longer acted on: the loop ends
+    instead of repeating what does not help, and the finding stays red for a person."""
+
+    limit: int
+    seen: dict[Finding, int] = field(default_factory=dict)
+
+    def take(self, findings: Sequence[Finding]) -> list[tuple[Finding, str]]:
+        """Count a round; return each finding with what is to be done now: its action, ``wait`` or ``give_up``."""
+        self.seen = {one: self.seen.get(one, 0) + 1 for one in findings}
+        done = []
+        for one in findings:
+            count = self.seen[one]
+            if one.action == "report":
+                done.append((one, "report"))
+            elif one.action == "write_off":
+                done.append((one, "write_off" if count == self.limit else "wait" if count < self.limit else "give_up"))
+            else:
+                done.append((one, one.action if count <= self.limit else "give_up"))
+        return done
+
+
+def balance_finding(
+    symbol: str, wallet: Decimal, wallet_before: Decimal, banked: Decimal, banked_before: Decimal, tolerance: Decimal
+) -> Finding | None:
+    """Return a finding where the wallet moved otherwise than the journal's money, by more than ``tolerance`` quote units."""
+    moved, told = wallet - wallet_before, banked - banked_before
+    if abs(moved - told) <= tolerance:
+        return None
+    return Finding(
+        BALANCE, symbol, symbol, str(told), str(moved), "report", "a deposit, a transfer, or money that the journal does not know"
+    )
+
+
+def state_of(findings: Sequence[Finding]) -> str:
+    """Return green, yellow or red."""
+    if any(one.is_red for one in findings):
+        return "red"
+    return "yellow" if findings else "green"

@@ -1,0 +1,1 @@
+"""Opening a position: admission, size, and the entry machine."""

@@ -1,0 +1,245 @@
+"""The entry machine (signal-engine-product 10.3, platform-services 5): maker first, then taker within a slippage cap, in slices by notional.
+
+Each slice: a post-only order at min(mid, best bid + offset x tick) (SHORT: max(mid, best ask - offset x tick)); one that would have crossed is priced
+anew a few times. When its wait is over it is cancelled, and what its cancel leaves is judged: filled to at least ``min_fill_ratio`` -> the rest is left;
+mid moved at most ``fallback_slippage_bps`` against us since the signal -> the rest is taken; else the entry keeps what is filled and ends. A taker order
+is an IOC limit at the book-walk limit. The next slice begins when it is due and the one before is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from stream_apps.core.execution.entry.progress import MAKER, TAKER, WAITING, EntryRun
+from stream_apps.core.execution.entry.sizing import nearest_tick
+from stream_apps.core.execution.orders.order import UNCONFIRMED, Order, OrderState
+from stream_apps.core.execution.orders.venue_reports import OrderType, TimeInForce
+from stream_apps.core.execution.policy import EntryPolicy
+from stream_apps.core.execution.quotes import spread_bps
+from stream_apps.core.execution.routing.slices import Route, route_for, slice_times, slices_of
+from stream_apps.core.execution.trade_context import Desk
+
+ZERO = Decimal(0)
+BPS = Decimal(10_000)
+
+
+def start_run(
+    name: str,
+    quantity: Decimal,
+    price: Decimal,
+    lot: Decimal,
+    minimum: Decimal,
+    now: int,
+    policy: EntryPolicy,
+    *,
+    no_maker: bool,
+    no_slices: bool,
+) -> EntryRun:
+    """Return the run of an entry.
+
+    Args:
+        name: Signal id; the jitter of the slices is its hash.
+        quantity: Base units.
+        price: Expected price; with ``quantity`` it chooses the route.
+        lot, minimum: Step and least quantity of a slice.
+        now: Wall ms.
+        policy: Style and routes.
+        no_maker, no_slices: Degradations.
+    """
+    route = route_for(quantity * price, policy.routes) if policy.style == "routed" else None
+    count = 1 if route is None or no_slices else route.slices
+    slices = slices_of(quantity, count, lot, minimum)
+    spacing = route.spacing_ms if route else 0
+    return EntryRun(
+        slices=list(slices),
+        times=list(slice_times(name, now, len(slices), spacing, policy.jitter)),
+        wait_ms=route.maker_wait_ms if route else policy.timeout_ms,
+        maker=policy.style != "market" and not no_maker,
+        expires_at=now + policy.expiry_ms,
+    )
+
+
+def step(desk: Desk) -> None:
+    """Move the entry of a trade on as far as the moment allows."""
+    trade, run = desk.trade, desk.trade.entry
+    live = [order for order in trade.of("entry") if not order.is_final]
+    if not run.is_done:
+        stopped = desk.entries_blocked or (f"closing by {trade.closing}" if trade.closing else None)
+        if stopped:
+            run.end(stopped)
+        elif run.reference is None and desk.mid is not None:
+            run.reference = desk.mid
+    if run.is_done:
+        for order in live:
+            desk.cancel(order)
+        return
+    if desk.due(run.expires_at):
+        run.end("expired")
+        for order in live:
+            desk.cancel(order)
+        return
+    if run.stage == WAITING:
+        _begin_slice(desk)
+    elif run.stage == MAKER:
+        _maker(desk, live)
+    elif run.stage == TAKER and not live:
+        _after_taker(desk)
+
+
+def _begin_slice(desk: Desk) -> None:
+    run, quote = desk.trade.entry, desk.quote
+    if not desk.due(run.times[run.index]) or quote is None:
+        return
+    if not run.probed:
+        run.probed = True
+        if _spread_is_wide(desk):
+            _avoid_wide_spread(desk)
+            if not desk.due(run.times[run.index]):
+                return
+    run.base, run.slice_started = desk.trade.entered, desk.now
+    if run.maker and not desk.no_maker:
+        run.tried += 1
+        run.stage = MAKER
+        _place_maker(desk)
+    else:
+        _place_taker(desk)
+
+
+def _spread_is_wide(desk: Desk) -> bool:
+    """R002-65: the spread is over twice its mean of an hour. Without a mean nothing is judged."""
+    if desk.quote is None or desk.mean_spread_bps is None:
+        return False
+    return spread_bps(desk.quote) > float(desk.policy.entry.probe_ratio) * desk.mean_spread_bps
+
+
+def _avoid_wide_spread(desk: Desk) -> None:
+    run, policy = desk.trade.entry, desk.policy.entry
+    if policy.probe_action == "delay" or desk.no_slices:
+        run.times = [time + policy.probe_delay_ms for time in run.times]
+        return
+    lot = max(desk.rules.lot, desk.rules.market_lot)
+    halves = slices_of(run.target, 2 * len(run.slices), lot, smallest(desk))
+    spacing = run.times[1] - run.times[0] if len(run.times) > 1 else _spacing(policy.routes)
+    run.slices = list(halves)
+    run.times = list(slice_times(desk.trade.position.signal_id, desk.now, len(halves), spacing, policy.jitter))
+
+
+def _spacing(routes: Sequence[Route]) -> int:
+    """Return the least spacing of a table, ms; 0 where no row of it is cut."""
+    return min((row.spacing_ms for row in routes if row.spacing_ms), default=0)
+
+
+def smallest(desk: Desk) -> Decimal:
+    """Return the least quantity that the venue takes as an entry at the present price."""
+    assert desk.mid is not None
+    by_notional = desk.rules.min_notional / (desk.mid * (1 - desk.policy.entry.walk_limit_bps / BPS))
+    return max(desk.rules.min_quantity, by_notional)
+
+
+def _left(run: EntryRun, entered: Decimal) -> Decimal:
+    return run.slices[run.index] - (entered - run.base)
+
+
+def _maker(desk: Desk, live: list[Order]) -> None:
+    trade, run = desk.trade, desk.trade.entry
+    timed_out = desk.due(run.slice_started + run.wait_ms)
+    if live:
+        if timed_out or desk.no_maker:
+            run.slice_timed_out = True
+            for order in live:
+                desk.cancel(order)
+        return
+    left = _left(run, trade.entered)
+    if left < desk.rules.lot or left <= 0:
+        run.end_slice()
+        return
+    last = max(trade.of("entry"), key=lambda order: order.attempt)
+    if last.state is OrderState.REJECTED and not _would_cross(last):
+        _give_up(desk, last)
+        return
+    if desk.quote is None:
+        return
+    again = _would_cross(last) or last.state is OrderState.LOST
+    if again and not timed_out and run.reprices < desk.policy.entry.reprices and not desk.no_maker:
+        run.reprices += 1
+        _place_maker(desk)
+        return
+    if run.slice_timed_out:
+        run.timed_out += 1
+    _fall_back(desk, left)
+
+
+def _would_cross(order: Order) -> bool:
+    """Venues refuse such an order, or accept and expire it at once."""
+    if order.executed or order.time_in_force is not TimeInForce.POST_ONLY:
+        return False
+    return order.reason == "post_only" or order.state is OrderState.EXPIRED
+
+
+def _fall_back(desk: Desk, left: Decimal) -> None:
+    run, policy = desk.trade.entry, desk.policy.entry
+    filled = desk.trade.entered - run.base
+    if filled >= policy.min_fill_ratio * run.slices[run.index]:
+        run.end_slice()
+        return
+    assert desk.mid is not None and run.reference is not None
+    moved = desk.trade.position.sign * (desk.mid - run.reference) / run.reference * BPS
+    if moved > policy.fallback_slippage_bps:
+        run.end("slippage_cap")
+        return
+    if left < smallest(desk):
+        run.end_slice()
+        return
+    _place_taker(desk)
+
+
+def _give_up(desk: Desk, order: Order) -> None:
+    """An entry that the venue refused for a reason that a second attempt would not mend ends there."""
+    desk.trade.entry.end(order.reason or "rejected")
+
+
+def _after_taker(desk: Desk) -> None:
+    trade, run = desk.trade, desk.trade.entry
+    last = max(trade.of("entry"), key=lambda order: order.attempt)
+    left = _left(run, trade.entered)
+    if last.state is OrderState.REJECTED:
+        _give_up(desk, last)
+    elif last.state is OrderState.LOST and left > 0 and desk.quote is not None and left >= smallest(desk):
+        _fall_back(desk, left)
+    elif last.state is not OrderState.LOST or left <= 0 or desk.quote is not None:
+        run.end_slice()
+
+
+def _place_maker(desk: Desk) -> None:
+    trade, quote, mid = desk.trade, desk.quote, desk.mid
+    assert quote is not None and mid is not None
+    offset, tick = desk.policy.entry.offset_ticks * desk.rules.tick, desk.rules.tick
+    if trade.position.sign > 0:
+        price = min(mid, quote.bid + offset)
+        price = price - price % tick
+    else:
+        price = max(mid, quote.ask - offset)
+        price = price + -price % tick
+    left = _left(trade.entry, trade.entered)
+    desk.place("entry", trade.entry_side, OrderType.LIMIT, left, price=price, time_in_force=TimeInForce.POST_ONLY, reduce_only=False)
+
+
+def _place_taker(desk: Desk) -> None:
+    trade, quote = desk.trade, desk.quote
+    assert quote is not None
+    trade.entry.stage = TAKER
+    best = quote.ask if trade.position.sign > 0 else quote.bid
+    limit = nearest_tick(best * (1 + trade.position.sign * desk.policy.entry.walk_limit_bps / BPS), desk.rules.tick)
+    left = _left(trade.entry, trade.entered)
+    desk.place("entry", trade.entry_side, OrderType.LIMIT, left, price=limit, time_in_force=TimeInForce.IOC, reduce_only=False)
+
+
+def is_quiet(desk: Desk) -> bool:
+    """Return whether no entry order can be filled any more."""
+    run = desk.trade.entry
+    return (
+        run.is_done
+        and all(order.is_final for order in desk.trade.of("entry"))
+        and not any(order.state in UNCONFIRMED for order in desk.trade.of("entry"))
+    )

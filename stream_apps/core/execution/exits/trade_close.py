@@ -1,0 +1,60 @@
+"""What a plan ends with: the end of a trade once nothing is left of it, and the records that tell what changed."""
+
+from __future__ import annotations
+
+from stream_apps.core.execution.orders.events import Action, Emit
+from stream_apps.core.execution.records import closed_record, order_record, position_record, status_of
+from stream_apps.core.execution.routing.execution_cost import cost_record
+from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.trade_context import Desk
+from stream_apps.core.paper.position import CLOSED, EXPIRED
+
+
+def finish(desk: Desk) -> None:
+    """End a trade: its entry is over, nothing is open, every order is over and every reported execution is booked."""
+    trade, position = desk.trade, desk.trade.position
+    if trade.is_over or trade.queued or not trade.entry.is_done or trade.exposure != 0 or not trade.is_settled:
+        return
+    if trade.unprotected_since is not None:
+        trade.gap_ms = max(trade.gap_ms, desk.now - trade.unprotected_since)
+        trade.unprotected_since = None
+    trade.over_at = desk.now
+    if not trade.fills:
+        position.status = EXPIRED
+        return
+    position.quantity = trade.entered
+    position.status = CLOSED
+    trade.add_up()
+
+
+def closing_records(trade: Trade, mode: str, now: int) -> list[Action]:
+    """Return the records of a closed trade whose payments are known: its round trip and what its execution cost."""
+    trade.is_told = True
+    return [
+        Emit("trades_closed", closed_record(trade, mode, now)),
+        Emit("execution_cost_events", cost_record(trade, mode, now, trade.position.entry_at)),
+    ]
+
+
+def tell(desk: Desk, mode: str) -> None:
+    """Write the orders and the position where what readers see of them changed."""
+    trade, position = desk.trade, desk.trade.position
+    for order in trade.orders.values():
+        status = status_of(order)
+        if order.told != status:
+            order.told = status
+            desk.actions.append(Emit("orders", order_record(trade, order, mode, desk.now)))
+    shown = (position.status, position.open_quantity, position.quantity, position.stop_price, position.entry_price, position.realised)
+    if shown != trade.last_state:
+        trade.last_state = shown
+        desk.actions.append(Emit("positions", position_record(trade, mode, desk.now)))
+
+
+def signature(trade: Trade) -> tuple[object, ...]:
+    """Return what tells whether a plan changed something that is journalled."""
+    position, run = trade.position, trade.entry
+    states = tuple((order.client_id, order.state, order.reported) for order in trade.orders.values())
+    entered = (run.stage, run.index, run.probed, run.reference, run.times[-1], run.reprices, run.timed_out)
+    marks = (tuple(trade.taking), tuple(trade.crossed), trade.unprotected_since, trade.add_ons, trade.partial_taken, trade.gap_ms)
+    held = (trade.closing, trade.stop_leg, position.stop_price, position.status, position.entry_price, len(trade.fills), len(trade.funding))
+    return (*held, *entered, *marks, states)

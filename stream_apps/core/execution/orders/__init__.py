@@ -1,0 +1,1 @@
+"""Orders: ids, states, events, and what a venue reports of them."""

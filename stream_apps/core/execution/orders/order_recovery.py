@@ -1,0 +1,73 @@
+"""Orders whose state is not certain: asking, sending again, and asking for fills that were reported and not shown."""
+
+from __future__ import annotations
+
+from stream_apps.core.execution.orders.events import LoadFills, Place, Query
+from stream_apps.core.execution.orders.order import Order, OrderState, Trigger
+from stream_apps.core.execution.orders.venue_reports import OrderReport, OrderType, TimeInForce
+from stream_apps.core.execution.trade_context import Desk
+
+
+def step(desk: Desk) -> None:
+    """Ask and send what is due."""
+    for order in list(desk.trade.orders.values()):
+        if order.asked:
+            continue
+        if order.state is OrderState.WAITING:
+            # One order of a pair is never sent alone: the pair is intended anew.
+            if order.pair_id is None and desk.due(order.next_at):
+                order.apply(Trigger.SEND, desk.now)
+                desk.actions.append(Place(order.request()))
+        elif order.state is OrderState.UNKNOWN or (order.next_at and order.is_confirmed and _should_have_ended(order)):
+            if desk.due(order.next_at):
+                _query(desk, order)
+        elif order.is_confirmed and _should_have_ended(order):
+            # Its end was told to somebody else: a market order does not rest.
+            order.next_at = desk.now + desk.policy.query_max_ms
+            desk.due(order.next_at)
+    missing = any(order.booked < order.reported for order in desk.trade.orders.values())
+    if missing:
+        trade, grace = desk.trade, desk.policy.fills_grace_ms
+        first = min(order.filled_at or desk.now for order in trade.orders.values() if order.booked < order.reported)
+        if desk.due(max(first + grace, trade.asked_fills_at + desk.policy.query_max_ms)):
+            trade.asked_fills_at = desk.now
+            desk.actions.append(LoadFills(trade.symbol, trade.started_at - desk.policy.clock_margin_ms))
+
+
+def _should_have_ended(order: Order) -> bool:
+    return order.state is OrderState.TRIGGERED or (
+        order.state in (OrderState.OPEN, OrderState.PARTIAL)
+        and (order.type is OrderType.MARKET or order.time_in_force is TimeInForce.IOC or (order.is_stop and order.executed > 0))
+    )
+
+
+def _query(desk: Desk, order: Order) -> None:
+    order.asked = "query"
+    desk.actions.append(Query(order.symbol, order.client_id, order.is_stop))
+
+
+def answered(order: Order, report: OrderReport | None, failed: bool, now: int, query_ms: int, query_max_ms: int, not_found_ms: int) -> bool:
+    """Take in the answer to a question; return whether the order changed.
+
+    "Not found" about an order whose sending had an unknown outcome counts only when no sending of it can still arrive; about one that the venue had
+    confirmed it is a contradiction, which after the same time is taken as its end.
+    """
+    order.asked = ""
+    if report is not None:
+        order.failures = 0
+        order.next_at = now + query_max_ms if order.is_confirmed else now
+        changed = order.take_report(report, now)
+        order.next_at = now if order.state is OrderState.CANCELLING else now + query_max_ms
+        return changed
+    order.failures += 1
+    order.next_at = now + min(query_ms * 2 ** min(order.failures - 1, 10), query_max_ms)
+    if failed:
+        return False
+    if order.unknown_since is None:
+        order.unknown_since = now
+    if now < order.unknown_since + not_found_ms:
+        return False
+    if order.state is OrderState.UNKNOWN:
+        return order.apply(Trigger.NOT_FOUND, now)
+    order.reason = order.reason or "the venue no longer knows it"
+    return order.apply(Trigger.EXPIRED, now)

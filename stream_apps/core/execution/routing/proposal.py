@@ -1,0 +1,157 @@
+"""What measured costs say about the routing table (R002-66, R002-130): a proposal for each row, never more than one step a time, and its reason.
+
+Of each row (``routing.Route``) the entries of its notional are looked at, from ``execution_cost_events``. Two levers:
+
+**Wait.** A maker order saves the difference of the fees and pays for it with the entries that time out and are taken at a worse price. Where more than
+``timeouts_ok`` of a row's entries time out (the KPI of signal-engine-product 10.3), the mean slippage of those that did is held against the saving: dearer
+-> the wait is shortened by ``step``, for waiting costs more than it brings; cheaper, and less than ``maker_ok`` of the row filled as maker -> it is
+lengthened.
+
+**Slices.** A larger order walks further through the book. Where the slippage of a row is above that of the row below it, by more than ``slice_bps`` with a
+probability of about 97.5 % (Welch's standard error), one slice is added; where a row of several slices is not above it with the same certainty, one is taken
+away. A first row has nothing below it and keeps its slices.
+
+A row with fewer than ``least`` entries is not judged. The proposal says nothing about what was never tried: it follows the costs step by step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from statistics import fmean, variance
+from typing import Any
+
+from stream_apps.core.execution.routing.slices import Route, route_for
+
+Z = 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalRules:
+    """Settings of a proposal.
+
+    Attributes:
+        least: Entries of a row below which it is not judged.
+        timeouts_ok, maker_ok: KPIs: share of entries that may time out, share of the quantity to be filled as maker.
+        fee_saving_bps: Taker fee less maker fee, 1/10,000.
+        step: Part of the wait by which it moves. shortest_ms, longest_ms: its bounds.
+        slice_bps: Difference of slippage that is worth a slice. most_slices: bound; a new slice of a row without spacing gets ``spacing_ms``.
+    """
+
+    least: int = 30
+    timeouts_ok: float = 0.30
+    maker_ok: float = 0.50
+    fee_saving_bps: float = 3.0
+    step: Decimal = Decimal("0.25")
+    shortest_ms: int = 500
+    longest_ms: int = 10_000
+    slice_bps: float = 1.0
+    most_slices: int = 8
+    spacing_ms: int = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the entries of a row cost. Means over entries; None without any.
+
+    Attributes:
+        timeouts: Share that timed out. maker: share of the quantity filled as maker, weighted by notional.
+        slippage_bps: Of all entries, positive is a cost; ``error_bps`` its standard error. late_bps: of those that timed out.
+    """
+
+    entries: int
+    timeouts: float | None
+    maker: float | None
+    slippage_bps: float | None
+    error_bps: float | None
+    late_bps: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowProposal:
+    """A row as it is, what was measured, as it is proposed, and why."""
+
+    now: Route
+    measured: Measured
+    proposed: Route
+    why: tuple[str, ...]
+
+
+def propose(entries: Iterable[Mapping[str, Any]], routes: Sequence[Route], rules: ProposalRules | None = None) -> list[RowProposal]:
+    """Return a proposal for every row, smallest notional first.
+
+    Args:
+        entries: ``execution_cost_events`` rows: ``notional`` (quote units), ``maker_ratio_entry``, ``slippage_bps_entry``, ``entry_timeout``. One without
+            slippage (nothing was filled) is not counted.
+        routes: The table in force.
+        rules: Settings.
+
+    Raises:
+        ValueError: the table has no row for a notional.
+    """
+    rules = rules or ProposalRules()
+    rows = sorted(routes, key=lambda one: one.from_notional)
+    taken: dict[Decimal, list[Mapping[str, Any]]] = {row.from_notional: [] for row in rows}
+    for entry in entries:
+        if entry["slippage_bps_entry"] is not None:
+            taken[route_for(Decimal(repr(float(entry["notional"]))), rows).from_notional].append(entry)
+    found: list[RowProposal] = []
+    for row in rows:
+        below = found[-1].measured if found else None
+        measured = measure(taken[row.from_notional])
+        if measured.entries < rules.least:
+            found.append(RowProposal(row, measured, row, (f"not judged: fewer than {rules.least} entries",)))
+            continue
+        wait, why_wait = _wait(row, measured, rules)
+        slices, why_slices = _slices(row, measured, below, rules)
+        spacing = rules.spacing_ms if slices > 1 and row.spacing_ms == 0 else row.spacing_ms
+        proposed = replace(row, maker_wait_ms=wait, slices=slices, spacing_ms=spacing)
+        found.append(RowProposal(row, measured, proposed, tuple(one for one in (why_wait, why_slices) if one) or ("as it should be",)))
+    return found
+
+
+def measure(entries: Sequence[Mapping[str, Any]]) -> Measured:
+    """Return what some entries cost. The order of the entries does not matter."""
+    if not entries:
+        return Measured(0, None, None, None, None, None)
+    slips = sorted(float(one["slippage_bps_entry"]) for one in entries)
+    late = sorted(float(one["slippage_bps_entry"]) for one in entries if one["entry_timeout"])
+    known = [(float(one["notional"]), float(one["maker_ratio_entry"])) for one in entries if one["maker_ratio_entry"] is not None]
+    weight = math.fsum(notional for notional, _ in known)
+    return Measured(
+        len(entries),
+        len(late) / len(entries),
+        math.fsum(notional * ratio for notional, ratio in known) / weight if weight else None,
+        fmean(slips),
+        math.sqrt(variance(slips) / len(slips)) if len(slips) > 1 else None,
+        fmean(late) if late else None,
+    )
+
+
+def _wait(row: Route, measured: Measured, rules: ProposalRules) -> tuple[int, str]:
+    if measured.timeouts is None or measured.timeouts <= rules.timeouts_ok or measured.late_bps is None:
+        return row.maker_wait_ms, ""
+    told = f"{measured.timeouts:.0%} time out, at {measured.late_bps:+.1f} bps against {rules.fee_saving_bps:.1f} bps of fees saved"
+    if measured.late_bps > rules.fee_saving_bps:
+        wait = max(rules.shortest_ms, int(row.maker_wait_ms * (1 - rules.step)))
+        return min(wait, row.maker_wait_ms), f"{told}: wait less"
+    if measured.maker is not None and measured.maker < rules.maker_ok:
+        wait = min(rules.longest_ms, int(row.maker_wait_ms * (1 + rules.step)))
+        return max(wait, row.maker_wait_ms), f"{told}: wait longer"
+    return row.maker_wait_ms, ""
+
+
+def _slices(row: Route, measured: Measured, below: Measured | None, rules: ProposalRules) -> tuple[int, str]:
+    if below is None or below.entries < rules.least:
+        return row.slices, ""
+    assert measured.slippage_bps is not None and below.slippage_bps is not None
+    more = measured.slippage_bps - below.slippage_bps
+    error = Z * math.hypot(measured.error_bps or 0.0, below.error_bps or 0.0)
+    told = f"slippage {more:+.1f} bps (+/- {error:.1f}) over the row below"
+    if more - error > rules.slice_bps and row.slices < rules.most_slices:
+        return row.slices + 1, f"{told}: a slice more"
+    if more + error < 0 and row.slices > 1:
+        return row.slices - 1, f"{told}: a slice less"
+    return row.slices, ""

@@ -1,0 +1,82 @@
+"""The daily re-estimation of the routing table (R002-66, R002-130): which entries are looked at, and the table that holds afterwards.
+
+Every row moves by at most one step a time, within the bounds of ``RoutingPolicy``. Only entries that ended after their row was last changed are looked at:
+those of before were made under other waits and slices, and would push it on day after day for something that was mended on the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any
+
+from stream_apps.core.execution.policy import LivePolicy
+from stream_apps.core.execution.routing.execution_cost import cost_record
+from stream_apps.core.execution.routing.proposal import ProposalRules, RowProposal, propose
+from stream_apps.core.execution.routing.slices import Route, route_for
+from stream_apps.core.execution.trade import Trade
+from stream_apps.core.paper.position import CLOSED
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A row of the table in force, and since when it is as it is, wall ms (0: since the policy says so)."""
+
+    route: Route
+    since: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {**asdict(self.route), "from_notional": f"{self.route.from_notional:f}", "since": self.since}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Held:
+        """Return the row that ``to_json`` wrote."""
+        route = Route(Decimal(values["from_notional"]), values["maker_wait_ms"], values["slices"], values["spacing_ms"])
+        return cls(route, values["since"])
+
+
+def rules_of(policy: LivePolicy) -> ProposalRules:
+    """Return the rules of a proposal under a policy: its bounds, and what a maker fill saves by its fees."""
+    bounds = policy.routing
+    return ProposalRules(
+        least=bounds.least,
+        fee_saving_bps=(policy.fees.taker - policy.fees.maker) * 10_000,
+        shortest_ms=bounds.shortest_ms,
+        longest_ms=bounds.longest_ms,
+        most_slices=bounds.most_slices,
+    )
+
+
+def entry_of(trade: Trade, mode: str) -> dict[str, Any] | None:
+    """Return what a trade's entry cost, with ``ended_at`` (wall ms); None for a trade that entered nothing or is not over."""
+    if trade.position.status != CLOSED or trade.over_at is None or not trade.fills:
+        return None
+    record = cost_record(trade, mode, trade.over_at, trade.position.entry_at)
+    names = ("notional", "maker_ratio_entry", "slippage_bps_entry", "entry_timeout")
+    return {**{name: record[name] for name in names}, "ended_at": trade.over_at}
+
+
+def reestimate(entries: Iterable[Mapping[str, Any]], held: Sequence[Held], policy: LivePolicy, now: int) -> list[RowProposal]:
+    """Return a proposal for every row in force, smallest notional first.
+
+    Args:
+        entries: Of ``entry_of``.
+        held: The table in force.
+        policy: Its bounds.
+        now: Wall ms.
+    """
+    oldest = now - policy.routing.days * DAY_MS
+    routes = [one.route for one in held]
+    since = {one.route.from_notional: max(one.since, oldest) for one in held}
+    taken = [one for one in entries if one["ended_at"] >= since[route_for(Decimal(repr(float(one["notional"]))), routes).from_notional]]
+    return propose(taken, routes, rules_of(policy))
+
+
+def held_after(found: Sequence[RowProposal], held: Sequence[Held], now: int) -> tuple[Held, ...]:
+    """Return the table in force once the proposals hold."""
+    since = {one.route.from_notional: one.since for one in held}
+    return tuple(Held(one.proposed, now if one.proposed != one.now else since[one.now.from_notional]) for one in found)

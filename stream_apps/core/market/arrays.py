@@ -1,0 +1,135 @@
+"""The market state's arrays as compiled calls take them, the columns of its counters and of its numbers.
+
+``state``, ``prints`` and ``analytics.store`` own and explain the arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+# Of ``counter``, which outlives a call: the first trade not taken, how many trades wait for their panes, prints that found no room, trades that came again;
+# and of the trades that were taken last, how many were late or refused. ENTRIES: of the histogram, this call's.
+ROW, PENDING, UNKEPT, REPEATED, LATE, REFUSED, ENTRIES = range(7)
+N_COUNTER = 7
+# Whole numbers of the configuration.
+(
+    GRID, PRINT_PANES, FAST_WINDOWS, VWAP_PANES, ATR_LENGTH, PERCENTILE_MIN, QUANTILE_MIN, STALE_BOOK, STALE_FUNDING, STALE_INDICATOR, OI_HORIZON,
+    DAY_PANES, ATR_FRAME, SEEDS, WHALE_FLOW, FLOWING, MEASURING, VPIN, FUNDING, DIVERGENCE,
+) = range(20)  # fmt: skip
+N_WHOLE = 20
+PRINT_FLOOR, WHALE_USD = range(2)
+
+
+class MarketArrays(NamedTuple):
+    """The arrays of ``MarketState.a``, a row an instrument."""
+
+    meta: Any
+    scale: Any
+    holes: Any
+    cumulative: Any
+    open_sum: Any
+    open_price: Any
+    open_at: Any
+    bars: Any
+    atr_reached: Any
+    atr_waiting: Any
+    atr: Any
+    atr_history: Any
+    ranked_at: Any
+    ranks: Any
+    histogram: Any
+    totals: Any
+    top: Any
+    p99_lots: Any
+    p99_before: Any
+    p99_floor: Any
+    spot: Any
+    in_pane: Any
+    in_at: Any
+    in_value: Any
+    first_seen: Any
+    funding_most: Any
+    liquidated_pane: Any
+    liquidated: Any
+    liquidated_first: Any
+    liquidated_seen: Any
+    liquidated_at: Any
+
+
+class AnalyticsArrays(NamedTuple):
+    """The arrays of ``Analytics.a``, a row an instrument."""
+
+    row: Any
+    newest_trade: Any
+    newest_quote: Any
+    products: Any
+    flows: Any
+    returns: Any
+    clock: Any
+    buckets: Any
+    rate_times: Any
+    rates: Any
+    rate_counts: Any
+    stats: Any
+    stats_of: Any
+    bars: Any
+    bar_history: Any
+
+
+class PrintArrays(NamedTuple):
+    """The arrays of ``PrintStore``."""
+
+    rows: Any
+    runs: Any
+    at: Any
+    counts: Any
+    flows: Any
+
+
+class Numbers(NamedTuple):
+    """The configuration: whole numbers and limits (columns above), panes of the windows and of the bars, the analytics' numbers and their timeframes."""
+
+    whole: Any
+    limits: Any
+    windows: Any
+    bars: Any
+    analytics: Any
+    frames: Any
+
+
+class Trades(NamedTuple):
+    """Trades as they were fed, a row each; ``status`` takes what becomes of them."""
+
+    instrument: Any
+    good: Any
+    times: Any
+    offsets: Any
+    ids: Any
+    prices: Any
+    quantities: Any
+    makers: Any
+    status: Any
+
+
+class PendingBuffers(NamedTuple):
+    """What waits for its pane or its instant, with room behind it, and scratch.
+
+    Attributes:
+        pending: Packed pane-instrument-bucket of trades.
+        kept: Takes the prints of the trades that are taken.
+        trades, quotes, liquidations, waiting: Queues of the analytics and how many wait in each.
+        chosen: A place an instrument, False between uses.
+        old, old_starts: Entries of the histogram of the panes that leave the day, and where each pane's begin; -1 is written over those that left.
+        first_old: The pane of the first of them.
+    """
+
+    pending: Any
+    kept: Any
+    trades: Any
+    quotes: Any
+    liquidations: Any
+    waiting: Any
+    chosen: Any
+    old: Any
+    old_starts: Any
+    first_old: int

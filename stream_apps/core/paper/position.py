@@ -1,0 +1,264 @@
+"""One paper position: its facts, its levels, its money, and its place in the journal (DECISIONS D19-D22)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from typing import Any
+
+from stream_apps.core.paper.fills import Filters, ticked
+from stream_apps.core.paper.money import ZERO, exact, halvable_quantity, wire_price
+
+PENDING, OPEN, TP1_HIT, CLOSED, EXPIRED = "pending", "open", "tp1_hit", "closed", "expired"
+MINUTE_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class FeeRates:
+    """Fees as fractions of notional.
+
+    Attributes:
+        taker: Of market and stop orders.
+        maker: Of limit orders.
+    """
+
+    taker: float = 0.0005
+    maker: float = 0.0002
+
+
+@dataclass(frozen=True, slots=True)
+class PaperSettings:
+    """How the paper model executes.
+
+    Attributes:
+        latency_ms: From a decision to its order at the venue, ms of event time.
+        slippage_bps: What a market or stop order pays beyond the trade that fills it, in 1/10,000 of that trade's price. It stands for the
+            half spread and the depth that a trade print does not show, where no book shows them; limit orders never slip.
+        fees: Fees of every venue without an entry in ``venue_fees``.
+        venue_fees: Venue (the part of an instrument id before the colon) -> its fees.
+        fee_basis: ``fill``: each fill pays on its own notional, as venues charge. ``entry``: every fill pays on its quantity at the entry
+            price, which is the formula fee_R = 2 x rate x entry / risk distance of S1 8.4; for comparison with figures made by it.
+        entry_expiry_ms: How long an entry order waits for its first trade, ms of event time.
+        max_signal_age_ms: Signals decided later than this after their instant are refused.
+        walk_book: Market and stop orders walk the book where one is known; ``slippage_bps`` stands in where none is.
+        use_filters: Quantities and prices keep the steps of the contract where they are known, and what is too small is refused.
+    """
+
+    latency_ms: int = 250
+    slippage_bps: float = 1.0
+    fees: FeeRates = field(default_factory=FeeRates)
+    venue_fees: dict[str, FeeRates] = field(default_factory=dict)
+    fee_basis: str = "fill"
+    entry_expiry_ms: int = 60_000
+    max_signal_age_ms: int = 60_000
+    walk_book: bool = True
+    use_filters: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, naming the setting, for values that no venue has."""
+        for name in ("latency_ms", "slippage_bps", "entry_expiry_ms", "max_signal_age_ms"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: must not be negative, got {getattr(self, name)}")
+        if self.slippage_bps >= 10_000:
+            raise ValueError(f"slippage_bps: must be below 10000 (a sale at a price of zero), got {self.slippage_bps}")
+        if self.fee_basis not in ("fill", "entry"):
+            raise ValueError(f"fee_basis: expected fill or entry, got {self.fee_basis!r}")
+        for rates in (self.fees, *self.venue_fees.values()):
+            if not (-0.01 < rates.maker < 0.1 and 0 <= rates.taker < 0.1):
+                raise ValueError(f"fees: implausible fractions {rates}")
+
+    def fees_of(self, instrument: str) -> FeeRates:
+        """Return the fees of an instrument's venue."""
+        return self.venue_fees.get(instrument.partition(":")[0], self.fees)
+
+
+@dataclass(slots=True)
+class Position:
+    """A position from its accepted signal to its end. Prices in quote units per base unit, money in quote units, times in ms UTC.
+
+    Attributes:
+        entry_at: The entry order is at the venue from here on.
+        expires_at: It is cancelled when no trade came by then.
+        flip_at: From here on a flip order closes at market; None without one.
+        cursor_time, cursor_offset: The trade of the newest fill; only trades after it in (event_time, offset) count.
+        best, worst: Most favourable and most adverse trade price since entry.
+        last_price: Newest trade price since entry.
+        gross: Price gains banked so far; slippage is inside. ``fees``, ``funding`` (paid positive) and ``slippage`` (cost) likewise.
+        exit_value: Sum of exit price x quantity.
+        funding_until: Newest settlement already charged.
+        tick: Price step of the contract; None: not kept.
+    """
+
+    signal_id: str
+    instrument: str
+    strategy_id: str
+    strategy_name: str
+    config_revision: int
+    config_hash: str
+    direction: str
+    tier: str
+    regime: str
+    score: float
+    signal_time: int
+    entry_at: int
+    expires_at: int
+    timeout_minutes: int
+    tp1_ratio: Decimal
+    tp2_ratio: Decimal
+    risk_distance: Decimal
+    risk_amount: Decimal
+    risk_multiple: Decimal
+    quantity: Decimal
+    open_quantity: Decimal = ZERO
+    status: str = PENDING
+    entry_time: int | None = None
+    entry_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    tp1_price: Decimal | None = None
+    tp2_price: Decimal | None = None
+    timeout_at: int | None = None
+    tp1_time: int | None = None
+    flip_at: int | None = None
+    flip_signal_id: str | None = None
+    cursor_time: int = 0
+    cursor_offset: int = -1
+    best: float | None = None
+    worst: float | None = None
+    last_price: float | None = None
+    gross: Decimal = ZERO
+    fees: Decimal = ZERO
+    funding: Decimal = ZERO
+    slippage: Decimal = ZERO
+    exit_value: Decimal = ZERO
+    funding_until: int | None = None
+    tick: Decimal | None = None
+
+    @property
+    def sign(self) -> int:
+        """+1 for LONG, -1 for SHORT."""
+        return 1 if self.direction == "LONG" else -1
+
+    @property
+    def is_open(self) -> bool:
+        """True from the entry fill to the last exit fill."""
+        return self.status in (OPEN, TP1_HIT)
+
+    @property
+    def is_over(self) -> bool:
+        """True when nothing can happen to it any more."""
+        return self.status in (CLOSED, EXPIRED)
+
+    @property
+    def half(self) -> Decimal:
+        """Quantity of the first target: exactly half."""
+        return self.quantity / 2
+
+    @property
+    def realised(self) -> Decimal:
+        """Money banked so far, fees and funding included."""
+        return self.gross - self.fees - self.funding
+
+    @property
+    def risk(self) -> Decimal:
+        """Money at risk: 1R x the tier's multiple. R figures are per unit of this, so the tier does not change them (D14)."""
+        return self.risk_amount * self.risk_multiple
+
+    def set_levels(self, entry_price: Decimal, entry_time: int) -> None:
+        """Fix entry, stop, targets and timeout: entry -/+ risk distance, entry +/- ratio x risk distance (R-based, S1 8.2)."""
+        self.entry_price, self.entry_time = entry_price, entry_time
+        long = self.sign > 0
+        self.stop_price = wire_price(ticked(entry_price - self.sign * self.risk_distance, self.tick, not long))
+        self.tp1_price = wire_price(ticked(entry_price + self.sign * self.tp1_ratio * self.risk_distance, self.tick, long))
+        self.tp2_price = wire_price(ticked(entry_price + self.sign * self.tp2_ratio * self.risk_distance, self.tick, long))
+        self.timeout_at = entry_time + self.timeout_minutes * MINUTE_MS
+
+    def break_even(self, taker: Decimal, basis: str) -> Decimal:
+        """Return the price at which the rest closes with exactly its own entry and exit fee paid, f the taker rate of both sides:
+
+        LONG  b - entry = f x entry + f x b  ->  b = entry x (1 + f) / (1 - f);  SHORT mirrored, entry x (1 - f) / (1 + f).
+        With fees on the entry notional: entry x (1 +/- 2f). Slippage is not in it.
+        """
+        assert self.entry_price is not None
+        if basis == "entry":
+            price = self.entry_price * (1 + self.sign * 2 * taker)
+        else:
+            price = self.entry_price * (1 + self.sign * taker) / (1 - self.sign * taker)
+        return wire_price(ticked(price, self.tick, self.sign > 0))
+
+    def quantity_at(self, time: int) -> Decimal:
+        """Return the quantity that was open just before ``time``, which may lie before the first target's fill."""
+        return self.quantity if self.tp1_time is None or time <= self.tp1_time else self.quantity - self.half
+
+    def see(self, high: float, low: float, last: float) -> None:
+        """Take in the range of trades that the position lived through."""
+        best, worst = (high, low) if self.sign > 0 else (low, high)
+        if self.best is None or self.sign * (best - self.best) > 0:
+            self.best = best
+        if self.worst is None or self.sign * (worst - self.worst) < 0:
+            self.worst = worst
+        self.last_price = last
+
+    def excursions(self) -> tuple[Decimal, Decimal]:
+        """Return (MFE, MAE) in R from the entry price on trade prices, both >= 0."""
+        assert self.entry_price is not None
+        favourable = self.sign * (exact(self.best) - self.entry_price) if self.best is not None else ZERO
+        adverse = self.sign * (self.entry_price - exact(self.worst)) if self.worst is not None else ZERO
+        return max(favourable, ZERO) / self.risk_distance, max(adverse, ZERO) / self.risk_distance
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the position as JSON values; decimals as text."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: str(value) if isinstance(value, Decimal) else value for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Position:
+        """Return the position that ``to_json`` wrote."""
+        read: dict[str, Any] = {name: Decimal(v) if name in _DECIMALS and v is not None else v for name, v in values.items()}
+        return cls(**read)
+
+
+_DECIMALS = {one.name for one in fields(Position) if "Decimal" in str(one.type)}
+
+
+def quantity_of(signal: dict[str, Any], filters: Filters | None) -> Decimal:
+    """Return what an entry signal orders (D19): 1R x risk multiple / risk distance, down to the contract's lots where they are known.
+
+    R stays money per 1R of the strategy: a position that is smaller for its lots wins and loses a little less than its R.
+    """
+    risk_amount = exact(signal["initial_balance"]) * exact(signal["risk_per_trade"])
+    wanted = halvable_quantity(risk_amount * exact(signal["risk_multiple"]) / exact(signal["risk_distance"]))
+    return wanted if filters is None else filters.quantity(wanted)
+
+
+def position_of(signal: dict[str, Any], settings: PaperSettings, filters: Filters | None = None) -> Position:
+    """Return the pending position of an accepted entry signal (D19).
+
+    Args:
+        signal: A ``signals`` record.
+        settings: Of the model.
+        filters: Steps of the contract; None: quantity and prices are not rounded.
+    """
+    entry_at = signal["decided_at"] + settings.latency_ms
+    return Position(
+        signal_id=signal["signal_id"],
+        instrument=signal["instrument"],
+        strategy_id=signal["strategy_id"],
+        strategy_name=signal["strategy_name"],
+        config_revision=signal["config_revision"],
+        config_hash=signal["config_hash"],
+        direction=signal["direction"],
+        tier=signal["tier"],
+        regime=signal["regime"],
+        score=signal["score"],
+        signal_time=signal["event_time"],
+        entry_at=entry_at,
+        expires_at=entry_at + settings.entry_expiry_ms,
+        timeout_minutes=signal["timeout_minutes"],
+        tp1_ratio=exact(signal["tp1_ratio"]),
+        tp2_ratio=exact(signal["tp2_ratio"]),
+        risk_distance=exact(signal["risk_distance"]),
+        risk_amount=exact(signal["initial_balance"]) * exact(signal["risk_per_trade"]),
+        risk_multiple=exact(signal["risk_multiple"]),
+        quantity=quantity_of(signal, filters),
+        tick=None if filters is None else filters.tick,
+    )

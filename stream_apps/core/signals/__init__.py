@@ -1,0 +1,1 @@
+"""The signals engine: strategies, scoring models, decisions. Pure."""

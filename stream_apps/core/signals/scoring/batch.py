@@ -1,0 +1,389 @@
+"""All strategies of a partition, scored together: the same records as ``evaluate`` gives one by one, as bytes.
+
+Models and strategies are laid out here as tables of numbers and texts, once; at an instant one call of the compiled scorer (``kernel``) judges every
+strategy of every instrument that fires, and writes the scores. What is left for Python is what is rare: the words of a gate that blocks by a number,
+and signals. ``decision.evaluate`` with ``schemas.codec.avro`` is the plain twin that the tests hold this module to, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.codec.avro import Codec
+from schemas.codec.recordwriter import long_bytes, text_bytes
+from stream_apps.core.market import columns as col
+from stream_apps.core.market.prints import PrintStore
+from stream_apps.core.market.state import FEATURES, INPUTS
+from stream_apps.core.signals.scoring import kernel as k
+from stream_apps.core.signals.scoring.decision import ALLOWED, BIT, Decision, StrategyMemory, signal_record, tier_starts
+from stream_apps.core.signals.scoring.model import INPUT_ORDER, Gate, Judged, Model
+from stream_apps.core.signals.scoring.points import AgainstFunding, Part
+from stream_apps.core.signals.scoring.reading import REGIME_LIMITS, GateSettings
+from stream_apps.core.signals.scoring.registry import MODELS
+from stream_apps.core.signals.scoring.shared import ACCEL_INDEPENDENT, on_missing, whale_adverse
+from stream_apps.core.signals.scoring.view import DIRECTION_NAMES, is_btc, shown
+from stream_apps.core.signals.strategy import StrategyConfig
+
+Record = dict[str, Any]
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+
+_PLACE = {name: place for place, name in enumerate(INPUT_ORDER)}
+_COLUMN = {name: place for place, name in enumerate(FEATURES)}
+_STATE = {name: place for place, name in enumerate(INPUTS)}
+_OPERATORS = {">": k.ABOVE, ">=": k.AT_LEAST, "<": k.BELOW, "<=": k.AT_MOST}
+_SIDES = {"LONG": 1, "SHORT": -1, "any": 0}
+_STRETCHED = "1h"  # the fast window of a minute of heavy trading (``view.look``)
+_FEATURE_OF = {"quantity_p99": "trade_quantity_p99"}  # inputs that have another name among the features
+_COLUMNS = np.array(
+    [*(_COLUMN.get(_FEATURE_OF.get(name, name), -1) for name in INPUT_ORDER), _COLUMN["cvd_1h"], _COLUMN["slope_1h"]], dtype=np.int64
+)
+_LIMITS = np.array([REGIME_LIMITS.crash, REGIME_LIMITS.high_vol, REGIME_LIMITS.trend])
+# What of a score is neither a text of the tables nor counted below: numbers, flags, lengths.
+_NUMBERS = 512
+_WORDS = 64  # bytes of a reason with a number in it, at most
+
+
+class Market(NamedTuple):
+    """What is known of some instruments at an instant, a row each.
+
+    Attributes:
+        features: Columns ``state.FEATURES``, NaN where undefined.
+        states: States of ``state.INPUTS``.
+        counts: Trades of the pane, and the late ones so far.
+        prints: Numbers of large buys and large sells.
+        kept: Where the prints are.
+        instruments: The rows' instruments in ``kept``.
+        instant, decided_at: Instant and time of the mark that fired it, ms UTC.
+    """
+
+    features: npt.NDArray[np.float64]
+    states: npt.NDArray[np.int8]
+    counts: I64
+    prints: I64
+    kept: PrintStore
+    instruments: I64
+    instant: int
+    decided_at: int
+
+
+class Scored(NamedTuple):
+    """One strategy's evaluation: its id, its score as a value of the topic, its signal or None, and its memory after it (None: as before)."""
+
+    strategy_id: str
+    score: bytes
+    signal: Record | None
+    memory: StrategyMemory | None
+
+
+class _Texts:
+    """Texts behind one another; each stands there once."""
+
+    def __init__(self) -> None:
+        self._spans: dict[bytes, int] = {}
+        self._ends: list[tuple[int, int]] = []
+        self._size = 0
+        self._bytes: list[bytes] = []
+
+    def raw(self, value: bytes, once: bool = True) -> int:
+        """Return the span of some bytes; not ``once``: a new one, whose number follows that of the one before."""
+        if once and value in self._spans:
+            return self._spans[value]
+        self._spans.setdefault(value, len(self._ends))
+        self._ends.append((self._size, self._size + len(value)))
+        self._size += len(value)
+        self._bytes.append(value)
+        return len(self._ends) - 1
+
+    def of(self, value: str) -> int:
+        """Return the span of an Avro string."""
+        return self.raw(text_bytes(value))
+
+    def length(self, span: int) -> int:
+        """Return the bytes of a span."""
+        start, end = self._ends[span]
+        return end - start
+
+    def arrays(self) -> tuple[I64, npt.NDArray[np.uint8]]:
+        """Return spans and bytes."""
+        return np.array(self._ends, dtype=np.int64), np.frombuffer(b"".join(self._bytes) or b"\x00", dtype=np.uint8)
+
+
+def _table(rows: Sequence[Any], columns: int) -> I64:
+    return np.array(rows, dtype=np.int64).reshape(len(rows), columns)
+
+
+class _Tables:
+    """The tables of ``kernel.score``, while they grow."""
+
+    def __init__(self, header: bytes) -> None:
+        self.texts = _Texts()
+        for value in (
+            header,
+            *(text_bytes(DIRECTION_NAMES[lean]) for lean in (-1, 0, 1)),
+            *map(text_bytes, k.REGIMES),
+            *map(text_bytes, k.VERDICTS),
+        ):
+            self.texts.raw(value, once=False)
+        for reason in ("no_direction_consensus", "no_direction", "no_risk_distance"):
+            self.texts.raw(text_bytes(reason), once=False)
+        self.models: list[list[int]] = []
+        self.layers: list[list[int]] = []
+        self.layer_most: list[float] = []
+        self.parts: list[list[int]] = []
+        self.part_values: list[list[float]] = []
+        self.part_inputs: list[int] = []
+        self.rows: list[list[int]] = []
+        self.row_points: list[float] = []
+        self.conditions: list[list[int]] = []
+        self.limits: list[float] = []
+        self.gates: list[list[int]] = []
+        self._numbers: dict[int, int] = {}
+        self.sizes: dict[int, int] = {}  # model -> bytes of its layers, gates and inputs in a score, at most
+
+    def model(self, model: Model) -> int:
+        """Return the number of a model."""
+        known = self._numbers.get(id(model))
+        if known is not None:
+            return known
+        number = self._numbers[id(model)] = len(self.models)
+        independent = self._part(ACCEL_INDEPENDENT)
+        first_layer, first_gate = len(self.layers), len(self.gates)
+        size = 0
+        for layer in model.layers:
+            if len({part.name for part in layer.all_parts}) < len(layer.all_parts):
+                raise ValueError(f"{model.name}.{layer.name}: two sub-scores of one name")
+            first_part = len(self.parts)
+            for part in layer.all_parts:
+                size += 16 + self.texts.length(self.parts[self._part(part)][k.P_NAME])
+            name = self.texts.of(layer.name)
+            self.layers.append([name, first_part, len(layer.all_parts), len(layer.parts)])
+            self.layer_most.append(layer.raw_max)
+            size += 64 + self.texts.length(name)
+        for gate in model.gates:
+            self.gates.append([self.texts.of(gate.name), int(gate.judged), gate.needs_direction, gate.entry_only])
+            size += 32 + self.texts.length(self.gates[-1][k.G_NAME])
+        tiers = [self.texts.raw(text_bytes(tier.name), once=False) for tier in model.tiers]
+        self.models.append([
+            first_layer, len(model.layers), first_gate, len(model.gates), len(model.inputs), model.stretch, model.two_an_hour, tiers[0], len(tiers),
+            independent,
+        ])  # fmt: skip
+        self.sizes[number] = size
+        return number
+
+    def _part(self, part: Part) -> int:
+        """Append a sub-score and return its number."""
+        first_input, first_row = len(self.part_inputs), len(self.rows)
+        if isinstance(part, AgainstFunding):
+            self.parts.append([self.texts.of(part.name), 1, 0, 0, 0, 0])
+            self.part_values.append([0.0, 0.0, part.most])
+            return len(self.parts) - 1
+        self.part_inputs += [_PLACE[name] for name in part.inputs]
+        for row in part.rows:
+            self.rows.append([_SIDES[row.side], len(self.conditions), len(row.when)])
+            self.row_points.append(row.points)
+            for when in row.when:
+                self.conditions.append([_OPERATORS[when.op], _PLACE[when.input], -1 if when.of is None else _PLACE[when.of]])
+                self.limits.append(when.limit)
+        self.parts.append([self.texts.of(part.name), 0, first_row, len(part.rows), first_input, len(part.inputs)])
+        self.part_values.append([part.otherwise, part.missing, 0.0])
+        return len(self.parts) - 1
+
+
+class StrategyTables(NamedTuple):
+    """The running strategies as the compiled loop over instants takes them.
+
+    Attributes:
+        starts, places: The strategies of instrument row i are ``places[starts[i]:starts[i + 1]]``.
+        size: Most bytes that the scores of all of them take at one instant.
+        least, of_whales: Which flows of large trades they ask for.
+        columns, regimes, score_tables: What the compiled scorer reads.
+    """
+
+    starts: Any
+    places: Any
+    size: int
+    least: Any
+    of_whales: Any
+    columns: Any
+    regimes: Any
+    score_tables: Any
+
+
+class Batch:
+    """The strategies of a partition, ready to be evaluated together.
+
+    Args:
+        strategies: (configuration, its hash); the scores of an instrument come in this order.
+        codec: How values begin.
+        memories: Strategy id -> memory; one that is not there has none yet.
+
+    Attributes:
+        strategies: (configuration, its hash) by place.
+    """
+
+    def __init__(self, strategies: Iterable[tuple[StrategyConfig, str]], codec: Codec, memories: Mapping[str, StrategyMemory]) -> None:
+        self.strategies = list(strategies)
+        self._places: dict[str, list[int]] = {}
+        self._memories = [memories.get(config.strategy_id, StrategyMemory()) for config, _ in self.strategies]
+        whales: list[tuple[float, bool]] = []
+        self._gates: list[tuple[Gate, ...]] = []
+        self._tiers: list[list[str]] = []
+        self._sizes: list[int] = []
+        tables = _Tables(codec.header("scores"))
+        rows, values, mosts, of_gates, gate_limits, inputs = [], [], list[float](), list[list[int]](), list[float](), list[list[int]]()
+        for place, (config, hash_) in enumerate(self.strategies):
+            self._places.setdefault(config.instrument, []).append(place)
+            model = MODELS[config.model].of(config)
+            number, texts = tables.model(model), tables.texts
+            starts = tier_starts(config)
+            self._gates.append(model.gates)
+            self._tiers.append([name for name, _ in starts])
+            who = b"".join((
+                text_bytes(config.strategy_id), text_bytes(config.display_name), text_bytes(config.model), long_bytes(config.revision), text_bytes(hash_),
+            ))  # fmt: skip
+            thresholds = b"\x02" + np.float64(config.entry_score).tobytes() + b"\x02" + np.float64(config.flip_threshold).tobytes()
+            own = [
+                texts.raw(f"{config.instrument}|{config.strategy_id}|".encode()), texts.of(config.instrument), texts.raw(who), texts.raw(thresholds),
+            ]  # fmt: skip
+            fast, slow = config.cvd_fast_window, config.cvd_slow_window
+            rows.append([
+                number, *own, _COLUMN.get(f"slope_{fast}", -1), _COLUMN.get(f"acceleration_{fast}", -1), _COLUMN[f"cvd_{fast}"], _COLUMN[f"cvd_{slow}"],
+                _COLUMN[f"volume_{fast}"], len(of_gates), len(inputs), sum(BIT[side] for side in ALLOWED[config.direction]), config.cooldown_minutes,
+                len(mosts),
+            ])  # fmt: skip
+            values.append(
+                [config.entry_score, config.flip_threshold, *(start for _, start in starts), *([0.0] * (k.N_SF - k.TIERS - len(starts)))]
+            )
+            mosts += model.mosts(config)
+            settings = GateSettings.of(model, config)
+            whale = (np.nan, False)
+            size = tables.sizes[number] + _NUMBERS + sum(map(texts.length, own))
+            for gate, on, limit in settings.gates:
+                of_gates.append(self._gate(gate, on, config, texts))
+                gate_limits.append(limit)
+                size += max(_WORDS, *(texts.length(span) for span in of_gates[-1][k.A_ABSENT :]))
+                if gate.judged is Judged.WHALE and on:
+                    whale = (config.whale_usd_threshold, is_btc(config.instrument))
+            whales.append(whale)
+            for name in model.inputs:
+                names = [shown(name, window, slow) for window in (fast, _STRETCHED)]
+                spans = [texts.of(one) for one in names]
+                inputs.append([_PLACE[name], name in settings.reads, *spans, *(_STATE.get(one, -1) for one in names)])
+                size += 3 * max(map(texts.length, spans)) + 8
+            self._sizes.append(size)
+        # Of strategies that ask for big trades: the least notional (NaN: it does not), and whether of all whale prints.
+        self._least, self._of_whales = np.array([least for least, _ in whales]), np.array([every for _, every in whales], dtype=np.bool_)
+        self._memory = np.array([_as_numbers(memory) for memory in self._memories], dtype=np.int64).reshape(len(self.strategies), 3)
+        self._tables = (
+            _table(rows, k.N_S), np.array(values).reshape(len(rows), k.N_SF), self._memory, _table(tables.models, k.N_M), _table(tables.layers, k.N_L),
+            np.array(tables.layer_most), np.array(mosts), _table(tables.parts, k.N_P), np.array(tables.part_values).reshape(-1, 3),
+            np.array(tables.part_inputs, dtype=np.int64), _table(tables.rows, k.N_R), np.array(tables.row_points), _table(tables.conditions, k.N_C),
+            np.array(tables.limits), _table(tables.gates, k.N_G), _table(of_gates, k.N_A), np.array(gate_limits), _table(inputs, k.N_I),
+            *tables.texts.arrays(),
+        )  # fmt: skip
+        self._strategy_tables: StrategyTables | None = None
+
+    @staticmethod
+    def _gate(gate: Gate, on: bool, config: StrategyConfig, texts: _Texts) -> list[int]:
+        """Return a strategy's row of a gate: settings, and spans of what it says."""
+        fast, slow = config.cvd_fast_window, config.cvd_slow_window
+        name = gate.inputs[-1] if gate.judged is Judged.VWAP_SIGN else gate.inputs[0] if gate.inputs else ""
+        rule = "block" if gate.on_missing is None else getattr(config, gate.on_missing)
+        absent = [texts.of(on_missing("block", shown(name, window, slow)) or "") for window in (fast, _STRETCHED)]
+        adverse = texts.of(whale_adverse(config)) if gate.judged is Judged.WHALE else 0
+        return [on, rule == "block", is_btc(config.instrument), *absent, adverse]
+
+    def of(self, instrument: str) -> list[int]:
+        """Return the strategies of an instrument, by their places."""
+        return self._places.get(instrument, [])
+
+    def strategy_tables(self, names: Sequence[str]) -> StrategyTables:
+        """Return the strategies as the loop over instants takes them; ``names``: instruments by their rows there."""
+        if self._strategy_tables is None or len(self._strategy_tables.starts) != len(names) + 1:
+            mine = [self.of(name) for name in names]
+            starts = np.cumsum([0, *map(len, mine)])
+            places = np.array([place for one in mine for place in one], dtype=np.int64)
+            size = sum([self._sizes[place] for place in places.tolist()])
+            self._strategy_tables = StrategyTables(starts, places, size, self._least, self._of_whales, _COLUMNS, _LIMITS, self._tables)
+        return self._strategy_tables
+
+    def evaluate(self, asked: Sequence[tuple[int, int]], market: Market) -> list[Scored]:
+        """Return the evaluations of some strategies at one instant, in the order in which they are asked for.
+
+        The loop over instants scores by ``strategy_tables`` and ends in ``scored``, too; this is one instant without it, for the warm-up and for who holds the
+        compiled scorer to the plain one.
+
+        Args:
+            asked: (place of the strategy, row of its instrument) of each.
+            market: The rows.
+        """
+        n, size = len(asked), sum([self._sizes[place] for place, _ in asked])
+        places = np.array(asked, dtype=np.int64)
+        flows = market.kept.flows_of(places, market.instruments, self._least, self._of_whales)
+        results, numbers, out = np.empty((n, k.N_RESULT), dtype=np.int64), np.empty((n, 2)), np.empty(size, dtype=np.uint8)
+        k.score(
+            places, market.features, market.states, market.counts, market.prints, flows, market.instant, market.decided_at,
+            _COLUMNS, col.STALE, _LIMITS, *self._tables, out, results, numbers,
+        )  # fmt: skip
+        written = out[: results[-1, k.END]].tobytes() if n else b""
+        return self.scored(asked, results.tolist(), numbers, written, 0, market.features, market.instant, market.decided_at)
+
+    def scored(
+        self, asked: Sequence[Sequence[int]], results: Sequence[Sequence[int]], numbers: F64, written: bytes, start: int, features: F64, instant: int,
+        decided_at: int,
+    ) -> list[Scored]:  # fmt: skip
+        """Return what the compiled scorer found of strategies at an instant, and take note of their signals.
+
+        Args:
+            asked: (place of the strategy, row of its instrument) of each.
+            results, numbers, written: Of the scorer; the first score begins at ``start``.
+            features: The rows.
+            instant, decided_at: ms UTC.
+        """
+        found: list[Scored] = []
+        for e, (end, block_at, reason_at, words, direction, tier, entry, flip, regime) in enumerate(results):
+            place = asked[e][0]
+            config, hash_ = self.strategies[place]
+            value = written[start:end]
+            if words >= 0:
+                says = self._gates[place][words].words
+                assert says is not None
+                reason = b"\x02" + text_bytes(says(float(numbers[e, 1]), config))
+                value = b"".join((written[start:block_at], reason, written[block_at:reason_at], reason, written[reason_at:end]))
+            start = end
+            if not (entry or flip):
+                found.append(Scored(config.strategy_id, value, None, None))
+                continue
+            row = features[asked[e][1]]
+            decision = Decision(direction, float(numbers[e, 0]), self._tier(place, tier), bool(entry), bool(flip), False, "")
+            price, atr = float(row[_COLUMN["price"]]), float(row[_COLUMN["atr"]])
+            signal = signal_record(instant, decided_at, price, atr, k.REGIMES[regime], decision, config, hash_)
+            memory = self._memories[place].after(instant, direction, bool(entry), bool(flip))
+            self._memories[place] = memory
+            self._memory[place] = _as_numbers(memory)
+            found.append(Scored(config.strategy_id, value, signal, memory))
+        return found
+
+    def _tier(self, place: int, span: int) -> str | None:
+        """Return the tier whose text stands in a span."""
+        models, strategies = self._tables[3], self._tables[0]
+        return None if span < 0 else self._tiers[place][span - int(models[strategies[place, k.S_MODEL], k.M_TIERS])]
+
+
+def _as_numbers(memory: StrategyMemory) -> tuple[int, int, int]:
+    last, earlier, may_hold = memory.to_tuple()
+    return (k.NO_TIME if last is None else last, k.NO_TIME if earlier is None else earlier, may_hold)
+
+
+assert len(INPUT_ORDER) == k.N_INPUTS
+assert INPUT_ORDER[:10] == (
+    "cvd_fast", "cvd_slow", "slope_fast", "acceleration_fast", "atr", "quantity_p99", "price", "vwap_30m", "volume_1m", "volume_24h",
+)  # fmt: skip
+assert INPUT_ORDER[k.BUYS : k.FUNDING_MAX + 1] == (
+    "large_buys", "large_sells", "obi", "spot_perp_divergence", "estimated_funding_rate", "funding_rate_max",
+)  # fmt: skip

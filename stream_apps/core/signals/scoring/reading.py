@@ -1,0 +1,198 @@
+"""What a model reads in a snapshot, in plain words: ``kernel`` does the same compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from stream_apps.core.signals.scoring.model import Gate, Layer, Model
+from stream_apps.core.signals.scoring.view import INPUTS, View, look
+from stream_apps.core.signals.snapshot import Snapshot
+from stream_apps.core.signals.strategy import StrategyConfig
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RegimeLimits:
+    """Limits of the regime label (D15). The label informs; it decides nothing.
+
+    Attributes:
+        crash: ATR/price from which the regime is crash.
+        high_vol: ATR/price from which it is high_vol.
+        trend: |acceleration| of the fast CVD, as a share of the quantity traded in its window, above which it is a trend. The
+            default means that the net flow of a grid step outdid that of the step before by 2 % of the window's trade.
+    """
+
+    crash: float = 0.012
+    high_vol: float = 0.008
+    trend: float = 0.02
+
+
+REGIME_LIMITS = RegimeLimits()
+
+
+class RawLayer(NamedTuple):
+    """A layer before weighting."""
+
+    layer: Layer
+    raw: float
+    parts: dict[str, float]
+
+
+class GateSettings(NamedTuple):
+    """What the gates of a model need of a configuration; it depends on ``model.gate_fields`` only.
+
+    Attributes:
+        config: The configuration.
+        gates: (gate, whether it is on, its limit).
+        reads: Inputs that the strategy uses.
+    """
+
+    config: StrategyConfig
+    gates: list[tuple[Gate, bool, float]]
+    reads: frozenset[str]
+
+    @classmethod
+    def of(cls, model: Model, config: StrategyConfig) -> GateSettings:
+        """Return the settings of a configuration."""
+        reads = {*_ALWAYS_READ, *(name for part in model.parts for name in part.inputs)}
+        reads.update(name for gate in model.gates if gate.is_on(config) for name in gate.inputs)
+        return cls(config, [(gate, gate.is_on(config), gate.limit_of(config)) for gate in model.gates], frozenset(reads))
+
+
+class GateResult(NamedTuple):
+    """One gate's verdict, as in the record."""
+
+    name: str
+    enabled: bool
+    passed: bool
+    skipped: bool
+    value: float | None
+    limit: float
+    reason: str | None
+
+
+class GateVerdict(NamedTuple):
+    """What the gates said: one by one, why the first one blocked, whether entries are forbidden, inputs missing and stale."""
+
+    gates: list[GateResult]
+    block: str | None
+    no_entry: bool
+    missing: list[str]
+    stale: list[str]
+
+
+class Weighted(NamedTuple):
+    """Points and most points of each layer, and what the layers add up to."""
+
+    layers: list[tuple[float, float]]
+    total: float
+
+
+class Reading(NamedTuple):
+    """A snapshot as a model sees it.
+
+    Attributes:
+        model: The model.
+        view: The view.
+        warm: The history is long enough to judge (D11).
+        regime: Label; unknown while not warm.
+        layers: Raw layers; none while not warm.
+        inputs: Values of the model's inputs by their names in records.
+        absent: (name in the model, name in records) of the inputs without a value.
+    """
+
+    model: Model
+    view: View
+    warm: bool
+    regime: str
+    layers: list[RawLayer]
+    inputs: dict[str, float]
+    absent: list[tuple[str, str]]
+
+    def judge(self, settings: GateSettings) -> GateVerdict:
+        """Return what the gates say."""
+        missing = [shown for name, shown in self.absent if name in settings.reads] if self.absent else []
+        stale_inputs = self.view.snapshot.stale_inputs
+        stale = [name for name in missing if name in stale_inputs] if stale_inputs else []
+        results: list[GateResult] = []
+        block: str | None = None
+        no_entry = False
+        if self.warm:
+            view, config = self.view, settings.config
+            for gate, on, limit in settings.gates:
+                if not on:
+                    results.append(GateResult(gate.name, False, True, False, None, limit, None))
+                elif block is not None:
+                    results.append(GateResult(gate.name, True, True, True, None, limit, None))
+                else:
+                    value, reason = gate.judge(view, config)
+                    results.append(GateResult(gate.name, True, reason is None, False, value, limit, reason))
+                    if gate.entry_only:
+                        no_entry = no_entry or reason is not None
+                    else:
+                        block = reason
+                if gate.needs_direction and block is None and view.lean == 0:
+                    block = "no_direction"
+            if block is None and (view.snapshot.price <= 0.0 or not view.snapshot.atr):
+                block = "no_risk_distance"
+        return GateVerdict(results, block, no_entry, missing, stale)
+
+    def weigh(self, mosts: list[float]) -> Weighted:
+        """Return the weighted layers and their sum; ``mosts`` are the most points of each layer."""
+        layers: list[tuple[float, float]] = []
+        total = 0.0
+        for (layer, raw, _), most in zip(self.layers, mosts, strict=False):  # none while not warm
+            # Multiplied before divided: 40 x 41.25 / 55 is 30 exactly, 40 / 55 x 41.25 is not.
+            score = min(raw * most / layer.raw_max, most)
+            layers.append((score, most))
+            total += score
+        return Weighted(layers, round(min(total, 100.0), 1))
+
+
+_ALWAYS_READ = ("atr", "quantity_p99", "cvd_fast", "cvd_slow", "volume_1m", "volume_24h")
+
+
+def read(snapshot: Snapshot, model: Model, fast_window: str, slow_window: str, limits: RegimeLimits = REGIME_LIMITS) -> Reading:
+    """Return what a model reads in a snapshot.
+
+    Args:
+        snapshot: Market state.
+        model: A model, or the variant that the strategies ask for.
+        fast_window, slow_window: The strategies' windows.
+        limits: Limits of the regime label.
+    """
+    view = look(snapshot, fast_window, slow_window, model.stretch)
+    inputs: dict[str, float] = {}
+    absent: list[tuple[str, str]] = []
+    for name in model.inputs:
+        value, shown = INPUTS[name](view), view.name_of(name)
+        if value is None:
+            absent.append((name, shown))
+        else:
+            inputs[shown] = value
+    warm = snapshot.atr is not None and view.slow is not None and snapshot.quantity_p99 is not None
+    if not warm:
+        return Reading(model, view, False, "unknown", [], inputs, absent)
+    return Reading(model, view, True, _regime(view, fast_window, limits), [_raw(layer, view) for layer in model.layers], inputs, absent)
+
+
+def _raw(layer: Layer, view: View) -> RawLayer:
+    parts = {part.name: part.points(view, view.lean) for part in layer.all_parts}
+    raw = sum(parts[part.name] for part in layer.parts)
+    if layer.floor is not None:
+        raw = max(raw, parts[layer.floor.name])
+    return RawLayer(layer, min(raw, layer.raw_max), parts)
+
+
+def _regime(view: View, fast_window: str, limits: RegimeLimits) -> str:
+    """Return the regime label, first match (S1 3.7 with D15)."""
+    if view.volatility >= limits.crash:
+        return "crash"
+    if view.volatility >= limits.high_vol:
+        return "high_vol"
+    volume, acceleration = view.snapshot.volume.get(fast_window), view.acceleration
+    if view.agree and acceleration is not None and volume is not None and volume > 0.0 and abs(acceleration) > limits.trend * volume:
+        return "trend"
+    return "range"

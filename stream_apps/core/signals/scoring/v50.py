@@ -1,0 +1,93 @@
+"""V5.0, the rule engine: three conditions that must all hold, and a bonus that sizes the position (S2 6, S1 4.2).
+
+The plan gives no score from 0 to 100, only a bonus of 0 to 60 that decides the share of capital. Here the three conditions are worth the other 40, so
+that a score, a tier and a flip mean the same as in the other models: 40-55 light, 60-80 standard, 85-100 heavy are its bonuses of 0-15, 20-40 and
+45-60. Its shares of capital, 2, 5 and 8 %, become multiples of the risk in the same proportion. "Any opposite signal closes" is flip_threshold = 40.
+
+Left open by the plan: how fast "moves from below 40 to above 60" must be (here: within the last 12 closed 5m bars), and over what the mean minute is
+taken that a heavy minute is three times of (here: the day). The two texts differ in the funding condition; S2 6, "below / above 0.01 %", holds.
+Rules of the account (10 % of capital on one side of BTC and ETH, trailing of the second target) are not a matter of scoring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stream_apps.core.signals.scoring.model import Gate, Judged, Layer, Model, Tier
+from stream_apps.core.signals.scoring.points import Steps, every
+from stream_apps.core.signals.scoring.view import View
+from stream_apps.core.signals.strategy import StrategyConfig
+
+
+def _sign(name: str) -> Callable[[float, StrategyConfig], str]:
+    return lambda value, config: f"{name}({value:.6g})"
+
+
+def _signed(name: str, value: float | None, view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
+    """Judge a value that must have the direction's sign."""
+    if value is None:
+        return None, f"missing({view.name_of(name)})"
+    return value, None if value * view.lean > 0.0 else _sign(name)(value, config)
+
+
+def _fast(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
+    return _signed("cvd_fast", view.fast, view, config)
+
+
+def _slope(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
+    return _signed("slope_fast", view.slope, view, config)
+
+
+def _slow(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
+    return _signed("cvd_slow", view.slow, view, config)
+
+
+def _vwap(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
+    vwap = view.snapshot.vwap_30m
+    return _signed("vwap_30m", None if vwap is None else view.snapshot.price - vwap, view, config)
+
+
+CORE = Steps(
+    "core",
+    (
+        every("LONG", 40.0, ("cvd_fast", ">", 0.0), ("slope_fast", ">", 0.0), ("cvd_slow", ">", 0.0), ("price", ">", 1.0, "vwap_30m")),
+        every("SHORT", 40.0, ("cvd_fast", "<", 0.0), ("slope_fast", "<", 0.0), ("cvd_slow", "<", 0.0), ("price", "<", 1.0, "vwap_30m")),
+    ),
+    "S2 6; 40 is ours",
+)
+ATR_BREAK = Steps("atr_break", (every("any", 25.0, ("atr_percentile", ">", 60.0), ("atr_percentile_low", "<", 40.0)),), "S2 6")
+NO_ADVERSE = Steps(
+    "no_adverse_large_trade", (every("LONG", 20.0, ("large_sells", "<", 1.0)), every("SHORT", 20.0, ("large_buys", "<", 1.0))), "S2 6"
+)
+FUNDING_SUPPORT = Steps(
+    "funding_support",
+    (every("LONG", 15.0, ("estimated_funding_rate", "<", 0.0001)), every("SHORT", 15.0, ("estimated_funding_rate", ">", 0.0001))),
+    "S2 6",
+)
+
+V50 = Model(
+    name="v50_rules",
+    title="V5.0 rule engine",
+    source="S2 6, 5.2; S1 4.2",
+    layers=(Layer("core", (CORE,), 40.0, 40.0), Layer("bonus", (ATR_BREAK, NO_ADVERSE, FUNDING_SUPPORT), 60.0, 60.0)),
+    gates=(
+        Gate("cvd_fast", ("cvd_fast",), "the fast CVD is zero", _fast, 0.0, "S2 6 #1", Judged.FAST_SIGN, _sign("cvd_fast"), needs_direction=True),
+        Gate("cvd_slope", ("slope_fast",), "its slope does not have the direction's sign", _slope, 0.0, "S2 6 #1", Judged.SLOPE_SIGN, _sign("slope_fast")),
+        Gate("cvd_slow", ("cvd_slow",), "the slow CVD does not have the direction's sign", _slow, 0.0, "S2 6 #2", Judged.SLOW_SIGN, _sign("cvd_slow")),
+        Gate("vwap", ("price", "vwap_30m"), "price - VWAP does not have the direction's sign", _vwap, 0.0, "S2 6 #3", Judged.VWAP_SIGN, _sign("vwap_30m")),
+    ),
+    tiers=(Tier("heavy", "entry_score", least=85.0), Tier("standard", "entry_score", least=60.0), Tier("light", "entry_score")),
+    fixed={"cvd_fast_window": "30m", "cvd_slow_window": "4h", "fast_variant": False},
+    defaults={
+        "entry_score": 40.0, "flip_threshold": 40.0, "sl_atr_multiplier": 1.2, "tp1_ratio": 1.0, "tp2_ratio": 2.0, "timeout_minutes": 30,
+        "tier_light": 0.4, "tier_standard": 1.0, "tier_heavy": 1.6,
+    },
+    ranges={"entry_score": (40.0, 100.0), "flip_threshold": (40.0, 100.0)},
+    stretch=True,
+    two_an_hour=True,
+    notes=(
+        "The fast window is 1h while volume_1m > 3 x volume_24h / 1440 (S2 5.2).",
+        "At most two entries within an hour.",
+        "The 40 points of the core and the tiers' scores are ours: the plan has a bonus of 0-60 that sizes 2, 5 or 8 % of capital.",
+    ),
+)  # fmt: skip

@@ -1,0 +1,92 @@
+"""The engines by name. Worker and replay run any of them.
+
+An engine of another package is registered by a function that the environment variable ``PERPFLOW_ENGINES`` names, ``module:function`` (several with
+commas). The command line calls these functions before anything else. Each calls ``register``, and ``schemas.catalogue.register`` for the topics that its
+engine writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from schemas.codec.avro import Codec
+from schemas.settings import Settings
+from stream_apps.core.log.engine import PartitionEngine
+
+VARIABLE = "PERPFLOW_ENGINES"
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """How an engine is run.
+
+    Attributes:
+        kind: Returns the class. It is imported only when the engine runs.
+        config: Returns the engine's numbers from the environment's settings; raises ValueError naming the setting at fault.
+        results: Topics whose records make up a run's result: replay compares them with what the services wrote.
+        compile: Compiles the engine's kernels. A worker does that before it joins its group.
+        paper: Whether the paper model trades the engine's decisions in a replay.
+    """
+
+    kind: Callable[[], type[PartitionEngine]]
+    config: Callable[[Settings], Any]
+    results: tuple[str, ...]
+    compile: Callable[[Codec], None] = lambda codec: None
+    paper: bool = False
+
+
+def _signals() -> type[PartitionEngine]:
+    from stream_apps.core.signals.engine import SignalsEngine
+
+    return SignalsEngine
+
+
+def _signals_config(settings: Settings) -> Any:
+    from stream_apps.core.market.config import EngineConfig
+
+    return EngineConfig.from_settings(settings)
+
+
+def _signals_compile(codec: Codec) -> None:
+    from stream_apps.core.signals.warmup import compile_kernels
+
+    compile_kernels(codec)
+
+
+SIGNALS = EngineSpec(_signals, _signals_config, ("features", "scores", "signals", "trades_closed"), _signals_compile, paper=True)
+ENGINES: dict[str, EngineSpec] = {"signals": SIGNALS}
+
+
+def register(name: str, spec: EngineSpec) -> None:
+    """Make an engine known under a name. A second registration of the same name replaces the first."""
+    ENGINES[name] = spec
+
+
+def engine_of(name: str) -> EngineSpec:
+    """Return an engine by its name. Raises ValueError when there is none; the message lists those that there are."""
+    if name not in ENGINES:
+        load_plugins()  # a process of a pool has not come through the command line
+    if name not in ENGINES:
+        raise ValueError(f"no engine {name!r}; there are: {', '.join(ENGINES)} ({VARIABLE} can add others)")
+    return ENGINES[name]
+
+
+def load_plugins() -> None:
+    """Call the functions that ``PERPFLOW_ENGINES`` names.
+
+    Raises:
+        ValueError: an entry is not ``module:function``, or there is no such function; the message names the entry.
+    """
+    for entry in filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(","))):
+        module, separator, function = entry.partition(":")
+        try:
+            found = getattr(import_module(module), function) if separator else None
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"{VARIABLE}: {entry}: {error}") from error
+        if not callable(found):
+            raise ValueError(f"{VARIABLE}: expected module:function, got {entry!r}")
+        found()
