@@ -14,10 +14,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from deploy.errors import UserError
 from deploy.stack import Stack, StackError, drop_privileges, processes
 from deploy.stack import java as java_part
 from deploy.stack import postgres as database
+from schemas.errors import UserError
 from schemas.settings import Settings
 
 MINIMUM_PYTHON = (3, 11)
@@ -228,7 +228,7 @@ def _reach(name: str, required: bool, ask: Callable[[], str], variable: str) -> 
 
 
 def _ask_broker(settings: Settings) -> str:
-    from deploy.stack.topics import admin, partition_counts
+    from schemas.cluster import admin, partition_counts
 
     counts = partition_counts(admin(settings), settings, timeout=3)
     ours = sum(1 for name in counts if name.startswith(settings.topic_prefix) and not name.startswith("__"))

@@ -15,7 +15,7 @@ import typer
 from confluent_kafka import KafkaException
 
 from deploy.cli.preflight import show
-from deploy.errors import UserError
+from schemas.errors import UserError
 from schemas.secret import SecretError, Secrets
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings

@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from deploy.errors import UserError
-from deploy.queries.comparison import Chosen, from_topics
+from deploy.backtest.comparison import Chosen, from_topics
+from schemas.errors import UserError
 from schemas.settings import Settings
 
 FIELDS = ("gross_r", "fee_r", "funding_r", "slippage_r")

@@ -13,14 +13,14 @@ from typing import Any
 
 from deploy.backtest.job import TOPICS, Job, is_log, open_job
 from deploy.backtest.research import ReplayEvaluator, plain, span
-from deploy.errors import UserError
 from deploy.report.evolve import markdown
-from deploy.strategies import log as strategy_log
-from deploy.strategies.log import StrategyLog, market_marks, partition_for
-from deploy.strategies.revisions import Published
-from deploy.strategies.transaction import Edit, publish_together
 from schemas.codec.avro import CodecError
+from schemas.errors import UserError
 from schemas.settings import Settings
+from sinks.commands.strategies import log as strategy_log
+from sinks.commands.strategies.log import StrategyLog, market_marks, partition_for
+from sinks.commands.strategies.revisions import Published
+from sinks.commands.strategies.transaction import Edit, publish_together
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from stream_apps.replay.run import Result
 from stream_apps.replay.topics import TopicSource

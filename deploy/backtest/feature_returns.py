@@ -13,9 +13,9 @@ import numpy as np
 
 from deploy.backtest.job import Opened
 from deploy.backtest.research import plain, span
-from deploy.errors import UserError
 from deploy.report.research import write_features
 from schemas.catalogue import schema
+from schemas.errors import UserError
 from stream_apps.replay.report import iso
 from stream_apps.replay.run import Result
 from stream_apps.replay.source import Piece

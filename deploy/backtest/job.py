@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from deploy.backtest.files import FileArgument, Files, Tell
-from deploy.errors import UserError
 from producers.importer.files import ImportFailed
 from producers.simulated.market.events import FormatError
 from producers.venues import adapter_of
 from schemas.archive.manifest import ArchiveError
+from schemas.errors import UserError
 from schemas.partition import base_of_instrument, instrument_id, partition_of
 from schemas.settings import Settings
 from stream_apps.core.paper.position import PaperSettings

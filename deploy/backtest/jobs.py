@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.backtest.job import Opened
-from deploy.errors import UserError
 from deploy.report.series import FEATURES
+from schemas.errors import UserError
 from schemas.partition import base_of_instrument, partition_of
 from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.collect import Collector

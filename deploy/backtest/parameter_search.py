@@ -14,8 +14,8 @@ import optuna
 
 from deploy.backtest.job import Job, open_job
 from deploy.backtest.research import ReplayEvaluator, data_mark, parents, plain, span
-from deploy.errors import UserError
 from deploy.report.research import search_markdown, write_search
+from schemas.errors import UserError
 from schemas.settings import Settings
 from stream_apps.core.signals.strategy import StrategyError
 from stream_apps.replay.report import write_trades

@@ -15,8 +15,8 @@ from typing import Any
 
 from deploy.backtest.files import FileArgument
 from deploy.backtest.job import FILE, Job, Opened, open_job
-from deploy.errors import UserError
 from producers.simulated.market.formats import recording_files
+from schemas.errors import UserError
 from schemas.settings import Settings
 from stream_apps.core.log.engine import PartitionEngine
 from stream_apps.core.signals.strategy import StrategyConfig

@@ -15,7 +15,7 @@ from typing import Any
 import typer
 import typer.core
 
-from deploy.errors import UserError
+from schemas.errors import UserError
 
 # Name -> what `perpflow --help` says. In the order of first use.
 COMMANDS: dict[str, str] = {

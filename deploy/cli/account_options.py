@@ -12,9 +12,9 @@ import typer
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from deploy.errors import UserError
-from deploy.queries.accounts import MODES, Filter, Row
 from deploy.report.accounts import plain
+from schemas.errors import UserError
+from sinks.queries.accounts import MODES, Filter, Row
 
 Mode = Annotated[str, typer.Option(help=f"{', '.join(MODES)}; default: all.")]
 Strategy = Annotated[str, typer.Option(help="Of one strategy.")]

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.errors import UserError
+from schemas.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Keep the topics as Parquet files, look at them and take parts out.")
 

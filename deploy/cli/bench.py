@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.errors import UserError
+from schemas.errors import UserError
 
 app = typer.Typer(help="Measure this machine, ours beside its peers.")
 

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.errors import UserError
+from schemas.errors import UserError
 from stream_apps.core.performance.comparison import CONFIDENCE, LEAST_IN_GROUP, SEED, Interval, Pair, Side
 
 
@@ -32,8 +32,8 @@ def compare(
 
     Example: perpflow compare eth-quick eth-slow --since 2026-11-01
     """
+    from deploy.backtest.comparison import Chosen, from_database, from_topics
     from deploy.cli import settings
-    from deploy.queries.comparison import Chosen, from_database, from_topics
     from stream_apps.core.performance.comparison import compare as compared
     from stream_apps.replay.topics import TopicsError
 

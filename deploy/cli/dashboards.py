@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli import settings
-from deploy.errors import UserError
+from schemas.errors import UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at the dashboards without a Grafana.")
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy.errors import UserError
+from schemas.errors import UserError
 
 
 def demo(

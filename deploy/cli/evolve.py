@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from deploy.cli.source_options import Source, Venue, WarmUp, time_ms
-from deploy.errors import UserError
+from schemas.errors import UserError
 
 
 def evolve(

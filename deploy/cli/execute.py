@@ -9,7 +9,7 @@ import typer
 
 from deploy.cli import settings as surroundings
 from deploy.cli.paper_options import Fees, LatencyMs, MakerFee, SlippageBps, TakerFee, UseFilters, WalkBook, paper_settings
-from deploy.errors import UserError
+from schemas.errors import UserError
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
 from sinks.executor.service import Executor

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from deploy.cli import settings
-from deploy.queries.scores import ScoreId, find
+from sinks.queries.scores import ScoreId, find
 
 Record = dict[str, Any]
 

@@ -12,7 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from deploy.cli import settings
-from deploy.errors import UserError
 from producers.importer.files import ImportFailed, source_of
 from producers.importer.importer import Importer, Plan
 from producers.importer.layouts import LAYOUTS
@@ -20,6 +19,7 @@ from producers.importer.report import Report, utc
 from producers.kafka_out import DeliveryFailed
 from producers.log_tail import LogError
 from producers.venues import adapter_of
+from schemas.errors import UserError
 from schemas.service import configure_logging
 
 KINDS = ("trades", "klines", "depth", "funding")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli import settings as surroundings
-from deploy.errors import UserError
+from schemas.errors import UserError
 from schemas.service import Service, configure_logging
 from sinks.monitor.service import MEMORY_MS, Monitor
 from stream_apps.core.quality.rules import QualityRules

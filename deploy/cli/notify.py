@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli import settings as surroundings
-from deploy.errors import UserError
+from schemas.errors import UserError
 from schemas.service import Service, configure_logging
 from sinks.notifier.config import ConfigError, NotifierConfig, load
 from sinks.notifier.service import Notifier, send_test

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.errors import UserError
+from schemas.errors import UserError
 from stream_apps.core.paper.position import FeeRates, PaperSettings
 
 _DEFAULT = PaperSettings()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from deploy.cli import settings as surroundings
 from deploy.cli.account_options import Json, Mode, Strategy, Symbol, Watch, show, wanted
-from deploy.queries.accounts import open_accounts
 from deploy.report.accounts import positions_table
+from sinks.queries.accounts import open_accounts
 
 
 def positions(mode: Mode = "", strategy: Strategy = "", symbol: Symbol = "", as_json: Json = False, watch: Watch = 0) -> None:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.errors import UserError
+from schemas.errors import UserError
 from schemas.secret import SecretError, Secrets
 from sinks.guard.preflight import Finding, Wanted, passed
 from sinks.guard.preflight import preflight as check

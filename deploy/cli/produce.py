@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import ValidationError
 
-from deploy.errors import UserError
 from producers.log_tail import LogError
 from producers.venue.adapter import MappingError
 from producers.venue.config import TOPICS, ProducerConfig
 from producers.venue.producer import ConfigurationError, VenueProducer
 from producers.venue.rest import RestError
 from producers.venues import VENUES, adapter_of
+from schemas.errors import UserError
 from schemas.process_memory import spare_collector
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.cli import settings
-from deploy.errors import UserError
-from deploy.queries import data_quality as topic
 from producers.simulated.market.capture_lines import capture_lines
 from producers.simulated.market.events import FormatError
+from schemas.errors import UserError
+from sinks.queries import data_quality as topic
 from stream_apps.core.quality.capture_check import check_capture
 from stream_apps.core.quality.rules import OVERALL
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from deploy.cli.paper_options import Fees, LatencyMs, MakerFee, SlippageBps, TakerFee, UseFilters, WalkBook, paper_settings
 from deploy.cli.source_options import FIXED, Assigned, Rebind, Since, Source, Strategy, Symbol, Until, Venue, WarmUp, time_ms
-from deploy.errors import UserError
+from schemas.errors import UserError
 from stream_apps.core.paper.position import PaperSettings
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def replay(
     from deploy.backtest.job import Job, open_job
     from deploy.backtest.report import write_report
     from deploy.cli import settings
-    from deploy.strategies.assignments import assigned, varied
+    from sinks.commands.strategies.assignments import assigned, varied
 
     paper = paper_settings(latency_ms, slippage_bps, taker_fee, maker_fee, fees, walk_book, use_filters)
     console = Console(stderr=True)

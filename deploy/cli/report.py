@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.cli.account_options import Json, Mode, Strategy, Symbol, wanted
-from deploy.errors import UserError
+from schemas.errors import UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="How execution goes; reports of replays side by side.")
 
@@ -32,8 +32,8 @@ def execution(
 ) -> None:
     """Hold what execution cost at each venue account against its targets: maker shares, friction, time-outs, slippage, latencies, time without a stop."""
     from deploy.cli import settings
-    from deploy.queries.accounts import figures, open_accounts
     from deploy.report.accounts import figures_table
+    from sinks.queries.accounts import figures, open_accounts
 
     chosen = wanted(mode, strategy, symbol)
     with open_accounts(settings()) as accounts:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from deploy.cli.paper_options import Fees, LatencyMs, MakerFee, SlippageBps, TakerFee, UseFilters, WalkBook, paper_settings
 from deploy.cli.source_options import FIXED, Assigned, Rebind, Since, Source, Strategy, Symbol, Until, Venue, WarmUp, time_ms
-from deploy.errors import UserError
+from schemas.errors import UserError
 from stream_apps.core.paper.position import PaperSettings
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ def _job(
     until: str | None, warm_up: float, venue: str, paper: PaperSettings = _DEFAULT,
 ) -> Job:  # fmt: skip
     from deploy.backtest.job import Job
-    from deploy.strategies.assignments import assigned
+    from sinks.commands.strategies.assignments import assigned
 
     return Job(
         sources=tuple(source), symbols=tuple(symbol or ()), venue=venue, strategies=tuple(strategy or ()), assigned=assigned(set_, FIXED), rebind=rebind,

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.cli import settings as surroundings
-from deploy.errors import UserError
+from schemas.errors import UserError
 from schemas.secret import SecretError, Secrets
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
-from sinks.guard.commands import Given, give
+from sinks.commands.risk import Given, give
 from sinks.guard.inputs import newest_state
 from sinks.guard.kill import Killed, close_everything
 from sinks.guard.service import Guard

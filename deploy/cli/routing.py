@@ -12,9 +12,9 @@ from rich.table import Table
 
 from deploy.cli import settings as surroundings
 from deploy.cli.account_options import screen
-from deploy.errors import UserError
 from deploy.live_start import read_policy
-from deploy.queries.execution_costs import changed, entries_of, routes_in_force, toml_of
+from schemas.errors import UserError
+from sinks.queries.execution_costs import changed, entries_of, routes_in_force, toml_of
 from sinks.venues.account_login import MODES, VENUES, account_id
 from stream_apps.core.execution.routing.proposal import ProposalRules, RowProposal, propose
 from stream_apps.core.execution.routing.reestimate import rules_of

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from deploy.errors import UserError
 from schemas import catalogue
+from schemas.errors import UserError
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
 from sinks.timescale.sink import Options, Sink

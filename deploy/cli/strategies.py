@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.cli import settings
-from deploy.errors import UserError
-from deploy.strategies import revisions as topic
-from deploy.strategies.assignments import assigned
-from deploy.strategies.history import history as history_of
-from deploy.strategies.log import StrategyLog
-from deploy.strategies.log import read as read_log
-from deploy.strategies.revisions import Published
+from schemas.errors import UserError
 from schemas.partition import base_of_instrument
+from sinks.commands.strategies import revisions as topic
+from sinks.commands.strategies.assignments import assigned
+from sinks.commands.strategies.history import history as history_of
+from sinks.commands.strategies.log import StrategyLog
+from sinks.commands.strategies.log import read as read_log
+from sinks.commands.strategies.revisions import Published
 from stream_apps.core.signals.scoring import MODELS, tables
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError, config_hash
 from stream_apps.core.signals.strategy_rules import strategy_from_record

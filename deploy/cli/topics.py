@@ -46,7 +46,7 @@ def list_topics(as_json: JsonFlag = False) -> None:
     from confluent_kafka import TopicPartition
 
     from deploy.stack.lags import record_counts
-    from deploy.stack.topics import admin, partition_counts
+    from schemas.cluster import admin, partition_counts
 
     chosen = settings()
     client = admin(chosen)
@@ -114,7 +114,7 @@ def doc(
     topics: Annotated[list[str] | None, typer.Argument(help="Topics; default: all.", autocompletion=_complete_topic)] = None,
 ) -> None:
     """Print the catalogue as Markdown: topics, keys, partitions, retention, and every field with its meaning."""
-    from deploy.errors import UserError
+    from schemas.errors import UserError
 
     unknown = [name for name in topics or [] if name not in catalogue.TOPICS]
     if unknown:

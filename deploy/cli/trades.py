@@ -8,8 +8,8 @@ import typer
 
 from deploy.cli import settings as surroundings
 from deploy.cli.account_options import Json, Mode, Strategy, Symbol, Watch, show, wanted
-from deploy.queries.accounts import open_accounts
 from deploy.report.accounts import trades_table
+from sinks.queries.accounts import open_accounts
 
 
 def trades(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli import settings as surroundings
-from deploy.errors import UserError
+from schemas.errors import UserError
 from schemas.process_memory import return_large_buffers, spare_collector
 from stream_apps.agents.runner import BACKLOG, Limits
 from stream_apps.agents.worker import SESSION_TIMEOUT_S, WorkerError, run

@@ -18,7 +18,7 @@ import psycopg
 from psycopg import sql
 
 from deploy.database import roles
-from deploy.errors import UserError
+from schemas.errors import UserError
 from schemas.settings import Settings
 from sinks.timescale import partitions
 from sinks.timescale.tables import Column, tables

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.errors import UserError
+from schemas.errors import UserError
 
 # Names that a Chromium has on PATH: Debian's, Google's, Arch's.
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")

@@ -24,17 +24,18 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartiti
 from confluent_kafka.admin import OffsetSpec
 
 from deploy.database.migrate import migrate
-from deploy.errors import UserError
 from deploy.grafana.build import MADE_UP
 from deploy.stack.processes import free_port
-from deploy.stack.topics import admin, create_topics
-from deploy.strategies.revisions import publish
+from deploy.stack.topics import create_topics
 from producers.binance.adapter import BinanceUsdm
 from producers.simulated.market.recording import Recording, survey
 from schemas.catalogue import TOPICS
+from schemas.cluster import admin
+from schemas.errors import UserError
 from schemas.partition import base_asset, instrument_id, partition_of, split_symbol
 from schemas.settings import Settings
-from sinks.guard.commands import give
+from sinks.commands.risk import give
+from sinks.commands.strategies.revisions import publish
 from sinks.venues.account_login import SIMULATED, account_id
 from stream_apps.core.signals.strategy import StrategyConfig
 

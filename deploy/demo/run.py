@@ -25,13 +25,13 @@ from deploy.demo.pictures import Picture, take_pictures
 from deploy.demo.pipeline import MadeUp, Pipeline, PipelineError
 from deploy.demo.report import write_report
 from deploy.demo.summary import print_summary
-from deploy.errors import UserError
 from deploy.grafana.preview.pages import Rendered
 from deploy.grafana.preview.render import render
 from deploy.stack import Stack, prometheus
 from producers.simulated.market.recording import Recording
 from producers.warmup import compile_frames
 from schemas.codec.avro import Codec
+from schemas.errors import UserError
 from schemas.partition import instrument_id
 from sinks.venues.account_login import SIMULATED
 from stream_apps.core.signals.strategy import StrategyConfig

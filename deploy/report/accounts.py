@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from deploy.queries.accounts import Row
+from sinks.queries.accounts import Row
 
 OLD_PRICE_S = 10.0
 # KPI -> (words, target, whether the figure must be at least it). Signal-engine-product 10.3.

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.errors import UserError
 from deploy.report.account import equity_figure
 from deploy.report.formatting import utc
 from deploy.report.page import figure, none_line, note, page, section, table, text
 from deploy.report.replay import statistics_table
+from schemas.errors import UserError
 from stream_apps.replay.report import VERSION
 
 Json = dict[str, Any]

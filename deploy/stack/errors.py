@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.errors import UserError
+from schemas.errors import UserError
 
 
 class StackError(UserError):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from deploy.stack.topics import TopicError, admin, partition_counts
 from schemas import catalogue
+from schemas.cluster import TopicError, admin, partition_counts
 from schemas.settings import Settings
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from deploy.errors import UserError
-from deploy.stack.topics import TopicError, admin, partition_counts
 from schemas import catalogue
+from schemas.cluster import TopicError, admin, partition_counts
 from schemas.codec.avro import CodecError
+from schemas.errors import UserError
 from schemas.settings import Settings
 
 

@@ -7,35 +7,12 @@ import time
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from deploy.errors import UserError
 from deploy.stack.leaders import led
 from schemas import catalogue
+from schemas.cluster import TopicError, admin, partition_counts
 from schemas.settings import Settings
 
 TIMEOUT_S = 120.0
-
-
-class TopicError(UserError):
-    """The cluster cannot be used as it is: unreachable, or topics that do not fit the catalogue."""
-
-
-def admin(settings: Settings) -> AdminClient:
-    """Return an administration client for the cluster of the settings."""
-    return AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0, "socket.timeout.ms": 10_000})
-
-
-def partition_counts(client: AdminClient, settings: Settings, timeout: float = 10.0) -> dict[str, int]:
-    """Return the partition counts of all topics of a cluster by wire name.
-
-    Raises:
-        TopicError: the cluster does not answer.
-    """
-    try:
-        found = client.list_topics(timeout=timeout).topics
-    except KafkaException as error:
-        servers = settings.kafka_bootstrap_servers
-        raise TopicError(f"no answer from Kafka at {servers} (KAFKA_BOOTSTRAP_SERVERS): {error.args[0].str()}") from error
-    return {name: len(topic.partitions) for name, topic in found.items()}
 
 
 def wanted(settings: Settings) -> dict[str, tuple[int, dict[str, str]]]:

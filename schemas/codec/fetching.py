@@ -155,7 +155,7 @@ _RAW_FETCH = FunctionType(
 def deliver_raw(consumer: AIOKafkaConsumer) -> None:
     """Make a started consumer deliver RawRecords (``getmany`` gives a list of at most one per partition).
 
-    It reads what is committed: strategies are written in transactions (``deploy.strategies.revisions``), and what was aborted holds nowhere.
+    It reads what is committed: strategies are written in transactions (``sinks.commands.strategies.revisions``), and what was aborted holds nowhere.
     """
     consumer._fetcher._isolation_level = _READ_COMMITTED
     consumer._fetcher._proc_fetch_request = MethodType(_RAW_FETCH, consumer._fetcher)

@@ -18,7 +18,7 @@ from running import Run
 from truth import check_ours, truths
 from worker_workload import Workload, add_strategies, fill
 
-from deploy.stack.topics import admin
+from schemas.cluster import admin
 from schemas.settings import Settings
 
 WARM_UP_PANES = 40

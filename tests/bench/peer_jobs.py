@@ -17,8 +17,8 @@ from confluent_kafka.admin import NewTopic
 from peers import install
 from running import Run
 
-from deploy.stack.topics import admin
 from schemas.catalogue import schema_text
+from schemas.cluster import admin
 from schemas.codec.avro import parsed
 from schemas.settings import Settings
 

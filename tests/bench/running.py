@@ -14,7 +14,8 @@ import psycopg
 from machine import Cores
 
 from deploy.database import migrate as database
-from deploy.stack.topics import admin, create_topics
+from deploy.stack.topics import create_topics
+from schemas.cluster import admin
 from schemas.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,7 +21,7 @@ from spot_world import SpotWorld
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
-from deploy.errors import UserError
+from schemas.errors import UserError
 from stream_apps.core.execution.policy import Budget, EntryPolicy, LivePolicy
 from stream_apps.core.execution.records import Account
 from stream_apps.core.execution.routing.reestimate import Held

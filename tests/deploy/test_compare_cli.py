@@ -17,8 +17,8 @@ from typer.testing import CliRunner, Result
 
 from deploy.cli.compare import compare
 from deploy.database import migrate as database
-from deploy.errors import UserError
 from schemas import catalogue
+from schemas.errors import UserError
 from schemas.settings import Settings
 
 pytestmark = pytest.mark.stack

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from deploy.cli import load_app
-from deploy.errors import UserError
 from deploy.grafana.preview import look
 from deploy.grafana.preview.figures import KINDS, figure, scales_with_one_zero
 from deploy.grafana.preview.query import duration_ms, expanded, rate_interval, step_ms
 from deploy.grafana.preview.render import render
 from deploy.grafana.preview.source import Answer, Line, Table, lines_of
+from schemas.errors import UserError
 
 
 def test_macros_and_variables_are_filled_in_as_grafana_does() -> None:

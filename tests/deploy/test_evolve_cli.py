@@ -18,15 +18,15 @@ from typer.testing import CliRunner, Result
 
 from deploy.backtest.evolve import write
 from deploy.cli import app
-from deploy.errors import UserError
-from deploy.strategies import log as strategy_log
-from deploy.strategies import revisions
-from deploy.strategies import transaction as strategy_transaction
-from deploy.strategies.history import history
-from deploy.strategies.revisions import StaleRevision
-from deploy.strategies.transaction import Edit, publish_together
+from schemas.errors import UserError
 from schemas.partition import partition_of
 from schemas.settings import Settings
+from sinks.commands.strategies import log as strategy_log
+from sinks.commands.strategies import revisions
+from sinks.commands.strategies import transaction as strategy_transaction
+from sinks.commands.strategies.history import history
+from sinks.commands.strategies.revisions import StaleRevision
+from sinks.commands.strategies.transaction import Edit, publish_together
 from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.topics import TopicSource
 from stream_apps.research.evolve import EDITOR, TAG, Change

@@ -17,11 +17,11 @@ from typer.testing import CliRunner, Result
 from deploy.cli import load_app
 from deploy.cli.explain import render
 from deploy.database.migrate import migrate
-from deploy.errors import UserError
-from deploy.queries.scores import ScoreId, find
 from schemas.codec.recordset import RecordSet
+from schemas.errors import UserError
 from schemas.partition import partition_of
 from schemas.settings import Settings
+from sinks.queries.scores import ScoreId, find
 from sinks.timescale.rows import COPY_HEADER, COPY_TRAILER, encode
 from sinks.timescale.tables import table
 from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploy.cli.paper_options import paper_settings
-from deploy.errors import UserError
+from schemas.errors import UserError
 from stream_apps.core.paper.position import FeeRates
 
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deploy.cli import load_app
-from deploy.errors import UserError
+from schemas.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "data" / "depth_gap_csv"
 

@@ -20,12 +20,12 @@ from deploy.backtest.checks import check_future
 from deploy.backtest.files import FileArgument
 from deploy.backtest.job import Job, Opened, open_job
 from deploy.backtest.report import write_report
-from deploy.errors import UserError
-from deploy.strategies.revisions import publish
 from producers.importer.files import Source
 from producers.importer.importer import Importer, Plan
 from producers.venues import adapter_of
+from schemas.errors import UserError
 from schemas.settings import Settings
+from sinks.commands.strategies.revisions import publish
 from stream_apps.replay.collect import Collector
 from stream_apps.replay.results import ResultSet, differences
 from stream_apps.replay.run import PartitionReplay, Result

@@ -15,8 +15,8 @@ from test_replay_files import agg_dump, rows, settings
 from deploy.backtest import jobs as replay_jobs
 from deploy.backtest.job import Job, Opened, open_job
 from deploy.backtest.report import write_report
-from deploy.errors import UserError
-from deploy.strategies.assignments import varied
+from schemas.errors import UserError
+from sinks.commands.strategies.assignments import varied
 from stream_apps.replay.source import Piece
 
 

@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 from deploy.backtest.feature_returns import feature_names
 from deploy.cli import app
-from deploy.errors import UserError
 from schemas.catalogue import schema
+from schemas.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stream_apps"))
 from made_markets import BEGIN, MINUTE, PARENT, MadeMarket

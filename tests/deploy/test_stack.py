@@ -21,8 +21,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from deploy.stack import Stack, StackError, drop_privileges, processes, prometheus
-from deploy.stack.topics import TopicError, admin, create_topics, partition_counts
+from deploy.stack.topics import create_topics
 from schemas import catalogue
+from schemas.cluster import TopicError, admin, partition_counts
 from schemas.settings import Settings
 
 pytestmark = pytest.mark.stack

@@ -19,11 +19,11 @@ from typer.testing import CliRunner, Result
 
 from deploy.cli.strategies import app
 from deploy.database import migrate as database
-from deploy.errors import UserError
-from deploy.strategies import log as strategy_log
-from deploy.strategies import revisions as strategies
+from schemas.errors import UserError
 from schemas.partition import partition_of
 from schemas.settings import Settings
+from sinks.commands.strategies import log as strategy_log
+from sinks.commands.strategies import revisions as strategies
 from stream_apps.core.signals.strategy import BOOKKEEPING, StrategyConfig, StrategyError, config_hash
 from stream_apps.core.signals.strategy_rules import strategy_from_record
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typer.testing import CliRunner
 
 from deploy.cli import load_app
-from deploy.errors import UserError
+from schemas.errors import UserError
 from stream_apps.core.signals.scoring import MODELS, tables
 
 

@@ -17,7 +17,7 @@ from aiokafka.structs import TopicPartition
 from confluent_kafka import Producer
 from confluent_kafka.admin import NewTopic
 
-from deploy.stack.topics import admin
+from schemas.cluster import admin
 from schemas.codec import frames
 from schemas.codec.fetching import RawRecords, deliver_raw
 from schemas.codec.frames import AHEAD_BYTES, fetch_in_place

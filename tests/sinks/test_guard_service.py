@@ -27,7 +27,7 @@ from schemas import catalogue
 from schemas.partition import partition_of
 from schemas.secret import Secrets
 from schemas.settings import Settings
-from sinks.guard.commands import give
+from sinks.commands.risk import give
 from sinks.guard.venue_watch import AccountWatch
 from sinks.venues.binance.venue import BinanceVenue
 from stream_apps.core.execution.account.guard import GuardFacts, GuardLimits, GuardMemory, evaluate

@@ -18,7 +18,7 @@ from spot_lab import ACCOUNT, SpotLab, assert_coins_equal
 from deploy.database.migrate import migrate
 from schemas import catalogue
 from schemas.settings import Settings
-from sinks.guard.commands import give
+from sinks.commands.risk import give
 
 pytestmark = pytest.mark.stack
 

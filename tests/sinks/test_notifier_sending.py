@@ -35,8 +35,8 @@ from notifier_places import (
 from notifier_records import BTC, T0, record, signal
 
 from deploy.cli.notify import notify
-from deploy.errors import UserError
 from schemas import metrics
+from schemas.errors import UserError
 from schemas.secret import Secrets
 from schemas.service import summed
 from sinks.notifier import channel as channel_module

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.queries.execution_costs import toml_of
+from sinks.queries.execution_costs import toml_of
 from stream_apps.core.execution.policy import LivePolicy, RoutingPolicy
 from stream_apps.core.execution.policy_values import policy_of
 from stream_apps.core.execution.routing.proposal import ProposalRules, measure, propose

@@ -18,9 +18,9 @@ import pytest
 from confluent_kafka import Producer
 from faust_lab import Lab
 
-from deploy.strategies import revisions
 from schemas.partition import base_of_instrument, partition_of
 from schemas.settings import Settings
+from sinks.commands.strategies import revisions
 from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.core.signals.strategy_rules import strategy_from_record
 from stream_apps.replay.from_topics import read_results, replay_topics

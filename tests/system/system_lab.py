@@ -24,9 +24,10 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from psycopg import sql
 
 from deploy.demo.pipeline import Pipeline, Played, Process
-from deploy.stack.topics import admin, create_topics, delete_topics
+from deploy.stack.topics import create_topics, delete_topics
 from producers.simulated.market.recording import Recording
 from schemas.catalogue import TOPICS, field_names
+from schemas.cluster import admin
 from schemas.settings import Settings
 from stream_apps.core.signals.engine import SignalsEngine
 from stream_apps.replay.results import ResultSet

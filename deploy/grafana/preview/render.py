@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import psycopg
 
-from deploy.errors import UserError
 from deploy.grafana.preview.pages import Rendered, write_pages
 from deploy.grafana.preview.source import Database, Prometheus
+from schemas.errors import UserError
 
 # Before the first and behind the last evaluated instant.
 MARGIN = timedelta(seconds=30)

@@ -7,9 +7,9 @@ from typing import Any
 
 import psycopg
 
-from deploy.errors import UserError
-from deploy.strategies import log as strategy_log
+from schemas.errors import UserError
 from schemas.settings import Settings
+from sinks.commands.strategies import log as strategy_log
 from stream_apps.core.signals.strategy import action, changes
 
 

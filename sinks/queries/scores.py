@@ -11,8 +11,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from deploy.errors import UserError
 from schemas import catalogue
+from schemas.errors import UserError
 from schemas.partition import base_of_instrument, partition_of
 from schemas.settings import Settings
 

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deploy.errors import UserError
+from schemas.errors import UserError
 from stream_apps.core.signals.strategy import StrategyConfig
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from deploy.errors import UserError
+from schemas.errors import UserError
 from schemas.settings import Settings
 from stream_apps.core.execution.orders.order import OrderState
 from stream_apps.core.execution.orders.venue_reports import TimeInForce

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from deploy.errors import UserError
+from schemas.errors import UserError
 from schemas.settings import Settings
 from sinks.live.rerouter import newest_routes
 from stream_apps.core.execution.policy import LivePolicy

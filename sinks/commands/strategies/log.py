@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from deploy.errors import UserError
-from deploy.stack.topics import admin, partition_counts
+from schemas.cluster import admin, partition_counts
 from schemas.codec.avro import CodecError, Record
+from schemas.errors import UserError
 from schemas.partition import base_of_instrument, partition_of
 from schemas.settings import Settings
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError

@@ -19,10 +19,10 @@ from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from deploy.errors import UserError
-from deploy.strategies import log as strategy_log
-from deploy.strategies.log import TIMEOUT_S, StrategyLog, market_marks, partition_for
+from schemas.errors import UserError
 from schemas.settings import Settings
+from sinks.commands.strategies import log as strategy_log
+from sinks.commands.strategies.log import TIMEOUT_S, StrategyLog, market_marks, partition_for
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError, changes
 from stream_apps.core.signals.strategy_rules import next_revision
 

@@ -9,9 +9,9 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from deploy.errors import UserError
-from deploy.stack.topics import admin
+from schemas.cluster import admin
 from schemas.codec.avro import CodecError
+from schemas.errors import UserError
 from schemas.settings import Settings
 from stream_apps.core.quality.rules import OVERALL, SCORE
 

@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from deploy.errors import UserError
 from schemas.catalogue import TOPICS
 from schemas.codec.avro import CodecError, Record
+from schemas.errors import UserError
 from schemas.settings import Settings
 from stream_apps.replay.topics import TopicSource
 

@@ -13,11 +13,11 @@ from time import monotonic, sleep
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from deploy.errors import UserError
-from deploy.strategies import log as strategy_log
-from deploy.strategies.log import TIMEOUT_S, StrategyLog, market_marks, partition_for
-from deploy.strategies.revisions import Outcome, Published, StaleRevision, check_expected, common_instant, late_ones, write_marks
+from schemas.errors import UserError
 from schemas.settings import Settings
+from sinks.commands.strategies import log as strategy_log
+from sinks.commands.strategies.log import TIMEOUT_S, StrategyLog, market_marks, partition_for
+from sinks.commands.strategies.revisions import Outcome, Published, StaleRevision, check_expected, common_instant, late_ones, write_marks
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError
 from stream_apps.core.signals.strategy_rules import next_revision
 
