@@ -23,10 +23,10 @@ from sinks.executor.journal import Fenced
 from sinks.guard.preflight import Finding, Wanted, passed, preflight
 from sinks.live.service import LiveExecutor
 from sinks.venues.account_login import LIVE, SPOT, AccountError, account_id, open_venue
-from sinks.venues.adapter import TradingVenue, VenueError
-from stream_apps.core.execution.policy import LivePolicy
-from stream_apps.core.execution.policy_values import policy_of
-from stream_apps.core.execution.records import Account
+from sinks.venues.common.adapter import TradingVenue, VenueError
+from stream_apps.core.execution.settings.policy import LivePolicy
+from stream_apps.core.execution.settings.policy_values import policy_of
+from stream_apps.core.execution.state.records import Account
 
 # Set to the account id where nobody can type, e.g. in a container.
 APPROVAL = "PERPFLOW_LIVE_APPROVED"

@@ -37,9 +37,9 @@ from stream_apps.core.execution.orders.events import (
     SignalReceived,
     Tick,
 )
-from stream_apps.core.execution.policy import LivePolicy
-from stream_apps.core.execution.records import Account
-from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.settings.policy import LivePolicy
+from stream_apps.core.execution.state.records import Account
+from stream_apps.core.execution.state.trade import Trade
 
 ACCOUNT = Account("simulated", "BINANCE", "main", "t")
 T0 = 1_750_000_000_000

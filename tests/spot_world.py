@@ -38,9 +38,9 @@ from stream_apps.core.execution.orders.events import (
     SignalReceived,
 )
 from stream_apps.core.execution.orders.venue_reports import OrderReport, OrderRequest, OrderType, PositionReport, TimeInForce
-from stream_apps.core.execution.policy import LivePolicy
-from stream_apps.core.execution.records import Account
-from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.settings.policy import LivePolicy
+from stream_apps.core.execution.state.records import Account
+from stream_apps.core.execution.state.trade import Trade
 
 D = Decimal
 ACCOUNT = Account("simulated", "BINANCE", "BINANCE_SPOT-simulated", "t", is_spot=True)

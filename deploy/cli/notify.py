@@ -10,12 +10,12 @@ import typer
 from deploy.cli import settings as surroundings
 from schemas.errors import UserError
 from schemas.service import Service, configure_logging
-from sinks.notifier.config import ConfigError, NotifierConfig, load
+from sinks.notifier.rules.config import ConfigError, NotifierConfig, load
 from sinks.notifier.service import Notifier, send_test
 
 
 def notify(
-    config: Annotated[Path, typer.Option(help="TOML file with channels, routes and rules; `sinks/notifier/config.py` lists every key.")],
+    config: Annotated[Path, typer.Option(help="TOML file with channels, routes and rules; `sinks/notifier/rules/config.py` lists every key.")],
     test: Annotated[bool, typer.Option("--test", help="Send one message to every channel, say how it went, and end.")] = False,
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="At the very first start read the topics from their beginning, not only their end.")

@@ -18,7 +18,7 @@ from schemas.secret import SecretError, Secrets
 from sinks.guard.preflight import Finding, Wanted, passed
 from sinks.guard.preflight import preflight as check
 from sinks.venues.account_login import LIVE, AccountError, open_venue
-from sinks.venues.adapter import VenueError
+from sinks.venues.common.adapter import VenueError
 
 _SIGNS = {True: "[green]ok[/green]", False: "[red]FAILED[/red]", None: "[yellow]unknown[/yellow]"}
 

@@ -25,7 +25,7 @@ from sinks.guard.kill import Killed, close_everything
 from sinks.guard.service import Guard
 from sinks.guard.venue_watch import AccountWatch
 from sinks.venues.account_login import SIMULATED, AccountError, account_id, open_venue
-from sinks.venues.adapter import VenueError
+from sinks.venues.common.adapter import VenueError
 from stream_apps.core.execution.account.guard import GuardLimits
 
 app = typer.Typer(help="Guard an account; halt, resume, close everything.", no_args_is_help=True, add_completion=False)

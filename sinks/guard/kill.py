@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 
-from sinks.venues.adapter import Limited, Refused, TradingVenue, Unknown, Unreachable, VenueError
+from sinks.venues.common.adapter import Limited, Refused, TradingVenue, Unknown, Unreachable, VenueError
 from stream_apps.core.execution.orders.venue_reports import OrderRequest, OrderType, PositionReport, Side
 
 Pause = Callable[[float], Awaitable[object]]

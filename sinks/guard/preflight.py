@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from sinks.venues.adapter import PairVenue, TradingVenue, VenueError
+from sinks.venues.common.adapter import PairVenue, TradingVenue, VenueError
 from stream_apps.core.execution.orders.venue_reports import AccountFacts
 
 # D24: less than a second; half of it is left for what the clock does until the next measurement.

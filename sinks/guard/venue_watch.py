@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 import structlog
 
-from sinks.venues.adapter import TradingVenue, VenueError
+from sinks.venues.common.adapter import TradingVenue, VenueError
 from stream_apps.core.execution.account.guard import Share
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from schemas.deadletter import dead_letter
 from schemas.settings import Settings
 from sinks.executor.publish import QUIET
 from stream_apps.core.execution.orders.events import GuardChanged, QuoteSeen
-from stream_apps.core.execution.records import symbol_of
+from stream_apps.core.execution.state.records import symbol_of
 
 SIGNALS, QUOTES, RISK = "signals", "quotes", "risk_state"
 MESSAGES, POLL_S, ANSWER_S = 2_000, 0.02, 10.0

@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 
 from sinks.executor.journal import Fenced, OutboxRow
 from stream_apps.core.execution.account.guard import Command
-from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.state.trade import Trade
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from sinks.venues.adapter import Limited, PairVenue, Refused, TradingVenue, Unreachable, Unreadable, VenueError
+from sinks.venues.common.adapter import Limited, PairVenue, Refused, TradingVenue, Unreachable, Unreadable, VenueError
 from stream_apps.core.execution.orders.events import (
     Action,
     Cancel,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from sinks.live.journal import row_of
 from stream_apps.core.execution.orders.events import Emit
-from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.state.trade import Trade
 
 
 class Unwritten:

@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 
 from schemas import metrics
-from sinks.venues.adapter import TradingVenue, Unreadable, VenueError
+from sinks.venues.common.adapter import TradingVenue, Unreadable, VenueError
 from stream_apps.core.execution.account import funding_payments
 from stream_apps.core.execution.account.execution_book import ExecutionBook
 from stream_apps.core.execution.account.reconcile import Facts, Finding, Rounds, balance_finding, compare, confirmed, state_of

@@ -21,7 +21,7 @@ from sinks.executor.journal import Fenced
 from stream_apps.core.execution.account.execution_book import ExecutionBook
 from stream_apps.core.execution.routing.proposal import RowProposal
 from stream_apps.core.execution.routing.reestimate import DAY_MS, Held, entry_of, held_after, reestimate
-from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.state.trade import Trade
 
 RETRY_MS = 60_000
 # Trades that are read at once.

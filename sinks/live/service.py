@@ -40,7 +40,7 @@ from sinks.live.outbox import Outbox
 from sinks.live.pending_journal import Unwritten
 from sinks.live.reconciler import Reconciler
 from sinks.live.rerouter import Rerouter
-from sinks.venues.adapter import TradingVenue, Unreadable
+from sinks.venues.common.adapter import TradingVenue, Unreadable
 from stream_apps.core.execution.account.execution_book import ExecutionBook
 from stream_apps.core.execution.account.funding_payments import HOUR_MS, LISTED_MS, asked_since
 from stream_apps.core.execution.orders.events import (
@@ -56,8 +56,8 @@ from stream_apps.core.execution.orders.events import (
     Tick,
 )
 from stream_apps.core.execution.orders.venue_reports import BalanceReport, StreamLost, StreamReady
-from stream_apps.core.execution.policy import LivePolicy
-from stream_apps.core.execution.records import Account
+from stream_apps.core.execution.settings.policy import LivePolicy
+from stream_apps.core.execution.state.records import Account
 
 # Time alone is looked at this often at the latest.
 TICK_S = 0.1

@@ -13,8 +13,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from schemas.codec.avro import CodecError
 from schemas.settings import Settings
 from sinks.executor.publish import QUIET
-from sinks.notifier.origin import Origins
-from sinks.notifier.ranking import Ranking
+from sinks.notifier.rules.origin import Origins
+from sinks.notifier.rules.ranking import Ranking
 
 ANSWER_S = 20.0
 # Before the end of each partition of features: an instant of some hundred instruments.

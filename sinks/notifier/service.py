@@ -34,16 +34,16 @@ from schemas.service import Service
 from schemas.settings import Settings
 from sinks.executor.journal import OutboxRow
 from sinks.executor.publish import QUIET, NotAcknowledged, Publisher
-from sinks.notifier.channel import Channel, Result
-from sinks.notifier.config import NotifierConfig
-from sinks.notifier.events import READERS, SERVICE, Event, GuardChanges, Level, event_of
-from sinks.notifier.offsets import Partition, Ticket
-from sinks.notifier.origin import LIVE, Origins
-from sinks.notifier.policy import Policy
-from sinks.notifier.ranking import Ranking
+from sinks.notifier.delivery.channel import Channel, Result
+from sinks.notifier.delivery.offsets import Partition, Ticket
+from sinks.notifier.delivery.templating import Message, Templates
+from sinks.notifier.delivery.transport import Outcome, Sender, senders
 from sinks.notifier.reference import Reference
-from sinks.notifier.templating import Message, Templates
-from sinks.notifier.transport import Outcome, Sender, senders
+from sinks.notifier.rules.config import NotifierConfig
+from sinks.notifier.rules.events import READERS, SERVICE, Event, GuardChanges, Level, event_of
+from sinks.notifier.rules.origin import LIVE, Origins
+from sinks.notifier.rules.policy import Policy
+from sinks.notifier.rules.ranking import Ranking
 from sinks.notifier.watching import Alerts, Watching
 
 TOPICS = tuple(READERS)

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from sinks.notifier.config import AlertChecks, HealthChecks
-from sinks.notifier.events import Event, alert_event, health_event
+from sinks.notifier.rules.config import AlertChecks, HealthChecks
+from sinks.notifier.rules.events import Event, alert_event, health_event
 
 TIMEOUT_S = 4.0
 DETAIL_LIMIT = 400

@@ -21,8 +21,8 @@ from schemas.errors import UserError
 from schemas.settings import Settings
 from stream_apps.core.execution.orders.order import OrderState
 from stream_apps.core.execution.orders.venue_reports import TimeInForce
-from stream_apps.core.execution.records import order_id, status_of
-from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.state.records import order_id, status_of
+from stream_apps.core.execution.state.trade import Trade
 
 Row = dict[str, Any]
 PAPER, MODES = "paper", ("paper", "simulated", "testnet", "live")

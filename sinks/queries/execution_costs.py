@@ -11,9 +11,9 @@ from psycopg.rows import dict_row
 from schemas.errors import UserError
 from schemas.settings import Settings
 from sinks.live.rerouter import newest_routes
-from stream_apps.core.execution.policy import LivePolicy
 from stream_apps.core.execution.routing.proposal import ProposalRules, RowProposal
-from stream_apps.core.execution.routing.slices import Route
+from stream_apps.core.execution.settings.policy import LivePolicy
+from stream_apps.core.execution.settings.routes import Route
 
 
 def entries_of(settings: Settings, account: str, days: int) -> list[dict[str, Any]]:

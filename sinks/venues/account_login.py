@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.secret import Secrets
-from sinks.venues.adapter import TradingVenue
 from sinks.venues.binance.venue import BinanceVenue
 from sinks.venues.binance_spot.venue import BinanceSpotVenue
 from sinks.venues.bybit.venue import BybitVenue
+from sinks.venues.common.adapter import TradingVenue
 
 # Modes in which orders leave this machine. ``simulated``: to a simulated venue at an address that must be given.
 SIMULATED, TESTNET, LIVE = "simulated", "testnet", "live"

@@ -22,10 +22,10 @@ from typer.testing import CliRunner, Result
 
 from deploy.cli import app
 from schemas.errors import UserError
-from stream_apps.core.execution.policy import Budget, EntryPolicy, LivePolicy
-from stream_apps.core.execution.records import Account
 from stream_apps.core.execution.routing.reestimate import Held
-from stream_apps.core.execution.routing.slices import DEFAULT_ROUTES
+from stream_apps.core.execution.settings.policy import Budget, EntryPolicy, LivePolicy
+from stream_apps.core.execution.settings.routes import DEFAULT_ROUTES
+from stream_apps.core.execution.state.records import Account
 
 pytestmark = pytest.mark.stack
 ROOMY = Budget(max_notional=D(100_000), max_margin=D(100_000), max_spot_notional=D(100_000))

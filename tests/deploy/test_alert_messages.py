@@ -11,8 +11,8 @@ import pytest
 
 from deploy.stack import processes, prometheus
 from schemas.service import TARGETS_VARIABLE, Service
-from sinks.notifier.config import AlertChecks
-from sinks.notifier.events import Event, Level
+from sinks.notifier.rules.config import AlertChecks
+from sinks.notifier.rules.events import Event, Level
 from sinks.notifier.watching import Alerts
 
 RULES = """

@@ -14,8 +14,8 @@ from pybit.unified_trading import HTTP
 from producers.simulated.exchange.keys import ApiKey
 from producers.simulated.exchange.server import SimulatedExchange
 from schemas.secret import Secrets
-from sinks.venues.adapter import Refused, Unknown
 from sinks.venues.bybit.venue import BybitVenue
+from sinks.venues.common.adapter import Refused, Unknown
 from stream_apps.core.execution.orders.venue_reports import (
     FillReport,
     OrderReport,

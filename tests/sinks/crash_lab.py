@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from live_lab import D, Lab, wait_for
 
-from stream_apps.core.execution.policy import LivePolicy
+from stream_apps.core.execution.settings.policy import LivePolicy
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["live_child"])

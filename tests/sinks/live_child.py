@@ -25,8 +25,8 @@ from sinks.live.journal import LiveJournal
 from sinks.live.service import LiveExecutor
 from sinks.venues.binance.venue import BinanceVenue
 from sinks.venues.binance_spot.venue import BinanceSpotVenue
-from stream_apps.core.execution.policy import LivePolicy
-from stream_apps.core.execution.records import Account
+from stream_apps.core.execution.settings.policy import LivePolicy
+from stream_apps.core.execution.state.records import Account
 
 WATCHED = ("open", "place", "place_pair", "cancel", "query", "open_orders", "positions", "balances", "fills", "funding")
 JOURNAL = ("lock", "take", "unpublished", "switch", "commit", "forget")

@@ -24,9 +24,9 @@ from schemas.service import Service
 from schemas.settings import Settings
 from sinks.live.service import LiveExecutor
 from sinks.venues.binance.venue import BinanceVenue
-from stream_apps.core.execution.policy import Budget, EntryPolicy, LivePolicy
-from stream_apps.core.execution.records import Account
-from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.settings.policy import Budget, EntryPolicy, LivePolicy
+from stream_apps.core.execution.state.records import Account
+from stream_apps.core.execution.state.trade import Trade
 
 D = Decimal
 SYMBOL, INSTRUMENT = "BTCUSDT", "BINANCE:BTCUSDT-PERP"

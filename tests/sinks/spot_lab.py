@@ -15,8 +15,8 @@ from schemas.service import Service
 from schemas.settings import Settings
 from sinks.live.service import LiveExecutor
 from sinks.venues.binance_spot.venue import BinanceSpotVenue
-from stream_apps.core.execution.policy import LivePolicy
-from stream_apps.core.execution.records import Account
+from stream_apps.core.execution.settings.policy import LivePolicy
+from stream_apps.core.execution.state.records import Account
 
 INSTRUMENT = f"BINANCE:{SYMBOL}"
 ACCOUNT = Account("simulated", "BINANCE", "BINANCE_SPOT-simulated", "lab", is_spot=True)

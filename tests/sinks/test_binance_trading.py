@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from schemas.secret import Secrets
 from sinks.venues.account_login import AccountError, addresses
-from sinks.venues.adapter import Limited, Refused, Unknown, Unreachable
 from sinks.venues.binance import mapping
 from sinks.venues.binance.errors import error_of
 from sinks.venues.binance.rest import BinanceRest
 from sinks.venues.binance.signing import KeyFormatError, signer
 from sinks.venues.binance.venue import BinanceVenue
+from sinks.venues.common.adapter import Limited, Refused, Unknown, Unreachable
 from stream_apps.core.execution.orders.venue_reports import (
     FillReport,
     OrderRequest,

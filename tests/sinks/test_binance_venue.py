@@ -16,8 +16,8 @@ from producers.simulated.exchange.server import SimulatedExchange
 from schemas.secret import Secrets
 from sinks.guard.kill import close_everything
 from sinks.guard.preflight import Wanted, passed, preflight
-from sinks.venues.adapter import Limited, Refused, Unknown, VenueError
 from sinks.venues.binance.venue import BinanceVenue
+from sinks.venues.common.adapter import Limited, Refused, Unknown, VenueError
 from stream_apps.core.execution.orders.venue_reports import (
     FillReport,
     OrderReport,

@@ -16,11 +16,11 @@ from aiohttp import web
 
 from schemas.secret import Secrets
 from sinks.venues.account_login import addresses
-from sinks.venues.adapter import Limited, Refused, Unknown, Unreachable
 from sinks.venues.bybit import mapping
 from sinks.venues.bybit.private_stream import facts_of
 from sinks.venues.bybit.rest import BybitRest, error_of
 from sinks.venues.bybit.venue import BybitVenue
+from sinks.venues.common.adapter import Limited, Refused, Unknown, Unreachable
 from stream_apps.core.execution.orders.venue_reports import (
     FillReport,
     OrderReport,

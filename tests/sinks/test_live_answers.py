@@ -9,11 +9,11 @@ from confluent_kafka import Consumer
 from live_lab import Lab, assert_books_equal, prepare, wait_for
 
 from schemas import metrics
-from sinks.venues.adapter import Unknown, Unreadable
 from sinks.venues.binance import mapping as binance
 from sinks.venues.bybit import mapping as bybit
-from sinks.venues.response_parsing import read, read_rows
-from sinks.venues.rest_connection import rules_by_symbol
+from sinks.venues.common.adapter import Unknown, Unreadable
+from sinks.venues.common.response_parsing import read, read_rows
+from sinks.venues.common.rest_connection import rules_by_symbol
 
 ORDER = {
     "clientOrderId": "a",

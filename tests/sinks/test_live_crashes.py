@@ -13,7 +13,7 @@ import pytest
 from crash_lab import ALWAYS, QUANTITY, REACHED, START_S, crossings_of, fork_server, kill_at_each, nothing_twice, told_once
 from live_lab import MARKET, ROOMY, Lab, assert_books_equal, prepare
 
-from stream_apps.core.execution.policy import EntryPolicy, LivePolicy
+from stream_apps.core.execution.settings.policy import EntryPolicy, LivePolicy
 
 pytestmark = pytest.mark.stack
 

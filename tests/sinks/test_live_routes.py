@@ -14,8 +14,8 @@ from live_lab import ACCOUNT, ROOMY, D, Lab, prepare, wait_for
 from sinks.executor.journal import Fenced
 from sinks.live.rerouter import Rerouter, newest_routes
 from stream_apps.core.execution.account.execution_book import ExecutionBook
-from stream_apps.core.execution.policy import EntryPolicy, LivePolicy, RoutingPolicy
-from stream_apps.core.execution.routing.slices import DEFAULT_ROUTES, route_for
+from stream_apps.core.execution.settings.policy import EntryPolicy, LivePolicy, RoutingPolicy
+from stream_apps.core.execution.settings.routes import DEFAULT_ROUTES, route_for
 
 pytestmark = pytest.mark.stack
 

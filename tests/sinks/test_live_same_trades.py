@@ -27,7 +27,7 @@ from paper_log import Instrument, Writer, expected, log_of, written
 from test_executor import MIGRATION, run_here
 
 from producers.simulated.exchange.core.rules import Contract
-from stream_apps.core.execution.policy import EntryPolicy, LivePolicy
+from stream_apps.core.execution.settings.policy import EntryPolicy, LivePolicy
 from stream_apps.core.paper.model import TradeColumns
 
 pytestmark = [pytest.mark.stack, pytest.mark.long, pytest.mark.timeout(1_800)]

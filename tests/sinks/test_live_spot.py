@@ -14,8 +14,8 @@ from producers.simulated.exchange.server import SimulatedExchange
 from schemas.secret import Secrets
 from sinks.guard.kill import close_everything
 from sinks.guard.preflight import Wanted, passed, preflight
-from sinks.venues.adapter import PairVenue, Refused, Unreadable
 from sinks.venues.binance_spot.venue import BinanceSpotVenue
+from sinks.venues.common.adapter import PairVenue, Refused, Unreadable
 from stream_apps.core.execution.orders.venue_reports import (
     BalanceReport,
     FillReport,
@@ -154,7 +154,7 @@ def test_a_stream_that_is_not_granted_is_opened_again(answer: bytes | None, monk
         async with exchange() as venue, websockets.serve(serve, "127.0.0.1", 0) as server:
             spot = BinanceSpotVenue(venue.rest_url, f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", KEY, SECRET, Secrets())
             await spot.open()
-            monkeypatch.setattr("sinks.venues.user_stream.BACKOFF_S", (0.01, 0.01))
+            monkeypatch.setattr("sinks.venues.common.user_stream.BACKOFF_S", (0.01, 0.01))
             heard: list[Any] = []
             async with asyncio.timeout(20):
                 async for event in spot.user_events():

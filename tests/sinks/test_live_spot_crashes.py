@@ -16,7 +16,7 @@ from crash_lab import ALWAYS, CERTAIN_S, QUANTITY, REACHED, START_S, crossings_o
 from live_lab import MARKET, ROOMY, prepare
 from spot_lab import CONTRACT, SpotLab, assert_coins_equal
 
-from stream_apps.core.execution.policy import EntryPolicy, LivePolicy
+from stream_apps.core.execution.settings.policy import EntryPolicy, LivePolicy
 
 pytestmark = pytest.mark.stack
 

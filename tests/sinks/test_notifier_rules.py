@@ -16,13 +16,13 @@ from notifier_records import BTC, ETH, LTC, T0, announced, record, signal
 
 from schemas import catalogue
 from schemas.secret import SecretError, Secrets
-from sinks.notifier.config import ConfigError, NotifierConfig, load
-from sinks.notifier.events import KINDS, OWN_FIELDS, READERS, Event, GuardChanges, Level, event_of, health_event
-from sinks.notifier.offsets import Partition
-from sinks.notifier.origin import LABELS, LIVE, MIXED, REPLAY, UNKNOWN, Origins
-from sinks.notifier.policy import QUIET, REPEAT, TOP, UNROUTED, WINDOW, Decision, Policy
-from sinks.notifier.ranking import WINDOWS, Ranking
-from sinks.notifier.templating import Templates, shown_number
+from sinks.notifier.delivery.offsets import Partition
+from sinks.notifier.delivery.templating import Templates, shown_number
+from sinks.notifier.rules.config import ConfigError, NotifierConfig, load
+from sinks.notifier.rules.events import KINDS, OWN_FIELDS, READERS, Event, GuardChanges, Level, event_of, health_event
+from sinks.notifier.rules.origin import LABELS, LIVE, MIXED, REPLAY, UNKNOWN, Origins
+from sinks.notifier.rules.policy import QUIET, REPEAT, TOP, UNROUTED, WINDOW, Decision, Policy
+from sinks.notifier.rules.ranking import WINDOWS, Ranking
 
 # --- events ------------------------------------------------------------------------------------------------------------
 

@@ -39,14 +39,14 @@ from schemas import metrics
 from schemas.errors import UserError
 from schemas.secret import Secrets
 from schemas.service import summed
-from sinks.notifier import channel as channel_module
-from sinks.notifier.channel import Channel, Pace, Result
-from sinks.notifier.config import ConfigError, HealthChecks, NotifierConfig, load
-from sinks.notifier.events import Event, Level, event_of
-from sinks.notifier.offsets import Partition, Ticket
-from sinks.notifier.origin import LIVE, REPLAY
-from sinks.notifier.templating import Message, Templates
-from sinks.notifier.transport import Outcome, Sender, senders
+from sinks.notifier.delivery import channel as channel_module
+from sinks.notifier.delivery.channel import Channel, Pace, Result
+from sinks.notifier.delivery.offsets import Partition, Ticket
+from sinks.notifier.delivery.templating import Message, Templates
+from sinks.notifier.delivery.transport import Outcome, Sender, senders
+from sinks.notifier.rules.config import ConfigError, HealthChecks, NotifierConfig, load
+from sinks.notifier.rules.events import Event, Level, event_of
+from sinks.notifier.rules.origin import LIVE, REPLAY
 from sinks.notifier.watching import Watching
 
 ROOT = Path(__file__).resolve().parents[2]

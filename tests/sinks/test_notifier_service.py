@@ -25,9 +25,9 @@ from schemas import catalogue, metrics
 from schemas.partition import base_of_instrument, partition_of
 from schemas.service import Service, summed
 from schemas.settings import Settings
-from sinks.notifier import channel as channel_module
 from sinks.notifier import service as service_module
-from sinks.notifier.config import load
+from sinks.notifier.delivery import channel as channel_module
+from sinks.notifier.rules.config import load
 from sinks.notifier.service import TOPICS, Notifier
 from tests.paper_log import read_topic
 

@@ -11,7 +11,7 @@ from test_execution_life import MARKET
 
 from stream_apps.core.execution.account.funding_payments import HOUR_MS
 from stream_apps.core.execution.orders.events import CloseRequested, FundingLoaded
-from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.state.trade import Trade
 
 RATE = D("0.0001")
 

@@ -10,7 +10,7 @@ from test_execution_life import MARKET, books_equal, opened
 from stream_apps.core.execution.account.reconcile import compare
 from stream_apps.core.execution.orders.events import CloseRequested, FillsLoaded, Place, PlaceFailed
 from stream_apps.core.execution.orders.venue_reports import OrderRequest, OrderType, Side
-from stream_apps.core.execution.policy import EntryPolicy, LivePolicy, ProtectionPolicy, ReconcilePolicy
+from stream_apps.core.execution.settings.policy import EntryPolicy, LivePolicy, ProtectionPolicy, ReconcilePolicy
 
 
 def covered(world: World) -> bool:

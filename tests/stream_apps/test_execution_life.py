@@ -8,7 +8,7 @@ from execution_exchange import D
 from execution_world import World
 
 from stream_apps.core.execution.orders.events import CloseRequested
-from stream_apps.core.execution.policy import Budget, EntryPolicy, LivePolicy, SizingPolicy
+from stream_apps.core.execution.settings.policy import Budget, EntryPolicy, LivePolicy, SizingPolicy
 
 ROOMY = Budget(max_notional=D(100_000), max_margin=D(100_000))
 MARKET = LivePolicy(entry=EntryPolicy(style="market"))

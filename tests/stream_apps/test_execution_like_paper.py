@@ -17,7 +17,7 @@ from execution_world import World
 from paper_cases import GRID, ltc_trades, signal
 
 from stream_apps.core.execution.orders.events import SignalReceived, Tick
-from stream_apps.core.execution.policy import Budget, EntryPolicy, LivePolicy, ProtectionPolicy, SizingPolicy
+from stream_apps.core.execution.settings.policy import Budget, EntryPolicy, LivePolicy, ProtectionPolicy, SizingPolicy
 from stream_apps.core.paper.model import PaperBook, PaperSettings, TradeColumns
 
 PERP, SYMBOL = "BINANCE:LTCUSDT-PERP", "LTCUSDT"

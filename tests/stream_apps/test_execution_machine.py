@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from stream_apps.core.execution.orders.events import CloseRequested, Place
 from stream_apps.core.execution.orders.venue_reports import OrderRequest
-from stream_apps.core.execution.policy import Budget, EntryPolicy, LivePolicy, ProtectionPolicy
+from stream_apps.core.execution.settings.policy import Budget, EntryPolicy, LivePolicy, ProtectionPolicy
 
 ROOMY = Budget(max_notional=D(100_000), max_margin=D(100_000))
 STYLES = {
@@ -188,7 +188,7 @@ class Machine(RuleBasedStateMachine):
         if self.world:
             import json
 
-            from stream_apps.core.execution.trade import Trade
+            from stream_apps.core.execution.state.trade import Trade
 
             for text in self.world.journal.values():
                 assert json.loads(text) == Trade.from_json(json.loads(text)).to_json()

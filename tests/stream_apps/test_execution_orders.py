@@ -14,8 +14,8 @@ from stream_apps.core.execution.entry.sizing import over_budget, size_of
 from stream_apps.core.execution.orders.ids import LEGS, client_order_id, is_ours, parse
 from stream_apps.core.execution.orders.order import Order, OrderState, Trigger
 from stream_apps.core.execution.orders.venue_reports import FillReport, OrderReport, OrderType, Side, VenueStatus
-from stream_apps.core.execution.policy import Budget, SizingPolicy
-from stream_apps.core.execution.routing.slices import route_for, slice_times, slices_of
+from stream_apps.core.execution.settings.policy import Budget, SizingPolicy
+from stream_apps.core.execution.settings.routes import route_for, slice_times, slices_of
 
 D = Decimal
 

@@ -11,9 +11,9 @@ from test_execution_life import ROOMY, books_equal
 
 from stream_apps.core.execution.exits.roe import price_for_net
 from stream_apps.core.execution.orders.events import QuoteSeen
-from stream_apps.core.execution.policy import EntryPolicy, LivePolicy, RoePolicy, SizingPolicy
-from stream_apps.core.execution.policy_values import policy_of
-from stream_apps.core.execution.routing.slices import Route
+from stream_apps.core.execution.settings.policy import EntryPolicy, LivePolicy, RoePolicy, SizingPolicy
+from stream_apps.core.execution.settings.policy_values import policy_of
+from stream_apps.core.execution.settings.routes import Route
 
 
 def roe_world(**more: object) -> World:

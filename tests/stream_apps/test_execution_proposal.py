@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sinks.queries.execution_costs import toml_of
-from stream_apps.core.execution.policy import LivePolicy, RoutingPolicy
-from stream_apps.core.execution.policy_values import policy_of
 from stream_apps.core.execution.routing.proposal import ProposalRules, measure, propose
 from stream_apps.core.execution.routing.reestimate import DAY_MS, Held, held_after, reestimate
-from stream_apps.core.execution.routing.slices import DEFAULT_ROUTES
+from stream_apps.core.execution.settings.policy import LivePolicy, RoutingPolicy
+from stream_apps.core.execution.settings.policy_values import policy_of
+from stream_apps.core.execution.settings.routes import DEFAULT_ROUTES
 
 RULES = ProposalRules()
 

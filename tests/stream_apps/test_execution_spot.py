@@ -12,7 +12,7 @@ from spot_world import CONTRACT, D, SpotWorld
 from producers.simulated.exchange.core.orders import NewOrder
 from producers.simulated.exchange.core.rules import Contract
 from stream_apps.core.execution.orders.events import CloseRequested, PlacePair
-from stream_apps.core.execution.policy import Budget, EntryPolicy, LivePolicy, SizingPolicy, SpotPolicy
+from stream_apps.core.execution.settings.policy import Budget, EntryPolicy, LivePolicy, SizingPolicy, SpotPolicy
 
 ROOMY = Budget(max_spot_notional=D(100_000), max_notional=D(100_000))
 MARKET = LivePolicy(entry=EntryPolicy(style="market"), budget=ROOMY)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from sinks.venues.adapter import Limited, Refused, Unknown, VenueError
+from sinks.venues.common.adapter import Limited, Refused, Unknown, VenueError
 
 # Code -> the word of ``Refused.reason``. What is not here is ``other``.
 REASONS: Mapping[int, str] = {

@@ -14,11 +14,11 @@ from yarl import URL
 
 from schemas import metrics
 from schemas.secret import Secrets
-from sinks.venues.adapter import Limited, Refused, Unknown, Unreachable
 from sinks.venues.binance.errors import error_of
 from sinks.venues.binance.signing import signer
-from sinks.venues.response_parsing import read
-from sinks.venues.rest_connection import clock_skew
+from sinks.venues.common.adapter import Limited, Refused, Unknown, Unreachable
+from sinks.venues.common.response_parsing import read
+from sinks.venues.common.rest_connection import clock_skew
 
 # How old a request may be when it reaches the venue, ms of its clock. After it an order that was never seen can never arrive: the least wait
 # before an attempt may be called lost.
@@ -116,7 +116,7 @@ class BinanceRest:
             base: Another host than the account's.
 
         Raises:
-            Refused, Unknown, Limited, Unreachable: see ``sinks.venues.adapter``.
+            Refused, Unknown, Limited, Unreachable: see ``sinks.venues.common.adapter``.
         """
         if self._session is None:
             raise Unreachable("the venue is not open")

@@ -15,11 +15,11 @@ import aiohttp
 import orjson
 import structlog
 
-from sinks.venues.adapter import VenueError
 from sinks.venues.binance import mapping
 from sinks.venues.binance.rest import BinanceRest
-from sinks.venues.response_parsing import read
-from sinks.venues.user_stream import StreamEnded, opened_again, told_by, unreadable
+from sinks.venues.common.adapter import VenueError
+from sinks.venues.common.response_parsing import read
+from sinks.venues.common.user_stream import StreamEnded, opened_again, told_by, unreadable
 from stream_apps.core.execution.orders.venue_reports import UserEvent
 
 # The key lives an hour.

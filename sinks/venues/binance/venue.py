@@ -8,12 +8,12 @@ from decimal import Decimal
 from typing import Any
 
 from schemas.secret import Secrets
-from sinks.venues.adapter import Refused, VenueError
 from sinks.venues.binance import mapping
 from sinks.venues.binance.rest import RECV_WINDOW_MS, BinanceRest
 from sinks.venues.binance.user_stream import UserStream
-from sinks.venues.response_parsing import read, read_rows
-from sinks.venues.rest_connection import Connected, rules_by_symbol
+from sinks.venues.common.adapter import Refused, VenueError
+from sinks.venues.common.response_parsing import read, read_rows
+from sinks.venues.common.rest_connection import Connected, rules_by_symbol
 from stream_apps.core.execution.orders.venue_reports import (
     AccountFacts,
     BalanceReport,
@@ -36,7 +36,7 @@ ALREADY_SO = ("-4046", "-4059")
 
 
 class BinanceVenue(Connected[BinanceRest]):
-    """See ``sinks.venues.adapter.TradingVenue``.
+    """See ``sinks.venues.common.adapter.TradingVenue``.
 
     Args:
         base_url: REST, e.g. the production's, the testnet's or a simulated venue's.

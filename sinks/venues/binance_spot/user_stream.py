@@ -11,7 +11,7 @@ import orjson
 
 from sinks.venues.binance.rest import BinanceRest
 from sinks.venues.binance_spot import mapping
-from sinks.venues.user_stream import StreamEnded, opened_again, told_by, unreadable
+from sinks.venues.common.user_stream import StreamEnded, opened_again, told_by, unreadable
 from stream_apps.core.execution.orders.venue_reports import UserEvent
 
 VENUE = "BINANCE_SPOT"

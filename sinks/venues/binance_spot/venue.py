@@ -7,12 +7,12 @@ from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 from schemas.secret import Secrets
-from sinks.venues.adapter import Refused, VenueError
 from sinks.venues.binance.rest import RECV_WINDOW_MS, BinanceRest
 from sinks.venues.binance_spot import mapping
 from sinks.venues.binance_spot.user_stream import VENUE, SpotUserStream
-from sinks.venues.response_parsing import read, read_rows
-from sinks.venues.rest_connection import Connected, rules_by_symbol
+from sinks.venues.common.adapter import Refused, VenueError
+from sinks.venues.common.response_parsing import read, read_rows
+from sinks.venues.common.rest_connection import Connected, rules_by_symbol
 from stream_apps.core.execution.orders.venue_reports import (
     AccountFacts,
     BalanceReport,
@@ -32,7 +32,7 @@ WEIGHT_PER_MINUTE = 6_000
 
 
 class BinanceSpotVenue(Connected[BinanceRest]):
-    """See ``sinks.venues.adapter.TradingVenue`` and ``PairVenue``.
+    """See ``sinks.venues.common.adapter.TradingVenue`` and ``PairVenue``.
 
     Args:
         base_url: REST, e.g. the production's, the testnet's or a simulated venue's.

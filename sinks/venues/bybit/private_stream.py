@@ -11,7 +11,7 @@ import orjson
 
 from sinks.venues.bybit import mapping
 from sinks.venues.bybit.rest import BybitRest
-from sinks.venues.user_stream import StreamEnded, opened_again, unreadable
+from sinks.venues.common.user_stream import StreamEnded, opened_again, unreadable
 from stream_apps.core.execution.orders.venue_reports import StreamReady, UserEvent
 
 # The venue closes a connection that was silent for ten minutes; it recommends a ping each 20 s.

@@ -18,9 +18,9 @@ from yarl import URL
 
 from schemas import metrics
 from schemas.secret import Secrets
-from sinks.venues.adapter import Limited, Refused, Unknown, Unreachable, VenueError
-from sinks.venues.response_parsing import read
-from sinks.venues.rest_connection import clock_skew
+from sinks.venues.common.adapter import Limited, Refused, Unknown, Unreachable, VenueError
+from sinks.venues.common.response_parsing import read
+from sinks.venues.common.rest_connection import clock_skew
 
 RECV_WINDOW_MS = 5_000
 TIMEOUT_S = 10.0

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from schemas.secret import Secrets
-from sinks.venues.adapter import Refused
 from sinks.venues.bybit import mapping
 from sinks.venues.bybit.private_stream import PrivateStream
 from sinks.venues.bybit.rest import RECV_WINDOW_MS, BybitRest
-from sinks.venues.response_parsing import read, read_rows
-from sinks.venues.rest_connection import Connected, rules_by_symbol
+from sinks.venues.common.adapter import Refused
+from sinks.venues.common.response_parsing import read, read_rows
+from sinks.venues.common.rest_connection import Connected, rules_by_symbol
 from stream_apps.core.execution.orders.venue_reports import (
     AccountFacts,
     BalanceReport,
@@ -32,7 +32,7 @@ ALREADY_SO = ("110043", "110026", "100028")
 
 
 class BybitVenue(Connected[BybitRest]):
-    """See ``sinks.venues.adapter.TradingVenue``.
+    """See ``sinks.venues.common.adapter.TradingVenue``.
 
     Args:
         base_url: REST. stream_url: the private stream, wss://HOST/v5/private.

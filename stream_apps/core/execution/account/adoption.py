@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from stream_apps.core.execution.entry.progress import DONE, EntryRun
 from stream_apps.core.execution.orders.order import Order, OrderState
 from stream_apps.core.execution.orders.venue_reports import FillReport, OrderType, PositionReport, Side
-from stream_apps.core.execution.policy import LivePolicy
-from stream_apps.core.execution.records import Account
-from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.settings.policy import LivePolicy
+from stream_apps.core.execution.state.entry_run import DONE, EntryRun
+from stream_apps.core.execution.state.records import Account
+from stream_apps.core.execution.state.trade import Trade
 from stream_apps.core.paper.position import PENDING, Position
 
 ZERO = Decimal(0)

@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, localcontext
 
-from stream_apps.core.execution.account import funding_payments
+from stream_apps.core.execution.account import funding_payments, order_recovery
 from stream_apps.core.execution.account.adoption import correction, orphan_trade, unbooked_exits
-from stream_apps.core.execution.account_state import AccountState
 from stream_apps.core.execution.entry import machine
 from stream_apps.core.execution.entry.admission import open_trade, room_for
-from stream_apps.core.execution.entry.progress import EntryRun
 from stream_apps.core.execution.entry.sizing import floor_to
 from stream_apps.core.execution.exits import closing, protection, roe, spot, targets
 from stream_apps.core.execution.exits.trade_close import closing_records, finish, signature, tell
-from stream_apps.core.execution.orders import order_recovery
 from stream_apps.core.execution.orders.events import (
     Action,
     Anomaly,
@@ -41,13 +38,15 @@ from stream_apps.core.execution.orders.events import (
 )
 from stream_apps.core.execution.orders.ids import is_ours
 from stream_apps.core.execution.orders.order import Order, OrderState, Trigger
-from stream_apps.core.execution.orders.report_intake import book_fill, fee_in_quote, foreign_order, place_failed
 from stream_apps.core.execution.orders.venue_reports import FillReport, FundingReport, InstrumentRules, OrderReport, PositionReport
-from stream_apps.core.execution.policy import LivePolicy
-from stream_apps.core.execution.quotes import Quotes, mid_of
-from stream_apps.core.execution.records import Account, Record, refused_order
-from stream_apps.core.execution.trade import Trade
-from stream_apps.core.execution.trade_context import Desk
+from stream_apps.core.execution.settings.policy import LivePolicy
+from stream_apps.core.execution.state.account_state import AccountState
+from stream_apps.core.execution.state.entry_run import EntryRun
+from stream_apps.core.execution.state.quotes import Quotes, mid_of
+from stream_apps.core.execution.state.records import Account, Record, refused_order
+from stream_apps.core.execution.state.report_intake import book_fill, fee_in_quote, foreign_order, place_failed
+from stream_apps.core.execution.state.trade import Trade
+from stream_apps.core.execution.state.trade_context import Desk
 from stream_apps.core.paper.money import MONEY_CONTEXT
 from stream_apps.core.paper.position import CLOSED, EXPIRED, OPEN, PENDING
 from stream_apps.core.signals.signal_rules import verdict

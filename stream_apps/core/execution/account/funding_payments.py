@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from stream_apps.core.execution.orders.venue_reports import FundingReport
-from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.state.trade import Trade
 
 # All venues settle at full hours, each instrument at some of them.
 HOUR_MS = 3_600_000

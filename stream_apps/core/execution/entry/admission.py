@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from stream_apps.core.execution.account_state import AccountState
 from stream_apps.core.execution.entry.machine import start_run
 from stream_apps.core.execution.entry.sizing import Size, over_budget, size_of
-from stream_apps.core.execution.quotes import mid_of
-from stream_apps.core.execution.records import Record, symbol_of
-from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.state.account_state import AccountState
+from stream_apps.core.execution.state.quotes import mid_of
+from stream_apps.core.execution.state.records import Record, symbol_of
+from stream_apps.core.execution.state.trade import Trade
 from stream_apps.core.paper.money import exact
 from stream_apps.core.paper.position import PaperSettings, position_of
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from stream_apps.core.execution.entry.progress import MAKER, TAKER, WAITING, EntryRun
 from stream_apps.core.execution.entry.sizing import nearest_tick
 from stream_apps.core.execution.orders.order import UNCONFIRMED, Order, OrderState
 from stream_apps.core.execution.orders.venue_reports import OrderType, TimeInForce
-from stream_apps.core.execution.policy import EntryPolicy
-from stream_apps.core.execution.quotes import spread_bps
-from stream_apps.core.execution.routing.slices import Route, route_for, slice_times, slices_of
-from stream_apps.core.execution.trade_context import Desk
+from stream_apps.core.execution.settings.policy import EntryPolicy
+from stream_apps.core.execution.settings.routes import Route, route_for, slice_times, slices_of
+from stream_apps.core.execution.state.entry_run import MAKER, TAKER, WAITING, EntryRun
+from stream_apps.core.execution.state.quotes import spread_bps
+from stream_apps.core.execution.state.trade_context import Desk
 
 ZERO = Decimal(0)
 BPS = Decimal(10_000)

@@ -7,7 +7,7 @@ from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import Any
 
 from stream_apps.core.execution.orders.venue_reports import InstrumentRules
-from stream_apps.core.execution.policy import Budget, SizingPolicy
+from stream_apps.core.execution.settings.policy import Budget, SizingPolicy
 from stream_apps.core.paper.money import exact
 
 ZERO = Decimal(0)

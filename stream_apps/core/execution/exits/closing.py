@@ -6,8 +6,8 @@ from decimal import Decimal
 
 from stream_apps.core.execution.orders.order import Order, OrderState
 from stream_apps.core.execution.orders.venue_reports import OrderType
-from stream_apps.core.execution.trade import ENTRY_LEGS
-from stream_apps.core.execution.trade_context import Desk
+from stream_apps.core.execution.state.trade import ENTRY_LEGS
+from stream_apps.core.execution.state.trade_context import Desk
 
 ZERO = Decimal(0)
 _REFUSED = (OrderState.REJECTED, OrderState.EXPIRED)

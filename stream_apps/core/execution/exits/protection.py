@@ -12,7 +12,7 @@ from decimal import Decimal
 from stream_apps.core.execution.entry.sizing import ceil_to, nearest_tick
 from stream_apps.core.execution.orders.order import CONFIRMED, UNCONFIRMED, Order, OrderState
 from stream_apps.core.execution.orders.venue_reports import OrderType
-from stream_apps.core.execution.trade_context import Desk
+from stream_apps.core.execution.state.trade_context import Desk
 
 ZERO = Decimal(0)
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from stream_apps.core.execution.entry.machine import is_quiet, smallest
 from stream_apps.core.execution.entry.sizing import floor_to, nearest_tick
 from stream_apps.core.execution.orders.venue_reports import OrderType, TimeInForce
-from stream_apps.core.execution.trade_context import Desk
+from stream_apps.core.execution.state.trade_context import Desk
 from stream_apps.core.paper.money import exact
 
 ZERO = Decimal(0)

@@ -32,10 +32,10 @@ from stream_apps.core.execution.entry.sizing import floor_to, nearest_tick
 from stream_apps.core.execution.exits.closing import turn_back
 from stream_apps.core.execution.exits.protection import covered
 from stream_apps.core.execution.orders.order import UNCONFIRMED, Order, OrderState
-from stream_apps.core.execution.orders.report_intake import book_fill
 from stream_apps.core.execution.orders.venue_reports import FillReport, OrderType
-from stream_apps.core.execution.trade import ENTRY_LEGS, Trade
-from stream_apps.core.execution.trade_context import Desk
+from stream_apps.core.execution.state.report_intake import book_fill
+from stream_apps.core.execution.state.trade import ENTRY_LEGS, Trade
+from stream_apps.core.execution.state.trade_context import Desk
 
 ZERO = Decimal(0)
 # Stand-ins count down from here: below the numbers of the reconciler's corrections, and no venue's.

@@ -12,8 +12,8 @@ from stream_apps.core.execution.entry.machine import is_quiet
 from stream_apps.core.execution.entry.sizing import floor_to, nearest_tick
 from stream_apps.core.execution.orders.order import Order, OrderState
 from stream_apps.core.execution.orders.venue_reports import OrderType, TimeInForce
-from stream_apps.core.execution.trade import ENTRY_LEGS
-from stream_apps.core.execution.trade_context import Desk
+from stream_apps.core.execution.state.trade import ENTRY_LEGS
+from stream_apps.core.execution.state.trade_context import Desk
 from stream_apps.core.paper.money import exact
 from stream_apps.core.paper.position import OPEN, TP1_HIT
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from stream_apps.core.execution.orders.events import Action, Emit
-from stream_apps.core.execution.records import closed_record, order_record, position_record, status_of
 from stream_apps.core.execution.routing.execution_cost import cost_record
-from stream_apps.core.execution.trade import Trade
-from stream_apps.core.execution.trade_context import Desk
+from stream_apps.core.execution.state.records import closed_record, order_record, position_record, status_of
+from stream_apps.core.execution.state.trade import Trade
+from stream_apps.core.execution.state.trade_context import Desk
 from stream_apps.core.paper.position import CLOSED, EXPIRED
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 
-from stream_apps.core.execution.records import Record
-from stream_apps.core.execution.trade import ENTRY_LEGS, STAND_INS, TARGET_LEGS, BookedFill, Trade
+from stream_apps.core.execution.state.records import Record
+from stream_apps.core.execution.state.trade import ENTRY_LEGS, STAND_INS, TARGET_LEGS, BookedFill, Trade
 
 ZERO = Decimal(0)
 BPS = Decimal(10_000)

@@ -23,7 +23,7 @@ from decimal import Decimal
 from statistics import fmean, variance
 from typing import Any
 
-from stream_apps.core.execution.routing.slices import Route, route_for
+from stream_apps.core.execution.settings.routes import Route, route_for
 
 Z = 1.96
 

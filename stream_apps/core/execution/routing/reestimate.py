@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
-from stream_apps.core.execution.policy import LivePolicy
 from stream_apps.core.execution.routing.execution_cost import cost_record
 from stream_apps.core.execution.routing.proposal import ProposalRules, RowProposal, propose
-from stream_apps.core.execution.routing.slices import Route, route_for
-from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.settings.policy import LivePolicy
+from stream_apps.core.execution.settings.routes import Route, route_for
+from stream_apps.core.execution.state.trade import Trade
 from stream_apps.core.paper.position import CLOSED
 
 DAY_MS = 86_400_000

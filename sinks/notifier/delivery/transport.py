@@ -28,7 +28,8 @@ import requests
 from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType
 
 from schemas.secret import SecretError, Secrets
-from sinks.notifier.config import (
+from sinks.notifier.delivery.templating import Message
+from sinks.notifier.rules.config import (
     ChannelConfig,
     ConfigError,
     DiscordChannel,
@@ -37,8 +38,7 @@ from sinks.notifier.config import (
     TelegramChannel,
     WebhookChannel,
 )
-from sinks.notifier.events import Level
-from sinks.notifier.templating import Message
+from sinks.notifier.rules.events import Level
 
 # Outcomes of an attempt, the reasons of the metric.
 SENT, TIMEOUT, CONNECTION, RATE_LIMITED, REFUSED, SERVER, OTHER = (

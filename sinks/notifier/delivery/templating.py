@@ -16,10 +16,10 @@ from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import SandboxedEnvironment
 
 from schemas import catalogue
-from sinks.notifier.config import ConfigError
-from sinks.notifier.events import KINDS, OWN_FIELDS, Event, Level
-from sinks.notifier.origin import LABELS
-from sinks.notifier.policy import shown_time
+from sinks.notifier.rules.config import ConfigError
+from sinks.notifier.rules.events import KINDS, OWN_FIELDS, Event, Level
+from sinks.notifier.rules.origin import LABELS
+from sinks.notifier.rules.policy import shown_time
 
 ENDING = ".j2"
 # What every template may use besides the fields of its record.

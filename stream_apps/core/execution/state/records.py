@@ -10,7 +10,7 @@ from typing import Any
 
 from stream_apps.core.execution.orders.order import Order, OrderState
 from stream_apps.core.execution.orders.venue_reports import TimeInForce
-from stream_apps.core.execution.trade import BookedFill, Trade
+from stream_apps.core.execution.state.trade import BookedFill, Trade
 from stream_apps.core.paper import records as paper_records
 
 Record = dict[str, Any]

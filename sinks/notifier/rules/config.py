@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from sinks.notifier.events import LEVELS, ROUTABLE, Level
+from sinks.notifier.rules.events import LEVELS, ROUTABLE, Level
 
 LevelName = Literal["info", "warning", "error", "critical"]
 KindName = Literal[

@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from stream_apps.core.execution.policy import LivePolicy
+from stream_apps.core.execution.settings.policy import LivePolicy
 
 
 def policy_of(values: Mapping[str, Any]) -> LivePolicy:

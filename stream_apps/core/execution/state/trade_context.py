@@ -9,9 +9,9 @@ from stream_apps.core.execution.orders.events import Action, Anomaly, Cancel, Lo
 from stream_apps.core.execution.orders.ids import client_order_id
 from stream_apps.core.execution.orders.order import UNCONFIRMED, Order, OrderState, Trigger
 from stream_apps.core.execution.orders.venue_reports import InstrumentRules, OrderType, PairRequest, Side, TimeInForce
-from stream_apps.core.execution.policy import LivePolicy
-from stream_apps.core.execution.quotes import mid_of
-from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.settings.policy import LivePolicy
+from stream_apps.core.execution.state.quotes import mid_of
+from stream_apps.core.execution.state.trade import Trade
 
 # Between two questions for the position of one symbol.
 ASK_POSITION_MS = 1_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stream_apps.core.execution.orders.events import LoadFills, Place, Query
 from stream_apps.core.execution.orders.order import Order, OrderState, Trigger
 from stream_apps.core.execution.orders.venue_reports import OrderReport, OrderType, TimeInForce
-from stream_apps.core.execution.trade_context import Desk
+from stream_apps.core.execution.state.trade_context import Desk
 
 
 def step(desk: Desk) -> None:

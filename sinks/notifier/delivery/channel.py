@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from schemas import metrics
-from sinks.notifier.config import ChannelConfig
-from sinks.notifier.events import Event, Level
-from sinks.notifier.offsets import Ticket
-from sinks.notifier.origin import together
-from sinks.notifier.templating import Message, Templates
-from sinks.notifier.transport import Outcome, Sender
+from sinks.notifier.delivery.offsets import Ticket
+from sinks.notifier.delivery.templating import Message, Templates
+from sinks.notifier.delivery.transport import Outcome, Sender
+from sinks.notifier.rules.config import ChannelConfig
+from sinks.notifier.rules.events import Event, Level
+from sinks.notifier.rules.origin import together
 
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 1.0, 60.0
 # Records a channel may hold back. Beyond, reading waits for it; but when it has failed for so long, its oldest are given up instead, so that a dead

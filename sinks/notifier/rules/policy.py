@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from sinks.notifier.config import NotifierConfig, hours
-from sinks.notifier.events import LEVELS, Event, Level
-from sinks.notifier.origin import together
-from sinks.notifier.ranking import Ranking
+from sinks.notifier.rules.config import NotifierConfig, hours
+from sinks.notifier.rules.events import LEVELS, Event, Level
+from sinks.notifier.rules.origin import together
+from sinks.notifier.rules.ranking import Ranking
 
 # Ids remembered to drop repeats; some hours of a busy day.
 REMEMBERED_IDS = 100_000

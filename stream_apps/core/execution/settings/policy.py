@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from stream_apps.core.execution.routing.slices import DEFAULT_ROUTES, Route
+from stream_apps.core.execution.settings.routes import DEFAULT_ROUTES, Route
 from stream_apps.core.paper.position import FeeRates
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from sinks.venues.adapter import Unreadable
+from sinks.venues.common.adapter import Unreadable
 
 Read = TypeVar("Read")
 # What a mapping raises over an answer that is not as documented. InvalidOperation of Decimal is an ArithmeticError.

@@ -9,8 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import structlog
 
 from schemas import metrics
-from sinks.venues.adapter import Unreadable
-from sinks.venues.response_parsing import read
+from sinks.venues.common.adapter import Unreadable
+from sinks.venues.common.response_parsing import read
 from stream_apps.core.execution.orders.venue_reports import InstrumentRules
 
 # Round trips of which the quickest measures the clock.

@@ -8,10 +8,10 @@ from decimal import Decimal
 from stream_apps.core.execution.orders.events import Action, Emit, PlaceFailed
 from stream_apps.core.execution.orders.order import Order, OrderState, Trigger
 from stream_apps.core.execution.orders.venue_reports import FillReport, OrderType
-from stream_apps.core.execution.policy import LivePolicy
-from stream_apps.core.execution.quotes import Quotes, mid_of
-from stream_apps.core.execution.records import fill_record
-from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.settings.policy import LivePolicy
+from stream_apps.core.execution.state.quotes import Quotes, mid_of
+from stream_apps.core.execution.state.records import fill_record
+from stream_apps.core.execution.state.trade import Trade
 from stream_apps.core.paper.money import exact
 
 # Refusals after which the same order may be sent again: nothing about the order is wrong.

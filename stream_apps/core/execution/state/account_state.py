@@ -7,10 +7,10 @@ from decimal import Decimal
 
 from stream_apps.core.execution.orders.events import GuardChanged, QuoteSeen
 from stream_apps.core.execution.orders.venue_reports import InstrumentRules
-from stream_apps.core.execution.policy import LivePolicy
-from stream_apps.core.execution.quotes import Quotes
-from stream_apps.core.execution.records import Account
-from stream_apps.core.execution.trade import Trade
+from stream_apps.core.execution.settings.policy import LivePolicy
+from stream_apps.core.execution.state.quotes import Quotes
+from stream_apps.core.execution.state.records import Account
+from stream_apps.core.execution.state.trade import Trade
 
 ZERO = Decimal(0)
 

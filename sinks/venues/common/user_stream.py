@@ -12,7 +12,7 @@ import aiohttp
 import structlog
 
 from schemas import metrics
-from sinks.venues.adapter import VenueError
+from sinks.venues.common.adapter import VenueError
 from stream_apps.core.execution.orders.venue_reports import StreamLost, StreamReady, UserEvent
 
 BACKOFF_S = (0.5, 15.0)

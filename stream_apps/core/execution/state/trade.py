@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from stream_apps.core.execution.entry.progress import EntryRun
 from stream_apps.core.execution.orders.order import Order
 from stream_apps.core.execution.orders.venue_reports import FillReport, Side, TimeInForce
+from stream_apps.core.execution.state.entry_run import EntryRun
 from stream_apps.core.paper.position import CLOSED, EXPIRED, Position
 
 ZERO = Decimal(0)

@@ -1,0 +1,1 @@
+"""The policy of live execution: every setting with its default, and the routing table."""
