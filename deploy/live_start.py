@@ -19,8 +19,8 @@ from schemas.errors import UserError
 from schemas.secret import SecretError, Secrets
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
-from sinks.executor.journal import Fenced
-from sinks.guard.preflight import Finding, Wanted, passed, preflight
+from sinks.executor.journal import FencedError
+from sinks.guard.preflight import AccountRequirements, CheckResult, passed, preflight
 from sinks.live.service import LiveExecutor
 from sinks.venues.account_login import LIVE, SPOT, AccountError, account_id, open_venue
 from sinks.venues.common.adapter import TradingVenue, VenueError
@@ -81,15 +81,17 @@ def run_live(settings: Settings, mode: str, venue: str, base_url: str, policy: L
                 raise UserError("execute: the checks before trading failed; nothing was traded")
         with Service("live", settings.http_port) as service:
             asyncio.run(LiveExecutor(settings, service, account, trading, policy).run())
-    except (AccountError, SecretError, VenueError, KafkaException, psycopg.Error, Fenced) as error:
+    except (AccountError, SecretError, VenueError, KafkaException, psycopg.Error, FencedError) as error:
         raise UserError(secrets.redact(f"execute: {type(error).__name__}: {error}")) from error
 
 
-async def _checked(venue: TradingVenue, policy: LivePolicy, spot: bool, strict: bool) -> list[Finding]:
+async def _checked(venue: TradingVenue, policy: LivePolicy, spot: bool, strict: bool) -> list[CheckResult]:
     least = 2 * policy.sizing.risk_usd if policy.sizing.risk_usd is not None else policy.sizing.margin_base
     budget = policy.budget.max_spot_notional if spot else policy.budget.max_margin
     await venue.open()
     try:
-        return await preflight(venue, Wanted(policy.symbols or (), policy.sizing.leverage, Decimal(least), strict=strict, budget=budget))
+        return await preflight(
+            venue, AccountRequirements(policy.symbols or (), policy.sizing.leverage, Decimal(least), strict=strict, budget=budget)
+        )
     finally:
         await venue.close()

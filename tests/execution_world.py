@@ -14,7 +14,7 @@ from typing import Any
 from execution_exchange import D, Exchange, No, rules_of
 
 from stream_apps.core.execution.account.execution_book import ExecutionBook
-from stream_apps.core.execution.account.reconcile import Facts, Rounds, compare, confirmed
+from stream_apps.core.execution.account.reconcile import Rounds, VenueSnapshot, compare, confirmed
 from stream_apps.core.execution.orders.events import (
     Action,
     Anomaly,
@@ -247,9 +247,9 @@ class World:
                 self._take(self.book.write_off(finding.symbol, held, fills, self.exchange.mid(finding.symbol), self.now))
         return found
 
-    def _facts(self) -> Facts:
+    def _facts(self) -> VenueSnapshot:
         positions = [self.exchange.position(symbol) for symbol in self.rules]
-        return Facts(self.exchange.open_orders(), [one for one in positions if one is not None], self.now)
+        return VenueSnapshot(self.exchange.open_orders(), [one for one in positions if one is not None], self.now)
 
     # --- rest ----------------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from sinks.venues.binance.errors import error_of
 from sinks.venues.binance_spot import mapping
 from sinks.venues.binance_spot.user_stream import facts_of
 from stream_apps.core.execution.account.execution_book import ExecutionBook
-from stream_apps.core.execution.account.reconcile import Facts, Rounds
+from stream_apps.core.execution.account.reconcile import Rounds, VenueSnapshot
 from stream_apps.core.execution.orders.events import (
     Cancel,
     CancelAnswered,
@@ -232,10 +232,10 @@ class SpotWorld(World):
                 assert action in ("wait", "give_up", "report"), action
         return found
 
-    def _facts(self) -> Facts:
+    def _facts(self) -> VenueSnapshot:
         open_orders = [mapping.order_of(wire_format.order_row(one, queried=True)) for one in self.spot.open_orders(DESK)]
         held = self.holding()
-        return Facts(open_orders, [held] if held else [], self.now)
+        return VenueSnapshot(open_orders, [held] if held else [], self.now)
 
     # --- truth -------------------------------------------------------------------------------------------------------------------
 

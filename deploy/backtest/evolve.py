@@ -19,8 +19,8 @@ from schemas.errors import UserError
 from schemas.settings import Settings
 from sinks.commands.strategies import log as strategy_log
 from sinks.commands.strategies.log import StrategyLog, market_marks, partition_for
-from sinks.commands.strategies.revisions import Published
-from sinks.commands.strategies.transaction import Edit, publish_together
+from sinks.commands.strategies.revisions import PublishResult
+from sinks.commands.strategies.transaction import StrategyEdit, publish_together
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from stream_apps.replay.run import Result
 from stream_apps.replay.topics import TopicSource
@@ -70,7 +70,7 @@ class Evolution:
     plan: list[str] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    published: Published | None = None
+    published: PublishResult | None = None
 
 
 class _Scores:
@@ -187,7 +187,7 @@ def _leave_alone(made: Evolution, mine: list[StrategyConfig], there: Collection[
         made.left_alone.append((config.strategy_id, f"the source has no {config.instrument}"))
 
 
-def write(settings: Settings, changes: Sequence[Change], now: int) -> Published:
+def write(settings: Settings, changes: Sequence[Change], now: int) -> PublishResult:
     """Write changes, all or none.
 
     Raises:
@@ -200,7 +200,7 @@ def write(settings: Settings, changes: Sequence[Change], now: int) -> Published:
             raise UserError(
                 f"{change.config.strategy_id}: tags: may be traded with money; evolve changes paper strategies only, nothing was written"
             )
-    return publish_together(settings, [Edit(one.config, one.expected, f"{one.kind}: {one.reason}") for one in changes], now, EDITOR)
+    return publish_together(settings, [StrategyEdit(one.config, one.expected, f"{one.kind}: {one.reason}") for one in changes], now, EDITOR)
 
 
 def _running(log: StrategyLog, only: Sequence[str], live: set[str], apply: bool) -> list[StrategyConfig]:

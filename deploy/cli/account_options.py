@@ -14,7 +14,7 @@ from rich.live import Live
 
 from deploy.report.accounts import plain
 from schemas.errors import UserError
-from sinks.queries.accounts import MODES, Filter, Row
+from sinks.queries.accounts import MODES, AccountFilter, Row
 
 Mode = Annotated[str, typer.Option(help=f"{', '.join(MODES)}; default: all.")]
 Strategy = Annotated[str, typer.Option(help="Of one strategy.")]
@@ -23,11 +23,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, one row a line."
 Watch = Annotated[float, typer.Option(min=0, help="Show it anew every so many seconds until Ctrl-C; 0: once.")]
 
 
-def wanted(mode: str, strategy: str, symbol: str) -> Filter:
+def wanted(mode: str, strategy: str, symbol: str) -> AccountFilter:
     """Return the filter of the options. Raises UserError for an unknown mode."""
     if mode and mode not in MODES:
         raise UserError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
-    return Filter(mode or None, strategy or None, symbol or None)
+    return AccountFilter(mode or None, strategy or None, symbol or None)
 
 
 def screen() -> Console:

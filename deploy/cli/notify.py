@@ -15,7 +15,9 @@ from sinks.notifier.service import Notifier, send_test
 
 
 def notify(
-    config: Annotated[Path, typer.Option(help="TOML file with channels, routes and rules; `sinks/notifier/rules/config.py` lists every key.")],
+    config: Annotated[
+        Path, typer.Option(help="TOML file with channels, routes and rules; `sinks/notifier/rules/config.py` lists every key.")
+    ],
     test: Annotated[bool, typer.Option("--test", help="Send one message to every channel, say how it went, and end.")] = False,
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="At the very first start read the topics from their beginning, not only their end.")

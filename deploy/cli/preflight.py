@@ -15,7 +15,7 @@ from rich.table import Table
 
 from schemas.errors import UserError
 from schemas.secret import SecretError, Secrets
-from sinks.guard.preflight import Finding, Wanted, passed
+from sinks.guard.preflight import AccountRequirements, CheckResult, passed
 from sinks.guard.preflight import preflight as check
 from sinks.venues.account_login import LIVE, AccountError, open_venue
 from sinks.venues.common.adapter import VenueError
@@ -41,7 +41,7 @@ def preflight(
     if not names:
         raise UserError("preflight: symbols: name at least one")
     try:
-        wanted = Wanted(names, leverage, Decimal(balance), strict=mode == LIVE, budget=Decimal(budget) if budget else None)
+        wanted = AccountRequirements(names, leverage, Decimal(balance), strict=mode == LIVE, budget=Decimal(budget) if budget else None)
         found = asyncio.run(_check(venue, mode, base_url, wanted))
     except InvalidOperation as error:
         raise UserError(f"preflight: balance and budget: expected numbers, got {balance!r} and {budget!r}") from error
@@ -55,7 +55,7 @@ def preflight(
     raise typer.Exit(0 if good else 1)
 
 
-def show(found: Sequence[Finding]) -> None:
+def show(found: Sequence[CheckResult]) -> None:
     """Print findings as a table."""
     table = Table("check", "", "finding")
     for one in found:
@@ -63,7 +63,7 @@ def show(found: Sequence[Finding]) -> None:
     Console().print(table)
 
 
-async def _check(venue: str, mode: str, base_url: str, wanted: Wanted) -> list[Finding]:
+async def _check(venue: str, mode: str, base_url: str, wanted: AccountRequirements) -> list[CheckResult]:
     trading = open_venue(venue, mode, Secrets(), base_url)
     await trading.open()
     try:

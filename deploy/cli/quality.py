@@ -61,7 +61,7 @@ def _time(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _scores(found: topic.Quality) -> Table:
+def _scores(found: topic.QualityReport) -> Table:
     shown = Table("instrument", "stream", "score", "off", "records/s", "age s", "at (UTC)")
     for (name, stream), record in sorted(found.scores.items(), key=lambda item: (item[0][0], item[0][1] == OVERALL, item[0][1])):
         off = ", ".join(f"{kind} -{points:g}" for kind, points in sorted(record["deductions"].items(), key=lambda one: -one[1]))
@@ -71,7 +71,7 @@ def _scores(found: topic.Quality) -> Table:
     return shown
 
 
-def _findings(found: topic.Quality) -> Table:
+def _findings(found: topic.QualityReport) -> Table:
     last = {(record["instrument"], record["stream"], record["kind"]): record for record in found.findings}
     shown = Table("instrument", "stream", "finding", "severity", "times", "newest (UTC)", "value", "limit", "offset", "detail")
     for key, count in sorted(found.counts().items()):

@@ -19,9 +19,9 @@ from schemas.errors import UserError
 from schemas.secret import SecretError, Secrets
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
-from sinks.commands.risk import Given, give
+from sinks.commands.risk import CommandReceipt, give
 from sinks.guard.inputs import newest_state
-from sinks.guard.kill import Killed, close_everything
+from sinks.guard.kill import KillResult, close_everything
 from sinks.guard.service import Guard
 from sinks.guard.venue_watch import AccountWatch
 from sinks.venues.account_login import SIMULATED, AccountError, account_id, open_venue
@@ -184,7 +184,7 @@ def _print(lines: Iterable[str]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _report(killed: Killed) -> None:
+def _report(killed: KillResult) -> None:
     _print(
         [
             *(
@@ -198,7 +198,7 @@ def _report(killed: Killed) -> None:
     )
 
 
-async def _kill(venue: str, mode: str, base_url: str) -> Killed:
+async def _kill(venue: str, mode: str, base_url: str) -> KillResult:
     trading = open_venue(venue, mode, Secrets(), base_url)
     await trading.open()
     try:
@@ -214,12 +214,12 @@ def _give(venue: str, mode: str, command: str, reason: str, every_account: bool,
         raise UserError(f"risk {command}: nobody took the command; `perpflow risk close-all --direct` needs neither database nor Kafka")
 
 
-def _tell(venue: str, mode: str, command: str, reason: str, every_account: bool, acknowledge_loss: bool = False) -> Given:
+def _tell(venue: str, mode: str, command: str, reason: str, every_account: bool, acknowledge_loss: bool = False) -> CommandReceipt:
     account = "*" if every_account else account_id(venue, mode)
     return give(surroundings(), account, command, reason, acknowledge_loss=acknowledge_loss)
 
 
-def _arrival(given: Given) -> None:
+def _arrival(given: CommandReceipt) -> None:
     _print(
         f"{place}: " + ("took the command" if error is None else f"[red]did not take it: {error}[/red]")
         for place, error in (("database", given.database), ("Kafka", given.kafka))

@@ -23,7 +23,7 @@ from sinks.commands.strategies.assignments import assigned
 from sinks.commands.strategies.history import history as history_of
 from sinks.commands.strategies.log import StrategyLog
 from sinks.commands.strategies.log import read as read_log
-from sinks.commands.strategies.revisions import Published
+from sinks.commands.strategies.revisions import PublishResult
 from stream_apps.core.signals.scoring import MODELS, tables
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError, config_hash
 from stream_apps.core.signals.strategy_rules import strategy_from_record
@@ -283,7 +283,7 @@ def models(
 # --- what they share ----------------------------------------------------------------------------------------------------
 
 
-def _publish(wanted: Callable[[], Sequence[StrategyConfig]], by: str, note: str | None, expected: dict[str, int]) -> Published:
+def _publish(wanted: Callable[[], Sequence[StrategyConfig]], by: str, note: str | None, expected: dict[str, int]) -> PublishResult:
     """Write, and say what became of each. A broken rule is told with its field."""
     try:
         who = by or getpass.getuser()

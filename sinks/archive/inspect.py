@@ -22,7 +22,7 @@ from sinks.archive.files import ROW_GROUP, sha256_of
 
 
 @dataclass
-class Holding:
+class ArchivedSeries:
     """What an archive holds of a topic and instrument."""
 
     topic: str
@@ -46,13 +46,13 @@ def states(root: Path) -> Iterator[tuple[str, int, State]]:
         yield manifest.topic, manifest.partition, manifest.load()
 
 
-def holdings(root: Path) -> list[Holding]:
+def holdings(root: Path) -> list[ArchivedSeries]:
     """Return what is there, by topic and instrument. Raises ArchiveError."""
-    found: dict[tuple[str, str], Holding] = {}
+    found: dict[tuple[str, str], ArchivedSeries] = {}
     for topic, _, state in states(root):
         for file in state.files.values():
             one = found.setdefault(
-                (topic, file.folder), Holding(topic, file.folder, first_time=file.min_event_time, last_time=file.max_event_time)
+                (topic, file.folder), ArchivedSeries(topic, file.folder, first_time=file.min_event_time, last_time=file.max_event_time)
             )
             one.days.add(file.day)
             one.files += 1
@@ -64,7 +64,7 @@ def holdings(root: Path) -> list[Holding]:
 
 # --- verifying -----------------------------------------------------------------------------------------------------------
 @dataclass
-class Verdict:
+class VerifyResult:
     """What verification found.
 
     Attributes:
@@ -80,9 +80,9 @@ class Verdict:
     unlisted: list[str] = field(default_factory=list)
 
 
-def verify(root: Path) -> Verdict:
+def verify(root: Path) -> VerifyResult:
     """Check every manifest, checksum, row count, offset and time. Raises ArchiveError when the folder is no archive."""
-    verdict = Verdict()
+    verdict = VerifyResult()
     listed: set[str] = set()
     for manifest in manifests(root):
         name = f"{manifest.topic}/{manifest.partition}"

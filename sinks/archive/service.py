@@ -25,9 +25,9 @@ from schemas import catalogue, metrics
 from schemas.archive.manifest import ArchiveError
 from schemas.service import Service
 from schemas.settings import Settings
-from sinks.archive.writer import Outcome, Writer
+from sinks.archive.writer import ArchiveWriter, WriteResult
 from sinks.consuming.loop import Loop
-from sinks.consuming.reader import Place, Read, Reader
+from sinks.consuming.reader import PartitionBatch, Place, Reader
 
 STOP_SECONDS = 25.0
 # Beyond so many times ``roll_bytes`` in memory nothing more is read.
@@ -72,7 +72,7 @@ class Archiver(Loop):
         )
         super().__init__(reader, service, name="archive", until_idle=options.until_idle, stop_seconds=STOP_SECONDS, depth=1)
         self._options = options
-        self._writer = Writer(options.root, settings.codec, service.log)
+        self._writer = ArchiveWriter(options.root, settings.codec, service.log)
         self._rows = 0
         service.set_health(self.health)
 
@@ -100,7 +100,7 @@ class Archiver(Loop):
             self._reader.refuse(place, refused[place])
         self._reader.place({place: offset for place, offset in offsets.items() if place in ours})
 
-    def write(self, prepared: list[Read]) -> Outcome:
+    def write(self, prepared: list[PartitionBatch]) -> WriteResult:
         """Write files, and merge those of before."""
         outcome = self._writer.write(prepared)
         for read in prepared:
@@ -110,7 +110,7 @@ class Archiver(Loop):
                 self._log.warning("files were not merged", topic=read.place[0], partition=read.place[1], error=str(error))
         return outcome
 
-    def written(self, outcome: Outcome, ours: set[Place]) -> None:
+    def written(self, outcome: WriteResult, ours: set[Place]) -> None:
         """Note what the archive holds; claim again what another archiver has taken over."""
         self._rows += outcome.rows
         for place in set(outcome.fenced) & ours:

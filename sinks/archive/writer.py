@@ -26,7 +26,7 @@ from schemas.archive.manifest import ArchiveError, Fenced, File, Manifest, State
 from schemas.archive.read import open_file, read_rows
 from schemas.codec.avro import Codec, topic_fingerprint
 from sinks.archive.files import write_file
-from sinks.consuming.reader import Place, Read
+from sinks.consuming.reader import PartitionBatch, Place
 
 # A day's files of an instrument are merged when they are so many, and once more when the day is over and its late records had time to come.
 MERGE_FILES = 8
@@ -43,7 +43,7 @@ _Out = TypeVar("_Out")
 
 
 @dataclass
-class Outcome:
+class WriteResult:
     """What became of batches: next offsets of those written, places of those that another archiver has taken over."""
 
     written: dict[Place, int] = field(default_factory=dict)
@@ -58,7 +58,7 @@ def holes(offsets: Any, expected: int, next_offset: int) -> list[tuple[int, int]
     return [(int(edges[gap]) + 1, int(edges[gap + 1])) for gap in gaps]
 
 
-class Writer:
+class ArchiveWriter:
     """Writes the partitions that it has claimed.
 
     Args:
@@ -133,13 +133,13 @@ class Writer:
                 path.unlink(missing_ok=True)
                 self._log.info("removed what an archiver had left unfinished", file=str(path))
 
-    def write(self, batches: list[Read]) -> Outcome:
+    def write(self, batches: list[PartitionBatch]) -> WriteResult:
         """Write batches, each of another partition and by itself.
 
         Raises:
             OSError: the disk does not take it. What was written before stays; the same batches may be given again.
         """
-        outcome = Outcome()
+        outcome = WriteResult()
         for batch, rows in zip(batches, self._all(self._write, batches), strict=True):
             if rows is None:
                 outcome.fenced.append(batch.place)
@@ -148,7 +148,7 @@ class Writer:
                 outcome.rows += rows
         return outcome
 
-    def _write(self, batch: Read) -> int | None:
+    def _write(self, batch: PartitionBatch) -> int | None:
         """Write a batch; return the number of records, or None when another archiver has its partition."""
         state = self._states.get(batch.place)
         if state is not None and state.next_offset == batch.next_offset:
@@ -162,7 +162,7 @@ class Writer:
             self._states.pop(batch.place, None)
             return None
 
-    def _write_files(self, batch: Read, state: State) -> int:
+    def _write_files(self, batch: PartitionBatch, state: State) -> int:
         topic, partition = batch.place
         records = batch.records
         header = self._codec.header(topic)

@@ -21,7 +21,7 @@ ANSWER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class CommandReceipt:
     """Where a command arrived; an error's text where it did not."""
 
     command: Command
@@ -34,7 +34,7 @@ class Given:
         return self.database is None or self.kafka is None
 
 
-def give(settings: Settings, account: str, command: str, reason: str, *, by: str = "", acknowledge_loss: bool = False) -> Given:
+def give(settings: Settings, account: str, command: str, reason: str, *, by: str = "", acknowledge_loss: bool = False) -> CommandReceipt:
     """Give a command to the guard of an account.
 
     Args:
@@ -51,7 +51,7 @@ def give(settings: Settings, account: str, command: str, reason: str, *, by: str
         raise ValueError(f"command: expected one of {', '.join(COMMANDS)}, got {command!r}")
     who = by or f"{getpass.getuser()}@{socket.gethostname()}"
     told = Command(uuid.uuid4().hex, command, int(time.time() * 1000), who, reason, acknowledge_loss)
-    return Given(told, _to_database(settings, account, told), _to_kafka(settings, account, told))
+    return CommandReceipt(told, _to_database(settings, account, told), _to_kafka(settings, account, told))
 
 
 def _to_database(settings: Settings, account: str, command: Command) -> str | None:

@@ -30,7 +30,7 @@ CLOSE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedRecords:
     """A record set of a partition, or None: the offset that was wanted is not in the log.
 
     Attributes:
@@ -68,7 +68,7 @@ class Fetcher:
         self._bytes = fetch_bytes
         self._wishes: queue.SimpleQueue[Wishes] = queue.SimpleQueue()
         # Not a SimpleQueue: its get waits for ever when its thread does not run at the moment at which the time is over (CPython 3.11).
-        self._found: queue.Queue[Fetched | None] = queue.Queue()
+        self._found: queue.Queue[FetchedRecords | None] = queue.Queue()
         self._lock = threading.Lock()
         self._stopping = False
         self._failure: BaseException | None = None
@@ -99,7 +99,7 @@ class Fetcher:
         self._wishes.put(wishes)
         self._call()
 
-    def get(self, seconds: float) -> Fetched | None:
+    def get(self, seconds: float) -> FetchedRecords | None:
         """Return the next record set, or None when none came in so many seconds or ``wake`` was called.
 
         Raises:
@@ -213,7 +213,7 @@ class Fetcher:
         except OffsetOutOfRangeError as error:
             for partition in error.args[0]:
                 consumer.pause(partition)  # until it is wanted from elsewhere
-                self._found.put(Fetched(partition, self._turns[partition], None))
+                self._found.put(FetchedRecords(partition, self._turns[partition], None))
             return
         except KafkaError as error:
             if self.trouble is None:
@@ -230,4 +230,4 @@ class Fetcher:
             for raw in sets:
                 self._hold(len(raw.data))
                 self._positions[partition] = raw.last + 1
-                self._found.put(Fetched(partition, self._turns[partition], raw))
+                self._found.put(FetchedRecords(partition, self._turns[partition], raw))

@@ -22,7 +22,7 @@ import tenacity
 from confluent_kafka import KafkaException
 
 from schemas.service import Service
-from sinks.consuming.reader import Partition, Place, Read, Reader
+from sinks.consuming.reader import PartitionBatch, PartitionState, Place, Reader
 
 POLL_SECONDS = 0.1
 # The writer may be behind for so long before this is called a pause.
@@ -37,7 +37,7 @@ class _Job:
 
     future: Future[Any]
     done: Callable[[Any, set[Place]], None]
-    owners: dict[Place, Partition]
+    owners: dict[Place, PartitionState]
 
 
 class Loop(ABC):
@@ -85,7 +85,7 @@ class Loop(ABC):
     def room(self) -> tuple[int, int]:
         """Return how many rows and bytes of values may be read and not taken, which is also what a batch holds at most."""
 
-    def prepare(self, batch: list[Read]) -> Any:
+    def prepare(self, batch: list[PartitionBatch]) -> Any:
         """Make what ``write`` is given. Runs in the preparer's thread."""
         return batch
 

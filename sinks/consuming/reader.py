@@ -19,7 +19,7 @@ from prometheus_client import Gauge
 
 from schemas.codec.recordset import RecordSet, RecordSetError
 from schemas.settings import Settings
-from sinks.consuming.fetcher import FETCH_BYTES, Fetched, Fetcher
+from sinks.consuming.fetcher import FETCH_BYTES, FetchedRecords, Fetcher
 
 # Plain topic name and partition.
 Place = tuple[str, int]
@@ -28,7 +28,7 @@ ANSWER_SECONDS = 5.0
 
 
 @dataclass
-class Partition:
+class PartitionState:
     """One partition of this process: what was read and not yet given to the writer.
 
     Attributes:
@@ -61,7 +61,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Read:
+class PartitionBatch:
     """What a batch holds of one partition: its records, the offset that the store must hold, and the one after them."""
 
     place: Place
@@ -122,7 +122,7 @@ class Reader:
         self._group = group
         self._lag = lag
         self._names = {settings.topic(name): name for name in topics}
-        self._by_wire: dict[tuple[str, int], Partition] = {}
+        self._by_wire: dict[tuple[str, int], PartitionState] = {}
         self._wishes: dict[Wire, tuple[int, int] | None] = {}
         self._turns = 0
         self._client = Consumer(self._client_settings(session_timeout_ms, instance))
@@ -132,7 +132,7 @@ class Reader:
         self._lost_sight: str | None = None
         self._fatal: KafkaError | None = None
         self._assigned_once = False
-        self.partitions: dict[Place, Partition] = {}
+        self.partitions: dict[Place, PartitionState] = {}
         self.rows = 0
         self.bytes = 0
         self.oldest = 0.0
@@ -231,7 +231,7 @@ class Reader:
             seconds = 0.0
         self._send_wishes()
 
-    def _read(self, found: Fetched) -> None:
+    def _read(self, found: FetchedRecords) -> None:
         partition = self._by_wire.get((found.partition.topic, found.partition.partition))
         if partition is None or not partition.placed or partition.turn != found.turn:
             return
@@ -253,7 +253,7 @@ class Reader:
             self.rows += len(records)
             self.bytes += len(records.buffer)
 
-    def take(self, rows: int, size: int) -> list[Read]:
+    def take(self, rows: int, size: int) -> list[PartitionBatch]:
         """Take what was read, about so many rows or bytes of values at most: the next batch."""
         taken = []
         for partition in self.partitions.values():
@@ -270,7 +270,7 @@ class Reader:
             if chosen:
                 joined = RecordSet.joined(chosen)
                 upto = joined.next_offset if partition.records else partition.position
-                taken.append(Read(partition.place, partition.expected, upto, joined))
+                taken.append(PartitionBatch(partition.place, partition.expected, upto, joined))
                 partition.expected = upto
                 self._count_off(chosen)
         return taken
@@ -279,7 +279,7 @@ class Reader:
         self.rows -= sum(map(len, records))
         self.bytes -= sum(len(one.buffer) for one in records)
 
-    def _out_of_range(self, partition: Partition) -> None:
+    def _out_of_range(self, partition: PartitionState) -> None:
         """The wanted offset is not in the log: deleted before it was read, or beyond the end."""
         place = partition.place
         ends = self._ends_of(place)
@@ -314,7 +314,7 @@ class Reader:
         client.incremental_assign([])  # the membership only: the fetcher reads
         for part in given:
             place = (self._names[part.topic], part.partition)
-            self.partitions[place] = self._by_wire[part.topic, part.partition] = Partition(place)
+            self.partitions[place] = self._by_wire[part.topic, part.partition] = PartitionState(place)
         self._assigned_once = True
         self._log.info("assigned", partitions=len(given), total=len(self.partitions))
 
@@ -333,7 +333,7 @@ class Reader:
                 self._lag.labels(name).set(0)
         self._log.info("revoked", partitions=len(taken), total=len(self.partitions))
 
-    def _drop(self, partition: Partition) -> None:
+    def _drop(self, partition: PartitionState) -> None:
         """Drop what a partition has read, and read no more of it: it will be read again, here or elsewhere."""
         self._count_off(partition.records)
         partition.records = []
@@ -361,7 +361,7 @@ class Reader:
         """Leave a partition alone as long as this process has it."""
         self.refused[place] = reason
 
-    def _want(self, partition: Partition, offset: int) -> None:
+    def _want(self, partition: PartitionState, offset: int) -> None:
         """Have reading go on at an offset; what was fetched before is no longer taken."""
         self._turns += 1
         partition.placed = True

@@ -4,7 +4,7 @@ One transaction holds a partition's new state, the offsets that belong to it and
 after the commit, and the outbox rows go once Kafka has acknowledged them. So a crash at any point leaves either nothing or everything, and what was
 committed but not acknowledged is sent (again) by whoever takes the partition next; readers drop the repeats by their ids.
 
-A partition has one owner: taking it raises its epoch, and a commit under an older epoch, or from another position, changes nothing and raises ``Fenced``.
+A partition has one owner: taking it raises its epoch, and a commit under an older epoch, or from another position, changes nothing and raises ``FencedError``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-class Fenced(RuntimeError):
+class FencedError(RuntimeError):
     """Another process owns the partition now."""
 
 
@@ -115,7 +115,7 @@ class Journal:
             rows: Records decided since.
 
         Raises:
-            Fenced: the epoch or the position is no longer ours; nothing was written.
+            FencedError: the epoch or the position is no longer ours; nothing was written.
         """
         with self._database.transaction(), self._database.cursor() as cursor:
             cursor.execute(
@@ -134,7 +134,7 @@ class Journal:
                 ),
             )
             if cursor.rowcount != 1:
-                raise Fenced(f"partition {partition}: epoch {epoch} at {expected} is no longer the newest")
+                raise FencedError(f"partition {partition}: epoch {epoch} at {expected} is no longer the newest")
             if rows:
                 with cursor.copy("COPY executor_outbox (executor, partition, seq, topic, key, event_time, value) FROM STDIN") as copy:
                     for row in rows:

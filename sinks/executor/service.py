@@ -29,7 +29,7 @@ from schemas.deadletter import dead_letter
 from schemas.service import Service
 from schemas.settings import Settings
 from sinks.executor.decode import Message
-from sinks.executor.journal import Fenced, Journal
+from sinks.executor.journal import FencedError, Journal
 from sinks.executor.partition import STEPS, TOPICS_READ, PartitionRun
 from sinks.executor.publish import QUIET, NotAcknowledged, Publisher
 from stream_apps.core.paper.feed import DEPTH, SIGNALS, TRADES
@@ -144,7 +144,7 @@ class Executor:
             self._log.warning("kafka did not acknowledge; trying again", error=str(error))
             self._drop(set(self._runs))
             self._service.stopping.wait(RETRY_S)
-        except Fenced as error:
+        except FencedError as error:
             metrics.FENCED.labels("executor").inc()
             self._log.warning("fenced: another process owns the partition; joining anew", reason=str(error))
             self._drop(set(self._runs))
@@ -312,7 +312,7 @@ class Executor:
         if rows:
             # The commit may have been the moment of a long freeze: whoever took over has sent these rows and more since.
             if not self._journal.owns(run.partition, run.epoch):
-                raise Fenced(f"partition {run.partition}: epoch {run.epoch} ended before its records were sent")
+                raise FencedError(f"partition {run.partition}: epoch {run.epoch} ended before its records were sent")
             self._publisher.publish(run.partition, rows)
             self._journal.forget(run.partition, checkpoint.next_seq)
         self._tell_group(run)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 
-from sinks.venues.common.adapter import Limited, Refused, TradingVenue, Unknown, Unreachable, VenueError
+from sinks.venues.common.adapter import OutcomeUnknown, RateLimited, RequestRejected, TradingVenue, VenueError, VenueUnreachable
 from stream_apps.core.execution.orders.venue_reports import OrderRequest, OrderType, PositionReport, Side
 
 Pause = Callable[[float], Awaitable[object]]
@@ -20,7 +20,7 @@ PREFIX = "pf-kill-"
 
 
 @dataclass(slots=True)
-class Killed:
+class KillResult:
     """What was done.
 
     Attributes:
@@ -36,7 +36,7 @@ class Killed:
     errors: list[str] = field(default_factory=list)
 
 
-async def close_everything(venue: TradingVenue, pause: Pause) -> Killed:
+async def close_everything(venue: TradingVenue, pause: Pause) -> KillResult:
     """Close every position at market and cancel every open order of the account, whoever placed them.
 
     Positions go first, by reduce-only orders, while their stops still rest at the venue; then all orders; then it looks again, because an entry may
@@ -49,7 +49,7 @@ async def close_everything(venue: TradingVenue, pause: Pause) -> Killed:
     Raises:
         VenueError: the positions cannot even be read.
     """
-    done = Killed()
+    done = KillResult()
     symbols: set[str] = set()
     for attempt in range(ATTEMPTS):
         try:
@@ -90,10 +90,10 @@ async def _close(venue: TradingVenue, position: PositionReport, attempt: int) ->
     )
 
 
-async def _try(call: Callable[[], Awaitable[object]], done: Killed, pause: Pause) -> bool:
+async def _try(call: Callable[[], Awaitable[object]], done: KillResult, pause: Pause) -> bool:
     try:
         await call()
-    except Refused as error:
+    except RequestRejected as error:
         if error.reason not in ("reduce_only", "not_found"):  # both: there is nothing left
             done.errors.append(str(error))
     except VenueError as error:
@@ -105,5 +105,5 @@ async def _try(call: Callable[[], Awaitable[object]], done: Killed, pause: Pause
 
 
 async def _wait(error: VenueError, pause: Pause) -> None:
-    seconds = error.retry_after if isinstance(error, Limited) else 1.0 if isinstance(error, Unknown | Unreachable) else 0.2
+    seconds = error.retry_after if isinstance(error, RateLimited) else 1.0 if isinstance(error, OutcomeUnknown | VenueUnreachable) else 0.2
     await pause(seconds)

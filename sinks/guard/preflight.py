@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from sinks.venues.common.adapter import PairVenue, TradingVenue, VenueError
-from stream_apps.core.execution.orders.venue_reports import AccountFacts
+from stream_apps.core.execution.orders.venue_reports import AccountPermissions
 
 # D24: less than a second; half of it is left for what the clock does until the next measurement.
 SKEW_OK_MS, SKEW_LIMIT_MS = 500, 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One check: ``ok``, or not, or (None) not to be found out at this venue."""
 
     check: str
@@ -27,7 +27,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class AccountRequirements:
     """What the account is to be used for.
 
     Attributes:
@@ -46,7 +46,7 @@ class Wanted:
     budget: Decimal | None = None
 
 
-async def preflight(venue: TradingVenue, wanted: Wanted) -> list[Finding]:
+async def preflight(venue: TradingVenue, wanted: AccountRequirements) -> list[CheckResult]:
     """Check an account; sets isolated margin and the leverage of symbols without a position. The venue must be open.
 
     Raises:
@@ -55,11 +55,11 @@ async def preflight(venue: TradingVenue, wanted: Wanted) -> list[Finding]:
     facts = await venue.account()
     found = [
         *_key(facts),
-        Finding("position mode", facts.one_way, "one-way" if facts.one_way else "hedge mode: switch the account to one-way mode"),
+        CheckResult("position mode", facts.one_way, "one-way" if facts.one_way else "hedge mode: switch the account to one-way mode"),
     ]
     skew = await venue.clock_skew_ms()
     found.append(
-        Finding(
+        CheckResult(
             "clock",
             abs(skew) < SKEW_LIMIT_MS,
             f"the venue's clock is {skew:+d} ms against ours" + (", synchronise ours" * (abs(skew) >= SKEW_OK_MS)),
@@ -69,32 +69,32 @@ async def preflight(venue: TradingVenue, wanted: Wanted) -> list[Finding]:
     available = balances[wanted.asset].available if wanted.asset in balances else Decimal(0)
     wallet = "spot" if isinstance(venue, PairVenue) else "futures"
     told = f"{available:f} {wanted.asset} available, {wanted.balance:f} needed"
-    found.append(Finding("balance", available >= wanted.balance, told + _move(wanted.balance - available, wanted.asset, wallet)))
+    found.append(CheckResult("balance", available >= wanted.balance, told + _move(wanted.balance - available, wanted.asset, wallet)))
     if wanted.budget is not None:
         # Advice: what the wallet does not hold is refused as insufficient balance, entry by entry.
         told = f"the policy may use {wanted.budget:f} {wanted.asset}" + _move(wanted.budget - available, wanted.asset, wallet)
-        found.append(Finding("budget", True, told))
+        found.append(CheckResult("budget", True, told))
     held = {one.symbol: one for one in await venue.positions()}
     for symbol in wanted.symbols:
         found += await _symbol(venue, symbol, wanted, symbol in held)
     return found
 
 
-def passed(found: Sequence[Finding], strict: bool) -> bool:
+def passed(found: Sequence[CheckResult], strict: bool) -> bool:
     """Return whether trading may begin: nothing failed, and, when strict, nothing is unknown."""
     return all(one.ok or (one.ok is None and not strict) for one in found)
 
 
-def _key(facts: AccountFacts) -> list[Finding]:
+def _key(facts: AccountPermissions) -> list[CheckResult]:
     withdraw = None if facts.can_withdraw is None else not facts.can_withdraw
     return [
-        Finding(
+        CheckResult(
             "key may trade",
             facts.can_trade,
             _words(facts.can_trade, "yes", "no: enable futures (spot trading for a spot account) for the key"),
         ),
-        Finding("key may not withdraw", withdraw, _words(withdraw, "right", "the key may WITHDRAW: make one that may not")),
-        Finding(
+        CheckResult("key may not withdraw", withdraw, _words(withdraw, "right", "the key may WITHDRAW: make one that may not")),
+        CheckResult(
             "key moves no money",
             True,
             _words(
@@ -104,20 +104,20 @@ def _key(facts: AccountFacts) -> list[Finding]:
             ),
         ),
         # Advice, not a condition: a desk without fixed addresses trades too.
-        Finding("key bound to addresses", True, _words(facts.ip_restricted, "yes", "no: better bind it to this machine's address")),
+        CheckResult("key bound to addresses", True, _words(facts.ip_restricted, "yes", "no: better bind it to this machine's address")),
     ]
 
 
-async def _symbol(venue: TradingVenue, symbol: str, wanted: Wanted, held: bool) -> list[Finding]:
+async def _symbol(venue: TradingVenue, symbol: str, wanted: AccountRequirements, held: bool) -> list[CheckResult]:
     rules = venue.rules.get(symbol)
     if rules is None or not rules.trading:
         return [
-            Finding(
+            CheckResult(
                 f"{symbol} trades", False, "the venue has no such contract" if rules is None else "the venue takes no orders for it now"
             )
         ]
     found = [
-        Finding(
+        CheckResult(
             f"{symbol} trades",
             True,
             f"tick {rules.tick:f}, lot {rules.lot:f}, at least {rules.min_quantity:f} and {rules.min_notional:f} {rules.quote}",
@@ -132,16 +132,16 @@ async def _symbol(venue: TradingVenue, symbol: str, wanted: Wanted, held: bool) 
             else "neither pairs nor stops here: our process alone would guard"
         )
         coins = "; coins that are there stay untouched, but the kill switch sells them too" if held else ""
-        return [*found, Finding(f"{symbol} protection", rules.pairs or rules.stops, words + coins)]
+        return [*found, CheckResult(f"{symbol} protection", rules.pairs or rules.stops, words + coins)]
     if held:
         # Margin mode and leverage of an open position stay as they are; the reconciler judges the position.
-        return [*found, Finding(f"{symbol} margin", True, "a position is open: margin and leverage are left as they are")]
+        return [*found, CheckResult(f"{symbol} margin", True, "a position is open: margin and leverage are left as they are")]
     try:
         await venue.set_isolated(symbol)
         await venue.set_leverage(symbol, wanted.leverage)
     except VenueError as error:
-        return [*found, Finding(f"{symbol} margin", False, str(error))]
-    return [*found, Finding(f"{symbol} margin", True, f"isolated, leverage {wanted.leverage}")]
+        return [*found, CheckResult(f"{symbol} margin", False, str(error))]
+    return [*found, CheckResult(f"{symbol} margin", True, f"isolated, leverage {wanted.leverage}")]
 
 
 def _move(missing: Decimal, asset: str, wallet: str) -> str:

@@ -31,7 +31,7 @@ from stream_apps.core.execution.account.guard import (
     NORMAL,
     WARNING,
     Command,
-    GuardFacts,
+    GuardInputs,
     GuardLimits,
     GuardMemory,
     GuardState,
@@ -201,11 +201,11 @@ class Guard:
             self._publish(state, facts, now)
         self._producer.poll(0)
 
-    def _facts(self, now: int) -> GuardFacts:
+    def _facts(self, now: int) -> GuardInputs:
         assert self._reader is not None
         reader, seen = self._reader, self._watch.seen
         open_r = None if seen.unrealised is None else float(seen.unrealised / self._limits.risk_per_trade)
-        return GuardFacts(
+        return GuardInputs(
             closed=tuple(reader.closed.values()),
             open=tuple(reader.open.values()),
             open_r=open_r,
@@ -257,7 +257,7 @@ class Guard:
             self._log.warning("the switch cannot be set", reason=str(error).strip())
             self._database.close()
 
-    def _publish(self, state: GuardState, facts: GuardFacts, now: int) -> None:
+    def _publish(self, state: GuardState, facts: GuardInputs, now: int) -> None:
         self._sequence += 1
         self._state, self._published_at = state, now
         record = record_of(self._account, self._name, self._sequence, state, self._memory, now)

@@ -29,7 +29,7 @@ ROUTE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class VenueReadings:
     """The newest answers; None where there was none yet.
 
     Attributes:
@@ -58,7 +58,7 @@ class AccountWatch:
         self._venue, self._asset = venue, asset
         self._log = structlog.get_logger().bind(venue=venue.name)
         self._stop = threading.Event()
-        self.seen = Seen()
+        self.seen = VenueReadings()
         # (monotonic seconds, ms) of each signed request; one that was not answered counts with the time waited.
         self._routes: deque[tuple[float, float]] = deque()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="account", daemon=True)
@@ -106,7 +106,7 @@ class AccountWatch:
                 unrealised = sum((one.unrealised for one in positions), Decimal(0))
                 if self.seen.error:
                     self._log.info("the venue answers again")
-                self.seen = Seen(int(time.time() * 1000), available, unrealised, skew)
+                self.seen = VenueReadings(int(time.time() * 1000), available, unrealised, skew)
             except (VenueError, TimeoutError) as error:
                 text = str(error) or type(error).__name__
                 if not self.seen.error:

@@ -30,7 +30,7 @@ MESSAGES, POLL_S, ANSWER_S = 2_000, 0.02, 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class SignalAt:
+class SignalMessage:
     """A signal and its place in the log; ``record`` is None for one that could not be decoded."""
 
     partition: int
@@ -38,10 +38,10 @@ class SignalAt:
     record: Record | None
 
 
-Input = SignalAt | QuoteSeen | GuardChanged
+Input = SignalMessage | QuoteSeen | GuardChanged
 
 
-class Inputs:
+class KafkaInputs:
     """Reads until it is stopped.
 
     Args:
@@ -153,7 +153,7 @@ class Inputs:
         ours = record is not None and record["instrument"].startswith(f"{self._venue}:") and self._is_traded(record["instrument"])
         if record is not None and ours and self._replayed:
             record = {**record, "decided_at": _now()}
-        self._hand(SignalAt(message.partition(), message.offset(), record if ours else None))
+        self._hand(SignalMessage(message.partition(), message.offset(), record if ours else None))
 
     def _quote(self, message: Any) -> None:
         record = self._decoded(QUOTES, message)

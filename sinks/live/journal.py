@@ -4,7 +4,7 @@ One transaction holds what an event changed: the touched trades with the intents
 (outbox). Only after its commit are orders sent and records published. So a crash at any point leaves either nothing or everything; what was intended
 and has no answer is asked for by its client id, and what was committed and not acknowledged by Kafka is sent again.
 
-An account has one owner: taking it raises its epoch, and a transaction under an older one changes nothing and raises ``Fenced``.
+An account has one owner: taking it raises its epoch, and a transaction under an older one changes nothing and raises ``FencedError``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.types.json import Jsonb
 
-from sinks.executor.journal import Fenced, OutboxRow
+from sinks.executor.journal import FencedError, OutboxRow
 from stream_apps.core.execution.account.guard import Command
 from stream_apps.core.execution.state.trade import Trade
 
@@ -29,7 +29,7 @@ EVERY_ACCOUNT = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class OutboxEntry:
     """An outbox row and the partition that it goes to."""
 
     partition: int
@@ -37,7 +37,7 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class JournalSnapshot:
     """What the journal holds when an account is taken.
 
     Attributes:
@@ -105,7 +105,7 @@ class LiveJournal:
         row = await cursor.fetchone()
         return bool(row is not None and row[0])
 
-    async def take(self, keep_ms: int) -> Taken:
+    async def take(self, keep_ms: int) -> JournalSnapshot:
         """Become the account's owner; every former owner is fenced from here on."""
         cursor = await self._execute(
             "INSERT INTO live_accounts AS a (account, epoch, offsets, next_seq) VALUES (%s, 1, '{}', 0)"
@@ -120,10 +120,15 @@ class LiveJournal:
             (self.account, keep_ms * _MILLISECOND),
         )
         trades = [Trade.from_json(state) for (state,) in await cursor.fetchall()]
-        return Taken(epoch, {int(partition): offset for partition, offset in offsets.items()}, next_seq, trades)
+        return JournalSnapshot(epoch, {int(partition): offset for partition, offset in offsets.items()}, next_seq, trades)
 
     async def commit(
-        self, epoch: int, trades: Sequence[tuple[str, str, int | None]], offsets: Mapping[int, int], next_seq: int, rows: Sequence[Outgoing]
+        self,
+        epoch: int,
+        trades: Sequence[tuple[str, str, int | None]],
+        offsets: Mapping[int, int],
+        next_seq: int,
+        rows: Sequence[OutboxEntry],
     ) -> None:
         """Write what changed, all or nothing.
 
@@ -135,7 +140,7 @@ class LiveJournal:
             rows: Records decided.
 
         Raises:
-            Fenced: another executor owns the account; nothing was written.
+            FencedError: another executor owns the account; nothing was written.
         """
         async with self._turn, self._database.transaction(), self._database.cursor() as cursor:
             await cursor.execute(
@@ -143,7 +148,7 @@ class LiveJournal:
                 (Jsonb({str(partition): offset for partition, offset in offsets.items()}), next_seq, self.account, epoch),
             )
             if cursor.rowcount != 1:
-                raise Fenced(f"{self.account}: epoch {epoch} is no longer the newest")
+                raise FencedError(f"{self.account}: epoch {epoch} is no longer the newest")
             if trades:
                 await cursor.executemany(
                     "INSERT INTO live_trades (account, trade_key, state, over_at) VALUES (%s, %s, %s::jsonb, %s)"
@@ -176,13 +181,13 @@ class LiveJournal:
     async def _written(self) -> None:
         """Called between the statements and the commit of a transaction; tests die here."""
 
-    async def unpublished(self) -> list[Outgoing]:
+    async def unpublished(self) -> list[OutboxEntry]:
         """Return the outbox in order."""
         cursor = await self._execute(
             "SELECT partition, seq, topic, key, event_time, value FROM live_outbox WHERE account = %s ORDER BY seq", (self.account,)
         )
         return [
-            Outgoing(partition, OutboxRow(seq, topic, bytes(key), (at - _EPOCH) // _MILLISECOND, bytes(value)))
+            OutboxEntry(partition, OutboxRow(seq, topic, bytes(key), (at - _EPOCH) // _MILLISECOND, bytes(value)))
             for partition, seq, topic, key, at, value in await cursor.fetchall()
         ]
 
@@ -202,7 +207,7 @@ class LiveJournal:
         ]
 
 
-def row_of(trade: Trade) -> tuple[str, str, int | None]:
+def trade_row(trade: Trade) -> tuple[str, str, int | None]:
     """Return a trade as the journal keeps it."""
     state: dict[str, Any] = trade.to_json()
     return trade.key, json.dumps(state, separators=(",", ":")), trade.over_at

@@ -12,7 +12,15 @@ from typing import Any
 
 import structlog
 
-from sinks.venues.common.adapter import Limited, PairVenue, Refused, TradingVenue, Unreachable, Unreadable, VenueError
+from sinks.venues.common.adapter import (
+    MalformedResponse,
+    PairVenue,
+    RateLimited,
+    RequestRejected,
+    TradingVenue,
+    VenueError,
+    VenueUnreachable,
+)
 from stream_apps.core.execution.orders.events import (
     Action,
     Cancel,
@@ -30,10 +38,10 @@ from stream_apps.core.execution.orders.events import (
 )
 from stream_apps.core.execution.orders.venue_reports import OrderReport
 
-Give = Callable[[Event], None]
+EventSink = Callable[[Event], None]
 
 
-class Lanes:
+class OrderDispatch:
     """Sends requests to the venue.
 
     Args:
@@ -42,7 +50,7 @@ class Lanes:
         unreadable: Takes answers that are not as documented; their outcome is unknown.
     """
 
-    def __init__(self, venue: TradingVenue, give: Give, unreadable: Callable[[Unreadable], None]) -> None:
+    def __init__(self, venue: TradingVenue, give: EventSink, unreadable: Callable[[MalformedResponse], None]) -> None:
         self._venue, self._give, self._unreadable = venue, give, unreadable
         self._log = structlog.get_logger().bind(venue=venue.name)
         self._lanes: dict[tuple[str, str], asyncio.Queue[Action]] = {}
@@ -97,7 +105,7 @@ class Lanes:
 
     async def _pair(self, action: PlacePair) -> Sequence[OrderReport]:
         if not isinstance(self._venue, PairVenue):
-            raise Refused("not_supported", "", f"{self._venue.name} takes no pairs")
+            raise RequestRejected("not_supported", "", f"{self._venue.name} takes no pairs")
         return await self._venue.place_pair(action.pair)
 
     async def _place(self, names: tuple[str, ...], sending: Coroutine[Any, Any, Sequence[OrderReport]]) -> None:
@@ -106,15 +114,15 @@ class Lanes:
             for report in await sending:
                 self._give(report)
             return
-        except Refused as error:
+        except RequestRejected as error:
             self._log.info("order refused", client_order_id=names[0], reason=error.reason, code=error.code, message=error.message)
             failed = {"kind": "refused", "reason": error.reason, "message": error.message}
-        except Limited as error:
+        except RateLimited as error:
             failed = {"kind": "limited", "message": str(error), "retry_after_ms": int(error.retry_after * 1000)}
-        except Unreachable as error:
+        except VenueUnreachable as error:
             failed = {"kind": "unreachable", "message": str(error)}
         except Exception as error:  # whatever else happened to the request: nobody knows
-            if isinstance(error, Unreadable):
+            if isinstance(error, MalformedResponse):
                 self._unreadable(error)
             self._log.warning("outcome of an order unknown", client_order_id=names[0], error=f"{type(error).__name__}: {error}")
             failed = {"kind": "unknown", "message": str(error)}
@@ -147,7 +155,7 @@ class Lanes:
 
     def _told(self, what: str, error: Exception) -> None:
         """A venue's errors are part of the game; anything else is a defect and is told as one. Either way the book goes on from the event."""
-        if isinstance(error, Unreadable):
+        if isinstance(error, MalformedResponse):
             self._unreadable(error)
         elif isinstance(error, VenueError):
             self._log.info("the venue did not answer", request=what, reason=str(error))

@@ -14,7 +14,7 @@ from schemas.partition import base_of_instrument, partition_of
 from schemas.settings import Settings
 from sinks.executor.journal import OutboxRow
 from sinks.executor.publish import NotAcknowledged, Publisher
-from sinks.live.journal import Outgoing
+from sinks.live.journal import OutboxEntry
 
 RETRY_S = 1.0
 
@@ -31,11 +31,11 @@ class Outbox:
     def __init__(self, settings: Settings, publisher: Publisher, forget: Callable[[int], Awaitable[None]]) -> None:
         self._settings, self._publisher, self._forget = settings, publisher, forget
         self._log = structlog.get_logger()
-        self._rows: deque[Outgoing] = deque()
+        self._rows: deque[OutboxEntry] = deque()
         self._there = asyncio.Event()
         self._encoders = {topic: settings.codec.encoder(topic) for topic in TOPICS if topic in WRITTEN}
 
-    def row(self, seq: int, topic: str, record: Record) -> Outgoing:
+    def row(self, seq: int, topic: str, record: Record) -> OutboxEntry:
         """Return a record as an outbox row.
 
         Raises:
@@ -46,9 +46,9 @@ class Outbox:
             partition = partition_of(base_of_instrument(record["instrument"]), self._settings.partitions)
         else:
             partition = 0
-        return Outgoing(partition, OutboxRow(seq, topic, key.encode(), record["event_time"], self._encoders[topic](record)))
+        return OutboxEntry(partition, OutboxRow(seq, topic, key.encode(), record["event_time"], self._encoders[topic](record)))
 
-    def add(self, rows: Iterable[Outgoing]) -> None:
+    def add(self, rows: Iterable[OutboxEntry]) -> None:
         """Take rows that are committed."""
         self._rows.extend(rows)
         if self._rows:
@@ -78,7 +78,7 @@ class Outbox:
                     self._rows.popleft()
                 await self._forget(batch[-1].row.seq + 1)
 
-    def _publish(self, batch: list[Outgoing]) -> None:
+    def _publish(self, batch: list[OutboxEntry]) -> None:
         for partition in sorted({one.partition for one in batch}):
             self._publisher.publish(partition, [one.row for one in batch if one.partition == partition])
 

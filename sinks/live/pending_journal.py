@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sinks.live.journal import row_of
+from sinks.live.journal import trade_row
 from stream_apps.core.execution.orders.events import Emit
 from stream_apps.core.execution.state.trade import Trade
 
 
-class Unwritten:
+class PendingJournal:
     """The next transaction: the newest state of each touched trade, and every record in order.
 
     Attributes:
@@ -24,7 +24,7 @@ class Unwritten:
     def add(self, trades: Iterable[Trade], records: Iterable[Emit], moved: bool) -> None:
         """Take what one step changed."""
         for trade in trades:
-            self._trades[trade.key] = row_of(trade)
+            self._trades[trade.key] = trade_row(trade)
         self._records += records
         self.moved = self.moved or moved
 

@@ -20,10 +20,10 @@ from typing import Any
 import structlog
 
 from schemas import metrics
-from sinks.venues.common.adapter import TradingVenue, Unreadable, VenueError
+from sinks.venues.common.adapter import MalformedResponse, TradingVenue, VenueError
 from stream_apps.core.execution.account import funding_payments
 from stream_apps.core.execution.account.execution_book import ExecutionBook
-from stream_apps.core.execution.account.reconcile import Facts, Finding, Rounds, balance_finding, compare, confirmed, state_of
+from stream_apps.core.execution.account.reconcile import Finding, Rounds, VenueSnapshot, balance_finding, compare, confirmed, state_of
 from stream_apps.core.execution.orders.events import Action, Cancel, EntriesBlocked, Event, FillsLoaded, FundingLoaded, Query
 from stream_apps.core.execution.orders.order import UNCONFIRMED
 from stream_apps.core.execution.orders.venue_reports import FillReport, OrderType, PositionReport
@@ -38,7 +38,7 @@ Submit = Callable[[Event | Callable[[int], list[Action]]], Awaitable[None]]
 
 
 @dataclass(slots=True)
-class Outcome:
+class RoundResult:
     """What a round found.
 
     Attributes:
@@ -48,7 +48,7 @@ class Outcome:
     """
 
     state: str
-    facts: Facts
+    facts: VenueSnapshot
     findings: list[tuple[Finding, str]] = field(default_factory=list)
     unjudged: list[str] = field(default_factory=list)
 
@@ -74,7 +74,7 @@ class Reconciler:
         submit: Submit,
         perform: Callable[[Action], None],
         report: Callable[[dict[str, Any]], None],
-        unreadable: Callable[[Unreadable], None],
+        unreadable: Callable[[MalformedResponse], None],
         account: str,
         asset: str = "USDT",
     ) -> None:
@@ -110,7 +110,7 @@ class Reconciler:
             try:
                 outcome = await self._round()
                 await self._tell(outcome, cause, begun)
-            except Unreadable as error:
+            except MalformedResponse as error:
                 self._unreadable(error)
                 await self._not_compared(cause, str(error))
             except VenueError as error:
@@ -138,7 +138,7 @@ class Reconciler:
 
     # --- a round --------------------------------------------------------------------------------------------------------------
 
-    async def _round(self) -> Outcome:
+    async def _round(self) -> RoundResult:
         await self._load_fills()
         await self._load_funding()
         first_facts = await self._facts()
@@ -156,7 +156,7 @@ class Reconciler:
         for finding, action in done:
             await self._act(finding, action, facts)
         state = state_of([finding for finding, _ in done])
-        return Outcome("red" if unjudged else state, facts, done, unjudged)
+        return RoundResult("red" if unjudged else state, facts, done, unjudged)
 
     async def _load_fills(self) -> None:
         """Give the book every fill of the symbols that it trades, and the newest state of every order that the venue has open."""
@@ -176,14 +176,14 @@ class Reconciler:
         self._newest_payment = max((one.time for one in payments), default=self._newest_payment)
         await self._submit(FundingLoaded(payments, asked_at))
 
-    async def _facts(self) -> Facts:
+    async def _facts(self) -> VenueSnapshot:
         orders = list(await self._venue.open_orders())
         for report in orders:
             if self._book.order(report.client_order_id) is not None:
                 await self._submit(report)
         positions: list[PositionReport] = list(await self._venue.positions())
         wallet = next((one.wallet for one in await self._venue.balances() if one.asset == self._asset), None)
-        return Facts(orders, positions, _now(), wallet, self._uncertain())
+        return VenueSnapshot(orders, positions, _now(), wallet, self._uncertain())
 
     def _uncertain(self) -> set[str]:
         """Symbols with an order that is being sent, or executing: what the venue says of them changes while it is asked."""
@@ -194,7 +194,7 @@ class Reconciler:
             if order.state in UNCONFIRMED or (order.type is OrderType.MARKET and not order.foreign)
         }
 
-    def _balance(self, facts: Facts) -> list[Finding]:
+    def _balance(self, facts: VenueSnapshot) -> list[Finding]:
         if facts.wallet is None:
             return []
         banked = self._book.banked()
@@ -204,7 +204,7 @@ class Reconciler:
         found = balance_finding(self._asset, facts.wallet, before[0], banked, before[1], TOLERANCE)
         return [] if found is None else [found]
 
-    async def _act(self, finding: Finding, action: str, facts: Facts) -> None:
+    async def _act(self, finding: Finding, action: str, facts: VenueSnapshot) -> None:
         metrics.RECONCILE_FINDINGS.labels(self._account, finding.kind).inc()
         self._log.warning("journal and venue differ", **_words(finding), action=action)
         if action == "cancel":
@@ -231,7 +231,7 @@ class Reconciler:
         holder = self._book.holder(symbol)
         return None if holder is None else holder.average_entry
 
-    async def _tell(self, outcome: Outcome, cause: str, begun: int) -> None:
+    async def _tell(self, outcome: RoundResult, cause: str, begun: int) -> None:
         self.state, self.done = outcome.state, self.done + 1
         now = _now()
         metrics.RECONCILED.labels(self._account).set(LEVELS[outcome.state])
@@ -257,7 +257,7 @@ class Reconciler:
         log("reconciled", cause=cause, state=outcome.state, findings=len(outcome.findings), unjudged=outcome.unjudged)
 
 
-def _position(facts: Facts, symbol: str) -> PositionReport | None:
+def _position(facts: VenueSnapshot, symbol: str) -> PositionReport | None:
     return next((one for one in facts.positions if one.symbol == symbol), None)
 
 

@@ -17,10 +17,10 @@ import psycopg
 import structlog
 from psycopg.types.json import Jsonb
 
-from sinks.executor.journal import Fenced
+from sinks.executor.journal import FencedError
 from stream_apps.core.execution.account.execution_book import ExecutionBook
 from stream_apps.core.execution.routing.proposal import RowProposal
-from stream_apps.core.execution.routing.reestimate import DAY_MS, Held, entry_of, held_after, reestimate
+from stream_apps.core.execution.routing.reestimate import DAY_MS, ActiveRoute, entry_of, reestimate, updated_routes
 from stream_apps.core.execution.state.trade import Trade
 
 RETRY_MS = 60_000
@@ -44,7 +44,7 @@ class Rerouter:
         self._url, self._journal, self._mode, self._book = database_url, journal, mode, book
         self._log = structlog.get_logger().bind(account=book.account.name)
         self._base = book.policy.entry.routes
-        self._held = tuple(Held(one) for one in self._base)
+        self._held = tuple(ActiveRoute(one) for one in self._base)
         self._due = 0
         self._epoch = -1
 
@@ -75,7 +75,7 @@ class Rerouter:
         """Re-estimate for ever, at once where it is due.
 
         Raises:
-            Fenced: another executor took the account.
+            FencedError: another executor took the account.
         """
         while True:
             await asyncio.sleep(max(0, self._due - _now()) / 1000)
@@ -91,7 +91,7 @@ class Rerouter:
             self._log.info("routing table re-estimated", entries=sum(one.measured.entries for one in found), changed=changed)
             self._hold(held)
 
-    def _hold(self, held: tuple[Held, ...]) -> None:
+    def _hold(self, held: tuple[ActiveRoute, ...]) -> None:
         self._held = held
         policy = self._book.policy
         self._book.policy = replace(policy, entry=replace(policy.entry, routes=tuple(one.route for one in held)))
@@ -101,11 +101,11 @@ class Rerouter:
     def _connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self._url, connect_timeout=5, application_name=f"perpflow-routes-{self._journal}")
 
-    def _newest(self) -> tuple[int, tuple[Held, ...]] | None:
+    def _newest(self) -> tuple[int, tuple[ActiveRoute, ...]] | None:
         with self._connect() as connection:
             return newest_routes(connection, self._journal, self._base)
 
-    def _estimate(self, now: int) -> tuple[list[RowProposal], tuple[Held, ...]]:
+    def _estimate(self, now: int) -> tuple[list[RowProposal], tuple[ActiveRoute, ...]]:
         policy, held = self._book.policy, self._held
         since = _EPOCH + (now - policy.routing.days * DAY_MS) * _MILLISECOND
         entries = []
@@ -118,13 +118,13 @@ class Rerouter:
                     if entry is not None:
                         entries.append(entry)
             found = reestimate(entries, held, policy, now)
-            after = held_after(found, held, now)
+            after = updated_routes(found, held, now)
             written = connection.execute(
                 "INSERT INTO live_routes (account, estimated_at, base, routes, found, changed) SELECT account, %s, %s, %s, %s, %s"
                 " FROM live_accounts WHERE account = %s AND epoch = %s FOR SHARE",
                 (
                     _EPOCH + now * _MILLISECOND,
-                    Jsonb([Held(one).to_json() for one in self._base]),
+                    Jsonb([ActiveRoute(one).to_json() for one in self._base]),
                     Jsonb([one.to_json() for one in after]),
                     Jsonb([{**asdict(one.measured), "from_notional": f"{one.now.from_notional:f}", "why": list(one.why)} for one in found]),
                     after != held,
@@ -133,11 +133,11 @@ class Rerouter:
                 ),
             )
             if written.rowcount != 1:
-                raise Fenced(f"{self._journal}: epoch {self._epoch} is no longer the newest")
+                raise FencedError(f"{self._journal}: epoch {self._epoch} is no longer the newest")
         return found, after
 
 
-def newest_routes(connection: psycopg.Connection[Any], journal: str, base: tuple[Any, ...]) -> tuple[int, tuple[Held, ...]] | None:
+def newest_routes(connection: psycopg.Connection[Any], journal: str, base: tuple[Any, ...]) -> tuple[int, tuple[ActiveRoute, ...]] | None:
     """Return when the table of an account was last re-estimated and what holds since; None where that came from another table than ``base``.
 
     Args:
@@ -148,9 +148,9 @@ def newest_routes(connection: psycopg.Connection[Any], journal: str, base: tuple
     row = connection.execute(
         "SELECT estimated_at, base, routes FROM live_routes WHERE account = %s ORDER BY estimated_at DESC LIMIT 1", (journal,)
     ).fetchone()
-    if row is None or [Held.from_json(one).route for one in row[1]] != list(base):
+    if row is None or [ActiveRoute.from_json(one).route for one in row[1]] != list(base):
         return None
-    return (row[0] - _EPOCH) // _MILLISECOND, tuple(Held.from_json(one) for one in row[2])
+    return (row[0] - _EPOCH) // _MILLISECOND, tuple(ActiveRoute.from_json(one) for one in row[2])
 
 
 def _now() -> int:

@@ -31,16 +31,16 @@ from schemas.codec.avro import Record
 from schemas.deadletter import dead_letter
 from schemas.service import Service
 from schemas.settings import Settings
-from sinks.executor.journal import Fenced
+from sinks.executor.journal import FencedError
 from sinks.executor.publish import Publisher
-from sinks.live.inputs import Input, Inputs, SignalAt
-from sinks.live.journal import LiveJournal, Outgoing
-from sinks.live.order_dispatch import Lanes
+from sinks.live.inputs import Input, KafkaInputs, SignalMessage
+from sinks.live.journal import LiveJournal, OutboxEntry
+from sinks.live.order_dispatch import OrderDispatch
 from sinks.live.outbox import Outbox
-from sinks.live.pending_journal import Unwritten
+from sinks.live.pending_journal import PendingJournal
 from sinks.live.reconciler import Reconciler
 from sinks.live.rerouter import Rerouter
-from sinks.venues.common.adapter import TradingVenue, Unreadable
+from sinks.venues.common.adapter import MalformedResponse, TradingVenue
 from stream_apps.core.execution.account.execution_book import ExecutionBook
 from stream_apps.core.execution.account.funding_payments import HOUR_MS, LISTED_MS, asked_since
 from stream_apps.core.execution.orders.events import (
@@ -69,8 +69,8 @@ WRITE_S = 2.0
 SWITCH_S = 0.5
 UNREADABLE = "cannot be read"
 
-Call = Callable[[int], list[Action]]
-Given = tuple[Event | Call | SignalAt, asyncio.Future[None] | None]
+BookCall = Callable[[int], list[Action]]
+QueuedInput = tuple[Event | BookCall | SignalMessage, asyncio.Future[None] | None]
 
 
 class LiveExecutor:
@@ -101,16 +101,16 @@ class LiveExecutor:
         self._journal = journal or LiveJournal(settings.role_url("executor"), f"{settings.topic_prefix}{account.name}")
         self._publisher = publisher or Publisher(settings)
         self.book = ExecutionBook(account, policy, venue.rules)
-        self._events: asyncio.Queue[Given] = asyncio.Queue()
+        self._events: asyncio.Queue[QueuedInput] = asyncio.Queue()
         self._offsets: dict[int, int] = {}
         self._epoch = self._next_seq = 0
         self._extra: list[Emit] = []
-        self._unwritten = Unwritten()
+        self._unwritten = PendingJournal()
         # Those who wait until what they submitted is journalled.
         self._submitted: list[asyncio.Future[None]] = []
         # The way back to a database that is away; None while it is there.
         self._returning: asyncio.Task[None] | None = None
-        self._signals: deque[SignalAt] = deque()
+        self._signals: deque[SignalMessage] = deque()
         self._readable = True
         self._phase = "starting"
         service.set_health(self._health)
@@ -121,7 +121,7 @@ class LiveExecutor:
         """Work until the service is stopped.
 
         Raises:
-            Fenced: another executor took the account.
+            FencedError: another executor took the account.
             VenueError: the venue does not answer at the start.
             KafkaException: Kafka does not answer at the start.
         """
@@ -133,14 +133,14 @@ class LiveExecutor:
                 loop.call_soon_threadsafe(stopped.set)
 
         self._service.on_stop(stop)
-        inputs: Inputs | None = None
+        inputs: KafkaInputs | None = None
         tasks: list[asyncio.Task[Any]] = []
         try:
             if not await self._own(stopped):
                 return
             await self._venue.open()
             self.book.rules = self._venue.rules
-            inputs = Inputs(
+            inputs = KafkaInputs(
                 self._settings,
                 self._account.venue,
                 self._account.name,
@@ -150,7 +150,7 @@ class LiveExecutor:
                 spot=self._account.is_spot,
             )
             await self._take(inputs)
-            self._lanes = Lanes(self._venue, self.give, self._unreadable)
+            self._lanes = OrderDispatch(self._venue, self.give, self._unreadable)
             self._outbox = Outbox(self._settings, self._publisher, self._forget)
             self._outbox.add(await self._journal.unpublished())
             self._reconciler = Reconciler(
@@ -200,7 +200,7 @@ class LiveExecutor:
                 pass
         return False
 
-    async def _take(self, inputs: Inputs) -> None:
+    async def _take(self, inputs: KafkaInputs) -> None:
         taken = await self._journal.take(self._policy.keep_closed_ms)
         self._epoch, self._next_seq, self._offsets = taken.epoch, taken.next_seq, taken.offsets
         ends = inputs.ends()
@@ -216,7 +216,7 @@ class LiveExecutor:
             self.book.blocks["rules"] = f"open trades without instrument rules: {', '.join(unknown)}"
         self._log.info("account taken", epoch=taken.epoch, trades=len(self.book.active))
 
-    async def _close(self, inputs: Inputs | None, tasks: Sequence[asyncio.Task[Any]]) -> None:
+    async def _close(self, inputs: KafkaInputs | None, tasks: Sequence[asyncio.Task[Any]]) -> None:
         self._phase = "stopping"
         if inputs is not None:
             await asyncio.to_thread(inputs.stop)
@@ -240,7 +240,7 @@ class LiveExecutor:
     def _hand_in(self, given: Input) -> None:
         self._events.put_nowait((given, None))
 
-    async def _submit(self, given: Event | Call) -> None:
+    async def _submit(self, given: Event | BookCall) -> None:
         """Queue an event and wait until it is journalled."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._events.put_nowait((given, done))
@@ -288,7 +288,7 @@ class LiveExecutor:
                         done.set_result(None)
                 self._submitted.clear()
 
-    async def _next(self) -> list[Given]:
+    async def _next(self) -> list[QueuedInput]:
         due = self.book.next_due()
         wait = TICK_S if due is None else min(TICK_S, max(0.0, (due - _now()) / 1000))
         try:
@@ -301,16 +301,16 @@ class LiveExecutor:
             batch.append(self._events.get_nowait())
         return batch
 
-    def _handle(self, given: Event | Call | SignalAt) -> list[Action]:
+    def _handle(self, given: Event | BookCall | SignalMessage) -> list[Action]:
         now = _now()
-        if isinstance(given, SignalAt):
+        if isinstance(given, SignalMessage):
             self._signals.append(given)
             return []
         if callable(given):
             return given(now)
         return self.book.handle(given, now)
 
-    def _due_signals(self) -> list[SignalAt]:
+    def _due_signals(self) -> list[SignalMessage]:
         """Return the signals to be judged now. At the start they wait for the first comparison and the guard's first word, and later for a database that
         is away, until they are too old."""
         now, limit = _now(), self._policy.max_signal_age_ms
@@ -344,7 +344,7 @@ class LiveExecutor:
             self.give(EntriesBlocked("journal", None))
         if unwritten.is_empty:
             return True
-        rows: list[Outgoing] = [self._outbox.row(self._next_seq + at, one.topic, one.record) for at, one in enumerate(unwritten.records)]
+        rows: list[OutboxEntry] = [self._outbox.row(self._next_seq + at, one.topic, one.record) for at, one in enumerate(unwritten.records)]
         begun = time.monotonic()
         writing = asyncio.create_task(
             self._journal.commit(self._epoch, unwritten.trades, dict(self._offsets), self._next_seq + len(rows), rows), name="writing"
@@ -378,7 +378,7 @@ class LiveExecutor:
             writing: A transaction without an answer: it may still end well; what it wrote is written again, with the same result.
 
         Raises:
-            Fenced: another executor took the account meanwhile.
+            FencedError: another executor took the account meanwhile.
         """
         if writing is not None:
             try:
@@ -390,7 +390,7 @@ class LiveExecutor:
             try:
                 await self._journal.connect()
                 if not await self._journal.lock():
-                    raise Fenced(f"{self._account.name}: another executor took the account while the database was away")
+                    raise FencedError(f"{self._account.name}: another executor took the account while the database was away")
                 return
             except psycopg.OperationalError:
                 await asyncio.sleep(RETRY_S)
@@ -406,7 +406,7 @@ class LiveExecutor:
         self._extra.append(Emit("reconciliations", record))
         self.give(Tick())
 
-    def _unreadable(self, error: Unreadable) -> None:
+    def _unreadable(self, error: MalformedResponse) -> None:
         """Tell an answer of the venue that is not as documented: log, metric, and its bytes in ``dead_letters``."""
         self._log.error("an answer of the venue cannot be read", call=error.call, field=error.field, reason=str(error))
         key = self._account.name.encode()

@@ -23,7 +23,7 @@ MESSAGES_PER_READ = 2_000
 ASK_AGAIN_S = 60.0
 
 
-class Reference:
+class InstrumentReference:
     """Feeds ``Origins`` and ``Ranking``.
 
     Args:

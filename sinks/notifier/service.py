@@ -34,17 +34,17 @@ from schemas.service import Service
 from schemas.settings import Settings
 from sinks.executor.journal import OutboxRow
 from sinks.executor.publish import QUIET, NotAcknowledged, Publisher
-from sinks.notifier.delivery.channel import Channel, Result
-from sinks.notifier.delivery.offsets import Partition, Ticket
+from sinks.notifier.delivery.channel import Channel, DeliveryResult
+from sinks.notifier.delivery.offsets import PartitionOffsets, SourceRecord
 from sinks.notifier.delivery.templating import Message, Templates
-from sinks.notifier.delivery.transport import Outcome, Sender, senders
-from sinks.notifier.reference import Reference
+from sinks.notifier.delivery.transport import Sender, SendResult, senders
+from sinks.notifier.reference import InstrumentReference
 from sinks.notifier.rules.config import NotifierConfig
 from sinks.notifier.rules.events import READERS, SERVICE, Event, GuardChanges, Level, event_of
 from sinks.notifier.rules.origin import LIVE, Origins
 from sinks.notifier.rules.policy import Policy
 from sinks.notifier.rules.ranking import Ranking
-from sinks.notifier.watching import Alerts, Watching
+from sinks.notifier.watching import AlertWatcher, HealthWatcher
 
 TOPICS = tuple(READERS)
 # Records before the committed position whose ids are learnt at a start.
@@ -92,7 +92,7 @@ class Notifier:
         self._secrets = Secrets()
         zone = ZoneInfo(config.time_zone)
         self._templates = Templates(zone, config.templates)
-        self._results: SimpleQueue[Result] = SimpleQueue()
+        self._results: SimpleQueue[DeliveryResult] = SimpleQueue()
         self._channels = {
             one.name: Channel(one, sender, self._templates, config.give_up_s, self._results, self._failed)
             for one, sender in zip(config.channel, senders(config, self._secrets).values(), strict=True)
@@ -101,14 +101,14 @@ class Notifier:
         ranking = Ranking(config.top)
         self._policy = Policy(config, ranking)
         self._guards = GuardChanges()
-        self._reference = Reference(settings, self._origins, ranking, config.top > 0)
+        self._reference = InstrumentReference(settings, self._origins, ranking, config.top > 0)
         self._health_events: SimpleQueue[Event] = SimpleQueue()
-        self._watching = Watching(config.health, self._health_events, service.stopping)
-        self._alerts = Alerts(config.alerts, self._health_events, service.stopping)
+        self._watching = HealthWatcher(config.health, self._health_events, service.stopping)
+        self._alerts = AlertWatcher(config.alerts, self._health_events, service.stopping)
         self._publisher = Publisher(settings)
-        self._letters: list[tuple[OutboxRow, list[Ticket]]] = []
+        self._letters: list[tuple[OutboxRow, list[SourceRecord]]] = []
         self._plain = {settings.topic(topic): topic for topic in TOPICS}
-        self._partitions: dict[tuple[str, int], Partition] = {}
+        self._partitions: dict[tuple[str, int], PartitionOffsets] = {}
         self._new: set[tuple[str, int]] = set()
         self._at_end: set[tuple[str, int]] = set()
         self._learn_until: dict[tuple[str, int], int] = {}
@@ -247,7 +247,7 @@ class Notifier:
         for start, position in found:
             self._group.seek(start)
             key = (self._plain[start.topic], start.partition)
-            self._partitions[key] = Partition(*key, position)
+            self._partitions[key] = PartitionOffsets(*key, position)
             self._at_end.discard(key)
             self._learn_until[key] = self._committed[key] = position
         self._group.resume([start for start, _ in found])
@@ -274,9 +274,9 @@ class Notifier:
             if partition is not None:  # else: read before the partition went
                 self._take(partition, message)
 
-    def _take(self, partition: Partition, message: Any) -> None:
+    def _take(self, partition: PartitionOffsets, message: Any) -> None:
         offset, topic = message.offset(), partition.topic
-        ticket = Ticket(partition, offset, message.timestamp()[1], message.key(), message.value())
+        ticket = SourceRecord(partition, offset, message.timestamp()[1], message.key(), message.value())
         known = offset < self._learn_until[topic, partition.number]
         if message.value() is None:  # a tombstone of a compacted topic
             if not known:
@@ -310,7 +310,7 @@ class Notifier:
         for due in self._policy.due(time.time()):
             self._channels[due.channel].offer(self._templates.render(due.event, due.origin), [])
 
-    def _tell(self, event: Event, ticket: Ticket | None) -> None:
+    def _tell(self, event: Event, ticket: SourceRecord | None) -> None:
         if event.instrument is not None and not self._origins.knows(event.instrument):
             self._reference.find(event.instrument)
         message = self._templates.render(event, self._origins.of(event.instrument))
@@ -334,7 +334,7 @@ class Notifier:
             self._paused = rest
 
     # --- out -------------------------------------------------------------------------------------------------------------------
-    def _failed(self, channel: str, outcome: Outcome, pause_s: float) -> None:
+    def _failed(self, channel: str, outcome: SendResult, pause_s: float) -> None:
         """A channel's thread tells of a failed attempt."""
         self._log.warning(
             "not sent", channel=channel, reason=outcome.reason, detail=self._secrets.redact(outcome.detail), again_in_s=round(pause_s, 1)
@@ -367,7 +367,7 @@ class Notifier:
                     ticket.partition.settle(ticket.offset)
             self._letters.clear()
 
-    def _give_up(self, tickets: list[Ticket], reason: str, source: str, field: str | None = None) -> None:
+    def _give_up(self, tickets: list[SourceRecord], reason: str, source: str, field: str | None = None) -> None:
         for ticket in tickets:
             by_instrument = catalogue.TOPICS[ticket.partition.topic].key == "instrument"
             letter = dead_letter(
@@ -428,7 +428,7 @@ class Notifier:
         }
 
 
-def send_test(config: NotifierConfig) -> dict[str, Outcome]:
+def send_test(config: NotifierConfig) -> dict[str, SendResult]:
     """Send one message to every channel, at once and without retries; return how each went.
 
     Raises:

@@ -16,7 +16,7 @@ TIMEOUT_S = 4.0
 DETAIL_LIMIT = 400
 
 
-class Watching(threading.Thread):
+class HealthWatcher(threading.Thread):
     """A thread that looks at every service in turn.
 
     A service is down after ``after`` failed looks in a row (no answer, or a status other than 200), and up again with the first good one.
@@ -61,7 +61,7 @@ class Watching(threading.Thread):
             self._found.put(health_event(name, False, now, trouble))
 
 
-class Alerts(threading.Thread):
+class AlertWatcher(threading.Thread):
     """A thread that asks Prometheus which rules fire, and tells of those that began and ended since the last look.
 
     What fires when the notifier starts is told, again if need be: nobody knows whether its predecessor did. While Prometheus does not answer nothing has

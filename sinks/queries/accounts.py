@@ -30,7 +30,7 @@ OPEN_POSITIONS, OPEN_ORDERS = ("pending", "open", "tp1_hit"), ("new", "partially
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class AccountFilter:
     """What is asked for; None: all.
 
     Attributes:
@@ -50,7 +50,7 @@ class Filter:
         )
 
 
-class Accounts:
+class AccountQueries:
     """One look at the database after the other, over one connection.
 
     Args:
@@ -62,7 +62,7 @@ class Accounts:
 
     # --- positions ------------------------------------------------------------------------------------------------------
 
-    def positions(self, wanted: Filter) -> list[Row]:
+    def positions(self, wanted: AccountFilter) -> list[Row]:
         """Return the positions that are open or wait for their entry, with price and unrealised profit where a price is known."""
         rows = [row for row in [*self._paper_positions(), *map(_position_of, self._live())] if wanted.takes(row)]
         prices = self.prices({row["instrument"] for row in rows})
@@ -110,7 +110,7 @@ class Accounts:
 
     # --- orders -----------------------------------------------------------------------------------------------------------
 
-    def orders(self, wanted: Filter, *, every: bool, limit: int) -> list[Row]:
+    def orders(self, wanted: AccountFilter, *, every: bool, limit: int) -> list[Row]:
         """Return the open orders, or the newest of ``every`` state; newest first."""
         rows = self._connection.execute(
             "SELECT DISTINCT ON (order_id) * FROM orders ORDER BY order_id, event_time DESC, kafka_offset DESC"
@@ -123,7 +123,7 @@ class Accounts:
 
     # --- trades -----------------------------------------------------------------------------------------------------------
 
-    def trades(self, wanted: Filter, limit: int | None) -> list[Row]:
+    def trades(self, wanted: AccountFilter, limit: int | None) -> list[Row]:
         """Return closed trades, newest first, with what their execution cost (columns of ``execution_cost_events``, None on paper)."""
         rows = self._connection.execute(
             "SELECT DISTINCT ON (t.trade_id) t.*, c.maker_ratio_entry, c.maker_ratio_tp, c.friction_r, c.slippage_bps_entry, c.slippage_bps_exit,"
@@ -138,7 +138,7 @@ class Accounts:
 
 @contextmanager
 def open_accounts(settings: Settings) -> Any:
-    """Yield ``Accounts``.
+    """Yield ``AccountQueries``.
 
     Raises:
         UserError: the database does not answer or has no such tables.
@@ -149,7 +149,7 @@ def open_accounts(settings: Settings) -> Any:
         with psycopg.connect(
             settings.role_url("reader"), connect_timeout=10, autocommit=True, row_factory=dict_row, options="-c timezone=UTC"
         ) as connection:
-            yield Accounts(settings, connection)
+            yield AccountQueries(settings, connection)
     except psycopg.Error as error:
         raise UserError(f"the database does not tell (DATABASE_URL; `perpflow db migrate`): {error}") from error
 

@@ -20,7 +20,7 @@ ANSWER_S = 20.0
 
 
 @dataclass
-class Quality:
+class QualityReport:
     """What the topic says.
 
     Attributes:
@@ -44,14 +44,14 @@ class Quality:
         return Counter((record["instrument"], record["stream"], record["kind"]) for record in self.findings)
 
 
-def read(settings: Settings, since_ms: int, instruments: tuple[str, ...] = ()) -> Quality:
+def read(settings: Settings, since_ms: int, instruments: tuple[str, ...] = ()) -> QualityReport:
     """Read the last ``since_ms`` of event time of each partition; records of ``instruments`` only, when some are named.
 
     Raises:
         UserError: the broker does not answer, or there is no such topic.
     """
     wire = settings.topic(TOPIC)
-    found = Quality()
+    found = QualityReport()
     known: dict[str, dict[str, Any]] = {}
     consumer = Consumer(
         {

@@ -22,7 +22,7 @@ class NotDelivered(RuntimeError):
     """Kafka did not take the dead letters; the batch must be tried again."""
 
 
-class Letters:
+class DeadLetterWriter:
     """Writes dead letters and waits for their acknowledgement.
 
     A letter is written once per process: the batch of an already written one may be retried. (After kill -9 between the letter and

@@ -23,7 +23,7 @@ from psycopg import sql
 from sinks.timescale.copying import bisect
 from sinks.timescale.rows import Rows
 from sinks.timescale.tables import PLACE_COLUMNS, table
-from sinks.timescale.transcode import Coded
+from sinks.timescale.transcode import DictionaryColumn
 
 # Exact for all times a timestamptz can hold, in a UTC session; a product of an interval and a large number would be rounded.
 _TIME = "timestamptz 'epoch' + make_interval(days => (s.{0} / 86400000)::int) + (s.{0} %% 86400000) * interval '1 millisecond'"
@@ -160,7 +160,7 @@ def rising_ids(keys: Sequence[str], ids: np.ndarray, watermarks: Mapping[str, in
         ids: int64 id of each row.
         watermarks: Highest id before the first row.
     """
-    if isinstance(keys, Coded):
+    if isinstance(keys, DictionaryColumn):
         codes, code = {name: number for number, name in enumerate(keys.names)}, keys.codes
     else:
         codes = {}
@@ -190,6 +190,6 @@ def _plain(column: Sequence[Any]) -> Sequence[Any]:
 
 
 def _take(column: Sequence[Any], numbers: np.ndarray) -> Sequence[Any]:
-    if isinstance(column, np.ndarray | Coded):
+    if isinstance(column, np.ndarray | DictionaryColumn):
         return column[numbers]  # type: ignore[return-value]
     return [column[number] for number in numbers.tolist()]

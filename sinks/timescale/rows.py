@@ -44,12 +44,12 @@ OID_TEXT, OID_FLOAT8 = 25, 701
 Packer = Callable[[Any], bytes]
 
 
-class RegistryAway(RuntimeError):
+class RegistryUnavailable(RuntimeError):
     """The schema registry cannot be asked now: no value may be refused for that."""
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RejectedValue:
     """A value that cannot become a row.
 
     Attributes:
@@ -85,7 +85,7 @@ class Rows:
     index: np.ndarray
     event_times: np.ndarray
     ids: list[Any] = field(default_factory=list)
-    refused: list[Refusal] = field(default_factory=list)
+    refused: list[RejectedValue] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -127,7 +127,7 @@ def encode(codec: Codec, topic: str, records: RecordSet, partition: int) -> Rows
         left = fast.left.tolist()
     pack = packer(topic)
     made: dict[int, bytes] = {}
-    refused: list[Refusal] = []
+    refused: list[RejectedValue] = []
     for i in left:
         record: Record = {}
         try:
@@ -135,7 +135,7 @@ def encode(codec: Codec, topic: str, records: RecordSet, partition: int) -> Rows
             made[i] = pack(record, partition, int(records.index[i, 0]))
         except CodecError as error:
             _raise_if_registry_away(codec, error)
-            refused.append(Refusal(i, error.reason, error.field, _text(record.get("instrument"))))
+            refused.append(RejectedValue(i, error.reason, error.field, _text(record.get("instrument"))))
             continue
         lengths[i] = len(made[i])
         times[i] = record["event_time"]
@@ -166,7 +166,7 @@ def _header(codec: Codec, topic: str) -> bytes:
     try:
         return codec.header(topic)
     except Exception as error:  # the client raises what its HTTP library raises
-        raise RegistryAway(f"{topic}: {type(error).__name__}: {error}") from error
+        raise RegistryUnavailable(f"{topic}: {type(error).__name__}: {error}") from error
 
 
 def _raise_if_registry_away(codec: Codec, error: CodecError) -> None:
@@ -175,7 +175,7 @@ def _raise_if_registry_away(codec: Codec, error: CodecError) -> None:
     if codec.registry is None or cause is None or not error.reason.startswith("schema id "):
         return
     if getattr(cause, "http_status_code", None) != 404:
-        raise RegistryAway(f"{error}") from error
+        raise RegistryUnavailable(f"{error}") from error
 
 
 def _text(value: Any) -> str | None:

@@ -26,17 +26,17 @@ from schemas.service import Service
 from schemas.settings import Settings
 from sinks.consuming.fetcher import FETCH_BYTES
 from sinks.consuming.loop import Loop
-from sinks.consuming.reader import Place, Read, Reader
+from sinks.consuming.reader import PartitionBatch, Place, Reader
 from sinks.timescale import rows as row_format
-from sinks.timescale.dead_letters import Letters, NotDelivered
-from sinks.timescale.writer import Outcome, Part, Writer
+from sinks.timescale.dead_letters import DeadLetterWriter, NotDelivered
+from sinks.timescale.writer import TableBatch, TableWriter, WriteResult
 
 # A batch that had to wait for the one before it may be so many times ``batch_rows`` long: fewer transactions when there is much to catch up with.
 CATCH_UP = 3
 # Memory of one batch, whatever the number of rows (values of 20 depth levels are 700 bytes each).
 BATCH_BYTES = 32 * 1024 * 1024
 STOP_SECONDS = 15.0
-_TROUBLE = (psycopg.Error, NotDelivered, KafkaException, row_format.RegistryAway, RuntimeError)
+_TROUBLE = (psycopg.Error, NotDelivered, KafkaException, row_format.RegistryUnavailable, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Sink(Loop):
         super().__init__(reader, service, name="sink", until_idle=options.until_idle, stop_seconds=STOP_SECONDS, depth=2)
         self._codec = settings.codec
         self._options = options
-        self._writer = Writer(settings.role_url("writer"), Letters(settings))
+        self._writer = TableWriter(settings.role_url("writer"), DeadLetterWriter(settings))
         self._written_rows = 0
         service.set_health(self.health)
 
@@ -114,14 +114,14 @@ class Sink(Loop):
             self._log.warning("the topic was created anew: its log is read from the start", topic=topic, partition=number)
         self._reader.place({place: offset for place, offset in offsets.items() if place in ours})
 
-    def prepare(self, batch: list[Read]) -> list[Part]:
+    def prepare(self, batch: list[PartitionBatch]) -> list[TableBatch]:
         """Make a batch's rows.
 
         Raises:
             RegistryAway: see ``rows.encode``.
         """
         return [
-            Part(
+            TableBatch(
                 read.place,
                 read.expected,
                 read.next_offset,
@@ -131,11 +131,11 @@ class Sink(Loop):
             for read in batch
         ]
 
-    def write(self, prepared: list[Part]) -> Outcome:
+    def write(self, prepared: list[TableBatch]) -> WriteResult:
         """Write a batch's rows."""
         return self._writer.write(prepared)
 
-    def written(self, outcome: Outcome, ours: set[Place]) -> None:
+    def written(self, outcome: WriteResult, ours: set[Place]) -> None:
         """Note what the database holds; ask it again where another sink wrote."""
         self._written_rows += sum(outcome.rows.values())
         for place, stored in outcome.fenced.items():
@@ -153,7 +153,7 @@ class Sink(Loop):
 
     def failed(self, error: BaseException) -> str:
         """Close the connection, whatever state its session is in, and say what may help."""
-        if not isinstance(error, row_format.RegistryAway):  # which comes from the other thread
+        if not isinstance(error, row_format.RegistryUnavailable):  # which comes from the other thread
             self._writer.close()
         unprepared = isinstance(
             error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn | psycopg.errors.InsufficientPrivilege

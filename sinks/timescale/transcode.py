@@ -32,7 +32,7 @@ _PLACE_BYTES = 2 + 4 + 4 + 4 + 8
 MOST_NAMES = 64
 
 
-class Coded(Sequence[str]):
+class DictionaryColumn(Sequence[str]):
     """A column of few different texts: each text once, and which of them a row has.
 
     Attributes:
@@ -56,7 +56,7 @@ class Coded(Sequence[str]):
 
 def put(column: Any, row: int, value: Any) -> None:
     """Set one value of a column, whichever of its forms (int64 array, list, Coded) it has."""
-    if not isinstance(column, Coded):
+    if not isinstance(column, DictionaryColumn):
         column[row] = value
         return
     if value not in column.names:
@@ -66,8 +66,8 @@ def put(column: Any, row: int, value: Any) -> None:
 
 def chosen(column: Any, rows: np.ndarray) -> Any:
     """Return some rows of a column in the same form."""
-    if isinstance(column, Coded):
-        return Coded(column.names, column.codes[rows])
+    if isinstance(column, DictionaryColumn):
+        return DictionaryColumn(column.names, column.codes[rows])
     return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows.tolist()]
 
 
@@ -158,7 +158,7 @@ def _captured(op: int, spans: np.ndarray, joined: np.ndarray) -> Any:
     known = _name_codes(joined, spans, codes, first)
     if known <= MOST_NAMES:
         names = [joined[spans[0, row] : spans[1, row]].tobytes().decode() for row in first[:known].tolist()]
-        return Coded(names, codes)
+        return DictionaryColumn(names, codes)
     whole = joined.tobytes()
     return [whole[a:b].decode() for a, b in zip(spans[0].tolist(), spans[1].tolist(), strict=True)]
 

@@ -19,7 +19,7 @@ from schemas import metrics
 from sinks.consuming.reader import Message, Place
 from sinks.timescale import changes, offsets, repeats, strategy_registry
 from sinks.timescale.copying import bisect, try_copy
-from sinks.timescale.dead_letters import Letters
+from sinks.timescale.dead_letters import DeadLetterWriter
 from sinks.timescale.partitions import Partitions
 from sinks.timescale.rows import Rows
 from sinks.timescale.tables import table
@@ -32,7 +32,7 @@ CONNECT_TIMEOUT_S = 5
 
 
 @dataclass
-class Part:
+class TableBatch:
     """What a batch holds of one topic partition.
 
     Attributes:
@@ -51,7 +51,7 @@ class Part:
 
 
 @dataclass
-class Outcome:
+class WriteResult:
     """What became of a batch: next offset of each partition written, and the stored offset of each that was fenced."""
 
     written: dict[Place, int] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Outcome:
     refused: int = 0
 
 
-class Writer:
+class TableWriter:
     """Holds the database connection. Not thread-safe: one thread at a time.
 
     Args:
@@ -69,7 +69,7 @@ class Writer:
         letters: Takes what is refused.
     """
 
-    def __init__(self, database_url: str, letters: Letters) -> None:
+    def __init__(self, database_url: str, letters: DeadLetterWriter) -> None:
         self._url = database_url
         self._letters = letters
         self._connection: psycopg.Connection | None = None
@@ -118,7 +118,7 @@ class Writer:
 
     # --- a batch ---------------------------------------------------------------------------------------------------
 
-    def write(self, parts: list[Part]) -> Outcome:
+    def write(self, parts: list[TableBatch]) -> WriteResult:
         """Write a batch. After an error nothing of it is in the database (or all of it, if the error hid a commit) and it may be tried again.
 
         Raises:
@@ -131,7 +131,7 @@ class Writer:
             assert self._partitions is not None
             for topic, times in _times(parts).items():
                 self._partitions.ensure(topic, times)
-            outcome = Outcome()
+            outcome = WriteResult()
             marks: dict[Place, repeats.Watermarks] = {}
             with connection.transaction():
                 mine = self._unfenced(connection, parts, outcome)
@@ -163,7 +163,7 @@ class Writer:
         metrics.COPY_SECONDS.observe(time.perf_counter() - started)
         return outcome
 
-    def _unfenced(self, connection: psycopg.Connection, parts: list[Part], outcome: Outcome) -> list[Part]:
+    def _unfenced(self, connection: psycopg.Connection, parts: list[TableBatch], outcome: WriteResult) -> list[TableBatch]:
         held = offsets.lock(connection, (part.place for part in parts))
         mine = []
         for part in parts:
@@ -175,7 +175,9 @@ class Writer:
                 outcome.fenced[part.place] = held.get(part.place, 0)
         return mine
 
-    def _new(self, connection: psycopg.Connection, part: Part, outcome: Outcome, marks: dict[Place, repeats.Watermarks]) -> np.ndarray:
+    def _new(
+        self, connection: psycopg.Connection, part: TableBatch, outcome: WriteResult, marks: dict[Place, repeats.Watermarks]
+    ) -> np.ndarray:
         """Return the numbers of a part's rows that the table does not have."""
         topic, partition = part.place
         if table(topic).rising:
@@ -187,7 +189,7 @@ class Writer:
         return keep
 
     def _copy(
-        self, connection: psycopg.Connection, topic: str, chosen: list[tuple[Part, np.ndarray]], outcome: Outcome
+        self, connection: psycopg.Connection, topic: str, chosen: list[tuple[TableBatch, np.ndarray]], outcome: WriteResult
     ) -> list[dict[str, Any]]:
         """Copy the rows of one table; return the letters of those that the database refuses."""
         count = sum(len(keep) for _, keep in chosen)
@@ -202,7 +204,7 @@ class Writer:
         return letters
 
 
-def _times(parts: list[Part]) -> dict[str, np.ndarray]:
+def _times(parts: list[TableBatch]) -> dict[str, np.ndarray]:
     by_topic: dict[str, list[np.ndarray]] = {}
     for part in parts:
         if len(part.rows):
@@ -210,18 +212,18 @@ def _times(parts: list[Part]) -> dict[str, np.ndarray]:
     return {topic: np.concatenate(times) for topic, times in by_topic.items()}
 
 
-def _refusals(part: Part) -> list[dict[str, Any]]:
+def _refusals(part: TableBatch) -> list[dict[str, Any]]:
     return [
         {**_letter(part, refusal.index, refusal.reason), "field": refusal.field, "instrument": refusal.instrument}
         for refusal in part.rows.refused
     ]
 
 
-def _refused(part: Part, number: int, reason: str) -> dict[str, Any]:
+def _refused(part: TableBatch, number: int, reason: str) -> dict[str, Any]:
     return _letter(part, int(part.rows.index[number]), reason)
 
 
-def _letter(part: Part, index: int, reason: str) -> dict[str, Any]:
+def _letter(part: TableBatch, index: int, reason: str) -> dict[str, Any]:
     message = part.message(index)
     return {
         "source": part.place[0],

@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 
 from deploy.cli import app
 from schemas.errors import UserError
-from stream_apps.core.execution.routing.reestimate import Held
+from stream_apps.core.execution.routing.reestimate import ActiveRoute
 from stream_apps.core.execution.settings.policy import Budget, EntryPolicy, LivePolicy
 from stream_apps.core.execution.settings.routes import DEFAULT_ROUTES
 from stream_apps.core.execution.state.records import Account
@@ -167,7 +167,7 @@ def test_routing_is_dry_until_a_file_is_named_and_never_overwrites(shown: Any, t
 
 
 def test_routing_proposes_from_the_table_that_the_executor_made_of_it(shown: Any, traded_url: str, tmp_path: Path) -> None:
-    held = [Held(one) for one in DEFAULT_ROUTES]
+    held = [ActiveRoute(one) for one in DEFAULT_ROUTES]
     moved = [replace(held[0], route=replace(held[0].route, maker_wait_ms=1_125), since=1), *held[1:]]
     base, after = (json.dumps([one.to_json() for one in table]) for table in (held, moved))
     with psycopg.connect(traded_url, autocommit=True) as connection:

@@ -13,7 +13,7 @@ from deploy.stack import processes, prometheus
 from schemas.service import TARGETS_VARIABLE, Service
 from sinks.notifier.rules.config import AlertChecks
 from sinks.notifier.rules.events import Event, Level
-from sinks.notifier.watching import Alerts
+from sinks.notifier.watching import AlertWatcher
 
 RULES = """
 groups:
@@ -40,7 +40,7 @@ def test_what_fires_is_told_once_and_what_ends(prometheus_program: Path, tmp_pat
     port = processes.free_port()
     well, stopping = threading.Event(), threading.Event()
     found: SimpleQueue[Event] = SimpleQueue()
-    alerts = Alerts(AlertChecks(prometheus=prometheus.url(port), every_s=0.2), found, stopping)
+    alerts = AlertWatcher(AlertChecks(prometheus=prometheus.url(port), every_s=0.2), found, stopping)
     alerts.start()
     process = None
     try:

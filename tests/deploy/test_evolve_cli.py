@@ -26,7 +26,7 @@ from sinks.commands.strategies import revisions
 from sinks.commands.strategies import transaction as strategy_transaction
 from sinks.commands.strategies.history import history
 from sinks.commands.strategies.revisions import StaleRevision
-from sinks.commands.strategies.transaction import Edit, publish_together
+from sinks.commands.strategies.transaction import StrategyEdit, publish_together
 from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.topics import TopicSource
 from stream_apps.research.evolve import EDITOR, TAG, Change
@@ -79,11 +79,11 @@ def everything(settings: Settings) -> list[tuple[str, int, int, bytes]]:
 # --- the transaction ---------------------------------------------------------------------------------------------------
 
 
-def pair() -> list[Edit]:
+def pair() -> list[StrategyEdit]:
     return [
-        Edit(config("a", entry_score=70.0), 1, "more"),
-        Edit(config("b", "BINANCE:SOLUSDT", status="deprecated"), 1, "less"),
-        Edit(config("c", "BINANCE:ETHUSDT-PERP", tags=(TAG,)), 0, "new"),
+        StrategyEdit(config("a", entry_score=70.0), 1, "more"),
+        StrategyEdit(config("b", "BINANCE:SOLUSDT", status="deprecated"), 1, "less"),
+        StrategyEdit(config("c", "BINANCE:ETHUSDT-PERP", tags=(TAG,)), 0, "new"),
     ]
 
 
@@ -119,7 +119,7 @@ def test_an_edit_on_an_old_revision_or_a_broken_rule_writes_nothing(ready: Setti
     with pytest.raises(StaleRevision, match=r"b: revision: the edit names revision 1, the newest is 2 \(written by somebody"):
         publish_together(ready, pair(), NOW + 2, EDITOR)
     with pytest.raises(ValueError, match="tp2_ratio"):
-        publish_together(ready, [pair()[0], Edit(config("z", tp2_ratio=0.5), 0, "")], NOW + 2, EDITOR)
+        publish_together(ready, [pair()[0], StrategyEdit(config("z", tp2_ratio=0.5), 0, "")], NOW + 2, EDITOR)
     assert everything(ready) == before
 
 

@@ -15,7 +15,7 @@ from producers.simulated.exchange.keys import ApiKey
 from producers.simulated.exchange.server import SimulatedExchange
 from schemas.secret import Secrets
 from sinks.venues.bybit.venue import BybitVenue
-from sinks.venues.common.adapter import Refused, Unknown
+from sinks.venues.common.adapter import OutcomeUnknown, RequestRejected
 from stream_apps.core.execution.orders.venue_reports import (
     FillReport,
     OrderReport,
@@ -196,13 +196,13 @@ async def test_lost_answers_and_messages_twice_late_and_lost() -> None:
     faults = ["lost:on=order.place,how=timeout", "lost:on=order.place,at=1", "duplicate:on=execution", "drop:on=order,at=1"]
     async with adapter(faults=faults) as (venue, exchange, heard):
         for name in ("a", "b"):
-            with pytest.raises(Unknown):
+            with pytest.raises(OutcomeUnknown):
                 await venue.place(OrderRequest(name, SYMBOL, Side.BUY, OrderType.MARKET, D("0.01")))
             found = await venue.query(SYMBOL, name, conditional=False)
             assert found is not None and found.status is VenueStatus.FILLED
         assert await venue.query(SYMBOL, "c", conditional=False) is None
         await until(lambda: sum(isinstance(one, FillReport) for one in heard) == 3)
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RequestRejected) as caught:
             await venue.place(OrderRequest("a", SYMBOL, Side.BUY, OrderType.MARKET, D("0.01")))
         assert caught.value.reason == "duplicate_id"
         assert exchange.plan.applied == {"lost": 2, "duplicate": 1, "drop": 1}

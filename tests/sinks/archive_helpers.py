@@ -20,8 +20,8 @@ from schemas.codec.recordset import RecordSet
 from schemas.service import Service
 from schemas.settings import Settings
 from sinks.archive.service import Archiver, Options
-from sinks.archive.writer import Writer
-from sinks.consuming.reader import Read
+from sinks.archive.writer import ArchiveWriter
+from sinks.consuming.reader import PartitionBatch
 
 CODEC = Codec()
 Message = tuple[int, int, bytes | None, bytes | None]
@@ -38,22 +38,22 @@ class Log:
     warning = error = debug = info
 
 
-def batches_of(place: Place, messages: list[Message], size: int) -> Iterator[Read]:
+def batches_of(place: Place, messages: list[Message], size: int) -> Iterator[PartitionBatch]:
     """Cut messages into batches, as the archiver's loop does."""
     expected = 0
     for at in range(0, len(messages), size):
         part = messages[at : at + size]
         end = part[-1][0] + 1
         half = max(1, len(part) // 2)
-        yield Read(
+        yield PartitionBatch(
             place, expected, end, RecordSet.joined([RecordSet.from_messages(piece) for piece in (part[:half], part[half:]) if piece])
         )
         expected = end
 
 
-def archived(root: Path, logs: dict[Place, list[Message]], size: int = 10_000, merge: bool = True) -> Writer:
+def archived(root: Path, logs: dict[Place, list[Message]], size: int = 10_000, merge: bool = True) -> ArchiveWriter:
     """Archive whole logs; return the writer."""
-    writer = Writer(root, CODEC, Log())
+    writer = ArchiveWriter(root, CODEC, Log())
     writer.claim(logs, {topic: f"id of {topic}" for topic, _ in logs})
     for place, messages in logs.items():
         for batch in batches_of(place, messages, size):

@@ -20,7 +20,7 @@ from archive_helpers import CODEC, INSTRUMENTS, Log, Message, Place, archived, b
 from schemas.archive import layout
 from schemas.archive.manifest import ArchiveError, Manifest, manifests
 from sinks.archive import inspect
-from sinks.archive.writer import Writer
+from sinks.archive.writer import ArchiveWriter
 
 TRADES: Place = ("agg_trades", 3)
 IDS = {"agg_trades": "id of agg_trades", "scores": "id of scores"}
@@ -33,7 +33,7 @@ def messages() -> list[Message]:
 
 def finish(root: Path, place: Place, messages: list[Message], size: int = 100) -> None:
     """Be the next archiver: claim, read on from where the manifest says, write to the end."""
-    writer = Writer(root, CODEC, Log())
+    writer = ArchiveWriter(root, CODEC, Log())
     offsets, refused = writer.claim([place], IDS)
     assert not refused
     at = offsets[place]
@@ -123,7 +123,7 @@ def test_killed_at_random_moments_again_and_again(tmp_path: Path) -> None:
 
 
 def test_a_frozen_archiver_is_shut_out(tmp_path: Path, messages: list[Message]) -> None:
-    first, second = Writer(tmp_path, CODEC, Log()), Writer(tmp_path, CODEC, Log())
+    first, second = ArchiveWriter(tmp_path, CODEC, Log()), ArchiveWriter(tmp_path, CODEC, Log())
     batches = list(batches_of(TRADES, messages, 100))
     first.claim([TRADES], IDS)
     assert first.write(batches[:1]).rows == 100
@@ -138,7 +138,7 @@ def test_a_frozen_archiver_is_shut_out(tmp_path: Path, messages: list[Message]) 
 
 def test_a_topic_created_anew_is_left_alone(tmp_path: Path, messages: list[Message]) -> None:
     archived(tmp_path, {TRADES: messages})
-    offsets, refused = Writer(tmp_path, CODEC, Log()).claim([TRADES], {"agg_trades": "another"})
+    offsets, refused = ArchiveWriter(tmp_path, CODEC, Log()).claim([TRADES], {"agg_trades": "another"})
     assert not offsets and "created anew" in refused[TRADES]
     assert content(tmp_path) == {TRADES: messages}
 
@@ -153,7 +153,7 @@ def small_disk() -> Iterator[Any]:
 
 @pytest.mark.parametrize("size", [0, 100, 4_000])
 def test_a_full_disk_leaves_nothing_and_loses_nothing(tmp_path: Path, messages: list[Message], small_disk: Any, size: int) -> None:
-    writer = Writer(tmp_path, CODEC, Log())
+    writer = ArchiveWriter(tmp_path, CODEC, Log())
     writer.claim([TRADES], IDS)
     batches = list(batches_of(TRADES, messages, 150))
     assert writer.write(batches[:1]).rows == 150

@@ -23,7 +23,7 @@ from sinks.venues.binance.errors import error_of
 from sinks.venues.binance.rest import BinanceRest
 from sinks.venues.binance.signing import KeyFormatError, signer
 from sinks.venues.binance.venue import BinanceVenue
-from sinks.venues.common.adapter import Limited, Refused, Unknown, Unreachable
+from sinks.venues.common.adapter import OutcomeUnknown, RateLimited, RequestRejected, VenueUnreachable
 from stream_apps.core.execution.orders.venue_reports import (
     FillReport,
     OrderRequest,
@@ -65,37 +65,37 @@ def test_a_broken_pem_is_named_without_its_contents() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "expected", "reason"),
     [
-        (400, b'{"code":-2019,"msg":"Margin is insufficient."}', Refused, "insufficient_balance"),
-        (400, b'{"code":-2022,"msg":"ReduceOnly Order is rejected."}', Refused, "reduce_only"),
-        (400, b'{"code":-5022,"msg":"Post Only order will be rejected"}', Refused, "post_only"),
-        (400, b'{"code":-2021,"msg":"Order would immediately trigger."}', Refused, "would_trigger"),
-        (400, b'{"code":-4116,"msg":"ClientOrderId is duplicated."}', Refused, "duplicate_id"),
-        (400, b'{"code":-2013,"msg":"Order does not exist."}', Refused, "not_found"),
-        (400, b'{"code":-1021,"msg":"Timestamp outside of the recvWindow."}', Refused, "clock"),
-        (400, b'{"code":-9999,"msg":"something new"}', Refused, "other"),
-        (401, b'{"code":-2015,"msg":"Invalid API-key, IP, or permissions for action."}', Refused, "auth"),
-        (429, b'{"code":-1003,"msg":"Too many requests"}', Limited, None),
-        (418, b'{"code":-1003,"msg":"banned"}', Limited, None),
-        (503, b'{"code":-1008,"msg":"Request throttled by system-level protection."}', Limited, None),
-        (503, b'{"code":0,"msg":"Service Unavailable."}', Limited, None),
-        (503, b'{"code":0,"msg":"Unknown error, please check your request or try again later."}', Unknown, None),
-        (408, b'{"code":-1007,"msg":"Timeout waiting for response from backend server."}', Unknown, None),
-        (400, b'{"code":-1006,"msg":"An unexpected response was received. Execution status unknown."}', Unknown, None),
-        (502, b"<html>Bad Gateway</html>", Unknown, None),
-        (504, b"", Unknown, None),
+        (400, b'{"code":-2019,"msg":"Margin is insufficient."}', RequestRejected, "insufficient_balance"),
+        (400, b'{"code":-2022,"msg":"ReduceOnly Order is rejected."}', RequestRejected, "reduce_only"),
+        (400, b'{"code":-5022,"msg":"Post Only order will be rejected"}', RequestRejected, "post_only"),
+        (400, b'{"code":-2021,"msg":"Order would immediately trigger."}', RequestRejected, "would_trigger"),
+        (400, b'{"code":-4116,"msg":"ClientOrderId is duplicated."}', RequestRejected, "duplicate_id"),
+        (400, b'{"code":-2013,"msg":"Order does not exist."}', RequestRejected, "not_found"),
+        (400, b'{"code":-1021,"msg":"Timestamp outside of the recvWindow."}', RequestRejected, "clock"),
+        (400, b'{"code":-9999,"msg":"something new"}', RequestRejected, "other"),
+        (401, b'{"code":-2015,"msg":"Invalid API-key, IP, or permissions for action."}', RequestRejected, "auth"),
+        (429, b'{"code":-1003,"msg":"Too many requests"}', RateLimited, None),
+        (418, b'{"code":-1003,"msg":"banned"}', RateLimited, None),
+        (503, b'{"code":-1008,"msg":"Request throttled by system-level protection."}', RateLimited, None),
+        (503, b'{"code":0,"msg":"Service Unavailable."}', RateLimited, None),
+        (503, b'{"code":0,"msg":"Unknown error, please check your request or try again later."}', OutcomeUnknown, None),
+        (408, b'{"code":-1007,"msg":"Timeout waiting for response from backend server."}', OutcomeUnknown, None),
+        (400, b'{"code":-1006,"msg":"An unexpected response was received. Execution status unknown."}', OutcomeUnknown, None),
+        (502, b"<html>Bad Gateway</html>", OutcomeUnknown, None),
+        (504, b"", OutcomeUnknown, None),
     ],
 )
 def test_each_kind_of_answer(status: int, body: bytes, expected: type[Exception], reason: str | None) -> None:
     error = error_of(status, body, None)
     assert type(error) is expected
-    if isinstance(error, Refused):
+    if isinstance(error, RequestRejected):
         assert error.reason == reason
 
 
 def test_retry_after_is_obeyed_and_a_ban_is_two_minutes_without_it() -> None:
     for status, header, wait in ((429, "7", 7.0), (429, None, 10.0), (418, "300", 300.0), (418, None, 120.0), (429, "soon", 10.0)):
         error = error_of(status, b'{"code":-1003,"msg":"x"}', header)
-        assert isinstance(error, Limited) and error.retry_after == wait
+        assert isinstance(error, RateLimited) and error.retry_after == wait
 
 
 # --- payloads -----------------------------------------------------------------------------------------------------------------
@@ -250,13 +250,13 @@ def test_lost_answers_are_unknown_and_refused_connections_are_not() -> None:
             rest = BinanceRest(url, KEY, SECRET, Secrets())
             await rest.open()
             for path in ("/cut", "/garbage"):
-                with pytest.raises(Unknown) as unknown:
+                with pytest.raises(OutcomeUnknown) as unknown:
                     await rest.request("POST", path, signed=True)
                 assert KEY not in str(unknown.value) and SECRET not in str(unknown.value)
         # The kept connection died with the server, maybe with a request in it; a new one cannot be made at all.
-        with pytest.raises((Unknown, Unreachable)):
+        with pytest.raises((OutcomeUnknown, VenueUnreachable)):
             await rest.request("POST", "/fapi/v1/order", signed=True)
-        with pytest.raises(Unreachable):
+        with pytest.raises(VenueUnreachable):
             await rest.request("POST", "/fapi/v1/order", signed=True)
         await rest.close()
 
@@ -275,12 +275,12 @@ def test_a_pause_that_the_venue_asks_for_is_kept_without_asking_again() -> None:
             rest = BinanceRest(url, KEY, SECRET, Secrets())
             await rest.open()
             for _ in range(3):
-                with pytest.raises(Limited) as limited:
+                with pytest.raises(RateLimited) as limited:
                     await rest.request("GET", "/fapi/v1/openOrders", signed=True)
                 assert 0 < limited.value.retry_after <= 1
             assert len(asked) == 1
             await asyncio.sleep(1.05)
-            with pytest.raises(Limited):
+            with pytest.raises(RateLimited):
                 await rest.request("GET", "/fapi/v1/openOrders", signed=True)
             assert len(asked) == 2
             await rest.close()
@@ -297,7 +297,7 @@ def test_queries_leave_the_rest_of_the_minutes_weight_to_orders() -> None:
             rest = BinanceRest(url, KEY, SECRET, Secrets())
             await rest.open()
             await rest.request("GET", "/fapi/v1/openOrders", signed=True)
-            with pytest.raises(Limited):
+            with pytest.raises(RateLimited):
                 await rest.request("GET", "/fapi/v1/openOrders", signed=True)
             await rest.request("DELETE", "/fapi/v1/order", signed=True, urgent=True)
             await rest.close()

@@ -15,9 +15,9 @@ from producers.simulated.exchange.keys import AccountSpec, ApiKey
 from producers.simulated.exchange.server import SimulatedExchange
 from schemas.secret import Secrets
 from sinks.guard.kill import close_everything
-from sinks.guard.preflight import Wanted, passed, preflight
+from sinks.guard.preflight import AccountRequirements, passed, preflight
 from sinks.venues.binance.venue import BinanceVenue
-from sinks.venues.common.adapter import Limited, Refused, Unknown, VenueError
+from sinks.venues.common.adapter import OutcomeUnknown, RateLimited, RequestRejected, VenueError
 from stream_apps.core.execution.orders.venue_reports import (
     FillReport,
     OrderReport,
@@ -114,15 +114,15 @@ async def test_what_the_venue_refuses_has_the_same_words_everywhere() -> None:
             "filter": OrderRequest("r4", SYMBOL, Side.BUY, OrderType.LIMIT, D("0.0001"), D(60000)),
         }
         for reason, request in cases.items():
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(RequestRejected) as refused:
                 await account.place(request)
             assert refused.value.reason == reason
         await account.place(market("pos", Side.BUY, "0.1"))
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRejected) as refused:
             await account.place(stop("r5", "0.1", "60500"))
         assert refused.value.reason == "would_trigger"
         await account.place(OrderRequest("dup", SYMBOL, Side.BUY, OrderType.LIMIT, D("0.1"), D(50000)))
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRejected) as refused:
             await account.place(OrderRequest("dup", SYMBOL, Side.BUY, OrderType.LIMIT, D("0.1"), D(50000)))
         assert refused.value.reason == "duplicate_id"
         assert await account.query(SYMBOL, "never", conditional=False) is None
@@ -139,7 +139,7 @@ def test_a_lost_answer_is_unknown_and_a_query_tells(how: str, conditional: bool)
             await account.place(market("base", Side.BUY, "0.1"))
             venue.control.faults([f"lost:how={how},on={'algo' if conditional else 'order'}.place"])
             request = stop("pf-x", "0.1", "59000") if conditional else market("pf-x", Side.BUY, "0.1")
-            with pytest.raises(Unknown):
+            with pytest.raises(OutcomeUnknown):
                 await account.place(request)
             found = await account.query(SYMBOL, "pf-x", conditional)
             assert found is not None and found.status is (VenueStatus.NEW if conditional else VenueStatus.FILLED)
@@ -151,11 +151,11 @@ def test_a_lost_answer_is_unknown_and_a_query_tells(how: str, conditional: bool)
 async def test_what_never_arrived_is_told_apart_where_the_venue_tells() -> None:
     async with serving() as venue, opened(venue) as account:
         venue.control.faults(["status:code=503,on=order.place"])
-        with pytest.raises(Limited):
+        with pytest.raises(RateLimited):
             await account.place(market("a", Side.BUY, "0.1"))
         venue.control.clear_faults()
         venue.control.faults(["unsent:on=order.place"])
-        with pytest.raises(Unknown):  # a cut connection says nothing
+        with pytest.raises(OutcomeUnknown):  # a cut connection says nothing
             await account.place(market("b", Side.BUY, "0.1"))
         assert await account.query(SYMBOL, "b", conditional=False) is None
         venue.control.clear_faults()
@@ -221,14 +221,14 @@ def failed(found: list[Any]) -> set[str]:
 
 @runs
 async def test_preflight_passes_a_sound_account_and_names_each_fault() -> None:
-    wanted = Wanted((SYMBOL,), 5, D(100))
+    wanted = AccountRequirements((SYMBOL,), 5, D(100))
     async with serving() as venue, opened(venue) as account:
         found = await preflight(account, wanted)
         assert passed(found, strict=True) and failed(found) == set()
         assert [one.ok for one in await preflight(account, wanted)] == [one.ok for one in found]  # what is set already is no error
-        assert failed(await preflight(account, Wanted((SYMBOL, "NOPEUSDT"), 5, D(100)))) == {"NOPEUSDT trades"}
-        assert failed(await preflight(account, Wanted((SYMBOL,), 5, D(999999)))) == {"balance"}
-        told = {one.check: one for one in await preflight(account, Wanted((SYMBOL,), 5, D(100), budget=D(10_400)))}
+        assert failed(await preflight(account, AccountRequirements((SYMBOL, "NOPEUSDT"), 5, D(100)))) == {"NOPEUSDT trades"}
+        assert failed(await preflight(account, AccountRequirements((SYMBOL,), 5, D(999999)))) == {"balance"}
+        told = {one.check: one for one in await preflight(account, AccountRequirements((SYMBOL,), 5, D(100), budget=D(10_400)))}
         assert told["budget"].detail.endswith("400.00000000 USDT short: move it to the futures wallet by hand") and told["budget"].ok
         assert told["key moves no money"].detail == "right"
     async with serving([desk_account(keys=(ApiKey(KEY, "desk", SECRET, transfer=True),))]) as venue, opened(venue) as account:
@@ -247,7 +247,7 @@ async def test_what_a_venue_does_not_tell_fails_live_only() -> None:
     async with serving() as venue:
         account = BinanceVenue(venue.rest_url, venue.ws_url + "/private", KEY, SECRET, Secrets())
         await account.open()
-        found = await preflight(account, Wanted((SYMBOL,), 5, D(100)))
+        found = await preflight(account, AccountRequirements((SYMBOL,), 5, D(100)))
         assert failed(found) == {"key may not withdraw"} and passed(found, strict=False) and not passed(found, strict=True)
         await account.close()
 

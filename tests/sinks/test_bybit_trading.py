@@ -20,7 +20,7 @@ from sinks.venues.bybit import mapping
 from sinks.venues.bybit.private_stream import facts_of
 from sinks.venues.bybit.rest import BybitRest, error_of
 from sinks.venues.bybit.venue import BybitVenue
-from sinks.venues.common.adapter import Limited, Refused, Unknown, Unreachable
+from sinks.venues.common.adapter import OutcomeUnknown, RateLimited, RequestRejected, VenueUnreachable
 from stream_apps.core.execution.orders.venue_reports import (
     FillReport,
     OrderReport,
@@ -126,24 +126,24 @@ def test_funding_received_is_a_negative_cost() -> None:
 @pytest.mark.parametrize(
     ("code", "expected", "reason"),
     [
-        (110007, Refused, "insufficient_balance"),
-        (110017, Refused, "reduce_only"),
-        (110072, Refused, "duplicate_id"),
-        (110001, Refused, "not_found"),
-        (110093, Refused, "would_trigger"),
-        (10004, Refused, "auth"),
-        (10002, Refused, "clock"),
-        (999999, Refused, "other"),
-        (10006, Limited, None),
-        (10016, Unknown, None),
-        (10000, Unknown, None),
+        (110007, RequestRejected, "insufficient_balance"),
+        (110017, RequestRejected, "reduce_only"),
+        (110072, RequestRejected, "duplicate_id"),
+        (110001, RequestRejected, "not_found"),
+        (110093, RequestRejected, "would_trigger"),
+        (10004, RequestRejected, "auth"),
+        (10002, RequestRejected, "clock"),
+        (999999, RequestRejected, "other"),
+        (10006, RateLimited, None),
+        (10016, OutcomeUnknown, None),
+        (10000, OutcomeUnknown, None),
     ],
 )
 def test_each_code(code: int, expected: type[Exception], reason: str | None) -> None:
     error = error_of(code, "x", "2500", 1000)
     assert type(error) is expected
-    assert not isinstance(error, Refused) or error.reason == reason
-    assert not isinstance(error, Limited) or error.retry_after == 1.5
+    assert not isinstance(error, RequestRejected) or error.reason == reason
+    assert not isinstance(error, RateLimited) or error.retry_after == 1.5
 
 
 # --- over sockets -------------------------------------------------------------------------------------------------------------
@@ -211,16 +211,16 @@ def test_lost_answers_are_unknown_and_a_shut_out_address_waits() -> None:
             rest = BybitRest(url, KEY, SECRET, Secrets())
             await rest.open()
             for _ in range(3):
-                with pytest.raises(Unknown):
+                with pytest.raises(OutcomeUnknown):
                     await rest.post("/v5/order/create", {})
             for _ in range(3):  # the address is shut out: asked once
-                with pytest.raises(Limited) as limited:
+                with pytest.raises(RateLimited) as limited:
                     await rest.post("/v5/order/create", {})
                 assert limited.value.retry_after > 590
             await rest.close()
         closed = BybitRest("http://127.0.0.1:9", KEY, SECRET, Secrets())
         await closed.open()
-        with pytest.raises(Unreachable):
+        with pytest.raises(VenueUnreachable):
             await closed.post("/v5/order/create", {})
         await closed.close()
 

@@ -23,7 +23,7 @@ from deploy.stack.topics import create_topics
 from schemas import metrics
 from schemas.service import Service, summed
 from schemas.settings import Settings
-from sinks.executor.journal import Checkpoint, Fenced, Journal, OutboxRow
+from sinks.executor.journal import Checkpoint, FencedError, Journal, OutboxRow
 from sinks.executor.service import Executor
 
 pytestmark = pytest.mark.stack
@@ -250,10 +250,10 @@ def test_the_journal_refuses_a_former_owner_and_a_wrong_position(world):
     new, _ = journals[1].claim(1)
     now = Checkpoint(10, {"agg_trades": 7}, 1, 1_750_525_200_123, b"state")
     row = OutboxRow(0, "fills", b"k", 1_750_525_200_123, b"v")
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         journals[0].commit(1, old, at.progress_offset, now, [row])
     assert journals[1].unpublished(1) == [] and not journals[0].owns(1, old) and journals[1].owns(1, new)
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         journals[1].commit(1, new, 9, now, [row])
     journals[1].commit(1, new, at.progress_offset, now, [row])
     assert journals[0].claim(1) == (new + 1, now)

@@ -30,7 +30,7 @@ from schemas.settings import Settings
 from sinks.commands.risk import give
 from sinks.guard.venue_watch import AccountWatch
 from sinks.venues.binance.venue import BinanceVenue
-from stream_apps.core.execution.account.guard import GuardFacts, GuardLimits, GuardMemory, evaluate
+from stream_apps.core.execution.account.guard import GuardInputs, GuardLimits, GuardMemory, evaluate
 from stream_apps.core.execution.orders.venue_reports import OrderRequest, OrderType, Side
 
 pytestmark = pytest.mark.stack
@@ -268,7 +268,7 @@ def test_a_slow_way_to_the_venue_is_measured_and_ends_makers_and_slices(exchange
         watch.stop()
     route = watch.route_p95_ms
     assert route.count >= limits.routes and route.value is not None and 600 <= route.value < 5_000
-    state, _ = evaluate(limits, GuardMemory(), GuardFacts(route_p95_ms=route), now())
+    state, _ = evaluate(limits, GuardMemory(), GuardInputs(route_p95_ms=route), now())
     assert "slow_route" in {one.rule for one in state.reasons} and not state.allow_maker and not state.allow_twap
 
 

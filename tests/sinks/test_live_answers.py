@@ -11,7 +11,7 @@ from live_lab import Lab, assert_books_equal, prepare, wait_for
 from schemas import metrics
 from sinks.venues.binance import mapping as binance
 from sinks.venues.bybit import mapping as bybit
-from sinks.venues.common.adapter import Unknown, Unreadable
+from sinks.venues.common.adapter import MalformedResponse, OutcomeUnknown
 from sinks.venues.common.response_parsing import read, read_rows
 from sinks.venues.common.rest_connection import rules_by_symbol
 
@@ -50,17 +50,17 @@ def without(name: str, record: dict[str, Any], value: Any = WITHOUT) -> dict[str
     ],
 )
 def test_an_error_names_the_field(convert: Any, answer: Any, field: str, reason: str) -> None:
-    with pytest.raises(Unreadable) as failed:
+    with pytest.raises(MalformedResponse) as failed:
         read("GET /here", convert, answer)
-    assert isinstance(failed.value, Unknown), "for an order: its outcome is not known"
+    assert isinstance(failed.value, OutcomeUnknown), "for an order: its outcome is not known"
     assert failed.value.field == field and reason in str(failed.value) and str(failed.value).startswith(f"GET /here: field {field}: ")
 
 
 def test_a_row_is_named_by_its_number_and_kept() -> None:
-    with pytest.raises(Unreadable) as failed:
+    with pytest.raises(MalformedResponse) as failed:
         read_rows("GET /rows", binance.order_of, [ORDER, without("symbol", ORDER)])
     assert failed.value.field == "[1].symbol" and b'"orderId":7' in failed.value.answer
-    with pytest.raises(Unreadable, match="expected a list, got dict"):
+    with pytest.raises(MalformedResponse, match="expected a list, got dict"):
         read_rows("GET /rows", binance.order_of, {"code": 1})
     assert [one.client_order_id for one in read_rows("GET /rows", binance.order_of, [ORDER])] == ["a"]
 
@@ -83,7 +83,7 @@ def test_instruments_whose_rules_cannot_be_read_are_left_out_and_told() -> None:
     before = counter._value.get()
     assert set(rules_by_symbol("BINANCE", "GET /rules", binance.rules_of, [bad, good])) == {"AUSDT"}
     assert counter._value.get() == before + 1
-    with pytest.raises(Unreadable, match="PRICE_FILTER"):
+    with pytest.raises(MalformedResponse, match="PRICE_FILTER"):
         rules_by_symbol("BINANCE", "GET /rules", binance.rules_of, [bad])
 
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from live_lab import ACCOUNT, ROOMY, D, Lab, prepare, wait_for
 
-from sinks.executor.journal import Fenced
+from sinks.executor.journal import FencedError
 from sinks.live.rerouter import Rerouter, newest_routes
 from stream_apps.core.execution.account.execution_book import ExecutionBook
 from stream_apps.core.execution.settings.policy import EntryPolicy, LivePolicy, RoutingPolicy
@@ -110,7 +110,7 @@ def test_one_that_lost_the_account_writes_no_table_and_a_database_that_is_away_p
         async with asyncio.timeout(1):
             await rerouter.run()
 
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         asyncio.run(run(lab.settings.database_url, 6))
     assert estimations(lab) == []
     with pytest.raises(TimeoutError):

@@ -13,9 +13,9 @@ from spot_lab import INSTRUMENT, SpotLab, assert_coins_equal, exchange, spot_ada
 from producers.simulated.exchange.server import SimulatedExchange
 from schemas.secret import Secrets
 from sinks.guard.kill import close_everything
-from sinks.guard.preflight import Wanted, passed, preflight
+from sinks.guard.preflight import AccountRequirements, passed, preflight
 from sinks.venues.binance_spot.venue import BinanceSpotVenue
-from sinks.venues.common.adapter import PairVenue, Refused, Unreadable
+from sinks.venues.common.adapter import MalformedResponse, PairVenue, RequestRejected
 from stream_apps.core.execution.orders.venue_reports import (
     BalanceReport,
     FillReport,
@@ -59,10 +59,10 @@ def test_the_adapter_says_what_the_exchange_does():
             await until(lambda: any(isinstance(one, StreamReady) for one in heard))
             bought = await spot.place(OrderRequest("in1", SYMBOL, Side.BUY, OrderType.MARKET, D("0.01")))
             assert (bought.status.value, bought.average_price) == ("FILLED", D("50000.1"))
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(RequestRejected) as refused:
                 await spot.place_pair(pair(1, "0.01"))
             assert refused.value.reason == "insufficient_balance"
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(RequestRejected) as refused:
                 await spot.place_pair(pair(1, "0.001", target="49500"))
             assert refused.value.reason == "prices"
             both = await spot.place_pair(pair(1, "0.00999"))
@@ -98,7 +98,7 @@ def test_the_adapter_says_what_the_exchange_does():
             venue.control.cut()
             await until(lambda: isinstance(heard[-1], StreamReady) and any(isinstance(one, StreamLost) for one in heard))
             task.cancel()
-            found = await preflight(spot, Wanted((SYMBOL,), 1, D(20)))
+            found = await preflight(spot, AccountRequirements((SYMBOL,), 1, D(20)))
             assert passed(found, strict=True), found
             # The kill switch: locked coins are freed, then sold.
             await spot.place(OrderRequest("in2", SYMBOL, Side.BUY, OrderType.MARKET, D("0.01")))
@@ -127,7 +127,7 @@ def test_a_coin_without_a_price_makes_the_answer_unreadable_and_is_never_left_ou
                 return [] if path == "/api/v3/ticker/price" else await request(method, path, *rest, **more)
 
             spot._rest.request = silent  # type: ignore[method-assign]
-            with pytest.raises(Unreadable) as failed:
+            with pytest.raises(MalformedResponse) as failed:
                 await spot.positions()
             assert failed.value.field == SYMBOL
             await spot.close()

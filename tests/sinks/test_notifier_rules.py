@@ -16,7 +16,7 @@ from notifier_records import BTC, ETH, LTC, T0, announced, record, signal
 
 from schemas import catalogue
 from schemas.secret import SecretError, Secrets
-from sinks.notifier.delivery.offsets import Partition
+from sinks.notifier.delivery.offsets import PartitionOffsets
 from sinks.notifier.delivery.templating import Templates, shown_number
 from sinks.notifier.rules.config import ConfigError, NotifierConfig, load
 from sinks.notifier.rules.events import KINDS, OWN_FIELDS, READERS, Event, GuardChanges, Level, event_of, health_event
@@ -489,7 +489,7 @@ def test_kinds_have_topics_or_fields() -> None:
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.randoms(use_true_random=False))
 def test_the_position_never_passes_an_unfinished_record(messages: list[int], order: Any) -> None:
-    partition = Partition("signals", 0, 100)
+    partition = PartitionOffsets("signals", 0, 100)
     left = {100 + at: count for at, count in enumerate(messages)}
     for offset, count in left.items():
         partition.take(offset, count, f"e{offset}")

@@ -40,14 +40,14 @@ from schemas.errors import UserError
 from schemas.secret import Secrets
 from schemas.service import summed
 from sinks.notifier.delivery import channel as channel_module
-from sinks.notifier.delivery.channel import Channel, Pace, Result
-from sinks.notifier.delivery.offsets import Partition, Ticket
+from sinks.notifier.delivery.channel import Channel, DeliveryResult, TokenBucket
+from sinks.notifier.delivery.offsets import PartitionOffsets, SourceRecord
 from sinks.notifier.delivery.templating import Message, Templates
-from sinks.notifier.delivery.transport import Outcome, Sender, senders
+from sinks.notifier.delivery.transport import Sender, SendResult, senders
 from sinks.notifier.rules.config import ConfigError, HealthChecks, NotifierConfig, load
 from sinks.notifier.rules.events import Event, Level, event_of
 from sinks.notifier.rules.origin import LIVE, REPLAY
-from sinks.notifier.watching import Watching
+from sinks.notifier.watching import HealthWatcher
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = Templates(ZoneInfo("UTC"))
@@ -106,7 +106,7 @@ def test_each_place_gets_the_message_its_own_way(web: Web, mail: Mail, tmp_path:
     config = configured(tmp_path, *channel_tables(web, mail).values())
     message = signal_message(origin=REPLAY)
     for sender in senders(config, Secrets()).values():
-        assert sender.send(message, set()) == Outcome("sent")
+        assert sender.send(message, set()) == SendResult("sent")
     (telegram,) = web.to(TELEGRAM_PATH)
     assert telegram.json["chat_id"] == 4711 and telegram.json["parse_mode"] == "HTML"
     assert telegram.json["text"].startswith("<b>[REPLAY] LONG BINANCE:BTCUSDT-PERP score 87.5 (heavy)</b>")
@@ -280,8 +280,8 @@ class Running:
 
     def __init__(self, tmp_path: Path, table: str, give_up_s: float = 60.0) -> None:
         config = configured(tmp_path, table)
-        self.results: SimpleQueue[Result] = SimpleQueue()
-        self.failures: list[tuple[Outcome, float]] = []
+        self.results: SimpleQueue[DeliveryResult] = SimpleQueue()
+        self.failures: list[tuple[SendResult, float]] = []
         (sender,) = senders(config, Secrets()).values()
         self.channel = Channel(
             config.channel[0],
@@ -291,17 +291,17 @@ class Running:
             self.results,
             lambda name, outcome, pause: self.failures.append((outcome, pause)),
         )
-        self.partition = Partition("signals", 0, 0)
+        self.partition = PartitionOffsets("signals", 0, 0)
         self.channel.start()
 
     def offer(self, message: Message, offset: int | None = None) -> None:
         tickets = []
         if offset is not None:
             self.partition.take(offset, 1)
-            tickets = [Ticket(self.partition, offset, T0, b"k", b"v")]
+            tickets = [SourceRecord(self.partition, offset, T0, b"k", b"v")]
         self.channel.offer(message, tickets)
 
-    def result(self, timeout: float = 15.0) -> Result:
+    def result(self, timeout: float = 15.0) -> DeliveryResult:
         return self.results.get(timeout=timeout)
 
     def __enter__(self) -> Running:
@@ -432,7 +432,7 @@ def test_work_that_went_to_another_process_is_not_sent(web: Web, mail: Mail, tmp
         running.offer(signal_message(0), 0)
         web.wait("/", 1)
         running.partition.revoked = True
-        running.partition = Partition("signals", 1, 0)
+        running.partition = PartitionOffsets("signals", 1, 0)
         running.offer(signal_message(1), 0)
         assert running.result().item.tickets[0].partition.number == 1
     assert [one.json["fields"]["event_time"] for one in web.requests] == [T0, T0 + 15_000]
@@ -442,7 +442,7 @@ def test_work_that_went_to_another_process_is_not_sent(web: Web, mail: Mail, tmp
 def test_the_pace_is_kept(per_minute: float, burst: int, arrivals: list[float]) -> None:
     """In no span of s seconds go more than burst + rate x s messages."""
     now, sent = 0.0, []
-    pace = Pace(per_minute, burst, now)
+    pace = TokenBucket(per_minute, burst, now)
     for pause in arrivals:
         now += pause
         while (wait := pace.wait(now)) > 0:
@@ -504,7 +504,7 @@ def test_a_service_goes_down_after_some_looks_and_comes_back_at_once(web: Web) -
     found: SimpleQueue[Event] = SimpleQueue()
     stopping = threading.Event()
     checks = HealthChecks(services={"sink": web.url + path, "gone": "http://127.0.0.1:1/health"}, every_s=0.02, after=3)
-    watching = Watching(checks, found, stopping)
+    watching = HealthWatcher(checks, found, stopping)
     watching.start()
     events = [found.get(timeout=5) for _ in range(3)]
     web.wait(path, 12)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sinks.timescale.repeats import first_of_each, rising_ids
-from sinks.timescale.transcode import Coded
+from sinks.timescale.transcode import DictionaryColumn
 
 NAMES = ("BTC", "ETH", "SOL")
 
@@ -26,7 +26,7 @@ def test_rising_ids_equal_brute_force(trades: list[tuple[int, int]], watermarks:
     for name, number in zip(names, ids.tolist(), strict=True):
         expected.append(name not in top or number > top[name])
         top[name] = max(number, top.get(name, number))
-    rising, highest = rising_ids(Coded(list(NAMES), codes) if coded else names, ids, watermarks)
+    rising, highest = rising_ids(DictionaryColumn(list(NAMES), codes) if coded else names, ids, watermarks)
     assert rising.tolist() == expected
     assert {**watermarks, **highest} == top
     assert all(name not in watermarks or number > watermarks[name] for name, number in highest.items())
@@ -35,4 +35,4 @@ def test_rising_ids_equal_brute_force(trades: list[tuple[int, int]], watermarks:
 def test_the_first_of_equal_ids_is_kept() -> None:
     ids = [["a", "b", "a", "a"], np.array([1, 1, 1, 2], dtype=np.int64)]
     assert first_of_each(ids).tolist() == [0, 1, 3]
-    assert first_of_each([Coded(["x"], np.zeros(3, np.int64))]).tolist() == [0]
+    assert first_of_each([DictionaryColumn(["x"], np.zeros(3, np.int64))]).tolist() == [0]

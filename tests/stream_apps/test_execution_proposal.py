@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sinks.queries.execution_costs import toml_of
 from stream_apps.core.execution.routing.proposal import ProposalRules, measure, propose
-from stream_apps.core.execution.routing.reestimate import DAY_MS, Held, held_after, reestimate
+from stream_apps.core.execution.routing.reestimate import DAY_MS, ActiveRoute, reestimate, updated_routes
 from stream_apps.core.execution.settings.policy import LivePolicy, RoutingPolicy
 from stream_apps.core.execution.settings.policy_values import policy_of
 from stream_apps.core.execution.settings.routes import DEFAULT_ROUTES
@@ -84,31 +84,31 @@ def dear() -> list[dict[str, Any]]:
 
 
 def test_a_row_that_was_changed_is_judged_by_what_came_after_it_only():
-    policy, held = LivePolicy(), tuple(Held(one) for one in DEFAULT_ROUTES)
+    policy, held = LivePolicy(), tuple(ActiveRoute(one) for one in DEFAULT_ROUTES)
     before = ended(dear(), NOW - DAY_MS)
-    first = held_after(reestimate(before, held, policy, NOW), held, NOW)
-    assert first[0] == Held(replace(DEFAULT_ROUTES[0], maker_wait_ms=1125), NOW) and first[1:] == held[1:]
+    first = updated_routes(reestimate(before, held, policy, NOW), held, NOW)
+    assert first[0] == ActiveRoute(replace(DEFAULT_ROUTES[0], maker_wait_ms=1125), NOW) and first[1:] == held[1:]
     # The same entries do not push it on the next day, and those of after the change do.
     second = reestimate(before, first, policy, NOW + DAY_MS)
-    assert held_after(second, first, NOW + DAY_MS) == first and second[0].measured.entries == 0
-    third = held_after(reestimate(before + ended(dear(), NOW + 1), first, policy, NOW + DAY_MS), first, NOW + DAY_MS)
-    assert third[0] == Held(replace(DEFAULT_ROUTES[0], maker_wait_ms=843), NOW + DAY_MS)
+    assert updated_routes(second, first, NOW + DAY_MS) == first and second[0].measured.entries == 0
+    third = updated_routes(reestimate(before + ended(dear(), NOW + 1), first, policy, NOW + DAY_MS), first, NOW + DAY_MS)
+    assert third[0] == ActiveRoute(replace(DEFAULT_ROUTES[0], maker_wait_ms=843), NOW + DAY_MS)
 
 
 def test_entries_of_before_the_window_are_not_looked_at():
-    policy, held = LivePolicy(), tuple(Held(one) for one in DEFAULT_ROUTES)
+    policy, held = LivePolicy(), tuple(ActiveRoute(one) for one in DEFAULT_ROUTES)
     old = ended(dear(), NOW - policy.routing.days * DAY_MS - 1)
     assert [one.measured.entries for one in reestimate(old, held, policy, NOW)] == [0, 0, 0, 0]
 
 
 def test_however_dear_every_day_is_the_wait_ends_at_its_declared_bound():
     policy = LivePolicy(routing=RoutingPolicy(shortest_ms=900))
-    held = tuple(Held(one) for one in DEFAULT_ROUTES)
+    held = tuple(ActiveRoute(one) for one in DEFAULT_ROUTES)
     waits = []
     for day in range(6):
         now = NOW + day * DAY_MS
-        held = held_after(reestimate(ended(dear(), now), held, policy, now), held, now)
-        assert tuple(Held.from_json(one.to_json()) for one in held) == held
+        held = updated_routes(reestimate(ended(dear(), now), held, policy, now), held, now)
+        assert tuple(ActiveRoute.from_json(one.to_json()) for one in held) == held
         waits.append(held[0].route.maker_wait_ms)
     assert waits == [1125, 900, 900, 900, 900, 900]
     with pytest.raises(ValueError, match="routing longest_ms: must be at least 900"):

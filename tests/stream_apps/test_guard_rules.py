@@ -18,7 +18,7 @@ from stream_apps.core.execution.account.guard import (
     WARNING,
     ClosedTrade,
     Command,
-    GuardFacts,
+    GuardInputs,
     GuardLimits,
     GuardMemory,
     OpenPosition,
@@ -28,7 +28,7 @@ from stream_apps.core.execution.account.guard import (
 
 NOON = 1_800_000_000_000 // DAY_MS * DAY_MS + DAY_MS // 2
 LIMITS = GuardLimits()
-FINE = GuardFacts(reached_at=NOON, available=Decimal(100), skew_ms=12, features_at=NOON - 14_000, open_r=0.0)
+FINE = GuardInputs(reached_at=NOON, available=Decimal(100), skew_ms=12, features_at=NOON - 14_000, open_r=0.0)
 
 
 def trades(*results: float, last: int = NOON - MINUTE_MS, apart: int = MINUTE_MS) -> list[ClosedTrade]:
@@ -47,7 +47,7 @@ def test_all_well() -> None:
 
 
 def test_nothing_known_blocks_and_says_why() -> None:
-    state, _ = evaluate(LIMITS, GuardMemory(), GuardFacts(), NOON)
+    state, _ = evaluate(LIMITS, GuardMemory(), GuardInputs(), NOON)
     assert state.state == HALTED and state.block_entries and not state.close_all
     assert rules(state) == {"unreachable", "stale_data", "balance", "clock"}
     assert all(one.value is None for one in state.reasons)
@@ -175,7 +175,7 @@ results = st.lists(st.sampled_from([-1.5, -1.0, -0.3, 0.0, 0.4, 2.0]), max_size=
 def test_whatever_comes(outcomes: list[float], commands: list[str], known: bool) -> None:
     """Memory survives JSON; the same facts again give the same state; blocking and closing always name a reason; a halt blocks."""
     facts = replace(
-        FINE if known else GuardFacts(),
+        FINE if known else GuardInputs(),
         closed=trades(*outcomes),
         commands=[Command(f"c{index}", one, NOON + index, "x", "y") for index, one in enumerate(commands)],
     )

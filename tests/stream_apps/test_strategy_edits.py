@@ -193,7 +193,7 @@ def test_edits_under_load_with_two_workers_that_are_killed(lab: Lab) -> None:
     wait_for(lab, market.start_time + WARM * GRID)  # the patient ones have entered
 
     # Each edit is of four strategies in four partitions, while the market goes on.
-    published: list[revisions.Published] = []
+    published: list[revisions.PublishResult] = []
     market.goal, market.pause = LAST - 20, pause
     current = edited
     for number, change in enumerate(
@@ -262,7 +262,7 @@ def test_edits_under_load_with_two_workers_that_are_killed(lab: Lab) -> None:
     _check_cooldown(scores, signals)
 
 
-def _fired_between(lab: Lab, published: revisions.Published) -> bool:
+def _fired_between(lab: Lab, published: revisions.PublishResult) -> bool:
     """Whether in some partition an instant before the common one fired after the edit's control mark."""
     decode = lab.settings.codec.decode
     for outcome in published.outcomes:

@@ -14,7 +14,7 @@ from stream_apps.core.signals.strategy import action, changes
 
 
 @dataclass(frozen=True)
-class Entry:
+class AuditEntry:
     """One revision, or a record that was refused.
 
     Attributes:
@@ -47,7 +47,7 @@ class Entry:
         }
 
 
-def history(settings: Settings, strategy_id: str) -> list[Entry]:
+def history(settings: Settings, strategy_id: str) -> list[AuditEntry]:
     """Return the audit trail of a strategy, oldest first; empty when nobody knows it.
 
     Raises:
@@ -56,20 +56,20 @@ def history(settings: Settings, strategy_id: str) -> list[Entry]:
     log = strategy_log.read(settings)
     revisions = log.revisions.get(strategy_id, [])
     entries = [
-        Entry(config.revision, config.event_time, config.edited_by, config.note, action(before, config), changes(before, config))
+        AuditEntry(config.revision, config.event_time, config.edited_by, config.note, action(before, config), changes(before, config))
         for before, config in zip([None, *revisions], revisions, strict=False)
     ]
     first = revisions[0].revision if revisions else 1
-    older: list[Entry] = []
+    older: list[AuditEntry] = []
     if first > 1 and settings.database_url:
         older = [entry for entry in _recorded(settings, strategy_id) if entry.revision <= first]
         if older and older[-1].revision == first:
             entries = entries[1:]  # the database knows what the oldest one in the topic changed
-    refused = [Entry(0, 0, "", None, "refused", {}, str(one)) for one in log.refused if one.strategy_id == strategy_id]
+    refused = [AuditEntry(0, 0, "", None, "refused", {}, str(one)) for one in log.refused if one.strategy_id == strategy_id]
     return [*older, *entries, *refused]
 
 
-def _recorded(settings: Settings, strategy_id: str) -> list[Entry]:
+def _recorded(settings: Settings, strategy_id: str) -> list[AuditEntry]:
     try:
         with psycopg.connect(settings.role_url("reader"), connect_timeout=10) as connection:
             rows = connection.execute(
@@ -80,6 +80,6 @@ def _recorded(settings: Settings, strategy_id: str) -> list[Entry]:
     except psycopg.Error as error:
         raise UserError(f"the database does not tell the older revisions (DATABASE_URL): {error}") from error
     return [
-        Entry(revision, at, by, note, did, {field: (old, new) for field, (old, new) in changed.items()})
+        AuditEntry(revision, at, by, note, did, {field: (old, new) for field, (old, new) in changed.items()})
         for revision, at, by, note, did, changed in rows
     ]

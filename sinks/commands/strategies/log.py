@@ -25,7 +25,7 @@ _TAIL = 200
 
 
 @dataclass(frozen=True)
-class Refused:
+class RejectedRevision:
     """A record of the topic that holds nowhere: where it is and why."""
 
     partition: int
@@ -50,7 +50,7 @@ class StrategyLog:
     """
 
     revisions: dict[str, list[StrategyConfig]] = field(default_factory=dict)
-    refused: list[Refused] = field(default_factory=list)
+    refused: list[RejectedRevision] = field(default_factory=list)
     last: dict[str, StrategyConfig] = field(default_factory=dict)
     ends: dict[int, int] = field(default_factory=dict)
     next: dict[int, int] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class StrategyLog:
             if succeeds(held[-1] if held else None, config):
                 self.revisions.setdefault(config.strategy_id, []).append(config)
         except (CodecError, StrategyError) as error:
-            self.refused.append(Refused(partition, offset, key, str(error)))
+            self.refused.append(RejectedRevision(partition, offset, key, str(error)))
 
 
 def partition_for(settings: Settings, config: StrategyConfig) -> int:

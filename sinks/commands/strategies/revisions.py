@@ -40,7 +40,7 @@ class StaleRevision(UserError):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StrategyResult:
     """What became of one strategy: its newest revision, and whether this call wrote it."""
 
     config: StrategyConfig
@@ -48,7 +48,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishResult:
     """What became of a call.
 
     Attributes:
@@ -57,7 +57,7 @@ class Published:
         late: Strategies whose partition had passed that instant already when its mark was written; they hold from its next one on.
     """
 
-    outcomes: list[Outcome]
+    outcomes: list[StrategyResult]
     effective_time: int = 0
     late: list[str] = field(default_factory=list)
 
@@ -75,7 +75,7 @@ def publish(
     by: str = "",
     note: str | None = None,
     expected: Mapping[str, int] | None = None,
-) -> Published:
+) -> PublishResult:
     """Make strategies hold: write what differs from the topic as the next revision, then the control marks that let it take effect.
 
     All are checked before any is written. The marks are written even when nothing differs: so doing it again completes a call
@@ -109,10 +109,10 @@ def publish(
         raise StaleRevision("; ".join(_lost(log, config) for config in lost))
     newest = log.newest
     outcomes = [
-        Outcome(newest[config.strategy_id] if mine is None else mine, mine is not None)
+        StrategyResult(newest[config.strategy_id] if mine is None else mine, mine is not None)
         for config, mine in zip(wanted, revisions, strict=True)
     ]
-    return Published(outcomes, effective_time, late_ones(settings, effective_time, marks, writing) if effective_time else [])
+    return PublishResult(outcomes, effective_time, late_ones(settings, effective_time, marks, writing) if effective_time else [])
 
 
 def write_marks(settings: Settings, log: StrategyLog, partitions: Sequence[int], at: int) -> dict[int, int]:

@@ -17,7 +17,15 @@ from schemas.errors import UserError
 from schemas.settings import Settings
 from sinks.commands.strategies import log as strategy_log
 from sinks.commands.strategies.log import TIMEOUT_S, StrategyLog, market_marks, partition_for
-from sinks.commands.strategies.revisions import Outcome, Published, StaleRevision, check_expected, common_instant, late_ones, write_marks
+from sinks.commands.strategies.revisions import (
+    PublishResult,
+    StaleRevision,
+    StrategyResult,
+    check_expected,
+    common_instant,
+    late_ones,
+    write_marks,
+)
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError
 from stream_apps.core.signals.strategy_rules import next_revision
 
@@ -26,7 +34,7 @@ TRANSACTION_MS = 10_000
 
 
 @dataclass(frozen=True)
-class Edit:
+class StrategyEdit:
     """One change.
 
     Attributes:
@@ -38,7 +46,7 @@ class Edit:
     note: str
 
 
-def publish_together(settings: Settings, edits: Sequence[Edit], time: int, by: str) -> Published:
+def publish_together(settings: Settings, edits: Sequence[StrategyEdit], time: int, by: str) -> PublishResult:
     """Write all edits or none, then the control marks that let them take effect, at one instant where they lie in several partitions.
 
     Args:
@@ -78,13 +86,13 @@ def publish_together(settings: Settings, edits: Sequence[Edit], time: int, by: s
     marks = write_marks(settings, log, partitions, max([time, *(one.event_time for one in writing)]))
     newest = log.newest
     outcomes = [
-        Outcome(newest[edit.config.strategy_id] if one is None else one, one is not None)
+        StrategyResult(newest[edit.config.strategy_id] if one is None else one, one is not None)
         for edit, one in zip(edits, following, strict=True)
     ]
-    return Published(outcomes, effective_time, late_ones(settings, effective_time, marks, writing) if effective_time else [])
+    return PublishResult(outcomes, effective_time, late_ones(settings, effective_time, marks, writing) if effective_time else [])
 
 
-def _following(log: StrategyLog, edits: Sequence[Edit], time: int, by: str, effective_time: int) -> list[StrategyConfig | None]:
+def _following(log: StrategyLog, edits: Sequence[StrategyEdit], time: int, by: str, effective_time: int) -> list[StrategyConfig | None]:
     """Return the next revision of each edit, None where it holds already."""
     newest = log.newest
     found = []

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from schemas import metrics
-from sinks.notifier.delivery.offsets import Ticket
+from sinks.notifier.delivery.offsets import SourceRecord
 from sinks.notifier.delivery.templating import Message, Templates
-from sinks.notifier.delivery.transport import Outcome, Sender
+from sinks.notifier.delivery.transport import Sender, SendResult
 from sinks.notifier.rules.config import ChannelConfig
 from sinks.notifier.rules.events import Event, Level
 from sinks.notifier.rules.origin import together
@@ -32,7 +32,7 @@ DIGEST_TITLES = 15
 
 
 @dataclass(eq=False)
-class Item:
+class QueuedMessage:
     """A message on its way.
 
     Attributes:
@@ -46,7 +46,7 @@ class Item:
     """
 
     message: Message
-    tickets: list[Ticket]
+    tickets: list[SourceRecord]
     accepted: float
     attempts: int = 0
     done: set[int] = field(default_factory=set)
@@ -65,15 +65,15 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Result:
+class DeliveryResult:
     """What became of an item: sent, or given up for a reason."""
 
     channel: str
-    item: Item
+    item: QueuedMessage
     failure: str = ""
 
 
-class Pace:
+class TokenBucket:
     """A token bucket: ``burst`` messages at once, ``per_minute`` in the long run. Times are monotonic seconds."""
 
     def __init__(self, per_minute: float, burst: int, now: float) -> None:
@@ -113,8 +113,8 @@ class Channel(threading.Thread):
         sender: Sender,
         templates: Templates,
         give_up_s: float,
-        results: SimpleQueue[Result],
-        told: Callable[[str, Outcome, float], None],
+        results: SimpleQueue[DeliveryResult],
+        told: Callable[[str, SendResult, float], None],
     ) -> None:
         super().__init__(name=f"channel-{config.name}", daemon=True)
         self.config = config
@@ -124,21 +124,21 @@ class Channel(threading.Thread):
         self._results = results
         self._told = told
         self._wake = threading.Condition()
-        self._waiting: list[Item] = []
-        self._sending: Item | None = None
+        self._waiting: list[QueuedMessage] = []
+        self._sending: QueuedMessage | None = None
         self._draining = False
         self._ending = False
-        self._pace = Pace(config.rate_per_minute, config.burst, time.monotonic())
+        self._pace = TokenBucket(config.rate_per_minute, config.burst, time.monotonic())
         self._failures = 0
         self._failure = ""  # the last one, for those that were not tried
         self._pause_until = 0.0
         self._failing_since: float | None = None
 
     # --- called by the service ---------------------------------------------------------------------------------------------
-    def offer(self, message: Message, tickets: Sequence[Ticket]) -> None:
+    def offer(self, message: Message, tickets: Sequence[SourceRecord]) -> None:
         """Take a message. The oldest are given up when too many records wait for a channel that is dead."""
         with self._wake:
-            self._waiting.append(Item(message, list(tickets), time.monotonic()))
+            self._waiting.append(QueuedMessage(message, list(tickets), time.monotonic()))
             self._shed()
             metrics.NOTIFICATIONS_QUEUED.labels(self.config.name).set(len(self._waiting))
             self._wake.notify()
@@ -157,7 +157,7 @@ class Channel(threading.Thread):
             victim = min(self._waiting, key=lambda item: (item.critical, item.accepted))
             self._waiting.remove(victim)
             self._results.put(
-                Result(
+                DeliveryResult(
                     self.config.name, victim, f"{MOST_WAITING} records wait already; {victim.reason or self._failure or 'not tried yet'}"
                 )
             )
@@ -205,7 +205,7 @@ class Channel(threading.Thread):
             with self._wake:
                 self._sending = None
 
-    def _next(self) -> Item | None:
+    def _next(self) -> QueuedMessage | None:
         """Wait for a message and its time; None when it is over."""
         while not self._ending:
             now = time.monotonic()
@@ -225,7 +225,7 @@ class Channel(threading.Thread):
             return self._take()
         return None
 
-    def _take(self) -> Item:
+    def _take(self) -> QueuedMessage:
         critical = [item for item in self._waiting if item.critical]
         if critical:
             self._waiting.remove(critical[0])
@@ -238,7 +238,7 @@ class Channel(threading.Thread):
         self._waiting.remove(chosen)
         return chosen
 
-    def _digest(self, items: list[Item]) -> Item:
+    def _digest(self, items: list[QueuedMessage]) -> QueuedMessage:
         """Return one item for many."""
         messages = [message for item in items for message in (item.merged or [item.message])]
         counts = Counter(message.event.kind for message in messages)
@@ -254,7 +254,7 @@ class Channel(threading.Thread):
         level = max(message.event.level for message in messages)
         event = Event(f"digest|{messages[0].event.event_id}|{len(messages)}", "digest", level, None, newest, "", fields)
         metrics.NOTIFICATIONS_SUPPRESSED.labels(self.config.name, "digest").inc(sum(1 for item in items if not item.merged))
-        return Item(
+        return QueuedMessage(
             self._templates.render(event, origin),
             [ticket for item in items for ticket in item.tickets],
             min(item.accepted for item in items),
@@ -263,7 +263,7 @@ class Channel(threading.Thread):
             reason=next((item.reason for item in items if item.reason), ""),
         )
 
-    def _attempt(self, item: Item) -> None:
+    def _attempt(self, item: QueuedMessage) -> None:
         begun = time.monotonic()
         outcome = self._sender.send(item.message, item.done)
         now = time.monotonic()
@@ -274,14 +274,14 @@ class Channel(threading.Thread):
         if outcome.ok:
             self._failures, self._failing_since, self._pause_until = 0, None, 0.0
             metrics.NOTIFICATIONS_SENT.labels(name, item.message.event.kind).inc()
-            self._results.put(Result(name, item))
+            self._results.put(DeliveryResult(name, item))
             return
         metrics.NOTIFICATIONS_FAILED.labels(name, outcome.reason).inc()
         item.reason = self._failure = f"{outcome.reason}: {outcome.detail}"
         if outcome.final:
             # The place answers: it is this message that it does not want.
             self._told(name, outcome, 0.0)
-            self._results.put(Result(name, item, item.reason))
+            self._results.put(DeliveryResult(name, item, item.reason))
             return
         self._failures += 1
         self._failing_since = self._failing_since or begun
@@ -298,4 +298,4 @@ class Channel(threading.Thread):
         for old in [one for one in self._waiting if now - one.accepted > self._give_up_s]:
             self._waiting.remove(old)
             why = f"given up after {old.attempts} attempts in {now - old.accepted:.0f} s; {old.reason or self._failure}"
-            self._results.put(Result(self.config.name, old, why))
+            self._results.put(DeliveryResult(self.config.name, old, why))

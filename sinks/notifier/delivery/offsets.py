@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-class Partition:
+class PartitionOffsets:
     """One partition that this process owns.
 
     Attributes:
@@ -57,10 +57,10 @@ class Partition:
 
 
 @dataclass(frozen=True)
-class Ticket:
+class SourceRecord:
     """The record behind a message: whom to tell when it is done, and its bytes in case it cannot be sent."""
 
-    partition: Partition
+    partition: PartitionOffsets
     offset: int
     timestamp: int
     key: bytes | None

@@ -68,7 +68,7 @@ Build = Callable[[dict[str, Any]], Plugin]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SendResult:
     """How an attempt ended.
 
     Attributes:
@@ -223,9 +223,9 @@ class Sender:
         """Number of places."""
         return len(self._builders)
 
-    def send(self, message: Message, done: set[int]) -> Outcome:
+    def send(self, message: Message, done: set[int]) -> SendResult:
         """Send a message to the places that are not ``done``, which is updated. Never raises."""
-        worst = Outcome(SENT)
+        worst = SendResult(SENT)
         for place, build in enumerate(self._builders):
             if place in done:
                 continue
@@ -236,7 +236,7 @@ class Sender:
                 worst = outcome
         return worst
 
-    def _send_one(self, build: Build, message: Message) -> Outcome:
+    def _send_one(self, build: Build, message: Message) -> SendResult:
         answer = _Answer()
 
         def attempt() -> None:
@@ -256,16 +256,16 @@ class Sender:
         thread.start()
         thread.join(3 * self._config.timeout_s)
         if thread.is_alive():
-            return Outcome(TIMEOUT, f"no end after {3 * self._config.timeout_s:g} s")
+            return SendResult(TIMEOUT, f"no end after {3 * self._config.timeout_s:g} s")
         if answer.sent:
-            return Outcome(SENT)
+            return SendResult(SENT)
         detail = "; ".join(answer.lines) or "no reason given"
         if answer.reason == RATE_LIMITED:  # apprise takes it for a lost connection
             detail = "HTTP 429"
         elif answer.status is not None:
             detail = f"HTTP {answer.status}: {detail}"
         detail = self._secrets.redact(detail)[:_DETAIL_LIMIT]
-        return Outcome(answer.reason or OTHER, detail, answer.wait_s, answer.status in _BAD_MESSAGE)
+        return SendResult(answer.reason or OTHER, detail, answer.wait_s, answer.status in _BAD_MESSAGE)
 
     def _text(self, text: str) -> str:
         # Nothing that comes from outside may call people: @everyone in a refused record is text.

@@ -33,7 +33,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Due:
+class DueMessage:
     """A message that the passing of time makes due."""
 
     channel: str
@@ -140,12 +140,12 @@ class Policy:
         local = datetime.fromtimestamp(now, self._zone).time()
         return begin <= local < end if begin < end else local >= begin or local < end
 
-    def due(self, now: float) -> list[Due]:
+    def due(self, now: float) -> list[DueMessage]:
         """Return the messages about what was only counted: windows that end, and quiet hours that are over.
 
         A window in which something was counted is followed by the next one, so that an alert that goes on makes one message a window.
         """
-        found: list[Due] = []
+        found: list[DueMessage] = []
         for (channel, alert), window in list(self._windows.items()):
             if now - window.since < self._config.repeat_window_s:
                 continue
@@ -160,7 +160,7 @@ class Policy:
             fields = {"count": window.count, "title": window.title, "since": int(window.since * 1000)}
             event_id = f"repeated|{channel}|{alert}|{fields['since']}"
             told = Event(event_id, "repeated", window.event.level, window.event.instrument, int(now * 1000), "", fields)
-            found.append(Due(channel, told, window.origin))
+            found.append(DueMessage(channel, told, window.origin))
         for channel, quiet in self._quiet.items():
             if quiet.counts and not self.is_quiet(channel, now):
                 span = self._hours[channel]
@@ -175,7 +175,7 @@ class Policy:
                     "",
                     {"count": sum(counts.values()), "counts": counts, "hours": shown},
                 )
-                found.append(Due(channel, told, together(quiet.origins)))
+                found.append(DueMessage(channel, told, together(quiet.origins)))
                 self._quiet[channel] = _Quiet()
         return found
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from sinks.venues.common.adapter import Limited, Refused, Unknown, VenueError
+from sinks.venues.common.adapter import OutcomeUnknown, RateLimited, RequestRejected, VenueError
 
 # Code -> the word of ``Refused.reason``. What is not here is ``other``.
 REASONS: Mapping[int, str] = {
@@ -69,12 +69,12 @@ def error_of(status: int, body: bytes, retry_after: str | None) -> VenueError:
     code, message = _code(body)
     if status in (418, 429) or code == -1003:
         wait = _seconds(retry_after) or (BAN_S if status == 418 else SLOW_DOWN_S)
-        return Limited(f"HTTP {status}, code {code}: {message}", wait)
+        return RateLimited(f"HTTP {status}, code {code}: {message}", wait)
     if code in NOT_TAKEN or (status == 503 and any(words in message.lower() for words in NOT_TAKEN_WORDS)):
-        return Limited(f"HTTP {status}, code {code}: {message}", 1.0)
+        return RateLimited(f"HTTP {status}, code {code}: {message}", 1.0)
     if status >= 500 or code in OUTCOME_UNKNOWN or code is None:
-        return Unknown(f"HTTP {status}, code {code}: {message}")
-    return Refused(_reason(code, message), str(code), message)
+        return OutcomeUnknown(f"HTTP {status}, code {code}: {message}")
+    return RequestRejected(_reason(code, message), str(code), message)
 
 
 def _reason(code: int, message: str) -> str:

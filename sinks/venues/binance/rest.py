@@ -16,7 +16,7 @@ from schemas import metrics
 from schemas.secret import Secrets
 from sinks.venues.binance.errors import error_of
 from sinks.venues.binance.signing import signer
-from sinks.venues.common.adapter import Limited, Refused, Unknown, Unreachable
+from sinks.venues.common.adapter import OutcomeUnknown, RateLimited, RequestRejected, VenueUnreachable
 from sinks.venues.common.response_parsing import read
 from sinks.venues.common.rest_connection import clock_skew
 
@@ -119,10 +119,10 @@ class BinanceRest:
             Refused, Unknown, Limited, Unreachable: see ``sinks.venues.common.adapter``.
         """
         if self._session is None:
-            raise Unreachable("the venue is not open")
+            raise VenueUnreachable("the venue is not open")
         wait = max(self._not_before, 0.0 if urgent else self._queries_not_before) - time.monotonic()
         if wait > 0:
-            raise Limited("the venue asked for a pause", wait)
+            raise RateLimited("the venue asked for a pause", wait)
         for attempt in (1, 2):
             query = urlencode([(name, _text(value)) for name, value in (params or {}).items() if value is not None])
             if signed:
@@ -131,7 +131,7 @@ class BinanceRest:
                 query += "&" + urlencode({"signature": self._sign(query)})
             try:
                 return await self._send(method, f"{base.rstrip('/') or self._base}{path}" + (f"?{query}" if query else ""), path)
-            except Refused as refused:
+            except RequestRejected as refused:
                 # A clock that drifted: the venue took nothing in, so the same order may be sent again with the right time.
                 if refused.reason != "clock" or attempt == 2:
                     raise
@@ -148,10 +148,10 @@ class BinanceRest:
                 status, headers = response.status, response.headers
         except aiohttp.ClientConnectorError as error:
             metrics.VENUE_REQUESTS.labels(self._venue, path, "unreachable").inc()
-            raise Unreachable(self._redact(f"{method} {path}: {type(error).__name__}")) from None
+            raise VenueUnreachable(self._redact(f"{method} {path}: {type(error).__name__}")) from None
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             metrics.VENUE_REQUESTS.labels(self._venue, path, "unknown").inc()
-            raise Unknown(self._redact(f"{method} {path}: {type(error).__name__}")) from None
+            raise OutcomeUnknown(self._redact(f"{method} {path}: {type(error).__name__}")) from None
         metrics.VENUE_REQUEST_SECONDS.labels(self._venue, path).observe(time.monotonic() - begun)
         self._take_weight(headers.get("X-MBX-USED-WEIGHT-1M"))
         if status == 200:
@@ -159,10 +159,10 @@ class BinanceRest:
             try:
                 return orjson.loads(body)
             except orjson.JSONDecodeError:
-                raise Unknown(f"{method} {path}: an answer that is not JSON") from None
+                raise OutcomeUnknown(f"{method} {path}: an answer that is not JSON") from None
         refusal = error_of(status, body, headers.get("Retry-After"))
-        metrics.VENUE_REQUESTS.labels(self._venue, path, type(refusal).__name__.lower()).inc()
-        if isinstance(refusal, Limited) and status in (418, 429):
+        metrics.VENUE_REQUESTS.labels(self._venue, path, refusal.label).inc()
+        if isinstance(refusal, RateLimited) and status in (418, 429):
             self._not_before = time.monotonic() + refusal.retry_after
         raise refusal
 

@@ -19,7 +19,7 @@ from sinks.venues.binance import mapping
 from sinks.venues.binance.rest import BinanceRest
 from sinks.venues.common.adapter import VenueError
 from sinks.venues.common.response_parsing import read
-from sinks.venues.common.user_stream import StreamEnded, opened_again, told_by, unreadable
+from sinks.venues.common.user_stream import StreamEnded, events_of_socket, malformed_message, reconnecting
 from stream_apps.core.execution.orders.venue_reports import UserEvent
 
 # The key lives an hour.
@@ -49,7 +49,7 @@ class UserStream:
 
     def events(self) -> AsyncIterator[UserEvent]:
         """Yield events for ever."""
-        return opened_again("BINANCE", self._once)
+        return reconnecting("BINANCE", self._once)
 
     async def _once(self) -> AsyncGenerator[UserEvent, None]:
         answer = await self._rest.request("POST", "/fapi/v1/listenKey", urgent=True)
@@ -60,7 +60,7 @@ class UserStream:
         ):
             keeper = asyncio.create_task(self._keep_alive(socket))
             try:
-                async for event in told_by(socket, self._events_of):
+                async for event in events_of_socket(socket, self._events_of):
                     yield event
             finally:
                 keeper.cancel()
@@ -87,7 +87,7 @@ class UserStream:
                 raise StreamEnded("the listen key expired")
             return list(self.facts_of(event))
         except (orjson.JSONDecodeError, AttributeError, KeyError, ValueError, ArithmeticError, TypeError) as error:
-            raise unreadable("BINANCE", error) from error
+            raise malformed_message("BINANCE", error) from error
 
     def facts_of(self, event: Mapping[str, Any]) -> Iterator[UserEvent]:
         """Return what an event says, in order: an order's new state before the fill that made it.

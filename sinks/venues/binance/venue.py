@@ -11,11 +11,11 @@ from schemas.secret import Secrets
 from sinks.venues.binance import mapping
 from sinks.venues.binance.rest import RECV_WINDOW_MS, BinanceRest
 from sinks.venues.binance.user_stream import UserStream
-from sinks.venues.common.adapter import Refused, VenueError
+from sinks.venues.common.adapter import RequestRejected, VenueError
 from sinks.venues.common.response_parsing import read, read_rows
-from sinks.venues.common.rest_connection import Connected, rules_by_symbol
+from sinks.venues.common.rest_connection import RestVenue, rules_by_symbol
 from stream_apps.core.execution.orders.venue_reports import (
-    AccountFacts,
+    AccountPermissions,
     BalanceReport,
     FillReport,
     FundingReport,
@@ -35,7 +35,7 @@ SPAN_MS = 7 * 24 * 3600 * 1000 - 1
 ALREADY_SO = ("-4046", "-4059")
 
 
-class BinanceVenue(Connected[BinanceRest]):
+class BinanceVenue(RestVenue[BinanceRest]):
     """See ``sinks.venues.common.adapter.TradingVenue``.
 
     Args:
@@ -88,7 +88,7 @@ class BinanceVenue(Connected[BinanceRest]):
                 return await self.query(symbol, client_order_id, conditional)
             params = {"symbol": symbol, "origClientOrderId": client_order_id}
             return read("DELETE /fapi/v1/order", mapping.order_of, await self._signed("DELETE", "/fapi/v1/order", params))
-        except Refused as refused:
+        except RequestRejected as refused:
             if refused.reason == "not_found":
                 return None
             raise
@@ -103,7 +103,7 @@ class BinanceVenue(Connected[BinanceRest]):
                 params = {"symbol": symbol, "origClientOrderId": client_order_id}
                 return read("GET /fapi/v1/order", mapping.order_of, await self._signed("GET", "/fapi/v1/order", params))
             answer = await self._signed("GET", "/fapi/v1/algoOrder", {"clientAlgoId": client_order_id})
-        except Refused as refused:
+        except RequestRejected as refused:
             if refused.reason == "not_found":
                 return None
             raise
@@ -200,21 +200,21 @@ class BinanceVenue(Connected[BinanceRest]):
                 return sorted(found.values(), key=lambda one: (one.time, one.symbol))
             start = max(one.time for one in page)
 
-    async def account(self) -> AccountFacts:
+    async def account(self) -> AccountPermissions:
         """Return what preflight checks. The restrictions of a key are told by the spot host only; a testnet does not know them."""
         dual = await self._signed("GET", "/fapi/v1/positionSide/dual", {})
         one_way = read("GET /fapi/v1/positionSide/dual", lambda answer: not answer["dualSidePosition"], dual)
         trade: bool | None
         try:
             trade = bool((await self._signed("GET", "/fapi/v1/accountConfig", {}))["canTrade"])
-        except (Refused, KeyError):
+        except (RequestRejected, KeyError):
             trade = None
-        unknown = AccountFacts(can_trade=trade, can_withdraw=None, one_way=one_way)
+        unknown = AccountPermissions(can_trade=trade, can_withdraw=None, one_way=one_way)
         if not self._key_url:
             return unknown
         try:
             key = await self._rest.request("GET", "/sapi/v1/account/apiRestrictions", signed=True, base=self._key_url)
-            return AccountFacts(
+            return AccountPermissions(
                 can_trade=trade if trade is not None else bool(key["enableFutures"]),
                 can_withdraw=bool(key["enableWithdrawals"]),
                 one_way=one_way,
@@ -239,7 +239,7 @@ class BinanceVenue(Connected[BinanceRest]):
     async def _unless_so(self, path: str, params: dict[str, Any]) -> None:
         try:
             await self._signed("POST", path, params)
-        except Refused as refused:
+        except RequestRejected as refused:
             if refused.code not in ALREADY_SO:
                 raise
 

@@ -11,7 +11,7 @@ import orjson
 
 from sinks.venues.binance.rest import BinanceRest
 from sinks.venues.binance_spot import mapping
-from sinks.venues.common.user_stream import StreamEnded, opened_again, told_by, unreadable
+from sinks.venues.common.user_stream import StreamEnded, events_of_socket, malformed_message, reconnecting
 from stream_apps.core.execution.orders.venue_reports import UserEvent
 
 VENUE = "BINANCE_SPOT"
@@ -36,7 +36,7 @@ class SpotUserStream:
 
     def events(self) -> AsyncIterator[UserEvent]:
         """Yield events for ever."""
-        return opened_again(VENUE, self._once)
+        return reconnecting(VENUE, self._once)
 
     async def _once(self) -> AsyncGenerator[UserEvent, None]:
         async with (
@@ -49,7 +49,7 @@ class SpotUserStream:
                 raise StreamEnded(f"the subscription was refused: {refusal}")
             rotate = asyncio.get_running_loop().call_later(ROTATE_S, lambda: asyncio.ensure_future(socket.close()))
             try:
-                async for event in told_by(socket, self._events_of):
+                async for event in events_of_socket(socket, self._events_of):
                     yield event
             finally:
                 rotate.cancel()
@@ -63,7 +63,7 @@ class SpotUserStream:
                 raise StreamEnded("the venue ended the subscription")
             return list(facts_of(event))
         except (orjson.JSONDecodeError, AttributeError, KeyError, ValueError, ArithmeticError, TypeError) as error:
-            raise unreadable(VENUE, error) from error
+            raise malformed_message(VENUE, error) from error
 
 
 def _refusal(answer: aiohttp.WSMessage) -> str | None:
@@ -74,7 +74,7 @@ def _refusal(answer: aiohttp.WSMessage) -> str | None:
         told = orjson.loads(answer.data)
         return None if told["status"] == 200 else str(told["error"]["msg"])
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise unreadable(VENUE, error) from error
+        raise malformed_message(VENUE, error) from error
 
 
 def facts_of(event: Mapping[str, Any]) -> Iterator[UserEvent]:

@@ -10,11 +10,11 @@ from schemas.secret import Secrets
 from sinks.venues.binance.rest import RECV_WINDOW_MS, BinanceRest
 from sinks.venues.binance_spot import mapping
 from sinks.venues.binance_spot.user_stream import VENUE, SpotUserStream
-from sinks.venues.common.adapter import Refused, VenueError
+from sinks.venues.common.adapter import RequestRejected, VenueError
 from sinks.venues.common.response_parsing import read, read_rows
-from sinks.venues.common.rest_connection import Connected, rules_by_symbol
+from sinks.venues.common.rest_connection import RestVenue, rules_by_symbol
 from stream_apps.core.execution.orders.venue_reports import (
-    AccountFacts,
+    AccountPermissions,
     BalanceReport,
     FillReport,
     FundingReport,
@@ -31,7 +31,7 @@ SPAN_MS = 24 * 3600 * 1000 - 1
 WEIGHT_PER_MINUTE = 6_000
 
 
-class BinanceSpotVenue(Connected[BinanceRest]):
+class BinanceSpotVenue(RestVenue[BinanceRest]):
     """See ``sinks.venues.common.adapter.TradingVenue`` and ``PairVenue``.
 
     Args:
@@ -80,7 +80,7 @@ class BinanceSpotVenue(Connected[BinanceRest]):
         # Stops are acknowledged without their state.
         found = await self.query(request.symbol, request.client_order_id, conditional=True)
         if found is None:
-            raise Refused("other", "", "an order that was acknowledged is not known")
+            raise RequestRejected("other", "", "an order that was acknowledged is not known")
         return found
 
     async def place_pair(self, pair: PairRequest) -> Sequence[OrderReport]:
@@ -92,7 +92,7 @@ class BinanceSpotVenue(Connected[BinanceRest]):
         """Cancel an order, and with it the other one of its list; None where the venue no longer has it open."""
         try:
             answer = await self._signed("DELETE", "/api/v3/order", {"symbol": symbol, "origClientOrderId": client_order_id})
-        except Refused as refused:
+        except RequestRejected as refused:
             if refused.reason == "not_found":
                 return None
             raise
@@ -109,7 +109,7 @@ class BinanceSpotVenue(Connected[BinanceRest]):
         try:
             params = {"symbol": symbol, "origClientOrderId": client_order_id}
             return read("GET /api/v3/order", mapping.order_of, await self._signed("GET", "/api/v3/order", params))
-        except Refused as refused:
+        except RequestRejected as refused:
             if refused.reason == "not_found":
                 return None
             raise
@@ -123,7 +123,7 @@ class BinanceSpotVenue(Connected[BinanceRest]):
         """Cancel every open order of a symbol."""
         try:
             await self._signed("DELETE", "/api/v3/openOrders", {"symbol": symbol})
-        except Refused as refused:
+        except RequestRejected as refused:
             # "Unknown order": there is none.
             if refused.reason != "not_found":
                 raise
@@ -181,15 +181,15 @@ class BinanceSpotVenue(Connected[BinanceRest]):
         """Return nothing: coins pay no funding."""
         return []
 
-    async def account(self) -> AccountFacts:
+    async def account(self) -> AccountPermissions:
         """Return what preflight checks. The restrictions of a key are told by the production host only; a testnet does not know them."""
         answer = await self._signed("GET", "/api/v3/account", {"omitZeroBalances": True})
         trade = read("GET /api/v3/account", lambda answer: bool(answer["canTrade"]), answer)
         if not self._key_url:
-            return AccountFacts(can_trade=trade, can_withdraw=None, one_way=True)
+            return AccountPermissions(can_trade=trade, can_withdraw=None, one_way=True)
         try:
             key = await self._rest.request("GET", "/sapi/v1/account/apiRestrictions", signed=True, base=self._key_url)
-            return AccountFacts(
+            return AccountPermissions(
                 can_trade=trade and bool(key["enableSpotAndMarginTrading"]),
                 can_withdraw=bool(key["enableWithdrawals"]),
                 one_way=True,
@@ -197,7 +197,7 @@ class BinanceSpotVenue(Connected[BinanceRest]):
                 can_transfer=key.get("permitsUniversalTransfer"),
             )
         except (VenueError, KeyError):
-            return AccountFacts(can_trade=trade, can_withdraw=None, one_way=True)
+            return AccountPermissions(can_trade=trade, can_withdraw=None, one_way=True)
 
     async def set_leverage(self, symbol: str, leverage: int) -> None:
         """Do nothing: spot has no leverage."""

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Any
 
 from stream_apps.core.execution.orders.venue_reports import (
-    AccountFacts,
+    AccountPermissions,
     BalanceReport,
     FillReport,
     FundingReport,
@@ -173,10 +173,10 @@ def funding_of(row: Json) -> FundingReport:
     return FundingReport(row["symbol"], -Decimal(row["funding"]), row["currency"], int(row["transactionTime"]), row["id"])
 
 
-def account_of(key: Json, one_way: bool) -> AccountFacts:
+def account_of(key: Json, one_way: bool) -> AccountPermissions:
     """Return what /v5/user/query-api tells of a key."""
     rights = key["permissions"]
-    return AccountFacts(
+    return AccountPermissions(
         can_trade=not int(key["readOnly"]) and "Order" in rights.get("ContractTrade", ()),
         can_withdraw="Withdraw" in rights.get("Wallet", ()),
         one_way=one_way,

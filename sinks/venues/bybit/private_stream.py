@@ -11,7 +11,7 @@ import orjson
 
 from sinks.venues.bybit import mapping
 from sinks.venues.bybit.rest import BybitRest
-from sinks.venues.common.user_stream import StreamEnded, opened_again, unreadable
+from sinks.venues.common.user_stream import StreamEnded, malformed_message, reconnecting
 from stream_apps.core.execution.orders.venue_reports import StreamReady, UserEvent
 
 # The venue closes a connection that was silent for ten minutes; it recommends a ping each 20 s.
@@ -34,7 +34,7 @@ class PrivateStream:
 
     def events(self) -> AsyncIterator[UserEvent]:
         """Yield events for ever."""
-        return opened_again("BYBIT", self._once)
+        return reconnecting("BYBIT", self._once)
 
     async def _once(self) -> AsyncGenerator[UserEvent, None]:
         async with aiohttp.ClientSession() as session, session.ws_connect(self._url, max_msg_size=0) as socket:
@@ -66,7 +66,7 @@ class PrivateStream:
                     answer = orjson.loads(await socket.receive_str())
                     done, good, words = answer.get("op") == operation, answer.get("success"), answer.get("ret_msg")
                 except (orjson.JSONDecodeError, AttributeError, TypeError) as error:
-                    raise unreadable("BYBIT", error) from error
+                    raise malformed_message("BYBIT", error) from error
                 if done and not good:
                     raise aiohttp.ClientError(f"{operation} refused: {words}")
                 if done:
@@ -82,7 +82,7 @@ def _events_of(message: str) -> list[UserEvent]:
     try:
         return list(facts_of(orjson.loads(message)))
     except (orjson.JSONDecodeError, AttributeError, KeyError, ValueError, ArithmeticError, TypeError) as error:
-        raise unreadable("BYBIT", error) from error
+        raise malformed_message("BYBIT", error) from error
 
 
 def facts_of(message: Mapping[str, Any]) -> Iterator[UserEvent]:

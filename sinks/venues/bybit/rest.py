@@ -18,7 +18,7 @@ from yarl import URL
 
 from schemas import metrics
 from schemas.secret import Secrets
-from sinks.venues.common.adapter import Limited, Refused, Unknown, Unreachable, VenueError
+from sinks.venues.common.adapter import OutcomeUnknown, RateLimited, RequestRejected, VenueError, VenueUnreachable
 from sinks.venues.common.response_parsing import read
 from sinks.venues.common.rest_connection import clock_skew
 
@@ -64,10 +64,10 @@ def error_of(code: int, message: str, reset_at_ms: str | None, now_ms: int) -> V
     """Return what a ``retCode`` other than 0 means."""
     if code in TOO_MANY:
         wait = (int(reset_at_ms) - now_ms) / 1000 if reset_at_ms and reset_at_ms.isdigit() else SLOW_DOWN_S
-        return Limited(f"retCode {code}: {message}", max(wait, 0.05))
+        return RateLimited(f"retCode {code}: {message}", max(wait, 0.05))
     if code in OUTCOME_UNKNOWN:
-        return Unknown(f"retCode {code}: {message}")
-    return Refused(REASONS.get(code, "other"), str(code), message)
+        return OutcomeUnknown(f"retCode {code}: {message}")
+    return RequestRejected(REASONS.get(code, "other"), str(code), message)
 
 
 class BybitRest:
@@ -135,10 +135,10 @@ class BybitRest:
     async def _request(self, method: str, path: str, query: str, body: bytes, signed: bool) -> dict[str, Any]:
         wait = self._not_before - time.monotonic()
         if wait > 0:
-            raise Limited("the venue asked for a pause", wait)
+            raise RateLimited("the venue asked for a pause", wait)
         try:
             return await self._send(method, path, query, body, signed)
-        except Refused as refused:
+        except RequestRejected as refused:
             # A clock that drifted: the venue took nothing in, so the same request may be sent again with the right time.
             if refused.reason != "clock":
                 raise
@@ -147,7 +147,7 @@ class BybitRest:
 
     async def _send(self, method: str, path: str, query: str, body: bytes, signed: bool) -> dict[str, Any]:
         if self._session is None:
-            raise Unreachable("the venue is not open")
+            raise VenueUnreachable("the venue is not open")
         headers = {"Content-Type": "application/json"} if body else {}
         if signed:
             stamp = str(self.venue_time())
@@ -165,33 +165,33 @@ class BybitRest:
                 content, status, told = await response.read(), response.status, response.headers
         except aiohttp.ClientConnectorError as error:
             metrics.VENUE_REQUESTS.labels("BYBIT", path, "unreachable").inc()
-            raise Unreachable(self._redact(f"{method} {path}: {type(error).__name__}")) from None
+            raise VenueUnreachable(self._redact(f"{method} {path}: {type(error).__name__}")) from None
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             metrics.VENUE_REQUESTS.labels("BYBIT", path, "unknown").inc()
-            raise Unknown(self._redact(f"{method} {path}: {type(error).__name__}")) from None
+            raise OutcomeUnknown(self._redact(f"{method} {path}: {type(error).__name__}")) from None
         metrics.VENUE_REQUEST_SECONDS.labels("BYBIT", path).observe(time.monotonic() - begun)
         refusal = self._refusal(status, content, told.get("X-Bapi-Limit-Reset-Timestamp"))
-        metrics.VENUE_REQUESTS.labels("BYBIT", path, type(refusal).__name__.lower() if refusal else "ok").inc()
+        metrics.VENUE_REQUESTS.labels("BYBIT", path, refusal.label if refusal else "ok").inc()
         if refusal is not None:
-            if isinstance(refusal, Limited):
+            if isinstance(refusal, RateLimited):
                 self._not_before = time.monotonic() + refusal.retry_after
             raise refusal
         return read(f"{method} {path}", _result_of, orjson.loads(content))
 
     def _refusal(self, status: int, content: bytes, reset_at: str | None) -> VenueError | None:
         if status == 403:
-            return Limited("HTTP 403: the address sent too many requests", BAN_S)
+            return RateLimited("HTTP 403: the address sent too many requests", BAN_S)
         if status == 429:
-            return Limited("HTTP 429", SLOW_DOWN_S)
+            return RateLimited("HTTP 429", SLOW_DOWN_S)
         if status == 401:
-            return Refused("auth", "401", "invalid request: key or signature")
+            return RequestRejected("auth", "401", "invalid request: key or signature")
         try:
             answer = orjson.loads(content)
             code, message = int(answer["retCode"]), str(answer.get("retMsg", ""))
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-            return Unknown(f"HTTP {status}: {content[:200].decode(errors='replace')}")
+            return OutcomeUnknown(f"HTTP {status}: {content[:200].decode(errors='replace')}")
         if status != 200:
-            return Unknown(f"HTTP {status}, retCode {code}: {message}")
+            return OutcomeUnknown(f"HTTP {status}, retCode {code}: {message}")
         return None if code == 0 else error_of(code, message, reset_at, self.venue_time())
 
 

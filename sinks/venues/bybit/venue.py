@@ -9,11 +9,11 @@ from schemas.secret import Secrets
 from sinks.venues.bybit import mapping
 from sinks.venues.bybit.private_stream import PrivateStream
 from sinks.venues.bybit.rest import RECV_WINDOW_MS, BybitRest
-from sinks.venues.common.adapter import Refused
+from sinks.venues.common.adapter import RequestRejected
 from sinks.venues.common.response_parsing import read, read_rows
-from sinks.venues.common.rest_connection import Connected, rules_by_symbol
+from sinks.venues.common.rest_connection import RestVenue, rules_by_symbol
 from stream_apps.core.execution.orders.venue_reports import (
-    AccountFacts,
+    AccountPermissions,
     BalanceReport,
     FillReport,
     FundingReport,
@@ -31,7 +31,7 @@ SPAN_MS = 7 * 24 * 3600 * 1000 - 1
 ALREADY_SO = ("110043", "110026", "100028")
 
 
-class BybitVenue(Connected[BybitRest]):
+class BybitVenue(RestVenue[BybitRest]):
     """See ``sinks.venues.common.adapter.TradingVenue``.
 
     Args:
@@ -66,7 +66,7 @@ class BybitVenue(Connected[BybitRest]):
         """Cancel an order; None where the venue no longer has it open."""
         try:
             await self._rest.post("/v5/order/cancel", {"category": mapping.CATEGORY, "symbol": symbol, "orderLinkId": client_order_id})
-        except Refused as refused:
+        except RequestRejected as refused:
             if refused.reason == "not_found":
                 return None
             raise
@@ -141,7 +141,7 @@ class BybitVenue(Connected[BybitRest]):
             found |= {one.payment_id: one for one in read_rows("GET /v5/account/transaction-log", mapping.funding_of, rows)}
         return sorted(found.values(), key=lambda one: (one.time, one.symbol))
 
-    async def account(self) -> AccountFacts:
+    async def account(self) -> AccountPermissions:
         """Return what preflight checks. In hedge mode the sides of a symbol have positions of their own (positionIdx 1 and 2)."""
         key = await self._rest.get("/v5/user/query-api")
         symbol = next(iter(self._rules), "BTCUSDT")
@@ -166,7 +166,7 @@ class BybitVenue(Connected[BybitRest]):
     async def _unless_so(self, path: str, body: dict[str, Any]) -> None:
         try:
             await self._rest.post(path, body)
-        except Refused as refused:
+        except RequestRejected as refused:
             if refused.code not in ALREADY_SO:
                 raise
 

@@ -2,20 +2,20 @@
 
 Every call either returns what the venue said, or raises one of four errors, which are all that a caller must tell apart:
 
-- ``Refused``: the venue said no, and nothing happened. ``code`` and ``message`` are its words.
-- ``Unknown``: the request may or may not have happened (time-out, lost response, 5xx, ``Unreadable`` answer): ask with ``query`` before doing
+- ``RequestRejected``: the venue said no, and nothing happened. ``code`` and ``message`` are its words.
+- ``OutcomeUnknown``: the request may or may not have happened (time-out, lost response, 5xx, ``MalformedResponse`` answer): ask with ``query`` before doing
   anything else.
-- ``Limited``: the venue asks for less; nothing happened; ``retry_after`` seconds.
-- ``Unreachable``: it certainly never left this machine (connection refused, no socket).
+- ``RateLimited``: the venue asks for less; nothing happened; ``retry_after`` seconds.
+- ``VenueUnreachable``: it certainly never left this machine (connection refused, no socket).
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from stream_apps.core.execution.orders.venue_reports import (
-    AccountFacts,
+    AccountPermissions,
     BalanceReport,
     FillReport,
     FundingReport,
@@ -29,10 +29,16 @@ from stream_apps.core.execution.orders.venue_reports import (
 
 
 class VenueError(Exception):
-    """What a venue call can end with besides an answer."""
+    """A venue call that did not return a result.
+
+    Attributes:
+        label: Outcome label of the metric ``perpflow_venue_requests``.
+    """
+
+    label: ClassVar[str] = "error"
 
 
-class Refused(VenueError):
+class RequestRejected(VenueError):
     """The venue refused; nothing happened.
 
     Attributes:
@@ -41,16 +47,20 @@ class Refused(VenueError):
             ``too_many_orders``, ``clock``, ``auth``, ``not_supported``, ``prices``, ``other``: what callers may act on, the same words for all venues.
     """
 
+    label = "refused"
+
     def __init__(self, reason: str, code: str, message: str) -> None:
         super().__init__(f"{reason} ({code}): {message}")
         self.reason, self.code, self.message = reason, code, message
 
 
-class Unknown(VenueError):
+class OutcomeUnknown(VenueError):
     """Nobody here knows whether it happened."""
 
+    label = "unknown"
 
-class Unreadable(Unknown):
+
+class MalformedResponse(OutcomeUnknown):
     """The venue answered, and what it said is not as documented: whether anything happened is not known, and it is told as the fault that it is.
 
     Attributes:
@@ -64,20 +74,24 @@ class Unreadable(Unknown):
         self.call, self.field, self.answer = call, field, answer
 
 
-class Limited(VenueError):
+class RateLimited(VenueError):
     """Too many requests; nothing happened.
 
     Attributes:
         retry_after: Seconds to wait.
     """
 
+    label = "limited"
+
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
 
-class Unreachable(VenueError):
+class VenueUnreachable(VenueError):
     """The request never left."""
+
+    label = "unreachable"
 
 
 class TradingVenue(Protocol):
@@ -102,7 +116,7 @@ class TradingVenue(Protocol):
         """Return venue time minus ours, ms, by the round trip with the least delay of a few."""
 
     async def place(self, request: OrderRequest) -> OrderReport:
-        """Send an order. ``Refused`` with ``duplicate_id`` means that an earlier sending arrived: query it."""
+        """Send an order. ``RequestRejected`` with ``duplicate_id`` means that an earlier sending arrived: query it."""
 
     async def cancel(self, symbol: str, client_order_id: str, conditional: bool) -> OrderReport | None:
         """Cancel an order; None where the venue no longer has it open (filled, cancelled, never seen: query tells which)."""
@@ -125,7 +139,7 @@ class TradingVenue(Protocol):
     async def funding(self, since: int) -> Sequence[FundingReport]:
         """Return the funding payments since a time, oldest first, all pages."""
 
-    async def account(self) -> AccountFacts:
+    async def account(self) -> AccountPermissions:
         """Return what preflight checks of key and account."""
 
     async def set_leverage(self, symbol: str, leverage: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from sinks.venues.common.adapter import Unreadable
+from sinks.venues.common.adapter import MalformedResponse
 
 Read = TypeVar("Read")
 # What a mapping raises over an answer that is not as documented. InvalidOperation of Decimal is an ArithmeticError.
@@ -16,7 +16,7 @@ MALFORMED = (KeyError, IndexError, ValueError, ArithmeticError, TypeError, Attri
 MOST_BYTES = 10_000
 
 
-class Watched(dict[str, Any]):
+class TrackedObject(dict[str, Any]):
     """A JSON object that remembers the path of the field that was asked for last."""
 
     def __init__(self, values: dict[str, Any], seen: list[str], path: str = "") -> None:
@@ -26,7 +26,7 @@ class Watched(dict[str, Any]):
     def _noted(self, name: str, value: Any) -> Any:
         path = f"{self._path}.{name}" if self._path else name
         self._seen.append(path)
-        return watched(value, self._seen, path)
+        return tracked(value, self._seen, path)
 
     def __getitem__(self, name: str) -> Any:
         return self._noted(name, super().get(name)) if name in self else self._missing(name)
@@ -40,12 +40,12 @@ class Watched(dict[str, Any]):
         return self._noted(name, super().get(name, default))
 
 
-def watched(value: Any, seen: list[str], path: str = "") -> Any:
+def tracked(value: Any, seen: list[str], path: str = "") -> Any:
     """Return JSON whose reading is written down in ``seen``."""
     if isinstance(value, dict):
-        return Watched(value, seen, path)
+        return TrackedObject(value, seen, path)
     if isinstance(value, list):
-        return [watched(one, seen, f"{path}[{number}]") for number, one in enumerate(value)]
+        return [tracked(one, seen, f"{path}[{number}]") for number, one in enumerate(value)]
     return value
 
 
@@ -67,11 +67,11 @@ def read(call: str, convert: Callable[[Any], Read], answer: Any, at: str = "") -
         seen: list[str] = []
         # Once more, watched: the field that was asked for last is the one.
         try:
-            convert(watched(answer, seen, at))
+            convert(tracked(answer, seen, at))
         except MALFORMED:
             pass
         field = seen[-1] if seen else at or "answer"
-        raise Unreadable(call, field, _words(error, field), orjson.dumps(answer, default=str)[:MOST_BYTES]) from error
+        raise MalformedResponse(call, field, _words(error, field), orjson.dumps(answer, default=str)[:MOST_BYTES]) from error
 
 
 def read_rows(call: str, convert: Callable[[Any], Read], rows: Any) -> list[Read]:
@@ -81,7 +81,7 @@ def read_rows(call: str, convert: Callable[[Any], Read], rows: Any) -> list[Read
         Unreadable: it is no list, or a row is not as documented.
     """
     if not isinstance(rows, Iterable) or isinstance(rows, str | dict):
-        raise Unreadable(call, "answer", f"expected a list, got {type(rows).__name__}", orjson.dumps(rows, default=str)[:MOST_BYTES])
+        raise MalformedResponse(call, "answer", f"expected a list, got {type(rows).__name__}", orjson.dumps(rows, default=str)[:MOST_BYTES])
     return [read(call, convert, row, f"[{number}]") for number, row in enumerate(rows)]
 
 

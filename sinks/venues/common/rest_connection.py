@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import structlog
 
 from schemas import metrics
-from sinks.venues.common.adapter import Unreadable
+from sinks.venues.common.adapter import MalformedResponse
 from sinks.venues.common.response_parsing import read
 from stream_apps.core.execution.orders.venue_reports import InstrumentRules
 
@@ -17,7 +17,7 @@ from stream_apps.core.execution.orders.venue_reports import InstrumentRules
 CLOCK_SAMPLES = 5
 
 
-class Rest(Protocol):
+class RestConnection(Protocol):
     """A venue's REST connection."""
 
     async def open(self) -> None:
@@ -31,17 +31,17 @@ class Rest(Protocol):
         ...
 
 
-RestT = TypeVar("RestT", bound=Rest)
+RestConnectionT = TypeVar("RestConnectionT", bound=RestConnection)
 
 
-class Connected(Generic[RestT]):
+class RestVenue(Generic[RestConnectionT]):
     """The part of ``TradingVenue`` that is the same for all; a venue loads ``_rules`` in its ``refresh_rules``.
 
     Args:
         rest: Not open yet.
     """
 
-    def __init__(self, rest: RestT) -> None:
+    def __init__(self, rest: RestConnectionT) -> None:
         self._rest = rest
         self._rules: dict[str, InstrumentRules] = {}
 
@@ -78,11 +78,11 @@ def rules_by_symbol(
         Unreadable: none can be read.
     """
     rules: dict[str, InstrumentRules] = {}
-    failed: Unreadable | None = None
+    failed: MalformedResponse | None = None
     for number, row in enumerate(rows):
         try:
             one = read(call, convert, row, f"[{number}]")
-        except Unreadable as error:
+        except MalformedResponse as error:
             failed = error
             metrics.DEAD_LETTERS.labels("live", "venue").inc()
             structlog.get_logger().error("instrument rules that cannot be read", venue=venue, symbol=row.get("symbol"), reason=str(error))

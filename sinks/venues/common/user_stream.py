@@ -24,7 +24,7 @@ class StreamEnded(Exception):
     """A user stream came to its end; the text says why."""
 
 
-async def opened_again(venue: str, once: Callable[[], AsyncGenerator[UserEvent, None]]) -> AsyncIterator[UserEvent]:
+async def reconnecting(venue: str, once: Callable[[], AsyncGenerator[UserEvent, None]]) -> AsyncIterator[UserEvent]:
     """Yield the events of a stream that is opened again whenever it ends, with ``StreamLost`` between.
 
     Args:
@@ -50,14 +50,14 @@ async def opened_again(venue: str, once: Callable[[], AsyncGenerator[UserEvent, 
         await asyncio.sleep(min(BACKOFF_S[0] * 2**failures, BACKOFF_S[1]) * random.uniform(0.5, 1.0))
 
 
-def unreadable(venue: str, error: Exception) -> StreamEnded:
+def malformed_message(venue: str, error: Exception) -> StreamEnded:
     """Count and tell a message that cannot be read. It may have been a fill: the connection is given up, so that everything is asked for."""
     metrics.DEAD_LETTERS.labels("live", "user_stream").inc()
     structlog.get_logger().error("user event that cannot be read", venue=venue, reason=f"{type(error).__name__}: {error}")
     return StreamEnded("a message that cannot be read")
 
 
-async def told_by(
+async def events_of_socket(
     socket: aiohttp.ClientWebSocketResponse, read_events: Callable[[str | bytes], list[UserEvent]]
 ) -> AsyncGenerator[UserEvent, None]:
     """Yield ``StreamReady``, then what the messages of an open connection say. Raises StreamEnded at its end."""

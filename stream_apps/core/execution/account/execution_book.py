@@ -16,7 +16,7 @@ from stream_apps.core.execution.entry import machine
 from stream_apps.core.execution.entry.admission import open_trade, room_for
 from stream_apps.core.execution.entry.sizing import floor_to
 from stream_apps.core.execution.exits import closing, protection, roe, spot, targets
-from stream_apps.core.execution.exits.trade_close import closing_records, finish, signature, tell
+from stream_apps.core.execution.exits.trade_close import closing_records, emit_changes, finish_trade, signature
 from stream_apps.core.execution.orders.events import (
     Action,
     Anomaly,
@@ -46,7 +46,7 @@ from stream_apps.core.execution.state.quotes import Quotes, mid_of
 from stream_apps.core.execution.state.records import Account, Record, refused_order
 from stream_apps.core.execution.state.report_intake import book_fill, fee_in_quote, foreign_order, place_failed
 from stream_apps.core.execution.state.trade import Trade
-from stream_apps.core.execution.state.trade_context import Desk
+from stream_apps.core.execution.state.trade_context import TradeContext
 from stream_apps.core.paper.money import MONEY_CONTEXT
 from stream_apps.core.paper.position import CLOSED, EXPIRED, OPEN, PENDING
 from stream_apps.core.signals.signal_rules import verdict
@@ -426,34 +426,34 @@ class ExecutionBook(AccountState):
         if trade.queued and not self._release(trade, now):
             return
         before = signature(trade)
-        desk = self._desk(trade, now)
+        context = self._context(trade, now)
         for _ in range(PASSES):
             seen = signature(trade)
-            protection.levels(desk)
-            machine.step(desk)
+            protection.levels(context)
+            machine.step(context)
             self._opened(trade)
             if self.account.is_spot:
-                spot.step(desk, self.account.mode)
+                spot.step(context, self.account.mode)
             else:
-                (roe if self.policy.roe.enabled else targets).step(desk)
-                protection.step(desk)
-                closing.step(desk)
+                (roe if self.policy.roe.enabled else targets).step(context)
+                protection.step(context)
+                closing.step(context)
             if signature(trade) == seen:
                 break
-        order_recovery.step(desk)
-        finish(desk)
-        tell(desk, self.account.mode)
+        order_recovery.step(context)
+        finish_trade(context)
+        emit_changes(context, self.account.mode)
         for order in trade.orders.values():
             if not order.foreign:
                 self._by_order.setdefault(order.client_id, trade.key)
-        self._due[trade.key] = desk.next_due
-        if desk.actions or signature(trade) != before:
+        self._due[trade.key] = context.next_due
+        if context.actions or signature(trade) != before:
             self._touched.add(trade.key)
-        actions += desk.actions
+        actions += context.actions
 
-    def _desk(self, trade: Trade, now: int) -> Desk:
+    def _context(self, trade: Trade, now: int) -> TradeContext:
         quotes = self.quotes.get(trade.symbol)
-        return Desk(
+        return TradeContext(
             trade,
             self.account.environment,
             self.policy,

@@ -118,7 +118,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class GuardFacts:
+class GuardInputs:
     """What is known now.
 
     Attributes:
@@ -215,7 +215,7 @@ class GuardState:
 MOST_APPLIED = 200
 
 
-def evaluate(limits: GuardLimits, memory: GuardMemory, facts: GuardFacts, now: int) -> tuple[GuardState, GuardMemory]:
+def evaluate(limits: GuardLimits, memory: GuardMemory, facts: GuardInputs, now: int) -> tuple[GuardState, GuardMemory]:
     """Return what holds at ``now`` (ms UTC, the guard's clock) and what to remember."""
     memory = _commanded(memory, facts, now)
     memory = _tripped(limits, memory, facts, now)
@@ -238,7 +238,7 @@ def evaluate(limits: GuardLimits, memory: GuardMemory, facts: GuardFacts, now: i
     return state, replace(memory, since=since)
 
 
-def day_r(memory: GuardMemory, facts: GuardFacts, now: int) -> float:
+def day_r(memory: GuardMemory, facts: GuardInputs, now: int) -> float:
     """Return the net R of the UTC day that counts: closed trades since midnight or the last acknowledgement, and what is open.
 
     What is open counts only where the venue told it: a venue that was never read blocks entries by ``unreachable`` anyway, and closing everything
@@ -248,7 +248,7 @@ def day_r(memory: GuardMemory, facts: GuardFacts, now: int) -> float:
     return sum(one.net_r for one in facts.closed if one.closed_at > from_time) + (facts.open_r or 0.0)
 
 
-def _commanded(memory: GuardMemory, facts: GuardFacts, now: int) -> GuardMemory:
+def _commanded(memory: GuardMemory, facts: GuardInputs, now: int) -> GuardMemory:
     for command in sorted(facts.commands, key=lambda one: (one.time, one.command_id)):
         if command.command_id in memory.applied:
             continue
@@ -264,7 +264,7 @@ def _commanded(memory: GuardMemory, facts: GuardFacts, now: int) -> GuardMemory:
     return memory
 
 
-def _tripped(limits: GuardLimits, memory: GuardMemory, facts: GuardFacts, now: int) -> GuardMemory:
+def _tripped(limits: GuardLimits, memory: GuardMemory, facts: GuardInputs, now: int) -> GuardMemory:
     total = day_r(memory, facts, now)
     if total > -limits.daily_loss_r or "daily_loss" in memory.tripped:
         return memory
@@ -276,7 +276,7 @@ def _by_hand(memory: GuardMemory) -> list[Reason]:
     return [Reason(rule, WARNING if rule == "block_new" else HALTED, since, detail) for rule, (since, detail) in memory.tripped.items()]
 
 
-def _streak(limits: GuardLimits, memory: GuardMemory, facts: GuardFacts, now: int) -> tuple[GuardMemory, list[Reason]]:
+def _streak(limits: GuardLimits, memory: GuardMemory, facts: GuardInputs, now: int) -> tuple[GuardMemory, list[Reason]]:
     """Find the newest streak that is as long as the limit and whose pause is not served; streaks of the past are served by time."""
     run = 0
     for trade in sorted(facts.closed, key=lambda one: (one.closed_at, one.trade_id)):
@@ -292,7 +292,7 @@ def _streak(limits: GuardLimits, memory: GuardMemory, facts: GuardFacts, now: in
     return memory, []
 
 
-def _venue(limits: GuardLimits, facts: GuardFacts, now: int) -> list[Reason]:
+def _venue(limits: GuardLimits, facts: GuardInputs, now: int) -> list[Reason]:
     found = []
     for rule, at, limit, what in (
         ("unreachable", facts.reached_at, limits.unreachable_ms, "answer of the venue"),
@@ -313,7 +313,7 @@ def _venue(limits: GuardLimits, facts: GuardFacts, now: int) -> list[Reason]:
     return found
 
 
-def _positions(limits: GuardLimits, facts: GuardFacts, now: int) -> list[Reason]:
+def _positions(limits: GuardLimits, facts: GuardInputs, now: int) -> list[Reason]:
     ages = {one.position_id: now - one.entry_time for one in facts.open}
     found = []
     for rule, limit in (("hold_too_long", limits.hold_close_ms), ("hold_long", limits.hold_warn_ms)):
@@ -324,7 +324,7 @@ def _positions(limits: GuardLimits, facts: GuardFacts, now: int) -> list[Reason]
     return found
 
 
-def _degraded(limits: GuardLimits, facts: GuardFacts) -> list[Reason]:
+def _degraded(limits: GuardLimits, facts: GuardInputs) -> list[Reason]:
     found = []
     for rule, share, count, limit, below in (
         ("maker_fills", facts.maker_fills, limits.maker_orders, limits.maker_fill_ratio, True),

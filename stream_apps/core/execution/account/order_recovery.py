@@ -5,33 +5,33 @@ from __future__ import annotations
 from stream_apps.core.execution.orders.events import LoadFills, Place, Query
 from stream_apps.core.execution.orders.order import Order, OrderState, Trigger
 from stream_apps.core.execution.orders.venue_reports import OrderReport, OrderType, TimeInForce
-from stream_apps.core.execution.state.trade_context import Desk
+from stream_apps.core.execution.state.trade_context import TradeContext
 
 
-def step(desk: Desk) -> None:
+def step(context: TradeContext) -> None:
     """Ask and send what is due."""
-    for order in list(desk.trade.orders.values()):
+    for order in list(context.trade.orders.values()):
         if order.asked:
             continue
         if order.state is OrderState.WAITING:
             # One order of a pair is never sent alone: the pair is intended anew.
-            if order.pair_id is None and desk.due(order.next_at):
-                order.apply(Trigger.SEND, desk.now)
-                desk.actions.append(Place(order.request()))
+            if order.pair_id is None and context.due(order.next_at):
+                order.apply(Trigger.SEND, context.now)
+                context.actions.append(Place(order.request()))
         elif order.state is OrderState.UNKNOWN or (order.next_at and order.is_confirmed and _should_have_ended(order)):
-            if desk.due(order.next_at):
-                _query(desk, order)
+            if context.due(order.next_at):
+                _query(context, order)
         elif order.is_confirmed and _should_have_ended(order):
             # Its end was told to somebody else: a market order does not rest.
-            order.next_at = desk.now + desk.policy.query_max_ms
-            desk.due(order.next_at)
-    missing = any(order.booked < order.reported for order in desk.trade.orders.values())
+            order.next_at = context.now + context.policy.query_max_ms
+            context.due(order.next_at)
+    missing = any(order.booked < order.reported for order in context.trade.orders.values())
     if missing:
-        trade, grace = desk.trade, desk.policy.fills_grace_ms
-        first = min(order.filled_at or desk.now for order in trade.orders.values() if order.booked < order.reported)
-        if desk.due(max(first + grace, trade.asked_fills_at + desk.policy.query_max_ms)):
-            trade.asked_fills_at = desk.now
-            desk.actions.append(LoadFills(trade.symbol, trade.started_at - desk.policy.clock_margin_ms))
+        trade, grace = context.trade, context.policy.fills_grace_ms
+        first = min(order.filled_at or context.now for order in trade.orders.values() if order.booked < order.reported)
+        if context.due(max(first + grace, trade.asked_fills_at + context.policy.query_max_ms)):
+            trade.asked_fills_at = context.now
+            context.actions.append(LoadFills(trade.symbol, trade.started_at - context.policy.clock_margin_ms))
 
 
 def _should_have_ended(order: Order) -> bool:
@@ -41,9 +41,9 @@ def _should_have_ended(order: Order) -> bool:
     )
 
 
-def _query(desk: Desk, order: Order) -> None:
+def _query(context: TradeContext, order: Order) -> None:
     order.asked = "query"
-    desk.actions.append(Query(order.symbol, order.client_id, order.is_stop))
+    context.actions.append(Query(order.symbol, order.client_id, order.is_stop))
 
 
 def answered(order: Order, report: OrderReport | None, failed: bool, now: int, query_ms: int, query_max_ms: int, not_found_ms: int) -> bool:

@@ -48,7 +48,7 @@ YELLOW = frozenset((FOREIGN_ORDER, BALANCE, MISSING_ORDER))
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class VenueSnapshot:
     """What the venue says, asked at ``time`` (wall ms).
 
     Attributes:
@@ -88,13 +88,13 @@ class Finding:
         return self.kind not in YELLOW
 
 
-def compare(book: ExecutionBook, facts: Facts) -> list[Finding]:
+def compare(book: ExecutionBook, facts: VenueSnapshot) -> list[Finding]:
     """Return every difference between the journal and the venue, in a fixed order."""
     found = [*_listed_orders(book, facts), *_unlisted_orders(book, facts), *_positions(book, facts)]
     return sorted((one for one in found if one.symbol not in facts.partial), key=lambda one: (one.kind, one.symbol, one.subject))
 
 
-def _listed_orders(book: ExecutionBook, facts: Facts) -> list[Finding]:
+def _listed_orders(book: ExecutionBook, facts: VenueSnapshot) -> list[Finding]:
     found = []
     for report in facts.open_orders:
         client_id = report.client_order_id
@@ -111,7 +111,7 @@ def _listed_orders(book: ExecutionBook, facts: Facts) -> list[Finding]:
     return found
 
 
-def _unlisted_orders(book: ExecutionBook, facts: Facts) -> list[Finding]:
+def _unlisted_orders(book: ExecutionBook, facts: VenueSnapshot) -> list[Finding]:
     listed = {report.client_order_id for report in facts.open_orders}
     return [
         Finding(MISSING_ORDER, order.symbol, order.client_id, order.state.value, "none", "query")
@@ -121,7 +121,7 @@ def _unlisted_orders(book: ExecutionBook, facts: Facts) -> list[Finding]:
     ]
 
 
-def _positions(book: ExecutionBook, facts: Facts) -> list[Finding]:
+def _positions(book: ExecutionBook, facts: VenueSnapshot) -> list[Finding]:
     at_venue = {one.symbol: one for one in facts.positions}
     symbols = at_venue.keys() | {trade.symbol for trade in book.active}
     found = []
@@ -144,7 +144,7 @@ def _positions(book: ExecutionBook, facts: Facts) -> list[Finding]:
     return found
 
 
-def is_safe(book: ExecutionBook, position: PositionReport, facts: Facts) -> str | None:
+def is_safe(book: ExecutionBook, position: PositionReport, facts: VenueSnapshot) -> str | None:
     """Return why a position that the journal does not know may not be taken over; None when it is safe (the definition stands above)."""
     if position.symbol not in book.rules:
         return "no instrument rules"

@@ -18,7 +18,7 @@ from stream_apps.core.execution.settings.policy import EntryPolicy
 from stream_apps.core.execution.settings.routes import Route, route_for, slice_times, slices_of
 from stream_apps.core.execution.state.entry_run import MAKER, TAKER, WAITING, EntryRun
 from stream_apps.core.execution.state.quotes import spread_bps
-from stream_apps.core.execution.state.trade_context import Desk
+from stream_apps.core.execution.state.trade_context import TradeContext
 
 ZERO = Decimal(0)
 BPS = Decimal(10_000)
@@ -60,69 +60,69 @@ def start_run(
     )
 
 
-def step(desk: Desk) -> None:
+def step(context: TradeContext) -> None:
     """Move the entry of a trade on as far as the moment allows."""
-    trade, run = desk.trade, desk.trade.entry
+    trade, run = context.trade, context.trade.entry
     live = [order for order in trade.of("entry") if not order.is_final]
     if not run.is_done:
-        stopped = desk.entries_blocked or (f"closing by {trade.closing}" if trade.closing else None)
+        stopped = context.entries_blocked or (f"closing by {trade.closing}" if trade.closing else None)
         if stopped:
             run.end(stopped)
-        elif run.reference is None and desk.mid is not None:
-            run.reference = desk.mid
+        elif run.reference is None and context.mid is not None:
+            run.reference = context.mid
     if run.is_done:
         for order in live:
-            desk.cancel(order)
+            context.cancel(order)
         return
-    if desk.due(run.expires_at):
+    if context.due(run.expires_at):
         run.end("expired")
         for order in live:
-            desk.cancel(order)
+            context.cancel(order)
         return
     if run.stage == WAITING:
-        _begin_slice(desk)
+        _begin_slice(context)
     elif run.stage == MAKER:
-        _maker(desk, live)
+        _maker(context, live)
     elif run.stage == TAKER and not live:
-        _after_taker(desk)
+        _after_taker(context)
 
 
-def _begin_slice(desk: Desk) -> None:
-    run, quote = desk.trade.entry, desk.quote
-    if not desk.due(run.times[run.index]) or quote is None:
+def _begin_slice(context: TradeContext) -> None:
+    run, quote = context.trade.entry, context.quote
+    if not context.due(run.times[run.index]) or quote is None:
         return
     if not run.probed:
         run.probed = True
-        if _spread_is_wide(desk):
-            _avoid_wide_spread(desk)
-            if not desk.due(run.times[run.index]):
+        if _spread_is_wide(context):
+            _avoid_wide_spread(context)
+            if not context.due(run.times[run.index]):
                 return
-    run.base, run.slice_started = desk.trade.entered, desk.now
-    if run.maker and not desk.no_maker:
+    run.base, run.slice_started = context.trade.entered, context.now
+    if run.maker and not context.no_maker:
         run.tried += 1
         run.stage = MAKER
-        _place_maker(desk)
+        _place_maker(context)
     else:
-        _place_taker(desk)
+        _place_taker(context)
 
 
-def _spread_is_wide(desk: Desk) -> bool:
+def _spread_is_wide(context: TradeContext) -> bool:
     """R002-65: the spread is over twice its mean of an hour. Without a mean nothing is judged."""
-    if desk.quote is None or desk.mean_spread_bps is None:
+    if context.quote is None or context.mean_spread_bps is None:
         return False
-    return spread_bps(desk.quote) > float(desk.policy.entry.probe_ratio) * desk.mean_spread_bps
+    return spread_bps(context.quote) > float(context.policy.entry.probe_ratio) * context.mean_spread_bps
 
 
-def _avoid_wide_spread(desk: Desk) -> None:
-    run, policy = desk.trade.entry, desk.policy.entry
-    if policy.probe_action == "delay" or desk.no_slices:
+def _avoid_wide_spread(context: TradeContext) -> None:
+    run, policy = context.trade.entry, context.policy.entry
+    if policy.probe_action == "delay" or context.no_slices:
         run.times = [time + policy.probe_delay_ms for time in run.times]
         return
-    lot = max(desk.rules.lot, desk.rules.market_lot)
-    halves = slices_of(run.target, 2 * len(run.slices), lot, smallest(desk))
+    lot = max(context.rules.lot, context.rules.market_lot)
+    halves = slices_of(run.target, 2 * len(run.slices), lot, smallest(context))
     spacing = run.times[1] - run.times[0] if len(run.times) > 1 else _spacing(policy.routes)
     run.slices = list(halves)
-    run.times = list(slice_times(desk.trade.position.signal_id, desk.now, len(halves), spacing, policy.jitter))
+    run.times = list(slice_times(context.trade.position.signal_id, context.now, len(halves), spacing, policy.jitter))
 
 
 def _spacing(routes: Sequence[Route]) -> int:
@@ -130,44 +130,44 @@ def _spacing(routes: Sequence[Route]) -> int:
     return min((row.spacing_ms for row in routes if row.spacing_ms), default=0)
 
 
-def smallest(desk: Desk) -> Decimal:
+def smallest(context: TradeContext) -> Decimal:
     """Return the least quantity that the venue takes as an entry at the present price."""
-    assert desk.mid is not None
-    by_notional = desk.rules.min_notional / (desk.mid * (1 - desk.policy.entry.walk_limit_bps / BPS))
-    return max(desk.rules.min_quantity, by_notional)
+    assert context.mid is not None
+    by_notional = context.rules.min_notional / (context.mid * (1 - context.policy.entry.walk_limit_bps / BPS))
+    return max(context.rules.min_quantity, by_notional)
 
 
 def _left(run: EntryRun, entered: Decimal) -> Decimal:
     return run.slices[run.index] - (entered - run.base)
 
 
-def _maker(desk: Desk, live: list[Order]) -> None:
-    trade, run = desk.trade, desk.trade.entry
-    timed_out = desk.due(run.slice_started + run.wait_ms)
+def _maker(context: TradeContext, live: list[Order]) -> None:
+    trade, run = context.trade, context.trade.entry
+    timed_out = context.due(run.slice_started + run.wait_ms)
     if live:
-        if timed_out or desk.no_maker:
+        if timed_out or context.no_maker:
             run.slice_timed_out = True
             for order in live:
-                desk.cancel(order)
+                context.cancel(order)
         return
     left = _left(run, trade.entered)
-    if left < desk.rules.lot or left <= 0:
+    if left < context.rules.lot or left <= 0:
         run.end_slice()
         return
     last = max(trade.of("entry"), key=lambda order: order.attempt)
     if last.state is OrderState.REJECTED and not _would_cross(last):
-        _give_up(desk, last)
+        _give_up(context, last)
         return
-    if desk.quote is None:
+    if context.quote is None:
         return
     again = _would_cross(last) or last.state is OrderState.LOST
-    if again and not timed_out and run.reprices < desk.policy.entry.reprices and not desk.no_maker:
+    if again and not timed_out and run.reprices < context.policy.entry.reprices and not context.no_maker:
         run.reprices += 1
-        _place_maker(desk)
+        _place_maker(context)
         return
     if run.slice_timed_out:
         run.timed_out += 1
-    _fall_back(desk, left)
+    _fall_back(context, left)
 
 
 def _would_cross(order: Order) -> bool:
@@ -177,44 +177,44 @@ def _would_cross(order: Order) -> bool:
     return order.reason == "post_only" or order.state is OrderState.EXPIRED
 
 
-def _fall_back(desk: Desk, left: Decimal) -> None:
-    run, policy = desk.trade.entry, desk.policy.entry
-    filled = desk.trade.entered - run.base
+def _fall_back(context: TradeContext, left: Decimal) -> None:
+    run, policy = context.trade.entry, context.policy.entry
+    filled = context.trade.entered - run.base
     if filled >= policy.min_fill_ratio * run.slices[run.index]:
         run.end_slice()
         return
-    assert desk.mid is not None and run.reference is not None
-    moved = desk.trade.position.sign * (desk.mid - run.reference) / run.reference * BPS
+    assert context.mid is not None and run.reference is not None
+    moved = context.trade.position.sign * (context.mid - run.reference) / run.reference * BPS
     if moved > policy.fallback_slippage_bps:
         run.end("slippage_cap")
         return
-    if left < smallest(desk):
+    if left < smallest(context):
         run.end_slice()
         return
-    _place_taker(desk)
+    _place_taker(context)
 
 
-def _give_up(desk: Desk, order: Order) -> None:
+def _give_up(context: TradeContext, order: Order) -> None:
     """An entry that the venue refused for a reason that a second attempt would not mend ends there."""
-    desk.trade.entry.end(order.reason or "rejected")
+    context.trade.entry.end(order.reason or "rejected")
 
 
-def _after_taker(desk: Desk) -> None:
-    trade, run = desk.trade, desk.trade.entry
+def _after_taker(context: TradeContext) -> None:
+    trade, run = context.trade, context.trade.entry
     last = max(trade.of("entry"), key=lambda order: order.attempt)
     left = _left(run, trade.entered)
     if last.state is OrderState.REJECTED:
-        _give_up(desk, last)
-    elif last.state is OrderState.LOST and left > 0 and desk.quote is not None and left >= smallest(desk):
-        _fall_back(desk, left)
-    elif last.state is not OrderState.LOST or left <= 0 or desk.quote is not None:
+        _give_up(context, last)
+    elif last.state is OrderState.LOST and left > 0 and context.quote is not None and left >= smallest(context):
+        _fall_back(context, left)
+    elif last.state is not OrderState.LOST or left <= 0 or context.quote is not None:
         run.end_slice()
 
 
-def _place_maker(desk: Desk) -> None:
-    trade, quote, mid = desk.trade, desk.quote, desk.mid
+def _place_maker(context: TradeContext) -> None:
+    trade, quote, mid = context.trade, context.quote, context.mid
     assert quote is not None and mid is not None
-    offset, tick = desk.policy.entry.offset_ticks * desk.rules.tick, desk.rules.tick
+    offset, tick = context.policy.entry.offset_ticks * context.rules.tick, context.rules.tick
     if trade.position.sign > 0:
         price = min(mid, quote.bid + offset)
         price = price - price % tick
@@ -222,24 +222,24 @@ def _place_maker(desk: Desk) -> None:
         price = max(mid, quote.ask - offset)
         price = price + -price % tick
     left = _left(trade.entry, trade.entered)
-    desk.place("entry", trade.entry_side, OrderType.LIMIT, left, price=price, time_in_force=TimeInForce.POST_ONLY, reduce_only=False)
+    context.place("entry", trade.entry_side, OrderType.LIMIT, left, price=price, time_in_force=TimeInForce.POST_ONLY, reduce_only=False)
 
 
-def _place_taker(desk: Desk) -> None:
-    trade, quote = desk.trade, desk.quote
+def _place_taker(context: TradeContext) -> None:
+    trade, quote = context.trade, context.quote
     assert quote is not None
     trade.entry.stage = TAKER
     best = quote.ask if trade.position.sign > 0 else quote.bid
-    limit = nearest_tick(best * (1 + trade.position.sign * desk.policy.entry.walk_limit_bps / BPS), desk.rules.tick)
+    limit = nearest_tick(best * (1 + trade.position.sign * context.policy.entry.walk_limit_bps / BPS), context.rules.tick)
     left = _left(trade.entry, trade.entered)
-    desk.place("entry", trade.entry_side, OrderType.LIMIT, left, price=limit, time_in_force=TimeInForce.IOC, reduce_only=False)
+    context.place("entry", trade.entry_side, OrderType.LIMIT, left, price=limit, time_in_force=TimeInForce.IOC, reduce_only=False)
 
 
-def is_quiet(desk: Desk) -> bool:
+def is_quiet(context: TradeContext) -> bool:
     """Return whether no entry order can be filled any more."""
-    run = desk.trade.entry
+    run = context.trade.entry
     return (
         run.is_done
-        and all(order.is_final for order in desk.trade.of("entry"))
-        and not any(order.state in UNCONFIRMED for order in desk.trade.of("entry"))
+        and all(order.is_final for order in context.trade.of("entry"))
+        and not any(order.state in UNCONFIRMED for order in context.trade.of("entry"))
     )

@@ -7,77 +7,77 @@ from decimal import Decimal
 from stream_apps.core.execution.orders.order import Order, OrderState
 from stream_apps.core.execution.orders.venue_reports import OrderType
 from stream_apps.core.execution.state.trade import ENTRY_LEGS
-from stream_apps.core.execution.state.trade_context import Desk
+from stream_apps.core.execution.state.trade_context import TradeContext
 
 ZERO = Decimal(0)
 _REFUSED = (OrderState.REJECTED, OrderState.EXPIRED)
 
 
-def step(desk: Desk) -> None:
+def step(context: TradeContext) -> None:
     """Close what must be closed; cancel what is no longer needed."""
-    trade = desk.trade
+    trade = context.trade
     exposure = trade.exposure
     position = trade.position
-    if position.timeout_at is not None and trade.closing is None and exposure > 0 and desk.due(position.timeout_at):
-        desk.close_at_market("timeout")
+    if position.timeout_at is not None and trade.closing is None and exposure > 0 and context.due(position.timeout_at):
+        context.close_at_market("timeout")
     if exposure < 0:
-        turn_back(desk, -exposure)
+        turn_back(context, -exposure)
     elif trade.closing is not None and exposure > 0:
-        _close(desk, exposure)
+        _close(context, exposure)
     elif exposure == 0 and trade.entry.is_done and not any(_may_execute(order) for order in trade.of(*ENTRY_LEGS)):
         for order in trade.live:
-            desk.cancel(order)
+            context.cancel(order)
 
 
 def _may_execute(order: Order) -> bool:
     return not order.is_final
 
 
-def _working(desk: Desk) -> list[Order]:
+def _working(context: TradeContext) -> list[Order]:
     """Orders that are executing, or may be, on the closing side: nothing is sent beside them. One that was asked for in vain does not count: all are
     reduce-only, so a second one cannot close too much, and no other trade begins on the symbol before each of them has its end."""
     return [
         order
-        for order in desk.trade.live
-        if order.side is desk.trade.exit_side
+        for order in context.trade.live
+        if order.side is context.trade.exit_side
         and not order.is_in_doubt
         and ((order.type is OrderType.MARKET) or (order.is_stop and (order.state is OrderState.TRIGGERED or order.executed > 0)))
     ]
 
 
-def _close(desk: Desk, exposure: Decimal) -> None:
-    trade = desk.trade
+def _close(context: TradeContext, exposure: Decimal) -> None:
+    trade = context.trade
     assert trade.closing is not None
     for order in trade.live:
         # The stop stays until the position is gone; a cancelled entry may still have filled, which the next look sees.
         if order.type is OrderType.LIMIT:
-            desk.cancel(order)
-    if _working(desk):
+            context.cancel(order)
+    if _working(context):
         return
     leg = trade.closing
-    _refusal(desk, leg)
-    if desk.may_retry(leg):
-        desk.place(leg, trade.exit_side, OrderType.MARKET, min(exposure, desk.rules.market_max_quantity))
+    _refusal(context, leg)
+    if context.may_retry(leg):
+        context.place(leg, trade.exit_side, OrderType.MARKET, min(exposure, context.rules.market_max_quantity))
 
 
-def _refusal(desk: Desk, leg: str) -> None:
-    newest = max((order for order in desk.trade.of(leg) if not order.is_stop), key=lambda order: order.attempt, default=None)
+def _refusal(context: TradeContext, leg: str) -> None:
+    newest = max((order for order in context.trade.of(leg) if not order.is_stop), key=lambda order: order.attempt, default=None)
     if newest is None or newest.judged or newest.executed or not (newest.is_in_doubt or newest.state in _REFUSED):
         return
     newest.judged = True
-    desk.was_refused(leg)
-    if newest.reason == "reduce_only" or desk.trade.refused[leg] >= 3:
+    context.was_refused(leg)
+    if newest.reason == "reduce_only" or context.trade.refused[leg] >= 3:
         # Position already gone, says the venue: its fills and the position tell.
-        desk.ask_position()
+        context.ask_position()
 
 
-def turn_back(desk: Desk, quantity: Decimal) -> None:
+def turn_back(context: TradeContext, quantity: Decimal) -> None:
     """More was closed than was open: end the counter position, and have everything compared."""
-    if any(order.leg == "counter" for order in desk.trade.live):
+    if any(order.leg == "counter" for order in context.trade.live):
         return
-    _refusal(desk, "counter")
-    if desk.may_retry("counter"):
-        desk.anomaly("counter position")
-        for order in desk.trade.live:
-            desk.cancel(order)
-        desk.place("counter", desk.trade.entry_side, OrderType.MARKET, min(quantity, desk.rules.market_max_quantity))
+    _refusal(context, "counter")
+    if context.may_retry("counter"):
+        context.anomaly("counter position")
+        for order in context.trade.live:
+            context.cancel(order)
+        context.place("counter", context.trade.entry_side, OrderType.MARKET, min(quantity, context.rules.market_max_quantity))

@@ -12,14 +12,14 @@ from decimal import Decimal
 from stream_apps.core.execution.entry.sizing import ceil_to, nearest_tick
 from stream_apps.core.execution.orders.order import CONFIRMED, UNCONFIRMED, Order, OrderState
 from stream_apps.core.execution.orders.venue_reports import OrderType
-from stream_apps.core.execution.state.trade_context import Desk
+from stream_apps.core.execution.state.trade_context import TradeContext
 
 ZERO = Decimal(0)
 
 
-def levels(desk: Desk) -> None:
+def levels(context: TradeContext) -> None:
     """Set the levels from the average entry price while the entry goes on; afterwards they belong to the exits."""
-    trade, position = desk.trade, desk.trade.position
+    trade, position = context.trade, context.trade.position
     average = trade.average_entry
     if average is None:
         return
@@ -27,91 +27,93 @@ def levels(desk: Desk) -> None:
         position.entry_price = average
         return
     told = [fill.time for fill in trade.fills.values() if fill.leg == "entry"]
-    since = min(told) if told else position.entry_time if position.entry_time is not None else desk.now
+    since = min(told) if told else position.entry_time if position.entry_time is not None else context.now
     if (position.entry_price, position.entry_time) != (average, since):
         position.set_levels(average, since)
 
 
-def stops_of(desk: Desk) -> list[Order]:
+def stops_of(context: TradeContext) -> list[Order]:
     """Return the stop orders that are not over."""
-    return [order for order in desk.trade.orders.values() if order.is_stop and not order.is_final]
+    return [order for order in context.trade.orders.values() if order.is_stop and not order.is_final]
 
 
-def covered(desk: Desk) -> Decimal:
+def covered(context: TradeContext) -> Decimal:
     """Return the quantity that confirmed stops would close. A stop that is being cancelled still protects until the cancel is confirmed, but may not be
     counted on."""
-    return sum((order.remaining for order in stops_of(desk) if order.state in CONFIRMED and order.state is not OrderState.CANCELLING), ZERO)
+    return sum(
+        (order.remaining for order in stops_of(context) if order.state in CONFIRMED and order.state is not OrderState.CANCELLING), ZERO
+    )
 
 
-def step(desk: Desk) -> None:
+def step(context: TradeContext) -> None:
     """Keep the stop of a trade as it must be."""
-    trade = desk.trade
-    _fired(desk)
+    trade = context.trade
+    _fired(context)
     exposure = trade.exposure
-    _measure(desk, exposure)
+    _measure(context, exposure)
     if exposure <= 0 or trade.position.stop_price is None:
         return
     if trade.closing is not None:
         return
-    wanted_price = nearest_tick(trade.position.stop_price, desk.rules.tick)
-    stops = stops_of(desk)
-    _refusals(desk)
+    wanted_price = nearest_tick(trade.position.stop_price, context.rules.tick)
+    stops = stops_of(context)
+    _refusals(context)
     if trade.closing is not None:
         return
     # Up to the step of market orders, which a reduce-only order may exceed; beyond the venue's largest order the rest is closed as unprotected.
-    wanted = min(ceil_to(exposure, desk.rules.market_lot), desk.rules.market_max_quantity)
+    wanted = min(ceil_to(exposure, context.rules.market_lot), context.rules.market_max_quantity)
     fitting = [order for order in stops if order.quantity == wanted and order.trigger_price == wanted_price]
     for order in stops:
         if order not in fitting and order.state is OrderState.WAITING:
-            desk.cancel(order)
+            context.cancel(order)
     confirmed = [order for order in fitting if order.state in (OrderState.OPEN,)]
     if confirmed:
-        desk.accepted("stop")
+        context.accepted("stop")
         keep = confirmed[0]
         for order in stops:
             if order is not keep and order.state not in UNCONFIRMED:
-                desk.cancel(order)
+                context.cancel(order)
         return
     # One replacement at a time; but a stop that was asked for in vain is no stop: another is placed beside it, which reduce-only makes harmless.
-    if not any(order.is_in_doubt is False and order.state in UNCONFIRMED for order in stops) and desk.may_retry("stop"):
-        desk.place(trade.stop_leg, trade.exit_side, OrderType.STOP_MARKET, wanted, trigger=wanted_price)
+    if not any(order.is_in_doubt is False and order.state in UNCONFIRMED for order in stops) and context.may_retry("stop"):
+        context.place(trade.stop_leg, trade.exit_side, OrderType.STOP_MARKET, wanted, trigger=wanted_price)
 
 
-def _fired(desk: Desk) -> None:
+def _fired(context: TradeContext) -> None:
     """A stop that was triggered or executed closes the trade, whatever the exits had in mind."""
-    for order in desk.trade.orders.values():
+    for order in context.trade.orders.values():
         if order.is_stop and (order.state is OrderState.TRIGGERED or order.executed > 0):
-            desk.close_at_market(order.leg)
+            context.close_at_market(order.leg)
 
 
-def _measure(desk: Desk, exposure: Decimal) -> None:
-    trade = desk.trade
-    if exposure <= 0 or covered(desk) >= exposure:
+def _measure(context: TradeContext, exposure: Decimal) -> None:
+    trade = context.trade
+    if exposure <= 0 or covered(context) >= exposure:
         if trade.unprotected_since is not None:
-            trade.gap_ms = max(trade.gap_ms, desk.now - trade.unprotected_since)
+            trade.gap_ms = max(trade.gap_ms, context.now - trade.unprotected_since)
         trade.unprotected_since = None
         return
     if trade.closing is not None:
         return
     if trade.unprotected_since is None:
-        trade.unprotected_since = desk.now
-    if desk.due(trade.unprotected_since + desk.policy.protection.window_ms):
-        trade.gap_ms = max(trade.gap_ms, desk.now - trade.unprotected_since)
-        desk.close_at_market("unprotected")
+        trade.unprotected_since = context.now
+    if context.due(trade.unprotected_since + context.policy.protection.window_ms):
+        trade.gap_ms = max(trade.gap_ms, context.now - trade.unprotected_since)
+        context.close_at_market("unprotected")
 
 
-def _refusals(desk: Desk) -> None:
+def _refusals(context: TradeContext) -> None:
     """Judge the newest refusal of a stop, once."""
-    stops = [order for order in desk.trade.orders.values() if order.is_stop]
+    stops = [order for order in context.trade.orders.values() if order.is_stop]
     newest = max(stops, key=lambda order: (order.intended_at, order.attempt), default=None)
     if newest is None or newest.judged or not (newest.is_in_doubt or newest.state in (OrderState.REJECTED, OrderState.EXPIRED)):
         return
     newest.judged = True
     if newest.reason == "would_trigger":
-        desk.close_at_market(newest.leg)
+        context.close_at_market(newest.leg)
     elif newest.reason == "reduce_only":
         # There is nothing to protect, says the venue: ask before believing either side.
-        desk.was_refused("stop")
-        desk.ask_position()
-    elif desk.was_refused("stop") >= desk.policy.protection.stop_retries:
-        desk.close_at_market("unprotected")
+        context.was_refused("stop")
+        context.ask_position()
+    elif context.was_refused("stop") >= context.policy.protection.stop_retries:
+        context.close_at_market("unprotected")

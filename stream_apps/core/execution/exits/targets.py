@@ -13,105 +13,105 @@ from stream_apps.core.execution.entry.sizing import floor_to, nearest_tick
 from stream_apps.core.execution.orders.order import Order, OrderState
 from stream_apps.core.execution.orders.venue_reports import OrderType, TimeInForce
 from stream_apps.core.execution.state.trade import ENTRY_LEGS
-from stream_apps.core.execution.state.trade_context import Desk
+from stream_apps.core.execution.state.trade_context import TradeContext
 from stream_apps.core.paper.money import exact
 from stream_apps.core.paper.position import OPEN, TP1_HIT
 
 ZERO = Decimal(0)
 
 
-def shares(desk: Desk) -> dict[str, Decimal]:
+def shares(context: TradeContext) -> dict[str, Decimal]:
     """Return the quantity of each target of the entered quantity."""
-    entered = desk.trade.entered
-    half = floor_to(entered / 2, desk.rules.lot)
-    if half < desk.rules.min_quantity:
+    entered = context.trade.entered
+    half = floor_to(entered / 2, context.rules.lot)
+    if half < context.rules.min_quantity:
         half = ZERO
     return {"tp1": half, "tp2": entered - half}
 
 
-def step(desk: Desk) -> None:
+def step(context: TradeContext) -> None:
     """Keep the targets of a trade as they must be."""
-    trade = desk.trade
-    if trade.closing is not None and trade.position.status == OPEN and _is_hit(desk):
+    trade = context.trade
+    if trade.closing is not None and trade.position.status == OPEN and _is_hit(context):
         # The first target and what closes the rest came together: it was hit all the same.
-        trade.position.status, trade.position.tp1_time = TP1_HIT, desk.now
-    if trade.closing is not None or not is_quiet(desk) or trade.exposure <= 0:
+        trade.position.status, trade.position.tp1_time = TP1_HIT, context.now
+    if trade.closing is not None or not is_quiet(context) or trade.exposure <= 0:
         return
     if any(not order.is_settled for order in trade.of(*ENTRY_LEGS)):
         # Reported and not booked yet: the entry price, and with it every level, is still an estimate.
         return
     left_over = trade.exposure
-    for leg, share in reversed(shares(desk).items()):
+    for leg, share in reversed(shares(context).items()):
         wanted = min(share - trade.executed(leg), left_over)
         left_over -= max(wanted, ZERO)
-        if wanted >= desk.rules.lot:
-            _target(desk, leg, wanted)
-    if trade.position.status == OPEN and _is_hit(desk):
-        _break_even(desk)
+        if wanted >= context.rules.lot:
+            _target(context, leg, wanted)
+    if trade.position.status == OPEN and _is_hit(context):
+        _break_even(context)
 
 
-def _target(desk: Desk, leg: str, wanted: Decimal) -> None:
-    trade, position = desk.trade, desk.trade.position
+def _target(context: TradeContext, leg: str, wanted: Decimal) -> None:
+    trade, position = context.trade, context.trade.position
     level = position.tp1_price if leg == "tp1" else position.tp2_price
     assert level is not None
     live = [order for order in trade.of(leg) if not order.is_final]
     if live:
         for order in live:
             if order.is_confirmed:
-                desk.accepted(leg)
-            moved = order.price != nearest_tick(level, desk.rules.tick)
-            if order.type is OrderType.LIMIT and (_overdue(desk, leg, level) or moved or order.remaining > wanted):
-                desk.cancel(order)
+                context.accepted(leg)
+            moved = order.price != nearest_tick(level, context.rules.tick)
+            if order.type is OrderType.LIMIT and (_overdue(context, leg, level) or moved or order.remaining > wanted):
+                context.cancel(order)
         return
-    _refusal(desk, leg)
-    if not desk.may_retry(leg):
+    _refusal(context, leg)
+    if not context.may_retry(leg):
         return
     if leg in trade.taking:
-        desk.place(leg, trade.exit_side, OrderType.MARKET, min(wanted, desk.rules.market_max_quantity))
+        context.place(leg, trade.exit_side, OrderType.MARKET, min(wanted, context.rules.market_max_quantity))
     else:
-        price = nearest_tick(level, desk.rules.tick)
-        desk.place(leg, trade.exit_side, OrderType.LIMIT, wanted, price=price, time_in_force=TimeInForce.POST_ONLY)
+        price = nearest_tick(level, context.rules.tick)
+        context.place(leg, trade.exit_side, OrderType.LIMIT, wanted, price=price, time_in_force=TimeInForce.POST_ONLY)
 
 
-def _overdue(desk: Desk, leg: str, level: Decimal) -> bool:
+def _overdue(context: TradeContext, leg: str, level: Decimal) -> bool:
     """Keep the clock of a level that the mid has crossed; return whether it ran out."""
-    trade = desk.trade
-    if desk.mid is None:
+    trade = context.trade
+    if context.mid is None:
         return leg in trade.taking
-    if trade.position.sign * (desk.mid - level) < 0:
+    if trade.position.sign * (context.mid - level) < 0:
         trade.crossed.pop(leg, None)
         return leg in trade.taking
-    since = trade.crossed.setdefault(leg, desk.now)
-    if desk.due(since + desk.policy.protection.tp_timeout_ms) and leg not in trade.taking:
+    since = trade.crossed.setdefault(leg, context.now)
+    if context.due(since + context.policy.protection.tp_timeout_ms) and leg not in trade.taking:
         trade.taking.append(leg)
         trade.overshot += 1
     return leg in trade.taking
 
 
-def _refusal(desk: Desk, leg: str) -> None:
+def _refusal(context: TradeContext, leg: str) -> None:
     """Judge the newest refusal of a target, once."""
-    newest: Order | None = max(desk.trade.of(leg), key=lambda order: order.attempt, default=None)
+    newest: Order | None = max(context.trade.of(leg), key=lambda order: order.attempt, default=None)
     if newest is None or newest.judged or newest.state not in (OrderState.REJECTED, OrderState.EXPIRED):
         return
     newest.judged = True
     if newest.reason == "reduce_only":
-        desk.was_refused(leg)
-        desk.ask_position()
+        context.was_refused(leg)
+        context.ask_position()
     elif newest.time_in_force is TimeInForce.POST_ONLY and (newest.reason == "post_only" or newest.state is OrderState.EXPIRED):
         # The price is through the level already: what a limit would have earned is there to be taken.
-        if leg not in desk.trade.taking:
-            desk.trade.taking.append(leg)
+        if leg not in context.trade.taking:
+            context.trade.taking.append(leg)
     else:
-        desk.was_refused(leg)
+        context.was_refused(leg)
 
 
-def _is_hit(desk: Desk) -> bool:
-    share = shares(desk)["tp1"]
-    return share > 0 and desk.trade.executed("tp1") >= share
+def _is_hit(context: TradeContext) -> bool:
+    share = shares(context)["tp1"]
+    return share > 0 and context.trade.executed("tp1") >= share
 
 
-def _break_even(desk: Desk) -> None:
-    position = desk.trade.position
-    position.status, position.tp1_time = TP1_HIT, desk.now
-    position.stop_price = position.break_even(exact(desk.policy.fees.taker), desk.policy.fee_basis)
-    desk.trade.stop_leg = "break_even_stop"
+def _break_even(context: TradeContext) -> None:
+    position = context.trade.position
+    position.status, position.tp1_time = TP1_HIT, context.now
+    position.stop_price = position.break_even(exact(context.policy.fees.taker), context.policy.fee_basis)
+    context.trade.stop_leg = "break_even_stop"

@@ -6,19 +6,19 @@ from stream_apps.core.execution.orders.events import Action, Emit
 from stream_apps.core.execution.routing.execution_cost import cost_record
 from stream_apps.core.execution.state.records import closed_record, order_record, position_record, status_of
 from stream_apps.core.execution.state.trade import Trade
-from stream_apps.core.execution.state.trade_context import Desk
+from stream_apps.core.execution.state.trade_context import TradeContext
 from stream_apps.core.paper.position import CLOSED, EXPIRED
 
 
-def finish(desk: Desk) -> None:
+def finish_trade(context: TradeContext) -> None:
     """End a trade: its entry is over, nothing is open, every order is over and every reported execution is booked."""
-    trade, position = desk.trade, desk.trade.position
+    trade, position = context.trade, context.trade.position
     if trade.is_over or trade.queued or not trade.entry.is_done or trade.exposure != 0 or not trade.is_settled:
         return
     if trade.unprotected_since is not None:
-        trade.gap_ms = max(trade.gap_ms, desk.now - trade.unprotected_since)
+        trade.gap_ms = max(trade.gap_ms, context.now - trade.unprotected_since)
         trade.unprotected_since = None
-    trade.over_at = desk.now
+    trade.over_at = context.now
     if not trade.fills:
         position.status = EXPIRED
         return
@@ -36,18 +36,18 @@ def closing_records(trade: Trade, mode: str, now: int) -> list[Action]:
     ]
 
 
-def tell(desk: Desk, mode: str) -> None:
+def emit_changes(context: TradeContext, mode: str) -> None:
     """Write the orders and the position where what readers see of them changed."""
-    trade, position = desk.trade, desk.trade.position
+    trade, position = context.trade, context.trade.position
     for order in trade.orders.values():
         status = status_of(order)
         if order.told != status:
             order.told = status
-            desk.actions.append(Emit("orders", order_record(trade, order, mode, desk.now)))
+            context.actions.append(Emit("orders", order_record(trade, order, mode, context.now)))
     shown = (position.status, position.open_quantity, position.quantity, position.stop_price, position.entry_price, position.realised)
     if shown != trade.last_state:
         trade.last_state = shown
-        desk.actions.append(Emit("positions", position_record(trade, mode, desk.now)))
+        context.actions.append(Emit("positions", position_record(trade, mode, context.now)))
 
 
 def signature(trade: Trade) -> tuple[object, ...]:

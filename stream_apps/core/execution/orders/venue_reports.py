@@ -224,7 +224,7 @@ class InstrumentRules:
 
 
 @dataclass(frozen=True, slots=True)
-class AccountFacts:
+class AccountPermissions:
     """What preflight asks about the key and the account (DECISIONS D24).
 
     Attributes:

@@ -53,7 +53,7 @@ class ProposalRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class RouteCosts:
     """What the entries of a row cost. Means over entries; None without any.
 
     Attributes:
@@ -74,7 +74,7 @@ class RowProposal:
     """A row as it is, what was measured, as it is proposed, and why."""
 
     now: Route
-    measured: Measured
+    measured: RouteCosts
     proposed: Route
     why: tuple[str, ...]
 
@@ -112,15 +112,15 @@ def propose(entries: Iterable[Mapping[str, Any]], routes: Sequence[Route], rules
     return found
 
 
-def measure(entries: Sequence[Mapping[str, Any]]) -> Measured:
+def measure(entries: Sequence[Mapping[str, Any]]) -> RouteCosts:
     """Return what some entries cost. The order of the entries does not matter."""
     if not entries:
-        return Measured(0, None, None, None, None, None)
+        return RouteCosts(0, None, None, None, None, None)
     slips = sorted(float(one["slippage_bps_entry"]) for one in entries)
     late = sorted(float(one["slippage_bps_entry"]) for one in entries if one["entry_timeout"])
     known = [(float(one["notional"]), float(one["maker_ratio_entry"])) for one in entries if one["maker_ratio_entry"] is not None]
     weight = math.fsum(notional for notional, _ in known)
-    return Measured(
+    return RouteCosts(
         len(entries),
         len(late) / len(entries),
         math.fsum(notional * ratio for notional, ratio in known) / weight if weight else None,
@@ -130,7 +130,7 @@ def measure(entries: Sequence[Mapping[str, Any]]) -> Measured:
     )
 
 
-def _wait(row: Route, measured: Measured, rules: ProposalRules) -> tuple[int, str]:
+def _wait(row: Route, measured: RouteCosts, rules: ProposalRules) -> tuple[int, str]:
     if measured.timeouts is None or measured.timeouts <= rules.timeouts_ok or measured.late_bps is None:
         return row.maker_wait_ms, ""
     told = f"{measured.timeouts:.0%} time out, at {measured.late_bps:+.1f} bps against {rules.fee_saving_bps:.1f} bps of fees saved"
@@ -143,7 +143,7 @@ def _wait(row: Route, measured: Measured, rules: ProposalRules) -> tuple[int, st
     return row.maker_wait_ms, ""
 
 
-def _slices(row: Route, measured: Measured, below: Measured | None, rules: ProposalRules) -> tuple[int, str]:
+def _slices(row: Route, measured: RouteCosts, below: RouteCosts | None, rules: ProposalRules) -> tuple[int, str]:
     if below is None or below.entries < rules.least:
         return row.slices, ""
     assert measured.slippage_bps is not None and below.slippage_bps is not None

@@ -22,7 +22,7 @@ DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ActiveRoute:
     """A row of the table in force, and since when it is as it is, wall ms (0: since the policy says so)."""
 
     route: Route
@@ -33,7 +33,7 @@ class Held:
         return {**asdict(self.route), "from_notional": f"{self.route.from_notional:f}", "since": self.since}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Held:
+    def from_json(cls, values: Mapping[str, Any]) -> ActiveRoute:
         """Return the row that ``to_json`` wrote."""
         route = Route(Decimal(values["from_notional"]), values["maker_wait_ms"], values["slices"], values["spacing_ms"])
         return cls(route, values["since"])
@@ -60,7 +60,7 @@ def entry_of(trade: Trade, mode: str) -> dict[str, Any] | None:
     return {**{name: record[name] for name in names}, "ended_at": trade.over_at}
 
 
-def reestimate(entries: Iterable[Mapping[str, Any]], held: Sequence[Held], policy: LivePolicy, now: int) -> list[RowProposal]:
+def reestimate(entries: Iterable[Mapping[str, Any]], held: Sequence[ActiveRoute], policy: LivePolicy, now: int) -> list[RowProposal]:
     """Return a proposal for every row in force, smallest notional first.
 
     Args:
@@ -76,7 +76,7 @@ def reestimate(entries: Iterable[Mapping[str, Any]], held: Sequence[Held], polic
     return propose(taken, routes, rules_of(policy))
 
 
-def held_after(found: Sequence[RowProposal], held: Sequence[Held], now: int) -> tuple[Held, ...]:
+def updated_routes(found: Sequence[RowProposal], held: Sequence[ActiveRoute], now: int) -> tuple[ActiveRoute, ...]:
     """Return the table in force once the proposals hold."""
     since = {one.route.from_notional: one.since for one in held}
-    return tuple(Held(one.proposed, now if one.proposed != one.now else since[one.now.from_notional]) for one in found)
+    return tuple(ActiveRoute(one.proposed, now if one.proposed != one.now else since[one.now.from_notional]) for one in found)

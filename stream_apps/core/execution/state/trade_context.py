@@ -18,7 +18,7 @@ ASK_POSITION_MS = 1_000
 
 
 @dataclass(slots=True)
-class Desk:
+class TradeContext:
     """One look at one trade at one moment.
 
     Attributes:
