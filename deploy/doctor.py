@@ -214,7 +214,7 @@ def _services() -> Iterator[Check]:
     yield _reach("broker", named, lambda: _ask_broker(settings), f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}")
     if settings.database_url:
         yield _reach("database", True, lambda: _ask_database(settings), "DATABASE_URL")
-        yield _timescale(settings)
+        yield from timescale(settings)
     else:
         yield Check("database", False, False, "DATABASE_URL is not set", 'eval "$(perpflow stack env)", or set it to a server of yours')
 
@@ -247,24 +247,30 @@ def _ask_database(settings: Settings) -> str:
     return f"answers, PostgreSQL {row[0]}"
 
 
-def _timescale(settings: Settings) -> Check:
+def timescale(settings: Settings) -> Iterator[Check]:
+    """Yield whether the database has TimescaleDB, and each server setting that is too small for its jobs."""
     import psycopg
 
+    from deploy.database.server_settings import shortages
+
+    name = "TimescaleDB (optional)"
     query = "SELECT default_version, installed_version FROM pg_available_extensions WHERE name = 'timescaledb'"
     try:
         with psycopg.connect(settings.database_url, connect_timeout=3) as connection:
             row = connection.execute(query).fetchone()
+            short = shortages(connection)
     except psycopg.Error as error:
-        return Check("TimescaleDB (optional)", False, False, str(error).strip(), "see the database's finding")
-    remedy = "nothing to do: native partitions and views are used; for hypertables install the extension or use the compose stack"
+        yield Check(name, False, False, str(error).strip(), "see the line of the database")
+        return
     if row is None:
-        return Check("TimescaleDB (optional)", False, False, "not available on this server", remedy)
+        remedy = "nothing to do: native partitions and views are used; for hypertables install the extension or use the compose stack"
+        yield Check(name, False, False, "not available on this server", remedy)
+        return
     if row[1] is None:
-        return Check(
-            "TimescaleDB (optional)",
-            False,
-            False,
-            f"{row[0]} available, not created in this database",
-            "CREATE EXTENSION timescaledb, before `perpflow db migrate`",
-        )
-    return Check("TimescaleDB (optional)", True, False, f"{row[1]} in use")
+        remedy = "CREATE EXTENSION timescaledb, before `perpflow db migrate`"
+        yield Check(name, False, False, f"{row[0]} available, not created in this database", remedy)
+        return
+    yield Check(name, True, False, f"{row[1]} in use")
+    for one in short:
+        found = f"{one.setting} is {one.found}, the background jobs need {one.wanted}"
+        yield Check("TimescaleDB workers", False, False, found, f"{one.line} Then restart the server.")

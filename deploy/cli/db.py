@@ -45,6 +45,8 @@ def migrate(
         typer.echo(f"applied {name}")
     if not applied:
         typer.echo("nothing to apply")
+    for shortage in database.server_shortages(_url(database_url)):
+        typer.echo(f"warning: the server lacks background workers for TimescaleDB's jobs: {shortage}", err=True)
 
 
 @app.command(epilog="Example: perpflow db status")
@@ -58,6 +60,8 @@ def status(database_url: UrlOption = "") -> None:
     console = Console()
     console.print(shown)
     console.print(f"TimescaleDB {state.timescaledb}" if state.timescaledb else "TimescaleDB is not there: native partitions")
+    for shortage in state.shortages:
+        console.print(str(shortage), markup=False)
     for difference in state.differences:
         console.print(difference, markup=False)
     if not state.ok:
@@ -86,7 +90,7 @@ def maintain(
     except upkeep.Busy as busy:
         typer.echo(str(busy))
         return
-    for line in [*report.done, *report.problems] or ["nothing to do"]:
+    for line in [*report.done, *report.notes, *report.problems] or ["nothing to do"]:
         typer.echo(line)
     if report.problems:
         raise typer.Exit(1)

@@ -15,6 +15,11 @@ from stream_apps.agents.worker import SESSION_TIMEOUT_S, WorkerError, run
 from stream_apps.engines import engine_of
 
 
+def default_app_id(engine: str) -> str:
+    """Return the consumer group of an engine's workers: the first engine's has no name in it."""
+    return "perpflow-worker" if engine == "signals" else f"perpflow-worker-{engine}"
+
+
 def worker(
     engine: Annotated[str, typer.Option(help="Which engine runs. Each has a consumer group and a state changelog of its own.")] = "signals",
     app_id: Annotated[
@@ -67,7 +72,7 @@ def worker(
     try:
         code = run(
             settings,
-            app_id or ("perpflow-worker" if engine == "signals" else f"perpflow-worker-{engine}"),
+            app_id or default_app_id(engine),
             spec.kind(),
             config,
             datadir=datadir,

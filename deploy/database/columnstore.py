@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 import psycopg
 from psycopg import sql
 
+from deploy.database import jobs
+
 # Bars are at hand at once (real time); how soon they are built says only how much is computed on the spot.
 SHORTEST_REFRESH, LONGEST_REFRESH = "1 minute", "1 hour"
 # A job commits after so much time of the market. Bucket by bucket, as it would by itself, a year of minutes takes it hours.
@@ -19,9 +21,10 @@ BATCH = timedelta(days=10)
 
 @dataclass
 class Outcome:
-    """What was set up, and which of the extension's jobs fail; one line each."""
+    """What was set up, which jobs wait for a worker, and which fail; one line each."""
 
     done: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -79,7 +82,7 @@ def sync(connection: psycopg.Connection, keep_history: bool = False) -> Outcome:
         " JOIN timescaledb_information.dimensions d ON d.hypertable_schema = 'public' AND d.hypertable_name = p.table_name"
         " ORDER BY 1"
     ).fetchall()
-    for table, chunk, _, after, segment_by, order_by, enabled, other_chunk in rows:
+    for table, chunk, _, _, segment_by, order_by, enabled, other_chunk in rows:
         if other_chunk:
             connection.execute("SELECT set_chunk_time_interval(to_regclass(%s), %s::interval)", (table, chunk))
             outcome.done.append(f"{table}: chunks of {chunk} from now on")
@@ -90,18 +93,18 @@ def sync(connection: psycopg.Connection, keep_history: bool = False) -> Outcome:
                 )
             )
             outcome.done.append(f"{table}: columnstore by {segment_by}, ordered by {order_by}")
-        _columnstore_job(connection, table, after, outcome)
-    for source, keep in connection.execute(
-        "SELECT DISTINCT a.source, p.keep FROM bar_aggregates a JOIN table_policies p ON p.table_name = a.source"
-    ).fetchall():
-        _refresh_jobs(connection, source, None if keep_history else keep, outcome)
-    outcome.problems += [
-        f"job {job} ({what} of {table}) failed {failures} times, last at {at:%Y-%m-%d %H:%M} UTC"
-        for job, what, table, failures, at in connection.execute(
-            "SELECT s.job_id, j.proc_name, s.hypertable_name, s.total_failures, s.last_run_started_at FROM timescaledb_information.job_stats s"
-            " JOIN timescaledb_information.jobs j USING (job_id) WHERE s.last_run_status = 'Failed'"
-        )
-    ]
+    # The scheduler sees new jobs only when they have their places.
+    with connection.transaction():
+        for table, _, _, after, *_ in rows:
+            _columnstore_job(connection, table, after, outcome)
+        for source, keep in connection.execute(
+            "SELECT DISTINCT a.source, p.keep FROM bar_aggregates a JOIN table_policies p ON p.table_name = a.source ORDER BY 1"
+        ).fetchall():
+            _refresh_jobs(connection, source, None if keep_history else keep, outcome)
+        moved = jobs.spread(connection)
+    if moved:
+        outcome.done.append(f"starts of {len(moved)} jobs spread over their schedules")
+    outcome.notes, outcome.problems = jobs.report(connection)
     return outcome
 
 

@@ -40,9 +40,10 @@ class Busy(DatabaseError):
 
 @dataclass
 class Report:
-    """What was done, and what needs a person; one line each."""
+    """What was done, what the next run settles by itself, and what needs a person; one line each."""
 
     done: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -88,6 +89,7 @@ def maintain(database_url: str, *, keep_history: bool = False, full: bool = True
             if full:
                 columns = columnstore.sync(connection, keep_history)
                 report.done += columns.done
+                report.notes += columns.notes
                 report.problems += columns.problems
                 if not keep_history:
                     _expire_unless_backed_up(connection, report)
@@ -327,7 +329,7 @@ class Keeper:
                 metrics.MAINTENANCE_SECONDS.observe(time.perf_counter() - started)
                 self._trouble = None
                 self._rounds += 1
-                for line in report.done:
+                for line in [*report.done, *report.notes]:
                     log.info(line)
                 if full:
                     due = time.monotonic() + FULL_EVERY_S

@@ -18,6 +18,7 @@ import psycopg
 from psycopg import sql
 
 from deploy.database import roles
+from deploy.database.server_settings import Shortage, shortages
 from schemas.errors import UserError
 from schemas.settings import Settings
 from sinks.timescale import partitions
@@ -50,11 +51,12 @@ class Migration:
 
 @dataclass(frozen=True)
 class Status:
-    """What a database holds: migrations, whether TimescaleDB is in use, and differences between tables and schemas."""
+    """What a database holds: migrations, TimescaleDB's version if it is in use, differences between tables and schemas, small settings."""
 
     migrations: list[Migration]
     timescaledb: str | None
     differences: list[str]
+    shortages: list[Shortage]
 
     @property
     def ok(self) -> bool:
@@ -150,7 +152,13 @@ def status(database_url: str) -> Status:
     """Return the state of a database without changing it. Raises DatabaseError when it does not answer."""
     with connect(database_url) as connection:
         row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'").fetchone()
-        return Status(_with_state(connection), row[0] if row else None, differences(connection))
+        return Status(_with_state(connection), row[0] if row else None, differences(connection), shortages(connection))
+
+
+def server_shortages(database_url: str) -> list[Shortage]:
+    """Return the server's settings that are too small for TimescaleDB's jobs. Raises DatabaseError when it does not answer."""
+    with connect(database_url) as connection:
+        return shortages(connection)
 
 
 def differences(connection: psycopg.Connection) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +117,7 @@ def test_the_autoscaler_follows_the_workers_group(manifests: list[dict[str, Any]
     ((trigger),) = spec["triggers"]
     of = trigger["metadata"]
     assert trigger["type"] == "kafka" and of["bootstrapServers"] == shared["KAFKA_BOOTSTRAP_SERVERS"]
-    app_id = inspect.signature(worker.worker).parameters["app_id"].default
-    assert of["consumerGroup"] == shared["PERPFLOW_TOPIC_PREFIX"] + app_id
+    assert of["consumerGroup"] == shared["PERPFLOW_TOPIC_PREFIX"] + worker.default_app_id("signals")
     assert of["topic"] in ENGINE_INPUTS
     assert all(isinstance(value, str) for value in of.values()), "KEDA takes text only"
     ours = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]

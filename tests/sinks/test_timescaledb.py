@@ -5,6 +5,7 @@ Needs a server (TIMESCALE_DATABASE_URL) or Node.js, which runs the extension as 
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
@@ -16,15 +17,19 @@ from typing import Any
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
-from deploy.database import columnstore, maintenance
+from deploy import doctor
+from deploy.cli import db
+from deploy.database import columnstore, jobs, maintenance, server_settings
 from deploy.database import migrate as database
+from schemas.settings import Settings
 from sinks.timescale import changes
 from stream_apps.core.market.config import TIMEFRAME_MS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from test_bars import DAY, HOUR, START, Trade, assert_bars, at, insert, make, oracle, read
-from timescaledb import empty_database
+from timescaledb import VARIABLE, empty_database
 
 # The packages come from the registry of Node.js, which the tests of every day do not ask.
 pytestmark = pytest.mark.long
@@ -84,6 +89,17 @@ def test_the_schema_is_hypertables_and_continuous_aggregates(url: str) -> None:
         assert changes.sources(connection) == frozenset()
 
 
+def test_doctor_and_migrate_name_the_setting_that_is_too_small(url: str) -> None:
+    """The server in WebAssembly preloads nothing, so its jobs never run."""
+    if os.environ.get(VARIABLE):
+        pytest.skip("a server with background workers")
+    in_use, lack = doctor.timescale(Settings(database_url=url))
+    assert in_use.ok and not lack.ok and "shared_preload_libraries is ''" in lack.found and "ALTER SYSTEM SET shared_preload" in lack.remedy
+    shown = CliRunner().invoke(db.app, ["migrate", "--database-url", url])
+    assert shown.exit_code == 0 and "nothing to apply" in shown.output
+    assert "warning: the server lacks background workers" in shown.output and "'timescaledb'" in shown.output
+
+
 def test_bars_are_exact_unbuilt_and_built(connection: psycopg.Connection, trades: list[Trade]) -> None:
     insert(connection, trades[:200])
     assert_bars(connection, trades[:200])  # real time: nothing is built yet
@@ -132,7 +148,65 @@ def test_jobs_are_set_up_as_the_policies_say_and_every_one_runs(url: str, connec
     maintenance.keep(url, "depth", 5)
     with psycopg.connect(url, autocommit=True, prepare_threshold=None) as again:
         again.execute("UPDATE table_policies SET chunk = '3 hours', columnstore_after = '12 hours' WHERE table_name = 'quotes'")
-    assert maintenance.maintain(url, keep_history=True).done == ["quotes: chunks of 3:00:00 from now on", "quotes: columns after 12:00:00"]
+    chunk, columns, starts = maintenance.maintain(url, keep_history=True).done
+    assert (chunk, columns) == ("quotes: chunks of 3:00:00 from now on", "quotes: columns after 12:00:00")
+    assert starts.startswith("starts of ") and maintenance.maintain(url, keep_history=True).done == []
+
+
+def test_jobs_start_apart_and_a_moved_one_comes_back(url: str) -> None:
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
+        query = (
+            "SELECT job_id, schedule_interval, extract(epoch FROM initial_start - '2000-01-03 00:00Z') %% extract(epoch FROM schedule_interval),"
+            " next_start = initial_start, fixed_schedule FROM timescaledb_information.jobs WHERE proc_name LIKE 'policy_%%' AND job_id >= %s"
+        )
+        before = connection.execute(query, (1000,)).fetchall()
+        assert len(before) > 40 and all(fixed for *_, fixed in before)
+        for every in {row[1] for row in before}:
+            starts = sorted(float(row[2]) for row in before if row[1] == every)
+            apart = every.total_seconds() / len(starts)
+            assert [b - a for a, b in pairwise(starts)] == pytest.approx([apart] * (len(starts) - 1), abs=1e-3)
+        moved = before[0][0]
+        connection.execute("SELECT alter_job(%s, initial_start => '2020-01-01 00:00Z'::timestamptz)", (moved,))
+        assert jobs.spread(connection) == [moved]
+        assert [row[:3] for row in sorted(connection.execute(query, (1000,)).fetchall())] == [row[:3] for row in sorted(before)]
+
+
+def test_a_lack_of_workers_is_no_failure_of_a_job(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows as TimescaleDB's scheduler writes them: one job that found no worker, one that failed in its work."""
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
+        (waits,), (broken,) = connection.execute(
+            "SELECT job_id FROM timescaledb_information.jobs WHERE proc_name = 'policy_refresh_continuous_aggregate' ORDER BY 1 LIMIT 2"
+        ).fetchall()
+
+        def fail(job: int, message: str, succeeded: str) -> None:
+            connection.execute(
+                "UPDATE _timescaledb_internal.bgw_job_stat SET last_run_success = false, total_failures = 2, last_start = now(),"
+                " last_finish = now(), last_successful_finish = now() - %s::interval WHERE job_id = %s",
+                (succeeded, job),
+            )
+            connection.execute(
+                "INSERT INTO _timescaledb_internal.bgw_job_stat_history (job_id, pid, execution_start, execution_finish, succeeded, data)"
+                " VALUES (%s, 1, now(), now(), false, jsonb_build_object('error_data', jsonb_build_object('message', %s::text)))",
+                (job, message),
+            )
+
+        fail(waits, "failed to start job", "1 second")
+        fail(broken, "division by zero", "1 second")
+        notes, problems = jobs.report(connection)
+        assert notes == [] and len(problems) == 2  # this server preloads nothing
+        assert "division by zero" in problems[0] and "shared_preload_libraries" in problems[1] and "ALTER SYSTEM" in problems[1]
+        monkeypatch.setattr(server_settings, "shortages", lambda _: [])
+        notes, problems = jobs.report(connection)
+        assert [f"job {waits} " in line for line in notes] == [True] and [f"job {broken} " in line for line in problems] == [True]
+        fail(waits, "failed to start job", "2 hours")
+        notes, problems = jobs.report(connection)
+        assert notes == [] and any(f"job {waits} " in line and "has found no free background worker since" in line for line in problems)
+        for job in (waits, broken):
+            connection.execute(f"CALL run_job({job})")  # type: ignore[arg-type]
+        connection.execute(
+            "UPDATE _timescaledb_internal.bgw_job_stat SET last_run_success = true WHERE job_id IN (%s, %s)", (waits, broken)
+        )
+        assert jobs.report(connection) == ([], [])
 
 
 def test_retention_drops_chunks_and_keeps_their_bars(url: str, trades: list[Trade]) -> None:
