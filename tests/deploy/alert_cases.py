@@ -1,4 +1,4 @@
-"""For every alert a story that makes it fire: series minute by minute in promtool's notation, when it is still quiet, when it fires, and for whom."""
+"""For every alert a story that makes it fire: series step by step in promtool's notation, when it is still quiet, when it fires, and for whom."""
 
 from __future__ import annotations
 
@@ -10,19 +10,30 @@ VENUE = {"venue": "V"}
 
 
 class Case(NamedTuple):
-    """A story; ``quiet`` and ``fires`` are minutes from its beginning. ``series`` has a second, healthy member where labels are to tell them apart."""
+    """A story; ``quiet`` and ``fires`` are steps from its beginning. ``series`` has a second, healthy member where labels are to tell them apart.
+
+    A step is ``step_s`` seconds long: the distance of samples and of evaluations.
+    """
 
     alert: str
     series: dict[str, str]
     quiet: int
     fires: int
     labels: dict[str, str]
+    step_s: int = 60
 
 
 def stale(alert: str, topic: str, quiet: int, fires: int) -> Case:
     name = "perpflow_produced_time_seconds"
     series = {f'{name}{{venue="V",topic="{topic}"}}': STOPS, f'{name}{{venue="W",topic="{topic}"}}': "0+60x1600"}
     return Case(alert, series, quiet, fires, VENUE)
+
+
+def soon_stale(alert: str, topic: str) -> Case:
+    """Records until second 100; at a scrape every 10 s the alert is quiet at an age of 30 s and fires at 40 s."""
+    name = "perpflow_produced_time_seconds"
+    series = {f'{name}{{venue="V",topic="{topic}"}}': "0+10x10 100x30", f'{name}{{venue="W",topic="{topic}"}}': "0+10x40"}
+    return Case(alert, series, 13, 14, VENUE, step_s=10)
 
 
 def jumps(alert: str, series: str, to: float, labels: dict[str, str], quiet: int = 5, fires: int = 7, first: float = 0) -> Case:
@@ -72,6 +83,18 @@ CASES = [
         6,
         {"service": "sink"},
     ),
+    Case(  # 80 % is quiet, above it is not; a disk that fills for a moment is
+        "DiskUsageHigh",
+        {
+            'perpflow_disk_free_bytes{service="sink"}': "50x5 20x10 19x2 20x5 19x60",
+            'perpflow_disk_size_bytes{service="sink"}': "100x90",
+            'perpflow_disk_free_bytes{service="worker"}': "20x90",
+            'perpflow_disk_size_bytes{service="worker"}': "100x90",
+        },
+        28,
+        32,
+        {"service": "sink"},
+    ),
     Case(
         "DiskLow",
         {'perpflow_disk_free_bytes{service="sink"}': "50x5 9x60", 'perpflow_disk_size_bytes{service="sink"}': "100x65"},
@@ -91,9 +114,9 @@ CASES = [
         70,
         {"service": "sink"},
     ),
-    stale("TradesStale", "agg_trades", 13, 15),
-    stale("BookStale", "depth", 12, 14),
-    stale("QuotesStale", "quotes", 12, 14),
+    soon_stale("TradesStale", "agg_trades"),
+    soon_stale("BookStale", "depth"),
+    soon_stale("QuotesStale", "quotes"),
     stale("FundingStale", "funding", 20, 21),
     stale("IndicatorsStale", "market_indicators", 25, 26),
     stale("LiquidationsSilent", "liquidations", 1450, 1451),

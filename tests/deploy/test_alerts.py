@@ -79,6 +79,8 @@ def test_every_market_stream_has_a_limit() -> None:
     text = "\n".join(rule["expr"] for rule in alerts().values())
     for topic in ("agg_trades", "depth", "quotes", "funding", "market_indicators", "liquidations"):
         assert f'perpflow_produced_time_seconds{{topic="{topic}"}}' in text, topic
+    for name in ("TradesStale", "BookStale", "QuotesStale"):  # S2:147
+        assert alerts()[name]["expr"].endswith("> 30") and "for" not in alerts()[name]
     assert alerts()["FundingStale"]["expr"].endswith("> 600") and "for" not in alerts()["FundingStale"]
     assert alerts()["OpenInterestStale"]["expr"].endswith("> 900")
 
@@ -114,22 +116,23 @@ def test_alerts_fire_and_keep_quiet(promtool: Path, tmp_path: Path) -> None:
             for rule in group["rules"]:
                 rule.pop("annotations", None)
         (tmp_path / name).write_text(yaml.safe_dump(groups))
-    tests = []
-    for case in CASES:
-        expected = {"exp_labels": {**case.labels, "severity": alerts()[case.alert]["labels"]["severity"]}}
-        tests.append({
-            "interval": "1m",
-            "name": case.alert,
-            "input_series": [{"series": series, "values": values} for series, values in case.series.items()],
-            "alert_rule_test": [
-                {"eval_time": f"{case.quiet}m", "alertname": case.alert, "exp_alerts": []},
-                {"eval_time": f"{case.fires}m", "alertname": case.alert, "exp_alerts": [expected]},
-            ],
-        })  # fmt: skip
-    unit_tests = tmp_path / "tests.yml"
-    unit_tests.write_text(yaml.safe_dump({"rule_files": names, "evaluation_interval": "1m", "tests": tests}))
-    done = subprocess.run([str(promtool), "test", "rules", str(unit_tests)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    for step in sorted({case.step_s for case in CASES}):
+        tests = []
+        for case in (one for one in CASES if one.step_s == step):
+            expected = {"exp_labels": {**case.labels, "severity": alerts()[case.alert]["labels"]["severity"]}}
+            tests.append({
+                "interval": f"{step}s",
+                "name": case.alert,
+                "input_series": [{"series": series, "values": values} for series, values in case.series.items()],
+                "alert_rule_test": [
+                    {"eval_time": f"{case.quiet * step}s", "alertname": case.alert, "exp_alerts": []},
+                    {"eval_time": f"{case.fires * step}s", "alertname": case.alert, "exp_alerts": [expected]},
+                ],
+            })  # fmt: skip
+        unit_tests = tmp_path / "tests.yml"
+        unit_tests.write_text(yaml.safe_dump({"rule_files": names, "evaluation_interval": f"{step}s", "tests": tests}))
+        done = subprocess.run([str(promtool), "test", "rules", str(unit_tests)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_alert_has_a_case() -> None:
