@@ -1,7 +1,9 @@
-"""The command line. Sub-commands are modules of this package and are imported only when one of them runs.
+"""The command line. Each sub-command is a module in a folder of this package. It is imported only when it runs.
 
-A sub-command ``name`` is the module ``deploy.cli.name`` (dashes become underscores, a keyword gets one behind it) with either ``app``, a ``typer.Typer``
-with commands of its own, or a function of that name, which is the command. A new one needs its line in ``COMMANDS``.
+The folders say what a person does: ``setup``, ``services``, ``trading``, ``look``, ``research``. The sub-command ``name`` is the
+module ``deploy.cli.FOLDER.name``: dashes become underscores, a Python keyword gets a trailing underscore. The module has either
+``app``, a ``typer.Typer`` with commands of its own, or a function of that name, which is the command. A new command needs a line
+in ``COMMANDS`` and nothing else. No other room imports this package.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import importlib
 import keyword
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -54,11 +57,12 @@ COMMANDS: dict[str, str] = {
 
 
 def load_app(name: str) -> typer.Typer:
-    """Import a sub-command and return its typer application. Raises ModuleNotFoundError when there is none of that name."""
+    """Import a sub-command and return its typer application. Raises ValueError when not exactly one folder has its module."""
     module_name = name.replace("-", "_")
     if keyword.iskeyword(module_name):
         module_name += "_"
-    module = importlib.import_module(f"{__name__}.{module_name}")
+    (path,) = Path(__file__).parent.glob(f"*/{module_name}.py")
+    module = importlib.import_module(f"{__name__}.{path.parent.name}.{module_name}")
     sub_app: typer.Typer | None = getattr(module, "app", None)
     if sub_app is None:
         sub_app = typer.Typer(add_completion=False)
@@ -67,7 +71,7 @@ def load_app(name: str) -> typer.Typer:
 
 
 def load(name: str) -> Any:
-    """Import a sub-command and return its command. Raises ModuleNotFoundError when there is none of that name."""
+    """Import a sub-command and return its command. Raises ValueError when not exactly one folder has its module."""
     command = typer.main.get_command(load_app(name))
     command.name = name
     return command

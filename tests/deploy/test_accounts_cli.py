@@ -159,7 +159,7 @@ def test_routing_is_dry_until_a_file_is_named_and_never_overwrites(shown: Any, t
     assert "stays as it is" in shown("routing", "--mode", "simulated").output
     target = tmp_path / "routes.toml"
     assert shown("routing", "--mode", "simulated", "--write", str(target)).exit_code == 0
-    from deploy.live_start import read_policy
+    from deploy.cli.trading.live_start import read_policy
 
     assert read_policy(target, (), ()).entry.routes == LivePolicy().entry.routes
     result = shown("routing", "--mode", "simulated", "--write", str(target))

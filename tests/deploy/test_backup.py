@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from deploy.cli import db
+from deploy.cli.setup import db
 from deploy.database import backup, maintenance
 from deploy.database import migrate as database
 from deploy.database.migrate import DatabaseError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -36,6 +37,20 @@ def test_every_command_has_help_and_an_example_of_itself(name: str) -> None:
         assert "Example" in text and f"perpflow {full_name}" in text, full_name
 
 
+def test_the_command_line_stands_on_top() -> None:
+    """No module outside deploy/cli imports it, and a folder of it holds a dozen names at most."""
+    for room in ("schemas", "stream_apps", "producers", "sinks", "deploy"):
+        for path in (ROOT / room).rglob("*.py"):
+            if not path.is_relative_to(ROOT / "deploy" / "cli"):
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                    assert not (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deploy.cli")), path
+                    assert not (isinstance(node, ast.Import) and any(one.name.startswith("deploy.cli") for one in node.names)), path
+    modules = [path for path in (ROOT / "deploy" / "cli").glob("*/*.py") if not path.stem.startswith("_")]
+    assert len(modules) == len({path.stem for path in modules}) > len(cli.COMMANDS), "load_app finds a module by its name"
+    for folder in {path.parent for path in modules}:
+        assert len([one for one in modules if one.parent == folder]) <= 12, folder
+
+
 def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "import sys; sys.argv[0] = 'perpflow'; from deploy.cli import main; main()", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
@@ -48,7 +63,7 @@ def test_help_lists_every_command_and_imports_none() -> None:
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env, timeout=60, check=True).stdout
     for name, help_text in cli.COMMANDS.items():
         assert name in shown and help_text in shown
-    for heavy in ("numpy", "confluent_kafka", "faust", "psycopg", "pydantic", "deploy.cli.stack"):
+    for heavy in ("numpy", "confluent_kafka", "faust", "psycopg", "pydantic", "deploy.cli.setup.stack"):
         assert f"'{heavy}'" not in shown, heavy
 
 

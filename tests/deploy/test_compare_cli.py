@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 from psycopg.types.json import Jsonb
 from typer.testing import CliRunner, Result
 
-from deploy.cli.compare import compare
+from deploy.cli.look.compare import compare
 from deploy.database import migrate as database
 from schemas import catalogue
 from schemas.errors import UserError

@@ -15,7 +15,7 @@ from psycopg import sql
 from typer.testing import CliRunner, Result
 
 from deploy.cli import load_app
-from deploy.cli.explain import render
+from deploy.cli.look.explain import render
 from deploy.database.migrate import migrate
 from schemas.codec.recordset import RecordSet
 from schemas.errors import UserError

@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from deploy.cli import worker
+from deploy.cli.services import worker
 from schemas.catalogue import ENGINE_INPUTS
 from schemas.settings import Settings
 

@@ -34,7 +34,7 @@ FOLDERS = {
     "every service": ("schemas",),
     "several services": ("producers", "stream_apps", "sinks"),
     "producer": ("producers",),
-    "recorded venue": ("deploy/cli/simulate.py", "producers"),
+    "recorded venue": ("deploy/cli/services/simulate.py", "producers"),
     "worker": ("stream_apps",),
     "guard": ("sinks/guard",),
     "trading": ("sinks/venues",),

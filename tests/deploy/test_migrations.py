@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 from typer.testing import CliRunner
 
-from deploy.cli import db
+from deploy.cli.setup import db
 from deploy.database import migrate as database
 from schemas.settings import Settings
 

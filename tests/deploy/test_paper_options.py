@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.cli.paper_options import paper_settings
+from deploy.cli.options.paper import paper_settings
 from schemas.errors import UserError
 from stream_apps.core.paper.position import FeeRates
 

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from psycopg.types.json import Jsonb
 from typer.testing import CliRunner, Result
 
-from deploy.cli.strategies import app
+from deploy.cli.trading.strategies import app
 from deploy.database import migrate as database
 from schemas.errors import UserError
 from schemas.partition import partition_of

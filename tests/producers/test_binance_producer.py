@@ -298,7 +298,7 @@ def start(
     settings_env: dict[str, str], venue: RecordedVenue, symbol: str, log_file: Path, streams: str = "agg_trades"
 ) -> subprocess.Popen[bytes]:
     arguments = ["--symbols", symbol, "--streams", streams, "--ws-url", venue.ws_url, "--rest-url", venue.rest_url, "--depth-speed", "0ms"]
-    code = "from deploy.cli.produce import app; app()"
+    code = "from deploy.cli.services.produce import app; app()"
     with log_file.open("ab") as out:
         return subprocess.Popen([sys.executable, "-c", code, *arguments], env=settings_env, stdout=out, stderr=out)
 

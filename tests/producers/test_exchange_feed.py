@@ -241,7 +241,7 @@ def test_accounts_need_a_venue_that_can_trade() -> None:
 def test_the_command_serves_trading_to_another_process(tmp_path: Path) -> None:
     accounts = tmp_path / "accounts.toml"
     accounts.write_text(f'[[accounts]]\nname="desk"\nkeys=[{{key="{KEY}", secret="{SECRET}"}}]\n')
-    command = [sys.executable, "-m", "deploy.cli.simulate", "--instruments", "2", "--rate", "300", "--trading", str(accounts)]
+    command = [sys.executable, "-m", "deploy.cli.services.simulate", "--instruments", "2", "--rate", "300", "--trading", str(accounts)]
     with subprocess.Popen(
         [*command, "--trading-fault", "lost:on=order.place,how=503"],
         stdout=subprocess.PIPE,

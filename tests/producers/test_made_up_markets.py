@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from deploy.cli.simulate import app
+from deploy.cli.services.simulate import app
 from producers.simulated.dialects.registry import DIALECTS, dialect_of
 from producers.simulated.market.events import AGG, DEPTH, SNAPSHOT, TICKER, TRADE
 from producers.simulated.market.generated import Making
@@ -164,7 +164,19 @@ def test_a_stream_asked_for_early_begins_when_its_instrument_is_listed() -> None
 
 
 def test_the_command_serves_any_venue() -> None:
-    command = [sys.executable, "-m", "deploy.cli.simulate", "--venue", "okx", "--instruments", "2", "--rate", "max", "--messages", "500"]
+    command = [
+        sys.executable,
+        "-m",
+        "deploy.cli.services.simulate",
+        "--venue",
+        "okx",
+        "--instruments",
+        "2",
+        "--rate",
+        "max",
+        "--messages",
+        "500",
+    ]
     faults = "drop:stream=trades,at=3 ; list=NEWUSDT@0"
     process = subprocess.Popen(
         [*command, "--faults", faults, "--settle", "0.1", "--exit-at-end"], cwd=ROOT, stdout=subprocess.PIPE, text=True

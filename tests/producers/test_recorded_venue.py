@@ -459,7 +459,16 @@ def test_options_that_cannot_be(slice_of_btc: Path) -> None:
 
 
 def test_the_command_serves_and_stops_cleanly(slice_of_btc: Path) -> None:
-    command = [sys.executable, "-m", "deploy.cli.simulate", "--recording", f"{slice_of_btc}=BTCUSDT", "--speed", "max", "--exit-at-end"]
+    command = [
+        sys.executable,
+        "-m",
+        "deploy.cli.services.simulate",
+        "--recording",
+        f"{slice_of_btc}=BTCUSDT",
+        "--speed",
+        "max",
+        "--exit-at-end",
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     try:
         assert process.stdout is not None

@@ -29,7 +29,7 @@ from sinks.executor.service import Executor
 pytestmark = pytest.mark.stack
 
 MIGRATION = Path(__file__).parents[2] / "deploy" / "database" / "migrations" / "0101_executor.sql"
-PROCESS = "import typer; from deploy.cli.execute import execute; typer.run(execute)"
+PROCESS = "import typer; from deploy.cli.services.execute import execute; typer.run(execute)"
 NAMES = (
     ("BINANCE:LTCUSDT", "BINANCE-1", 0),
     ("OKX:LTCUSDT-PERP", "OKX-1", 7_000),

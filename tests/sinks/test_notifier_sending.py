@@ -34,7 +34,7 @@ from notifier_places import (
 )
 from notifier_records import BTC, T0, record, signal
 
-from deploy.cli.notify import notify
+from deploy.cli.services.notify import notify
 from schemas import metrics
 from schemas.errors import UserError
 from schemas.secret import Secrets

@@ -10,7 +10,7 @@ import pytest
 from timescale_helpers import query
 from typer.testing import CliRunner
 
-from deploy.cli import db
+from deploy.cli.setup import db
 from deploy.database import maintenance as upkeep
 from deploy.database import migrate as database
 from schemas import catalogue

@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deploy import doctor
-from deploy.cli import db
+from deploy.cli.setup import db
 from deploy.database import columnstore, jobs, maintenance, server_settings
 from deploy.database import migrate as database
 from schemas.settings import Settings

@@ -19,7 +19,7 @@ from stream_apps.core.log.steps import completed
 pytestmark = pytest.mark.stack
 
 TRADES = 30_000
-COMMAND = "import typer; from deploy.cli.worker import worker; typer.run(worker)"
+COMMAND = "import typer; from deploy.cli.services.worker import worker; typer.run(worker)"
 
 
 def test_the_worker_equals_the_engine(

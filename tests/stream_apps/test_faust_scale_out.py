@@ -22,7 +22,7 @@ from stream_apps.core.signals.strategy_rules import strategy_from_record
 
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
-COMMAND = "import typer; from deploy.cli.worker import worker; typer.run(worker)"
+COMMAND = "import typer; from deploy.cli.services.worker import worker; typer.run(worker)"
 OUTPUTS = ("features", "bars", "scores", "signals")
 PARTS = 8
 TRADES = 6_000

@@ -29,7 +29,7 @@ from stream_apps.strategy_files import load_strategy_files, recorded_files
 
 pytestmark = pytest.mark.stack
 
-COMMAND = "import typer; from deploy.cli.worker import worker; typer.run(worker)"
+COMMAND = "import typer; from deploy.cli.services.worker import worker; typer.run(worker)"
 GRID, LATENESS = 15_000, 250
 # Four partitions of six. Each has the recorded trades under a name of its own, and a flood of others beside them.
 ASSETS = ("LTC", "BTC", "SOL", "DOT")

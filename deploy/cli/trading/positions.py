@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.cli import settings as surroundings
-from deploy.cli.account_options import Json, Mode, Strategy, Symbol, Watch, show, wanted
+from deploy.cli.options.accounts import Json, Mode, Strategy, Symbol, Watch, show, wanted
 from deploy.report.accounts import positions_table
 from sinks.queries.accounts import open_accounts
 

@@ -13,7 +13,7 @@ from schemas.errors import UserError
 
 app = typer.Typer(help="Measure this machine, ours beside its peers.")
 
-SCRIPT = Path(__file__).resolve().parents[2] / "tests" / "bench" / "run.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "tests" / "bench" / "run.py"
 
 
 @app.command(epilog="Example: perpflow bench --quick --only worker,replay --json bench.json")

@@ -11,8 +11,8 @@ import typer
 from rich.table import Table
 
 from deploy.cli import settings as surroundings
-from deploy.cli.account_options import screen
-from deploy.live_start import read_policy
+from deploy.cli.options.accounts import screen
+from deploy.cli.trading.live_start import read_policy
 from schemas.errors import UserError
 from sinks.queries.execution_costs import changed, entries_of, routes_in_force, toml_of
 from sinks.venues.account_login import MODES, VENUES, account_id

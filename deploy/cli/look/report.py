@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.cli.account_options import Json, Mode, Strategy, Symbol, wanted
+from deploy.cli.options.accounts import Json, Mode, Strategy, Symbol, wanted
 from schemas.errors import UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="How execution goes; reports of replays side by side.")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli import settings as surroundings
-from deploy.cli.paper_options import Fees, LatencyMs, MakerFee, SlippageBps, TakerFee, UseFilters, WalkBook, paper_settings
+from deploy.cli.options.paper import Fees, LatencyMs, MakerFee, SlippageBps, TakerFee, UseFilters, WalkBook, paper_settings
 from schemas.errors import UserError
 from schemas.service import Service, configure_logging
 from schemas.settings import Settings
@@ -51,7 +51,7 @@ def execute(
     if not settings.database_url:
         raise UserError("execute: DATABASE_URL is not set (the journal lives there); `perpflow stack env` prints it")
     if mode != "paper":
-        from deploy.live_start import approve, read_policy, run_live
+        from deploy.cli.trading.live_start import approve, read_policy, run_live
         from sinks.venues.account_login import MODES, account_id
 
         if mode not in MODES:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from deploy.cli.source_options import Source, Venue, WarmUp, time_ms
+from deploy.cli.options.sources import Source, Venue, WarmUp, time_ms
 from schemas.errors import UserError
 
 

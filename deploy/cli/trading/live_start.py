@@ -14,7 +14,7 @@ import psycopg
 import typer
 from confluent_kafka import KafkaException
 
-from deploy.cli.preflight import show
+from deploy.cli.trading.preflight import show
 from schemas.errors import UserError
 from schemas.secret import SecretError, Secrets
 from schemas.service import Service, configure_logging

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli import settings as surroundings
-from deploy.cli.account_options import Json, Mode, Strategy, Symbol, Watch, show, wanted
+from deploy.cli.options.accounts import Json, Mode, Strategy, Symbol, Watch, show, wanted
 from deploy.report.accounts import trades_table
 from sinks.queries.accounts import open_accounts
 

@@ -1,0 +1,1 @@
+"""Commands that replay and search: backtests, research, evolution."""

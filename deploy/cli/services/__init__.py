@@ -1,0 +1,1 @@
+"""Commands that run one service until it is stopped, and the importer of dump files."""

@@ -1,0 +1,1 @@
+"""Commands of a desk: strategies, accounts, orders, positions, risk."""
