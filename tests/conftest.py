@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -20,11 +19,11 @@ import structlog
 
 from deploy.stack import Stack
 from schemas.settings import ROLES, Settings
+from tests.support.paths import ROOT, TESTS
 
 # Points at the folder of a stack that stays up between runs; without it each run starts one of its own and removes it.
 REUSE_VARIABLE = "PERPFLOW_TEST_STACK_DIR"
 
-ROOT = Path(__file__).resolve().parent.parent
 
 # The first example of a compiled function waits for its compilation: a deadline would judge that, not the function.
 hypothesis.settings.register_profile("compiled", deadline=None)
@@ -58,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     with other things a limit of time may pass that says nothing about the code. What fails of itself fails twice. Pure tests have no such
     excuse."""
     for item in items:
-        if item.get_closest_marker("stack") or item.path.parent.name not in ("schemas", "stream_apps"):
+        if item.get_closest_marker("stack") or item.path.relative_to(TESTS).parts[0] not in ("schemas", "stream_apps"):
             item.add_marker(pytest.mark.flaky(reruns=1))
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 # Room -> rooms it may import. stream_apps itself holds the cores' file loaders, which stand with the cores.
 ALLOWED = {
     "schemas": {"schemas"},

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from engine_log import EngineLog
-from rows import Figure, Row
-from running import Run
-from worker_workload import Workload
 
 from schemas.settings import Settings
 from stream_apps.core.log.outputs import OutputRecord
 from stream_apps.core.market.config import EngineConfig
 from stream_apps.core.market.windows import WINDOWS
 from stream_apps.core.signals.engine import SignalsEngine
+from tests.bench.engine_log import EngineLog
+from tests.bench.rows import Figure, Row
+from tests.bench.running import Run
+from tests.bench.worker_workload import Workload
 
 # Contestants may differ by so much: 10 % (issue: constant in window length within 10 %).
 CONSTANT = 0.9

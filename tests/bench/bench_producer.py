@@ -28,9 +28,6 @@ import numpy as np
 import orjson
 import psutil
 from confluent_kafka import Consumer, TopicPartition
-from measured_producer import spread, steady
-from rows import Figure, Row
-from running import ROOT, Run
 
 from deploy.stack import processes
 from producers.venue.adapter import Channel, Market
@@ -43,6 +40,9 @@ from schemas.partition import partition_of
 from schemas.settings import Settings
 from stream_apps.core.paper.market_rows import numbers_of
 from stream_apps.replay.topics import TopicSource
+from tests.bench.measured_producer import spread, steady
+from tests.bench.rows import Figure, Row
+from tests.bench.running import ROOT, Run
 
 MEASURED = Path(__file__).with_name("measured_producer.py")
 INSTRUMENTS = 20

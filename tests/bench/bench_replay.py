@@ -22,9 +22,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
-from rows import Figure, Row, alternate
-from running import Run
-from worker_workload import Workload, add_strategies, fill
 
 from schemas.archive.manifest import Manifest
 from schemas.archive.read import PartitionReader
@@ -38,6 +35,9 @@ from stream_apps.replay.from_archive import Archive
 from stream_apps.replay.run import drive
 from stream_apps.replay.source import Piece, Source, Topics
 from stream_apps.replay.topics import TopicSource
+from tests.bench.rows import Figure, Row, alternate
+from tests.bench.running import Run
+from tests.bench.worker_workload import Workload, add_strategies, fill
 
 TOPICS = ("agg_trades", "instruments", "progress", "strategies")
 

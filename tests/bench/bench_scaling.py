@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import psutil
-from contest import WARM_UP_PANES, WORKER, Contest, Size
-from rows import Figure, Row
-from running import Run
-from worker_workload import fill
+
+from tests.bench.contest import WARM_UP_PANES, WORKER, Contest, Size
+from tests.bench.rows import Figure, Row
+from tests.bench.running import Run
+from tests.bench.worker_workload import fill
 
 FULL, QUICK = Size(3_000_000, 2880), Size(240_000, 288)
 BAR = 1.7

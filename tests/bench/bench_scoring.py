@@ -14,9 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from rows import Figure, Row
-from running import Run
-from scoring_rows import market_of
 
 from schemas.codec.avro import Codec
 from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
@@ -25,6 +22,9 @@ from stream_apps.core.signals.scoring.batch import Batch
 from stream_apps.core.signals.snapshot import Prints, Snapshot
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from stream_apps.core.signals.strategy_rules import validate
+from tests.bench.rows import Figure, Row
+from tests.bench.running import Run
+from tests.support.markets.scoring_rows import market_of
 
 PAIRS = (("5m", "30m"), ("5m", "1h"), ("15m", "1h"), ("15m", "4h"), ("30m", "1h"), ("30m", "4h"))
 PROFILES = ((0.75, 1.5), (1.0, 2.0), (1.5, 2.5))

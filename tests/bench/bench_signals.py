@@ -17,14 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench_producer import MEASURED, Program, broker_cpu_s, venue, wait_for_frames
 from confluent_kafka import Consumer, TopicPartition
-from measured_producer import spread
-from rows import Figure, Row
-from running import Run
 
 from deploy.stack import processes
 from schemas.settings import Settings
+from tests.bench.bench_producer import MEASURED, Program, broker_cpu_s, venue, wait_for_frames
+from tests.bench.measured_producer import spread
+from tests.bench.rows import Figure, Row
+from tests.bench.running import Run
 
 MODERATE, HEAVY = 2_500, 25_000
 # Instants that are worked off before anything is measured, and how long that may take: compiled code is loaded and partitions are assigned in them.

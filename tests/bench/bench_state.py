@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from contest import WORKER, Contest, Size
-from rows import Figure, Row
-from running import Run
-from worker_workload import Workload, fill
 
 from schemas.settings import Settings
+from tests.bench.contest import WORKER, Contest, Size
+from tests.bench.rows import Figure, Row
+from tests.bench.running import Run
+from tests.bench.worker_workload import Workload, fill
 
 MEMORY_MB, RECOVERY_S = 1_000.0, 15.0
 DAY_PANES = 5760

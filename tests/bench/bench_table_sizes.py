@@ -11,18 +11,12 @@ The other half is arithmetic: ``chunks`` says how long a chunk of each table may
 from __future__ import annotations
 
 import random
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from rows import Figure, Row
-from running import ROOT, Run
-
-sys.path.insert(0, str(ROOT / "tests" / "sinks"))
-from timescale_records import record as random_record
 
 from deploy.backtest.files import FileArgument, Files
 from schemas import catalogue
@@ -37,6 +31,9 @@ from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.run import Result, drive
 from stream_apps.replay.source import Piece
 from stream_apps.strategy_files import load_strategy_files, recorded_files
+from tests.bench.rows import Figure, Row
+from tests.bench.running import ROOT, Run
+from tests.support.timescale.timescale_records import record as random_record
 
 DATA = ROOT / "tests" / "data"
 CAPTURE = f"{DATA / 'binance_usdm_raw' / 'btcusdt_20240808.gz'}=BTCUSDT"

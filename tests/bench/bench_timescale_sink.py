@@ -21,8 +21,6 @@ import numpy as np
 import psutil
 import psycopg
 from confluent_kafka import Producer
-from rows import Figure, Row
-from running import ROOT, Run
 
 from schemas.codec.avro import Codec
 from schemas.codec.recordset import RecordSet
@@ -31,6 +29,8 @@ from sinks.timescale import rows as row_format
 from sinks.timescale.copying import try_copy
 from sinks.timescale.partitions import Partitions
 from sinks.timescale.sink import CATCH_UP, Options
+from tests.bench.rows import Figure, Row
+from tests.bench.running import ROOT, Run
 
 TOPIC = "agg_trades"
 PARTITIONS = 4

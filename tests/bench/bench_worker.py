@@ -24,15 +24,15 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from confluent_kafka import TopicPartition
-from contest import Contest, Size
-from peer_jobs import ALL, Peer, Rate, consume, consumer, played
-from peers import install
-from rows import OURS, Figure, Row
-from running import Run
-from truth import check_hopping, check_peer, truths
-from worker_workload import Workload, fill
 
 from schemas.settings import Settings
+from tests.bench.contest import Contest, Size
+from tests.bench.peer_jobs import ALL, Peer, Rate, consume, consumer, played
+from tests.bench.peers import install
+from tests.bench.rows import OURS, Figure, Row
+from tests.bench.running import Run
+from tests.bench.truth import check_hopping, check_peer, truths
+from tests.bench.worker_workload import Workload, fill
 
 BARE = "consume loop, nothing decoded"
 BARS = {OURS: 250_000.0, "plain Faust": 30.0, "Quix Streams": 4.0, "Kafka Streams, hand-written panes": 3.0}

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import psutil
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import OffsetSpec
-from peer_jobs import Rate, consume
-from running import Run
-from truth import check_ours, truths
-from worker_workload import Workload, add_strategies, fill
 
 from schemas.cluster import admin
 from schemas.settings import Settings
+from tests.bench.peer_jobs import Rate, consume
+from tests.bench.running import Run
+from tests.bench.truth import check_ours, truths
+from tests.bench.worker_workload import Workload, add_strategies, fill
 
 WARM_UP_PANES = 40
 TIMEOUT_S = 900.0

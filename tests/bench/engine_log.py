@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from worker_workload import Workload, add_strategies
 
 from schemas.codec.recordset import RecordSet
 from stream_apps.core.log.outputs import OutputRecord
 from stream_apps.core.market.config import EngineConfig
 from stream_apps.core.signals.engine import SignalsEngine
+from tests.bench.worker_workload import Workload, add_strategies
 
 # Trades of a fetch of 4 MiB, which is what a worker that catches up gets of each partition.
 FETCHED = 40_000

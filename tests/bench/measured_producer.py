@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from deploy.cli import main as command_line
 from producers.kafka_out import KafkaOut, _Batch
 from producers.pipeline import Pipeline

@@ -14,13 +14,13 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import NewTopic
-from peers import install
-from running import Run
 
 from schemas.catalogue import schema_text
 from schemas.cluster import admin
 from schemas.codec.avro import parsed
 from schemas.settings import Settings
+from tests.bench.peers import install
+from tests.bench.running import Run
 
 PEERS = Path(__file__).parent / "peers"
 PATIENCE_S = 600.0

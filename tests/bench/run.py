@@ -22,16 +22,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
-
-from machine import Cores, hardware, versions  # noqa: E402
-from peers import install  # noqa: E402
-from rows import BENCHES, Figure, Row  # noqa: E402
-from running import Run  # noqa: E402
-from shown import table  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from deploy.stack import Stack  # noqa: E402
 from schemas.settings import Settings  # noqa: E402
+from tests.bench.machine import Cores, hardware, versions  # noqa: E402
+from tests.bench.peers import install  # noqa: E402
+from tests.bench.rows import BENCHES, Figure, Row  # noqa: E402
+from tests.bench.running import Run  # noqa: E402
+from tests.bench.shown import table  # noqa: E402
 
 # A benchmark may take so many times its --quick estimate, on a busy machine, before it is taken to hang.
 QUICK_PATIENCE, FULL_PATIENCE = 10, 40
@@ -41,7 +40,7 @@ def one(name: str, quick: bool, folder: Path, out: Path) -> None:
     """Run one benchmark in this process and append its rows to a file, a line of JSON each."""
     run = Run(quick, folder, Cores(), Settings())
     with out.open("a", encoding="utf-8") as file:
-        for row in importlib.import_module(BENCHES[name].module).rows(run):
+        for row in importlib.import_module(f"tests.bench.{BENCHES[name].module}").rows(run):
             file.write(json.dumps(row.as_json()) + "\n")
             file.flush()
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
-from machine import Cores
 
 from deploy.database import migrate as database
 from deploy.stack.topics import create_topics
 from schemas.cluster import admin
 from schemas.settings import Settings
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.bench.machine import Cores
+from tests.support.paths import ROOT
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from rows import OURS, Figure, Row
+
+from tests.bench.rows import OURS, Figure, Row
 
 
 def number(value: float | None) -> str:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import bench_costs
-import bench_scaling
-import bench_state
 import pytest
-from bench_worker import scored
-from contest import Size
-from machine import Cores
-from running import Run
 
 from schemas.settings import Settings
 from stream_apps.core.market.config import EngineConfig
+from tests.bench import bench_costs, bench_scaling, bench_state
+from tests.bench.bench_worker import scored
+from tests.bench.contest import Size
+from tests.bench.machine import Cores
+from tests.bench.running import Run
 
 
 def test_costs_have_a_row_a_dimension_and_right_sums() -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from pathlib import Path
 
-import bench_producer
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from machine import Cores
-from measured_producer import REFUSED, followed
-from running import Run
 
 from schemas.settings import Settings
+from tests.bench import bench_producer
+from tests.bench.machine import Cores
+from tests.bench.measured_producer import REFUSED, followed
+from tests.bench.running import Run
 
 _PLACES = st.integers(0, 3)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import bench_replay
 import pytest
 
 from schemas.settings import Settings
+from tests.bench import bench_replay
 
 pytestmark = pytest.mark.stack
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import bench_scoring
 import pytest
+
+from tests.bench import bench_scoring
 
 
 @pytest.mark.parametrize("desk", bench_scoring.DESKS[:2])

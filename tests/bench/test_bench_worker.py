@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import bench_worker
 import pytest
 from confluent_kafka import Producer
-from machine import Cores
-from peer_jobs import ALL, Peer, consume
-from running import Run
-from truth import Truth, check_hopping, check_peer, truths
-from worker_workload import Workload
 
 from schemas.settings import Settings
+from tests.bench import bench_worker
+from tests.bench.machine import Cores
+from tests.bench.peer_jobs import ALL, Peer, consume
+from tests.bench.running import Run
+from tests.bench.truth import Truth, check_hopping, check_peer, truths
+from tests.bench.worker_workload import Workload
 
 
 @pytest.mark.stack

@@ -6,13 +6,12 @@ import importlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from rows import BENCHES, Figure, Row, alternate
-from shown import table
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.bench.rows import BENCHES, Figure, Row, alternate
+from tests.bench.shown import table
+from tests.support.paths import ROOT
 
 
 def test_a_ratio_is_how_many_times_better_ours_is_and_a_row_survives_its_json() -> None:
@@ -50,7 +49,7 @@ def test_contestants_take_turns_and_who_fails_is_a_row_with_the_reason(capsys: p
 
 def test_every_benchmark_is_there_and_the_quick_ones_fit_in_four_minutes() -> None:
     for bench in BENCHES.values():
-        assert callable(importlib.import_module(bench.module).rows)
+        assert callable(importlib.import_module(f"tests.bench.{bench.module}").rows)
     assert sum(bench.quick_s for bench in BENCHES.values() if bench.in_quick) <= 239
 
 

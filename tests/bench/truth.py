@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from worker_workload import Instrument, Workload
 
 from stream_apps.core.market.windows import WINDOW_MS, WINDOWS
+from tests.bench.worker_workload import Instrument, Workload
 
 LOTS = 1000  # a unit: both tapes have three decimals
 PANES_A_BAR, LENGTH = 20, 14

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,10 +24,10 @@ from schemas.codec.avro import Codec
 from schemas.partition import partition_of
 from schemas.settings import Settings
 from stream_apps.core.signals.strategy_rules import strategy_from_record
+from tests.support.paths import DATA
 
 I64 = npt.NDArray[np.int64]
 
-DATA = Path(__file__).resolve().parents[1] / "data"
 START_MS = 1_723_075_200_000  # 2024-08-08 00:00 UTC, where days, bars and panes begin together
 AUTHOR = "bench-importer"
 # Twenty assets that between them lie in each of 12 partitions.

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import dashboard_rows
 import psycopg
 import pytest
-from databases import migrated
 
 from deploy.stack import StackError, prometheus
+from tests.deploy import dashboard_rows
+from tests.deploy.databases import migrated
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "grafana"
+from tests.support.paths import ROOT
+
+FOLDER = ROOT / "deploy" / "grafana"
 BOARDS = sorted((FOLDER / "dashboards").glob("*.json"))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
 
 from schemas.assets import SPELLINGS, VENUE_SPELLINGS, asset_of, base_asset
 from schemas.partition import base_of_instrument, instrument_id, partition_of
+from tests.support.paths import DATA
 
-LISTS = Path(__file__).parents[1] / "data" / "venues"
+LISTS = DATA / "venues"
 VENUES = sorted(path.parent.name for path in LISTS.glob("*/instruments.json"))
 
 # Written by hand: venue, spelling -> asset, units of it in one.

@@ -6,7 +6,6 @@ import json
 import math
 import pickle
 import struct
-from pathlib import Path
 
 import pytest
 from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
@@ -18,8 +17,8 @@ from hypothesis import strategies as st
 from schemas import catalogue
 from schemas.codec import avro as codec
 from schemas.codec.avro import Codec, CodecError
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 CODEC = Codec()
 
 MARK = {"author": "a", "venue": "BINANCE", "event_time": 1_750_000_000_250, "receive_time": 1, "cut": {"agg_trades": 7}}

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from system_lab import BTC, LTC, Lab, Reference, contents, sound
 
 from stream_apps.replay.from_topics import read_results
+from tests.system.system_lab import BTC, LTC, Lab, Reference, contents, sound
 
 
 @pytest.fixture(scope="session")

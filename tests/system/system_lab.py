@@ -32,10 +32,10 @@ from schemas.settings import Settings
 from stream_apps.core.signals.engine import SignalsEngine
 from stream_apps.replay.results import ResultSet
 from stream_apps.strategy_files import load_strategy_files, recorded_files
+from tests.support.paths import DATA
 
 log = logging.getLogger("system")
 
-DATA = Path(__file__).resolve().parents[1] / "data"
 BTC = Recording(DATA / "binance_usdm_raw" / "btcusdt_20240808.gz", "BTCUSDT")
 # The first of its two days: enough for warm windows, signals and closed trades.
 LTC = Recording(DATA / "ltcusdt_spot_trades" / "LTCUSDT_2025-06-21_*_trades.csv.gz", "LTCUSDT", "spot")

@@ -17,8 +17,8 @@ import pytest
 from deploy import grafana
 from deploy.demo.pictures import BROWSERS
 from deploy.stack import StackError, prometheus
+from tests.support.paths import DATA, ROOT
 
-DATA = Path(__file__).parents[1] / "data"
 RECORDING = DATA / "ltcusdt_spot_trades" / "LTCUSDT_2025-06-21_09h_trades.csv.gz"
 
 
@@ -26,7 +26,7 @@ def demo(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "deploy.cli", "demo", "--dir", str(folder), "--recording", f"{RECORDING}=LTCUSDT:spot", *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PERPFLOW_")}
     return subprocess.Popen(
-        command, cwd=Path(__file__).parents[2], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         # Tests that run in the background are deaf to Ctrl-C, and so would be what they start.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip

@@ -7,7 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from system_lab import (
+
+from deploy.demo.pipeline import Pipeline
+from schemas.catalogue import field_names
+from stream_apps.replay.from_topics import read_results
+from tests.system.system_lab import (
     BTC,
     LTC,
     PLACE,
@@ -22,10 +26,6 @@ from system_lab import (
     sound,
     table_contents,
 )
-
-from deploy.demo.pipeline import Pipeline
-from schemas.catalogue import field_names
-from stream_apps.replay.from_topics import read_results
 
 pytestmark = pytest.mark.stack
 

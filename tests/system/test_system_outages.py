@@ -9,7 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from system_lab import (
+
+from deploy.demo.pipeline import Pipeline, Process
+from deploy.stack import Stack
+from schemas.partition import partition_of
+from stream_apps.replay.from_topics import read_results
+from tests.system.system_lab import (
     BTC,
     LTC,
     NOT_COMPARED,
@@ -26,11 +31,6 @@ from system_lab import (
     table_contents,
     wait_until,
 )
-
-from deploy.demo.pipeline import Pipeline, Process
-from deploy.stack import Stack
-from schemas.partition import partition_of
-from stream_apps.replay.from_topics import read_results
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -54,7 +54,7 @@ def recoveries(worker: Process) -> int:
     return len(re.findall(r'"event": "recovered"', worker.log.read_text("utf-8")))
 
 
-# In CI a worker frozen and thawed stands in tests/stream_apps/test_faust_worker.py and a sink and an executor in tests/sinks.
+# In CI a worker frozen and thawed stands in tests/stream_apps/agents/test_faust_worker.py and a sink and an executor in tests/sinks.
 @pytest.mark.long
 def test_a_worker_frozen_past_its_session_and_thawed(lab: Lab, reference: Reference) -> None:
     """It is frozen in the middle of its work, loses its partitions to the other one, wakes up with old records in hand, and harms nobody."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from system_lab import (
+
+from stream_apps.replay.from_topics import read_results, replay_topics
+from tests.system.system_lab import (
     BTC,
     LTC,
     PLACE,
@@ -22,8 +24,6 @@ from system_lab import (
     table_contents,
     wait_until,
 )
-
-from stream_apps.replay.from_topics import read_results, replay_topics
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 

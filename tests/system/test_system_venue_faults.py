@@ -13,10 +13,22 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
-from system_lab import DATA, PLACE, Contents, Lab, capture_slice, instants, metric, query, repeated_ids, table_contents, venue_url
 
 from deploy.demo.pipeline import Pipeline, Played
 from schemas.settings import Settings
+from tests.system.system_lab import (
+    DATA,
+    PLACE,
+    Contents,
+    Lab,
+    capture_slice,
+    instants,
+    metric,
+    query,
+    repeated_ids,
+    table_contents,
+    venue_url,
+)
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 

@@ -1,0 +1,1 @@
+"""Tests of all rooms; support/ has the helpers that several rooms share."""

@@ -1,0 +1,126 @@
+"""Paper = live where the fill model is the same: recorded trades and the same signals through the paper model and through the live book with an exchange.
+
+The exchange of the tests fills as the paper model does without latency and slippage: market orders at the next trade, limits once a trade went through
+them, stops at the trade that touches them. What is left between the two is what a venue adds: its steps of price and quantity, here 1e-9.
+One difference is left out on purpose: where fees are so large against the risk that break-even lies beyond the first target, a venue refuses the
+break-even stop at once and live closes at that trade, paper at the next one.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from stream_apps.core.execution.orders.events import SignalReceived, Tick
+from stream_apps.core.execution.settings.policy import Budget, EntryPolicy, LivePolicy, ProtectionPolicy, SizingPolicy
+from stream_apps.core.paper.model import PaperBook, PaperSettings, TradeColumns
+from tests.support.trading.execution_exchange import D, rules_of
+from tests.support.trading.execution_world import World
+from tests.support.trading.paper_cases import GRID, ltc_trades, signal
+
+PERP, SYMBOL = "BINANCE:LTCUSDT-PERP", "LTCUSDT"
+POLICY = LivePolicy(
+    entry=EntryPolicy(style="market", walk_limit_bps=D(2_000), expiry_ms=600_000),
+    sizing=SizingPolicy(risk_usd=None),
+    budget=Budget(max_notional=D(10**9), max_margin=D(10**9)),
+    protection=ProtectionPolicy(window_ms=600_000),
+    max_signal_age_ms=600_000,
+    guard_stale_ms=10**12,
+    quote_stale_ms=10**12,
+    # Nothing lists payments here.
+    funding_wait_ms=0,
+)
+COMPARED = (
+    "signal_id",
+    "direction",
+    "entry_time",
+    "event_time",
+    "exit_reason",
+    "tp1_hit",
+    "entry_price",
+    "exit_price",
+    "gross_r",
+    "fee_r",
+    "net_r",
+)
+
+
+def signals_of(trades: TradeColumns, seed: int) -> list[dict[str, Any]]:
+    """A signal at about every third instant, decided 250 ms after it; stops near enough that every way out is taken."""
+    draw = random.Random(seed)
+    made = []
+    start, end = int(trades.event_time[0]) // GRID * GRID + GRID, int(trades.event_time[-1])
+    for at in range(start, end, GRID):
+        if draw.random() < 0.35:
+            row = max(int(trades.event_time.searchsorted(at)) - 1, 0)
+            price = float(trades.price[row])
+            made.append(
+                signal(
+                    at,
+                    instrument=PERP,
+                    direction=draw.choice(("LONG", "SHORT")),
+                    flip=draw.random() < 0.5,
+                    price=price,
+                    risk_distance=round(price * draw.choice((0.0014, 0.0018, 0.0025)), 6),
+                    timeout_minutes=draw.choice((1, 5, 30)),
+                )
+            )
+    return made
+
+
+def on_paper(trades: TradeColumns, signals: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    book = PaperBook(PaperSettings(latency_ms=0, slippage_bps=0.0, entry_expiry_ms=600_000))
+    closed: list[dict[str, Any]] = []
+    times = sorted({one["event_time"] for one in signals} | {int(trades.event_time[-1]) + 1})
+    low = 0
+    for time in times:
+        high = int(trades.event_time.searchsorted(time, "right"))
+        part = TradeColumns(trades.event_time[low:high], trades.offset[low:high], trades.agg_id[low:high], trades.price[low:high])
+        now = [one for one in signals if one["event_time"] == time]
+        out = book.step(time=time, decided_at=time + 250, instruments=[PERP], trades={PERP: part}, signals=now)
+        closed += [record for topic, record in out if topic == "trades_closed"]
+        low = high
+    return closed
+
+
+def live(trades: TradeColumns, signals: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    world = World(POLICY, symbols=(SYMBOL,), price=1)
+    fine = D("0.000000001")
+    world.rules[SYMBOL] = rules_of(
+        SYMBOL, tick=fine, lot=fine, market_lot=fine, min_quantity=fine, max_quantity=D(10**9), market_max_quantity=D(10**9)
+    )
+    world.book.quotes.clear()
+    waiting = sorted(signals, key=lambda one: one["decided_at"])
+    world.now = int(trades.event_time[0])
+    world.guard_ok()
+    for time, price in zip(trades.event_time.tolist(), trades.price.tolist(), strict=True):
+        while waiting and waiting[0]["decided_at"] <= time:
+            one = waiting.pop(0)
+            world.now = world.exchange.now = max(world.now, one["decided_at"])
+            # What it asks for is performed at the next trade.
+            world.give(SignalReceived(one))
+        world.now = world.exchange.now = time
+        world.price(D(repr(price)), symbol=SYMBOL, spread=0, tell=bool(world.book.active) or not world.book.quotes)
+        if world.book.active:
+            world.give(Tick())
+            while world.pending or world.stream:
+                if world.stream:
+                    world.deliver()
+                else:
+                    world.perform()
+    return world.closed()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_same_signals_and_trades_give_the_same_trades(seed: int) -> None:
+    trades = ltc_trades("2025-06-21_12h")
+    signals = signals_of(trades, seed)
+    paper, lived = on_paper(trades, signals), live(trades, signals)
+    assert len(paper) > 20 and len({one["exit_reason"] for one in paper}) >= 4, len(paper)
+    assert len(lived) == len(paper)
+    for ours, theirs in zip(lived, paper, strict=True):
+        for name in COMPARED:
+            one, other = ours[name], theirs[name]
+            assert one == (pytest.approx(other, abs=2e-6) if isinstance(other, float) else other), (name, ours, theirs)

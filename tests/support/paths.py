@@ -1,0 +1,7 @@
+"""Where the tests find the repository, its tests and the recordings."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ROOT / "tests"
+DATA = TESTS / "data"
