@@ -1,1 +1,1 @@
-"""The executor: acts on signals. A thin consumer around the paper model, with its journal in the database."""
+"""The paper executor: a thin consumer around the paper model, with a journal in the database."""

@@ -1,4 +1,4 @@
-"""From Kafka messages to what the paper feed takes. The only place of the executor that knows how values are encoded."""
+"""Decode Kafka messages into inputs of the paper feed. Only this module of the executor knows the encoding of values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream_apps.core.paper.market_rows import book_block, trade_block
 
 
 class Message(Protocol):
-    """What is used of a consumed message."""
+    """The used part of a consumed message."""
 
     def offset(self) -> int: ...
     def key(self) -> bytes | None: ...
@@ -26,7 +26,7 @@ Refuse = Callable[[str, Message, CodecError], None]
 
 
 def records_of(codec: Codec, topic: str, messages: Sequence[Message], refuse: Refuse) -> list[tuple[int, Record]]:
-    """Return (offset, record) of each message; one that cannot be decoded goes to ``refuse`` and is left out."""
+    """Return (offset, record) of each message. One that cannot be decoded goes to ``refuse`` and is skipped."""
     found = []
     for message in messages:
         try:
@@ -37,12 +37,12 @@ def records_of(codec: Codec, topic: str, messages: Sequence[Message], refuse: Re
 
 
 def trades_of(codec: Codec, messages: Sequence[Message], keys: KeyTable) -> TradeBlock:
-    """Return ``agg_trades`` messages as columns, without what cannot be a trade (see ``trade_block``)."""
+    """Return ``agg_trades`` messages as columns, without invalid ones (see ``trade_block``)."""
     return trade_block(codec, _record_set(messages), keys)
 
 
 def books_of(codec: Codec, messages: Sequence[Message], keys: KeyTable) -> BookBlock:
-    """Return ``depth`` messages as books that are decoded when they are asked for."""
+    """Return ``depth`` messages as books that are decoded on demand."""
     return book_block(codec, _record_set(messages), keys)
 
 

@@ -1,10 +1,10 @@
 """The executor's journal in PostgreSQL.
 
-One transaction holds a partition's new state, the offsets that belong to it and the records to be written (outbox). Kafka gets the records
-after the commit, and the outbox rows go once Kafka has acknowledged them. So a crash at any point leaves either nothing or everything, and what was
-committed but not acknowledged is sent (again) by whoever takes the partition next; readers drop the repeats by their ids.
+One transaction holds a partition's new state, its offsets and the outgoing records (outbox). Records go to Kafka after the commit, and outbox rows are
+deleted after Kafka's acknowledgement. So a crash leaves either all changes or none. The next owner sends unacknowledged records again, and readers drop
+repeats by their ids.
 
-A partition has one owner: taking it raises its epoch, and a commit under an older epoch, or from another position, changes nothing and raises ``FencedError``.
+A partition has one owner. A claim raises the epoch. A commit under an older epoch, or from another position, changes nothing and raises ``FencedError``.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 class FencedError(RuntimeError):
-    """Another process owns the partition now."""
+    """Another process owns the partition or account now (Kafka: fenced producer)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where a partition stands.
+    """The position and state of a partition.
 
     Attributes:
-        progress_offset: Next worker_progress offset that the state does not include.
-        offsets: Input topic -> offset to read from again.
+        progress_offset: First worker_progress offset that the state does not include.
+        offsets: Input topic -> offset to resume from.
         next_seq: Sequence number of the next outbox row.
         event_time: Newest instant included, ms UTC; None before the first.
         state: The state's bytes; empty before the first.
@@ -45,7 +45,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """A record on its way to Kafka: plain topic name, key, record timestamp in ms UTC, encoded value."""
+    """A record to publish: plain topic name, key, record timestamp in ms UTC, encoded value."""
 
     seq: int
     topic: str
@@ -63,11 +63,11 @@ def _ms(time: datetime | None) -> int | None:
 
 
 class Journal:
-    """The journal of one executor. Every method raises psycopg.OperationalError when the database is gone; ``connect`` again then.
+    """The journal of one executor. Methods raise psycopg.OperationalError when the database is down; call ``connect`` again then.
 
     Args:
-        database_url: Where the executor_* tables are.
-        executor: Name that the rows stand under; executors of one name share the partitions.
+        database_url: Database of the executor_* tables.
+        executor: Key of the rows; executors with one name share the partitions.
     """
 
     def __init__(self, database_url: str, executor: str) -> None:
@@ -76,12 +76,12 @@ class Journal:
         self._connection: psycopg.Connection | None = None
 
     def connect(self) -> None:
-        """Connect anew."""
+        """Close the connection, if any, and open a new one."""
         self.close()
         self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=10, application_name="perpflow-executor")
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -93,7 +93,7 @@ class Journal:
         return self._connection
 
     def claim(self, partition: int) -> tuple[int, Checkpoint]:
-        """Become the partition's owner; return the new epoch and where the partition stands. Every former owner is fenced from here on."""
+        """Take ownership of a partition; return the new epoch and the checkpoint. From here on every former owner is fenced."""
         row = self._database.execute(
             "INSERT INTO executor_state AS s (executor, partition, epoch, progress_offset, offsets, next_seq, state)"
             " VALUES (%s, %s, 1, 0, '{}', 0, '') ON CONFLICT (executor, partition) DO UPDATE SET epoch = s.epoch + 1, updated_at = now()"
@@ -105,17 +105,17 @@ class Journal:
         return epoch, Checkpoint(progress_offset, offsets, next_seq, _ms(event_time), bytes(state))
 
     def commit(self, partition: int, epoch: int, expected: int, now: Checkpoint, rows: Sequence[OutboxRow]) -> None:
-        """Write a new state with its outbox rows, all or nothing.
+        """Write a new state with its outbox rows in one transaction.
 
         Args:
             partition: The partition.
-            epoch: Ours, from ``claim``.
-            expected: progress_offset of the state that ``now`` was computed from.
+            epoch: This owner's epoch, from ``claim``.
+            expected: progress_offset of the state that ``now`` follows.
             now: The new state.
-            rows: Records decided since.
+            rows: New outgoing records.
 
         Raises:
-            FencedError: the epoch or the position is no longer ours; nothing was written.
+            FencedError: the epoch or the position is not current; nothing was written.
         """
         with self._database.transaction(), self._database.cursor() as cursor:
             cursor.execute(
@@ -141,7 +141,7 @@ class Journal:
                         copy.write_row((self.executor, partition, row.seq, row.topic, row.key, _time(row.event_time), row.value))
 
     def owns(self, partition: int, epoch: int) -> bool:
-        """Return whether the epoch is still the newest."""
+        """Return whether the epoch is still current."""
         row = self._database.execute(
             "SELECT epoch FROM executor_state WHERE executor = %s AND partition = %s", (self.executor, partition)
         ).fetchone()
@@ -156,7 +156,7 @@ class Journal:
         return [OutboxRow(seq, topic, bytes(key), _ms(at) or 0, bytes(value)) for seq, topic, key, at, value in rows]
 
     def forget(self, partition: int, before_seq: int) -> None:
-        """Delete the outbox rows below a sequence number: Kafka has acknowledged them. Losing this in a crash only repeats them."""
+        """Delete the outbox rows below a sequence number, which Kafka has acknowledged. If a crash loses the deletion, they are sent again."""
         with self._database.transaction():
             self._database.execute("SET LOCAL synchronous_commit = off")
             self._database.execute(

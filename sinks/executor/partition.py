@@ -1,4 +1,4 @@
-"""One partition in the executor's hands: what was read, the steps that wait for it, the book, and what is to be journalled. No I/O."""
+"""One partition of the executor: read inputs, waiting steps, the paper book, and pending journal rows. No I/O."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class PartitionRun:
     """The executor's work on one partition.
 
     Args:
-        partition: Its number.
-        epoch: The ownership that the journal gave us.
-        at: Where the journal stands.
-        codec: For reading and writing.
-        settings: Of the paper model.
-        refuse: Takes steps and signals that cannot be decoded.
+        partition: Partition number.
+        epoch: Epoch of the ownership, from the journal.
+        at: Checkpoint of the journal.
+        codec: Decodes inputs and encodes outputs.
+        settings: Settings of the paper model.
+        refuse: Receives steps and signals that cannot be decoded.
     """
 
     def __init__(self, partition: int, epoch: int, at: Checkpoint, codec: Codec, settings: PaperSettings, refuse: Refuse) -> None:
@@ -45,7 +45,7 @@ class PartitionRun:
         else:
             self.book, self.feed = PaperBook(settings), PaperFeed()
         self._steps: deque[tuple[int, Step]] = deque()
-        # Topic -> everything before this offset was read.
+        # Topic -> next offset to read.
         self.read = {topic: at.offsets.get(topic, 0) for topic in INPUTS} | {STEPS: at.progress_offset}
         self._progress_offset = at.progress_offset
         self._event_time = at.event_time
@@ -58,7 +58,7 @@ class PartitionRun:
         return dict(self.read)
 
     def offer(self, topic: str, messages: Sequence[Message]) -> None:
-        """Take messages of one topic in log order; those read before are passed over."""
+        """Add messages of one topic in log order; messages that were read before are skipped."""
         fresh = [message for message in messages if message.offset() >= self.read[topic]]
         if not fresh:
             return
@@ -79,11 +79,11 @@ class PartitionRun:
         self.read[topic] = fresh[-1].offset() + 1
 
     def reached(self, topic: str, offset: int) -> None:
-        """Take note that nothing stands before ``offset`` that was not offered (the end of the log; offsets can be skipped)."""
+        """Record that every message before ``offset`` was offered (end of the log; offsets may have gaps)."""
         self.read[topic] = max(self.read[topic], offset)
 
     def rows_ahead(self, topic: str) -> int:
-        """Return the number of records of a topic that were read and not taken."""
+        """Return the number of records of a topic that were read and not consumed."""
         return len(self._steps) if topic == STEPS else self.feed.rows_ahead(topic)
 
     def wants(self, topic: str) -> bool:
@@ -93,7 +93,7 @@ class PartitionRun:
     # --- stepping ---------------------------------------------------------------------------------------------------------
 
     def advance(self, limit: int) -> int:
-        """Take up to ``limit`` steps whose inputs are all here; return how many, repeats included."""
+        """Execute up to ``limit`` steps whose inputs are complete; return their number, including repeats."""
         taken = 0
         while self._steps and taken < limit:
             offset, step = self._steps[0]
@@ -112,11 +112,11 @@ class PartitionRun:
 
     @property
     def is_ahead(self) -> bool:
-        """True when steps were taken that the journal does not hold."""
+        """True if executed steps are not in the journal yet."""
         return self._progress_offset != self.committed.progress_offset
 
     def checkpoint(self) -> tuple[Checkpoint, list[OutboxRow]]:
-        """Return the state to commit and the records decided since the last commit, encoded."""
+        """Return the state to commit and the encoded records since the last commit."""
         first = self.committed.next_seq
         rows = [
             OutboxRow(first + index, topic, _key(topic, record), record["event_time"], self._encoders[topic](record))
@@ -127,14 +127,14 @@ class PartitionRun:
         return now, rows
 
     def was_committed(self, now: Checkpoint) -> list[Output]:
-        """Take note of a commit; return the outputs that it made final."""
+        """Record a commit; return the outputs that it made final."""
         self.committed = now
         final, self.outputs = self.outputs, []
         return final
 
 
 def _left_to_the_engine(topic: str, message: Message, error: CodecError) -> None:
-    """The engine reads market data too and writes the dead letter of what it cannot decode; one is enough."""
+    """Skip it: the engine reads the same market data and writes the dead letter."""
 
 
 def _key(topic: str, record: Record) -> bytes:

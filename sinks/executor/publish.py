@@ -1,4 +1,4 @@
-"""Sending journalled records to Kafka: idempotent, acknowledged, in order."""
+"""Publish journalled records to Kafka: idempotent, acknowledged, in order."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from schemas.codec.avro import Record
 from schemas.settings import Settings
 from sinks.executor.journal import OutboxRow
 
-# librdkafka writes plain lines to standard error for every failed connection attempt: our own log lines say it once.
+# librdkafka writes a plain line to standard error for every failed connection attempt; our structured log reports it once.
 QUIET = {"log_level": 2, "reconnect.backoff.max.ms": 2000}
-# Longer than a broker's restart. A process that was frozen for longer sends nothing of its past when it wakes.
+# Longer than a broker's restart. A process that was frozen for longer sends none of its old records when it wakes up.
 MESSAGE_TIMEOUT_MS = 30_000
 
 
@@ -22,7 +22,7 @@ Delivered = Callable[[Any, Any], None]
 
 
 class NotAcknowledged(RuntimeError):
-    """Kafka did not acknowledge a record in time; it stays in the outbox."""
+    """Kafka did not acknowledge a record in time. The record stays in the outbox."""
 
 
 class Publisher:
@@ -48,7 +48,7 @@ class Publisher:
         """Send rows and wait for their acknowledgements.
 
         Raises:
-            NotAcknowledged: at least one was not; all may be sent again.
+            NotAcknowledged: at least one was not acknowledged; all may be sent again.
         """
         failures: list[str] = []
 
@@ -64,14 +64,14 @@ class Publisher:
             failures.append(str(error))
             left = 0
         if failures or left:
-            # After a lost message an idempotent producer's sequence is in doubt: the next attempt starts with a new one.
+            # After a lost message the sequence of an idempotent producer is uncertain, so the next attempt uses a new producer.
             self._producer = self._new()
             raise NotAcknowledged(failures[0] if failures else f"{left} records not acknowledged in time")
         for row in rows:
             metrics.RECORDS_PRODUCED.labels(row.topic).inc()
 
     def dead_letter(self, record: Record) -> None:
-        """Send a ``dead_letters`` record without waiting; the input it tells of is read again after a crash."""
+        """Send a ``dead_letters`` record without waiting. After a crash its input is read again."""
         value = self._settings.codec.encode("dead_letters", record)
         self._produce(self._settings.topic("dead_letters"), 0, record["source"].encode(), value, record["event_time"], None)
 
@@ -80,12 +80,12 @@ class Publisher:
             try:
                 self._producer.produce(topic, value, key, partition, timestamp=event_time, on_delivery=delivered)
             except BufferError:
-                # The local queue is full: wait for acknowledgements to make room.
+                # The local queue is full: wait for acknowledgements.
                 self._producer.poll(0.1)
                 continue
             self._producer.poll(0)
             return
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining records and close."""
         self._producer.flush(5)

@@ -1,15 +1,15 @@
 """The executor's process: group membership, reading, journalling, publishing.
 
-A partition of ``worker_progress`` is owned through a consumer group; the member that owns it reads that partition of all input topics with a
-second consumer, from the offsets of the journal (never from committed ones). So one member always holds all topics of a partition, and the two
-kinds of position cannot disagree. Failure by failure:
+A consumer group assigns partitions of ``worker_progress``. The owner reads that partition of all input topics with a second consumer, from the journalled
+offsets (never from committed ones). So one member always has all topics of a partition, and the two positions cannot disagree. What happens at each
+failure:
 
-- kill -9, crash: the next owner claims the journal's row and goes on from its state; unpublished outbox rows are sent first.
-- frozen past the session timeout and thawed: the successor raised the epoch, so the commit is refused (``perpflow_fenced``); this process
-  drops what it had and joins the group anew. What it had handed to the producer before it froze may be repeated by the successor.
-- database gone: everything in memory is dropped, the partitions are claimed again when it is back.
-- Kafka gone: reading waits; publishing repeats from the outbox until it is acknowledged.
-- a value that cannot be decoded: to dead_letters with its bytes, and on.
+- kill -9, crash: the next owner claims the journalled row, sends its unpublished outbox rows and continues from its state.
+- frozen past the session timeout: the successor raised the epoch, so the commit is refused (``perpflow_fenced``). This process drops its state and joins
+  the group again. The successor may repeat records that were already with the producer.
+- database down: the state in memory is dropped. The partitions are claimed again when the database is back.
+- Kafka down: reading waits. Publishing repeats from the outbox until the records are acknowledged.
+- a value that cannot be decoded goes to dead_letters with its bytes.
 """
 
 from __future__ import annotations
@@ -36,13 +36,12 @@ from stream_apps.core.paper.feed import DEPTH, SIGNALS, TRADES
 from stream_apps.core.paper.model import PaperSettings
 from stream_apps.core.paper.records import MODE
 
-# One transaction holds at most this many steps, so that a start from far behind commits as it goes.
+# Most steps of one transaction, so that a long catch-up commits in parts.
 STEPS_PER_COMMIT = 200
-# Steps that decided nothing are journalled at least this often (wall time; only how much is read again depends on it).
+# Steps without a decision are journalled at least this often (wall time). It only limits how much is read again.
 IDLE_COMMIT_S = 1.0
-# Records read ahead of the worker, per partition; beyond it reading of that partition rests. A trade takes about 40 bytes, a book about
-# 700, the others about 2 kB.
-# Funding is not in it: of its records only settlements are kept.
+# Records read ahead of the worker, for each partition. Beyond it the partition is paused. A trade takes about 40 bytes, a book about 700, others about
+# 2 kB. Funding has no limit, because only its settlements are kept.
 READ_AHEAD = {TRADES: 200_000, DEPTH: 20_000, SIGNALS: 5_000, STEPS: 5_000}
 MESSAGES_PER_ROUND = 20_000
 POLL_S = 0.02
@@ -50,14 +49,14 @@ RETRY_S = 0.5
 
 
 class Executor:
-    """Runs the paper book on every partition that the group gives this process.
+    """Runs the paper book on every partition that the group assigns to this process.
 
     Args:
-        settings: Surroundings.
+        settings: Environment.
         service: Stop flag, log, health.
-        name: Executors of one name share the partitions and one journal.
-        paper: The model's settings.
-        session_timeout_ms: How long the group waits for a silent member.
+        name: Executors with one name share the partitions and one journal.
+        paper: Settings of the paper model.
+        session_timeout_ms: Session timeout of the consumer group.
     """
 
     def __init__(
@@ -93,10 +92,10 @@ class Executor:
     # --- the loop -----------------------------------------------------------------------------------------------------------
 
     def run(self, until_idle: float | None = None) -> None:
-        """Work until the service is stopped, or until nothing came for ``until_idle`` seconds.
+        """Work until the service is stopped, or until nothing arrived for ``until_idle`` seconds.
 
         Raises:
-            KafkaException: an error that Kafka's client calls fatal.
+            KafkaException: a fatal error of the Kafka client.
         """
         self._join()
         self._busy_at = time.monotonic()
@@ -130,30 +129,30 @@ class Executor:
 
     @contextmanager
     def _survived(self) -> Iterator[None]:
-        """Do a piece of work that may lose the database, Kafka or a partition; afterwards the loop goes on from the journal."""
+        """Handle a loss of the database, of Kafka or of a partition; afterwards the loop continues from the journal."""
         try:
             yield
         except psycopg.OperationalError as error:
-            self._log.warning("the database is gone; trying again", error=str(error).strip())
+            self._log.warning("the database does not answer; trying again", error=str(error).strip())
             self._connected = False
             self._drop(set(self._runs))
             self._membership()
             self._service.stopping.wait(RETRY_S)
         except NotAcknowledged as error:
-            # The rows are in the outbox; claiming the partitions anew sends them first.
+            # The rows are in the outbox; the next claim of the partitions sends them first.
             self._log.warning("kafka did not acknowledge; trying again", error=str(error))
             self._drop(set(self._runs))
             self._service.stopping.wait(RETRY_S)
         except FencedError as error:
             metrics.FENCED.labels("executor").inc()
-            self._log.warning("fenced: another process owns the partition; joining anew", reason=str(error))
+            self._log.warning("fenced: another process owns the partition; joining the group again", reason=str(error))
             self._drop(set(self._runs))
             self._join()
 
     # --- membership ------------------------------------------------------------------------------------------------------------
 
     def _join(self) -> None:
-        """Join the group as a new member. Its consumer only holds the membership: its partitions rest for ever."""
+        """Join the group as a new member. This consumer only keeps the membership, so its partitions stay paused."""
         if self._group is not None:
             self._group.close()
         self._assigned.clear()
@@ -206,7 +205,7 @@ class Executor:
             self._committed_at[partition] = self._busy_at = time.monotonic()
 
     def _drop(self, partitions: set[int]) -> None:
-        """Forget partitions; what was not journalled is computed again by whoever claims them."""
+        """Drop partitions. The next owner recomputes what was not journalled."""
         if partitions:
             self._reader.incremental_unassign([TopicPartition(topic, one) for one in sorted(partitions) for topic in self._plain])
         for one in partitions:
@@ -222,7 +221,7 @@ class Executor:
                 **QUIET,
                 "error_cb": self._kafka_trouble,
                 "bootstrap.servers": self._settings.kafka_bootstrap_servers,
-                # The client asks for a group; nothing joins it and nothing is committed to it.
+                # The client requires a group id. Nothing joins the group or commits to it.
                 "group.id": f"{self._group_name}-reader",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
@@ -232,17 +231,17 @@ class Executor:
         )
 
     def _kafka_trouble(self, error: KafkaError) -> None:
-        """Say that the brokers are gone, once per outage; the client goes on trying by itself."""
+        """Log once for each outage that no broker answers; the client retries by itself."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._kafka_down:
             self._kafka_down = True
-            self._log.warning("no kafka broker answers; the client goes on trying", error=error.str())
+            self._log.warning("no kafka broker answers; the client keeps trying", error=error.str())
 
     def _read(self) -> None:
         batches: dict[tuple[str, int], list[Any]] = defaultdict(list)
         ends: list[tuple[str, int, int]] = []
         for message in self._reader.consume(MESSAGES_PER_ROUND, POLL_S):
             error = message.error()
-            # The client's types allow None where a consumed message always has a value.
+            # The client's types allow None, but a consumed message always has a partition.
             topic, partition = self._plain.get(str(message.topic()), ""), message.partition() or 0
             if error is None:
                 batches[topic, partition].append(message)
@@ -281,7 +280,7 @@ class Executor:
         return refuse
 
     def _rest_or_resume(self) -> None:
-        """Bound what is read ahead: a topic rests while enough of it is here and no step waits for it."""
+        """Limit read-ahead: pause a topic while enough of it is buffered and no step waits for it."""
         for partition, run in self._runs.items():
             for topic, limit in READ_AHEAD.items():
                 rest = run.rows_ahead(topic) > limit and not run.wants(topic)
@@ -310,7 +309,7 @@ class Executor:
             elif topic == "orders":
                 metrics.ORDERS.labels(MODE, record["leg"], record["status"]).inc()
         if rows:
-            # The commit may have been the moment of a long freeze: whoever took over has sent these rows and more since.
+            # The process may have been frozen during the commit; then a successor has sent these rows already.
             if not self._journal.owns(run.partition, run.epoch):
                 raise FencedError(f"partition {run.partition}: epoch {run.epoch} ended before its records were sent")
             self._publisher.publish(run.partition, rows)
@@ -318,7 +317,7 @@ class Executor:
         self._tell_group(run)
 
     def _tell_group(self, run: PartitionRun) -> None:
-        """Commit the position to Kafka too: nobody starts from it, but lag tools show it."""
+        """Commit the position to Kafka for lag tools. Nothing starts from it."""
         assert self._group is not None
         if run.partition in self._assigned:
             at = TopicPartition(self._settings.topic(STEPS), run.partition, run.committed.progress_offset)

@@ -1,1 +1,1 @@
-"""The risk guard: watches an account and says what it may do; commands and the kill switch."""
+"""The risk guard of an account: rules, commands, preflight checks and the kill switch."""

@@ -1,4 +1,4 @@
-"""What the guard reads in Kafka, kept as facts: closed trades, open positions, orders, how fresh the features are, commands. One account only."""
+"""The guard's Kafka inputs for one account: closed trades, open positions, orders, the age of features, and commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sinks.executor.publish import QUIET
 from stream_apps.core.execution.account.guard import DAY_MS, HOUR_MS, ClosedTrade, Command, OpenPosition, Share
 
 OPEN_STATES = ("open", "tp1_hit")
-# Topic -> how far back it is read at start, ms; None: from the beginning (compacted).
+# Topic -> how far back reading starts, ms; None: from the beginning (compacted).
 READ: dict[str, int | None] = {
     "trades_closed": 2 * DAY_MS,
     "positions": None,
@@ -23,20 +23,20 @@ READ: dict[str, int | None] = {
     "features": 5 * 60_000,
     "risk_commands": 7 * DAY_MS,
 }
-# Ids of what an account does begin with its name (``execution.records.Account.key``): a mode alone has accounts at several venues.
+# The ids of an account's records begin with its name (``execution.state.records.Account.key``), because one mode has accounts at several venues.
 OWN_ID = {"trades_closed": "trade_id", "positions": "position_id", "orders": "order_id"}
 ANSWER_S = 10.0
 MESSAGES = 2_000
 
 
 class GuardReader:
-    """Follows the topics of an account.
+    """Reads the topics of an account.
 
     Args:
-        settings: Surroundings.
-        account: Its id.
-        now: ms UTC; where reading begins is counted from it.
-        fresh_by_arrival: Features count as of when they came, not as of their event time. For simulated venues, whose recordings are old.
+        settings: Environment.
+        account: Account id.
+        now: ms UTC; start positions are relative to it.
+        fresh_by_arrival: The age of features counts from their arrival, not from their event time. For simulated venues with old recordings.
     """
 
     def __init__(self, settings: Settings, account: str, now: int, fresh_by_arrival: bool = False) -> None:
@@ -47,14 +47,14 @@ class GuardReader:
         self.features_at: int | None = None
         self.commands: list[Command] = []
         self.letters: list[Record] = []
-        # (when, was filled) of maker entries, (when, was refused for money) of all orders.
+        # (time, filled) of maker entries; (time, rejected for insufficient balance) of all entry orders.
         self._makers: deque[tuple[int, bool]] = deque()
         self._orders: deque[tuple[int, bool]] = deque()
         self._consumer = Consumer(
             {
                 **QUIET,
                 "bootstrap.servers": settings.kafka_bootstrap_servers,
-                # The client asks for a group; nothing joins it and nothing is committed to it.
+                # The client requires a group id. Nothing joins the group or commits to it.
                 "group.id": settings.group(f"guard-{account}"),
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
@@ -74,11 +74,11 @@ class GuardReader:
                     yield TopicPartition(name, partition, 0)
                 else:
                     wanted.append(TopicPartition(name, partition, now - back))
-        # A topic without anything that new answers with its end.
+        # A partition without newer records returns its end.
         yield from self._consumer.offsets_for_times(wanted, ANSWER_S)
 
     def poll(self, wait_s: float) -> int:
-        """Take what is there; return the number of records.
+        """Read the available records; return their number.
 
         Raises:
             KafkaException: an error that Kafka's client calls fatal.
@@ -111,7 +111,7 @@ class GuardReader:
         return taken
 
     def take(self, topic: str, record: Record) -> None:
-        """Fold one record in."""
+        """Apply one record."""
         if topic == "features":
             at = int(time.time() * 1000) if self._by_arrival else record["event_time"]
             self.features_at = max(self.features_at or 0, at)
@@ -143,7 +143,7 @@ class GuardReader:
                 self._makers.append((record["event_time"], record["status"] == "filled"))
 
     def forget(self, now: int) -> None:
-        """Drop what no rule looks back on."""
+        """Drop records that are too old for every rule."""
         self.closed = {key: one for key, one in self.closed.items() if one.closed_at > now - 2 * DAY_MS}
         for kept, back in ((self._makers, HOUR_MS), (self._orders, DAY_MS)):
             while kept and kept[0][0] <= now - back:
@@ -156,11 +156,11 @@ class GuardReader:
 
     @property
     def insufficient(self) -> Share:
-        """Share of the entry orders of the last day that were refused for want of balance."""
+        """Share of the entry orders of the last day that were rejected for insufficient balance."""
         return _share(self._orders)
 
     def close(self) -> None:
-        """Leave."""
+        """Close the consumer."""
         self._consumer.close()
 
 

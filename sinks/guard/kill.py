@@ -1,4 +1,4 @@
-"""The kill switch at the venue itself: everything cancelled and closed with nothing but the key, for when Kafka, the database and the executor are down."""
+"""The kill switch at the venue: cancel and close everything with only the API key, for when Kafka, the database and the executor are down."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from stream_apps.core.execution.orders.venue_reports import OrderRequest, OrderT
 
 Pause = Callable[[float], Awaitable[object]]
 
-# Attempts at one position: a partial fill, a lost answer, or a pause that the venue asks for each cost one.
+# Rounds over all positions. A partial fill, a lost answer or a rate limit each use up one.
 ATTEMPTS = 10
-# Of the client ids: a kill's orders are told from an executor's at sight.
+# Prefix of client ids; it distinguishes these orders from an executor's.
 PREFIX = "pf-kill-"
 
 
 @dataclass(slots=True)
 class KillResult:
-    """What was done.
+    """The result of the kill switch.
 
     Attributes:
         closed: Symbol -> signed quantity that was open before.
         cancelled: Symbols whose open orders were cancelled.
         left: Symbol -> quantity that could not be closed.
-        errors: In words.
+        errors: Error texts.
     """
 
     closed: dict[str, Decimal] = field(default_factory=dict)
@@ -37,17 +37,17 @@ class KillResult:
 
 
 async def close_everything(venue: TradingVenue, pause: Pause) -> KillResult:
-    """Close every position at market and cancel every open order of the account, whoever placed them.
+    """Close every position at market and cancel every open order of the account, including orders that perpflow did not place.
 
-    Positions go first, by reduce-only orders, while their stops still rest at the venue; then all orders; then it looks again, because an entry may
-    have been filled meanwhile. What the venue does not confirm is looked up again, never assumed.
+    Positions are closed first with reduce-only orders, while their stops still rest at the venue. Then all orders are cancelled. Then the account is read
+    again, because an entry may have filled in the meantime. Nothing is assumed without the venue's confirmation.
 
     Args:
-        venue: Open.
-        pause: Awaitable sleep, seconds.
+        venue: An open venue.
+        pause: Coroutine that sleeps; seconds.
 
     Raises:
-        VenueError: the positions cannot even be read.
+        VenueError: the positions cannot be read.
     """
     done = KillResult()
     symbols: set[str] = set()
@@ -94,7 +94,7 @@ async def _try(call: Callable[[], Awaitable[object]], done: KillResult, pause: P
     try:
         await call()
     except RequestRejected as error:
-        if error.reason not in ("reduce_only", "not_found"):  # both: there is nothing left
+        if error.reason not in ("reduce_only", "not_found"):  # both mean that nothing is left
             done.errors.append(str(error))
     except VenueError as error:
         done.errors.append(str(error))

@@ -1,7 +1,7 @@
-"""What must be true before real orders leave (DECISIONS D24): checked against the venue, each with its finding in words.
+"""Checks of an account before real orders leave (DECISIONS D24). Each check has a result and a text.
 
-Money between the spot and the futures wallet is moved by a person, never by perpflow (R002-67): a key that may do it may also strip a position of its
-margin, which is not needed for trading, and a key here may do nothing that is not needed. What is missing where is said instead, against the budget.
+A person moves money between the spot and the futures wallet, never perpflow (R002-67). A key with that permission could also remove the margin of a
+position, and trading does not need it. The balance and budget checks say how much money is missing in which wallet.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from decimal import Decimal
 from sinks.venues.common.adapter import PairVenue, TradingVenue, VenueError
 from stream_apps.core.execution.orders.venue_reports import AccountPermissions
 
-# D24: less than a second; half of it is left for what the clock does until the next measurement.
+# D24: less than a second. Half of it remains for drift until the next measurement.
 SKEW_OK_MS, SKEW_LIMIT_MS = 500, 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check: ``ok``, or not, or (None) not to be found out at this venue."""
+    """One check. ``ok`` is None if the venue cannot answer it."""
 
     check: str
     ok: bool | None
@@ -28,14 +28,14 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class AccountRequirements:
-    """What the account is to be used for.
+    """What trading needs of the account.
 
     Attributes:
         symbols: The venue's symbols.
-        leverage: To be set for each.
+        leverage: Leverage to set for each symbol.
         balance: Money that must be available, in ``asset``.
-        budget: What the policy may spend in all (spot notional, futures margin); None: not compared.
-        strict: Live: what cannot be found out counts as a failure.
+        budget: Most that the policy may spend (spot notional, futures margin); None: not compared.
+        strict: Live trading: an unknown result counts as a failure.
     """
 
     symbols: Sequence[str]
@@ -47,7 +47,7 @@ class AccountRequirements:
 
 
 async def preflight(venue: TradingVenue, wanted: AccountRequirements) -> list[CheckResult]:
-    """Check an account; sets isolated margin and the leverage of symbols without a position. The venue must be open.
+    """Check an account. Sets isolated margin and leverage for symbols without a position. The venue must be open.
 
     Raises:
         VenueError: the venue does not answer.
@@ -62,7 +62,7 @@ async def preflight(venue: TradingVenue, wanted: AccountRequirements) -> list[Ch
         CheckResult(
             "clock",
             abs(skew) < SKEW_LIMIT_MS,
-            f"the venue's clock is {skew:+d} ms against ours" + (", synchronise ours" * (abs(skew) >= SKEW_OK_MS)),
+            f"venue clock minus local clock: {skew:+d} ms" + ("; synchronise the local clock" * (abs(skew) >= SKEW_OK_MS)),
         )
     )
     balances = {one.asset: one for one in await venue.balances()}
@@ -71,7 +71,7 @@ async def preflight(venue: TradingVenue, wanted: AccountRequirements) -> list[Ch
     told = f"{available:f} {wanted.asset} available, {wanted.balance:f} needed"
     found.append(CheckResult("balance", available >= wanted.balance, told + _move(wanted.balance - available, wanted.asset, wallet)))
     if wanted.budget is not None:
-        # Advice: what the wallet does not hold is refused as insufficient balance, entry by entry.
+        # Advice only: entries beyond the wallet's balance are rejected one by one.
         told = f"the policy may use {wanted.budget:f} {wanted.asset}" + _move(wanted.budget - available, wanted.asset, wallet)
         found.append(CheckResult("budget", True, told))
     held = {one.symbol: one for one in await venue.positions()}
@@ -81,7 +81,7 @@ async def preflight(venue: TradingVenue, wanted: AccountRequirements) -> list[Ch
 
 
 def passed(found: Sequence[CheckResult], strict: bool) -> bool:
-    """Return whether trading may begin: nothing failed, and, when strict, nothing is unknown."""
+    """Return whether trading may begin: no check failed and, if strict, none is unknown."""
     return all(one.ok or (one.ok is None and not strict) for one in found)
 
 
@@ -91,20 +91,24 @@ def _key(facts: AccountPermissions) -> list[CheckResult]:
         CheckResult(
             "key may trade",
             facts.can_trade,
-            _words(facts.can_trade, "yes", "no: enable futures (spot trading for a spot account) for the key"),
+            _words(facts.can_trade, "yes", "no: enable futures (for a spot account: spot trading) for the key"),
         ),
-        CheckResult("key may not withdraw", withdraw, _words(withdraw, "right", "the key may WITHDRAW: make one that may not")),
+        CheckResult(
+            "key may not withdraw", withdraw, _words(withdraw, "right", "the key may WITHDRAW: create a key without this permission")
+        ),
         CheckResult(
             "key moves no money",
             True,
             _words(
                 None if facts.can_transfer is None else not facts.can_transfer,
                 "right",
-                "it may move money between wallets: not needed, take it away",
+                "the key may move money between wallets: not needed, remove this permission",
             ),
         ),
-        # Advice, not a condition: a desk without fixed addresses trades too.
-        CheckResult("key bound to addresses", True, _words(facts.ip_restricted, "yes", "no: better bind it to this machine's address")),
+        # Advice, not a condition: a trader may have no fixed address.
+        CheckResult(
+            "key bound to addresses", True, _words(facts.ip_restricted, "yes", "no: bind it to this machine's address if possible")
+        ),
     ]
 
 
@@ -127,15 +131,15 @@ async def _symbol(venue: TradingVenue, symbol: str, wanted: AccountRequirements,
         words = (
             "target and stop rest as a pair"
             if rules.pairs
-            else "no pairs here: a plain stop rests, our process minds the target"
+            else "no pairs: a plain stop rests at the venue, this process handles the target"
             if rules.stops
-            else "neither pairs nor stops here: our process alone would guard"
+            else "neither pairs nor stops: only this process would protect the position"
         )
-        coins = "; coins that are there stay untouched, but the kill switch sells them too" if held else ""
+        coins = "; coins already in the account stay untouched, but the kill switch sells them, too" if held else ""
         return [*found, CheckResult(f"{symbol} protection", rules.pairs or rules.stops, words + coins)]
     if held:
-        # Margin mode and leverage of an open position stay as they are; the reconciler judges the position.
-        return [*found, CheckResult(f"{symbol} margin", True, "a position is open: margin and leverage are left as they are")]
+        # Margin mode and leverage of an open position are not changed; the reconciler handles the position.
+        return [*found, CheckResult(f"{symbol} margin", True, "a position is open: margin and leverage stay unchanged")]
     try:
         await venue.set_isolated(symbol)
         await venue.set_leverage(symbol, wanted.leverage)
@@ -149,4 +153,4 @@ def _move(missing: Decimal, asset: str, wallet: str) -> str:
 
 
 def _words(value: bool | None, yes: str, no: str) -> str:
-    return "the venue does not tell" if value is None else yes if value else no
+    return "the venue does not say" if value is None else yes if value else no

@@ -1,13 +1,14 @@
-"""The guard's process. One guard speaks for an account; others of the same account wait for it to go.
+"""The guard's process. One guard is active for an account; others of the same account wait.
 
-Every round (20 a second) it takes in what Kafka, the venue and the switch in the database say, evaluates the rules, and writes a ``risk_state`` record when
-something changed, else every two seconds as a sign of life. Failure by failure:
+Twenty times a second the guard reads Kafka, the venue's state and the switch in the database, and evaluates the rules. It writes a ``risk_state`` record
+on every change, and at least every two seconds. What happens at each failure:
 
-- kill -9, crash: the executor's newest state grows old, and it opens nothing after ten seconds; the next guard goes on from the memory in the newest record.
-- Kafka gone: no states arrive, with the same effect; what must be closed is also put into the switch in the database, which executors read.
-- database gone: the switch cannot be read; nothing else changes (an executor without its journal opens nothing anyway).
-- venue gone: ``unreachable`` after its limit.
-- two guards: the lock in the database lets one speak; the numbers of the states go on, and readers take the highest.
+- kill -9, crash: the executor's risk state expires after ten seconds, and then it opens nothing. The next guard continues from the memory in the newest
+  record.
+- Kafka down: risk states do not arrive, with the same effect. A forced close is also written to the switch in the database, which executors read.
+- database down: the switch cannot be read. Nothing else changes; an executor without its journal opens nothing.
+- venue down: the rule ``unreachable`` blocks entries after its limit.
+- two guards: a lock in the database lets one publish. Sequence numbers continue, and readers use the highest.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ ROUND_S = 0.05
 SIGN_OF_LIFE_MS = 2_000
 SWITCH_S = 0.25
 RETRY_S = 0.5
-# A connection attempt may hold up a round for a second.
+# A connection attempt may delay a round for a second.
 DATABASE_RETRY_S = 2.0
-# A state that Kafka does not take within this time is of no use: a newer one follows.
+# A state that Kafka does not accept in this time is useless: a newer one follows.
 MESSAGE_TIMEOUT_MS = 5_000
 LEVELS = {NORMAL: 0, WARNING: 1, HALTED: 2}
 RULES = (
@@ -71,11 +72,11 @@ class Guard:
     """Watches one account.
 
     Args:
-        settings: Surroundings.
+        settings: Environment.
         service: Stop flag, log, health.
-        account: Its id, VENUE-mode.
-        limits: Of the rules.
-        watch: Asks the venue; started here.
+        account: Account id, VENUE-mode.
+        limits: Limits of the rules.
+        watch: Polls the venue; started here.
         fresh_by_arrival: See ``GuardReader``.
     """
 
@@ -133,7 +134,7 @@ class Guard:
     # --- who speaks -------------------------------------------------------------------------------------------------------
 
     def _speaks(self) -> bool:
-        """Hold the account's lock. It goes with the connection: without a database the one who spoke goes on speaking."""
+        """Return whether this guard is active: it holds the account's lock. Without a database, the guard that was active stays active."""
         if self._database is not None and not self._database.closed:
             return True
         if time.monotonic() < self._database_not_before:
@@ -148,7 +149,7 @@ class Guard:
         if found is None or not found[0]:
             database.close()
             if self._reader is not None:
-                self._log.warning("another guard speaks for this account now; waiting")
+                self._log.warning("another guard is active for this account; waiting")
                 self._reader.close()
                 self._reader, self._state = None, None
             return False
@@ -174,9 +175,9 @@ class Guard:
             try:
                 self._memory = GuardMemory.from_json(last["memory"])
             except (ValueError, KeyError, TypeError) as error:
-                # A guard that forgot a halt must not lift it.
-                self._log.error("the memory of the last guard cannot be read: halting", reason=f"{type(error).__name__}: {error}")
-                self._memory = GuardMemory(tripped={"halt": (_now(), "the memory of the last guard could not be read")})
+                # A guard without its memory must not lift a halt.
+                self._log.error("the last guard's memory cannot be read: halting", reason=f"{type(error).__name__}: {error}")
+                self._memory = GuardMemory(tripped={"halt": (_now(), "the last guard's memory could not be read")})
         self._reader = reader
         self._log.info("guarding", sequence=self._sequence, tripped=sorted(self._memory.tripped))
         return True
@@ -238,11 +239,11 @@ class Guard:
             self._switch_off(state)
 
     def _switch_off(self, state: GuardState) -> None:
-        """Put the closing into the switch, so that it also reaches an executor whose Kafka is down."""
+        """Write the forced close to the switch, so that it also reaches an executor without Kafka."""
         if self._database is None or self._database.closed:
             return
         rule = next(one for one in state.reasons if one.rule in ("daily_loss", "close_all"))
-        # The same trip has the same id, whatever guard puts it in. The memory knows it as applied: the switch only repeats it.
+        # The same trip has the same id in every guard. The memory marks it as applied, because the switch only repeats it.
         command = Command(f"{self._account}|{rule.rule}|{rule.since}", "close_all", _now(), self._name, rule.detail)
         self._memory = GuardMemory(
             self._memory.tripped,
@@ -333,7 +334,7 @@ def record_of(account: str, guard: str, sequence: int, state: GuardState, memory
 
 
 def _essence(state: GuardState) -> tuple[Any, ...]:
-    """Return what readers act on: not the ages and shares in the reasons, which change all the time."""
+    """Return the fields that readers act on, without the ages and shares in the reasons, which change all the time."""
     return (
         state.state,
         state.block_entries,

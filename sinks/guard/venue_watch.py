@@ -1,5 +1,4 @@
-"""What the guard asks the venue, in a thread of its own: is it there, how much money is left, what is open worth, how late is our clock,
-how long does a signed request take."""
+"""Poll the venue in a thread: reachability, available balance, open positions, clock offset, and latency of signed requests."""
 
 from __future__ import annotations
 
@@ -22,21 +21,21 @@ T = TypeVar("T")
 
 ASK_S = 2.0
 CLOCK_S = 30.0
-# An answer may take this long before the venue counts as not answering this time.
+# Time-out of one poll.
 ANSWER_S = 5.0
-# Over how long the 95th percentile of the route is taken: at two requests in two seconds, 300 of them.
+# Window of the 95th percentile of latency: two requests every two seconds make 300.
 ROUTE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class VenueReadings:
-    """The newest answers; None where there was none yet.
+    """The newest answers; None before the first.
 
     Attributes:
-        reached_at: ms UTC of our clock.
-        available: Of the asset, in its units.
-        unrealised: Of all positions, quote units.
-        skew_ms: Venue clock minus ours.
+        reached_at: Time of the last answer, ms UTC, local clock.
+        available: Available balance of the margin asset.
+        unrealised: Unrealised profit of all positions, quote units.
+        skew_ms: Venue clock minus local clock.
     """
 
     reached_at: int | None = None
@@ -47,11 +46,11 @@ class VenueReadings:
 
 
 class AccountWatch:
-    """Asks every two seconds.
+    """Polls every two seconds.
 
     Args:
-        venue: Not open yet.
-        asset: Margin asset whose balance counts.
+        venue: A venue that is not open yet.
+        asset: Margin asset.
     """
 
     def __init__(self, venue: TradingVenue, asset: str = "USDT") -> None:
@@ -59,22 +58,22 @@ class AccountWatch:
         self._log = structlog.get_logger().bind(venue=venue.name)
         self._stop = threading.Event()
         self.seen = VenueReadings()
-        # (monotonic seconds, ms) of each signed request; one that was not answered counts with the time waited.
+        # (monotonic seconds, ms) of each signed request; one without an answer counts with its waiting time.
         self._routes: deque[tuple[float, float]] = deque()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="account", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End; waits for an answer that is under way."""
+        """Stop; waits for a request in flight."""
         self._stop.set()
         self._thread.join(ANSWER_S + 2)
 
     @property
     def route_p95_ms(self) -> Share:
-        """95th percentile of signed request to answer over the last five minutes, ms, and the number of requests."""
+        """95th percentile of the latency of signed requests over the last five minutes, ms, and the number of requests."""
         since = time.monotonic() - ROUTE_S
         taken = [ms for at, ms in tuple(self._routes) if at >= since]
         return Share(float(np.percentile(taken, 95)), len(taken)) if taken else Share()

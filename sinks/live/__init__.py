@@ -1,1 +1,1 @@
-"""Live execution: the pure book around a trading venue, with its journal in the database. One process owns an account."""
+"""Live execution: the pure execution book, connected to a trading venue, with a journal in the database. One process owns an account."""

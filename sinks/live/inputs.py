@@ -1,6 +1,6 @@
-"""What live execution reads from Kafka, in a thread of its own: signals from the journal's offsets on, quotes and the guard's state from their end.
+"""The Kafka inputs of live execution, read in a thread: signals from the journalled offsets, quotes and risk states from the end of their topics.
 
-Quotes are conflated: of each instrument only the newest of what was read at once is decoded. A signal is never left out: what cannot be decoded goes to
+Quotes are conflated: of each poll only the newest quote of an instrument is decoded. Signals are never skipped: one that cannot be decoded goes to
 dead_letters with its bytes.
 """
 
@@ -31,7 +31,7 @@ MESSAGES, POLL_S, ANSWER_S = 2_000, 0.02, 10.0
 
 @dataclass(frozen=True, slots=True)
 class SignalMessage:
-    """A signal and its place in the log; ``record`` is None for one that could not be decoded."""
+    """A signal and its Kafka position; ``record`` is None if it cannot be decoded or is not for this account."""
 
     partition: int
     offset: int
@@ -45,13 +45,13 @@ class KafkaInputs:
     """Reads until it is stopped.
 
     Args:
-        settings: Surroundings.
-        venue: Instruments of other venues are passed over.
-        account: Whose ``risk_state`` counts.
-        give: Called in the loop's thread with each input.
-        dead: Takes ``dead_letters`` records, in the reader's thread.
-        spot: Instruments are the venue's spot pairs, in place of its perpetual contracts.
-        replayed: The market is a recording: prices and signals count as of when they come, not as of their event time.
+        settings: Environment.
+        venue: Instruments of other venues are skipped.
+        account: Account id; its ``risk_state`` records are read.
+        give: Called in the event loop's thread with each input.
+        dead: Receives ``dead_letters`` records, in the reader's thread.
+        spot: Read the venue's spot pairs instead of its perpetual contracts.
+        replayed: The market is a recording: prices and signals count from their arrival, not from their event time.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class KafkaInputs:
             {
                 **QUIET,
                 "bootstrap.servers": settings.kafka_bootstrap_servers,
-                # The client asks for a group; nothing joins it and nothing is committed to it.
+                # The client requires a group id. Nothing joins the group or commits to it.
                 "group.id": settings.group(f"live-{account}"),
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
@@ -86,7 +86,7 @@ class KafkaInputs:
         )
 
     def ends(self) -> dict[int, int]:
-        """Return partition -> end of ``signals``: where an account begins that has never read.
+        """Return partition -> end offset of ``signals``, where a new account begins.
 
         Raises:
             KafkaException: Kafka does not answer.
@@ -102,7 +102,7 @@ class KafkaInputs:
         return sorted(found.partitions)
 
     def start(self, offsets: Mapping[int, int]) -> None:
-        """Begin, in a thread; must be called in the loop.
+        """Start the reader thread. Call it inside the event loop.
 
         Raises:
             KafkaException: Kafka does not answer.
@@ -116,7 +116,7 @@ class KafkaInputs:
         self._thread.start()
 
     def stop(self) -> None:
-        """End."""
+        """Stop the thread and close the consumer."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(5)
@@ -145,7 +145,7 @@ class KafkaInputs:
         try:
             self._loop.call_soon_threadsafe(self._give, given)
         except RuntimeError:
-            # The loop is closed: the process ends.
+            # The event loop is closed: the process ends.
             self._stop.set()
 
     def _signal(self, message: Any) -> None:
@@ -168,7 +168,7 @@ class KafkaInputs:
 
     def _risk(self, message: Any) -> None:
         record = self._decoded(RISK, message)
-        # Two guards, or one that was frozen: the highest number counts.
+        # With two guards, or one that was frozen, the highest sequence number counts.
         if record is None or record["sequence"] <= self._sequence:
             return
         self._sequence = record["sequence"]

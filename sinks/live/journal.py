@@ -1,10 +1,10 @@
-"""The journal of an account in PostgreSQL: every trade's state, written before anything is sent.
+"""The journal of an account in PostgreSQL: the state of every trade, written before an order is sent.
 
-One transaction holds what an event changed: the touched trades with the intents of their orders, the signal offset, and the records to be written
-(outbox). Only after its commit are orders sent and records published. So a crash at any point leaves either nothing or everything; what was intended
-and has no answer is asked for by its client id, and what was committed and not acknowledged by Kafka is sent again.
+One transaction holds all changes of an event: the changed trades with the intents of their orders, the signal offset, and the outgoing records (outbox).
+Orders are sent and records are published only after the commit. So a crash leaves either all changes or none. After a restart, intended orders without
+an answer are queried by client id, and records that Kafka did not acknowledge are sent again.
 
-An account has one owner: taking it raises its epoch, and a transaction under an older one changes nothing and raises ``FencedError``.
+An account has one owner. Taking ownership raises the epoch. A transaction under an older epoch changes nothing and raises ``FencedError``.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from sinks.executor.journal import FencedError, OutboxRow
+from sinks.guard.switch import EVERY_ACCOUNT, IN_FORCE, commands_of
 from stream_apps.core.execution.account.guard import Command
 from stream_apps.core.execution.state.trade import Trade
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-EVERY_ACCOUNT = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
-    """An outbox row and the partition that it goes to."""
+    """An outbox row and its Kafka partition."""
 
     partition: int
     row: OutboxRow
@@ -38,13 +38,13 @@ class OutboxEntry:
 
 @dataclass(frozen=True, slots=True)
 class JournalSnapshot:
-    """What the journal holds when an account is taken.
+    """The state of an account when ownership is taken.
 
     Attributes:
-        epoch: Ours from now on.
+        epoch: The new owner's epoch.
         offsets: Partition of signals -> next offset.
-        next_seq: Of the outbox.
-        trades: Every trade that is not over, and those that have been over only since ``keep_ms``.
+        next_seq: Next sequence number of the outbox.
+        trades: All open trades, and those that ended within ``keep_ms``.
     """
 
     epoch: int
@@ -54,29 +54,29 @@ class JournalSnapshot:
 
 
 class LiveJournal:
-    """The journal of one account. Methods raise psycopg.OperationalError when the database is gone; ``connect`` again then.
+    """The journal of one account. Methods raise psycopg.OperationalError when the database is down; call ``connect`` again then.
 
     Args:
-        database_url: Where the live_* tables are.
-        account: Name that the rows stand under.
+        database_url: Database of the live_* tables.
+        account: Key of the account's rows.
     """
 
     def __init__(self, database_url: str, account: str) -> None:
         self._url = database_url
         self.account = account
         self._connection: psycopg.AsyncConnection | None = None
-        # One statement or transaction at a time: another task's statement must not fall into a transaction.
+        # One statement or transaction at a time: a statement of another task must not become part of a transaction.
         self._turn = asyncio.Lock()
 
     async def connect(self) -> None:
-        """Connect anew."""
+        """Close the connection, if any, and open a new one."""
         await self.close()
         self._connection = await psycopg.AsyncConnection.connect(
             self._url,
             autocommit=True,
             connect_timeout=5,
             application_name=f"perpflow-live-{self.account}",
-            # A host that vanished is noticed within seconds.
+            # Detect a dead host within seconds.
             tcp_user_timeout=5_000,
             keepalives_idle=5,
             keepalives_interval=2,
@@ -84,7 +84,7 @@ class LiveJournal:
         )
 
     async def close(self) -> None:
-        """Disconnect; the lock goes with the connection."""
+        """Close the connection; this releases the lock."""
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
@@ -100,13 +100,13 @@ class LiveJournal:
             return await self._database.execute(query, parameters)
 
     async def lock(self) -> bool:
-        """Try to be the account's only executor; return whether we are. Held until the connection ends."""
+        """Try to lock the account; return whether this process holds the lock. The lock ends with the connection."""
         cursor = await self._execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (f"perpflow-live-{self.account}",))
         row = await cursor.fetchone()
         return bool(row is not None and row[0])
 
     async def take(self, keep_ms: int) -> JournalSnapshot:
-        """Become the account's owner; every former owner is fenced from here on."""
+        """Take ownership of the account. From here on every former owner is fenced."""
         cursor = await self._execute(
             "INSERT INTO live_accounts AS a (account, epoch, offsets, next_seq) VALUES (%s, 1, '{}', 0)"
             " ON CONFLICT (account) DO UPDATE SET epoch = a.epoch + 1, updated_at = now() RETURNING epoch, offsets, next_seq",
@@ -130,14 +130,14 @@ class LiveJournal:
         next_seq: int,
         rows: Sequence[OutboxEntry],
     ) -> None:
-        """Write what changed, all or nothing.
+        """Write all changes in one transaction.
 
         Args:
-            epoch: Ours.
-            trades: (key, JSON, over since ms or None) of the touched trades.
-            offsets: All offsets of signals.
-            next_seq: Behind the last of ``rows``.
-            rows: Records decided.
+            epoch: This owner's epoch.
+            trades: (key, JSON, end time in ms or None) of the changed trades.
+            offsets: Partition of ``signals`` -> next offset.
+            next_seq: Sequence number after the last of ``rows``.
+            rows: Outgoing records.
 
         Raises:
             FencedError: another executor owns the account; nothing was written.
@@ -161,7 +161,7 @@ class LiveJournal:
             if rows:
                 await cursor.executemany(
                     "INSERT INTO live_outbox (account, seq, partition, topic, key, event_time, value) VALUES (%s, %s, %s, %s, %s, %s, %s)"
-                    # A commit whose acknowledgement was lost is repeated.
+                    # A commit is repeated when its acknowledgement was lost.
                     " ON CONFLICT (account, seq) DO NOTHING",
                     [
                         (
@@ -179,7 +179,7 @@ class LiveJournal:
             await self._written()
 
     async def _written(self) -> None:
-        """Called between the statements and the commit of a transaction; tests die here."""
+        """Hook between the last statement and the commit; crash tests end the process here."""
 
     async def unpublished(self) -> list[OutboxEntry]:
         """Return the outbox in order."""
@@ -192,22 +192,16 @@ class LiveJournal:
         ]
 
     async def forget(self, before_seq: int) -> None:
-        """Delete the outbox rows below a sequence number: Kafka has acknowledged them. Losing this in a crash only repeats them."""
+        """Delete the outbox rows below a sequence number, which Kafka has acknowledged. If a crash loses the deletion, they are sent again."""
         await self._execute("DELETE FROM live_outbox WHERE account = %s AND seq < %s", (self.account, before_seq))
 
     async def commands(self, account_id: str) -> list[Command]:
-        """Return the commands of the switch that hold for an account (``risk_switch``), oldest first."""
-        cursor = await self._execute(
-            "SELECT command_id, command, given_at, by, reason FROM risk_switch WHERE lifted_at IS NULL AND account IN (%s, %s) ORDER BY given_at",
-            (account_id, EVERY_ACCOUNT),
-        )
-        return [
-            Command(command_id, command, round(given.timestamp() * 1000), by, reason)
-            for command_id, command, given, by, reason in await cursor.fetchall()
-        ]
+        """Return the commands in force for an account (table ``risk_switch``), oldest first."""
+        cursor = await self._execute(IN_FORCE, (account_id, EVERY_ACCOUNT))
+        return commands_of(await cursor.fetchall())
 
 
 def trade_row(trade: Trade) -> tuple[str, str, int | None]:
-    """Return a trade as the journal keeps it."""
+    """Return a trade as a journal row: key, JSON, end time in ms or None."""
     state: dict[str, Any] = trade.to_json()
     return trade.key, json.dumps(state, separators=(",", ":")), trade.over_at

@@ -1,7 +1,7 @@
-"""Performing what the book asks for: one request at a time per symbol and purpose, each ending in an event.
+"""Send the requests of the execution book to the venue. Each request ends in an event.
 
-A symbol has three lanes: protection and exits, entries, questions. Within a lane requests keep their order (single flight); a stop never waits behind
-an entry whose answer is late, nor behind a page of fills.
+Each symbol has a queue for exits and stops, one for entries, one for cancels of entries and targets, and one for queries. A queue sends one request at a
+time and keeps the order. So a stop never waits for a late answer to an entry or for a page of fills.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class OrderDispatch:
     """Sends requests to the venue.
 
     Args:
-        venue: Open.
-        give: Takes the events.
-        unreadable: Takes answers that are not as documented; their outcome is unknown.
+        venue: An open venue.
+        give: Receives the events.
+        unreadable: Receives malformed answers; their outcome is unknown.
     """
 
     def __init__(self, venue: TradingVenue, give: EventSink, unreadable: Callable[[MalformedResponse], None]) -> None:
@@ -59,7 +59,7 @@ class OrderDispatch:
 
     @property
     def busy(self) -> int:
-        """Number of requests that wait or are under way."""
+        """Number of requests that are queued or in flight."""
         return self._waiting
 
     def perform(self, action: Action) -> None:
@@ -72,7 +72,7 @@ class OrderDispatch:
         self._lanes[name].put_nowait(action)
 
     async def close(self) -> None:
-        """Stop; requests that wait are not sent (their intents are journalled as unknown at the next start)."""
+        """Stop. Queued requests are not sent; the next start treats their outcome as unknown and queries them."""
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
@@ -121,7 +121,7 @@ class OrderDispatch:
             failed = {"kind": "limited", "message": str(error), "retry_after_ms": int(error.retry_after * 1000)}
         except VenueUnreachable as error:
             failed = {"kind": "unreachable", "message": str(error)}
-        except Exception as error:  # whatever else happened to the request: nobody knows
+        except Exception as error:  # any other error leaves the outcome unknown
             if isinstance(error, MalformedResponse):
                 self._unreadable(error)
             self._log.warning("outcome of an order unknown", client_order_id=names[0], error=f"{type(error).__name__}: {error}")
@@ -154,7 +154,7 @@ class OrderDispatch:
             self._give(FillsLoaded(action.symbol, (), failed=True))
 
     def _told(self, what: str, error: Exception) -> None:
-        """A venue's errors are part of the game; anything else is a defect and is told as one. Either way the book goes on from the event."""
+        """Log a failed request: errors of a venue are expected, any other error is a defect. The book continues from the event in both cases."""
         if isinstance(error, MalformedResponse):
             self._unreadable(error)
         elif isinstance(error, VenueError):

@@ -1,4 +1,4 @@
-"""Records on their way from the journal to Kafka: in order, acknowledged, then forgotten. Kafka may be down; trading goes on."""
+"""Publish journalled records to Kafka in order. Rows are deleted once Kafka acknowledges them. Trading continues while Kafka is down."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Outbox:
     """Publishes committed records.
 
     Args:
-        settings: Surroundings.
-        publisher: To Kafka.
-        forget: Deletes the journal's rows below a sequence number.
+        settings: Environment.
+        publisher: Sends to Kafka.
+        forget: Deletes the journalled rows below a sequence number.
     """
 
     def __init__(self, settings: Settings, publisher: Publisher, forget: Callable[[int], Awaitable[None]]) -> None:
@@ -39,7 +39,7 @@ class Outbox:
         """Return a record as an outbox row.
 
         Raises:
-            CodecError: it does not fit its schema.
+            CodecError: the record does not fit its schema.
         """
         key = str(record[TOPICS[topic].key])
         if TOPICS[topic].co_partitioned:
@@ -49,7 +49,7 @@ class Outbox:
         return OutboxEntry(partition, OutboxRow(seq, topic, key.encode(), record["event_time"], self._encoders[topic](record)))
 
     def add(self, rows: Iterable[OutboxEntry]) -> None:
-        """Take rows that are committed."""
+        """Queue committed rows."""
         self._rows.extend(rows)
         if self._rows:
             self._there.set()
@@ -58,7 +58,7 @@ class Outbox:
         return len(self._rows)
 
     async def run(self) -> None:
-        """Publish for ever."""
+        """Publish until cancelled."""
         down = False
         while True:
             await self._there.wait()
@@ -69,7 +69,7 @@ class Outbox:
                     await asyncio.to_thread(self._publish, batch)
                 except NotAcknowledged as error:
                     if not down:
-                        self._log.warning("kafka does not take the records; they wait in the journal", reason=str(error))
+                        self._log.warning("kafka does not acknowledge records; they wait in the journal", reason=str(error))
                     down = True
                     await asyncio.sleep(RETRY_S)
                     continue

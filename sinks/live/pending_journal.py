@@ -1,4 +1,4 @@
-"""What was decided and is not in the database yet. While the database is away it grows; nothing of it is lost unless the process dies meanwhile."""
+"""Decisions that are not in the database yet. They accumulate while the database is down, and are lost only if the process dies before it returns."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from stream_apps.core.execution.state.trade import Trade
 
 
 class PendingJournal:
-    """The next transaction: the newest state of each touched trade, and every record in order.
+    """The content of the next transaction: the newest state of each changed trade, and every record in order.
 
     Attributes:
-        moved: The offsets of signals changed.
+        moved: True if the offsets of signals changed.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class PendingJournal:
         self.moved = False
 
     def add(self, trades: Iterable[Trade], records: Iterable[Emit], moved: bool) -> None:
-        """Take what one step changed."""
+        """Add the changes of one step."""
         for trade in trades:
             self._trades[trade.key] = trade_row(trade)
         self._records += records
@@ -35,14 +35,14 @@ class PendingJournal:
 
     @property
     def trades(self) -> list[tuple[str, str, int | None]]:
-        """Rows of the journal."""
+        """Journal rows of the changed trades."""
         return list(self._trades.values())
 
     @property
     def records(self) -> list[Emit]:
-        """Records for the outbox, in the order of their making."""
+        """Records for the outbox, in the order in which they were created."""
         return list(self._records)
 
     def clear(self) -> None:
-        """Forget all of it: it is written."""
+        """Remove everything after it was written."""
         self._trades, self._records, self.moved = {}, [], False

@@ -1,8 +1,8 @@
-"""Compare the journal with the venue.
+"""Reconcile the journal with the venue.
 
-It runs before the first trade, every five minutes, after a lost user stream, and on an anomaly. A round loads into the execution book the fills of every
-symbol concerned, the funding payments, the open orders and the positions. It compares, waits a moment, loads and compares again. It acts on the
-differences that both comparisons found (``stream_apps.core.execution.account.reconcile``).
+A round runs before the first trade, every five minutes, after a lost user stream, and after an anomaly. It loads the fills, funding payments, open orders
+and positions, and compares them with the execution book. It waits a moment, loads them again and compares again. It acts on the differences that both
+comparisons found (``stream_apps.core.execution.account.reconcile``).
 
 A symbol that has an order with an unknown outcome is not judged; the round stays red until it can be. A round is also red when the venue does not answer
 or its answer cannot be parsed. While a round is red, no entry is opened and the round is repeated.
@@ -39,12 +39,12 @@ Submit = Callable[[Event | Callable[[int], list[Action]]], Awaitable[None]]
 
 @dataclass(slots=True)
 class RoundResult:
-    """What a round found.
+    """The result of a round.
 
     Attributes:
-        facts: Of the newest look.
-        findings: (finding, what was done).
-        unjudged: Symbols whose orders are not certain yet.
+        facts: The venue's state at the last comparison.
+        findings: (difference, action taken).
+        unjudged: Symbols with an order whose outcome is unknown.
     """
 
     state: str
@@ -54,16 +54,16 @@ class RoundResult:
 
 
 class Reconciler:
-    """Compares, acts and reports.
+    """Runs the reconciliation of one account.
 
     Args:
-        venue: Open.
-        book: Read between events only: all of this runs in the loop of the service.
-        submit: Gives the book an event, or calls a method of it, and returns once that is journalled.
+        venue: An open venue.
+        book: The execution book. It is read only between events, because this code runs in the service's event loop.
+        submit: Passes an event to the book, or calls one of its methods, and returns once the result is journalled.
         perform: Sends a request.
         report: Writes a ``reconciliations`` record.
-        unreadable: Takes answers that are not as documented.
-        account: Its id.
+        unreadable: Receives malformed answers.
+        account: Account id.
         asset: Margin asset.
     """
 
@@ -87,23 +87,23 @@ class Reconciler:
         self._cause = "start"
         self._money: tuple[Decimal, Decimal] | None = None
         self._newest_payment = 0
-        # Symbol -> the venue's executions of the newest look.
+        # Symbol -> fills that the venue listed last.
         self._fills: dict[str, Sequence[FillReport]] = {}
         self.state = "red"
         self.done = 0
 
     def want(self, cause: str) -> None:
-        """Have a round soon."""
+        """Request a round."""
         if not self._wanted.is_set():
             self._cause = cause
             self._wanted.set()
 
     def forgot(self) -> None:
-        """Begin the money comparison anew: trades were dropped from memory."""
+        """Restart the balance comparison, because old trades were dropped from memory."""
         self._money = None
 
     async def run(self) -> None:
-        """Reconcile for ever; the first round at once."""
+        """Reconcile until cancelled; the first round starts at once."""
         cause = "start"
         while True:
             begun = _now()
@@ -116,7 +116,7 @@ class Reconciler:
             except VenueError as error:
                 await self._not_compared(cause, f"the venue does not answer: {type(error).__name__}", str(error))
             except Exception as error:
-                # A defect of ours. The process lives on, because exits and stops need it; nothing is opened.
+                # A defect in this program. The process continues, because exits and stops need it. Entries stay blocked.
                 self._log.exception("the comparison failed", cause=cause)
                 await self._not_compared(cause, f"the comparison failed: {type(error).__name__}")
             wait = self._book.policy.reconcile.every_ms / 1000 if self.state != "red" else RETRY_S
@@ -124,14 +124,14 @@ class Reconciler:
                 async with asyncio.timeout(wait):
                     await self._wanted.wait()
                 cause = self._cause
-                # Several causes within a second are one.
+                # Merge causes that arrive close together.
                 await asyncio.sleep(0.2)
                 self._wanted.clear()
             except TimeoutError:
                 cause = "period" if self.state != "red" else "retry"
 
     async def _not_compared(self, cause: str, blocked: str, reason: str = "") -> None:
-        self._log.warning("the venue cannot be compared with", cause=cause, reason=reason or blocked)
+        self._log.warning("reconciliation with the venue failed", cause=cause, reason=reason or blocked)
         self.state = "red"
         metrics.RECONCILED.labels(self._account).set(LEVELS["red"])
         await self._submit(EntriesBlocked("reconcile", blocked))
@@ -159,14 +159,14 @@ class Reconciler:
         return RoundResult("red" if unjudged else state, facts, done, unjudged)
 
     async def _load_fills(self) -> None:
-        """Give the book every fill of the symbols that it trades, and the newest state of every order that the venue has open."""
+        """Load the fills of all traded symbols into the book."""
         margin = self._book.policy.clock_margin_ms
         for symbol, since in sorted({one.symbol: one.started_at for one in self._book.active}.items()):
             self._fills[symbol] = await self._venue.fills(symbol, since - margin)
             await self._submit(FillsLoaded(symbol, self._fills[symbol]))
 
     async def _load_funding(self) -> None:
-        """Give the book the payments of the trades that are open or ended lately; those that it knows, it passes over."""
+        """Load the funding payments of open and recently closed trades into the book, which ignores known ones."""
         asked_at = _now()
         since = funding_payments.asked_since(self._book.trades.values(), asked_at)
         if since is None:
@@ -186,7 +186,7 @@ class Reconciler:
         return VenueSnapshot(orders, positions, _now(), wallet, self._uncertain())
 
     def _uncertain(self) -> set[str]:
-        """Symbols with an order that is being sent, or executing: what the venue says of them changes while it is asked."""
+        """Symbols with an order that is in flight or executing: their state changes during the comparison."""
         return {
             order.symbol
             for trade in self._book.active

@@ -1,8 +1,8 @@
-"""The daily re-estimation of the routing table beside the executor: journalled trades in, the table of the next entries out, each kept in ``live_routes``.
+"""Re-estimate the routing table once a day from journalled trades. Each table is stored in ``live_routes`` and used for the next entries.
 
-It works in a thread and on a connection of its own, so that neither the orders nor their journal wait for it. A table holds only once it is written; a trade
-that is under way keeps the slices that it began with. A database that is away puts it off. The newest table holds after a restart too, as long as the policy
-has the table that it came from; with ``routing.automatic`` off nothing is read or written, and the policy's table holds.
+The work runs in a thread with its own connection, so orders and their journal never wait for it. A table takes effect only after it is written. A trade in
+progress keeps the slices that it started with. If the database is down, the re-estimation is postponed. After a restart the newest stored table applies,
+if it was derived from the policy's current table. With ``routing.automatic`` off nothing is read or written, and the policy's table applies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stream_apps.core.execution.routing.reestimate import DAY_MS, ActiveRoute, e
 from stream_apps.core.execution.state.trade import Trade
 
 RETRY_MS = 60_000
-# Trades that are read at once.
+# Trades of one fetch.
 FETCH = 200
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -34,10 +34,10 @@ class Rerouter:
     """Re-estimates the routes of one account.
 
     Args:
-        database_url: Where the live_* tables are.
-        journal: Name of the account's rows.
-        mode: Of the account.
-        book: Whose policy's routes are set.
+        database_url: Database of the live_* tables.
+        journal: Key of the account's rows.
+        mode: Mode of the account.
+        book: Execution book whose policy receives the routes.
     """
 
     def __init__(self, database_url: str, journal: str, mode: str, book: ExecutionBook) -> None:
@@ -54,13 +54,13 @@ class Rerouter:
         return self._book.policy.routing.automatic
 
     async def load(self, epoch: int) -> None:
-        """Let the newest table hold.
+        """Apply the newest stored table.
 
         Args:
-            epoch: Ours, of the account.
+            epoch: This owner's epoch of the account.
 
         Raises:
-            psycopg.OperationalError: the database is away.
+            psycopg.OperationalError: the database is down.
         """
         self._epoch = epoch
         newest = await asyncio.to_thread(self._newest) if self.is_on else None
@@ -72,7 +72,7 @@ class Rerouter:
         self._log.info("routing table as re-estimated", estimated_at=at, routes=[one.to_json() for one in held])
 
     async def run(self) -> None:
-        """Re-estimate for ever, at once where it is due.
+        """Re-estimate until cancelled; at once if it is due.
 
         Raises:
             FencedError: another executor took the account.
@@ -82,7 +82,7 @@ class Rerouter:
             now = _now()
             try:
                 found, held = await asyncio.to_thread(self._estimate, now)
-            except psycopg.Error as error:  # away, or it refuses: neither may end the service that holds positions
+            except psycopg.Error as error:  # no database error may end the service that holds positions
                 self._log.warning("the routing table cannot be re-estimated now", reason=str(error).strip())
                 self._due = now + RETRY_MS
                 continue
@@ -138,10 +138,10 @@ class Rerouter:
 
 
 def newest_routes(connection: psycopg.Connection[Any], journal: str, base: tuple[Any, ...]) -> tuple[int, tuple[ActiveRoute, ...]] | None:
-    """Return when the table of an account was last re-estimated and what holds since; None where that came from another table than ``base``.
+    """Return the time of an account's last re-estimation and its routes; None if they derive from another table than ``base``.
 
     Args:
-        connection: To the database of the live_* tables.
+        connection: Connection to the database of the live_* tables.
         journal: Topic prefix and account.
         base: The policy's table.
     """

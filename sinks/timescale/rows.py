@@ -110,7 +110,7 @@ def encode(codec: Codec, topic: str, records: RecordSet, partition: int) -> Rows
         partition: Their Kafka partition.
 
     Raises:
-        RegistryAway: a schema is not known here and the registry does not answer.
+        RegistryUnavailable: a schema is unknown and the registry does not answer.
     """
     id_fields = table(topic).told_by
     fast = transcode.encode(topic, _header(codec, topic), records, partition, id_fields)

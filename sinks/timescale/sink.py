@@ -118,7 +118,7 @@ class Sink(Loop):
         """Make a batch's rows.
 
         Raises:
-            RegistryAway: see ``rows.encode``.
+            RegistryUnavailable: see ``rows.encode``.
         """
         return [
             TableBatch(

@@ -1,1 +1,1 @@
-"""Trading on venues: one adapter shape, a folder per venue."""
+"""Adapters for trading on venues: one interface (``common.adapter``), one folder for each venue."""

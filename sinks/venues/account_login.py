@@ -1,4 +1,4 @@
-"""Which venue an account is at, and its key: from the environment or files, never from arguments."""
+"""Open the venue of an account. API keys come from the environment or from files, never from arguments."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from sinks.venues.binance_spot.venue import BinanceSpotVenue
 from sinks.venues.bybit.venue import BybitVenue
 from sinks.venues.common.adapter import TradingVenue
 
-# Modes in which orders leave this machine. ``simulated``: to a simulated venue at an address that must be given.
+# Modes in which orders leave this machine. ``simulated`` sends them to a simulated venue, whose address must be given.
 SIMULATED, TESTNET, LIVE = "simulated", "testnet", "live"
 MODES = (SIMULATED, TESTNET, LIVE)
 VENUES = ("BINANCE", "BINANCE_SPOT", "BYBIT")
-# Accounts that hold coins -> venue of their instruments, which are BINANCE:BTCUSDT, without -PERP.
+# Spot accounts -> venue in their instrument ids, for example BINANCE:BTCUSDT.
 SPOT = {"BINANCE_SPOT": "BINANCE"}
 KEY, SECRET = "PERPFLOW_API_KEY", "PERPFLOW_API_SECRET"
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where a venue is: REST, user stream (of Binance without ``/ws/<key>``), and the host that tells a key's restrictions ("" for none)."""
+    """Addresses of a venue: REST, user stream (Binance: without ``/ws/<key>``), and the host that answers for a key's restrictions ("" for none)."""
 
     rest: str
     stream: str
@@ -32,7 +32,7 @@ class Addresses:
 
 ADDRESSES = {
     ("BINANCE", LIVE): Addresses("https://fapi.binance.com", "wss://fstream.binance.com/private", "https://api.binance.com"),
-    # The testnet keeps the paths from before the streams were split by route.
+    # The testnet still uses the stream paths of before the split by route.
     ("BINANCE", TESTNET): Addresses("https://testnet.binancefuture.com", "wss://stream.binancefuture.com"),
     ("BINANCE_SPOT", LIVE): Addresses("https://api.binance.com", "wss://ws-api.binance.com:443/ws-api/v3", "https://api.binance.com"),
     ("BINANCE_SPOT", TESTNET): Addresses("https://testnet.binance.vision", "wss://ws-api.testnet.binance.vision/ws-api/v3"),
@@ -40,27 +40,27 @@ ADDRESSES = {
     ("BYBIT", TESTNET): Addresses("https://api-testnet.bybit.com", "wss://stream-testnet.bybit.com/v5/private"),
 }
 
-# Where a simulated venue has its user stream.
+# Path of a simulated venue's user stream.
 SIMULATED_PATHS = {"BINANCE": "/private", "BINANCE_SPOT": "/ws-api/v3", "BYBIT": "/v5/private"}
 
 
 class AccountError(ValueError):
-    """An account that cannot be opened as asked; names what is missing, never a secret."""
+    """An account cannot be opened as requested. The message names what is missing, never a secret."""
 
 
 def account_id(venue: str, mode: str) -> str:
-    """Return the id under which an account's records are kept, e.g. BINANCE-testnet."""
+    """Return the id of an account in its records, for example BINANCE-testnet."""
     return f"{venue}-{mode}"
 
 
 def addresses(venue: str, mode: str, base_url: str = "") -> Addresses:
-    """Return where the venue is.
+    """Return the addresses of a venue.
 
     Args:
-        base_url: Address of a simulated venue, http://HOST:PORT; it serves everything there.
+        base_url: Address of a simulated venue, http://HOST:PORT.
 
     Raises:
-        AccountError: unknown venue or mode, or an address where there must be none.
+        AccountError: unknown venue or mode, or an address in a mode that has its own.
     """
     if venue not in VENUES:
         raise AccountError(f"venue: {venue!r} cannot be traded on yet (there is {', '.join(VENUES)})")
@@ -76,13 +76,13 @@ def addresses(venue: str, mode: str, base_url: str = "") -> Addresses:
 
 
 def open_venue(venue: str, mode: str, secrets: Secrets, base_url: str = "") -> TradingVenue:
-    """Return the adapter of an account, not connected yet.
+    """Return the adapter of an account. It is not connected yet.
 
     The key is read from PERPFLOW_API_KEY and PERPFLOW_API_SECRET, or from the files that PERPFLOW_API_KEY_FILE and PERPFLOW_API_SECRET_FILE name.
 
     Raises:
         AccountError: see ``addresses``.
-        SecretError: no key.
+        SecretError: the key is missing.
     """
     where = addresses(venue, mode, base_url)
     key, secret = (_secret(secrets, name) for name in (KEY, SECRET))

@@ -1,4 +1,4 @@
-"""What Binance's refusals mean for a caller (developers documentation, "Error Code", USD-M futures; "Errors", spot)."""
+"""Map Binance's error answers to the errors of the adapter (developers documentation, "Error Code", USD-M futures; "Errors", spot)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import orjson
 
 from sinks.venues.common.adapter import OutcomeUnknown, RateLimited, RequestRejected, VenueError
 
-# Code -> the word of ``Refused.reason``. What is not here is ``other``.
+# Code -> ``RequestRejected.reason``. All other codes are ``other``.
 REASONS: Mapping[int, str] = {
     -1002: "auth",
     -1013: "filter",
@@ -41,7 +41,7 @@ REASONS: Mapping[int, str] = {
     -5021: "filter",
     -5022: "post_only",
 }
-# What spot puts into the words of one code, "new order rejected".
+# Spot has one code for rejected orders; the message says why.
 REJECTED = -2010
 REJECTIONS: Mapping[str, str] = {
     "insufficient balance": "insufficient_balance",
@@ -53,18 +53,18 @@ REJECTIONS: Mapping[str, str] = {
 }
 # The order may have been executed although the answer says that something went wrong (-1006, -1007: "execution status unknown").
 OUTCOME_UNKNOWN = frozenset((-1000, -1001, -1006, -1007))
-# The venue took nothing in: "Service Unavailable" and "Request throttled by system-level protection" (503), server busy.
+# The venue did not accept the request: "Service Unavailable" and "Request throttled by system-level protection" (503), server busy.
 NOT_TAKEN = frozenset((-1008, -1016))
 NOT_TAKEN_WORDS = ("service unavailable", "internal error; unable to process", "throttled")
-# 429 without Retry-After: what is left of the minute is unknown. 418 is a ban of at least two minutes.
+# 429 without Retry-After does not say how long to wait. 418 is a ban of at least two minutes.
 SLOW_DOWN_S, BAN_S = 10.0, 120.0
 
 
 def error_of(status: int, body: bytes, retry_after: str | None) -> VenueError:
-    """Return what an answer other than 200 means.
+    """Return the error of an answer other than 200.
 
-    A 503 is told apart by its words as the documents say: "Unknown error, please check your request or try again later" leaves the outcome
-    open, "Service Unavailable" and "Internal error; unable to process your request" mean that nothing happened.
+    The message of a 503 decides, as documented. After "Unknown error, please check your request or try again later" the outcome is unknown.
+    "Service Unavailable" and "Internal error; unable to process your request" mean that nothing happened.
     """
     code, message = _code(body)
     if status in (418, 429) or code == -1003:

@@ -1,4 +1,4 @@
-"""Binance's JSON as facts. Pure; field names as in the developers documentation of USD-M futures (2026)."""
+"""Map Binance's JSON to venue reports. Pure; field names as in the developers documentation of USD-M futures (2026)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, TypeVar
 
+from sinks.venues.common.response_parsing import optional_price
 from stream_apps.core.execution.orders.venue_reports import (
     BalanceReport,
     FillReport,
@@ -32,7 +33,7 @@ _STATUS = {
     "EXPIRED": VenueStatus.EXPIRED,
     "EXPIRED_IN_MATCH": VenueStatus.EXPIRED,
     "REJECTED": VenueStatus.REJECTED,
-    # A liquidation that the insurance fund or ADL took over; nothing more is filled under the order.
+    # The insurance fund or ADL took over a liquidation; the order fills no more.
     "NEW_INSURANCE": VenueStatus.EXPIRED,
     "NEW_ADL": VenueStatus.EXPIRED,
 }
@@ -44,7 +45,7 @@ _ALGO_STATUS = {
     "EXPIRED": VenueStatus.EXPIRED,
     "REJECTED": VenueStatus.REJECTED,
 }
-# Why an order expired (``er``), in words: the venue's document "Event: Order Update", expiry reason. 0 is none.
+# Expiry reasons (field ``er``) from the venue's document "Event: Order Update". 0 means none.
 _EXPIRED = {
     "1": "would have traded against the account itself",
     "2": "the rest of an IOC order",
@@ -57,7 +58,7 @@ _EXPIRED = {
     "9": "the rest of a market order",
 }
 _TIF = {TimeInForce.GTC: "GTC", TimeInForce.POST_ONLY: "GTX", TimeInForce.IOC: "IOC"}
-# The venue closes positions by orders whose client ids begin like this.
+# Prefixes of client ids of orders with which the venue closes positions.
 _FORCED = {"autoclose-": "LIQUIDATION", "adl_autoclose": "ADL", "settlement_autoclose-": "SETTLEMENT"}
 
 
@@ -72,13 +73,13 @@ def order_params(request: OrderRequest) -> dict[str, Any]:
         "timeInForce": _TIF[request.time_in_force or TimeInForce.GTC] if request.type is OrderType.LIMIT else None,
         "reduceOnly": request.reduce_only or None,
         "newClientOrderId": request.client_order_id,
-        # ACK says nothing of fills; RESULT waits for those of a market order.
+        # ACK does not report fills; RESULT includes those of a market order.
         "newOrderRespType": "RESULT",
     }
 
 
 def conditional_params(request: OrderRequest) -> dict[str, Any]:
-    """Return the parameters of POST /fapi/v1/algoOrder, where conditional orders live since 2025-12-09."""
+    """Return the parameters of POST /fapi/v1/algoOrder, which takes conditional orders since 2025-12-09."""
     return {
         "algoType": "CONDITIONAL",
         "symbol": request.symbol,
@@ -104,9 +105,9 @@ def order_of(answer: Json) -> OrderReport:
         status=_STATUS[answer["status"]],
         quantity=Decimal(answer["origQty"]),
         filled=filled,
-        average_price=_price(answer.get("avgPrice")) if filled else None,
-        price=_price(answer.get("price")),
-        trigger_price=_price(answer.get("stopPrice")),
+        average_price=optional_price(answer.get("avgPrice")) if filled else None,
+        price=optional_price(answer.get("price")),
+        trigger_price=optional_price(answer.get("stopPrice")),
         reduce_only=bool(answer.get("reduceOnly", False)),
         updated_at=int(answer.get("updateTime") or answer.get("time") or 0),
     )
@@ -115,7 +116,7 @@ def order_of(answer: Json) -> OrderReport:
 def conditional_of(answer: Json) -> OrderReport:
     """Return a conditional order from /fapi/v1/algoOrder, /openAlgoOrders or /allAlgoOrders.
 
-    FINISHED covers filled and cancelled: what was executed tells which.
+    FINISHED covers filled and cancelled orders; the executed quantity decides.
     """
     filled = Decimal(str(answer.get("actualQty") or answer.get("executedQty") or "0"))
     quantity = Decimal(answer["quantity"])
@@ -128,9 +129,9 @@ def conditional_of(answer: Json) -> OrderReport:
         status=_algo_status(answer["algoStatus"], quantity, filled),
         quantity=quantity,
         filled=filled,
-        average_price=_price(answer.get("actualPrice") or answer.get("avgPrice")) if filled else None,
-        price=_price(answer.get("price")),
-        trigger_price=_price(answer.get("triggerPrice")),
+        average_price=optional_price(answer.get("actualPrice") or answer.get("avgPrice")) if filled else None,
+        price=optional_price(answer.get("price")),
+        trigger_price=optional_price(answer.get("triggerPrice")),
         reduce_only=_flag(answer.get("reduceOnly")),
         updated_at=int(answer.get("updateTime") or answer.get("createTime") or 0),
         reason=answer.get("failReason") or None,
@@ -150,9 +151,9 @@ def order_update(event: Json) -> OrderReport:
         status=_STATUS[order["X"]],
         quantity=Decimal(order["q"]),
         filled=filled,
-        average_price=_price(order.get("ap")) if filled else None,
-        price=_price(order.get("p")),
-        trigger_price=_price(order.get("sp")),
+        average_price=optional_price(order.get("ap")) if filled else None,
+        price=optional_price(order.get("p")),
+        trigger_price=optional_price(order.get("sp")),
         reduce_only=bool(order.get("R", False)),
         updated_at=int(event["T"]),
         reason=_expired(order.get("er")) if order["X"] in ("EXPIRED", "REJECTED") else None,
@@ -160,13 +161,13 @@ def order_update(event: Json) -> OrderReport:
 
 
 def _expired(code: Any) -> str | None:
-    """Return why an order expired; a code that the document does not list stays as it is."""
+    """Return why an order expired; an undocumented code is returned as it is."""
     text = str(code or 0)
     return None if text == "0" else _EXPIRED.get(text, text)
 
 
 def fill_update(event: Json) -> FillReport | None:
-    """Return the execution that an ORDER_TRADE_UPDATE tells of; None when it tells of none."""
+    """Return the execution in an ORDER_TRADE_UPDATE, or None."""
     order = event["o"]
     if order["x"] not in ("TRADE", "CALCULATED") or not int(order["t"]):
         return None
@@ -178,7 +179,7 @@ def fill_update(event: Json) -> FillReport | None:
         side=Side(order["S"]),
         price=Decimal(order["L"]),
         quantity=Decimal(order["l"]),
-        # Not told when there is none.
+        # Absent when there is no fee.
         fee=Decimal(order.get("n") or "0"),
         fee_asset=order.get("N") or "",
         liquidity="maker" if order["m"] else "taker",
@@ -201,9 +202,9 @@ def conditional_update(event: Json) -> OrderReport:
         status=_algo_status(order["X"], quantity, filled),
         quantity=quantity,
         filled=filled,
-        average_price=_price(order.get("ap")) if filled else None,
-        price=_price(order.get("p")),
-        trigger_price=_price(order.get("tp")),
+        average_price=optional_price(order.get("ap")) if filled else None,
+        price=optional_price(order.get("p")),
+        trigger_price=optional_price(order.get("tp")),
         reduce_only=_flag(order.get("R")),
         updated_at=int(event["T"]),
         reason=order.get("rm") or None,
@@ -211,7 +212,7 @@ def conditional_update(event: Json) -> OrderReport:
 
 
 def fill_of(answer: Json, client_order_id: str) -> FillReport:
-    """Return an execution from /fapi/v1/userTrades, which names orders by the venue's id only."""
+    """Return an execution from /fapi/v1/userTrades. That list has only the venue's order ids."""
     return FillReport(
         symbol=answer["symbol"],
         trade_id=int(answer["id"]),
@@ -233,10 +234,10 @@ def position_of(answer: Json, leverage: int) -> PositionReport:
     """Return a position from /fapi/v3/positionRisk.
 
     Args:
-        leverage: Of the symbol, from /fapi/v1/symbolConfig: version 3 does not tell it.
+        leverage: Leverage of the symbol, from /fapi/v1/symbolConfig; version 3 does not contain it.
     """
     isolated = Decimal(answer["isolatedWallet"])
-    liquidation = _price(answer.get("liquidationPrice"))
+    liquidation = optional_price(answer.get("liquidationPrice"))
     return PositionReport(
         symbol=answer["symbol"],
         quantity=Decimal(answer["positionAmt"]),
@@ -256,7 +257,7 @@ def balance_of(answer: Json) -> BalanceReport:
 
 
 def funding_of(answer: Json) -> FundingReport:
-    """Return a payment from /fapi/v1/income (type FUNDING_FEE): income is positive when received, ``paid`` when it cost."""
+    """Return a payment from /fapi/v1/income (type FUNDING_FEE). ``income`` is positive when received, ``paid`` when it is a cost."""
     return FundingReport(answer["symbol"], -Decimal(answer["income"]), answer["asset"], int(answer["time"]), str(answer["tranId"]))
 
 
@@ -286,7 +287,7 @@ def _algo_status(status: str, quantity: Decimal, filled: Decimal) -> VenueStatus
 
 
 def _type_of(text: str) -> OrderType:
-    """Return the type; what perpflow never sends (someone else's TRAILING_STOP_MARKET, LIQUIDATION) counts as what it becomes."""
+    """Return the order type. Types that perpflow never sends (TRAILING_STOP_MARKET, LIQUIDATION) map to the nearest one."""
     if text in ("LIMIT", "MARKET", "STOP_MARKET"):
         return OrderType(text)
     return OrderType.STOP_MARKET if text.startswith(("STOP", "TAKE_PROFIT", "TRAILING")) else OrderType.MARKET
@@ -296,16 +297,10 @@ def _forced(client_order_id: str) -> str | None:
     return next((kind for prefix, kind in _FORCED.items() if client_order_id.startswith(prefix)), None)
 
 
-def _price(text: Any) -> Decimal | None:
-    """Return a price; the venue writes 0 where there is none."""
-    value = Decimal(str(text)) if text not in (None, "") else Decimal(0)
-    return value if value else None
-
-
 def _flag(value: Any) -> bool:
     return value is True or value == "true"
 
 
 def renamed(report: Report, client_order_id: str) -> Report:
-    """Return a report under the client id of the conditional order that it belongs to."""
+    """Return a report with the client id of its conditional order."""
     return replace(report, client_order_id=client_order_id)

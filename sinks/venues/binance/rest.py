@@ -1,4 +1,4 @@
-"""Signed requests to Binance: one connection pool, one clock, one memory of the venue's refusals."""
+"""Signed REST requests to Binance: connection pool, clock offset and rate limits."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sinks.venues.common.adapter import OutcomeUnknown, RateLimited, RequestReje
 from sinks.venues.common.response_parsing import read
 from sinks.venues.common.rest_connection import clock_skew
 
-# How old a request may be when it reaches the venue, ms of its clock. After it an order that was never seen can never arrive: the least wait
-# before an attempt may be called lost.
+# Oldest request that the venue accepts, ms of its clock. An order that was not seen by then can no longer arrive, so this is the shortest wait
+# before an attempt counts as lost.
 RECV_WINDOW_MS = 5_000
 TIMEOUT_S = 10.0
 CONNECT_S = 5.0
-# The venue's weight limit, and the part of it that queries leave to orders and cancels.
+# The venue's weight limit, and the part that queries leave for orders and cancels.
 WEIGHT_PER_MINUTE = 2_400
 KEPT_FOR_ORDERS = 200
 
@@ -36,11 +36,11 @@ class BinanceRest:
     """The REST side of one account.
 
     Args:
-        base_url: Of the venue, its testnet or a simulated one.
-        key, secret: Of the API key.
-        secrets: Takes both, so that they are kept out of all texts.
+        base_url: Address of the venue, its testnet or a simulated venue.
+        key, secret: API key.
+        secrets: Registers both for redaction.
         recv_window_ms: See RECV_WINDOW_MS.
-        venue: For metrics. time_path: where it tells its time. weight_limit: of a minute.
+        venue: Label of metrics. time_path: path of the server time. weight_limit: weight per minute.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class BinanceRest:
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Make the connection pool."""
+        """Create the connection pool."""
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_S, sock_connect=CONNECT_S), headers={"X-MBX-APIKEY": self._key}
         )
@@ -79,7 +79,7 @@ class BinanceRest:
             self._session = None
 
     async def measure_clock(self) -> int:
-        """Measure and remember the venue's time minus ours, ms."""
+        """Measure and store venue time minus local time, ms."""
 
         async def there() -> float:
             path = self._time_path
@@ -89,11 +89,11 @@ class BinanceRest:
         return self._skew_ms
 
     def venue_time(self) -> int:
-        """Return the venue's time now, ms, as far as the clock was measured."""
+        """Return the venue's current time, ms, from the measured offset."""
         return int(time.time() * 1000) + self._skew_ms
 
     def signed_params(self) -> dict[str, str | int]:
-        """Return the parameters that prove the account on the WebSocket API: key, time and window, signed in the order of their names."""
+        """Return the authentication parameters of the WebSocket API: key, time and window, signed in the order of their names."""
         params: dict[str, str | int] = {"apiKey": self._key, "recvWindow": self.recv_window_ms, "timestamp": self.venue_time()}
         return params | {"signature": self._sign("&".join(f"{name}={params[name]}" for name in sorted(params)))}
 
@@ -110,13 +110,13 @@ class BinanceRest:
         """Send one request and return the parsed answer.
 
         Args:
-            params: Entries of None are left out; decimals are written plainly.
-            signed: With timestamp, window and signature.
-            urgent: Orders and cancels: these may use the part of the weight limit that queries must leave.
+            params: None values are omitted; decimals are written without exponent.
+            signed: Add timestamp, window and signature.
+            urgent: Orders and cancels, which may use the reserved part of the weight limit.
             base: Another host than the account's.
 
         Raises:
-            Refused, Unknown, Limited, Unreachable: see ``sinks.venues.common.adapter``.
+            RequestRejected, OutcomeUnknown, RateLimited, VenueUnreachable: see ``sinks.venues.common.adapter``.
         """
         if self._session is None:
             raise VenueUnreachable("the venue is not open")
@@ -132,7 +132,7 @@ class BinanceRest:
             try:
                 return await self._send(method, f"{base.rstrip('/') or self._base}{path}" + (f"?{query}" if query else ""), path)
             except RequestRejected as refused:
-                # A clock that drifted: the venue took nothing in, so the same order may be sent again with the right time.
+                # The clock drifted. The venue did not accept the request, so it may be sent again with the right time.
                 if refused.reason != "clock" or attempt == 2:
                     raise
                 await self.measure_clock()
@@ -142,7 +142,7 @@ class BinanceRest:
         assert self._session is not None
         begun = time.monotonic()
         try:
-            # yarl would quote the signed text again: the signature holds for these very bytes.
+            # encoded=True: yarl must not quote the signed text again, or the signature fails.
             async with self._session.request(method, URL(url, encoded=True)) as response:
                 body = await response.read()
                 status, headers = response.status, response.headers
@@ -159,7 +159,7 @@ class BinanceRest:
             try:
                 return orjson.loads(body)
             except orjson.JSONDecodeError:
-                raise OutcomeUnknown(f"{method} {path}: an answer that is not JSON") from None
+                raise OutcomeUnknown(f"{method} {path}: the answer is not JSON") from None
         refusal = error_of(status, body, headers.get("Retry-After"))
         metrics.VENUE_REQUESTS.labels(self._venue, path, refusal.label).inc()
         if isinstance(refusal, RateLimited) and status in (418, 429):
@@ -167,7 +167,7 @@ class BinanceRest:
         raise refusal
 
     def _take_weight(self, used: str | None) -> None:
-        """Pause queries for the rest of the minute when only the part for orders is left. The venue counts by the wall clock's minute."""
+        """Pause queries until the next minute when only the reserved weight is left. The venue counts by minutes of the wall clock."""
         if used is None or not used.isdigit():
             return
         metrics.VENUE_WEIGHT.labels(self._venue).set(int(used))

@@ -1,4 +1,4 @@
-"""Signatures of Binance requests (developers documentation, "Endpoint security type"): HMAC-SHA256 with a shared secret, or Ed25519 with a key of ours."""
+"""Signatures of Binance requests (developers documentation, "Endpoint security type"): HMAC-SHA256 or Ed25519."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PEM = "-----BEGIN"
 
 
 class KeyFormatError(ValueError):
-    """A secret that is neither an HMAC secret nor an Ed25519 private key. The message never holds any of it."""
+    """A secret is neither an HMAC secret nor an Ed25519 private key. The message contains no part of it."""
 
 
 def signer(secret: str) -> Callable[[str], str]:

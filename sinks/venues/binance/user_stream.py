@@ -1,7 +1,7 @@
-"""The user data stream: a listen key that is kept alive, a websocket that is opened again, and the events as facts.
+"""The user data stream of Binance futures: listen key, reconnecting websocket, and the events as venue reports.
 
-A gap in the stream is told, never hidden: ``StreamLost`` when it ends, ``StreamReady`` when it is up again; between them anything may have happened,
-and whoever reads asks the venue for it.
+The stream reports every gap: ``StreamLost`` when it ends and ``StreamReady`` when it is back. The reader must load what happened in between from the
+venue.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from sinks.venues.common.response_parsing import read
 from sinks.venues.common.user_stream import StreamEnded, events_of_socket, malformed_message, reconnecting
 from stream_apps.core.execution.orders.venue_reports import UserEvent
 
-# The key lives an hour.
+# The listen key expires after an hour.
 KEEP_ALIVE_S = 25 * 60.0
-# The venue pings every three minutes; longer silence than this is a dead connection. aiohttp answers pings by itself.
+# Ping interval of this side. A missing pong means a dead connection. aiohttp answers the venue's own pings.
 HEARTBEAT_S = 60.0
-# The venue cuts a connection at 24 h.
+# The venue closes a connection after 24 h.
 ROTATE_S = 23 * 3600.0
-# Triggered orders of which late executions are still known to be ours; of older ones the reconciler asks.
+# Triggered orders whose late executions can be attributed here; the reconciler loads older ones.
 MOST_REMEMBERED = 4096
 
 
@@ -37,14 +37,14 @@ class UserStream:
 
     Args:
         rest: For the listen key.
-        base_url: Of the websocket, e.g. wss://HOST/private; ``/ws/<listenKey>`` is added.
+        base_url: Address of the websocket, for example wss://HOST/private; ``/ws/<listenKey>`` is added.
     """
 
     def __init__(self, rest: BinanceRest, base_url: str) -> None:
         self._rest = rest
         self._base = base_url.rstrip("/")
         self._log = structlog.get_logger().bind(venue="BINANCE", stream="user")
-        # The venue's id of an order that a conditional one became -> the client id of the conditional one.
+        # Venue id of a triggered order -> client id of its conditional order.
         self._became: dict[str, str] = {}
 
     def events(self) -> AsyncIterator[UserEvent]:
@@ -72,7 +72,7 @@ class UserStream:
             try:
                 await self._rest.request("PUT", "/fapi/v1/listenKey", urgent=True)
             except VenueError as error:
-                # An expired key ends the stream; a new connection brings a new key.
+                # An expired key ends the stream; the new connection gets a new key.
                 self._log.warning("listen key not prolonged", reason=str(error))
                 await socket.close()
                 return
@@ -90,10 +90,10 @@ class UserStream:
             raise malformed_message("BINANCE", error) from error
 
     def facts_of(self, event: Mapping[str, Any]) -> Iterator[UserEvent]:
-        """Return what an event says, in order: an order's new state before the fill that made it.
+        """Yield the reports in an event: an order's new state before its fill.
 
         Raises:
-            KeyError, ValueError, ArithmeticError, TypeError: it is not as documented.
+            KeyError, ValueError, ArithmeticError, TypeError: the event does not match the documentation.
         """
         kind = event.get("e")
         if kind == "ORDER_TRADE_UPDATE":

@@ -9,11 +9,12 @@ from typing import Any
 
 from schemas.secret import Secrets
 from sinks.venues.binance import mapping
+from sinks.venues.binance.account import BinanceAccount
 from sinks.venues.binance.rest import RECV_WINDOW_MS, BinanceRest
 from sinks.venues.binance.user_stream import UserStream
 from sinks.venues.common.adapter import RequestRejected, VenueError
 from sinks.venues.common.response_parsing import read, read_rows
-from sinks.venues.common.rest_connection import RestVenue, rules_by_symbol
+from sinks.venues.common.rest_connection import rules_by_symbol
 from stream_apps.core.execution.orders.venue_reports import (
     AccountPermissions,
     BalanceReport,
@@ -27,23 +28,23 @@ from stream_apps.core.execution.orders.venue_reports import (
     VenueStatus,
 )
 
-# What a page holds at most; the venue's own limits.
-TRADES_PAGE, INCOME_PAGE, ORDERS_PAGE = 1_000, 1_000, 1_000
-# userTrades, allOrders and allAlgoOrders answer for at most seven days a request.
+# Page sizes; the venue's own limits.
+INCOME_PAGE, ORDERS_PAGE = 1_000, 1_000
+# One request of userTrades covers at most seven days.
 SPAN_MS = 7 * 24 * 3600 * 1000 - 1
 # "No need to change margin type" and "No need to change leverage".
 ALREADY_SO = ("-4046", "-4059")
 
 
-class BinanceVenue(RestVenue[BinanceRest]):
+class BinanceVenue(BinanceAccount):
     """See ``sinks.venues.common.adapter.TradingVenue``.
 
     Args:
-        base_url: REST, e.g. the production's, the testnet's or a simulated venue's.
-        stream_url: Of the user stream, up to and without ``/ws/<listenKey>``.
-        key, secret: Of the API key; the secret is an HMAC secret or an Ed25519 private key (PEM).
-        secrets: Takes both, for redaction.
-        key_url: Host that tells the key's own restrictions; empty where there is none (testnet).
+        base_url: REST address of production, testnet or a simulated venue.
+        stream_url: Address of the user stream, without ``/ws/<listenKey>``.
+        key, secret: API key; the secret is an HMAC secret or an Ed25519 private key (PEM).
+        secrets: Registers both for redaction.
+        key_url: Host that answers for the key's restrictions; empty if there is none (testnet).
     """
 
     name = "BINANCE"
@@ -72,7 +73,7 @@ class BinanceVenue(RestVenue[BinanceRest]):
     # --- orders ---------------------------------------------------------------------------------------------------------
 
     async def place(self, request: OrderRequest) -> OrderReport:
-        """Send an order; conditional ones go to the Algo Service."""
+        """Send an order; conditional orders go to the Algo Service."""
         if request.type is OrderType.STOP_MARKET:
             answer = await self._signed("POST", "/fapi/v1/algoOrder", mapping.conditional_params(request))
             return read("POST /fapi/v1/algoOrder", mapping.conditional_of, answer)
@@ -80,10 +81,10 @@ class BinanceVenue(RestVenue[BinanceRest]):
         return read("POST /fapi/v1/order", mapping.order_of, answer)
 
     async def cancel(self, symbol: str, client_order_id: str, conditional: bool) -> OrderReport | None:
-        """Cancel an order; None where the venue no longer has it open."""
+        """Cancel an order; None if it is not open at the venue."""
         try:
             if conditional:
-                # The answer only confirms; the order's state is asked for.
+                # The answer only confirms the request, so the order is queried.
                 await self._signed("DELETE", "/fapi/v1/algoOrder", {"clientAlgoId": client_order_id})
                 return await self.query(symbol, client_order_id, conditional)
             params = {"symbol": symbol, "origClientOrderId": client_order_id}
@@ -94,9 +95,9 @@ class BinanceVenue(RestVenue[BinanceRest]):
             raise
 
     async def query(self, symbol: str, client_order_id: str, conditional: bool) -> OrderReport | None:
-        """Return the state of an order; None where the venue never had it.
+        """Return the state of an order; None if the venue never received it.
 
-        Of a triggered conditional order the fills are those of the order that it became.
+        The fills of a triggered conditional order are those of the resulting order.
         """
         try:
             if not conditional:
@@ -125,7 +126,7 @@ class BinanceVenue(RestVenue[BinanceRest]):
         )
 
     async def open_orders(self, symbol: str | None = None) -> Sequence[OrderReport]:
-        """Return all open orders, conditional ones included."""
+        """Return all open orders, including conditional orders."""
         params = {"symbol": symbol}
         plain = await self._signed("GET", "/fapi/v1/openOrders", params)
         conditional = await self._signed("GET", "/fapi/v1/openAlgoOrders", params)
@@ -154,35 +155,23 @@ class BinanceVenue(RestVenue[BinanceRest]):
         return read_rows(call, lambda row: mapping.position_of(row, leverages[row["symbol"]]), held)
 
     async def balances(self) -> Sequence[BalanceReport]:
-        """Return the margin assets."""
+        """Return the balances of the margin assets."""
         return read_rows("GET /fapi/v3/balance", mapping.balance_of, await self._signed("GET", "/fapi/v3/balance", {}))
 
     async def fills(self, symbol: str, since: int) -> Sequence[FillReport]:
-        """Return our fills of a symbol since a time, oldest first.
+        """Return the account's fills of a symbol since a time, oldest first.
 
-        The venue names a fill's order by its own id: the client ids come from the orders and conditional orders of the same time.
+        The trade list has only the venue's order ids. The client ids come from the orders and conditional orders.
         """
         call = "GET /fapi/v1/userTrades"
-        found: dict[int, dict[str, Any]] = {}
-        for start in range(since, self._rest.venue_time() + 1, SPAN_MS):
-            params: dict[str, Any] = {"symbol": symbol, "startTime": start, "limit": TRADES_PAGE}
-            while page := await self._signed("GET", "/fapi/v1/userTrades", params):
-                ids = read_rows(call, lambda row: int(row["id"]), page)
-                found |= dict(zip(ids, page, strict=True))
-                if len(page) < TRADES_PAGE:
-                    break
-                params = {"symbol": symbol, "fromId": max(ids) + 1, "limit": TRADES_PAGE}
-        rows = [found[trade_id] for trade_id in sorted(found)]
+        rows = await self._trade_rows("/fapi/v1/userTrades", symbol, since, SPAN_MS, ends=False)
         wanted = read_rows(call, lambda row: str(row["orderId"]), rows)
         names = await self._client_ids(symbol, set(wanted)) if wanted else {}
         return read_rows(call, lambda row: mapping.fill_of(row, names[str(row["orderId"])]), rows)
 
     async def _client_ids(self, symbol: str, wanted: set[str]) -> dict[str, str]:
-        """Return venue order id -> client id, that of the conditional order where one became the order."""
-        names = {}
-        for order_id in sorted(wanted):
-            answer = await self._signed("GET", "/fapi/v1/order", {"symbol": symbol, "orderId": order_id})
-            names[order_id] = read("GET /fapi/v1/order", lambda answer: str(answer["clientOrderId"]), answer)
+        """Return venue order id -> client id; for a triggered order the id of its conditional order."""
+        names = await self._client_ids_of("/fapi/v1/order", symbol, wanted)
         rows = await self._signed("GET", "/fapi/v1/allAlgoOrders", {"symbol": symbol, "limit": ORDERS_PAGE})
         became = read_rows("GET /fapi/v1/allAlgoOrders", lambda row: (str(row.get("actualOrderId") or ""), str(row["clientAlgoId"])), rows)
         return names | {actual: name for actual, name in became if actual in wanted}
@@ -201,7 +190,7 @@ class BinanceVenue(RestVenue[BinanceRest]):
             start = max(one.time for one in page)
 
     async def account(self) -> AccountPermissions:
-        """Return what preflight checks. The restrictions of a key are told by the spot host only; a testnet does not know them."""
+        """Return the permissions of the key. Only the spot host answers for its restrictions; a testnet does not know them."""
         dual = await self._signed("GET", "/fapi/v1/positionSide/dual", {})
         one_way = read("GET /fapi/v1/positionSide/dual", lambda answer: not answer["dualSidePosition"], dual)
         trade: bool | None
@@ -213,7 +202,7 @@ class BinanceVenue(RestVenue[BinanceRest]):
         if not self._key_url:
             return unknown
         try:
-            key = await self._rest.request("GET", "/sapi/v1/account/apiRestrictions", signed=True, base=self._key_url)
+            key = await self._key_restrictions(self._key_url)
             return AccountPermissions(
                 can_trade=trade if trade is not None else bool(key["enableFutures"]),
                 can_withdraw=bool(key["enableWithdrawals"]),
@@ -229,11 +218,11 @@ class BinanceVenue(RestVenue[BinanceRest]):
         await self._unless_so("/fapi/v1/leverage", {"symbol": symbol, "leverage": leverage})
 
     async def set_isolated(self, symbol: str) -> None:
-        """Put a symbol under isolated margin."""
+        """Set a symbol to isolated margin."""
         await self._unless_so("/fapi/v1/marginType", {"symbol": symbol, "marginType": "ISOLATED"})
 
     def user_events(self) -> AsyncIterator[UserEvent]:
-        """Yield what happens to the account, for ever."""
+        """Yield the account's events until closed."""
         return self._stream.events()
 
     async def _unless_so(self, path: str, params: dict[str, Any]) -> None:
@@ -242,6 +231,3 @@ class BinanceVenue(RestVenue[BinanceRest]):
         except RequestRejected as refused:
             if refused.code not in ALREADY_SO:
                 raise
-
-    async def _signed(self, method: str, path: str, params: dict[str, Any]) -> Any:
-        return await self._rest.request(method, path, params, signed=True, urgent=method != "GET")

@@ -1,4 +1,4 @@
-"""Binance spot's JSON as facts. Pure; field names as in the spot API documentation (2026)."""
+"""Map Binance spot's JSON to venue reports. Pure; field names as in the spot API documentation (2026)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from sinks.venues.common.response_parsing import optional_price
 from stream_apps.core.execution.orders.venue_reports import (
     BalanceReport,
     FillReport,
@@ -23,7 +24,7 @@ Json = Mapping[str, Any]
 STOP, POST_ONLY = "STOP_LOSS", "LIMIT_MAKER"
 _STATUS = {
     "NEW": VenueStatus.NEW,
-    # Of a list whose other orders must be filled first; none of ours.
+    # Part of a list whose other orders must fill first; perpflow sends none.
     "PENDING_NEW": VenueStatus.NEW,
     "PARTIALLY_FILLED": VenueStatus.PARTIALLY_FILLED,
     "FILLED": VenueStatus.FILLED,
@@ -36,7 +37,7 @@ _STATUS = {
 
 
 def order_params(request: OrderRequest) -> dict[str, Any]:
-    """Return the parameters of POST /api/v3/order. Spot knows no reduce-only orders: an exit sells coins that are there, or is refused."""
+    """Return the parameters of POST /api/v3/order. Spot has no reduce-only orders: an exit sells coins that are there, or is rejected."""
     limited = request.type is OrderType.LIMIT
     post_only = request.time_in_force is TimeInForce.POST_ONLY
     return {
@@ -53,7 +54,7 @@ def order_params(request: OrderRequest) -> dict[str, Any]:
 
 
 def pair_params(pair: PairRequest) -> dict[str, Any]:
-    """Return the parameters of POST /api/v3/orderList/oco: of a sale the target is the order above, of a buy the one below."""
+    """Return the parameters of POST /api/v3/orderList/oco. The target of a sale is the order above, that of a purchase the order below."""
     target, stop = ("above", "below") if pair.target.side is Side.SELL else ("below", "above")
     return {
         "symbol": pair.target.symbol,
@@ -71,7 +72,7 @@ def pair_params(pair: PairRequest) -> dict[str, Any]:
 
 
 def order_of(answer: Json) -> OrderReport:
-    """Return an order from a response, a query, or the reports of a list. Of a cancel the order's own name is ``origClientOrderId``."""
+    """Return an order from a response, a query or an order list. In the answer to a cancel, ``origClientOrderId`` is the order's own id."""
     filled, worth = Decimal(answer["executedQty"]), Decimal(answer["cummulativeQuoteQty"])
     return OrderReport(
         client_order_id=answer.get("origClientOrderId") or answer["clientOrderId"],
@@ -83,20 +84,20 @@ def order_of(answer: Json) -> OrderReport:
         quantity=Decimal(answer["origQty"]),
         filled=filled,
         average_price=worth / filled if filled else None,
-        price=_price(answer.get("price")),
-        trigger_price=_price(answer.get("stopPrice")),
+        price=optional_price(answer.get("price")),
+        trigger_price=optional_price(answer.get("stopPrice")),
         reduce_only=False,
         updated_at=int(answer.get("updateTime") or answer.get("transactTime") or answer.get("time") or 0),
     )
 
 
 def pair_of(answer: Json) -> list[OrderReport]:
-    """Return the orders of an answer about a list."""
+    """Return the orders of an order list."""
     return [order_of(one) for one in answer["orderReports"]]
 
 
 def order_update(event: Json) -> OrderReport:
-    """Return the order of an executionReport. Of a cancel ``C`` is the order's own name, ``c`` the cancel's."""
+    """Return the order of an executionReport. For a cancel, ``C`` is the order's own id and ``c`` the id of the cancel."""
     filled, worth = Decimal(event["z"]), Decimal(event["Z"])
     return OrderReport(
         client_order_id=event.get("C") or event["c"],
@@ -108,8 +109,8 @@ def order_update(event: Json) -> OrderReport:
         quantity=Decimal(event["q"]),
         filled=filled,
         average_price=worth / filled if filled else None,
-        price=_price(event.get("p")),
-        trigger_price=_price(event.get("P")),
+        price=optional_price(event.get("p")),
+        trigger_price=optional_price(event.get("P")),
         reduce_only=False,
         updated_at=int(event["T"]),
         reason=event["r"] if event.get("r") not in (None, "NONE") else None,
@@ -117,7 +118,7 @@ def order_update(event: Json) -> OrderReport:
 
 
 def fill_update(event: Json) -> FillReport | None:
-    """Return the execution that an executionReport tells of; None when it tells of none."""
+    """Return the execution in an executionReport, or None."""
     if event["x"] != "TRADE":
         return None
     return FillReport(
@@ -137,7 +138,7 @@ def fill_update(event: Json) -> FillReport | None:
 
 
 def fill_of(answer: Json, client_order_id: str) -> FillReport:
-    """Return an execution from /api/v3/myTrades, which names orders by the venue's id only."""
+    """Return an execution from /api/v3/myTrades. That list has only the venue's order ids."""
     return FillReport(
         symbol=answer["symbol"],
         trade_id=int(answer["id"]),
@@ -154,7 +155,7 @@ def fill_of(answer: Json, client_order_id: str) -> FillReport:
 
 
 def balance_of(row: Json) -> BalanceReport:
-    """Return a balance: all of it, and what no open order has locked."""
+    """Return a balance: the total, and the part that no open order locks."""
     free = Decimal(row["free"])
     return BalanceReport(row["asset"], free + Decimal(row["locked"]), free)
 
@@ -163,7 +164,7 @@ def rules_of(symbol: Json) -> InstrumentRules:
     """Return the rules of one entry of /api/v3/exchangeInfo. Raises KeyError when a filter is missing."""
     filters = {one["filterType"]: one for one in symbol["filters"]}
     lot, market = filters["LOT_SIZE"], filters.get("MARKET_LOT_SIZE", filters["LOT_SIZE"])
-    # Older instruments have MIN_NOTIONAL in place of NOTIONAL. A step of 0 means that there is none of its own.
+    # Older instruments have MIN_NOTIONAL instead of NOTIONAL. A market step of 0 means that LOT_SIZE applies.
     notional = filters["NOTIONAL"] if "NOTIONAL" in filters else filters["MIN_NOTIONAL"]
     step = Decimal(lot["stepSize"])
     return InstrumentRules(
@@ -184,13 +185,7 @@ def rules_of(symbol: Json) -> InstrumentRules:
 
 
 def _type_of(text: str) -> OrderType:
-    """Return the type; what perpflow never sends (someone else's TAKE_PROFIT_LIMIT) counts as what it resembles."""
+    """Return the order type. Types that perpflow never sends (TAKE_PROFIT_LIMIT) map to the nearest one."""
     if text.startswith("LIMIT"):
         return OrderType.LIMIT
     return OrderType.MARKET if text == "MARKET" else OrderType.STOP_MARKET
-
-
-def _price(text: Any) -> Decimal | None:
-    """Return a price; the venue writes 0 where there is none."""
-    value = Decimal(str(text)) if text not in (None, "") else Decimal(0)
-    return value if value else None

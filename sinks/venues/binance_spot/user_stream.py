@@ -1,4 +1,4 @@
-"""The user data stream of Binance spot, over its WebSocket API: a signed subscription (listen keys ended on 2026-02-20), opened again when it ends."""
+"""The user data stream of Binance spot: a signed subscription on the WebSocket API (listen keys ended on 2026-02-20), reopened when it ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stream_apps.core.execution.orders.venue_reports import UserEvent
 VENUE = "BINANCE_SPOT"
 # The venue pings every 20 s.
 HEARTBEAT_S = 30.0
-# The venue cuts a connection at 24 h.
+# The venue closes a connection after 24 h.
 ROTATE_S = 23 * 3600.0
 ANSWER_S = 10.0
 SUBSCRIBE = "userDataStream.subscribe.signature"
@@ -27,8 +27,8 @@ class SpotUserStream:
     """Events of one account.
 
     Args:
-        rest: Signs.
-        url: Of the WebSocket API.
+        rest: Signs the subscription.
+        url: Address of the WebSocket API.
     """
 
     def __init__(self, rest: BinanceRest, url: str) -> None:
@@ -67,7 +67,7 @@ class SpotUserStream:
 
 
 def _refusal(answer: aiohttp.WSMessage) -> str | None:
-    """Return why the venue refused a subscription; None when it did not."""
+    """Return why the venue rejected a subscription, or None."""
     if answer.type is not aiohttp.WSMsgType.TEXT:
         return "no answer, the connection was closed"
     try:
@@ -78,10 +78,10 @@ def _refusal(answer: aiohttp.WSMessage) -> str | None:
 
 
 def facts_of(event: Mapping[str, Any]) -> Iterator[UserEvent]:
-    """Return what an event says, in order: an order's new state before the fill that made it. A list's state follows from its orders.
+    """Yield the reports in an event: an order's new state before its fill. The state of an order list follows from its orders.
 
     Raises:
-        KeyError, ValueError, ArithmeticError, TypeError: it is not as documented.
+        KeyError, ValueError, ArithmeticError, TypeError: the event does not match the documentation.
     """
     if event["e"] == "executionReport":
         yield mapping.order_update(event)

@@ -1,18 +1,18 @@
-"""Binance spot as a ``TradingVenue`` that takes pairs: coins instead of positions, no leverage, no funding."""
+"""Binance spot as a ``TradingVenue`` with order pairs: coins instead of positions, no leverage, no funding."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from decimal import ROUND_DOWN, Decimal
-from typing import Any
 
 from schemas.secret import Secrets
+from sinks.venues.binance.account import BinanceAccount
 from sinks.venues.binance.rest import RECV_WINDOW_MS, BinanceRest
 from sinks.venues.binance_spot import mapping
 from sinks.venues.binance_spot.user_stream import VENUE, SpotUserStream
 from sinks.venues.common.adapter import RequestRejected, VenueError
 from sinks.venues.common.response_parsing import read, read_rows
-from sinks.venues.common.rest_connection import RestVenue, rules_by_symbol
+from sinks.venues.common.rest_connection import rules_by_symbol
 from stream_apps.core.execution.orders.venue_reports import (
     AccountPermissions,
     BalanceReport,
@@ -25,22 +25,21 @@ from stream_apps.core.execution.orders.venue_reports import (
     UserEvent,
 )
 
-TRADES_PAGE = 1_000
-# myTrades answers for at most a day a request.
+# One request of myTrades covers at most a day.
 SPAN_MS = 24 * 3600 * 1000 - 1
 WEIGHT_PER_MINUTE = 6_000
 
 
-class BinanceSpotVenue(RestVenue[BinanceRest]):
+class BinanceSpotVenue(BinanceAccount):
     """See ``sinks.venues.common.adapter.TradingVenue`` and ``PairVenue``.
 
     Args:
-        base_url: REST, e.g. the production's, the testnet's or a simulated venue's.
-        stream_url: Of the WebSocket API.
-        key, secret: Of the API key; the secret is an HMAC secret or an Ed25519 private key (PEM).
-        secrets: Takes both, for redaction.
-        key_url: Host that tells the key's own restrictions; empty where there is none (testnet).
-        quote: Asset that everything is bought with.
+        base_url: REST address of production, testnet or a simulated venue.
+        stream_url: Address of the WebSocket API.
+        key, secret: API key; the secret is an HMAC secret or an Ed25519 private key (PEM).
+        secrets: Registers both for redaction.
+        key_url: Host that answers for the key's restrictions; empty if there is none (testnet).
+        quote: Quote asset of all traded pairs.
     """
 
     name = VENUE
@@ -77,10 +76,10 @@ class BinanceSpotVenue(RestVenue[BinanceRest]):
         answer = await self._signed("POST", "/api/v3/order", mapping.order_params(request))
         if "status" in answer:
             return read("POST /api/v3/order", mapping.order_of, answer)
-        # Stops are acknowledged without their state.
+        # The answer to a stop does not contain its state.
         found = await self.query(request.symbol, request.client_order_id, conditional=True)
         if found is None:
-            raise RequestRejected("other", "", "an order that was acknowledged is not known")
+            raise RequestRejected("other", "", "the venue does not know an order that it acknowledged")
         return found
 
     async def place_pair(self, pair: PairRequest) -> Sequence[OrderReport]:
@@ -89,33 +88,25 @@ class BinanceSpotVenue(RestVenue[BinanceRest]):
         return read("POST /api/v3/orderList/oco", mapping.pair_of, answer)
 
     async def cancel(self, symbol: str, client_order_id: str, conditional: bool) -> OrderReport | None:
-        """Cancel an order, and with it the other one of its list; None where the venue no longer has it open."""
-        try:
-            answer = await self._signed("DELETE", "/api/v3/order", {"symbol": symbol, "origClientOrderId": client_order_id})
-        except RequestRejected as refused:
-            if refused.reason == "not_found":
-                return None
-            raise
-        reports = read(
-            "DELETE /api/v3/order",
+        """Cancel an order and the other order of its list; None if it is not open at the venue."""
+        reports = await self._unless_missing(
+            "DELETE",
+            "/api/v3/order",
             lambda answer: mapping.pair_of(answer) if "orderReports" in answer else [mapping.order_of(answer)],
-            answer,
+            {"symbol": symbol, "origClientOrderId": client_order_id},
         )
+        if reports is None:
+            return None
         found = next((one for one in reports if one.client_order_id == client_order_id), None)
         return found if found is not None else await self.query(symbol, client_order_id, conditional)
 
     async def query(self, symbol: str, client_order_id: str, conditional: bool) -> OrderReport | None:
-        """Return the state of an order; None where the venue never had it."""
-        try:
-            params = {"symbol": symbol, "origClientOrderId": client_order_id}
-            return read("GET /api/v3/order", mapping.order_of, await self._signed("GET", "/api/v3/order", params))
-        except RequestRejected as refused:
-            if refused.reason == "not_found":
-                return None
-            raise
+        """Return the state of an order; None if the venue never received it."""
+        params = {"symbol": symbol, "origClientOrderId": client_order_id}
+        return await self._unless_missing("GET", "/api/v3/order", mapping.order_of, params)
 
     async def open_orders(self, symbol: str | None = None) -> Sequence[OrderReport]:
-        """Return all open orders, both of each list."""
+        """Return all open orders, including both orders of each list."""
         rows = await self._signed("GET", "/api/v3/openOrders", {"symbol": symbol})
         return read_rows("GET /api/v3/openOrders", mapping.order_of, rows)
 
@@ -124,19 +115,19 @@ class BinanceSpotVenue(RestVenue[BinanceRest]):
         try:
             await self._signed("DELETE", "/api/v3/openOrders", {"symbol": symbol})
         except RequestRejected as refused:
-            # "Unknown order": there is none.
+            # "Unknown order": no order is open.
             if refused.reason != "not_found":
                 raise
 
     # --- account --------------------------------------------------------------------------------------------------------
 
     async def positions(self) -> Sequence[PositionReport]:
-        """Return the coins that the account holds, locked ones too, in whole steps of their quantity, at the last price.
+        """Return the coins of the account, including locked ones, in whole lots, at the last price.
 
-        A spot account knows no entry prices; the last price stands there too.
+        A spot account has no entry prices, so the entry price is the last price, too.
 
         Raises:
-            Unreadable: a coin that is held has no price: left out, it would seem to be sold.
+            MalformedResponse: a held coin has no price. Without it the coin would seem to be sold.
         """
         held = {one.asset: one.wallet for one in await self.balances()}
         found = {}
@@ -159,36 +150,24 @@ class BinanceSpotVenue(RestVenue[BinanceRest]):
         return read("GET /api/v3/account", lambda answer: [mapping.balance_of(one) for one in answer["balances"]], answer)
 
     async def fills(self, symbol: str, since: int) -> Sequence[FillReport]:
-        """Return our fills of a symbol since a time, oldest first. The venue names their orders by its own id only."""
+        """Return the account's fills of a symbol since a time, oldest first."""
         call = "GET /api/v3/myTrades"
-        found: dict[int, dict[str, Any]] = {}
-        for start in range(since, self._rest.venue_time() + 1, SPAN_MS):
-            params: dict[str, Any] = {"symbol": symbol, "startTime": start, "endTime": start + SPAN_MS, "limit": TRADES_PAGE}
-            while page := await self._signed("GET", "/api/v3/myTrades", params):
-                ids = read_rows(call, lambda row: int(row["id"]), page)
-                found |= dict(zip(ids, page, strict=True))
-                if len(page) < TRADES_PAGE:
-                    break
-                params = {"symbol": symbol, "fromId": max(ids) + 1, "limit": TRADES_PAGE}
-        rows = [found[trade_id] for trade_id in sorted(found)]
-        names: dict[int, str] = {}
-        for order_id in sorted(set(read_rows(call, lambda row: int(row["orderId"]), rows))):
-            answer = await self._signed("GET", "/api/v3/order", {"symbol": symbol, "orderId": order_id})
-            names[order_id] = read("GET /api/v3/order", lambda answer: str(answer["clientOrderId"]), answer)
-        return read_rows(call, lambda row: mapping.fill_of(row, names[int(row["orderId"])]), rows)
+        rows = await self._trade_rows("/api/v3/myTrades", symbol, since, SPAN_MS, ends=True)
+        names = await self._client_ids_of("/api/v3/order", symbol, set(read_rows(call, lambda row: str(row["orderId"]), rows)))
+        return read_rows(call, lambda row: mapping.fill_of(row, names[str(row["orderId"])]), rows)
 
     async def funding(self, since: int) -> Sequence[FundingReport]:
-        """Return nothing: coins pay no funding."""
+        """Return an empty list: spot has no funding."""
         return []
 
     async def account(self) -> AccountPermissions:
-        """Return what preflight checks. The restrictions of a key are told by the production host only; a testnet does not know them."""
+        """Return the permissions of the key. Only the production host answers for its restrictions; a testnet does not know them."""
         answer = await self._signed("GET", "/api/v3/account", {"omitZeroBalances": True})
         trade = read("GET /api/v3/account", lambda answer: bool(answer["canTrade"]), answer)
         if not self._key_url:
             return AccountPermissions(can_trade=trade, can_withdraw=None, one_way=True)
         try:
-            key = await self._rest.request("GET", "/sapi/v1/account/apiRestrictions", signed=True, base=self._key_url)
+            key = await self._key_restrictions(self._key_url)
             return AccountPermissions(
                 can_trade=trade and bool(key["enableSpotAndMarginTrading"]),
                 can_withdraw=bool(key["enableWithdrawals"]),
@@ -206,8 +185,5 @@ class BinanceSpotVenue(RestVenue[BinanceRest]):
         """Do nothing: spot has no margin."""
 
     def user_events(self) -> AsyncIterator[UserEvent]:
-        """Yield what happens to the account, for ever."""
+        """Yield the account's events until closed."""
         return self._stream.events()
-
-    async def _signed(self, method: str, path: str, params: dict[str, Any]) -> Any:
-        return await self._rest.request(method, path, params, signed=True, urgent=method != "GET")

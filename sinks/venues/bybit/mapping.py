@@ -1,4 +1,4 @@
-"""Bybit's v5 JSON as facts. Pure; field names as in the venue's documents (Get Open & Closed Orders, Execution, Position Info, private streams)."""
+"""Map Bybit's v5 JSON to venue reports. Pure; field names as in the venue's documents (Get Open & Closed Orders, Execution, Position Info)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
 
+from sinks.venues.common.response_parsing import optional_price
 from stream_apps.core.execution.orders.venue_reports import (
     AccountPermissions,
     BalanceReport,
@@ -34,12 +35,12 @@ _STATUS = {
     "Filled": VenueStatus.FILLED,
     "Cancelled": VenueStatus.CANCELED,
     "PartiallyFilledCanceled": VenueStatus.CANCELED,
-    # A conditional order that was cancelled before its trigger.
+    # A conditional order that was cancelled before it triggered.
     "Deactivated": VenueStatus.CANCELED,
     "Rejected": VenueStatus.REJECTED,
 }
 _TIF = {TimeInForce.GTC: "GTC", TimeInForce.POST_ONLY: "PostOnly", TimeInForce.IOC: "IOC"}
-# Executions that are trades; Funding, Settle and the like are not.
+# Execution types with which the venue closes a position.
 _FORCED = {"AdlTrade": "ADL", "BustTrade": "LIQUIDATION", "Delivery": "SETTLEMENT"}
 TRADES = ("Trade", *_FORCED)
 
@@ -47,7 +48,7 @@ TRADES = ("Trade", *_FORCED)
 def order_body(request: OrderRequest) -> dict[str, Any]:
     """Return the body of POST /v5/order/create.
 
-    A stop triggers when the price moves towards it: a sell stop falls to its trigger (direction 2), a buy stop rises to it (1).
+    Trigger direction: 2 for a sell stop (the price falls to it), 1 for a buy stop (the price rises to it).
     """
     stop = request.type is OrderType.STOP_MARKET
     return {
@@ -69,7 +70,7 @@ def order_body(request: OrderRequest) -> dict[str, Any]:
 
 
 def acknowledged(request: OrderRequest, result: Json, now: int) -> OrderReport:
-    """Return the report of an order that was taken in: the venue tells no more in its answer; the stream and queries do."""
+    """Return the report of an accepted order. The answer has only its id; the stream and queries report its state."""
     return OrderReport(
         client_order_id=request.client_order_id,
         venue_order_id=str(result["orderId"]),
@@ -83,13 +84,13 @@ def acknowledged(request: OrderRequest, result: Json, now: int) -> OrderReport:
         price=request.price,
         trigger_price=request.trigger_price,
         reduce_only=request.reduce_only,
-        # Older than anything that the stream says of it.
+        # Older than every report of the stream.
         updated_at=min(now, int(result.get("createdTime", now))) - 1,
     )
 
 
 def order_of(row: Json) -> OrderReport:
-    """Return an order from /v5/order/realtime, /history or the stream ``order``; raises KeyError for a status that is not documented."""
+    """Return an order from /v5/order/realtime, /history or the stream ``order``. Raises KeyError for an undocumented status."""
     filled = Decimal(row.get("cumExecQty") or "0")
     conditional = bool(row.get("stopOrderType")) and row["stopOrderType"] != "UNKNOWN"
     rejected = row.get("rejectReason") or ""
@@ -102,9 +103,9 @@ def order_of(row: Json) -> OrderReport:
         status=_STATUS[row["orderStatus"]],
         quantity=Decimal(row["qty"]),
         filled=filled,
-        average_price=_price(row.get("avgPrice")) if filled else None,
-        price=_price(row.get("price")) if row["orderType"] == "Limit" else None,
-        trigger_price=_price(row.get("triggerPrice")),
+        average_price=optional_price(row.get("avgPrice")) if filled else None,
+        price=optional_price(row.get("price")) if row["orderType"] == "Limit" else None,
+        trigger_price=optional_price(row.get("triggerPrice")),
         reduce_only=bool(row["reduceOnly"]),
         updated_at=int(row["updatedTime"]),
         reason=None if rejected in ("", "EC_NoError") else rejected,
@@ -112,7 +113,7 @@ def order_of(row: Json) -> OrderReport:
 
 
 def fill_of(row: Json) -> FillReport | None:
-    """Return an execution from /v5/execution/list or the stream ``execution``; None for what is no trade (funding, settlements)."""
+    """Return an execution from /v5/execution/list or the stream ``execution``; None if it is no trade (funding, settlement)."""
     if row["execType"] not in TRADES:
         return None
     return FillReport(
@@ -133,7 +134,7 @@ def fill_of(row: Json) -> FillReport | None:
 
 
 def trade_number(exec_id: str) -> int:
-    """Return the number of an execution, whose id is a text here: 62 bits of its hash, the same for ever (two in a billion years of trading)."""
+    """Return a number for an execution id, which is text at Bybit: 62 bits of its hash. The number of an id never changes."""
     return int.from_bytes(blake2b(exec_id.encode(), digest_size=8).digest()) >> 2
 
 
@@ -143,20 +144,23 @@ def position_of(row: Json) -> PositionReport:
     return PositionReport(
         symbol=row["symbol"],
         quantity=-size if row["side"] == "Sell" else size,
-        # The stream calls it entryPrice; an empty one is none, as is the position.
+        # The stream names it entryPrice. It is empty when there is no position.
         entry_price=Decimal(row.get("avgPrice") or row["entryPrice"]) if size else Decimal(0),
-        mark_price=_price(row.get("markPrice")),
+        mark_price=optional_price(row.get("markPrice")),
         unrealised=Decimal(row.get("unrealisedPnl") or "0"),
         leverage=int(Decimal(row.get("leverage") or "1")),
         isolated_wallet=None,
-        liquidation_price=_price(row.get("liqPrice")),
+        liquidation_price=optional_price(row.get("liqPrice")),
         updated_at=int(row.get("updatedTime") or 0),
     )
 
 
 def balances_of(result: Json) -> list[BalanceReport]:
-    """Return the balances from /v5/account/wallet-balance of a unified account; what is available is told for the account as a whole, under isolated
-    margin (where the total is an empty text) for each coin. Raises KeyError or ArithmeticError for a coin that tells neither."""
+    """Return the balances from /v5/account/wallet-balance of a unified account.
+
+    The available balance is reported for the account as a whole. Under isolated margin that total is empty, and each coin has its own. Raises KeyError
+    or ArithmeticError if both are missing.
+    """
     (account,) = result["list"]
     return [BalanceReport(one["coin"], Decimal(one["walletBalance"]), _available(account, one)) for one in account["coin"]]
 
@@ -169,12 +173,12 @@ def _available(account: Json, coin: Json) -> Decimal:
 
 
 def funding_of(row: Json) -> FundingReport:
-    """Return a payment from /v5/account/transaction-log (type SETTLEMENT): ``funding`` is positive when it was received."""
+    """Return a payment from /v5/account/transaction-log (type SETTLEMENT). ``funding`` is positive when received."""
     return FundingReport(row["symbol"], -Decimal(row["funding"]), row["currency"], int(row["transactionTime"]), row["id"])
 
 
 def account_of(key: Json, one_way: bool) -> AccountPermissions:
-    """Return what /v5/user/query-api tells of a key."""
+    """Return the permissions of a key from /v5/user/query-api."""
     rights = key["permissions"]
     return AccountPermissions(
         can_trade=not int(key["readOnly"]) and "Order" in rights.get("ContractTrade", ()),
@@ -209,8 +213,3 @@ def _side(text: str) -> Side:
 
 def _side_text(side: Side) -> str:
     return "Buy" if side is Side.BUY else "Sell"
-
-
-def _price(text: Any) -> Decimal | None:
-    value = Decimal(text) if text else Decimal(0)
-    return value if value else None

@@ -1,4 +1,4 @@
-"""The private stream: one authenticated websocket with orders, executions and positions, opened again when it is lost; losses are told."""
+"""The private stream of Bybit: one authenticated websocket with orders, executions and positions. It reconnects and reports every gap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sinks.venues.bybit.rest import BybitRest
 from sinks.venues.common.user_stream import StreamEnded, malformed_message, reconnecting
 from stream_apps.core.execution.orders.venue_reports import StreamReady, UserEvent
 
-# The venue closes a connection that was silent for ten minutes; it recommends a ping each 20 s.
+# The venue closes a connection after ten silent minutes and recommends a ping every 20 s.
 PING_S = 20.0
 SILENT_S = 45.0
 ANSWER_S = 10.0
@@ -25,7 +25,7 @@ class PrivateStream:
     """Events of one account.
 
     Args:
-        rest: Signs, and knows the venue's clock.
+        rest: Signs the login and has the venue's clock offset.
         url: wss://HOST/v5/private.
     """
 
@@ -43,7 +43,7 @@ class PrivateStream:
             try:
                 yield StreamReady()
                 while True:
-                    # Pongs come every 20 s: longer silence is a dead connection.
+                    # A pong arrives every 20 s, so a longer silence means a dead connection.
                     message = await socket.receive(timeout=SILENT_S)
                     if message.type is not aiohttp.WSMsgType.TEXT:
                         raise StreamEnded(f"closed by the venue ({socket.close_code})")
@@ -86,10 +86,10 @@ def _events_of(message: str) -> list[UserEvent]:
 
 
 def facts_of(message: Mapping[str, Any]) -> Iterator[UserEvent]:
-    """Return what a message says.
+    """Yield the reports in a message.
 
     Raises:
-        KeyError, ValueError, ArithmeticError, TypeError: it is not as documented.
+        KeyError, ValueError, ArithmeticError, TypeError: the message does not match the documentation.
     """
     topic = str(message.get("topic", "")).partition(".")[0]
     for row in message.get("data", ()) if topic else ():

@@ -1,6 +1,6 @@
-"""Signed requests to Bybit v5, and what its answers mean (documents "Integration Guidance" and "Error Codes").
+"""Signed requests to Bybit v5 and the meaning of its answers (documents "Integration Guidance" and "Error Codes").
 
-Every answer has HTTP 200 and a ``retCode`` when the venue dealt with the request; other statuses come from its edge.
+An answer of the trading system has HTTP 200 and a ``retCode``. Other statuses come from the venue's edge servers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sinks.venues.common.rest_connection import clock_skew
 RECV_WINDOW_MS = 5_000
 TIMEOUT_S = 10.0
 CONNECT_S = 5.0
-# 403: the address is shut out for ten minutes. 10006 and 429 without a time.
+# 403: the address is banned for ten minutes. 10006 and 429 do not say how long to wait.
 BAN_S, SLOW_DOWN_S = 600.0, 1.0
 
 REASONS: Mapping[int, str] = {
@@ -55,13 +55,13 @@ REASONS: Mapping[int, str] = {
     110094: "filter",
     170213: "not_found",
 }
-# "Server timeout", "Internal error", "trading service busy": the request may have been taken.
+# "Server timeout", "Internal error", "trading service busy": the request may have taken effect.
 OUTCOME_UNKNOWN = frozenset((10000, 10016, 429))
 TOO_MANY = frozenset((10006, 10018))
 
 
 def error_of(code: int, message: str, reset_at_ms: str | None, now_ms: int) -> VenueError:
-    """Return what a ``retCode`` other than 0 means."""
+    """Return the error of a ``retCode`` other than 0."""
     if code in TOO_MANY:
         wait = (int(reset_at_ms) - now_ms) / 1000 if reset_at_ms and reset_at_ms.isdigit() else SLOW_DOWN_S
         return RateLimited(f"retCode {code}: {message}", max(wait, 0.05))
@@ -74,9 +74,9 @@ class BybitRest:
     """The REST side of one account.
 
     Args:
-        base_url: Of the venue, its testnet or a simulated one.
-        key, secret: Of the API key (HMAC).
-        secrets: Takes both, so that they are kept out of all texts.
+        base_url: Address of the venue, its testnet or a simulated venue.
+        key, secret: API key (HMAC).
+        secrets: Registers both for redaction.
     """
 
     def __init__(self, base_url: str, key: str, secret: str, secrets: Secrets, recv_window_ms: int = RECV_WINDOW_MS) -> None:
@@ -100,7 +100,7 @@ class BybitRest:
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
 
     async def open(self) -> None:
-        """Make the connection pool."""
+        """Create the connection pool."""
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S, sock_connect=CONNECT_S))
 
     async def close(self) -> None:
@@ -110,11 +110,11 @@ class BybitRest:
             self._session = None
 
     def venue_time(self) -> int:
-        """Return the venue's time now, ms, as far as the clock was measured."""
+        """Return the venue's current time, ms, from the measured offset."""
         return int(time.time() * 1000) + self._skew_ms
 
     async def measure_clock(self) -> int:
-        """Measure and remember the venue's time minus ours, ms."""
+        """Measure and store venue time minus local time, ms."""
 
         async def there() -> float:
             result = await self.get("/v5/market/time", signed=False)
@@ -139,7 +139,7 @@ class BybitRest:
         try:
             return await self._send(method, path, query, body, signed)
         except RequestRejected as refused:
-            # A clock that drifted: the venue took nothing in, so the same request may be sent again with the right time.
+            # The clock drifted. The venue did not accept the request, so it may be sent again with the right time.
             if refused.reason != "clock":
                 raise
             await self.measure_clock()
@@ -159,7 +159,7 @@ class BybitRest:
             }
         begun = time.monotonic()
         try:
-            # As it was signed: yarl would quote the query again.
+            # encoded=True: yarl must not quote the signed query again.
             url = URL(f"{self._base}{path}" + (f"?{query}" if query else ""), encoded=True)
             async with self._session.request(method, url, data=body or None, headers=headers) as response:
                 content, status, told = await response.read(), response.status, response.headers

@@ -25,7 +25,7 @@ from stream_apps.core.execution.orders.venue_reports import (
 
 SETTLE = "USDT"
 ORDERS_PAGE, EXECUTIONS_PAGE, POSITIONS_PAGE, LOG_PAGE, RULES_PAGE = 50, 100, 200, 50, 1_000
-# Executions and the transaction log answer for at most seven days a request.
+# One request of executions or of the transaction log covers at most seven days.
 SPAN_MS = 7 * 24 * 3600 * 1000 - 1
 # "leverage not modified", "margin mode not modified".
 ALREADY_SO = ("110043", "110026", "100028")
@@ -35,9 +35,9 @@ class BybitVenue(RestVenue[BybitRest]):
     """See ``sinks.venues.common.adapter.TradingVenue``.
 
     Args:
-        base_url: REST. stream_url: the private stream, wss://HOST/v5/private.
-        key, secret: Of the API key (HMAC).
-        secrets: Takes both, for redaction.
+        base_url: REST address. stream_url: private stream, wss://HOST/v5/private.
+        key, secret: API key (HMAC).
+        secrets: Registers both for redaction.
     """
 
     name = "BYBIT"
@@ -57,13 +57,13 @@ class BybitVenue(RestVenue[BybitRest]):
     # --- orders ---------------------------------------------------------------------------------------------------------
 
     async def place(self, request: OrderRequest) -> OrderReport:
-        """Send an order. The answer only says that it was taken in; a post-only order that would take is refused later, by the stream."""
+        """Send an order. The answer only confirms receipt; the stream later rejects a post-only order that would take liquidity."""
         result = await self._rest.post("/v5/order/create", mapping.order_body(request))
         now = self._rest.venue_time()
         return read("POST /v5/order/create", lambda result: mapping.acknowledged(request, result, now), result)
 
     async def cancel(self, symbol: str, client_order_id: str, conditional: bool) -> OrderReport | None:
-        """Cancel an order; None where the venue no longer has it open."""
+        """Cancel an order; None if it is not open at the venue."""
         try:
             await self._rest.post("/v5/order/cancel", {"category": mapping.CATEGORY, "symbol": symbol, "orderLinkId": client_order_id})
         except RequestRejected as refused:
@@ -73,7 +73,7 @@ class BybitVenue(RestVenue[BybitRest]):
         return await self.query(symbol, client_order_id, conditional)
 
     async def query(self, symbol: str, client_order_id: str, conditional: bool) -> OrderReport | None:
-        """Return the state of an order; None where the venue never had it. Ended orders may have left for the history."""
+        """Return the state of an order; None if the venue never received it. Closed orders may be in the history only."""
         params = {"category": mapping.CATEGORY, "symbol": symbol, "orderLinkId": client_order_id}
         for path in ("/v5/order/realtime", "/v5/order/history"):
             rows = rows_of(f"GET {path}", await self._rest.get(path, params))
@@ -82,7 +82,7 @@ class BybitVenue(RestVenue[BybitRest]):
         return None
 
     async def open_orders(self, symbol: str | None = None) -> Sequence[OrderReport]:
-        """Return all open orders, conditional ones included."""
+        """Return all open orders, including conditional orders."""
         params = {
             "category": mapping.CATEGORY,
             "symbol": symbol,
@@ -105,12 +105,12 @@ class BybitVenue(RestVenue[BybitRest]):
         return [one for one in read_rows("GET /v5/position/list", mapping.position_of, rows) if one.quantity]
 
     async def balances(self) -> Sequence[BalanceReport]:
-        """Return the margin assets."""
+        """Return the balances of the margin assets."""
         path = "/v5/account/wallet-balance"
         return read(f"GET {path}", mapping.balances_of, await self._rest.get(path, {"accountType": "UNIFIED"}))
 
     async def fills(self, symbol: str, since: int) -> Sequence[FillReport]:
-        """Return our fills of a symbol since a time, oldest first, all pages."""
+        """Return the account's fills of a symbol since a time, oldest first, all pages."""
         found: dict[int, FillReport] = {}
         for start in range(since, self._rest.venue_time() + 1, SPAN_MS):
             params = {
@@ -142,7 +142,7 @@ class BybitVenue(RestVenue[BybitRest]):
         return sorted(found.values(), key=lambda one: (one.time, one.symbol))
 
     async def account(self) -> AccountPermissions:
-        """Return what preflight checks. In hedge mode the sides of a symbol have positions of their own (positionIdx 1 and 2)."""
+        """Return the permissions of the key. In hedge mode each side of a symbol has its own position (positionIdx 1 and 2)."""
         key = await self._rest.get("/v5/user/query-api")
         symbol = next(iter(self._rules), "BTCUSDT")
         held = rows_of("GET /v5/position/list", await self._rest.get("/v5/position/list", {"category": mapping.CATEGORY, "symbol": symbol}))
@@ -156,11 +156,11 @@ class BybitVenue(RestVenue[BybitRest]):
         await self._unless_so("/v5/position/set-leverage", body)
 
     async def set_isolated(self, symbol: str) -> None:
-        """Put the account under isolated margin: a unified account has one margin mode for all symbols."""
+        """Set the account to isolated margin: a unified account has one margin mode for all symbols."""
         await self._unless_so("/v5/account/set-margin-mode", {"setMarginMode": "ISOLATED_MARGIN"})
 
     def user_events(self) -> AsyncIterator[UserEvent]:
-        """Yield what happens to the account, for ever."""
+        """Yield the account's events until closed."""
         return self._stream.events()
 
     async def _unless_so(self, path: str, body: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ class BybitVenue(RestVenue[BybitRest]):
         rows: list[dict[str, Any]] = []
         cursor: str | None = None
         while True:
-            # The cursor comes quoted already in some answers; it is sent as it came.
+            # Some answers contain a quoted cursor; it is sent back unchanged.
             result = await self._rest.get(path, {**params, "cursor": cursor}, signed=signed)
             page = rows_of(f"GET {path}", result)
             rows += page
@@ -185,5 +185,5 @@ class BybitVenue(RestVenue[BybitRest]):
 
 
 def rows_of(call: str, result: Any) -> list[dict[str, Any]]:
-    """Return the rows of a result. Raises Unreadable where it has none."""
+    """Return the rows of a result. Raises MalformedResponse if the list is missing."""
     return read(call, lambda result: list(result["list"]), result)

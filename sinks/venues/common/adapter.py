@@ -1,12 +1,11 @@
-"""The one shape of a trading venue. What differs between venues ends here; order state machines see only this.
+"""The interface of a trading venue. Differences between venues end here; the order state machines use only this interface.
 
-Every call either returns what the venue said, or raises one of four errors, which are all that a caller must tell apart:
+Every call returns the venue's answer or raises one of four errors:
 
-- ``RequestRejected``: the venue said no, and nothing happened. ``code`` and ``message`` are its words.
-- ``OutcomeUnknown``: the request may or may not have happened (time-out, lost response, 5xx, ``MalformedResponse`` answer): ask with ``query`` before doing
-  anything else.
-- ``RateLimited``: the venue asks for less; nothing happened; ``retry_after`` seconds.
-- ``VenueUnreachable``: it certainly never left this machine (connection refused, no socket).
+- ``RequestRejected``: the venue rejected the request; nothing happened. ``code`` and ``message`` are the venue's.
+- ``OutcomeUnknown``: the request may have taken effect (time-out, lost response, HTTP 5xx, ``MalformedResponse``). Call ``query`` first.
+- ``RateLimited``: too many requests; nothing happened. Retry after ``retry_after`` seconds.
+- ``VenueUnreachable``: the request never left this machine (connection refused, no socket).
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ class VenueError(Exception):
 
 
 class RequestRejected(VenueError):
-    """The venue refused; nothing happened.
+    """The venue rejected the request; nothing happened.
 
     Attributes:
         code: The venue's code as text.
         reason: One of ``insufficient_balance``, ``reduce_only``, ``post_only``, ``would_trigger``, ``filter``, ``duplicate_id``, ``not_found``,
-            ``too_many_orders``, ``clock``, ``auth``, ``not_supported``, ``prices``, ``other``: what callers may act on, the same words for all venues.
+            ``too_many_orders``, ``clock``, ``auth``, ``not_supported``, ``prices``, ``other``. Callers act on it; all venues use the same values.
     """
 
     label = "refused"
@@ -55,18 +54,18 @@ class RequestRejected(VenueError):
 
 
 class OutcomeUnknown(VenueError):
-    """Nobody here knows whether it happened."""
+    """It is not known whether the request took effect."""
 
     label = "unknown"
 
 
 class MalformedResponse(OutcomeUnknown):
-    """The venue answered, and what it said is not as documented: whether anything happened is not known, and it is told as the fault that it is.
+    """The venue's answer does not match its documentation. Whether the request took effect is not known.
 
     Attributes:
-        call: What was asked, e.g. ``GET /fapi/v1/order``.
-        field: Of the answer, with the row's number in a list, e.g. ``[2].orderId``.
-        answer: The row or answer, JSON.
+        call: The request, for example ``GET /fapi/v1/order``.
+        field: Field of the answer, with the row's number in a list, for example ``[2].orderId``.
+        answer: The row or the answer, as JSON.
     """
 
     def __init__(self, call: str, field: str, reason: str, answer: bytes) -> None:
@@ -89,13 +88,13 @@ class RateLimited(VenueError):
 
 
 class VenueUnreachable(VenueError):
-    """The request never left."""
+    """The request never left this machine."""
 
     label = "unreachable"
 
 
 class TradingVenue(Protocol):
-    """One account at one venue. Coroutines; one instance per process. All times ms UTC."""
+    """One account at one venue; one instance for each process. All times are ms UTC."""
 
     name: str
 
@@ -110,54 +109,54 @@ class TradingVenue(Protocol):
         """Instrument rules by the venue's symbol, as of the newest ``refresh_rules``."""
 
     async def refresh_rules(self) -> None:
-        """Load the instrument rules anew."""
+        """Reload the instrument rules."""
 
     async def clock_skew_ms(self) -> int:
-        """Return venue time minus ours, ms, by the round trip with the least delay of a few."""
+        """Return venue time minus local time, ms, from the fastest of a few round trips."""
 
     async def place(self, request: OrderRequest) -> OrderReport:
-        """Send an order. ``RequestRejected`` with ``duplicate_id`` means that an earlier sending arrived: query it."""
+        """Send an order. ``RequestRejected`` with ``duplicate_id`` means that an earlier attempt arrived: query the order."""
 
     async def cancel(self, symbol: str, client_order_id: str, conditional: bool) -> OrderReport | None:
-        """Cancel an order; None where the venue no longer has it open (filled, cancelled, never seen: query tells which)."""
+        """Cancel an order; None if it is not open at the venue (filled, cancelled or never received: ``query`` says which)."""
 
     async def query(self, symbol: str, client_order_id: str, conditional: bool) -> OrderReport | None:
-        """Return the state of an order; None where the venue never had it."""
+        """Return the state of an order; None if the venue never received it."""
 
     async def open_orders(self, symbol: str | None = None) -> Sequence[OrderReport]:
-        """Return all open orders, conditional ones included."""
+        """Return all open orders, including conditional orders."""
 
     async def positions(self) -> Sequence[PositionReport]:
         """Return the positions that are not zero."""
 
     async def balances(self) -> Sequence[BalanceReport]:
-        """Return the margin assets."""
+        """Return the balances of the margin assets."""
 
     async def fills(self, symbol: str, since: int) -> Sequence[FillReport]:
-        """Return our fills of a symbol since a time, oldest first, all pages."""
+        """Return the account's fills of a symbol since a time, oldest first, all pages."""
 
     async def funding(self, since: int) -> Sequence[FundingReport]:
         """Return the funding payments since a time, oldest first, all pages."""
 
     async def account(self) -> AccountPermissions:
-        """Return what preflight checks of key and account."""
+        """Return the permissions of the key and the position mode, for preflight."""
 
     async def set_leverage(self, symbol: str, leverage: int) -> None:
         """Set the leverage of a symbol."""
 
     async def set_isolated(self, symbol: str) -> None:
-        """Put a symbol under isolated margin; being so already is no error."""
+        """Set a symbol to isolated margin. It is no error if it is set already."""
 
     async def cancel_all(self, symbol: str) -> None:
-        """Cancel every open order of a symbol, conditional ones included."""
+        """Cancel every open order of a symbol, including conditional orders."""
 
     def user_events(self) -> AsyncIterator[UserEvent]:
-        """Yield what happens to the account, for ever; ``StreamReady`` and ``StreamLost`` frame what may have been missed."""
+        """Yield the account's events until closed. Events between ``StreamLost`` and ``StreamReady`` may be missing."""
 
 
 @runtime_checkable
 class PairVenue(Protocol):
-    """What a venue that takes one-cancels-the-other pairs has besides."""
+    """A venue that also accepts one-cancels-the-other pairs."""
 
     async def place_pair(self, pair: PairRequest) -> Sequence[OrderReport]:
-        """Send a pair; return the state of both its orders. Both are taken or none."""
+        """Send a pair; return the state of both orders. The venue accepts both or none."""

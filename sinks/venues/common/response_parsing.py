@@ -1,8 +1,9 @@
-"""Reading a venue's answers: what is not as documented is an error that names the call, the field and the record, never a KeyError of ours."""
+"""Parse a venue's answers. An answer that does not match the documentation raises an error that names the request, the field and the row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import orjson
@@ -10,14 +11,14 @@ import orjson
 from sinks.venues.common.adapter import MalformedResponse
 
 Read = TypeVar("Read")
-# What a mapping raises over an answer that is not as documented. InvalidOperation of Decimal is an ArithmeticError.
+# Exceptions of a conversion function on a malformed answer. Decimal's InvalidOperation is an ArithmeticError.
 MALFORMED = (KeyError, IndexError, ValueError, ArithmeticError, TypeError, AttributeError)
-# Of an answer that is kept in an error.
+# Largest part of an answer that an error keeps.
 MOST_BYTES = 10_000
 
 
 class TrackedObject(dict[str, Any]):
-    """A JSON object that remembers the path of the field that was asked for last."""
+    """A JSON object that records the path of each field that is read."""
 
     def __init__(self, values: dict[str, Any], seen: list[str], path: str = "") -> None:
         super().__init__(values)
@@ -36,12 +37,12 @@ class TrackedObject(dict[str, Any]):
         raise KeyError(name)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return a field that may be absent."""
+        """Return an optional field."""
         return self._noted(name, super().get(name, default))
 
 
 def tracked(value: Any, seen: list[str], path: str = "") -> Any:
-    """Return JSON whose reading is written down in ``seen``."""
+    """Return JSON that records the paths of read fields in ``seen``."""
     if isinstance(value, dict):
         return TrackedObject(value, seen, path)
     if isinstance(value, list):
@@ -53,19 +54,19 @@ def read(call: str, convert: Callable[[Any], Read], answer: Any, at: str = "") -
     """Return ``convert(answer)``.
 
     Args:
-        call: What was asked, for the error.
-        convert: From JSON to facts; a function of nothing else.
-        answer: The venue's.
-        at: Where ``answer`` stands in the whole.
+        call: The request, for the error.
+        convert: Pure function from JSON to the result.
+        answer: The venue's answer.
+        at: Path of ``answer`` in the whole response.
 
     Raises:
-        Unreadable: the answer is not as documented.
+        MalformedResponse: the answer does not match the documentation.
     """
     try:
         return convert(answer)
     except MALFORMED as error:
         seen: list[str] = []
-        # Once more, watched: the field that was asked for last is the one.
+        # Convert again and track the fields: the last one read caused the error.
         try:
             convert(tracked(answer, seen, at))
         except MALFORMED:
@@ -78,15 +79,20 @@ def read_rows(call: str, convert: Callable[[Any], Read], rows: Any) -> list[Read
     """Return ``convert`` of every row of a list.
 
     Raises:
-        Unreadable: it is no list, or a row is not as documented.
+        MalformedResponse: the answer is no list, or a row does not match the documentation.
     """
     if not isinstance(rows, Iterable) or isinstance(rows, str | dict):
         raise MalformedResponse(call, "answer", f"expected a list, got {type(rows).__name__}", orjson.dumps(rows, default=str)[:MOST_BYTES])
     return [read(call, convert, row, f"[{number}]") for number, row in enumerate(rows)]
 
 
+def optional_price(text: Any) -> Decimal | None:
+    """Return a price. Venues write 0, an empty text or nothing where there is none."""
+    return (Decimal(str(text)) or None) if text not in (None, "") else None
+
+
 def _words(error: Exception, field: str) -> str:
     if isinstance(error, KeyError):
-        # A field that is not there, or a value that is in none of our tables.
+        # A missing field, or a value that no table of this adapter holds.
         return "missing" if error.args == (field.rpartition(".")[2],) else f"unknown value {error}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

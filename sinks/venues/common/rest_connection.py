@@ -1,4 +1,4 @@
-"""What every venue's adapter is by its REST connection: opened, with the rules of its instruments and a clock measured by round trips."""
+"""The part of an adapter that follows from its REST connection: opening, instrument rules, and the clock measured by round trips."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sinks.venues.common.adapter import MalformedResponse
 from sinks.venues.common.response_parsing import read
 from stream_apps.core.execution.orders.venue_reports import InstrumentRules
 
-# Round trips of which the quickest measures the clock.
+# Round trips of a clock measurement; the fastest one counts.
 CLOCK_SAMPLES = 5
 
 
@@ -35,7 +35,7 @@ RestConnectionT = TypeVar("RestConnectionT", bound=RestConnection)
 
 
 class RestVenue(Generic[RestConnectionT]):
-    """The part of ``TradingVenue`` that is the same for all; a venue loads ``_rules`` in its ``refresh_rules``.
+    """The part of ``TradingVenue`` that all venues share. A venue loads ``_rules`` in ``refresh_rules``.
 
     Args:
         rest: Not open yet.
@@ -65,17 +65,17 @@ class RestVenue(Generic[RestConnectionT]):
         return await self._rest.measure_clock()
 
     async def refresh_rules(self) -> None:
-        """Load the rules of the instruments that are traded."""
+        """Load the rules of the traded instruments."""
         raise NotImplementedError
 
 
 def rules_by_symbol(
     venue: str, call: str, convert: Callable[[Any], InstrumentRules], rows: Sequence[dict[str, Any]]
 ) -> dict[str, InstrumentRules]:
-    """Return the rules of every instrument that can be read. One that cannot is told and left out: it is not traded; all others are.
+    """Return the rules by symbol. An instrument with malformed rules is logged and skipped, so it is not traded; the others are.
 
     Raises:
-        Unreadable: none can be read.
+        MalformedResponse: the rules of all instruments are malformed.
     """
     rules: dict[str, InstrumentRules] = {}
     failed: MalformedResponse | None = None
@@ -85,7 +85,7 @@ def rules_by_symbol(
         except MalformedResponse as error:
             failed = error
             metrics.DEAD_LETTERS.labels("live", "venue").inc()
-            structlog.get_logger().error("instrument rules that cannot be read", venue=venue, symbol=row.get("symbol"), reason=str(error))
+            structlog.get_logger().error("malformed instrument rules", venue=venue, symbol=row.get("symbol"), reason=str(error))
         else:
             rules[one.symbol] = one
     if failed is not None and not rules:
@@ -94,7 +94,7 @@ def rules_by_symbol(
 
 
 async def clock_skew(venue_time_ms: Callable[[], Awaitable[float]]) -> int:
-    """Return the venue's time minus ours, ms, by the quickest of a few round trips (half of which the answer is old)."""
+    """Return venue time minus local time, ms, from the fastest of a few round trips. The answer counts as half a round trip old."""
     best: tuple[float, int] | None = None
     for _ in range(CLOCK_SAMPLES):
         begun, at = time.monotonic(), time.time()

@@ -1,4 +1,4 @@
-"""What every venue's user stream needs: it is opened again for ever and tells its losses."""
+"""Shared parts of user streams: reconnecting after each loss, with an event for every gap."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from sinks.venues.common.adapter import VenueError
 from stream_apps.core.execution.orders.venue_reports import StreamLost, StreamReady, UserEvent
 
 BACKOFF_S = (0.5, 15.0)
-# A connection that lived so long begins the back-off anew.
+# A connection that lasted this long resets the back-off.
 HEALTHY_S = 60.0
 
 
 class StreamEnded(Exception):
-    """A user stream came to its end; the text says why."""
+    """A user stream ended; the text says why."""
 
 
 async def reconnecting(venue: str, once: Callable[[], AsyncGenerator[UserEvent, None]]) -> AsyncIterator[UserEvent]:
-    """Yield the events of a stream that is opened again whenever it ends, with ``StreamLost`` between.
+    """Yield the events of a stream. Reopen it whenever it ends, and yield ``StreamLost`` in between.
 
     Args:
         venue: For metrics and log.
-        once: Opens it and yields until it ends: ``StreamReady`` first.
+        once: Opens the stream and yields its events, ``StreamReady`` first.
     """
     log = structlog.get_logger().bind(venue=venue, stream="user")
     failures = 0
@@ -51,16 +51,16 @@ async def reconnecting(venue: str, once: Callable[[], AsyncGenerator[UserEvent, 
 
 
 def malformed_message(venue: str, error: Exception) -> StreamEnded:
-    """Count and tell a message that cannot be read. It may have been a fill: the connection is given up, so that everything is asked for."""
+    """Count and log a malformed message. It may have been a fill, so the connection is closed and the account is reconciled."""
     metrics.DEAD_LETTERS.labels("live", "user_stream").inc()
-    structlog.get_logger().error("user event that cannot be read", venue=venue, reason=f"{type(error).__name__}: {error}")
-    return StreamEnded("a message that cannot be read")
+    structlog.get_logger().error("malformed user event", venue=venue, reason=f"{type(error).__name__}: {error}")
+    return StreamEnded("malformed message")
 
 
 async def events_of_socket(
     socket: aiohttp.ClientWebSocketResponse, read_events: Callable[[str | bytes], list[UserEvent]]
 ) -> AsyncGenerator[UserEvent, None]:
-    """Yield ``StreamReady``, then what the messages of an open connection say. Raises StreamEnded at its end."""
+    """Yield ``StreamReady``, then the events of an open connection. Raises StreamEnded when it ends."""
     yield StreamReady()
     async for message in socket:
         if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
