@@ -1,6 +1,6 @@
-"""Taking over a position that no signal explains, and writing off one that is gone without a booked fill. Only the reconciler does either.
+"""Take over a position that no signal explains, and write off a position that disappeared without a booked fill. Only the reconciler does this.
 
-What is gone ends at the executions in the venue's own list that explain it, and only what none of them explains at an estimate, which is marked as one.
+A missing quantity is first booked with the executions in the venue's list that explain it. The rest is booked at an estimated price and marked so.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def orphan_trade(account: Account, report: PositionReport, policy: LivePolicy, *
 
 
 def unbooked_exits(trades: Iterable[Trade], trade: Trade, fills: Sequence[FillReport], missing: Decimal) -> list[FillReport]:
-    """Return the executions that explain the missing quantity of a trade: on its closing side, while it was held, booked nowhere; the newest first.
+    """Return the executions that explain a trade's missing quantity: exits during the trade that are not booked, newest first.
 
-    The last one may close more than is missing (a person who sold more than we held): only our part of it is returned.
+    The last one may close more than is missing, if a person sold more than the trade held. Then only the missing part is returned.
     """
     booked = {trade_id for one in trades if one.symbol == trade.symbol for trade_id in one.fills}
     free = [
@@ -75,14 +75,14 @@ def unbooked_exits(trades: Iterable[Trade], trade: Trade, fills: Sequence[FillRe
 
 
 def correction(trade: Trade, quantity: Decimal, price: Decimal, leg: str, quote_asset: str, now: int) -> tuple[Order, FillReport]:
-    """Return a stand-in order and fill that move a trade's quantity to what the venue says; its trade id is negative, which no venue uses.
+    """Return an artificial order and fill that set a trade's quantity to the venue's. The trade id is negative, which no venue uses.
 
     Args:
         trade: The trade.
-        quantity: Positive adds to it, negative takes from it.
-        price: At which it is booked.
+        quantity: Positive adds to the trade, negative reduces it.
+        price: Booking price.
         leg: ``entry`` or ``vanished``.
-        quote_asset: Of the instrument.
+        quote_asset: Quote asset of the instrument.
         now: Wall ms.
     """
     number = 1 + sum(fill < 0 for fill in trade.fills)

@@ -1,8 +1,8 @@
-"""The execution book of one account: signals, prices and the venue's words in, actions out. Pure: time is an argument, state is what it was told.
+"""The execution book of one account: signals, prices and venue reports in, actions out. Pure: time is an argument.
 
-One position per symbol: the venue nets an account's positions by symbol, so a second strategy on a busy symbol is refused (``symbol_busy``). Of what
-is asked, nothing is assumed: each action ends in an event, and until then the state says that nobody knows. After a restart ``restarted`` makes every
-order without the venue's word UNKNOWN, which is asked for before anything else.
+A symbol has one position, because the venue nets an account's positions by symbol. A second strategy on a busy symbol is rejected (``symbol_busy``). The
+book assumes no result: each action ends in an event, and until then the outcome is unknown. After a restart ``restarted`` marks every unconfirmed order
+as UNKNOWN, and it is queried first.
 """
 
 from __future__ import annotations
@@ -52,53 +52,50 @@ from stream_apps.core.paper.position import CLOSED, EXPIRED, OPEN, PENDING
 from stream_apps.core.signals.signal_rules import verdict
 
 ZERO = Decimal(0)
-# The parts of a plan influence each other (a refused stop closes the trade, a target moves the stop): they are gone through until nothing changes.
+# The parts of a plan affect each other (a rejected stop closes the trade, a target moves the stop), so they repeat until nothing changes.
 PASSES = 4
 
 
 class ExecutionBook(AccountState):
-    """Events of one account in, actions out; ``AccountState`` holds what is known.
-
-    Args: as ``AccountState``.
-    """
+    """Handles the events of one account and returns actions. Arguments as for ``AccountState``."""
 
     def __init__(self, account: Account, policy: LivePolicy, rules: Mapping[str, InstrumentRules]) -> None:
         super().__init__(account, policy, rules)
         self._by_order: dict[str, str] = {}
         self._touched: set[str] = set()
         self._due: dict[str, int | None] = {}
-        # When the newest list of funding payments was asked for; executions of others that were told as anomalies.
+        # Time of the newest list of funding payments; executions that were already reported as anomalies.
         self._funding_asked_at = 0
         self._odd: set[tuple[str, int]] = set()
 
     # --- state -------------------------------------------------------------------------------------------------------------
 
     def load(self, trades: Iterable[Trade]) -> None:
-        """Take over journalled trades."""
+        """Load journalled trades."""
         for trade in trades:
             self._remember(trade)
 
     def restarted(self, now: int) -> None:
-        """Forget what was under way in the process before: what it had sent without an answer is unknown, and is asked for."""
+        """Mark orders that the former process sent without an answer as UNKNOWN, so that they are queried."""
         for trade in self.active:
             for order in trade.orders.values():
-                # WAITING is left as it is: a sending is journalled as INTENDED before it happens.
+                # WAITING does not change: an attempt is journalled as INTENDED before it is sent.
                 if order.state is OrderState.INTENDED:
                     order.apply(Trigger.OUTCOME_UNKNOWN, now)
                 elif order.state is OrderState.UNKNOWN:
-                    # Its last sending may have been just before the end of that process.
+                    # Its last attempt may have been just before that process ended.
                     order.unknown_since, order.next_at = now, now
                 order.asked = ""
             self._touched.add(trade.key)
 
     def touched(self) -> list[Trade]:
-        """Return the trades that changed since the last call: they are journalled before the actions are performed."""
+        """Return the trades that changed since the last call. They are journalled before the actions are performed."""
         touched = [self.trades[key] for key in sorted(self._touched) if key in self.trades]
         self._touched.clear()
         return touched
 
     def forget_closed(self, now: int) -> list[str]:
-        """Drop trades that have been over for long; return their keys."""
+        """Drop trades that ended long ago; return their keys."""
         old = [key for key, one in self.trades.items() if one.over_at is not None and now - one.over_at > self.policy.keep_closed_ms]
         for key in old:
             for client_id in self.trades[key].orders:
@@ -112,7 +109,7 @@ class ExecutionBook(AccountState):
         return None if key is None else (self.trades[key], self.trades[key].orders[client_id])
 
     def next_due(self) -> int | None:
-        """Return the earliest moment at which time alone changes something; None when nothing waits."""
+        """Return the earliest time at which a plan changes without an event, wall ms; None if there is none."""
         due = [at for key, at in self._due.items() if at is not None and key in self.trades and not self.trades[key].is_over]
         return min(due, default=None)
 
@@ -125,10 +122,10 @@ class ExecutionBook(AccountState):
     # --- events ------------------------------------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: int) -> list[Action]:
-        """Take in an event; return what is to be done, in this order, once the touched trades are journalled.
+        """Handle an event. Return the actions to perform in this order, after the changed trades are journalled.
 
         Args:
-            event: What happened.
+            event: The event.
             now: Wall time, ms UTC.
         """
         with localcontext(MONEY_CONTEXT):
@@ -142,7 +139,7 @@ class ExecutionBook(AccountState):
             return actions
 
     def _take(self, event: Event, now: int, actions: list[Action]) -> list[Trade]:
-        """Put an event into the state; return the trades that it concerns."""
+        """Apply an event to the state; return the affected trades."""
         match event:
             case SignalReceived():
                 return self._signal(event.signal, now, actions)
@@ -165,7 +162,7 @@ class ExecutionBook(AccountState):
             case PositionLoaded():
                 return self._position(event.symbol, event.position, event.failed, actions)
             case PositionReport():
-                # The user stream tells positions beside fills, in no certain order: only an answer that came after the fills is compared.
+                # The order of positions and fills in the user stream is undefined. Only a position queried after the fills is compared.
                 return []
             case FundingReport():
                 return self._funding(event, actions)
@@ -222,7 +219,7 @@ class ExecutionBook(AccountState):
         return self._moved(trade, now)
 
     def _moved(self, trade: Trade, now: int) -> list[Trade]:
-        """An order changed: an entry that was given up and is executed after all takes its trade back to life, to be closed at once."""
+        """Handle a changed order. A late execution of an expired entry reopens its trade, which is closed at once."""
         if trade.position.status == EXPIRED and trade.exposure != 0:
             trade.position.status, trade.over_at = PENDING, None
             self._close(trade, "orphan", now)
@@ -235,12 +232,12 @@ class ExecutionBook(AccountState):
         else:
             holder = self.holder(fill.symbol)
             if is_ours(self.account.environment, fill.client_order_id):
-                # Of a trade that was forgotten, or never journalled.
+                # It belongs to a trade that was dropped or never journalled.
                 if holder is None or fill.time >= holder.started_at:
                     self._odd_fill(fill, f"of {fill.client_order_id} is ours and not in the journal", actions)
                 return []
             if holder is None or fill.time < holder.started_at or self.account.is_spot:
-                # On spot somebody sells coins of another origin; ours are locked, and a shortfall tells if they were not.
+                # On spot this is a sale of other coins. The trade's coins are locked; if they were sold, the reconciler finds a shortfall.
                 return []
             if fill.trade_id in holder.fills:
                 return []
@@ -260,13 +257,13 @@ class ExecutionBook(AccountState):
         return self._moved(trade, now)
 
     def _odd_fill(self, fill: FillReport, what: str, actions: list[Action]) -> None:
-        """Ask for a comparison because of an execution, once: each comparison loads it again."""
+        """Request a reconciliation for an execution once, because each reconciliation loads it again."""
         if (fill.symbol, fill.trade_id) not in self._odd:
             self._odd.add((fill.symbol, fill.trade_id))
             actions.append(Anomaly(fill.symbol, f"fill {fill.trade_id} {what}"))
 
     def _coins(self, symbol: str) -> str | None:
-        """Asset that a spot position of a symbol holds; None for contracts."""
+        """Return the base asset of a spot symbol; None for contracts."""
         return self.rules[symbol].base if self.account.is_spot and symbol in self.rules else None
 
     def _fee(self, fill: FillReport, trade: Trade) -> Decimal | None:
@@ -288,7 +285,7 @@ class ExecutionBook(AccountState):
         if event.report is not None:
             order.take_report(event.report, now)
         if not order.is_final and order.state is not OrderState.TRIGGERED:
-            # Not open any more, or no answer: the order itself tells.
+            # Not open at the venue, or no answer: query the order.
             order.asked = "query"
             order.next_at = now + policy.query_ms
             actions.append(_query_of(order))
@@ -301,7 +298,7 @@ class ExecutionBook(AccountState):
         holder = self.holder(symbol)
         booked = ZERO if holder is None else holder.position.sign * holder.exposure
         if self.account.is_spot and symbol in self.rules:
-            # An account may hold coins of other origin, and what is below a step is not told.
+            # An account may hold other coins, and quantities below a lot are not reported.
             short = held < floor_to(booked, self.rules[symbol].lot)
         else:
             short = held != booked
@@ -317,14 +314,14 @@ class ExecutionBook(AccountState):
         trade.position.funding_until = payment.time
         trade.add_up()
         if trade.is_told:
-            # The journal has it, the record does not: it had waited as long as it may.
+            # The journal has the payment, but the trade's record was already written without it.
             actions.append(Anomaly(payment.symbol, f"funding payment {payment.payment_id} after the record of {trade.key}"))
         return self._changed(trade)
 
     # --- corrections -------------------------------------------------------------------------------------------------------
 
     def take_over(self, report: PositionReport, *, close: bool, now: int) -> list[Action]:
-        """Take over what the venue has beyond the journal: into the symbol's trade, or as a trade of its own; it is protected, or closed at market."""
+        """Add a position's surplus over the journal to the symbol's trade or to a new trade. It is then protected or closed at market."""
         with localcontext(MONEY_CONTEXT):
             trade = self.holder(report.symbol)
             if trade is None:
@@ -335,10 +332,10 @@ class ExecutionBook(AccountState):
             )
 
     def write_off(self, symbol: str, held: Decimal, fills: Sequence[FillReport], price: Decimal | None, now: int) -> list[Action]:
-        """Move a symbol's trade to what the venue has (``held``, signed).
+        """Reduce a symbol's trade to the venue's position (``held``, signed).
 
-        The missing quantity ends at the executions of the venue's list that explain it; what none explains at ``price``, as an estimate under the leg
-        ``vanished``, or stays as it is where no price is known. A position on the other side is not the trade's: the trade ends flat.
+        The missing quantity is booked with the executions that explain it. The rest is booked at ``price`` as an estimate under the leg ``vanished``;
+        without a price it stays open. A position on the other side does not belong to the trade, so the trade becomes flat.
         """
         with localcontext(MONEY_CONTEXT):
             trade = self.holder(symbol)
@@ -411,7 +408,7 @@ class ExecutionBook(AccountState):
     # --- planning ----------------------------------------------------------------------------------------------------------
 
     def _tell_closed(self, now: int, actions: list[Action]) -> None:
-        """Write the closed trades of which every funding payment is known."""
+        """Write the closed trades whose funding payments are all known."""
         for trade in self.trades.values():
             if trade.is_told or trade.position.status != CLOSED:
                 continue
@@ -421,7 +418,7 @@ class ExecutionBook(AccountState):
 
     def _plan(self, trade: Trade, now: int, actions: list[Action]) -> None:
         if trade.symbol not in self.rules:
-            # Delisted: the service tells it at its start; without tick and lot nothing can be sent.
+            # Delisted: the service reports it at its start. Without tick and lot no order can be sent.
             return
         if trade.queued and not self._release(trade, now):
             return
@@ -467,7 +464,7 @@ class ExecutionBook(AccountState):
         )
 
     def _release(self, trade: Trade, now: int) -> bool:
-        """Let a queued trade begin once its symbol is free; its waiting time moves its slices, not its expiry."""
+        """Start a queued trade once its symbol is free. The wait shifts its slices, not its expiry."""
         if now >= trade.entry.expires_at or trade.closing is not None or self.entries_blocked(now) is not None:
             trade.queued = False
             return True
@@ -491,7 +488,7 @@ class ExecutionBook(AccountState):
 
 
 def _foreign_order(trade: Trade, fill: FillReport, now: int) -> Order:
-    """Return the stand-in of somebody else's order that closes the trade: a person, a liquidation, auto-deleveraging."""
+    """Return a placeholder for a foreign order that closes the trade: of a person, a liquidation or auto-deleveraging."""
     order = foreign_order(fill, now)
     return trade.orders.setdefault(order.client_id, order)
 

@@ -1,7 +1,7 @@
-"""Funding payments: whose each one is, and when all that a closed trade paid is known.
+"""Assign funding payments to trades, and decide when all payments of a closed trade are known.
 
-A payment is told after its settlement, by then the trade that held the symbol may be over, and another one may hold it. It belongs to the trade that held the
-symbol when the venue settled. The record of a closed trade waits until the venue was asked after the last settlement that the trade was held over.
+The venue lists a payment after its settlement. By then the trade may be closed, and another trade may hold the symbol. A payment belongs to the trade that
+held the symbol at the settlement. The record of a closed trade waits until the payments were queried after its last settlement.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from stream_apps.core.execution.state.trade import Trade
 HOUR_MS = 3_600_000
 # The venue lists a payment within seconds of its settlement.
 LISTED_MS = 10_000
-# A payment's own time is at most this long after its settlement; a position that was closed so shortly before it may still have paid.
+# A payment's time is at most this long after its settlement. A position closed this shortly before it may still have paid.
 STAMP_MS = 60_000
-# Trades that ended so long ago are no longer asked for.
+# Payments of trades that ended longer ago are not queried.
 LATE_MS = 3_600_000
 
 
 def payer(trades: Iterable[Trade], payment: FundingReport) -> Trade | None:
-    """Return the trade that a payment belongs to; None where none held its symbol at the settlement, nor within a minute before."""
+    """Return the trade of a payment; None if no trade held its symbol at the settlement or within a minute before."""
     held = [(trade, *span) for trade in trades if trade.symbol == payment.symbol and (span := _span(trade)) is not None]
     hour = payment.time - payment.time % HOUR_MS
     settled = [hour, payment.time] if payment.time - hour <= STAMP_MS else [payment.time]
@@ -37,13 +37,13 @@ def payer(trades: Iterable[Trade], payment: FundingReport) -> Trade | None:
 
 
 def is_known(trade: Trade, asked_at: int, now: int, wait_ms: int) -> bool:
-    """Return whether every payment of a closed trade has been asked for.
+    """Return whether every payment of a closed trade has been queried.
 
     Args:
-        trade: Closed.
-        asked_at: When the newest list of payments was asked for, wall ms; 0 for never.
+        trade: A closed trade.
+        asked_at: Time of the newest list of payments, wall ms; 0 for never.
         now: Wall ms.
-        wait_ms: After its last execution a trade waits no longer than this.
+        wait_ms: Longest wait after the trade's last execution.
     """
     begun, ended = _span(trade) or (now, now)
     if ended is None:
@@ -53,12 +53,12 @@ def is_known(trade: Trade, asked_at: int, now: int, wait_ms: int) -> bool:
 
 
 def asked_since(trades: Iterable[Trade], now: int) -> int | None:
-    """Return the time since which payments matter: the begin of the oldest trade that is open, or ended within the hour; None when there is none."""
+    """Return the time from which payments matter: the start of the oldest trade that is open or ended within the hour; None without one."""
     return min((one.started_at for one in trades if one.over_at is None or now - one.over_at <= LATE_MS), default=None)
 
 
 def _span(trade: Trade) -> tuple[int, int | None] | None:
-    """Return from when to when a trade had a position, by its fills; the end is None while it has one."""
+    """Return start and end of a trade's position from its fills; the end is None while it is open."""
     if not trade.fills:
         return None
     times = [fill.time for fill in trade.fills.values()]

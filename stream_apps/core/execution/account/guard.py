@@ -1,7 +1,7 @@
-"""The risk guard's rules (signal-engine-product 10.2; failure detectors of platform-services 13). Pure: facts and memory in, state and memory out.
+"""The risk guard's rules (signal-engine-product 10.2; failure detectors of platform-services 13). Pure: inputs and memory in, state and memory out.
 
-What is not known is not good: a venue that was never reached, a balance that was never read and data that never came block entries like bad ones.
-Exits are never blocked. A rule that blocks makes the state ``halted``, one that only limits or alerts makes it ``warning``.
+An unknown value counts as a bad value: an unreachable venue, an unread balance and missing data block entries. Exits are never blocked. A rule that blocks
+sets the state ``halted``; a rule that only limits or alerts sets it to ``warning``.
 
 | rule | trips | does | ends |
 |---|---|---|---|
@@ -99,7 +99,7 @@ class OpenPosition:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a person said; see risk_commands.avsc. Commands that hold in the database's switch come again and again with the same id."""
+    """A person's command; see risk_commands.avsc. A command in the database's switch repeats with the same id while it is in force."""
 
     command_id: str
     command: str
@@ -111,7 +111,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A share of ``count`` things; None where there were none."""
+    """A share of ``count`` observations; None without observations."""
 
     value: float | None = None
     count: int = 0
@@ -119,20 +119,20 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class GuardInputs:
-    """What is known now.
+    """The inputs of one evaluation.
 
     Attributes:
-        closed: Closed trades of the last two days at least, any order, each once.
+        closed: Closed trades of at least the last two days, in any order, each once.
         open: Open positions.
         open_r: Profit and loss of what is open, in R; None where the venue did not say.
-        reached_at: When the venue last answered, ms; None: never.
-        available: Balance that new orders may use; None: never read.
-        skew_ms: Venue clock minus ours; None: never measured.
+        reached_at: Time of the venue's last answer, ms; None: never.
+        available: Balance available for new orders; None: never read.
+        skew_ms: Venue clock minus local clock; None: never measured.
         features_at: Event time of the newest features, ms; None: never seen.
-        maker_fills: Of the maker entries of the last hour, the share that was filled as maker.
-        insufficient: Of the orders of the last day, the share refused for want of balance.
-        route_p95_ms: 95th percentile of signed request to answer over the last minutes, and of how many requests.
-        commands: Those not applied yet.
+        maker_fills: Share of the last hour's maker entries that filled as maker.
+        insufficient: Share of the last day's orders that were rejected for insufficient balance.
+        route_p95_ms: 95th percentile of the latency of signed requests, and their number.
+        commands: Commands that may not be applied yet.
     """
 
     closed: Sequence[ClosedTrade] = ()
@@ -150,7 +150,7 @@ class GuardInputs:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """A rule that holds; see risk_state.avsc."""
+    """A tripped rule; see risk_state.avsc."""
 
     rule: str
     level: str
@@ -163,13 +163,13 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class GuardMemory:
-    """What outlives a restart.
+    """The memory that survives a restart.
 
     Attributes:
-        tripped: Rules that end by hand only, by name: since when, and the detail at that time.
-        counted_from: Trades closed at or before it no longer count for the daily loss (acknowledged by a person).
-        streak_from: Trades closed at or before it no longer count for the streak (their pause was served).
-        since: When each rule that holds began to.
+        tripped: Rules that only a person can reset, by name: start time and the detail at that time.
+        counted_from: Trades closed at or before it do not count for the daily loss (a person acknowledged it).
+        streak_from: Trades closed at or before it do not count for the streak (the pause is over).
+        since: Start time of each tripped rule.
         applied: Ids of commands that were applied, newest last, bounded.
     """
 
@@ -211,12 +211,12 @@ class GuardState:
     reasons: tuple[Reason, ...]
 
 
-# Applied commands that are remembered: the switch in the database repeats those that hold.
+# Most applied commands to remember. The switch in the database repeats commands in force.
 MOST_APPLIED = 200
 
 
 def evaluate(limits: GuardLimits, memory: GuardMemory, facts: GuardInputs, now: int) -> tuple[GuardState, GuardMemory]:
-    """Return what holds at ``now`` (ms UTC, the guard's clock) and what to remember."""
+    """Return the state at ``now`` (ms UTC, the guard's clock) and the new memory."""
     memory = _commanded(memory, facts, now)
     memory = _tripped(limits, memory, facts, now)
     memory, streak = _streak(limits, memory, facts, now)
@@ -254,7 +254,7 @@ def _commanded(memory: GuardMemory, facts: GuardInputs, now: int) -> GuardMemory
             continue
         memory = replace(memory, applied=(*memory.applied, command.command_id)[-MOST_APPLIED:])
         if command.command == "resume":
-            # The streak's pause is a rule's, but a person may end it too.
+            # A person may also end the pause of a streak.
             memory = replace(memory, tripped={}, streak_from=max(memory.streak_from, command.time))
             if command.acknowledge_loss:
                 memory = replace(memory, counted_from=max(memory.counted_from, command.time))
@@ -277,7 +277,7 @@ def _by_hand(memory: GuardMemory) -> list[Reason]:
 
 
 def _streak(limits: GuardLimits, memory: GuardMemory, facts: GuardInputs, now: int) -> tuple[GuardMemory, list[Reason]]:
-    """Find the newest streak that is as long as the limit and whose pause is not served; streaks of the past are served by time."""
+    """Find the newest losing streak of the limit's length whose pause is not over yet."""
     run = 0
     for trade in sorted(facts.closed, key=lambda one: (one.closed_at, one.trade_id)):
         if trade.closed_at <= memory.streak_from:

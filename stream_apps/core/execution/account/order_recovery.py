@@ -1,4 +1,4 @@
-"""Orders whose state is not certain: asking, sending again, and asking for fills that were reported and not shown."""
+"""Recover orders with an uncertain state: query them, send them again, and load reported executions without fills."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from stream_apps.core.execution.state.trade_context import TradeContext
 
 
 def step(context: TradeContext) -> None:
-    """Ask and send what is due."""
+    """Issue the queries and repeated requests that are due."""
     for order in list(context.trade.orders.values()):
         if order.asked:
             continue
         if order.state is OrderState.WAITING:
-            # One order of a pair is never sent alone: the pair is intended anew.
+            # One order of a pair is never sent alone: a new pair is created.
             if order.pair_id is None and context.due(order.next_at):
                 order.apply(Trigger.SEND, context.now)
                 context.actions.append(Place(order.request()))
@@ -22,7 +22,7 @@ def step(context: TradeContext) -> None:
             if context.due(order.next_at):
                 _query(context, order)
         elif order.is_confirmed and _should_have_ended(order):
-            # Its end was told to somebody else: a market order does not rest.
+            # Its final report was lost: a market order does not rest.
             order.next_at = context.now + context.policy.query_max_ms
             context.due(order.next_at)
     missing = any(order.booked < order.reported for order in context.trade.orders.values())
@@ -47,10 +47,10 @@ def _query(context: TradeContext, order: Order) -> None:
 
 
 def answered(order: Order, report: OrderReport | None, failed: bool, now: int, query_ms: int, query_max_ms: int, not_found_ms: int) -> bool:
-    """Take in the answer to a question; return whether the order changed.
+    """Apply the answer to a query; return whether the order changed.
 
-    "Not found" about an order whose sending had an unknown outcome counts only when no sending of it can still arrive; about one that the venue had
-    confirmed it is a contradiction, which after the same time is taken as its end.
+    "Not found" for an order with an unknown outcome counts only when no attempt can still arrive. For an order that the venue confirmed before it is a
+    contradiction; after the same time it counts as the order's end.
     """
     order.asked = ""
     if report is not None:

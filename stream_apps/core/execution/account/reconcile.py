@@ -1,30 +1,27 @@
-"""What the journal says against what the venue says, in both directions. Pure: facts in, findings with what is done about each out.
+"""Compare the journal with the venue in both directions. Pure: snapshots in, findings with their actions out.
 
-The caller first gives the book all fills of the symbols concerned (a fill that was merely missed explains most differences), then loads the facts and
-compares; it compares again a moment later, and only what both looks found is acted on, so that an execution between two answers is no finding.
+The caller first loads all fills of the symbols, because a missed fill explains most differences. Then it loads the snapshot and compares, twice. It acts
+only on findings of both comparisons, so an execution between two answers is no finding.
 
-**Orders.** Ours and not in the journal, or over in the journal and open at the venue: cancelled (D26), or, where the journal only inferred the end, asked
-for. Open in the journal and not listed: asked for. Somebody else's: reported, never touched.
+**Orders.** An order of this account that the journal does not have, or that ended there, is cancelled (D26). If the journal only inferred its end, it is
+queried. An order that is open in the journal and not listed is queried. An order of somebody else is reported and never touched.
 
-**Positions.** The venue has more than the journal (an orphan): it is taken over, so that it is protected at once, and then, by policy
+**Positions.** If the venue has more than the journal (an orphan), the position is taken over, so that it is protected at once. Then the policy decides:
 
 - CONSERVATIVE: closed at market, under the leg ``orphan``;
-- RECLAIM_IF_SAFE: kept, if it is safe, else closed. Safe means all of: the instrument is one that this account trades and its rules are loaded; no order of
-  somebody else is open on the symbol; its notional is within ``budget.max_notional``; the stop it would get is not crossed by the mark price; and the
-  liquidation price, where there is one, lies beyond that stop.
+- RECLAIM_IF_SAFE: kept if it is safe, else closed. Safe means: the instrument's rules are loaded; nobody else has an open order on the symbol; the notional
+  is within ``budget.max_notional``; the mark price has not crossed the stop; and the liquidation price, if any, is beyond the stop.
 
-An orphan on an instrument without rules is left to a person: nothing can be sent for it.
+An orphan on an instrument without rules is only reported, because no order can be sent for it.
 
-The venue has less than the journal: nothing is done until the difference was found ``rounds`` times in a row with all fills loaded. Then the missing
-quantity ends at the executions that explain it, if the venue's list has any that were not ours to book (a person who closed more than we held). What
-none explains (an account that the venue reset, as testnets do every month) is written off under the leg ``vanished`` at the mark price, and its records
-say that this price is an estimate.
+If the venue has less than the journal, nothing happens until the difference was found ``rounds`` times in a row with all fills loaded. Then the missing
+quantity is booked with unbooked executions that explain it, for example of a person. The rest is written off under the leg ``vanished`` at the mark price,
+for example after a testnet reset. Its records mark this price as an estimate.
 
-**Spot.** Coins beyond the journal are no orphan: an account holds them for whatever reason, and they are never touched. Fewer coins than the journal's, by a
-step of quantities or more, are a shortfall as above.
+**Spot.** Surplus coins are no orphan and are never touched. A deficit of a lot or more is a shortfall as above.
 
-**Money.** The wallet's change since the last comparison against the journal's fees, funding and realised profits; a difference is reported (a deposit or a
-transfer looks the same), not acted on.
+**Money.** The change of the wallet is compared with the journal's fees, funding and realised profits. A difference is only reported, because a deposit or a
+transfer looks the same.
 """
 
 from __future__ import annotations
@@ -43,18 +40,18 @@ ZERO = Decimal(0)
 
 UNKNOWN_ORDER, ENDED_ORDER, MISSING_ORDER, FOREIGN_ORDER = "unknown_order", "ended_order", "missing_order", "foreign_order"
 ORPHAN, SHORTFALL, BALANCE = "orphan_position", "position_shortfall", "balance"
-# What does not block entries.
+# Findings that do not block entries.
 YELLOW = frozenset((FOREIGN_ORDER, BALANCE, MISSING_ORDER))
 
 
 @dataclass(frozen=True, slots=True)
 class VenueSnapshot:
-    """What the venue says, asked at ``time`` (wall ms).
+    """The venue's state at ``time`` (wall ms).
 
     Attributes:
-        positions: Those that are not zero.
-        wallet: Of the margin asset; None where it was not asked.
-        partial: Symbols for which something could not be loaded: nothing is found on them.
+        positions: Positions that are not zero.
+        wallet: Balance of the margin asset; None if not queried.
+        partial: Symbols with uncertain orders; they are not compared.
     """
 
     open_orders: Sequence[OrderReport]
@@ -145,7 +142,7 @@ def _positions(book: ExecutionBook, facts: VenueSnapshot) -> list[Finding]:
 
 
 def is_safe(book: ExecutionBook, position: PositionReport, facts: VenueSnapshot) -> str | None:
-    """Return why a position that the journal does not know may not be taken over; None when it is safe (the definition stands above)."""
+    """Return why an orphan position may not be kept; None if it is safe (see the module's docstring)."""
     if position.symbol not in book.rules:
         return "no instrument rules"
     if any(one.symbol == position.symbol and not is_ours(book.account.environment, one.client_order_id) for one in facts.open_orders):
@@ -164,20 +161,19 @@ def is_safe(book: ExecutionBook, position: PositionReport, facts: VenueSnapshot)
 
 
 def confirmed(first: Sequence[Finding], second: Sequence[Finding]) -> list[Finding]:
-    """Return what two looks agree on."""
+    """Return the findings of both comparisons."""
     return [one for one in second if one in first]
 
 
 @dataclass(slots=True)
 class Rounds:
-    """How often each finding was confirmed in a row. One that was acted on ``limit`` times and is still there is no longer acted on: the loop ends
-    instead of repeating what does not help, and the finding stays red for a person."""
+    """Counts how often each finding was confirmed in a row. After ``limit`` actions without effect no further action follows, and the finding stays red."""
 
     limit: int
     seen: dict[Finding, int] = field(default_factory=dict)
 
     def take(self, findings: Sequence[Finding]) -> list[tuple[Finding, str]]:
-        """Count a round; return each finding with what is to be done now: its action, ``wait`` or ``give_up``."""
+        """Count a round; return each finding with the action to take now: its own, ``wait`` or ``give_up``."""
         self.seen = {one: self.seen.get(one, 0) + 1 for one in findings}
         done = []
         for one in findings:
@@ -194,7 +190,7 @@ class Rounds:
 def balance_finding(
     symbol: str, wallet: Decimal, wallet_before: Decimal, banked: Decimal, banked_before: Decimal, tolerance: Decimal
 ) -> Finding | None:
-    """Return a finding where the wallet moved otherwise than the journal's money, by more than ``tolerance`` quote units."""
+    """Return a finding if the wallet's change differs from the journal's by more than ``tolerance`` quote units."""
     moved, told = wallet - wallet_before, banked - banked_before
     if abs(moved - told) <= tolerance:
         return None

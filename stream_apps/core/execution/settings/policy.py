@@ -1,4 +1,4 @@
-"""Every setting of live execution with its default, its unit and its reason. Nothing here is a constant in code."""
+"""Every setting of live execution with its default, unit and reason."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class EntryPolicy:
     """How a position is entered (signal-engine-product 10.3, platform-services 5 and 12).
 
     Attributes:
-        style: ``routed`` takes wait, slices and spacing from ``routes`` by notional; ``maker`` is one maker-to-taker run; ``market`` is a taker order at once.
+        style: ``routed`` takes wait, slices and spacing from ``routes`` by notional; ``maker`` is one maker-to-taker run; ``market`` is one taker order.
         offset_ticks: A LONG bids min(mid, best bid + offset x tick); SHORT mirrored.
         timeout_ms: How long a maker order of ``maker`` rests.
-        fallback_slippage_bps: After the wait the remainder is taken only if the mid moved at most this far against us from the mid at the signal.
-        min_fill_ratio: From this part of a slice on, the rest of it is left; below it the rest is taken.
+        fallback_slippage_bps: After the wait the rest is taken only if the mid moved at most this far against the trade since the signal.
+        min_fill_ratio: If at least this part of a slice is filled, its rest is dropped; otherwise the rest is taken.
         walk_limit_bps: A taker order is an IOC limit this far beyond the opposite best price, so it never walks further through the book.
-        reprices: How often a post-only order that would have crossed is priced anew before the taker order.
+        reprices: How often a post-only order that would cross is repriced before the taker order.
         routes: Routing table; a boundary belongs to the row above it (``routing.route_for``).
-        jitter: Part of the spacing by which a slice may move, +/-; from a hash of the signal and the slice, so the same on every run.
-        probe_ratio: Spread over this multiple of its mean of an hour: wait or split.
-        probe_delay_ms: The wait.
-        probe_action: ``delay`` once by ``probe_delay_ms``, or ``split``: twice the slices.
-        expiry_ms: An entry that has not filled anything by then is given up.
+        jitter: Part of the spacing by which a slice may move, +/-. It is a hash of signal and slice, so it is the same on every run.
+        probe_ratio: If the spread exceeds this multiple of its hourly mean, ``probe_action`` applies.
+        probe_delay_ms: Delay of ``probe_action`` = ``delay``.
+        probe_action: ``delay`` once by ``probe_delay_ms``, or ``split`` into twice the slices.
+        expiry_ms: An entry without any fill by then is cancelled.
     """
 
     style: str = "routed"
@@ -44,7 +44,7 @@ class EntryPolicy:
     expiry_ms: int = 60_000
 
     def __post_init__(self) -> None:
-        """Raise ValueError, naming the setting, for what cannot be meant."""
+        """Raise ValueError, naming the setting, for an invalid value."""
         if self.style not in ("routed", "maker", "market"):
             raise ValueError(f"entry style: expected routed, maker or market, got {self.style!r}")
         if self.probe_action not in ("delay", "split"):
@@ -64,10 +64,10 @@ class SizingPolicy:
     Attributes:
         method: ``risk``: 1R / risk distance. ``margin``: margin base x tier multiple x leverage / price (R002-51..53). ``quote``: quote budget x tier
             multiple / price (spot, R002-58).
-        risk_usd: 1R of real money, quote units, the same for every strategy (signal-engine-product 10.1); None takes the signal's own balance x
-            risk, as paper does (D19).
+        risk_usd: 1R in quote units, the same for every strategy (signal-engine-product 10.1). None uses the signal's own balance x risk, as paper
+            does (D19).
         margin_base, quote_budget: Quote units.
-        leverage: Of the venue's positions; set at start.
+        leverage: Leverage at the venue; preflight sets it.
         max_loss_usd: Loss cap of a ``margin`` position: stop distance = min(risk distance, cap / quantity) (R002-54).
     """
 
@@ -79,7 +79,7 @@ class SizingPolicy:
     max_loss_usd: Decimal = Decimal(5)
 
     def __post_init__(self) -> None:
-        """Raise ValueError, naming the setting, for what cannot be meant."""
+        """Raise ValueError, naming the setting, for an invalid value."""
         if self.method not in ("risk", "margin", "quote"):
             raise ValueError(f"sizing method: expected risk, margin or quote, got {self.method!r}")
         if self.leverage < 1:
@@ -88,11 +88,11 @@ class SizingPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Limits over the whole account; an entry beyond one is refused with its name.
+    """Limits of the whole account. An entry beyond a limit is rejected with the limit's name.
 
     Attributes:
-        max_positions: Open and pending positions of all strategies; each strategy's own ``max_positions`` holds too.
-        max_notional: Of one position, quote units.
+        max_positions: Open and pending positions of all strategies. Each strategy's own ``max_positions`` applies, too.
+        max_notional: Notional of one position, quote units.
         max_margin: Sum of notional / leverage of all positions, quote units.
         max_spot_notional: Sum spent on spot positions, quote units.
     """
@@ -108,11 +108,11 @@ class ProtectionPolicy:
     """Stops and targets.
 
     Attributes:
-        window_ms: An open quantity without a confirmed stop for longer than this is closed at market. A stop needs one round trip (50-300 ms); 3 s allow
-            for one lost response and its query, and 2 x ATR are rarely crossed within them.
-        tp_timeout_ms: A target whose level the mid has crossed is taken at market when its limit has not filled for so long.
-        close_retry_ms: Wait before a refused close is tried again; doubles up to ``close_retry_max_ms``.
-        stop_retries: Refusals of a stop, of any kind, before the position is closed instead.
+        window_ms: A position without a confirmed stop for longer than this is closed at market. A stop needs one round trip (50-300 ms). 3 s allow for
+            one lost response and its query, and the price rarely moves 2 x ATR in that time.
+        tp_timeout_ms: If the mid is beyond a target's level for this time and its limit order is not filled, the target is taken at market.
+        close_retry_ms: Wait before a rejected close is retried; doubles up to ``close_retry_max_ms``.
+        stop_retries: After this many rejections of a stop the position is closed.
     """
 
     window_ms: int = 3_000
@@ -124,16 +124,15 @@ class ProtectionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RoePolicy:
-    """Rules of platform-services 6 by return on margin, ROE = unrealised profit / margin set aside. Off unless ``enabled``; then they replace TP1 and TP2.
+    """Rules of platform-services 6 by return on margin, ROE = unrealised profit / margin. Off unless ``enabled``; then they replace TP1 and TP2.
 
-    On each price they are taken in this order, and each at most once (add-ons: twice); it settles Q002-4:
+    At each price the rules apply in this order, each at most once (add-ons: twice). This settles Q002-4:
 
-    1. the stop moves (at ``trail_first`` to break-even, at ``trail_second`` to the price that nets ``lock`` of the margins): it costs nothing and
-       only lowers risk;
-    2. the partial exit at ``partial_at`` closes the quantity of the first entry if there was an add-on, else ``partial_ratio`` of the position;
-    3. an add-on, which is never made at a price at which the partial exit is due, nor after it;
-    4. the full target at ``target`` of the margins, None by default: R002-56's "net >= 10 %" is what step 1 locks in, so it stays reachable
-       together with the later steps. With ``target`` at 10 % the other steps above 10 % would never be reached.
+    1. The stop moves: at ``trail_first`` to break-even, at ``trail_second`` to the price that nets ``lock`` of the margin. It only lowers risk.
+    2. The partial exit at ``partial_at`` closes the quantity of the first entry after an add-on, else ``partial_ratio`` of the position.
+    3. An add-on. It never happens at a price at which the partial exit is due, nor after it.
+    4. The full target at ``target`` of the margin, None by default. R002-56's "net >= 10 %" is what step 1 locks in. A ``target`` of 10 % would
+       make the steps above 10 % unreachable.
     """
 
     enabled: bool = False
@@ -149,14 +148,14 @@ class RoePolicy:
 
 @dataclass(frozen=True, slots=True)
 class SpotPolicy:
-    """Protection of a spot position (platform-services 4.5); ``spot.py`` says how.
+    """Protection of a spot position (platform-services 4.5); see ``exits/spot.py``.
 
     Attributes:
-        target: Which of the signal's targets the pair rests at, ``tp1`` or ``tp2``. A spot position has one target and one stop (R002-59).
-        pairs: Most pairs that rest at once for one position; more fills wait until the entry is over. The venue takes 5 stops a symbol.
-        pair_retries: Refusals of a pair in a row after which a plain stop is tried, and our own process minds the target.
-        guard_limit_ms: Longest time for which our own process alone may guard a position; then it is closed at market. It ends sooner, after
-            ``protection.window_ms``, where the process has no fresh price to guard by.
+        target: The signal's target at which the pair rests, ``tp1`` or ``tp2``. A spot position has one target and one stop (R002-59).
+        pairs: Most resting pairs of one position. Further fills wait until the entry is complete. The venue accepts 5 stops for a symbol.
+        pair_retries: After this many rejections in a row a plain stop is placed instead, and this process handles the target.
+        guard_limit_ms: Longest time in which only this process protects a position; then it is closed at market. Without a recent price the limit is
+            ``protection.window_ms``.
     """
 
     target: str = "tp2"
@@ -165,7 +164,7 @@ class SpotPolicy:
     guard_limit_ms: int = 300_000
 
     def __post_init__(self) -> None:
-        """Raise ValueError, naming the setting, for what cannot be meant."""
+        """Raise ValueError, naming the setting, for an invalid value."""
         if self.target not in ("tp1", "tp2"):
             raise ValueError(f"spot target: expected tp1 or tp2, got {self.target!r}")
         if not 1 <= self.pairs <= 5:
@@ -174,14 +173,14 @@ class SpotPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ReconcilePolicy:
-    """What happens to what the venue has and the journal does not know (R002-77).
+    """Reconciliation of the journal with the venue (R002-77).
 
     Attributes:
-        orphan: ``RECLAIM_IF_SAFE`` or ``CONSERVATIVE``; the definition of safe stands in ``reconcile.py``.
-        reclaim_risk_bps: Distance of the stop of a reclaimed position from its entry price.
+        orphan: ``RECLAIM_IF_SAFE`` or ``CONSERVATIVE``; ``account/reconcile.py`` defines "safe".
+        reclaim_risk_bps: Stop distance of a reclaimed position from its entry price.
         every_ms: Period.
-        rounds: A finding that was acted on so many times in a row and is still there is no longer acted on: it stays red until a person resolves it.
-        stream_lost_ms: A user stream down for longer makes a reconciliation due and blocks entries.
+        rounds: After this many rounds in a row with the same finding no action is taken. It stays red until a person resolves it.
+        stream_lost_ms: Entries are blocked when the user stream is down for longer.
     """
 
     orphan: str = "CONSERVATIVE"
@@ -198,14 +197,14 @@ class ReconcilePolicy:
 
 @dataclass(frozen=True, slots=True)
 class RoutingPolicy:
-    """Daily re-estimation of ``entry.routes`` from what entries cost (R002-66, R002-130); ``proposal.py`` says how, ``reestimate.py`` on what.
+    """Daily re-estimation of ``entry.routes`` from the cost of entries (R002-66, R002-130); see ``routing/proposal.py`` and ``routing/reestimate.py``.
 
     Attributes:
-        automatic: Whether it is done, and holds. Off: the table of the policy holds as it is.
+        automatic: Re-estimate and apply the result. Off: the policy's table applies.
         every_ms: Period.
-        days: Entries are looked at that ended within so many days, and after their row's last change.
-        least: Entries of a row below which it is not judged.
-        shortest_ms, longest_ms, most_slices: Bounds; a row of the policy beyond them is not moved further out.
+        days: Entries that ended within this many days count, if they ended after their row's last change.
+        least: Fewest entries of a row for an estimate.
+        shortest_ms, longest_ms, most_slices: Bounds. A policy row beyond them is not moved further out.
     """
 
     automatic: bool = True
@@ -217,7 +216,7 @@ class RoutingPolicy:
     most_slices: int = 8
 
     def __post_init__(self) -> None:
-        """Raise ValueError, naming the setting, for what cannot be meant."""
+        """Raise ValueError, naming the setting, for an invalid value."""
         for name, least in (
             ("every_ms", 1),
             ("days", 1),
@@ -237,19 +236,19 @@ class LivePolicy:
     Attributes:
         entry, sizing, budget, protection, spot, roe, reconcile, routing: See each.
         symbols: The venue's symbols that may be entered; None: all.
-        strategies: Strategies whose signals are acted on; None: all. Others are passed over.
-        fees, fee_basis: For break-even levels and for fees told in an asset without a price; what is booked is what the venue says.
-        max_signal_age_ms: A signal decided longer ago (wall time) is refused, its flip too.
-        not_found_ms: A "not found" counts only this long after the outcome became unknown: the request's receive window (5 s) and 1 s for the clocks
-            and the venue's own delay. Until then a late arrival is possible.
-        query_ms: Between two questions about one order; doubles up to ``query_max_ms``.
-        resend_ms: Wait before an order that certainly did not leave is sent again.
-        fills_grace_ms: Executions that a report told and no fill has shown are asked for after this.
-        guard_stale_ms: The guard's word is valid for so long (D25).
-        quote_stale_ms: Older prices decide nothing (D9: 5 s).
-        funding_wait_ms: The record of a trade that was held over a full hour waits at most so long for the venue's list of funding payments.
-        clock_margin_ms: The venue's fills are asked for from this long before a trade's begin by our clock.
-        keep_closed_ms: Finished trades are remembered for so long, to recognise late reports.
+        strategies: Strategies whose signals are executed; None: all. Others are ignored.
+        fees, fee_basis: For break-even levels, and for fees in an asset without a price. Booked fees are the venue's.
+        max_signal_age_ms: A signal decided longer ago (wall time) is rejected, including its flip.
+        not_found_ms: "Not found" counts only this long after the outcome became unknown: the receive window (5 s) plus 1 s for clocks and the venue's
+            delay. Before that the order may still arrive.
+        query_ms: Time between two queries of one order; doubles up to ``query_max_ms``.
+        resend_ms: Wait before an order that never left this machine is sent again.
+        fills_grace_ms: Wait for the fills of a reported execution before they are queried.
+        guard_stale_ms: Validity of a risk state (D25).
+        quote_stale_ms: Older prices are not used (D9: 5 s).
+        funding_wait_ms: Longest wait of a closed trade's record for the venue's list of funding payments.
+        clock_margin_ms: Fills are requested from this long before a trade's start, local clock.
+        keep_closed_ms: Closed trades are remembered for this long, to recognise late reports.
     """
 
     entry: EntryPolicy = field(default_factory=EntryPolicy)

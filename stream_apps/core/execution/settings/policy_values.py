@@ -1,4 +1,4 @@
-"""A policy from plain values, as a TOML or JSON file has them. Every error names the setting."""
+"""Build a policy from the plain values of a TOML or JSON file. Every error names the setting."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from stream_apps.core.execution.settings.policy import LivePolicy
 
 
 def policy_of(values: Mapping[str, Any]) -> LivePolicy:
-    """Return the policy of nested values; what is not named keeps its default.
+    """Return the policy of nested values; missing settings have their defaults.
 
     Raises:
-        ValueError: an unknown setting, or a value that does not fit; the message names it.
+        ValueError: an unknown setting or an invalid value; the message names it.
     """
     made: LivePolicy = _made(LivePolicy, values, "")
     return made
@@ -28,7 +28,7 @@ def _made(kind: Any, values: Any, path: str) -> Any:
     known = {one.name for one in fields(kind)}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise ValueError(f"{_join(path, unknown[0])}: unknown setting; there are {', '.join(sorted(known))}")
+        raise ValueError(f"{_join(path, unknown[0])}: unknown setting; expected one of {', '.join(sorted(known))}")
     try:
         return kind(**{name: _value(hints[name], value, _join(path, name)) for name, value in values.items()})
     except TypeError as error:

@@ -1,4 +1,4 @@
-"""How an entry is cut by its notional (platform-services 12), and when its slices are due. Deterministic: jitter is a hash."""
+"""Split an entry into slices by its notional, and schedule them (platform-services 12). Deterministic: the jitter is a hash."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Route:
     """One row of the routing table.
 
     Attributes:
-        from_notional: Quote units; the row holds from here (inclusive) to the next row (exclusive).
+        from_notional: Quote units; the row applies from here (inclusive) to the next row (exclusive).
         maker_wait_ms: How long a maker order rests before it is replaced by a taker order.
         slices: Number of equal parts.
-        spacing_ms: Between two parts.
+        spacing_ms: Time between two parts.
     """
 
     from_notional: Decimal
@@ -27,7 +27,7 @@ class Route:
     spacing_ms: int
 
 
-# R002-104..107. The specification leaves open which row owns a boundary: the upper one does, so that a larger order is never executed less carefully.
+# R002-104..107. The specification does not say which row owns a boundary. It is the upper one, so a larger order is never executed less carefully.
 DEFAULT_ROUTES = (
     Route(ZERO, 1500, 1, 0),
     Route(Decimal(200), 2000, 2, 600),
@@ -37,7 +37,7 @@ DEFAULT_ROUTES = (
 
 
 def route_for(notional: Decimal, routes: Sequence[Route] = DEFAULT_ROUTES) -> Route:
-    """Return the row of a notional: the last whose ``from_notional`` is not above it. Raises ValueError where the table has none."""
+    """Return the row of a notional: the last whose ``from_notional`` is not above it. Raises ValueError if the table has none."""
     found = [row for row in routes if row.from_notional <= notional]
     if not found:
         raise ValueError(f"routing table: no row for a notional of {notional}")
@@ -45,7 +45,7 @@ def route_for(notional: Decimal, routes: Sequence[Route] = DEFAULT_ROUTES) -> Ro
 
 
 def slices_of(quantity: Decimal, slices: int, lot: Decimal, minimum: Decimal) -> tuple[Decimal, ...]:
-    """Return ``quantity`` in up to ``slices`` parts, multiples of ``lot`` and none below ``minimum``; the last takes what is left over."""
+    """Return ``quantity`` in up to ``slices`` parts, multiples of ``lot`` and none below ``minimum``. The last one has the remainder."""
     for count in range(slices, 1, -1):
         part = (quantity / count / lot).to_integral_value(ROUND_DOWN) * lot
         if part >= minimum and part > 0:
@@ -61,6 +61,5 @@ def jitter_ms(name: str, index: int, spacing_ms: int, jitter: Decimal) -> int:
 
 
 def slice_times(name: str, start: int, count: int, spacing_ms: int, jitter: Decimal) -> tuple[int, ...]:
-    """Return when each slice is due, wall ms: the first at once, the others at start + i x spacing + jitter. Never before the one before it
-    (jitter < 1/2)."""
+    """Return when each slice is due, wall ms: the first at once, the others at start + i x spacing + jitter. The order never changes (jitter < 1/2)."""
     return (start, *(start + i * spacing_ms + jitter_ms(name, i, spacing_ms, jitter) for i in range(1, count)))

@@ -1,4 +1,4 @@
-"""What is known of one trading account: its trades, quotes, blocks and the guard's last message. Pure: time is an argument."""
+"""The state of one trading account: trades, quotes, entry blocks and the last risk state. Pure: time is an argument."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class AccountState:
     """All trades of one account.
 
     Args:
-        account: Whose they are.
-        policy: Settings. They are not part of the state: a change applies from the next event on.
-        rules: Instrument rules by the venue's symbol; the caller may replace the mapping's content.
+        account: The account.
+        policy: Settings. They are not part of the state; a change applies from the next event on.
+        rules: Instrument rules by the venue's symbol. The caller may update the mapping.
     """
 
     def __init__(self, account: Account, policy: LivePolicy, rules: Mapping[str, InstrumentRules]) -> None:
@@ -35,29 +35,29 @@ class AccountState:
 
     @property
     def active(self) -> list[Trade]:
-        """Trades that are not over."""
+        """Open and pending trades."""
         return [trade for trade in self.trades.values() if not trade.is_over]
 
     def on_symbol(self, symbol: str) -> list[Trade]:
-        """Return the active trades of a symbol: at most one that works, and one queued behind it."""
+        """Return the active trades of a symbol: at most one that trades, and one queued behind it."""
         return [trade for trade in self.active if trade.symbol == symbol]
 
     def holder(self, symbol: str) -> Trade | None:
-        """Return the trade that works on a symbol."""
+        """Return the active trade of a symbol that is not queued."""
         return next((trade for trade in self.on_symbol(symbol) if not trade.queued), None)
 
     def banked(self) -> Decimal:
-        """Return the money that all remembered trades moved in the wallet: realised profits, or, of spot, what was paid and received."""
+        """Return the wallet change of all remembered trades: realised profits; on spot, money received minus money paid."""
         return sum((one.cash if self.account.is_spot else one.position.realised for one in self.trades.values()), ZERO)
 
     def fresh_quote(self, symbol: str, now: int) -> QuoteSeen | None:
-        """Return the newest prices of a symbol; None where they are older than ``quote_stale_ms``."""
+        """Return the newest prices of a symbol; None if they are older than ``quote_stale_ms``."""
         quotes = self.quotes.get(symbol)
         newest = quotes.newest if quotes is not None else None
         return newest if newest is not None and now - newest.time <= self.policy.quote_stale_ms else None
 
     def entries_blocked(self, now: int) -> str | None:
-        """Return why no entry may be made now; None when one may. Without the guard's fresh word none may (D25)."""
+        """Return why entries are blocked now, or None. Without a recent risk state they are blocked (D25)."""
         if self.guard is None:
             return "guard_unknown"
         if now - self.guard.time > self.policy.guard_stale_ms:

@@ -1,4 +1,4 @@
-"""Where an entry stands: its slices, the one that is being worked, and what it is measured against."""
+"""The progress of an entry: its slices, the current slice and the reference price."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class EntryRun:
 
     Attributes:
         slices: Quantities.
-        times: When each is due, wall ms.
+        times: Due time of each slice, wall ms.
         wait_ms: How long a maker order of one slice rests.
-        maker: Whether maker orders are tried.
-        index: The slice at work.
-        base: Entry quantity executed before that slice.
-        slice_started: Its begin.
+        maker: Whether maker orders are used.
+        index: The current slice.
+        base: Entry quantity executed before the current slice.
+        slice_started: Start of the current slice, wall ms.
         reprices: Post-only orders of this slice that would have crossed.
-        reference: Mid at the signal (first quote seen); slippage of the fallback is capped against it. None before.
-        probed: The spread was looked at.
-        tried, timed_out: Slices that tried a maker order, and those whose wait ended.
-        abandoned: Why it ended early.
+        reference: Mid at the first quote after the signal, None before; the slippage of the fallback is measured from it.
+        probed: The spread was checked.
+        tried, timed_out: Slices that used a maker order, and those whose wait ended.
+        abandoned: Why the entry ended early.
     """
 
     slices: list[Decimal]
@@ -57,12 +57,12 @@ class EntryRun:
         return sum(self.slices, ZERO)
 
     def end(self, reason: str | None = None) -> None:
-        """End the run; ``reason`` where it ends early."""
+        """End the run; ``reason`` says why it ends early."""
         self.stage = DONE
         self.abandoned = self.abandoned or reason
 
     def end_slice(self) -> None:
-        """Go to the next slice, or end."""
+        """Continue with the next slice, or end."""
         self.index += 1
         self.reprices, self.slice_timed_out = 0, False
         self.stage = DONE if self.index >= len(self.slices) else WAITING

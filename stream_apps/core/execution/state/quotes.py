@@ -1,4 +1,4 @@
-"""Best prices of a symbol and the mean of its spread over the last hour."""
+"""Best prices of a symbol and its mean spread over the last hour."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stream_apps.core.execution.orders.events import QuoteSeen
 
 MINUTE_MS = 60_000
 WINDOW_MINUTES = 60
-# A mean of less than this many minutes says nothing about an hour.
+# Fewer minutes than this do not represent an hour.
 ENOUGH_MINUTES = 5
 
 
@@ -19,14 +19,14 @@ class Quotes:
     """Newest quote and spread history of one symbol.
 
     Attributes:
-        minutes: (minute, sum of spreads in bps, number) of at most the last hour; a float mean, because it only routes.
+        minutes: (minute, sum of spreads in bps, number) of the last hour. Floats suffice, because the mean only chooses a route.
     """
 
     newest: QuoteSeen | None = None
     minutes: deque[list[float]] = field(default_factory=deque)
 
     def take(self, quote: QuoteSeen) -> bool:
-        """Take in a quote; return False for one without two sides or crossed, which is not taken, and for one older than the newest."""
+        """Add a quote; return False, adding nothing, if it is crossed, lacks a side, or is older than the newest."""
         if not 0 < quote.bid <= quote.ask or (self.newest is not None and quote.time < self.newest.time):
             return False
         if quote.mark is None and self.newest is not None and self.newest.mark is not None:

@@ -1,6 +1,6 @@
-"""Records that live execution writes: the paper model's shapes, with the mode, the account's own ids and what the venue said.
+"""Records of live execution. They have the paper model's fields, with the mode, the account's ids and the venue's values.
 
-A signal that is executed by two accounts has two positions: ids begin with the account.
+Ids begin with the account, because two accounts may execute one signal.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _STATUS = {
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whose orders these are.
+    """A trading account.
 
     Attributes:
         mode: ``testnet``, ``live`` or ``simulated``.
         venue: First part of its instrument ids.
-        name: The account's id, VENUE-mode; the beginning of the ids of its records.
-        namespace: Separates environments that share an account (the topic prefix).
-        is_spot: It holds coins, not contracts: long only, without leverage, protected by pairs (``spot.py``).
+        name: The account id, VENUE-mode; prefix of the ids of its records.
+        namespace: Topic prefix; separates environments that share an account.
+        is_spot: The account holds coins: long only, no leverage, protected by order pairs (``exits/spot.py``).
     """
 
     mode: str
@@ -44,7 +44,7 @@ class Account:
 
     @property
     def environment(self) -> str:
-        """What its client order ids are a function of, besides the signal."""
+        """Text that, with the signal, determines the client order ids."""
         return f"{self.mode}|{self.venue}|{self.name}|{self.namespace}"
 
     def key(self, signal_id: str) -> str:
@@ -53,12 +53,12 @@ class Account:
 
 
 def symbol_of(instrument: str) -> str:
-    """Return the venue's symbol of an instrument id: what stands after the venue, without ``-PERP``."""
+    """Return the venue's symbol of an instrument id: the part after the venue, without ``-PERP``."""
     return instrument.partition(":")[2].removesuffix("-PERP")
 
 
 def status_of(order: Order) -> str:
-    """Return the status that readers of ``orders`` see."""
+    """Return the status of an order in the topic ``orders``."""
     return _STATUS.get(order.state) or ("partially_filled" if order.executed > 0 else "new")
 
 
@@ -68,7 +68,7 @@ def order_id(trade: Trade, order: Order) -> str:
 
 
 def order_record(trade: Trade, order: Order, mode: str, now: int) -> Record:
-    """Return the state of an order."""
+    """Return the ``orders`` record of an order."""
     position = trade.position
     price = order.price if order.price is not None else order.trigger_price
     reason = order.reason or ("never arrived" if order.state is OrderState.LOST else None)
@@ -83,7 +83,7 @@ def order_record(trade: Trade, order: Order, mode: str, now: int) -> Record:
         "mode": mode,
         "leg": order.leg,
         "side": order.side.value,
-        # A taker order that may not walk beyond a price is a market order for readers; its price tells the limit.
+        # A taker order with a price limit is a market order for readers; its price is the limit.
         "type": "MARKET" if order.time_in_force is TimeInForce.IOC else order.type.value,
         "price": None if price is None else float(price),
         "quantity": float(order.quantity),
@@ -94,14 +94,14 @@ def order_record(trade: Trade, order: Order, mode: str, now: int) -> Record:
 
 
 def refused_order(signal: Record, quantity: float, reason: str, account: Account, now: int) -> Record:
-    """Return the rejected entry order of a signal that was not acted on."""
+    """Return the rejected entry order of a signal that is not executed."""
     refused = paper_records.refused_order(signal, quantity, reason, now)
     key = account.key(signal["signal_id"])
     return {**refused, "order_id": f"{key}|entry|1", "position_id": key, "mode": account.mode, "event_time": now}
 
 
 def fill_record(trade: Trade, fill: BookedFill, order: Order, mode: str, now: int) -> Record:
-    """Return an execution; ``trade_agg_id`` is the venue's trade id, negative where the venue told none and the price is an estimate."""
+    """Return the ``fills`` record of an execution. ``trade_agg_id`` is the venue's trade id; it is negative if the price is an estimate."""
     position = trade.position
     return {
         "fill_id": f"{order_id(trade, order)}|{fill.trade_id}",
@@ -125,12 +125,12 @@ def fill_record(trade: Trade, fill: BookedFill, order: Order, mode: str, now: in
 
 
 def position_record(trade: Trade, mode: str, now: int) -> Record:
-    """Return the newest state of a position."""
+    """Return the ``positions`` record of a trade."""
     return {**paper_records.position_state(trade.position, now, now), "position_id": trade.key, "mode": mode}
 
 
 def closed_record(trade: Trade, mode: str, now: int) -> Record:
-    """Return the closed round trip; its time is that of the last fill."""
+    """Return the ``trades_closed`` record of a trade; its time is that of the last fill."""
     last = max(fill.time for fill in trade.fills.values())
     return {
         **paper_records.trade_closed(trade.position, trade.exit_leg, last, now),

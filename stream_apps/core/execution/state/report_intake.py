@@ -1,4 +1,4 @@
-"""How what the venue says becomes part of a trade: executions, refusals, and orders that are not ours."""
+"""Apply the venue's reports to a trade: executions, rejections, and orders of others."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from stream_apps.core.execution.state.records import fill_record
 from stream_apps.core.execution.state.trade import Trade
 from stream_apps.core.paper.money import exact
 
-# Refusals after which the same order may be sent again: nothing about the order is wrong.
+# Rejections after which the same order may be sent again, because the order itself is valid.
 TRANSIENT = ("too_many_orders", "clock", "auth")
 
 
 def book_fill(
     trade: Trade, order: Order, fill: FillReport, fee: Decimal | None, policy: LivePolicy, now: int, mode: str, actions: list[Action]
 ) -> bool:
-    """Book an execution once and write it; return False for one that is booked already.
+    """Book an execution once and write it; return False if it is booked already.
 
-    A fee in an asset without a known price is estimated from the policy's rates and marked so: it is neither zero nor forgotten.
+    A fee in an asset without a known price is estimated from the policy's rates and marked as estimated.
     """
     estimated = fee is None
     if fee is None:
@@ -36,13 +36,13 @@ def book_fill(
 
 
 def fee_in_quote(fill: FillReport, quote: str, coins: str | None, quotes: Mapping[str, Quotes]) -> Decimal | None:
-    """Return the fee of a fill in quote units; None where its asset has no known price.
+    """Return the fee of a fill in quote units; None if its asset has no known price.
 
     Args:
         fill: The execution.
         quote: Quote asset.
-        coins: The bought asset of a spot position, in which a fee is worth the fill's own price; None for contracts.
-        quotes: By symbol, for fees in a third asset.
+        coins: The bought asset of a spot position; a fee in it is valued at the fill's price. None for contracts.
+        quotes: Quotes by symbol, for fees in a third asset.
     """
     if fill.fee_asset == quote or fill.fee == 0:
         return fill.fee
@@ -53,9 +53,9 @@ def fee_in_quote(fill: FillReport, quote: str, coins: str | None, quotes: Mappin
 
 
 def place_failed(order: Order, event: PlaceFailed, now: int, policy: LivePolicy) -> None:
-    """Take in that an order was not accepted."""
+    """Apply that an order was not accepted."""
     if event.kind == "unknown" or (event.kind == "refused" and event.reason == "duplicate_id"):
-        # A known id means that an earlier sending arrived: its state is there to be asked for.
+        # A known id means that an earlier attempt arrived: its state can be queried.
         order.apply(Trigger.OUTCOME_UNKNOWN, now)
         return
     if event.kind == "refused" and event.reason not in TRANSIENT:
@@ -68,7 +68,7 @@ def place_failed(order: Order, event: PlaceFailed, now: int, policy: LivePolicy)
 
 
 def foreign_order(fill: FillReport, now: int) -> Order:
-    """Return the stand-in of an order that is not ours: what is executed of it is what its fills say."""
+    """Return a placeholder for an order of somebody else. Its executed quantity is that of its fills."""
     leg = {"LIQUIDATION": "liquidation", "ADL": "adl"}.get(fill.order_type, "external")
     return Order(
         client_id=fill.client_order_id or f"venue-order-{fill.venue_order_id}",

@@ -1,4 +1,4 @@
-"""One trade: from a signal to its end at the venue. Its facts are the paper position's; its money is nothing but the sum of its fills."""
+"""One live trade, from its signal to its end at the venue. Its levels are a paper position's; its money is the sum of its fills."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from stream_apps.core.paper.position import CLOSED, EXPIRED, Position
 ZERO = Decimal(0)
 ENTRY_LEGS = ("entry", "add_on")
 TARGET_LEGS = ("tp1", "tp2")
-# No executions of the venue: a fee taken in the bought coin, and what is too small to be sold (``spot.py``).
+# Legs without an execution at the venue: a fee paid in the bought coin, and a remainder too small to sell (``exits/spot.py``).
 STAND_INS = ("base_fee", "dust")
 
 
 @dataclass(frozen=True, slots=True)
 class BookedFill:
-    """A fill as it counts.
+    """A booked fill.
 
     Attributes:
-        fee: Quote units; ``fee_estimated`` where the venue told it in an asset without a known price.
-        reference: Price that slippage is measured from.
+        fee: Quote units; ``fee_estimated`` if the venue charged it in an asset without a known price.
+        reference: Reference price of slippage.
     """
 
     trade_id: int
@@ -41,12 +41,12 @@ class BookedFill:
 
     @property
     def is_estimated(self) -> bool:
-        """True for what no execution of the venue explains: a correction by the reconciler. Its price is an estimate."""
+        """True for a correction of the reconciler, which no execution explains. Its price is an estimate."""
         return self.trade_id < 0
 
     @property
     def slippage(self) -> Decimal:
-        """Cost against the reference, quote units: positive is bad on both sides (Q002-6)."""
+        """Cost against the reference, quote units; positive is a cost on both sides (Q002-6)."""
         return self.side.sign * (self.price - self.reference) * self.quantity
 
 
@@ -55,22 +55,22 @@ class Trade:
     """A live trade.
 
     Attributes:
-        position: Facts and levels, in the paper model's form.
-        key: Name of the row in the journal and position_id of the records: mode, account and signal, so that a signal executed in two modes has two.
-        symbol: The venue's.
-        leverage: Of its margin.
+        position: Quantities, money and levels, in the paper model's form.
+        key: Key of the journal row and position_id of the records: account and signal.
+        symbol: The venue's symbol.
+        leverage: Leverage of its margin.
         orders: Client id -> order.
-        fills: Trade id -> fill. (venue, symbol, trade id) names an execution; the symbol is the trade's.
-        funding: Payment id -> paid.
-        closing: Leg that closes it; None while it is held.
-        queued: It waits until the symbol's other trade is over (flip).
-        unprotected_since: Since when an open quantity has had no confirmed stop; None while covered.
-        gap_ms: Longest time without.
-        crossed: Target leg -> since when the mid is beyond its level.
-        taking: Target legs that gave up resting.
-        overshot: Number of targets that had to be taken.
-        stop_leg: Name of the current stop.
-        is_told: Its closing was written; that waits for the funding payments of the last settlement.
+        fills: Trade id -> fill. The venue's trade ids are unique for a symbol.
+        funding: Payment id -> amount paid, quote units.
+        closing: Leg that closes the trade; None while it is held.
+        queued: The trade waits for the end of the symbol's other trade (flip).
+        unprotected_since: Start of the time without a confirmed stop, wall ms; None while protected.
+        gap_ms: Longest time without a confirmed stop.
+        crossed: Target leg -> wall ms since when the mid is beyond its level.
+        taking: Target legs that are taken at market instead of resting.
+        overshot: Number of targets that were taken at market.
+        stop_leg: Leg of the current stop.
+        is_told: The closing record was written. It waits for the funding payments of the last settlement.
     """
 
     position: Position
@@ -95,7 +95,7 @@ class Trade:
     flips: int = 0
     over_at: int | None = None
     is_told: bool = False
-    # Not journalled: when a refused leg may be tried again, how often it was refused, and when the venue was last asked.
+    # Not journalled: retry times and counts of rejected legs, and the times of the last queries.
     retry_at: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     asked_fills_at: int = 0
@@ -104,31 +104,31 @@ class Trade:
 
     @property
     def is_over(self) -> bool:
-        """True when nothing can happen to it any more."""
+        """True when the trade is closed or expired."""
         return self.position.status in (CLOSED, EXPIRED)
 
     @property
     def entry_side(self) -> Side:
-        """Side that opens it."""
+        """Side of the entry orders."""
         return Side.BUY if self.position.sign > 0 else Side.SELL
 
     @property
     def exit_side(self) -> Side:
-        """Side that closes it."""
+        """Side of the exit orders."""
         return self.entry_side.opposite
 
     def of(self, *legs: str) -> list[Order]:
-        """Return the orders of some legs."""
+        """Return the orders of the given legs."""
         return [order for order in self.orders.values() if order.leg in legs]
 
     @property
     def live(self) -> list[Order]:
-        """Orders that are not over."""
+        """Orders that are not final."""
         return [order for order in self.orders.values() if not order.is_final]
 
     @property
     def exposure(self) -> Decimal:
-        """Open quantity, positive in the trade's direction: all executions, booked or only reported. Negative: a counter position."""
+        """Open quantity from all executions, booked or only reported; positive in the trade's direction, negative for a counter position."""
         return self.position.sign * sum((order.side.sign * order.executed for order in self.orders.values()), ZERO)
 
     @property
@@ -142,13 +142,12 @@ class Trade:
         return sum((order.executed for order in self.of(*ENTRY_LEGS)), ZERO)
 
     def executed(self, *legs: str) -> Decimal:
-        """Return the executed quantity of some legs."""
+        """Return the executed quantity of the given legs."""
         return sum((order.executed for order in self.of(*legs)), ZERO)
 
     @property
     def average_entry(self) -> Decimal | None:
-        """Volume-weighted price of the entry fills; before the first fill is told, of the reports; None before any execution, and while no price of
-        one is known."""
+        """Volume-weighted price of the entry fills, or of the order reports before the first fill. None before an execution with a known price."""
         fills = [fill for fill in self.fills.values() if fill.leg in ENTRY_LEGS]
         executed = [(_estimate(order), order.executed) for order in self.of(*ENTRY_LEGS) if order.executed]
         rows = [(fill.price, fill.quantity) for fill in fills] or [(price, one) for price, one in executed if price is not None]
@@ -160,7 +159,7 @@ class Trade:
         return 1 + max((order.attempt for order in self.of(leg)), default=0)
 
     def book(self, fill: FillReport, order: Order, fee: Decimal, estimated: bool, now: int) -> bool:
-        """Book an execution once; return False for one that is booked already. The position's money is the sum of the fills afterwards."""
+        """Book an execution once and update the position's money; return False if it is booked already."""
         if fill.trade_id in self.fills:
             return False
         reference = order.reference if order.reference is not None else fill.price
@@ -182,7 +181,7 @@ class Trade:
         return True
 
     def add_up(self) -> None:
-        """Set the position's money from the fills: gross = value of sales - value of purchases, of the closed part at average cost."""
+        """Set the position's money from the fills: gross = value of sales - value of purchases, for the closed part at average cost."""
         position, fills = self.position, self.fills.values()
         position.fees = sum((fill.fee for fill in fills), ZERO)
         position.slippage = sum((fill.slippage for fill in fills), ZERO)
@@ -194,7 +193,7 @@ class Trade:
         if not entered:
             return
         average = entry_value / entered
-        # Flat, this is exactly the cash that came back; before, the open part is valued at its cost.
+        # For a flat position this is exactly the cash flow. Otherwise the open part is valued at its cost.
         position.gross = cash + position.sign * average * position.open_quantity if position.open_quantity else cash
         closed = entered - position.open_quantity
         position.exit_value = (
@@ -205,18 +204,18 @@ class Trade:
 
     @property
     def cash(self) -> Decimal:
-        """Quote money that its executions moved, fees included: what a spot wallet shows. What was kept as dust moved none."""
+        """Cash flow of the executions in quote units, including fees: the change of a spot wallet. Dust moves no cash."""
         fills = [fill for fill in self.fills.values() if fill.leg != "dust"]
         return -sum((fill.side.sign * fill.price * fill.quantity + fill.fee for fill in fills), ZERO)
 
     @property
     def is_settled(self) -> bool:
-        """True when every order is over and every reported execution is booked."""
+        """True when every order is final and every reported execution is booked."""
         return all(order.is_settled for order in self.orders.values())
 
     @property
     def exit_leg(self) -> str:
-        """Leg of the newest execution on the closing side: what closed it. Where both targets filled, the second did, in whichever order."""
+        """Leg that closed the trade: that of the newest exit execution. If both targets filled, it is the second, in either order."""
         exits = [fill for fill in self.fills.values() if fill.side is self.exit_side and fill.leg not in STAND_INS]
         leg = max(exits, key=lambda fill: (fill.time, fill.trade_id)).leg if exits else (self.closing or "external")
         return "tp2" if leg == "tp1" and any(fill.leg == "tp2" for fill in exits) else leg
@@ -238,7 +237,7 @@ class Trade:
         """Return the trade that ``to_json`` wrote."""
         return cls(
             **{name: values[name] for name in _PLAIN},
-            # A journal that does not know this wrote the record when the trade was over.
+            # Older journals lack this value; their record was written when the trade ended.
             is_told=values.get("is_told", values["over_at"] is not None),
             position=Position.from_json(values["position"]),
             entry=EntryRun.from_json(values["entry"]),
@@ -255,7 +254,7 @@ _PLAIN = (
 
 
 def _estimate(order: Order) -> Decimal | None:
-    """Price of an execution whose fills are not told yet: what the venue reports, a maker order's own price, or the mid at sending; else None."""
+    """Price of an execution without fills yet: the venue's average, a maker order's own price, or the mid at sending; else None."""
     resting = order.price if order.time_in_force is TimeInForce.POST_ONLY else None
     return order.average_price or resting or order.reference or order.price
 

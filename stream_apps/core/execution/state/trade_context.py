@@ -1,4 +1,4 @@
-"""What the parts of a trade's plan share: the moment, the prices, and the only three ways to act: place, cancel, ask."""
+"""The context of one planning step of a trade: time, prices, settings, and the actions place, cancel and query."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from stream_apps.core.execution.settings.policy import LivePolicy
 from stream_apps.core.execution.state.quotes import mid_of
 from stream_apps.core.execution.state.trade import Trade
 
-# Between two questions for the position of one symbol.
+# Time between two queries of a symbol's position.
 ASK_POSITION_MS = 1_000
 
 
 @dataclass(slots=True)
 class TradeContext:
-    """One look at one trade at one moment.
+    """One trade at one time.
 
     Attributes:
-        quote: Newest prices of its symbol, None where they are stale.
-        mean_spread_bps: Of the last hour, None where unknown.
-        entries_blocked: Why no entry order may be sent now; None when it may.
-        no_maker, no_slices: Degradations.
-        actions: What is asked for so far.
-        next_due: Earliest moment at which time alone changes something.
+        quote: Newest prices of the symbol; None if they are stale.
+        mean_spread_bps: Mean spread of the last hour; None if unknown.
+        entries_blocked: Why no entry order may be sent now, or None.
+        no_maker, no_slices: The guard forbids maker orders or slices.
+        actions: Actions so far.
+        next_due: Earliest time at which the plan changes without an event, wall ms.
     """
 
     trade: Trade
@@ -44,7 +44,7 @@ class TradeContext:
     next_due: int | None = None
 
     def due(self, at: int) -> bool:
-        """Return whether a moment has come; if not, it is remembered as one to come back at."""
+        """Return whether a time has come. If not, it is recorded in ``next_due``."""
         if self.now >= at:
             return True
         self.next_due = at if self.next_due is None else min(self.next_due, at)
@@ -52,7 +52,7 @@ class TradeContext:
 
     @property
     def mid(self) -> Decimal | None:
-        """Middle of the fresh quote."""
+        """Mid price of the current quote."""
         return None if self.quote is None else mid_of(self.quote)
 
     # --- acting ----------------------------------------------------------------------------------------------------------
@@ -69,13 +69,13 @@ class TradeContext:
         time_in_force: TimeInForce | None = None,
         reduce_only: bool = True,
     ) -> Order:
-        """Intend an order: the next attempt of its leg. It is journalled with the trade before it is sent."""
+        """Create an order, the next attempt of its leg. It is journalled with the trade before it is sent."""
         order = self._intend(leg, side, kind, quantity, price, trigger, time_in_force, reduce_only)
         self.actions.append(Place(order.request()))
         return order
 
     def place_pair(self, target_leg: str, stop_leg: str, side: Side, quantity: Decimal, target: Decimal, trigger: Decimal) -> None:
-        """Intend a pair: a resting target and a stop, of which each ends the other."""
+        """Create a pair: a resting target and a stop, each of which cancels the other."""
         number = 1 + len({order.pair_id for order in self.trade.orders.values() if order.pair_id is not None})
         name = client_order_id(self.environment, self.trade.position.signal_id, "pair", number)
         limit = self._intend(target_leg, side, OrderType.LIMIT, quantity, target, None, TimeInForce.POST_ONLY, True)
@@ -115,7 +115,7 @@ class TradeContext:
         return order
 
     def cancel(self, order: Order) -> None:
-        """Want an order gone. One without the venue's word is cancelled once that is there; a triggered stop cannot be."""
+        """Cancel an order. One that the venue has not confirmed is cancelled after its confirmation. A triggered stop cannot be cancelled."""
         if order.state is OrderState.WAITING:
             order.apply(Trigger.GIVE_UP, self.now)
             return
@@ -128,18 +128,18 @@ class TradeContext:
             self.actions.append(Cancel(order.symbol, order.client_id, order.is_stop))
 
     def close_at_market(self, leg: str) -> None:
-        """Begin to close the trade; the first reason stays."""
+        """Start closing the trade; the first reason is kept."""
         if self.trade.closing is None:
             self.trade.closing = leg
 
     # --- refusals ----------------------------------------------------------------------------------------------------------
 
     def may_retry(self, leg: str) -> bool:
-        """Return whether a leg that was refused may be tried again now."""
+        """Return whether a rejected leg may be retried now."""
         return self.due(self.trade.retry_at.get(leg, 0))
 
     def was_refused(self, leg: str) -> int:
-        """Count a refusal of a leg, put its next attempt off (doubling), and return how many there were in a row."""
+        """Count a rejection of a leg and delay its next attempt (doubling). Return the number of rejections in a row."""
         policy, trade = self.policy.protection, self.trade
         count = trade.refused.get(leg, 0) + 1
         trade.refused[leg] = count
@@ -147,16 +147,16 @@ class TradeContext:
         return count
 
     def accepted(self, leg: str) -> None:
-        """Forget the refusals of a leg."""
+        """Reset the rejections of a leg."""
         self.trade.refused.pop(leg, None)
         self.trade.retry_at.pop(leg, None)
 
     def ask_position(self) -> None:
-        """Ask for the symbol's fills and position: what we believe does not fit what the venue says."""
+        """Request the symbol's fills and position, because the journal and the venue's answers disagree."""
         if self.now - self.trade.asked_position_at >= ASK_POSITION_MS:
             self.trade.asked_position_at = self.now
             self.actions.append(LoadPosition(self.trade.symbol, self.trade.started_at - self.policy.clock_margin_ms))
 
     def anomaly(self, reason: str) -> None:
-        """Ask for a reconciliation."""
+        """Request a reconciliation."""
         self.actions.append(Anomaly(self.trade.symbol, reason))
