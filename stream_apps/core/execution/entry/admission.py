@@ -1,4 +1,4 @@
-"""Whether there is room for a new position, how large it is, and the trade that it becomes."""
+"""Admission of a signal: budget check, size, and the resulting trade."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from stream_apps.core.paper.money import exact
 from stream_apps.core.paper.position import PaperSettings, position_of
 
 ZERO = Decimal(0)
-# What a fee in the bought coin and the step of quantities may take from a spot position.
+# Largest part of a spot position that a fee in the bought coin and rounding may take.
 FEE_ROOM = Decimal("0.01")
 
 
 def room_for(book: AccountState, signal: Record, current: Trade | None, now: int) -> tuple[str | None, Size | None]:
-    """Return why a new position cannot be, or its size.
+    """Return why a new position is not admitted, or its size.
 
     Args:
-        book: The account's.
-        signal: ``signals`` record whose rules are met.
-        current: The trade that this signal closes; its room is free by then.
+        book: State of the account.
+        signal: ``signals`` record.
+        current: The trade that this signal closes; its budget becomes free.
         now: Wall ms.
     """
     symbol = symbol_of(signal["instrument"])
@@ -46,7 +46,7 @@ def room_for(book: AccountState, signal: Record, current: Trade | None, now: int
     if size.refusal is not None:
         return size.refusal, size
     if book.account.is_spot and size.quantity * (price - size.risk_distance) * (1 - FEE_ROOM) < rules.min_notional:
-        # Exits are not excused from the least notional: what the stop would sell must be enough.
+        # The least notional also applies to exits on spot, so the value at the stop must reach it.
         return "below_minimum", size
     others = [one for one in book.active if one is not current]
     if book.account.is_spot:
@@ -57,7 +57,7 @@ def room_for(book: AccountState, signal: Record, current: Trade | None, now: int
 
 
 def open_trade(book: AccountState, key: str, signal: Record, size: Size, now: int, *, queued: bool) -> Trade:
-    """Return the pending trade of an accepted signal; ``queued`` behind the trade that it flips."""
+    """Return the pending trade of an admitted signal; ``queued`` behind the trade that it flips."""
     symbol, policy, price = symbol_of(signal["instrument"]), book.policy, exact(signal["price"])
     rules = book.rules[symbol]
     position = position_of(signal, PaperSettings(latency_ms=0, entry_expiry_ms=policy.entry.expiry_ms))
@@ -77,7 +77,7 @@ def open_trade(book: AccountState, key: str, signal: Record, size: Size, now: in
 
 
 def notional_of(trade: Trade) -> Decimal:
-    """Return what a trade holds or still wants, quote units."""
+    """Return the notional of a trade, held or still planned, quote units."""
     price = trade.average_entry or trade.entry.reference or trade.position.entry_price
     quantity = max(trade.exposure, trade.position.quantity if not trade.entry.is_done else ZERO)
     return quantity * price if price is not None else ZERO

@@ -1,9 +1,9 @@
 """The entry machine (signal-engine-product 10.3, platform-services 5): maker first, then taker within a slippage cap, in slices by notional.
 
-Each slice: a post-only order at min(mid, best bid + offset x tick) (SHORT: max(mid, best ask - offset x tick)); one that would have crossed is priced
-anew a few times. When its wait is over it is cancelled, and what its cancel leaves is judged: filled to at least ``min_fill_ratio`` -> the rest is left;
-mid moved at most ``fallback_slippage_bps`` against us since the signal -> the rest is taken; else the entry keeps what is filled and ends. A taker order
-is an IOC limit at the book-walk limit. The next slice begins when it is due and the one before is over.
+Each slice starts with a post-only order at min(mid, best bid + offset x tick) (SHORT: max(mid, best ask - offset x tick)). An order that would cross is
+repriced a few times. After its wait it is cancelled, and its filled part decides. At least ``min_fill_ratio`` filled: the rest is dropped. Mid moved at
+most ``fallback_slippage_bps`` against the trade since the signal: the rest is taken. Otherwise the entry keeps its fills and ends. A taker order is an
+IOC limit at the walk limit. The next slice starts when it is due and the one before has ended.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def start_run(
     """Return the run of an entry.
 
     Args:
-        name: Signal id; the jitter of the slices is its hash.
+        name: Signal id; its hash is the jitter of the slices.
         quantity: Base units.
-        price: Expected price; with ``quantity`` it chooses the route.
+        price: Expected price; with ``quantity`` it selects the route.
         lot, minimum: Step and least quantity of a slice.
         now: Wall ms.
         policy: Style and routes.
-        no_maker, no_slices: Degradations.
+        no_maker, no_slices: The guard forbids maker orders or slices.
     """
     route = route_for(quantity * price, policy.routes) if policy.style == "routed" else None
     count = 1 if route is None or no_slices else route.slices
@@ -61,7 +61,7 @@ def start_run(
 
 
 def step(context: TradeContext) -> None:
-    """Move the entry of a trade on as far as the moment allows."""
+    """Advance the entry of a trade as far as possible now."""
     trade, run = context.trade, context.trade.entry
     live = [order for order in trade.of("entry") if not order.is_final]
     if not run.is_done:
@@ -107,7 +107,7 @@ def _begin_slice(context: TradeContext) -> None:
 
 
 def _spread_is_wide(context: TradeContext) -> bool:
-    """R002-65: the spread is over twice its mean of an hour. Without a mean nothing is judged."""
+    """R002-65: return whether the spread exceeds a multiple of its hourly mean; False without a mean."""
     if context.quote is None or context.mean_spread_bps is None:
         return False
     return spread_bps(context.quote) > float(context.policy.entry.probe_ratio) * context.mean_spread_bps
@@ -126,12 +126,12 @@ def _avoid_wide_spread(context: TradeContext) -> None:
 
 
 def _spacing(routes: Sequence[Route]) -> int:
-    """Return the least spacing of a table, ms; 0 where no row of it is cut."""
+    """Return the shortest spacing of a routing table, ms; 0 if no row has slices."""
     return min((row.spacing_ms for row in routes if row.spacing_ms), default=0)
 
 
 def smallest(context: TradeContext) -> Decimal:
-    """Return the least quantity that the venue takes as an entry at the present price."""
+    """Return the smallest quantity that the venue accepts as an entry at the current price."""
     assert context.mid is not None
     by_notional = context.rules.min_notional / (context.mid * (1 - context.policy.entry.walk_limit_bps / BPS))
     return max(context.rules.min_quantity, by_notional)
@@ -171,7 +171,7 @@ def _maker(context: TradeContext, live: list[Order]) -> None:
 
 
 def _would_cross(order: Order) -> bool:
-    """Venues refuse such an order, or accept and expire it at once."""
+    """Return whether a post-only order would cross. Venues reject such an order, or accept and expire it at once."""
     if order.executed or order.time_in_force is not TimeInForce.POST_ONLY:
         return False
     return order.reason == "post_only" or order.state is OrderState.EXPIRED
@@ -195,7 +195,7 @@ def _fall_back(context: TradeContext, left: Decimal) -> None:
 
 
 def _give_up(context: TradeContext, order: Order) -> None:
-    """An entry that the venue refused for a reason that a second attempt would not mend ends there."""
+    """End an entry that the venue rejected for a reason that a second attempt cannot fix."""
     context.trade.entry.end(order.reason or "rejected")
 
 
@@ -236,7 +236,7 @@ def _place_taker(context: TradeContext) -> None:
 
 
 def is_quiet(context: TradeContext) -> bool:
-    """Return whether no entry order can be filled any more."""
+    """Return whether no entry order can still fill."""
     run = context.trade.entry
     return (
         run.is_done

@@ -1,4 +1,4 @@
-"""How large a position is, and whether the account can carry it. Rounding is the venue's: down to its lot, never up."""
+"""Position size and budget limits. Quantities are rounded down to the venue's lot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ceil_to(value: Decimal, step: Decimal) -> Decimal:
 
 
 def nearest_tick(price: Decimal, tick: Decimal) -> Decimal:
-    """Return the multiple of ``tick`` next to ``price``; halves go up."""
+    """Return the multiple of ``tick`` nearest to ``price``; halves round up."""
     return (price / tick).to_integral_value(ROUND_HALF_UP) * tick
 
 
@@ -33,7 +33,7 @@ class Size:
     """A sized entry.
 
     Attributes:
-        quantity: Base units, a multiple of the lot; 0 where ``refusal`` says why.
+        quantity: Base units, a multiple of the lot; 0 if ``refusal`` is set.
         risk_amount: Money of 1R before the tier multiple, quote units.
         risk_distance: Stop distance, price units.
         refusal: None, or the reason.
@@ -48,16 +48,16 @@ class Size:
 def size_of(signal: dict[str, Any], price: Decimal, rules: InstrumentRules, policy: SizingPolicy, factor: Decimal = Decimal(1)) -> Size:
     """Return the size of an entry.
 
-    ``risk``: quantity = 1R x tier multiple / risk distance (D19, D14). ``margin``: quantity = margin base x tier multiple x leverage / price, stop
-    distance = min(risk distance, loss cap / quantity); 1R is what the stop then loses, per tier multiple. ``quote``: quantity = quote budget x tier
-    multiple / price, 1R what the stop loses per tier multiple (R002-58).
+    ``risk``: quantity = 1R x tier multiple / risk distance (D19, D14). ``margin``: quantity = margin base x tier multiple x leverage / price, and stop
+    distance = min(risk distance, loss cap / quantity). ``quote``: quantity = quote budget x tier multiple / price (R002-58). For the last two, 1R is the
+    loss at the stop divided by the tier multiple.
 
     Args:
         signal: ``signals`` record.
         price: Expected entry price.
-        rules: Of the instrument.
+        rules: Rules of the instrument.
         policy: Method and amounts.
-        factor: Multiplies the quantity (degradation).
+        factor: Multiplies the quantity (the guard's size factor).
     """
     distance, multiple = exact(signal["risk_distance"]), exact(signal["risk_multiple"])
     if distance <= 0:
@@ -87,15 +87,15 @@ def size_of(signal: dict[str, Any], price: Decimal, rules: InstrumentRules, poli
 def over_budget(
     notional: Decimal, leverage: int, budget: Budget, positions: int, margin_used: Decimal, *, spot_used: Decimal | None = None
 ) -> str | None:
-    """Return the name of the first limit that another position of ``notional`` quote units would break; None when it fits.
+    """Return the name of the first limit that a new position would exceed, or None.
 
     Args:
-        notional: Of the new position.
-        leverage: Its leverage.
+        notional: Notional of the new position, quote units.
+        leverage: Leverage of the new position.
         budget: The limits.
-        positions: Open and pending ones.
-        margin_used: Sum of notional / leverage of those.
-        spot_used: Spent on spot positions; None for a futures position.
+        positions: Number of open and pending positions.
+        margin_used: Sum of their notional / leverage.
+        spot_used: Quote units spent on spot positions; None for a futures position.
     """
     if positions >= budget.max_positions:
         return "budget_positions"

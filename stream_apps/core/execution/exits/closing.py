@@ -1,4 +1,4 @@
-"""Ends of a trade: timeout and closing at market, sweeping what is left once it is flat, and turning back a counter position."""
+"""End of a trade: timeout, closing at market, cleanup once it is flat, and closing a counter position."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REFUSED = (OrderState.REJECTED, OrderState.EXPIRED)
 
 
 def step(context: TradeContext) -> None:
-    """Close what must be closed; cancel what is no longer needed."""
+    """Close the position if due; cancel orders that are no longer needed."""
     trade = context.trade
     exposure = trade.exposure
     position = trade.position
@@ -34,8 +34,11 @@ def _may_execute(order: Order) -> bool:
 
 
 def _working(context: TradeContext) -> list[Order]:
-    """Orders that are executing, or may be, on the closing side: nothing is sent beside them. One that was asked for in vain does not count: all are
-    reduce-only, so a second one cannot close too much, and no other trade begins on the symbol before each of them has its end."""
+    """Return exit orders that may be executing; no further exit is sent beside them.
+
+    An order whose query had no answer does not count. All exits are reduce-only, so a second one cannot close too much. No other trade starts on the
+    symbol before each of them is final.
+    """
     return [
         order
         for order in context.trade.live
@@ -49,7 +52,7 @@ def _close(context: TradeContext, exposure: Decimal) -> None:
     trade = context.trade
     assert trade.closing is not None
     for order in trade.live:
-        # The stop stays until the position is gone; a cancelled entry may still have filled, which the next look sees.
+        # The stop stays until the position is closed. A cancelled entry may still have filled; the next step handles it.
         if order.type is OrderType.LIMIT:
             context.cancel(order)
     if _working(context):
@@ -67,12 +70,12 @@ def _refusal(context: TradeContext, leg: str) -> None:
     newest.judged = True
     context.was_refused(leg)
     if newest.reason == "reduce_only" or context.trade.refused[leg] >= 3:
-        # Position already gone, says the venue: its fills and the position tell.
+        # The venue says that the position is closed already: load its fills and the position.
         context.ask_position()
 
 
 def turn_back(context: TradeContext, quantity: Decimal) -> None:
-    """More was closed than was open: end the counter position, and have everything compared."""
+    """More was closed than was open: close the counter position and request a reconciliation."""
     if any(order.leg == "counter" for order in context.trade.live):
         return
     _refusal(context, "counter")

@@ -1,8 +1,8 @@
-"""The stop at the venue: from the first execution on, for exactly the open quantity, replaced by placing, confirming, then cancelling the old one.
+"""The stop at the venue, from the first execution on, for exactly the open quantity. A replacement is placed and confirmed before the old stop is cancelled.
 
-Two stops that rest at once cannot close too much: both are reduce-only. A stop that is refused because it would trigger at once means that the price is
-beyond it: the position is closed at market. The time without a confirmed stop that covers the open quantity is measured; beyond ``window_ms`` the
-position is closed at market, under the leg ``unprotected``.
+Two resting stops cannot close too much, because both are reduce-only. If the venue rejects a stop because it would trigger at once, the price is already
+beyond it, and the position is closed at market. The time without a confirmed stop for the open quantity is measured. After ``window_ms`` the position is
+closed at market, under the leg ``unprotected``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ZERO = Decimal(0)
 
 
 def levels(context: TradeContext) -> None:
-    """Set the levels from the average entry price while the entry goes on; afterwards they belong to the exits."""
+    """Set the levels from the average entry price during the entry; afterwards the exits set them."""
     trade, position = context.trade, context.trade.position
     average = trade.average_entry
     if average is None:
@@ -33,7 +33,7 @@ def levels(context: TradeContext) -> None:
 
 
 def stops_of(context: TradeContext) -> list[Order]:
-    """Return the stop orders that are not over."""
+    """Return the stop orders that are not final."""
     return [order for order in context.trade.orders.values() if order.is_stop and not order.is_final]
 
 
@@ -74,13 +74,13 @@ def step(context: TradeContext) -> None:
             if order is not keep and order.state not in UNCONFIRMED:
                 context.cancel(order)
         return
-    # One replacement at a time; but a stop that was asked for in vain is no stop: another is placed beside it, which reduce-only makes harmless.
+    # One replacement at a time. A stop whose query had no answer does not count; another one is safe, because both are reduce-only.
     if not any(order.is_in_doubt is False and order.state in UNCONFIRMED for order in stops) and context.may_retry("stop"):
         context.place(trade.stop_leg, trade.exit_side, OrderType.STOP_MARKET, wanted, trigger=wanted_price)
 
 
 def _fired(context: TradeContext) -> None:
-    """A stop that was triggered or executed closes the trade, whatever the exits had in mind."""
+    """Close the trade after a stop was triggered or executed."""
     for order in context.trade.orders.values():
         if order.is_stop and (order.state is OrderState.TRIGGERED or order.executed > 0):
             context.close_at_market(order.leg)
@@ -103,7 +103,7 @@ def _measure(context: TradeContext, exposure: Decimal) -> None:
 
 
 def _refusals(context: TradeContext) -> None:
-    """Judge the newest refusal of a stop, once."""
+    """Handle the newest rejection of a stop, once."""
     stops = [order for order in context.trade.orders.values() if order.is_stop]
     newest = max(stops, key=lambda order: (order.intended_at, order.attempt), default=None)
     if newest is None or newest.judged or not (newest.is_in_doubt or newest.state in (OrderState.REJECTED, OrderState.EXPIRED)):
@@ -112,7 +112,7 @@ def _refusals(context: TradeContext) -> None:
     if newest.reason == "would_trigger":
         context.close_at_market(newest.leg)
     elif newest.reason == "reduce_only":
-        # There is nothing to protect, says the venue: ask before believing either side.
+        # The venue says that there is no position: query it before deciding.
         context.was_refused("stop")
         context.ask_position()
     elif context.was_refused("stop") >= context.policy.protection.stop_retries:

@@ -1,4 +1,4 @@
-"""The rules of platform-services 6 by return on margin: trailing stop, partial exit, add-ons, full target; their order stands in ``policy.RoePolicy``."""
+"""The rules of platform-services 6 by return on margin: trailing stop, partial exit, add-ons, full target. ``RoePolicy`` defines their order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def price_for_net(entry: Decimal, sign: int, quantity: Decimal, margin: Decimal,
 
 
 def return_on_margin(context: TradeContext) -> Decimal | None:
-    """Return unrealised profit / margin at the mark price (mid where no mark is known); None without a price or a position."""
+    """Return unrealised profit / margin at the mark price, or at the mid without a mark price; None without a price or a position."""
     trade, average = context.trade, context.trade.average_entry
     price = context.quote.mark if context.quote is not None and context.quote.mark is not None else context.mid
     if price is None or average is None or trade.exposure <= 0:
@@ -31,7 +31,7 @@ def return_on_margin(context: TradeContext) -> Decimal | None:
 
 
 def step(context: TradeContext) -> None:
-    """Apply the rules once, at the present price."""
+    """Apply the rules once, at the current price."""
     trade, rules = context.trade, context.policy.roe
     if trade.closing is not None or not is_quiet(context) or any(not order.is_final for order in trade.of("partial", "add_on")):
         return

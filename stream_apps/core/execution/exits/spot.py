@@ -1,26 +1,26 @@
-"""Exits of a spot position: one-cancels-the-other pairs at the venue, and our own guard wherever a pair does not stand.
+"""Exits of a spot position: one-cancels-the-other pairs at the venue, and protection by this process where no pair rests.
 
-A spot position is coins, and an order that may sell them locks them: two exits cannot rest beside each other, and nothing can be replaced by placing first.
-So a stop is never moved. As soon as fills of the entry are told (the venue takes its fee from the bought coins), a pair of target and stop is placed for
-what no pair covers yet; each pair keeps its prices.
+A spot position is coins, and an order that sells them locks them. So two exits cannot rest at once, no exit can be replaced by placing first, and a stop is
+never moved. As soon as entry fills are booked (the venue takes its fee from the bought coins), a pair of target and stop is placed for the uncovered
+quantity. Each pair keeps its prices.
 
-**Who protects.** The first of these that holds:
+**Protection.** The first possible of these:
 
-1. ``pair``: the venue, by the pair's stop; filling one order ends the other.
-2. ``stop``: the venue takes no pair (unknown to the symbol, or refused ``pair_retries`` times in a row): a plain stop rests there, and our process minds
-   the target.
-3. ``guard``: our process alone. The mid at the stop's level closes the position at market (leg ``guard_stop``).
+1. ``pair``: the venue protects the position with the pair's stop. A fill of one order cancels the other.
+2. ``stop``: the venue accepts no pair for the symbol, or rejected it ``pair_retries`` times in a row. A plain stop rests, and this process handles the
+   target.
+3. ``guard``: only this process protects the position. When the mid reaches the stop, it is closed at market (leg ``guard_stop``).
 
-3 holds while a pair is on its way, from the first fill on for as long as entry fills are below what the venue takes as an order, after a stop was lost (the
-target was filled in part, or the pair was cancelled by somebody), and where 1 and 2 were refused.
+Case 3 applies while a pair is in flight, while entry fills are below the venue's smallest order, after a stop was lost (partly filled target, or a pair
+cancelled by somebody), and after rejections in cases 1 and 2.
 
-**The unprotected window.** While 3 holds, a death of our process leaves the position without any stop until the next start. That time is measured
-(``protection_gap_ms``); it is at most ``guard_limit_ms``, then the position is closed at market; without a fresh price to guard by at most
-``protection.window_ms``. Closing cancels every exit first, because they lock the coins: that takes one round trip and is not protected by the venue.
+**The unprotected window.** In case 3 a crash leaves the position without a stop until the next start. This time is measured (``protection_gap_ms``). After
+``guard_limit_ms``, or after ``protection.window_ms`` without a recent price, the position is closed at market. Closing first cancels every exit, because
+exits lock the coins. That takes one round trip without protection by the venue.
 
-**Remainders.** Coins below the venue's least order cannot be sold: they stay in the account, and leave the trade as a stand-in fill of leg ``dust`` at the
-mid, or at what was paid for them. Where neither is known nothing is written off: the trade stays open, which is told, until a price comes. A fee taken in
-coins leaves as a stand-in fill of leg ``base_fee`` at the fill's own price.
+**Remainders.** Coins below the venue's smallest order cannot be sold. They stay in the account, and leave the trade as an artificial fill of leg ``dust``
+at the mid or at their entry price. If neither is known, the trade stays open with an anomaly until a price arrives. A fee in coins is an artificial fill
+of leg ``base_fee`` at the fill's price.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from stream_apps.core.execution.state.trade import ENTRY_LEGS, Trade
 from stream_apps.core.execution.state.trade_context import TradeContext
 
 ZERO = Decimal(0)
-# Stand-ins count down from here: below the numbers of the reconciler's corrections, and no venue's.
+# Ids of artificial fills count down from here, below those of the reconciler's corrections. Venues use positive ids.
 FEE_NUMBERS, DUST_NUMBER = -(10**15), -(10**15)
 _REFUSED = (OrderState.REJECTED, OrderState.EXPIRED)
 STOP, PAIR, DUST = "stop", "pair", "dust"
 
 
 def step(context: TradeContext, mode: str) -> None:
-    """Keep the exits of a spot trade as they must be."""
+    """Place, replace or cancel the exits of a spot trade."""
     trade, position = context.trade, context.trade.position
     _fired(context)
     exposure = trade.exposure
     if position.timeout_at is not None and trade.closing is None and exposure > 0 and context.due(position.timeout_at):
         context.close_at_market("timeout")
     if exposure < 0:
-        # More was sold than was bought: coins of other origin are bought back.
+        # More was sold than bought: buy back coins that did not belong to the trade.
         short = sellable(context, -exposure)
         if short > 0:
             turn_back(context, short)
@@ -76,7 +76,7 @@ def step(context: TradeContext, mode: str) -> None:
 
 
 def take_fee(trade: Trade, fill: FillReport) -> tuple[Order, FillReport]:
-    """Return the stand-in order and fill of a fee that was taken in coins: they left the position at the fill's own price."""
+    """Return an artificial order and fill for a fee that the venue took in coins, at the fill's price."""
     return _stand_in(trade, "base_fee", FEE_NUMBERS - fill.trade_id, fill.fee, fill.price, fill.time)
 
 
@@ -92,14 +92,14 @@ def _stand_in(trade: Trade, leg: str, number: int, quantity: Decimal, price: Dec
 
 
 def _leave_dust(context: TradeContext, mode: str) -> None:
-    """Let go of coins that no order can sell (or buy back), once nothing else is open."""
+    """Remove coins from the trade that no order can sell or buy back, once nothing else is open."""
     trade = context.trade
     left = trade.exposure
     if left == 0 or not is_quiet(context) or not trade.is_settled or sellable(context, abs(left)) > 0:
         return
     price = _value(context)
     if price is None:
-        # A stand-in would have to be booked at a price that nobody knows: the trade stays open, is told, and ends with the next price.
+        # No price is known for an artificial fill. The trade stays open, raises an anomaly, and ends with the next price.
         if context.may_retry(DUST):
             context.anomaly(f"{left.normalize():f} left to write off, and no price is known")
             context.was_refused(DUST)
@@ -111,9 +111,9 @@ def _leave_dust(context: TradeContext, mode: str) -> None:
 
 
 def sellable(context: TradeContext, quantity: Decimal) -> Decimal:
-    """Return how much of a quantity one market order can sell; 0 where it is below the venue's least order.
+    """Return how much of a quantity one market order can sell; 0 if it is below the venue's smallest order.
 
-    While no price is known, the least notional is left for the venue to judge: an order that it refuses costs nothing, coins that are taken for dust do.
+    Without a price the least notional is not checked here. A rejected order costs nothing, but coins written off as dust do.
     """
     rules, price = context.rules, _value(context)
     part = min(floor_to(floor_to(quantity, rules.lot), rules.market_lot), rules.market_max_quantity)
@@ -122,7 +122,7 @@ def sellable(context: TradeContext, quantity: Decimal) -> Decimal:
 
 
 def _value(context: TradeContext) -> Decimal | None:
-    """Return what a coin is worth: the mid, else what was paid for it; None where neither is known."""
+    """Return the value of a coin: the mid, else its entry price, else None."""
     return context.mid if context.mid is not None else context.trade.average_entry
 
 
@@ -130,7 +130,7 @@ def _value(context: TradeContext) -> Decimal | None:
 
 
 def _end_gap(context: TradeContext) -> None:
-    """End the time without a stop at the venue, keeping the longest."""
+    """End the time without a stop at the venue; keep the longest time."""
     trade = context.trade
     if trade.unprotected_since is not None:
         trade.gap_ms = max(trade.gap_ms, context.now - trade.unprotected_since)
@@ -138,7 +138,7 @@ def _end_gap(context: TradeContext) -> None:
 
 
 def _guard(context: TradeContext, exposure: Decimal) -> None:
-    """Measure the time without a stop at the venue, and close where the price crosses the stop meanwhile."""
+    """Measure the time without a stop at the venue, and close the position if the price crosses the stop."""
     trade, policy = context.trade, context.policy
     stop = trade.position.stop_price
     assert stop is not None
@@ -160,7 +160,7 @@ def _guard(context: TradeContext, exposure: Decimal) -> None:
 
 
 def _fired(context: TradeContext) -> None:
-    """A stop that sells closes the trade, whatever else was in mind."""
+    """Close the trade after a stop executed."""
     for order in context.trade.orders.values():
         if order.is_stop and (order.state is OrderState.TRIGGERED or order.executed > 0):
             context.close_at_market(order.leg)
@@ -174,7 +174,7 @@ def _protect(context: TradeContext, exposure: Decimal) -> None:
     exits = [order for order in trade.live if order.side is trade.exit_side]
     for order in exits:
         if order.state is OrderState.WAITING:
-            # It certainly did not leave: the pair is intended anew, with the prices of then.
+            # The pair never left this machine: create a new pair with the current prices.
             trade.retry_at[PAIR if order.pair_id is not None else STOP] = order.next_at
             context.cancel(order)
     _refusals(context)
@@ -187,7 +187,7 @@ def _protect(context: TradeContext, exposure: Decimal) -> None:
         if order.state is OrderState.OPEN and order.is_stop:
             context.accepted(PAIR if order.pair_id is not None else STOP)
     if any(order.state in UNCONFIRMED or order.state is OrderState.CANCELLING for order in exits):
-        # One at a time: what is on its way may lock the coins.
+        # One at a time: a pair in flight may lock the coins.
         return
     if _fee_is_due(trade):
         return
@@ -210,7 +210,7 @@ def _place(context: TradeContext, quantity: Decimal) -> None:
 
 
 def _fee_is_due(trade: Trade) -> bool:
-    """Whether an entry was reported and its fill is not told: the fee, which is taken from the coins, stands in the fill."""
+    """Return whether a reported entry execution has no fill yet. Its fee in coins is known only from the fill."""
     return any(order.booked < order.reported for order in trade.of(*ENTRY_LEGS))
 
 
@@ -221,7 +221,7 @@ def _enough(context: TradeContext, quantity: Decimal) -> bool:
 
 
 def _committed(exits: list[Order]) -> Decimal:
-    """Return the quantity that open exits lock; the two orders of a pair lock it once."""
+    """Return the quantity that open exits lock; the two orders of a pair count once."""
     by_pair: dict[str, Decimal] = {}
     for order in exits:
         name = order.pair_id or order.client_id
@@ -234,7 +234,7 @@ def _pairs(exits: list[Order]) -> int:
 
 
 def _refusals(context: TradeContext) -> None:
-    """Judge the newest refusal of a stop, of a pair or by itself, once."""
+    """Handle the newest rejection of a stop, alone or in a pair, once."""
     stops = [order for order in context.trade.orders.values() if order.is_stop]
     newest = max(stops, key=lambda order: order.attempt, default=None)
     if newest is None or newest.judged or newest.executed or newest.state not in _REFUSED or newest.confirmed_at is not None:
@@ -244,7 +244,7 @@ def _refusals(context: TradeContext) -> None:
         context.close_at_market(newest.leg)
         return
     if newest.reason == "not_supported":
-        # Asking again would not help.
+        # Another attempt would not help.
         context.trade.refused[PAIR] = max(context.trade.refused.get(PAIR, 0), context.policy.spot.pair_retries - 1)
     if newest.reason == "insufficient_balance":
         context.ask_position()
@@ -252,10 +252,10 @@ def _refusals(context: TradeContext) -> None:
 
 
 def _mend(context: TradeContext) -> None:
-    """Give up what is left of a pair whose stop is gone: its coins are locked by a target, and nothing but our process protects them.
+    """Cancel the target of a pair whose stop has ended, because only this process protects the coins that it locks.
 
-    The stop's end is told before or after the fill of the target that caused it: a moment is waited for the fill. A target that is being filled is at its
-    price: it has ``tp_timeout_ms`` to go on, then the rest is taken.
+    The stop may end before or after the report of the target's fill that caused it, so the fill gets a short time to arrive. A target that is filling may
+    continue for ``tp_timeout_ms``; then the rest is taken at market.
     """
     trade, policy = context.trade, context.policy
     for target in [order for order in trade.live if order.type is OrderType.LIMIT and order.pair_id is not None]:
@@ -271,7 +271,7 @@ def _mend(context: TradeContext) -> None:
 
 
 def _mind_target(context: TradeContext) -> None:
-    """Take the target at market where none rests for all of the position and the price has been beyond it for ``tp_timeout_ms``."""
+    """Take the target at market if no target rests for the whole position and the price was beyond it for ``tp_timeout_ms``."""
     trade, position = context.trade, context.trade.position
     leg = context.policy.spot.target
     level = position.tp1_price if leg == "tp1" else position.tp2_price
@@ -289,7 +289,7 @@ def _mind_target(context: TradeContext) -> None:
 
 
 def _close(context: TradeContext, exposure: Decimal) -> None:
-    """Cancel every exit, because they lock the coins, then sell at market."""
+    """Cancel every exit, because exits lock the coins, then sell at market."""
     trade = context.trade
     leg = trade.closing
     assert leg is not None

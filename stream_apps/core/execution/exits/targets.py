@@ -1,7 +1,7 @@
-"""Take-profits: resting reduce-only post-only limits, half at TP1 and the rest at TP2; what does not fill in time at its level is taken.
+"""Take-profits: resting reduce-only post-only limit orders, half at TP1 and the rest at TP2. A target that does not fill in time is taken at market.
 
-The half is rounded down to the lot; a position too small to be halved has only its second target. TP1 moves the stop to break-even, the paper model's
-own formula.
+The half is rounded down to the lot. A position too small to be halved has only its second target. TP1 moves the stop to break-even by the paper model's
+formula.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ZERO = Decimal(0)
 
 
 def shares(context: TradeContext) -> dict[str, Decimal]:
-    """Return the quantity of each target of the entered quantity."""
+    """Return the quantity of each target."""
     entered = context.trade.entered
     half = floor_to(entered / 2, context.rules.lot)
     if half < context.rules.min_quantity:
@@ -30,15 +30,15 @@ def shares(context: TradeContext) -> dict[str, Decimal]:
 
 
 def step(context: TradeContext) -> None:
-    """Keep the targets of a trade as they must be."""
+    """Place, replace or cancel the targets of a trade."""
     trade = context.trade
     if trade.closing is not None and trade.position.status == OPEN and _is_hit(context):
-        # The first target and what closes the rest came together: it was hit all the same.
+        # The first target and the exit of the rest filled together; the target was still hit.
         trade.position.status, trade.position.tp1_time = TP1_HIT, context.now
     if trade.closing is not None or not is_quiet(context) or trade.exposure <= 0:
         return
     if any(not order.is_settled for order in trade.of(*ENTRY_LEGS)):
-        # Reported and not booked yet: the entry price, and with it every level, is still an estimate.
+        # Some executions are reported but not booked, so the entry price and all levels are still estimates.
         return
     left_over = trade.exposure
     for leg, share in reversed(shares(context).items()):
@@ -74,7 +74,7 @@ def _target(context: TradeContext, leg: str, wanted: Decimal) -> None:
 
 
 def _overdue(context: TradeContext, leg: str, level: Decimal) -> bool:
-    """Keep the clock of a level that the mid has crossed; return whether it ran out."""
+    """Track how long the mid has been beyond a level; return whether the time-out has passed."""
     trade = context.trade
     if context.mid is None:
         return leg in trade.taking
@@ -89,7 +89,7 @@ def _overdue(context: TradeContext, leg: str, level: Decimal) -> bool:
 
 
 def _refusal(context: TradeContext, leg: str) -> None:
-    """Judge the newest refusal of a target, once."""
+    """Handle the newest rejection of a target, once."""
     newest: Order | None = max(context.trade.of(leg), key=lambda order: order.attempt, default=None)
     if newest is None or newest.judged or newest.state not in (OrderState.REJECTED, OrderState.EXPIRED):
         return
@@ -98,7 +98,7 @@ def _refusal(context: TradeContext, leg: str) -> None:
         context.was_refused(leg)
         context.ask_position()
     elif newest.time_in_force is TimeInForce.POST_ONLY and (newest.reason == "post_only" or newest.state is OrderState.EXPIRED):
-        # The price is through the level already: what a limit would have earned is there to be taken.
+        # The price is already beyond the level, so the target can be taken at market.
         if leg not in context.trade.taking:
             context.trade.taking.append(leg)
     else:

@@ -1,4 +1,4 @@
-"""What a plan ends with: the end of a trade once nothing is left of it, and the records that tell what changed."""
+"""The last steps of a plan: end a trade that is flat, and emit the records of what changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stream_apps.core.paper.position import CLOSED, EXPIRED
 
 
 def finish_trade(context: TradeContext) -> None:
-    """End a trade: its entry is over, nothing is open, every order is over and every reported execution is booked."""
+    """End a trade if its entry has ended, nothing is open, every order is final and every reported execution is booked."""
     trade, position = context.trade, context.trade.position
     if trade.is_over or trade.queued or not trade.entry.is_done or trade.exposure != 0 or not trade.is_settled:
         return
@@ -28,7 +28,7 @@ def finish_trade(context: TradeContext) -> None:
 
 
 def closing_records(trade: Trade, mode: str, now: int) -> list[Action]:
-    """Return the records of a closed trade whose payments are known: its round trip and what its execution cost."""
+    """Return the records of a closed trade whose funding payments are known: ``trades_closed`` and ``execution_cost_events``."""
     trade.is_told = True
     return [
         Emit("trades_closed", closed_record(trade, mode, now)),
@@ -37,7 +37,7 @@ def closing_records(trade: Trade, mode: str, now: int) -> list[Action]:
 
 
 def emit_changes(context: TradeContext, mode: str) -> None:
-    """Write the orders and the position where what readers see of them changed."""
+    """Emit the orders and the position whose published state changed."""
     trade, position = context.trade, context.trade.position
     for order in trade.orders.values():
         status = status_of(order)
@@ -51,7 +51,7 @@ def emit_changes(context: TradeContext, mode: str) -> None:
 
 
 def signature(trade: Trade) -> tuple[object, ...]:
-    """Return what tells whether a plan changed something that is journalled."""
+    """Return a value that changes whenever a plan changes a journalled value."""
     position, run = trade.position, trade.entry
     states = tuple((order.client_id, order.state, order.reported) for order in trade.orders.values())
     entered = (run.stage, run.index, run.probed, run.reference, run.times[-1], run.reprices, run.timed_out)

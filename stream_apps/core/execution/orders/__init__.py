@@ -1,1 +1,1 @@
-"""Orders: ids, states, events, and what a venue reports of them."""
+"""Orders: client ids, states, events, and venue reports."""

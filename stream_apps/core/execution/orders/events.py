@@ -1,4 +1,4 @@
-"""What the execution book is told besides the venue's own reports (``facts``), and what it asks for."""
+"""Events of the execution book besides the venue's reports (``venue_reports``), and its actions."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class PlaceFailed:
 
     Attributes:
         kind: ``refused``, ``unknown``, ``limited`` or ``unreachable``: the four errors of a venue.
-        reason: Of ``refused``: the venue-neutral word; ``message`` the venue's own.
-        retry_after_ms: Of ``limited``.
+        reason: For ``refused`` the venue-neutral reason; ``message`` is the venue's text.
+        retry_after_ms: For ``limited``: wait before the next attempt.
     """
 
     client_id: str
@@ -56,7 +56,7 @@ class PlaceFailed:
 
 @dataclass(frozen=True, slots=True)
 class CancelAnswered:
-    """A cancel is done: ``report`` is the order's state, None where the venue does not have it open; ``failed`` where there was no answer."""
+    """Answer to a cancel: ``report`` is the order's state, None if it is not open; ``failed`` without an answer."""
 
     client_id: str
     report: OrderReport | None
@@ -65,7 +65,7 @@ class CancelAnswered:
 
 @dataclass(frozen=True, slots=True)
 class QueryAnswered:
-    """A query is done: ``report`` is None where the venue never had the order; ``failed`` where there was no answer."""
+    """Answer to a query: ``report`` is None if the venue never received the order; ``failed`` without an answer."""
 
     client_id: str
     report: OrderReport | None
@@ -74,7 +74,7 @@ class QueryAnswered:
 
 @dataclass(frozen=True, slots=True)
 class FillsLoaded:
-    """All fills of a symbol since a time were asked for; ``failed`` where there was no answer."""
+    """All fills of a symbol since a time; ``failed`` without an answer."""
 
     symbol: str
     fills: Sequence[FillReport]
@@ -83,7 +83,7 @@ class FillsLoaded:
 
 @dataclass(frozen=True, slots=True)
 class FundingLoaded:
-    """The account's funding payments were asked for at ``asked_at`` (wall ms): every one that was listed by then and may matter."""
+    """The account's funding payments, queried at ``asked_at`` (wall ms)."""
 
     payments: Sequence[FundingReport]
     asked_at: int
@@ -91,7 +91,7 @@ class FundingLoaded:
 
 @dataclass(frozen=True, slots=True)
 class PositionLoaded:
-    """The position of a symbol was asked for after its fills were loaded; None: none is open."""
+    """The position of a symbol, queried after its fills; None without a position."""
 
     symbol: str
     position: PositionReport | None
@@ -100,13 +100,13 @@ class PositionLoaded:
 
 @dataclass(frozen=True, slots=True)
 class GuardChanged:
-    """The guard's newest word.
+    """The guard's newest risk state.
 
     Attributes:
-        time: Wall ms at which the guard said it; it is valid for ``guard_stale_ms`` from then.
-        reasons: Rules that hold.
+        time: Wall ms of the state; it is valid for ``guard_stale_ms`` from then.
+        reasons: Tripped rules.
         close_positions: Keys of the trades that must be closed.
-        allow_maker, allow_slices: Ways of entry that are sound now; size_factor: of all sizes (platform-services 13).
+        allow_maker, allow_slices: Allowed entry styles. size_factor: multiplies all sizes (platform-services 13).
     """
 
     block_entries: bool
@@ -121,7 +121,7 @@ class GuardChanged:
 
 @dataclass(frozen=True, slots=True)
 class EntriesBlocked:
-    """A reason of the service itself (reconciliation red, user stream lost) that blocks entries; None: no longer."""
+    """The service blocks entries (red reconciliation, lost user stream); ``reason`` None lifts the block of ``source``."""
 
     source: str
     reason: str | None
@@ -129,7 +129,7 @@ class EntriesBlocked:
 
 @dataclass(frozen=True, slots=True)
 class CloseRequested:
-    """A person or the reconciler wants a trade closed at market; ``leg`` is the exit reason."""
+    """Close a symbol's trade at market; ``leg`` is the exit reason."""
 
     symbol: str
     leg: str
@@ -164,14 +164,14 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Send an order; its intent is in the state that was returned with it. Ends in an OrderReport or a PlaceFailed."""
+    """Send an order, whose intent is journalled first. Ends in an OrderReport or a PlaceFailed."""
 
     request: OrderRequest
 
 
 @dataclass(frozen=True, slots=True)
 class PlacePair:
-    """Send a pair; both its orders' intents are in the state that was returned with it. Ends in an OrderReport or a PlaceFailed of each order."""
+    """Send a pair, whose intents are journalled first. Ends in an OrderReport or a PlaceFailed for each order."""
 
     pair: PairRequest
 
@@ -187,7 +187,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Ask for an order. Ends in a QueryAnswered."""
+    """Query an order. Ends in a QueryAnswered."""
 
     symbol: str
     client_id: str
@@ -196,7 +196,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class LoadFills:
-    """Ask for a symbol's fills since a time. Ends in a FillsLoaded."""
+    """Load a symbol's fills since a time. Ends in a FillsLoaded."""
 
     symbol: str
     since: int
@@ -204,7 +204,7 @@ class LoadFills:
 
 @dataclass(frozen=True, slots=True)
 class LoadPosition:
-    """Ask for a symbol's fills since a time, then for its position. Ends in a FillsLoaded and a PositionLoaded, in this order."""
+    """Load a symbol's fills since a time, then its position. Ends in a FillsLoaded and a PositionLoaded, in this order."""
 
     symbol: str
     since: int
@@ -220,7 +220,7 @@ class Emit:
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
-    """Something that only a reconciliation can explain."""
+    """A contradiction that requires a reconciliation."""
 
     symbol: str
     reason: str

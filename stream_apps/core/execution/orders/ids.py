@@ -1,8 +1,8 @@
-"""Client order ids: functions of (environment, signal, leg, attempt), so that a resend is recognised and a foreign order is told apart.
+"""Client order ids: functions of (environment, signal, leg, attempt), so that repeats and foreign orders are recognised.
 
 ``pf`` + 6 characters of the environment + ``-`` + 16 characters of the signal + ``-`` + leg code + attempt, for example
-``pfk3q2ab-aqzv5m2k7dpl3wxe-st2``. Only ``a-z2-7`` and ``-``: every venue takes them, and at most 36 characters. The way back from the id to the
-signal is the journal's. 16 characters of base 32 are 80 bits: among a million signals the chance of two equal ones is 4e-13.
+``pfk3q2ab-aqzv5m2k7dpl3wxe-st2``. Every venue accepts ``a-z2-7`` and ``-``, at most 36 characters. The journal maps an id back to its signal. 16
+characters of base 32 are 80 bits; among a million signals the probability of a collision is 4e-13.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def _short(text: str, characters: int) -> str:
 
 
 def prefix_of(environment: str) -> str:
-    """Return what every client order id of an environment (mode, venue, account, topic prefix) begins with."""
+    """Return the prefix of all client order ids of an environment (mode, venue, account, topic prefix)."""
     return f"pf{_short(environment, 6)}-"
 
 
 def client_order_id(environment: str, signal_id: str, leg: str, attempt: int) -> str:
-    """Return the client order id of an attempt at a leg. Raises KeyError for a leg that is not in ``LEGS``, ValueError for an attempt below 1."""
+    """Return the client order id of an attempt. Raises KeyError for a leg that is not in ``LEGS``, ValueError for an attempt below 1."""
     if attempt < 1:
         raise ValueError(f"attempt: must be at least 1, got {attempt}")
     made = f"{prefix_of(environment)}{_short(signal_id, 16)}-{LEGS[leg]}{attempt}"
@@ -55,7 +55,7 @@ def client_order_id(environment: str, signal_id: str, leg: str, attempt: int) ->
 
 @dataclass(frozen=True, slots=True)
 class ParsedId:
-    """What a client order id of ours says by itself."""
+    """The parts of a client order id."""
 
     signal_hash: str
     leg: str
@@ -63,7 +63,7 @@ class ParsedId:
 
 
 def parse(environment: str, client_id: str) -> ParsedId | None:
-    """Return what an id says, or None where it is not of this environment: a foreign order."""
+    """Return the parts of an id; None if it belongs to another environment or to a foreign order."""
     prefix = prefix_of(environment)
     if not client_id.startswith(prefix):
         return None
@@ -75,5 +75,5 @@ def parse(environment: str, client_id: str) -> ParsedId | None:
 
 
 def is_ours(environment: str, client_id: str) -> bool:
-    """Return whether an order of this id was made by this environment."""
+    """Return whether this environment created the order id."""
     return parse(environment, client_id) is not None

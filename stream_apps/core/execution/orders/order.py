@@ -1,9 +1,8 @@
-"""One order of ours: its states, every transition in one table, and what is known of it.
+"""An order: its states, the table of transitions, and its data.
 
-A transition that is not in ``TRANSITIONS`` changes nothing: reports come late, twice and out of order, and a state that was passed does not
-come back. So no report needs a clock to be judged. Two states may be left although nothing should follow: REJECTED and LOST, because "it was
-refused" or "it never arrived" was an inference of ours or of a proxy, and a report of the venue about such an order is stronger. It makes the
-order UNKNOWN, which is asked for.
+A transition that is not in ``TRANSITIONS`` changes nothing, because reports arrive late, twice and out of order. A passed state never returns, so reports
+need no clock. REJECTED and LOST are final states with one exception: both may be inferences. If the venue later reports such an order, it becomes UNKNOWN
+and is queried.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ ZERO = Decimal(0)
 
 
 class OrderState(StrEnum):
-    """INTENDED is journalled before anything is sent. WAITING certainly did not leave and will be sent again under its id. LOST never arrived."""
+    """INTENDED is journalled before sending. WAITING never left this machine and will be sent again with its id. LOST never arrived."""
 
     INTENDED = "INTENDED"
     WAITING = "WAITING"
@@ -36,7 +35,7 @@ class OrderState(StrEnum):
 
 
 class Trigger(StrEnum):
-    """What can happen to an order. The first seven are the venue's statuses."""
+    """Causes of transitions. The first seven are the venue's statuses."""
 
     NEW = "NEW"
     TRIGGERED = "TRIGGERED"
@@ -45,13 +44,13 @@ class Trigger(StrEnum):
     CANCELED = "CANCELED"
     EXPIRED = "EXPIRED"
     REJECTED = "REJECTED"
-    REFUSED = "REFUSED"  # the venue answered no to the placing
-    OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"  # time-out, lost response, or a restart between sending and its answer
-    NOT_SENT = "NOT_SENT"  # refused by a limit, or no connection
-    NOT_FOUND = "NOT_FOUND"  # asked after the receive window had passed: it never arrived
-    SEND = "SEND"  # sent again under the same id
-    CANCEL = "CANCEL"  # we want it gone
-    GIVE_UP = "GIVE_UP"  # not sent, and no longer wanted
+    REFUSED = "REFUSED"  # the venue rejected the request
+    OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"  # time-out, lost response, or a restart before the answer
+    NOT_SENT = "NOT_SENT"  # rate limit, or no connection
+    NOT_FOUND = "NOT_FOUND"  # queried after the receive window: it never arrived
+    SEND = "SEND"  # sent again with the same id
+    CANCEL = "CANCEL"  # a cancel is requested
+    GIVE_UP = "GIVE_UP"  # not sent and no longer needed
 
 
 _S, _T = OrderState, Trigger
@@ -61,16 +60,16 @@ _REVIVED = {_T.NEW: _S.UNKNOWN, _T.TRIGGERED: _S.UNKNOWN, _T.PARTIALLY_FILLED: _
 
 TRANSITIONS: dict[OrderState, dict[Trigger, OrderState]] = {
     _S.INTENDED: {**_VENUE_ANY, _T.REFUSED: _S.REJECTED, _T.OUTCOME_UNKNOWN: _S.UNKNOWN, _T.NOT_SENT: _S.WAITING},
-    # A report about an order that "did not leave": it did.
+    # The venue reports an order that counted as not sent.
     _S.WAITING: {**_VENUE_ANY, _T.SEND: _S.INTENDED, _T.GIVE_UP: _S.CANCELLED, _T.OUTCOME_UNKNOWN: _S.UNKNOWN},
-    # A late "refused" of the lost response settles it too.
+    # A late rejection is also a final answer.
     _S.UNKNOWN: {**_VENUE_ANY, _T.NOT_FOUND: _S.LOST, _T.REFUSED: _S.REJECTED},
     _S.OPEN: {_T.TRIGGERED: _S.TRIGGERED, _T.PARTIALLY_FILLED: _S.PARTIAL, **_VENUE_FINAL, _T.CANCEL: _S.CANCELLING},
     _S.TRIGGERED: {_T.PARTIALLY_FILLED: _S.PARTIAL, **_VENUE_FINAL},
     _S.PARTIAL: {**_VENUE_FINAL, _T.CANCEL: _S.CANCELLING},
-    # A stop whose cancel crosses its trigger has become a market order: it can no longer be cancelled.
+    # A stop that triggered before its cancel arrived is a market order and cannot be cancelled.
     _S.CANCELLING: {**_VENUE_FINAL, _T.TRIGGERED: _S.TRIGGERED},
-    # What was filled while a cancel crossed it is told by the newer report.
+    # The newer report contains what filled before the cancel arrived.
     _S.CANCELLED: {_T.FILLED: _S.FILLED},
     _S.EXPIRED: {_T.FILLED: _S.FILLED},
     _S.REJECTED: {**_REVIVED, _T.FILLED: _S.FILLED, _T.CANCELED: _S.CANCELLED, _T.EXPIRED: _S.EXPIRED},
@@ -79,30 +78,30 @@ TRANSITIONS: dict[OrderState, dict[Trigger, OrderState]] = {
 }
 
 FINAL = frozenset((_S.FILLED, _S.CANCELLED, _S.EXPIRED, _S.REJECTED, _S.LOST))
-# At the venue for certain and able to fill.
+# Certainly at the venue and able to fill.
 CONFIRMED = frozenset((_S.OPEN, _S.PARTIAL, _S.TRIGGERED, _S.CANCELLING))
-# Sent or to be sent, without the venue's word.
+# Sent or to be sent, and not confirmed by the venue.
 UNCONFIRMED = frozenset((_S.INTENDED, _S.WAITING, _S.UNKNOWN))
 
 
 @dataclass(slots=True)
 class Order:
-    """An order from its intent to its end.
+    """An order, from its intent to its final state.
 
     Attributes:
-        leg, attempt: What it is for; with the signal they make the client id.
-        reported: Executed as the newest reports say; may run ahead of ``fills``.
-        fills: Trade id -> quantity: what is booked.
-        intended_at: Time of the decision; ``confirmed_at`` of the venue's first word; ``filled_at`` of the first fill; wall ms.
-        reference: Mid price (limit: its price, stop: its trigger) when it was decided; slippage is measured from it.
-        unknown_since: Beginning of not knowing; a "not found" counts only later than this by the receive window.
-        foreign: A stand-in for somebody else's order.
-        pair_id: Client id of the pair (OCO) that it is one of; None for an order of its own.
-        told: Status that readers of ``orders`` know.
-        next_at: When the next question or sending is due. Not journalled.
-        asked: A cancel or a query is on its way. Not journalled.
-        failures: Questions in a row without the order in their answer. Not journalled.
-        judged: A refusal of it was acted on. Not journalled.
+        leg, attempt: Purpose and number; with the signal they determine the client id.
+        reported: Executed quantity of the newest reports; may exceed the sum of ``fills``.
+        fills: Trade id -> booked quantity.
+        intended_at: Time of the decision; ``confirmed_at``: first confirmation; ``filled_at``: first fill; wall ms.
+        reference: Mid price at the decision (exit limit: its price, stop: its trigger); reference of slippage.
+        unknown_since: Start of the unknown outcome. "Not found" counts only after the receive window from here.
+        foreign: A placeholder for somebody else's order.
+        pair_id: Client id of its pair (OCO); None for a single order.
+        told: Last published status in ``orders``.
+        next_at: Time of the next query or attempt. Not journalled.
+        asked: A cancel or a query is in flight. Not journalled.
+        failures: Queries in a row that did not return the order. Not journalled.
+        judged: Its rejection was handled. Not journalled.
     """
 
     client_id: str
@@ -138,22 +137,22 @@ class Order:
 
     @property
     def is_final(self) -> bool:
-        """True when nothing more is expected of it."""
+        """True in a final state."""
         return self.state in FINAL
 
     @property
     def is_confirmed(self) -> bool:
-        """True while it certainly rests or works at the venue."""
+        """True while it is certainly open at the venue."""
         return self.state in CONFIRMED
 
     @property
     def is_stop(self) -> bool:
-        """True for conditional orders; venues keep them apart from the others."""
+        """True for conditional orders, which venues list separately."""
         return self.type is OrderType.STOP_MARKET
 
     @property
     def is_in_doubt(self) -> bool:
-        """True when its outcome is unknown and a question was asked in vain."""
+        """True when its outcome is unknown and a query had no answer."""
         return self.state is OrderState.UNKNOWN and self.failures > 0
 
     @property
@@ -163,21 +162,21 @@ class Order:
 
     @property
     def executed(self) -> Decimal:
-        """What is known to be executed, booked or only reported."""
+        """Executed quantity, booked or only reported."""
         return max(self.booked, self.reported)
 
     @property
     def remaining(self) -> Decimal:
-        """What can still be filled; 0 at the end."""
+        """Quantity that can still fill; 0 in a final state."""
         return ZERO if self.is_final else self.quantity - self.executed
 
     @property
     def is_settled(self) -> bool:
-        """True when it is over and every execution that was reported is booked."""
+        """True when it is final and every reported execution is booked."""
         return self.is_final and self.booked >= self.reported
 
     def request(self) -> OrderRequest:
-        """Return what is sent."""
+        """Return the request to send."""
         return OrderRequest(
             self.client_id,
             self.symbol,
@@ -191,7 +190,7 @@ class Order:
         )
 
     def apply(self, trigger: Trigger, now: int) -> bool:
-        """Make the transition of the table; return False, changing nothing, where there is none."""
+        """Apply the transition of the table; return False, changing nothing, if there is none."""
         target = TRANSITIONS[self.state].get(trigger)
         if target is None:
             return False
@@ -209,10 +208,9 @@ class Order:
         return True
 
     def take_report(self, report: OrderReport, now: int) -> bool:
-        """Take in what the venue says; return whether anything changed. Executed quantity never shrinks.
+        """Apply a report of the venue; return whether anything changed. The executed quantity never decreases.
 
-        What rests there is what counts: an order that was sent before the journal knew it may be of another quantity or price than the one that was
-        intended under its id after a restart.
+        Quantity and price are the venue's. An order sent before a crash may differ from the order that was intended with its id after the restart.
         """
         changed = self.apply(Trigger(report.status.value), now)
         if not self.foreign and report.quantity > 0:
@@ -234,7 +232,7 @@ class Order:
         return changed
 
     def take_fill(self, trade_id: int, quantity: Decimal, now: int) -> bool:
-        """Book an execution once; return False for one that is booked already."""
+        """Book an execution once; return False if it is booked already."""
         if trade_id in self.fills:
             return False
         self.fills[trade_id] = quantity

@@ -1,7 +1,7 @@
-"""What a trading venue says and is asked, in one vocabulary for all venues.
+"""Requests to a trading venue and its reports, in one form for all venues.
 
-Quantities are base units, prices quote units, both ``Decimal`` exactly as the venue wrote them; times are ms UTC of the venue unless said
-otherwise. ``symbol`` is the venue's own; ``instrument`` ids exist only inside perpflow.
+Quantities are base units and prices are quote units, both ``Decimal`` exactly as the venue wrote them. Times are ms UTC of the venue's clock unless stated
+otherwise. ``symbol`` is the venue's; ``instrument`` ids exist only inside perpflow.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Side(StrEnum):
 
 
 class OrderType(StrEnum):
-    """Types that every venue adapter must offer. A STOP_MARKET rests at the venue and becomes a market order when its trigger is touched."""
+    """Order types of every venue adapter. A STOP_MARKET rests at the venue and becomes a market order at its trigger price."""
 
     MARKET = "MARKET"
     LIMIT = "LIMIT"
@@ -37,7 +37,7 @@ class OrderType(StrEnum):
 
 
 class TimeInForce(StrEnum):
-    """GTC rests; POST_ONLY rests or is refused (Binance GTX, Bybit PostOnly); IOC takes what is there and ends."""
+    """GTC rests; POST_ONLY rests or is rejected (Binance GTX, Bybit PostOnly); IOC takes available liquidity and ends."""
 
     GTC = "GTC"
     POST_ONLY = "POST_ONLY"
@@ -45,7 +45,7 @@ class TimeInForce(StrEnum):
 
 
 class VenueStatus(StrEnum):
-    """State of an order at the venue. TRIGGERED: a conditional order became a market order, whose fills follow under the same client id."""
+    """State of an order at the venue. TRIGGERED: a conditional order became a market order; its fills have the same client id."""
 
     NEW = "NEW"
     TRIGGERED = "TRIGGERED"
@@ -57,7 +57,7 @@ class VenueStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """True when nothing can be filled any more."""
+        """True when the order can no longer fill."""
         return self in _FINAL
 
 
@@ -69,10 +69,10 @@ class OrderRequest:
     """An order to be sent, already rounded to the instrument's rules.
 
     Attributes:
-        client_order_id: Ours; a function of signal, leg and attempt, so that a resend is recognised (at most 36 of ``A-Za-z0-9._:/-``).
+        client_order_id: A function of signal, leg and attempt, so that a repeat is recognised (at most 36 of ``A-Za-z0-9._:/-``).
         price: Limit price; None for MARKET and STOP_MARKET.
-        trigger_price: Of a STOP_MARKET, by mark price unless ``trigger_by_last``.
-        reduce_only: The venue must refuse or shrink what would open or turn a position.
+        trigger_price: Trigger of a STOP_MARKET, by mark price unless ``trigger_by_last``.
+        reduce_only: The venue must reject or reduce an order that would open or reverse a position.
     """
 
     client_order_id: str
@@ -89,10 +89,10 @@ class OrderRequest:
 
 @dataclass(frozen=True, slots=True)
 class PairRequest:
-    """Two orders of which each ends the other (OCO): a target that rests and a stop, of one symbol, side and quantity.
+    """Two orders, each of which cancels the other (OCO): a resting target and a stop of one symbol, side and quantity.
 
     Attributes:
-        client_list_id: Of the pair; its orders have client ids of their own.
+        client_list_id: Id of the pair; its orders have their own client ids.
     """
 
     client_list_id: str
@@ -102,15 +102,15 @@ class PairRequest:
 
 @dataclass(frozen=True, slots=True)
 class OrderReport:
-    """State of an order as the venue tells it, by response, query or user stream; the three may come in any order and more than once.
+    """State of an order from a response, a query or the user stream; these arrive in any order and may repeat.
 
     Attributes:
-        client_order_id: The id it was sent with; of orders that are not ours whatever the venue has.
-        venue_order_id: As text; ids of conditional orders and of the orders that they become may differ.
-        filled: Executed so far.
-        average_price: Of what is filled; None while nothing is.
+        client_order_id: The id from the request; for foreign orders the venue's value.
+        venue_order_id: As text; a conditional order and the resulting order may have different ids.
+        filled: Executed quantity.
+        average_price: Average price of the executed quantity; None without one.
         updated_at: Time of this state at the venue, ms; older reports change nothing.
-        reason: The venue's words where it refused or expired the order.
+        reason: The venue's reason for a rejection or expiry.
     """
 
     client_order_id: str
@@ -131,13 +131,13 @@ class OrderReport:
 
 @dataclass(frozen=True, slots=True)
 class FillReport:
-    """One execution of one of our orders. (venue, symbol, trade_id) names it for ever; it may be told more than once.
+    """One execution of an order. (venue, symbol, trade_id) identifies it; it may be reported more than once.
 
     Attributes:
         fee: Paid in ``fee_asset``; negative is a rebate.
         liquidity: ``maker`` or ``taker``.
-        realised: The venue's own realised profit of this fill, quote units; None where it does not say.
-        order_type: Of the order; ``LIQUIDATION`` or ``ADL`` where the venue closed the position by itself.
+        realised: The venue's realised profit of this fill, quote units; None if it does not report it.
+        order_type: Type of the order; ``LIQUIDATION`` or ``ADL`` if the venue closed the position.
     """
 
     symbol: str
@@ -157,12 +157,12 @@ class FillReport:
 
 @dataclass(frozen=True, slots=True)
 class PositionReport:
-    """A position as the venue has it, one-way mode.
+    """A position at the venue, one-way mode.
 
     Attributes:
         quantity: Signed, positive long; 0 for none.
-        mark_price: None where the venue did not tell it.
-        isolated_wallet: Margin set aside, None under cross margin.
+        mark_price: None if the venue did not report it.
+        isolated_wallet: Isolated margin; None under cross margin.
     """
 
     symbol: str
@@ -178,7 +178,7 @@ class PositionReport:
 
 @dataclass(frozen=True, slots=True)
 class BalanceReport:
-    """Money of one asset: the wallet without unrealised profit, and what new orders may use."""
+    """Balance of one asset: the wallet without unrealised profit, and the part available for new orders."""
 
     asset: str
     wallet: Decimal
@@ -187,7 +187,7 @@ class BalanceReport:
 
 @dataclass(frozen=True, slots=True)
 class FundingReport:
-    """A funding payment that was booked. ``paid`` is a cost when positive (platform-services R002-85)."""
+    """A booked funding payment. ``paid`` is a cost when positive (platform-services R002-85)."""
 
     symbol: str
     paid: Decimal
@@ -198,14 +198,14 @@ class FundingReport:
 
 @dataclass(frozen=True, slots=True)
 class InstrumentRules:
-    """What the venue accepts for an instrument.
+    """The venue's order rules of an instrument.
 
     Attributes:
-        tick: Step of prices. ``lot``: step of quantities of limit orders; ``market_lot`` of market and stop orders.
-        min_quantity, max_quantity: Of limit orders; ``market_max_quantity`` of market and stop orders.
-        min_notional: price x quantity at least; reduce-only orders are excused.
-        trading: False while the venue takes no orders for it.
-        pairs: The venue takes one-cancels-the-other pairs for it (spot). ``stops``: it takes stop orders for it.
+        tick: Price step. ``lot``: quantity step of limit orders; ``market_lot``: of market and stop orders.
+        min_quantity, max_quantity: Limits of limit orders; ``market_max_quantity``: of market and stop orders.
+        min_notional: Least price x quantity; reduce-only orders are exempt.
+        trading: False while the venue accepts no orders.
+        pairs: The venue accepts one-cancels-the-other pairs (spot). ``stops``: it accepts stop orders.
     """
 
     symbol: str
@@ -225,13 +225,13 @@ class InstrumentRules:
 
 @dataclass(frozen=True, slots=True)
 class AccountPermissions:
-    """What preflight asks about the key and the account (DECISIONS D24).
+    """Permissions of an API key and settings of the account, for preflight (DECISIONS D24).
 
     Attributes:
-        can_trade, can_withdraw: Of the key; None where the venue does not tell (testnets).
+        can_trade, can_withdraw: Permissions of the key; None if the venue does not say (testnets).
         one_way: Position mode; False in hedge mode.
-        ip_restricted: Whether the key is bound to addresses; None where the venue does not tell.
-        can_transfer: Whether the key may move money between the wallets of its owner; None where the venue does not tell.
+        ip_restricted: Whether the key is bound to addresses; None if the venue does not say.
+        can_transfer: Whether the key may move money between its owner's wallets; None if the venue does not say.
     """
 
     can_trade: bool | None
@@ -243,7 +243,7 @@ class AccountPermissions:
 
 @dataclass(frozen=True, slots=True)
 class StreamReady:
-    """The user stream is up: what happened before may be missing and must be asked for."""
+    """The user stream is open. Earlier events may be missing and must be queried."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""How entries are cut into slices, what execution cost, and the routing table that follows from it."""
+"""Execution cost, and the routing table that is estimated from it."""

@@ -1,4 +1,4 @@
-"""What a trade's execution cost and how it went: one ``execution_cost_events`` record per closed trade (KPIs of signal-engine-product 10.3)."""
+"""Execution cost of a trade: one ``execution_cost_events`` record for each closed trade (KPIs of signal-engine-product 10.3)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _maker_ratio(fills: list[BookedFill]) -> float | None:
 
 
 def slippage_bps(fills: list[BookedFill]) -> float | None:
-    """Return the volume-weighted slippage of some fills against their references in bps, positive = cost on both sides; None without fills.
+    """Return the volume-weighted slippage of fills against their references in bps; positive is a cost on both sides. None without fills.
 
     slip = sum(side x (price - reference) x quantity) / sum(reference x quantity) x 10^4 (R002-64, its sign by side: Q002-6).
     """
@@ -34,8 +34,8 @@ def cost_record(trade: Trade, mode: str, now: int, decided_at: int) -> Record:
     """Return the record of a closed trade.
 
     Args:
-        trade: Closed; every execution booked.
-        mode: Of the account.
+        trade: A closed trade with all executions booked.
+        mode: Mode of the account.
         now: Wall ms.
         decided_at: The signal's.
     """

@@ -1,17 +1,16 @@
-"""What measured costs say about the routing table (R002-66, R002-130): a proposal for each row, never more than one step a time, and its reason.
+"""Propose changes of the routing table from measured costs (R002-66, R002-130): for each row at most one step, with its reason.
 
-Of each row (``routing.Route``) the entries of its notional are looked at, from ``execution_cost_events``. Two levers:
+For each row (``settings.routes.Route``) the entries of its notional count, from ``execution_cost_events``. Two values change:
 
-**Wait.** A maker order saves the difference of the fees and pays for it with the entries that time out and are taken at a worse price. Where more than
-``timeouts_ok`` of a row's entries time out (the KPI of signal-engine-product 10.3), the mean slippage of those that did is held against the saving: dearer
--> the wait is shortened by ``step``, for waiting costs more than it brings; cheaper, and less than ``maker_ok`` of the row filled as maker -> it is
-lengthened.
+**Wait.** A maker order saves fees, but entries that time out are taken at a worse price. If more than ``timeouts_ok`` of a row's entries time out (KPI of
+signal-engine-product 10.3), their mean slippage is compared with the saving. If it is higher, waiting costs more than it saves, and the wait is shortened
+by ``step``. If it is lower and less than ``maker_ok`` of the row filled as maker, the wait is lengthened.
 
-**Slices.** A larger order walks further through the book. Where the slippage of a row is above that of the row below it, by more than ``slice_bps`` with a
-probability of about 97.5 % (Welch's standard error), one slice is added; where a row of several slices is not above it with the same certainty, one is taken
-away. A first row has nothing below it and keeps its slices.
+**Slices.** A larger order walks further through the book. If a row's slippage exceeds that of the row below by more than ``slice_bps`` with a probability
+of about 97.5 % (Welch's standard error), one slice is added. If a row with several slices is not above it with the same certainty, one slice is removed.
+The first row has no row below and keeps its slices.
 
-A row with fewer than ``least`` entries is not judged. The proposal says nothing about what was never tried: it follows the costs step by step.
+A row with fewer than ``least`` entries is not changed. A proposal is not based on settings that were never tried.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ class ProposalRules:
     """Settings of a proposal.
 
     Attributes:
-        least: Entries of a row below which it is not judged.
-        timeouts_ok, maker_ok: KPIs: share of entries that may time out, share of the quantity to be filled as maker.
-        fee_saving_bps: Taker fee less maker fee, 1/10,000.
-        step: Part of the wait by which it moves. shortest_ms, longest_ms: its bounds.
-        slice_bps: Difference of slippage that is worth a slice. most_slices: bound; a new slice of a row without spacing gets ``spacing_ms``.
+        least: Fewest entries of a row for a change.
+        timeouts_ok, maker_ok: KPIs: highest share of time-outs, lowest share of the quantity filled as maker.
+        fee_saving_bps: Taker fee minus maker fee, 1/10,000.
+        step: Relative change of the wait. shortest_ms, longest_ms: its bounds.
+        slice_bps: Slippage difference that justifies a slice. most_slices: bound; a new slice of a row without spacing gets ``spacing_ms``.
     """
 
     least: int = 30
@@ -54,11 +53,11 @@ class ProposalRules:
 
 @dataclass(frozen=True, slots=True)
 class RouteCosts:
-    """What the entries of a row cost. Means over entries; None without any.
+    """Measured cost of a row's entries. Means over entries; None without entries.
 
     Attributes:
-        timeouts: Share that timed out. maker: share of the quantity filled as maker, weighted by notional.
-        slippage_bps: Of all entries, positive is a cost; ``error_bps`` its standard error. late_bps: of those that timed out.
+        timeouts: Share of time-outs. maker: share of the quantity filled as maker, weighted by notional.
+        slippage_bps: Slippage of all entries, positive is a cost; ``error_bps``: its standard error. late_bps: slippage after a time-out.
     """
 
     entries: int
@@ -71,7 +70,7 @@ class RouteCosts:
 
 @dataclass(frozen=True, slots=True)
 class RowProposal:
-    """A row as it is, what was measured, as it is proposed, and why."""
+    """A row, its measured cost, the proposed row, and the reasons."""
 
     now: Route
     measured: RouteCosts
@@ -83,9 +82,9 @@ def propose(entries: Iterable[Mapping[str, Any]], routes: Sequence[Route], rules
     """Return a proposal for every row, smallest notional first.
 
     Args:
-        entries: ``execution_cost_events`` rows: ``notional`` (quote units), ``maker_ratio_entry``, ``slippage_bps_entry``, ``entry_timeout``. One without
-            slippage (nothing was filled) is not counted.
-        routes: The table in force.
+        entries: ``execution_cost_events`` rows: ``notional`` (quote units), ``maker_ratio_entry``, ``slippage_bps_entry``, ``entry_timeout``. Rows without
+            slippage (no fill) do not count.
+        routes: The active table.
         rules: Settings.
 
     Raises:
@@ -113,7 +112,7 @@ def propose(entries: Iterable[Mapping[str, Any]], routes: Sequence[Route], rules
 
 
 def measure(entries: Sequence[Mapping[str, Any]]) -> RouteCosts:
-    """Return what some entries cost. The order of the entries does not matter."""
+    """Return the measured cost of entries. Their order does not matter."""
     if not entries:
         return RouteCosts(0, None, None, None, None, None)
     slips = sorted(float(one["slippage_bps_entry"]) for one in entries)

@@ -1,7 +1,7 @@
-"""The daily re-estimation of the routing table (R002-66, R002-130): which entries are looked at, and the table that holds afterwards.
+"""The daily re-estimation of the routing table (R002-66, R002-130): the entries that count, and the resulting table.
 
-Every row moves by at most one step a time, within the bounds of ``RoutingPolicy``. Only entries that ended after their row was last changed are looked at:
-those of before were made under other waits and slices, and would push it on day after day for something that was mended on the first.
+Every row moves by at most one step at a time, within the bounds of ``RoutingPolicy``. Only entries after their row's last change count. Earlier ones used
+other waits and slices; they would move the row again every day for a problem that the first change may have fixed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DAY_MS = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class ActiveRoute:
-    """A row of the table in force, and since when it is as it is, wall ms (0: since the policy says so)."""
+    """A row of the active table, and the time of its last change, wall ms (0: unchanged from the policy)."""
 
     route: Route
     since: int = 0
@@ -40,7 +40,7 @@ class ActiveRoute:
 
 
 def rules_of(policy: LivePolicy) -> ProposalRules:
-    """Return the rules of a proposal under a policy: its bounds, and what a maker fill saves by its fees."""
+    """Return the proposal rules of a policy: its bounds, and the fee saving of a maker fill."""
     bounds = policy.routing
     return ProposalRules(
         least=bounds.least,
@@ -52,7 +52,7 @@ def rules_of(policy: LivePolicy) -> ProposalRules:
 
 
 def entry_of(trade: Trade, mode: str) -> dict[str, Any] | None:
-    """Return what a trade's entry cost, with ``ended_at`` (wall ms); None for a trade that entered nothing or is not over."""
+    """Return the entry cost of a trade, with ``ended_at`` (wall ms); None if it is open or has no entry."""
     if trade.position.status != CLOSED or trade.over_at is None or not trade.fills:
         return None
     record = cost_record(trade, mode, trade.over_at, trade.position.entry_at)
@@ -61,12 +61,12 @@ def entry_of(trade: Trade, mode: str) -> dict[str, Any] | None:
 
 
 def reestimate(entries: Iterable[Mapping[str, Any]], held: Sequence[ActiveRoute], policy: LivePolicy, now: int) -> list[RowProposal]:
-    """Return a proposal for every row in force, smallest notional first.
+    """Return a proposal for every active row, smallest notional first.
 
     Args:
-        entries: Of ``entry_of``.
-        held: The table in force.
-        policy: Its bounds.
+        entries: Results of ``entry_of``.
+        held: The active table.
+        policy: Bounds.
         now: Wall ms.
     """
     oldest = now - policy.routing.days * DAY_MS
@@ -77,6 +77,6 @@ def reestimate(entries: Iterable[Mapping[str, Any]], held: Sequence[ActiveRoute]
 
 
 def updated_routes(found: Sequence[RowProposal], held: Sequence[ActiveRoute], now: int) -> tuple[ActiveRoute, ...]:
-    """Return the table in force once the proposals hold."""
+    """Return the table after the proposals are applied."""
     since = {one.route.from_notional: one.since for one in held}
     return tuple(ActiveRoute(one.proposed, now if one.proposed != one.now else since[one.now.from_notional]) for one in found)
