@@ -1,1 +1,1 @@
-"""The archive: topics as Parquet files by topic, day and instrument (``schemas.archive`` has the format)."""
+"""The archive: topics as Parquet files by topic, day and instrument. ``schemas.archive`` defines the format."""

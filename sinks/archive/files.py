@@ -1,4 +1,4 @@
-"""Writing files of the archive: under a temporary name, forced to disk, hashed, renamed."""
+"""Write archive files: under a temporary name, forced to disk, hashed and renamed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from schemas.archive import layout
 from schemas.archive.manifest import File, make_folder, sync_folder
 from schemas.codec.avro import topic_fingerprint
 
-# Replay holds one of them an instrument in memory; statistics, by which readers pass over them, are kept of each.
+# Replay keeps one row group of each instrument in memory. Statistics of each group let readers skip it.
 ROW_GROUP = 65_536
 ZSTD_LEVEL = 3
 _HASH_BLOCK = 1 << 20
 
 
 def _encodings(schema: pa.Schema) -> tuple[list[str], dict[str, str]]:
-    """Return the columns that are written through a dictionary, and the encodings of the others: rising numbers as differences."""
+    """Return the dictionary-encoded columns and the encodings of the others; increasing numbers are delta-encoded."""
     deltas = {field.name: "DELTA_BINARY_PACKED" for field in schema if pa.types.is_int64(field.type) or pa.types.is_timestamp(field.type)}
     nested = [field.name for field in schema if pa.types.is_nested(field.type)]
     return [name for name in schema.names if name not in deltas and name not in nested], deltas
@@ -38,7 +38,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield tables of whole row groups; the last one is what is left."""
+    """Yield tables of whole row groups; the last one has the remainder."""
     waiting: list[pa.Table] = []
     rows = 0
     for table in tables:
@@ -56,7 +56,7 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 def write_file(
     root: Path, topic: str, partition: int, header: bytes, folder: str, day: str, tables: Iterable[pa.Table], span: tuple[int, int]
 ) -> File:
-    """Write records, in order of offset, as one file and return its manifest entry; it does not count before a manifest lists it.
+    """Write records in order of offset as one file; return its manifest entry. The file counts once a manifest lists it.
 
     Args:
         root: The archive.
@@ -69,7 +69,7 @@ def write_file(
         span: Least and greatest event time, ms.
 
     Raises:
-        OSError: the disk does not take it; nothing of it stays.
+        OSError: the disk rejects it; no part of the file remains.
     """
     schema = layout.arrow_schema(topic)
     dictionary, deltas = _encodings(schema)

@@ -1,4 +1,4 @@
-"""Looking at an archive: what is there, whether it is whole, and taking parts of it out."""
+"""Inspect an archive: list its content, verify it, and export parts of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sinks.archive.files import ROW_GROUP, sha256_of
 
 @dataclass
 class ArchivedSeries:
-    """What an archive holds of a topic and instrument."""
+    """The archived records of one topic and instrument."""
 
     topic: str
     folder: str
@@ -36,18 +36,18 @@ class ArchivedSeries:
 
     @property
     def bytes_per_row(self) -> float:
-        """Bytes on disk a record."""
+        """Bytes on disk for each record."""
         return self.bytes / self.rows if self.rows else 0.0
 
 
 def states(root: Path) -> Iterator[tuple[str, int, State]]:
-    """Yield topic, partition and state of everything in an archive. Raises ArchiveError for a folder that is none or a broken manifest."""
+    """Yield topic, partition and state of an archive. Raises ArchiveError if the folder is no archive or a manifest is broken."""
     for manifest in manifests(root):
         yield manifest.topic, manifest.partition, manifest.load()
 
 
 def holdings(root: Path) -> list[ArchivedSeries]:
-    """Return what is there, by topic and instrument. Raises ArchiveError."""
+    """Return the content by topic and instrument. Raises ArchiveError."""
     found: dict[tuple[str, str], ArchivedSeries] = {}
     for topic, _, state in states(root):
         for file in state.files.values():
@@ -65,13 +65,13 @@ def holdings(root: Path) -> list[ArchivedSeries]:
 # --- verifying -----------------------------------------------------------------------------------------------------------
 @dataclass
 class VerifyResult:
-    """What verification found.
+    """The result of a verification.
 
     Attributes:
-        files: Files looked at.
+        files: Verified files.
         rows: Records in them.
-        faults: What is wrong, one line each, beginning with the file or the topic and partition.
-        unlisted: Files that no manifest lists: of an archiver that was killed, or is about to list them.
+        faults: One line for each fault, beginning with the file or the topic and partition.
+        unlisted: Files that no manifest lists, of an archiver that was killed or is about to list them.
     """
 
     files: int = 0
@@ -81,7 +81,7 @@ class VerifyResult:
 
 
 def verify(root: Path) -> VerifyResult:
-    """Check every manifest, checksum, row count, offset and time. Raises ArchiveError when the folder is no archive."""
+    """Check every manifest, checksum, row count, offset and time. Raises ArchiveError if the folder is no archive."""
     verdict = VerifyResult()
     listed: set[str] = set()
     for manifest in manifests(root):
@@ -110,7 +110,7 @@ def verify(root: Path) -> VerifyResult:
 
 
 def _check_file(root: Path, topic: str, partition: int, file: File) -> np.ndarray:
-    """Return a file's offsets. Raises ArchiveError naming what is wrong with it."""
+    """Return a file's offsets. Raises ArchiveError that names the fault."""
     path = root / file.path
     if not path.is_file():
         raise ArchiveError(f"{file.path}: the file is missing")
@@ -136,7 +136,7 @@ def _check_file(root: Path, topic: str, partition: int, file: File) -> np.ndarra
 
 
 def _check_offsets(state: State, parts: list[np.ndarray]) -> Iterator[str]:
-    """Yield what is wrong with the offsets of a partition: each below the next one is a record of one file, or in a hole of the log."""
+    """Yield the faults of a partition's offsets. Each offset must be in exactly one file or in a listed gap."""
     offsets = np.sort(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
     twice = offsets[1:][np.diff(offsets) == 0]
     if len(twice):
@@ -153,7 +153,7 @@ def _check_offsets(state: State, parts: list[np.ndarray]) -> Iterator[str]:
 
 
 def _joined_holes(holes: np.ndarray) -> np.ndarray:
-    """Return holes with those that touch made one."""
+    """Return gaps; adjacent ones are merged."""
     if len(holes) < 2:
         return holes
     starts = np.concatenate([[True], holes[1:, 0] > holes[:-1, 1]])
@@ -163,18 +163,18 @@ def _joined_holes(holes: np.ndarray) -> np.ndarray:
 
 # --- exporting -----------------------------------------------------------------------------------------------------------
 def export(root: Path, topic: str, instrument: str | None, first_ms: int | None, end_ms: int | None, target: Path) -> int:
-    """Write the records of a topic, in order of event time and offset of a file, as CSV or Parquet (by the target's suffix); return their number.
+    """Write the records of a topic as CSV or Parquet, by the target's suffix, in order of event time and offset; return their number.
 
     Args:
         root: The archive.
         topic: Plain topic name.
-        instrument: Of one instrument; all when None.
-        first_ms: Event times from here on, ms.
-        end_ms: Event times before this, ms.
-        target: ``*.csv`` or ``*.parquet``. In CSV nested fields are JSON-like text.
+        instrument: One instrument; None: all.
+        first_ms: First event time, ms.
+        end_ms: End of event times (exclusive), ms.
+        target: ``*.csv`` or ``*.parquet``. Nested fields are JSON-like text in CSV.
 
     Raises:
-        ArchiveError: nothing is there of that topic or instrument, a file is broken, or the suffix is neither.
+        ArchiveError: no records of that topic or instrument, a broken file, or another suffix.
     """
     if topic not in catalogue.TOPICS:
         raise ArchiveError(f"no topic {topic}; there are {', '.join(catalogue.TOPICS)}")
@@ -235,7 +235,7 @@ def _chosen(root: Path, file: File, topic: str, instrument: str | None, first_ms
 
 
 def _as(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a table in a schema: fields that it does not have are null, nested ones text where the schema wants text."""
+    """Convert a table to a schema: missing fields are null, nested fields become text where the schema has text."""
     columns = []
     for one in schema:
         if one.name not in table.schema.names:
@@ -253,7 +253,7 @@ def _as(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def listed_files(root: Path) -> dict[str, list[Path]]:
-    """Return the paths of all files that count, by topic, for other tools. Raises ArchiveError."""
+    """Return the paths of all listed files by topic, for other tools. Raises ArchiveError."""
     found: dict[str, list[Path]] = defaultdict(list)
     for topic, _, state in states(root):
         found[topic] += [root / path for path in sorted(state.files)]

@@ -1,14 +1,14 @@
-"""The archiver: topics into files (``sinks.consuming.loop``).
+"""The archiver: write topics to Parquet files (``sinks.consuming.loop``).
 
-Records gather in memory by topic and partition until there are enough of them or the oldest has waited long enough; then all are written. What is in memory
-is bounded: beyond it nothing more is read. Where to read from is what the manifests say; Kafka's committed offsets are only for lag tools.
+Records collect in memory by topic and partition until there are enough or the oldest has waited long enough; then all are written. Memory is bounded:
+beyond the limit nothing more is read. The manifests define the start offsets; Kafka's committed offsets are only for lag tools.
 
-What happens when ...
-    - the disk is full or away: the batch is tried again with growing pauses, polling goes on, /health answers 503; nothing is lost.
-    - the broker is away: the client reconnects by itself; /health answers 503.
-    - this process is killed, frozen or loses partitions to another: see ``sinks.archive.writer``.
-    - the wanted offset was deleted by retention: the manifest has the hole, /health the number.
-    - a topic was deleted and created again: its offsets begin again; the partition is left alone and /health says so.
+What happens at each failure:
+    - disk full or missing: the batch is retried with growing pauses, polling continues, /health answers 503. Nothing is lost.
+    - broker down: the client reconnects by itself; /health answers 503.
+    - this process is killed, frozen or loses partitions: see ``sinks.archive.writer``.
+    - retention deleted the next offset: the manifest lists the gap, /health the number of missing records.
+    - a topic was deleted and created again: its offsets restart. The partition is skipped, and /health says so.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from sinks.consuming.loop import Loop
 from sinks.consuming.reader import PartitionBatch, Place, Reader
 
 STOP_SECONDS = 25.0
-# Beyond so many times ``roll_bytes`` in memory nothing more is read.
+# Reading stops at this multiple of ``roll_bytes`` in memory.
 MOST_BUFFERED = 2
 
 
 @dataclass(frozen=True)
 class Options:
-    """How the archiver works.
+    """Settings of the archiver.
 
     Attributes:
         root: Folder of the archive.
         topics: Plain topic names.
         roll_bytes: Bytes of keys and values in memory from which everything is written.
         roll_seconds: Longest time that a record waits for its file.
-        until_idle: Stop when every assigned partition has been at its end for this many seconds; None: run on.
-        session_timeout_ms: After this time without a heartbeat Kafka gives the partitions of a dead archiver to others.
+        until_idle: Stop when every assigned partition has been at its end for this many seconds; None: never.
+        session_timeout_ms: After this time without a heartbeat Kafka reassigns the partitions.
         instance: Static member name, or None.
     """
 
@@ -62,7 +62,7 @@ class Archiver(Loop):
 
     Args:
         settings: Kafka and prefix.
-        options: How.
+        options: Settings of the archiver.
         service: Stop flag, log, health.
     """
 
@@ -77,41 +77,41 @@ class Archiver(Loop):
         service.set_health(self.health)
 
     def health(self) -> dict[str, Any]:
-        """Return the health report: not ok while the disk or the broker are away or a partition cannot be archived."""
+        """Return the health report: not ok while disk or broker are down or a partition cannot be archived."""
         return {**self.report(), "rows_archived": self._rows}
 
     def is_due(self) -> bool:
-        """Return whether there is enough for files or the oldest record has waited long enough."""
+        """Return whether enough records are in memory or the oldest has waited long enough."""
         return self._reader.bytes >= self._options.roll_bytes or time.monotonic() - self._reader.oldest >= self._options.roll_seconds
 
     def room(self) -> tuple[int, int]:
-        """Return what may be in memory beside the batch that is written."""
+        """Return the limits of memory beside the batch in progress."""
         return sys.maxsize, MOST_BUFFERED * self._options.roll_bytes
 
     def claim(self, places: list[Place]) -> tuple[dict[Place, int], dict[Place, str]]:
-        """Shut former owners out."""
+        """Take ownership of partitions; former owners are fenced."""
         return self._writer.claim(places, self._reader.topic_ids(places))
 
     def placed(self, answer: tuple[dict[Place, int], dict[Place, str]], ours: set[Place]) -> None:
-        """Have partitions read from what the manifests say, and leave those alone that cannot be archived."""
+        """Start reading partitions at the manifests' offsets; skip those that cannot be archived."""
         offsets, refused = answer
         for place in set(refused) & ours:
-            self._log.error("a partition is left alone", topic=place[0], partition=place[1], reason=refused[place])
+            self._log.error("a partition is skipped", topic=place[0], partition=place[1], reason=refused[place])
             self._reader.refuse(place, refused[place])
         self._reader.place({place: offset for place, offset in offsets.items() if place in ours})
 
     def write(self, prepared: list[PartitionBatch]) -> WriteResult:
-        """Write files, and merge those of before."""
+        """Write files, and merge earlier ones."""
         outcome = self._writer.write(prepared)
         for read in prepared:
             try:
                 self._writer.merge(read.place)
-            except (ArchiveError, OSError) as error:  # the records are in; merging is tried again after the next batch
+            except (ArchiveError, OSError) as error:  # the records are written; merging is retried after the next batch
                 self._log.warning("files were not merged", topic=read.place[0], partition=read.place[1], error=str(error))
         return outcome
 
     def written(self, outcome: WriteResult, ours: set[Place]) -> None:
-        """Note what the archive holds; claim again what another archiver has taken over."""
+        """Record the archived offsets; claim partitions again that another archiver took over."""
         self._rows += outcome.rows
         for place in set(outcome.fenced) & ours:
             metrics.FENCED.labels("archive").inc()
@@ -119,9 +119,9 @@ class Archiver(Loop):
         self._reader.written({place: offset for place, offset in outcome.written.items() if place in ours})
 
     def may_pass(self, error: BaseException) -> bool:
-        """Disks and brokers come back."""
+        """Return True: failures of disks and brokers may pass."""
         return isinstance(error, OSError | KafkaException)
 
     def close(self) -> None:
-        """Remove what was merged away."""
+        """Remove files that were merged into others."""
         self._writer.close()

@@ -1,10 +1,10 @@
-"""Batches of records into the archive: files first, then the manifest that makes them count (DESIGN 4).
+"""Write batches of records to the archive: first the files, then the manifest that lists them (DESIGN 4).
 
-What happens when ...
-    - the process is killed before the manifest is made: its files count for nothing and the next owner removes them; the records are read again.
-    - it is killed afterwards: the records are there once, the next owner reads on from the manifest's offset.
-    - it is frozen and thawed: the next owner's first manifest shuts it out; its batch is dropped and its offset asked again.
-    - the disk is full: nothing of the batch stays, the batch is tried again.
+What happens at each failure:
+    - killed before the manifest is written: its files do not count, and the next owner removes them. The records are read again.
+    - killed afterwards: the records are stored once. The next owner continues at the manifest's offset.
+    - frozen and resumed: the next owner's first manifest fences it. Its batch is dropped and its offset read again.
+    - disk full: no part of the batch remains; the batch is retried.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from schemas.codec.avro import Codec, topic_fingerprint
 from sinks.archive.files import write_file
 from sinks.consuming.reader import PartitionBatch, Place
 
-# A day's files of an instrument are merged when they are so many, and once more when the day is over and its late records had time to come.
+# Files of an instrument and day are merged at this number, and again after the day has ended and late records had time to arrive.
 MERGE_FILES = 8
 DAY_OVER_MS = 10 * 60_000
-# Files of this size stay as they are.
+# Files of this size are not merged.
 LARGE_BYTES = 256 * 1024 * 1024
-# Merged files stay on disk for readers that have an older manifest.
+# Merged files stay on disk for readers with an older manifest.
 TRASH_SECONDS = 300.0
-# Partitions written at a time. Forcing files to disk takes milliseconds each, and disks take several at once.
+# Partitions written in parallel. Forcing a file to disk takes milliseconds, and disks handle several at once.
 THREADS = 8
 
 _In = TypeVar("_In")
@@ -44,7 +44,7 @@ _Out = TypeVar("_Out")
 
 @dataclass
 class WriteResult:
-    """What became of batches: next offsets of those written, places of those that another archiver has taken over."""
+    """The result of batches: next offsets of the written partitions, and partitions that another archiver took over."""
 
     written: dict[Place, int] = field(default_factory=dict)
     fenced: list[Place] = field(default_factory=list)
@@ -52,14 +52,14 @@ class WriteResult:
 
 
 def holes(offsets: Any, expected: int, next_offset: int) -> list[tuple[int, int]]:
-    """Return the ranges [first, end) of offsets from ``expected`` on, below ``next_offset``, at which there is no record."""
+    """Return the ranges [first, end) of offsets from ``expected`` to below ``next_offset`` without a record."""
     edges = np.concatenate([[expected - 1], offsets, [next_offset]])
     gaps = np.flatnonzero(np.diff(edges) > 1)
     return [(int(edges[gap]) + 1, int(edges[gap + 1])) for gap in gaps]
 
 
 class ArchiveWriter:
-    """Writes the partitions that it has claimed.
+    """Writes its claimed partitions.
 
     Args:
         root: The archive.
@@ -76,12 +76,12 @@ class ArchiveWriter:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="archive-files")
 
     def claim(self, places: Iterable[Place], topic_ids: Mapping[str, str]) -> tuple[dict[Place, int], dict[Place, str]]:
-        """Shut former owners out of partitions, and remove what they left behind.
+        """Take ownership of partitions, fence former owners, and remove their unlisted files.
 
-        Returns the next offset of each place, and of the places that cannot be written why.
+        Returns the next offset of each place, and the reason for each place that cannot be written.
 
         Raises:
-            OSError: the disk does not take a manifest.
+            OSError: a manifest cannot be written.
         """
         offsets: dict[Place, int] = {}
         refused: dict[Place, str] = {}
@@ -111,17 +111,17 @@ class ArchiveWriter:
             try:
                 self._states[place] = manifest.commit(state, topic_id=topic_id)
             except Fenced:
-                continue  # another owner was quicker; it is shut out by the next one
+                continue  # another owner was faster; the next claim fences it
             return state.next_offset
 
     def _all(self, call: Callable[[_In], _Out], arguments: list[_In]) -> list[_Out]:
-        """Call for all arguments, several at a time: most of the time is waiting for the disk. Raises what the first of the failed ones raised."""
+        """Call a function for all arguments in parallel, because most time is spent on the disk. Raises the first error."""
         jobs = [self._pool.submit(call, argument) for argument in arguments]
         wait(jobs)
         return [job.result() for job in jobs]
 
     def _remove_orphans(self, topic: str, partitions: set[int]) -> None:
-        """Remove files of claimed partitions that no manifest lists. No former owner can list them any more."""
+        """Remove files of claimed partitions that no manifest lists. Former owners are fenced and cannot list them."""
         prefixes = {layout.prefix_of(partition): self._states[topic, partition] for partition in partitions}
         folder = self._root / topic
         for partition in partitions:
@@ -131,13 +131,13 @@ class ArchiveWriter:
             state = prefixes.get(path.name.partition("-")[0] + "-")
             if state is not None and path.relative_to(self._root).as_posix() not in state.files:
                 path.unlink(missing_ok=True)
-                self._log.info("removed what an archiver had left unfinished", file=str(path))
+                self._log.info("removed unfinished files of an archiver", file=str(path))
 
     def write(self, batches: list[PartitionBatch]) -> WriteResult:
-        """Write batches, each of another partition and by itself.
+        """Write batches independently, each of another partition.
 
         Raises:
-            OSError: the disk does not take it. What was written before stays; the same batches may be given again.
+            OSError: the disk rejects a write. Earlier batches stay written; the same batches may be passed again.
         """
         outcome = WriteResult()
         for batch, rows in zip(batches, self._all(self._write, batches), strict=True):
@@ -149,10 +149,10 @@ class ArchiveWriter:
         return outcome
 
     def _write(self, batch: PartitionBatch) -> int | None:
-        """Write a batch; return the number of records, or None when another archiver has its partition."""
+        """Write a batch; return the number of records, or None if another archiver owns the partition."""
         state = self._states.get(batch.place)
         if state is not None and state.next_offset == batch.next_offset:
-            return len(batch.records)  # an earlier try had come so far
+            return len(batch.records)  # an earlier attempt got this far
         if state is None or state.next_offset != batch.expected:
             return None
         try:
@@ -183,7 +183,7 @@ class ArchiveWriter:
         return len(records)
 
     def _undo(self, place: Place, state: State, files: list[File]) -> None:
-        """Remove files that no manifest lists. A manifest may have been made although its maker failed (in forcing its folder to disk): then they count."""
+        """Remove files that no manifest lists. A manifest may exist although writing it failed (forcing its folder to disk); then its files stay."""
         newest = Manifest(self._root, *place).load()
         for file in files:
             if file.path not in newest.files:
@@ -193,11 +193,11 @@ class ArchiveWriter:
 
     # --- merging -----------------------------------------------------------------------------------------------------
     def merge(self, place: Place) -> int:
-        """Merge the small files of a partition where there are many of a day, or the day is over; return how many went into others.
+        """Merge a partition's small files of a day if there are many or the day has ended; return the number of merged files.
 
         Raises:
-            ArchiveError: a file is not what its manifest says.
-            OSError: the disk does not take it.
+            ArchiveError: a file does not match its manifest.
+            OSError: the disk rejects a write.
         """
         self._empty_trash()
         state = self._states.get(place)
@@ -206,7 +206,7 @@ class ArchiveWriter:
         newest = max(file.max_event_time for file in state.files.values())
         days: dict[tuple[str, str, str], list[File]] = defaultdict(list)
         for file in state.files.values():
-            # Files of an older schema stay as they are: this release's columns are others.
+            # Files of an older schema are not merged, because their columns differ.
             if file.bytes < LARGE_BYTES and file.schema == topic_fingerprint(place[0]).hex():
                 days[file.day, file.folder, file.header].append(file)
         added, removed = [], []
@@ -224,7 +224,7 @@ class ArchiveWriter:
             self._undo(place, state, added)
             if not isinstance(error, Fenced):
                 raise
-            self._states.pop(place, None)  # its next batch is told so
+            self._states.pop(place, None)  # its next batch finds out
             return 0
         self._trash += [(time.monotonic(), path) for path in removed]
         metrics.FILES_MERGED.labels(place[0]).inc(len(removed))
@@ -243,7 +243,7 @@ class ArchiveWriter:
                     yield read_rows(source, file.path, group, None)
 
     def close(self) -> None:
-        """Remove merged files at once: nobody will come for them later."""
+        """Remove merged files at once, because no later call would."""
         self._pool.shutdown()
         self._empty_trash(0.0)
 

@@ -1,1 +1,1 @@
-"""What sinks have in common: membership in a group, record sets fetched ahead, and the loop that hands them to a writer."""
+"""The shared consumer of sinks: group membership, prefetched record sets, and the loop that passes them to a writer."""

@@ -1,7 +1,7 @@
-"""Raw record sets of chosen partitions, fetched ahead by a thread of its own.
+"""Prefetch raw record sets of selected partitions in a thread.
 
-A message object per record costs more than all that a sink does with it, so records come by whole record sets (``schemas.codec.fetching``). Who may read
-what is not decided here: the reader says from which offset each partition is wanted.
+One message object for each record costs more than all other work of a sink, so records are fetched as whole record sets (``schemas.codec.fetching``). The
+reader decides which partitions to fetch and from which offset.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from aiokafka.structs import TopicPartition
 
 from schemas.codec.fetching import RawRecords, deliver_raw
 
-# One answer of a broker at most, and the same of record sets that nobody took yet: 100,000 trades.
+# Largest answer of a broker, and the limit of buffered record sets: 100,000 trades.
 FETCH_BYTES = 8 * 1024 * 1024
-# A request names all partitions, and its answer is read by Python: some ten a second must do. A broker waits until so much has come, or so long.
+# A request names all partitions and Python parses its answer, so about ten a second must suffice. A broker waits for this many bytes or this long.
 FETCH_LEAST_BYTES = 256 * 1024
 FETCH_WAIT_MS = 100
 AGAIN_SECONDS = 0.5
@@ -31,11 +31,11 @@ CLOSE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class FetchedRecords:
-    """A record set of a partition, or None: the offset that was wanted is not in the log.
+    """A record set of a partition, or None if the requested offset is not in the log.
 
     Attributes:
         partition: Wire name of the topic, and partition.
-        turn: Number that the wish had which it fulfils.
+        turn: Number of the read request that it answers.
         raw: The record set.
     """
 
@@ -44,12 +44,12 @@ class FetchedRecords:
     raw: RawRecords | None
 
 
-# Where to read a partition from and the number of this wish; None: it is no longer wanted.
+# Start offset and number of a read request; None: stop reading.
 Wishes = Mapping[TopicPartition, tuple[int, int] | None]
 
 
 class Fetcher:
-    """Fetches what is wanted, in the order of the log, a bounded number of bytes ahead. All methods may be called from another thread.
+    """Fetches the requested partitions in log order, a bounded number of bytes ahead. All methods are thread-safe.
 
     Args:
         bootstrap: Kafka.
@@ -57,9 +57,9 @@ class Fetcher:
         fetch_bytes: See FETCH_BYTES.
 
     Attributes:
-        ends: End of each partition's log (of what is committed) as the broker told it last.
+        ends: Last known end offset (committed records) of each partition.
         trouble: Why nothing can be fetched at present.
-        held: Bytes fetched that nobody took yet.
+        held: Bytes fetched and not yet taken.
     """
 
     def __init__(self, bootstrap: str, log: Any, fetch_bytes: int = FETCH_BYTES) -> None:
@@ -67,7 +67,7 @@ class Fetcher:
         self._log = log
         self._bytes = fetch_bytes
         self._wishes: queue.SimpleQueue[Wishes] = queue.SimpleQueue()
-        # Not a SimpleQueue: its get waits for ever when its thread does not run at the moment at which the time is over (CPython 3.11).
+        # Not a SimpleQueue: in CPython 3.11 its ``get`` may wait forever if the thread is not running when the time-out ends.
         self._found: queue.Queue[FetchedRecords | None] = queue.Queue()
         self._lock = threading.Lock()
         self._stopping = False
@@ -75,7 +75,7 @@ class Fetcher:
         self._loop = asyncio.new_event_loop()
         self._called = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="fetcher", daemon=True)
-        # The fetcher's own: where each partition is read from next, and the number of the wish.
+        # Used by the fetcher thread only: next offset of each partition and number of the request.
         self._positions: dict[TopicPartition, int] = {}
         self._turns: dict[TopicPartition, int] = {}
         self.ends: dict[TopicPartition, int] = {}
@@ -84,26 +84,26 @@ class Fetcher:
 
     # --- for the reader --------------------------------------------------------------------------------------------
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """End; what was fetched and not taken is dropped."""
+        """Stop the thread; drop buffered records."""
         self._stopping = True
         if self._thread.is_alive():
             self._call()
             self._thread.join(CLOSE_SECONDS)
 
     def want(self, wishes: Wishes) -> None:
-        """Read partitions from other offsets than before, or no more."""
+        """Read partitions from new offsets, or stop reading them."""
         self._wishes.put(wishes)
         self._call()
 
     def get(self, seconds: float) -> FetchedRecords | None:
-        """Return the next record set, or None when none came in so many seconds or ``wake`` was called.
+        """Return the next record set, or None after a time-out or a call of ``wake``.
 
         Raises:
-            RuntimeError: the fetcher has ended by a fault of its own.
+            RuntimeError: the fetcher thread failed.
         """
         try:
             found = self._found.get(timeout=seconds) if seconds > 0 else self._found.get_nowait()
@@ -119,7 +119,7 @@ class Fetcher:
         return found
 
     def wake(self) -> None:
-        """Have ``get`` return."""
+        """Make ``get`` return."""
         self._found.put(None)
 
     def _call(self) -> None:
@@ -183,7 +183,7 @@ class Fetcher:
         return None
 
     def _heed(self, consumer: AIOKafkaConsumer) -> None:
-        """Turn to what is wanted now."""
+        """Apply the newest read requests."""
         wishes: dict[TopicPartition, tuple[int, int] | None] = {}
         with contextlib.suppress(queue.Empty):
             while True:
@@ -212,7 +212,7 @@ class Fetcher:
             fetched = await consumer.getmany(timeout_ms=FETCH_WAIT_MS)
         except OffsetOutOfRangeError as error:
             for partition in error.args[0]:
-                consumer.pause(partition)  # until it is wanted from elsewhere
+                consumer.pause(partition)  # until another offset is requested
                 self._found.put(FetchedRecords(partition, self._turns[partition], None))
             return
         except KafkaError as error:

@@ -1,10 +1,10 @@
-"""The loop of a sink: the reader in front, a writer's thread behind, a few batches in flight between them.
+"""The loop of a sink: a reader, a writer thread, and a few batches in flight between them.
 
-The reader polls always, whatever the store does, so it stays in its group; while the writer cannot go on, nothing more is taken and memory stays
-bounded. While one batch is written the next is prepared in a thread of its own: both are work outside of Python that lets other threads run.
+The reader always polls, so it stays in its group even if the store is slow. While the writer is blocked, no more records are taken, and memory stays
+bounded. While one batch is written, the next is prepared in another thread; both release Python's lock.
 
-A batch that was taken while the one before it was on its way counts on that one: it expects the offset that the other will have stored. Where the
-other is fenced, so is this one. Offsets of new partitions are asked only when nothing is in flight.
+A batch that follows a batch in flight expects the offset that the other one will store. If the other is fenced, so is this one. Offsets of new partitions
+are read only when nothing is in flight.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from schemas.service import Service
 from sinks.consuming.reader import PartitionBatch, PartitionState, Place, Reader
 
 POLL_SECONDS = 0.1
-# The writer may be behind for so long before this is called a pause.
+# The loop reports a pause when the writer is behind for longer than this.
 PATIENCE_S = 3.0
-# Lag and broker state are looked at this often.
+# Interval of the checks of lag and broker.
 LOOK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class _Job:
-    """Work in flight, what is done with its result, and the partitions (as they were assigned then) whose offsets it is about."""
+    """A job in flight, the handler of its result, and the partitions of its offsets as they were assigned at its start."""
 
     future: Future[Any]
     done: Callable[[Any, set[Place]], None]
@@ -41,15 +41,15 @@ class _Job:
 
 
 class Loop(ABC):
-    """Consumes and writes until the service stops. A sink says what a batch is and writes it.
+    """Consumes and writes until the service stops. A subclass defines a batch and writes it.
 
     Args:
         reader: The partitions.
         service: Stop flag, log, health.
-        name: Of the threads.
-        until_idle: Stop when every assigned partition has been at its end for this many seconds; None: run on.
-        stop_seconds: When the service stops, what was read is written within this time or left to be read again.
-        depth: Batches in flight at most: with 2, one is prepared while another is written.
+        name: Name of the threads.
+        until_idle: Stop when every assigned partition has been at its end for this many seconds; None: never.
+        stop_seconds: At a stop, read records are written within this time, or they are read again later.
+        depth: Most batches in flight: with 2, one is prepared while another is written.
     """
 
     def __init__(self, reader: Reader, service: Service, *, name: str, until_idle: float | None, stop_seconds: float, depth: int) -> None:
@@ -71,22 +71,22 @@ class Loop(ABC):
     # --- what a sink is --------------------------------------------------------------------------------------------
     @abstractmethod
     def claim(self, places: list[Place]) -> Any:
-        """Ask the store where partitions go on. Runs in the writer's thread."""
+        """Read the stored offsets of partitions. Runs in the writer's thread."""
 
     @abstractmethod
     def placed(self, answer: Any, ours: set[Place]) -> None:
-        """Have those of the claimed partitions read that are ours still."""
+        """Start reading the claimed partitions that are still assigned."""
 
     @abstractmethod
     def is_due(self) -> bool:
-        """Return whether what was read is a batch."""
+        """Return whether the read records make a batch."""
 
     @abstractmethod
     def room(self) -> tuple[int, int]:
-        """Return how many rows and bytes of values may be read and not taken, which is also what a batch holds at most."""
+        """Return the most rows and bytes of values that may be buffered, which is also the largest batch."""
 
     def prepare(self, batch: list[PartitionBatch]) -> Any:
-        """Make what ``write`` is given. Runs in the preparer's thread."""
+        """Prepare the argument of ``write``. Runs in the preparer's thread."""
         return batch
 
     @abstractmethod
@@ -95,14 +95,14 @@ class Loop(ABC):
 
     @abstractmethod
     def written(self, outcome: Any, ours: set[Place]) -> None:
-        """Take note of what became of a batch, as far as its partitions are ours still."""
+        """Apply the result of a batch to the partitions that are still assigned."""
 
     @abstractmethod
     def may_pass(self, error: BaseException) -> bool:
-        """Return whether trying again can help."""
+        """Return whether a retry can help."""
 
     def failed(self, error: BaseException) -> str:
-        """Clean up after an attempt that failed; return a hint for the log. Runs in the thread where it failed."""
+        """Clean up after a failed attempt; return a hint for the log. Runs in the thread of the attempt."""
         return ""
 
     @abstractmethod
@@ -111,7 +111,7 @@ class Loop(ABC):
 
     # --- health ----------------------------------------------------------------------------------------------------
     def report(self) -> dict[str, Any]:
-        """Return the health report that all sinks have: not ok while store or broker are away or a partition cannot be read."""
+        """Return the health report of all sinks: not ok while store or broker are down or a partition cannot be read."""
         reader = self._reader
         left = {**reader.cut, **reader.refused}
         trouble = next(iter(list(self._troubles.values())), None)
@@ -135,10 +135,10 @@ class Loop(ABC):
 
     # --- the loop --------------------------------------------------------------------------------------------------
     def run(self) -> None:
-        """Consume and write until the service stops (what was read is written first) or, if asked, until idle.
+        """Consume and write until the service stops (read records are written first) or, if configured, until idle.
 
         Raises:
-            KafkaException: the client cannot go on (e.g. another sink runs under the same instance name).
+            KafkaException: a fatal client error, for example a second sink with the same instance name.
         """
         self._reader.subscribe()
         try:
@@ -149,7 +149,7 @@ class Loop(ABC):
                     break
             self._drain()
         finally:
-            self._service.stop()  # no attempt is repeated any more
+            self._service.stop()  # no more retries
             self._preparer.shutdown(wait=True, cancel_futures=True)
             self._writing.shutdown(wait=True, cancel_futures=True)
             self._reader.close()
@@ -170,16 +170,16 @@ class Loop(ABC):
             self._reader.look()
 
     def _wait_for_writer(self) -> None:
-        """There is no room for more."""
+        """Wait, because the buffer is full."""
         now = time.monotonic()
         self._waiting_since = self._waiting_since or now
         if not self.paused and now - self._waiting_since >= PATIENCE_S:
             self.paused = True
-            self._log.warning("paused: the writer does not keep up", buffered=self._reader.rows, trouble=self._troubles)
+            self._log.warning("paused: the writer is too slow", buffered=self._reader.rows, trouble=self._troubles)
         try:
             self._jobs[0].future.exception(timeout=POLL_SECONDS)
         except TimeoutError:
-            pass  # asked again in the next step
+            pass  # read again in the next step
 
     # --- jobs ------------------------------------------------------------------------------------------------------
     def _start_job(self, everything: bool = False) -> None:
@@ -201,7 +201,7 @@ class Loop(ABC):
         self._jobs.append(_Job(future, done, {place: self._reader.partitions[place] for place in places}))
 
     def _retried(self, stage: str, call: Callable[[Any], Any], argument: Any) -> Any:
-        """Do a stage until it succeeds or the service stops. Runs in the stage's thread."""
+        """Repeat a stage until it succeeds or the service stops. Runs in the stage's thread."""
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception(self.may_pass),
             wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=5.0),
@@ -226,7 +226,7 @@ class Loop(ABC):
         self._troubles[stage] = f"{reason} (attempt {state.attempt_number})"
 
     def _finish_job(self) -> bool:
-        """Take note of what the oldest job did; return whether it was done."""
+        """Apply the result of the oldest job; return whether it was done."""
         job = self._jobs.popleft()
         try:
             result = job.future.result()
@@ -251,7 +251,7 @@ class Loop(ABC):
             return False
         self._active = time.monotonic()
         try:
-            ends = self._reader.ends()  # what the fetcher has heard may be old
+            ends = self._reader.ends()  # the fetcher's information may be old
         except KafkaException as error:
             self._log.warning("the ends of the logs are unknown", error=str(error))
             return False
@@ -264,7 +264,7 @@ class Loop(ABC):
         return True
 
     def _drain(self) -> None:
-        """Write what was read, as far as the store goes along in time. What is not written is read again next time."""
+        """Write the read records until the time limit. The others are read again at the next start."""
         deadline = time.monotonic() + self._stop_seconds
         while self._jobs or self._reader.rows:
             if not self._jobs:

@@ -1,8 +1,8 @@
-"""The Kafka side of a sink: its partitions, read from where the sink says.
+"""The Kafka side of a sink: its partitions, read from the offsets that the sink stores.
 
-The group decides which partitions are this process's. Its client only keeps the membership (and the offsets that lag tools read); the records come
-from the fetcher, by whole record sets. A partition is fetched only once its offset is known ("placed"), so nothing is read that is not wanted, and a
-store that is away at a rebalance delays and breaks nothing. Each record set begins where the one before ended, or it is not taken.
+The consumer group assigns partitions. Its client only keeps the membership and the offsets for lag tools; the fetcher reads the records as whole record
+sets. A partition is fetched only after its stored offset is known ("placed"), so a store that is down during a rebalance only delays reading. A record set
+must start where the previous one ended; otherwise it is dropped.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ ANSWER_SECONDS = 5.0
 
 @dataclass
 class PartitionState:
-    """One partition of this process: what was read and not yet given to the writer.
+    """One assigned partition, with the records that were read and not yet passed to the writer.
 
     Attributes:
         place: Plain topic name and partition.
-        placed: It is read from ``position``.
-        turn: Number of the wish by which it is read; what fulfils an older one is not taken.
-        expected: Next offset that the store holds once the batches in flight are in.
+        placed: True if it is read from ``position``.
+        turn: Number of the newest read request; answers to older requests are dropped.
+        expected: Next offset in the store after the batches in flight.
         position: Next offset to read.
-        written: Next offset that the store holds.
-        records: Read and not yet taken, in order.
+        written: Next offset in the store.
+        records: Buffered records, in order.
     """
 
     place: Place
@@ -52,7 +52,7 @@ class PartitionState:
 
 @dataclass(frozen=True)
 class Message:
-    """What a dead letter needs of a Kafka message: key, value, offset and timestamp (ms, negative: none)."""
+    """The parts of a Kafka message in a dead letter: key, value, offset and timestamp (ms, negative: none)."""
 
     offset: int
     timestamp: int
@@ -62,7 +62,7 @@ class Message:
 
 @dataclass(frozen=True)
 class PartitionBatch:
-    """What a batch holds of one partition: its records, the offset that the store must hold, and the one after them."""
+    """One partition's part of a batch: its records, the offset that the store must have, and the offset after the records."""
 
     place: Place
     expected: int
@@ -70,13 +70,13 @@ class PartitionBatch:
     records: RecordSet
 
     def message(self, index: int) -> Message:
-        """Return what a dead letter needs of one record."""
+        """Return the message of one record, for a dead letter."""
         offset, timestamp = self.records.index[index, :2].tolist()
         return Message(offset, timestamp, self.records.key(index), self.records.value(index))
 
 
 def cut(records: RecordSet, rows: int) -> tuple[RecordSet, RecordSet]:
-    """Return the first rows of a record set and the others, at least one each, in parts of its buffer."""
+    """Split a record set after some rows, at least one on each side. Both parts share its buffer."""
     at = int(records.index[rows, 2])
     head = RecordSet(records.buffer[:at], records.index[:rows], int(records.index[rows - 1, 0]) + 1)
     index = records.index[rows:].copy()
@@ -93,15 +93,15 @@ def _is_fatal(error: KafkaError) -> bool:
 
 
 class Reader:
-    """Reads the partitions that the group gives this process.
+    """Reads the partitions that the group assigns to this process.
 
     Args:
         settings: Broker and prefix.
         topics: Plain topic names.
-        session_timeout_ms: After this time without a heartbeat Kafka gives the partitions to others.
+        session_timeout_ms: After this time without a heartbeat Kafka reassigns the partitions.
         instance: Static member name, or None.
         log: Structured log.
-        group: Name of the service, by which its consumer group is called.
+        group: Name of the service in its consumer group id.
         lag: Metric of the records not yet written, by topic.
     """
 
@@ -170,7 +170,7 @@ class Reader:
         return config
 
     def _client_error(self, error: KafkaError) -> None:
-        self._suspected = True  # one broken connection is not an absent broker: ``look`` asks
+        self._suspected = True  # one broken connection does not mean that the broker is down: ``look`` checks
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._lost_sight = error.str()
         if _is_fatal(error):
@@ -195,16 +195,16 @@ class Reader:
         self._fetcher.close()
 
     def wake(self) -> None:
-        """Have ``poll`` return. May be called from another thread."""
+        """Make ``poll`` return. Thread-safe."""
         self._fetcher.wake()
 
     # --- records ---------------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Keep the membership in the group, and hear what it says.
+        """Serve the group membership.
 
         Raises:
-            KafkaException: the client cannot go on (e.g. another sink runs under the same instance name).
+            KafkaException: a fatal client error, for example a second sink with the same instance name.
         """
         for message in self._client.consume(100, 0):
             error = message.error()
@@ -216,11 +216,11 @@ class Reader:
         self._send_wishes()
 
     def poll(self, seconds: float, rows: int, size: int) -> None:
-        """Read until there are so many rows or bytes (of values) or nothing more has come, waiting for ``seconds`` at most.
+        """Read until the limits of rows or bytes of values are reached or no more records arrive. Wait at most ``seconds``.
 
         Raises:
             KafkaException: see ``serve``.
-            RuntimeError: the fetcher has ended.
+            RuntimeError: the fetcher thread ended.
         """
         self.serve()
         while self.rows < rows and self.bytes < size:
@@ -254,7 +254,7 @@ class Reader:
             self.bytes += len(records.buffer)
 
     def take(self, rows: int, size: int) -> list[PartitionBatch]:
-        """Take what was read, about so many rows or bytes of values at most: the next batch."""
+        """Return the next batch of buffered records, limited to about the given rows and bytes of values."""
         taken = []
         for partition in self.partitions.values():
             chosen: list[RecordSet] = []
@@ -280,7 +280,7 @@ class Reader:
         self.bytes -= sum(len(one.buffer) for one in records)
 
     def _out_of_range(self, partition: PartitionState) -> None:
-        """The wanted offset is not in the log: deleted before it was read, or beyond the end."""
+        """Handle an offset outside the log: deleted by retention, or beyond the end."""
         place = partition.place
         ends = self._ends_of(place)
         if ends is None:
@@ -311,7 +311,7 @@ class Reader:
     # --- partitions ------------------------------------------------------------------------------------------------
 
     def _on_assign(self, client: Consumer, given: list[TopicPartition]) -> None:
-        client.incremental_assign([])  # the membership only: the fetcher reads
+        client.incremental_assign([])  # this client only keeps the membership; the fetcher reads
         for part in given:
             place = (self._names[part.topic], part.partition)
             self.partitions[place] = self._by_wire[part.topic, part.partition] = PartitionState(place)
@@ -334,18 +334,18 @@ class Reader:
         self._log.info("revoked", partitions=len(taken), total=len(self.partitions))
 
     def _drop(self, partition: PartitionState) -> None:
-        """Drop what a partition has read, and read no more of it: it will be read again, here or elsewhere."""
+        """Drop a partition's records and stop reading it. Its next owner reads them again."""
         self._count_off(partition.records)
         partition.records = []
         partition.placed = False
         self._wishes[self._at(partition.place)] = None
 
     def unplaced(self) -> list[Place]:
-        """Return the partitions whose offset must be asked of the store."""
+        """Return the partitions whose offset must be read from the store."""
         return [place for place, one in self.partitions.items() if not one.placed and place not in self.cut and place not in self.refused]
 
     def place(self, offsets: Mapping[Place, int]) -> None:
-        """Have partitions read from the offsets that the store holds."""
+        """Start reading partitions at their stored offsets."""
         for place, offset in offsets.items():
             partition = self.partitions.get(place)
             if partition is not None and not partition.placed:
@@ -354,15 +354,15 @@ class Reader:
         self._send_wishes()
 
     def displace(self, place: Place) -> None:
-        """Drop what was read of a partition and have its offset asked of the store again."""
+        """Drop a partition's records and read its offset from the store again."""
         self._drop(self.partitions[place])
 
     def refuse(self, place: Place, reason: str) -> None:
-        """Leave a partition alone as long as this process has it."""
+        """Ignore a partition while it is assigned to this process."""
         self.refused[place] = reason
 
     def _want(self, partition: PartitionState, offset: int) -> None:
-        """Have reading go on at an offset; what was fetched before is no longer taken."""
+        """Continue reading at an offset; drop what was fetched before."""
         self._turns += 1
         partition.placed = True
         partition.turn = self._turns
@@ -375,7 +375,7 @@ class Reader:
             self._wishes = {}
 
     def written(self, offsets: Mapping[Place, int]) -> None:
-        """Note what the database holds now, and tell Kafka, for tools that show lags; nothing here reads it back."""
+        """Record the stored offsets, and commit them to Kafka for lag tools. Nothing here reads them back."""
         commits = []
         for place, offset in offsets.items():
             partition = self.partitions.get(place)
@@ -391,20 +391,20 @@ class Reader:
     # --- watching --------------------------------------------------------------------------------------------------
 
     def topic_ids(self, places: list[Place]) -> dict[str, str]:
-        """Return Kafka's id of each topic. Safe to call from another thread. Raises KafkaException when the broker does not answer."""
+        """Return Kafka's id of each topic. Thread-safe. Raises KafkaException when the broker does not answer."""
         wire = sorted({self._settings.topic(topic) for topic, _ in places})
         described = self._admin.describe_topics(TopicCollection(wire), request_timeout=10.0)
         return {self._names[name]: str(described[name].result().topic_id) for name in wire}
 
     def ends(self) -> dict[Place, int]:
-        """Return the ends of all logs of this process, asked of the broker. Raises KafkaException when it does not answer."""
+        """Query the end offsets of all assigned partitions. Raises KafkaException when the broker does not answer."""
         wire = {self._settings.topic(topic): topic for topic, _ in self.partitions}
         asked = {self._wire(place): OffsetSpec.latest() for place in self.partitions}
         answers = self._admin.list_offsets(asked, request_timeout=ANSWER_SECONDS) if asked else {}
         return {(wire[part.topic], part.partition): answer.result().offset for part, answer in answers.items()}
 
     def look(self) -> None:
-        """Refresh the lag metric, and look after a broker or a log that was found wanting."""
+        """Refresh the lag metric, and recheck a broker or a log with an earlier error."""
         lags: dict[str, int] = {}
         for place, partition in self.partitions.items():
             end = self._fetcher.ends.get(self._at(place))
@@ -426,7 +426,7 @@ class Reader:
         self._send_wishes()
 
     def at_end(self) -> bool:
-        """Return whether everything was read to the log's end, as far as the fetcher has heard."""
+        """Return whether everything was read to the end of the logs that the fetcher knows."""
         ends = self._fetcher.ends
         return self._assigned_once and all(
             one.placed and ends.get(self._at(place), one.position + 1) <= one.position

@@ -1,1 +1,1 @@
-"""The TimescaleDB sink: every topic of the catalogue becomes rows of the table of the same name, exactly once (DESIGN 4)."""
+"""The TimescaleDB sink: it writes every record of a topic once to the table of the same name (DESIGN 4)."""

@@ -1,7 +1,7 @@
-"""Notes of what a batch wrote where, for the bars that are built of it (deploy/database/migrations: bar_changes).
+"""Record which time ranges a batch changed, for the bars that are built from them (table bar_changes in deploy/database/migrations).
 
-A note goes into the transaction of the rows, so whoever builds bars of what was noted finds the rows, and rows that come late to a span that was built
-already have it built again. Where continuous aggregates do that, nothing is noted.
+The notes are in the transaction of the rows, so the builder of bars finds the rows of each note. Late rows make the builder rebuild their range. With
+continuous aggregates no notes are needed.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from collections.abc import Iterable
 import numpy as np
 import psycopg
 
-# Span of a note: long enough that a batch of live data touches one or two, short enough to be built anew in no time.
+# Time range of a note: a batch of live data touches one or two, and a rebuild is fast.
 SLOT_MS = 300_000
 
 
 def sources(connection: psycopg.Connection) -> frozenset[str]:
-    """Return the tables whose changes are noted."""
+    """Return the tables whose changes are recorded."""
     return frozenset(name for (name,) in connection.execute("SELECT source FROM bar_sources"))
 
 
 def slots(event_times: np.ndarray) -> np.ndarray:
-    """Return the slots (int64, ascending) that times (int64 ms) fall into: slot s is (s, s + 1] times SLOT_MS, as bars are. Pure."""
+    """Return the slots (int64, ascending) of times (int64 ms): slot s is (s, s + 1] times SLOT_MS, as for bars. Pure."""
     return np.unique((event_times - 1) // SLOT_MS)
 
 
 def note(connection: psycopg.Connection, of: frozenset[str], written: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Note the times that were written.
+    """Record the written times.
 
     Args:
         connection: Inside the transaction of the rows.
-        of: What ``sources`` returned.
+        of: Result of ``sources``.
         written: Table and event times (int64 ms) of its rows.
     """
     by_table: dict[str, set[int]] = {}

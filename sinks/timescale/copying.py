@@ -1,4 +1,4 @@
-"""Rows into a table by binary COPY, and which of them the database refuses."""
+"""Copy rows to a table by binary COPY, and find the rows that the database rejects."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from psycopg import sql
 from sinks.timescale.rows import COPY_HEADER, COPY_TRAILER, Rows
 from sinks.timescale.tables import table
 
-# Errors that blame the row: data exception, integrity violation, a limit (index entry too large). Everything else blames the database and is retried.
+# Errors caused by a row: data exception, integrity violation, a limit (index entry too large). All other errors are retried.
 _ROW_ERRORS = ("22", "23", "54")
 
 
 def try_copy(connection: psycopg.Connection, topic: str, pieces: Iterable[memoryview], into: str | None = None) -> psycopg.Error | None:
-    """Copy rows of a topic under a savepoint; return the error if the database blames the rows. Other errors are raised.
+    """Copy rows of a topic under a savepoint; return the error if a row caused it. Other errors are raised.
 
     Args:
         connection: Inside a transaction.
-        topic: Whose rows.
+        topic: Topic of the rows.
         pieces: Rows in COPY format, without header and trailer.
-        into: Table of the same columns; None: the topic's own.
+        into: Another table with the same columns; None: the topic's table.
     """
     columns = sql.SQL(", ").join(map(sql.Identifier, table(topic).column_names))
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(into or topic), columns)
@@ -40,7 +40,7 @@ def try_copy(connection: psycopg.Connection, topic: str, pieces: Iterable[memory
 
 
 def bisect(connection: psycopg.Connection, rows: Rows, keep: np.ndarray, into: str | None = None) -> list[tuple[int, str]]:
-    """Copy what can be copied of some rows; return the numbers of those that the database refuses, with its reason."""
+    """Copy all valid rows; return the numbers of the rejected rows with the reasons."""
     if not len(keep):
         return []
     error = try_copy(connection, rows.topic, rows.slices(keep), into)

@@ -1,4 +1,4 @@
-"""Dead letters of the sink: refused values go to the topic ``dead_letters`` before the offset moves past them."""
+"""Dead letters of the sink: rejected values go to the topic ``dead_letters`` before the offset moves past them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from schemas.settings import Settings
 
 SERVICE = "sink"
 TOPIC = "dead_letters"
-# Longer than a broker's restart is waited for by the batch's own retries.
+# An outage longer than this is handled by the retries of the batch.
 DELIVERY_TIMEOUT_S = 10.0
-# Brokers take about 1 MB by default; a refused value near that size must still fit with its letter around it.
+# Brokers accept about 1 MB by default. A rejected value near that size must still fit into its dead letter.
 LARGEST_VALUE = 900_000
 
 
 class NotDelivered(RuntimeError):
-    """Kafka did not take the dead letters; the batch must be tried again."""
+    """Kafka did not accept the dead letters; the batch must be retried."""
 
 
 class DeadLetterWriter:
     """Writes dead letters and waits for their acknowledgement.
 
-    A letter is written once per process: the batch of an already written one may be retried. (After kill -9 between the letter and
-    the commit it is written again: readers tell letters apart by source, partition and offset.)
+    A process writes each letter once, even if its batch is retried. After kill -9 between the letter and the commit it is written again; readers identify
+    letters by source, partition and offset.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -36,10 +36,10 @@ class DeadLetterWriter:
         self._records: dict[tuple[str, int, int], Record] = {}
 
     def write(self, letters: list[dict[str, Any]]) -> None:
-        """Write letters, given as the arguments of ``schemas.deadletter.dead_letter`` without the service, and wait for the broker.
+        """Write letters and wait for the broker. A letter is given as the arguments of ``schemas.deadletter.dead_letter`` without the service.
 
         Raises:
-            NotDelivered: not all were acknowledged in time; those that were are remembered.
+            NotDelivered: not all were acknowledged in time; acknowledged ones are not sent again.
         """
         fresh = [letter for letter in letters if _place(letter) not in self._written]
         if not fresh:
@@ -63,7 +63,7 @@ class DeadLetterWriter:
     def _send(self, producer: Producer, letter: dict[str, Any], failed: list[str]) -> None:
         place = _place(letter)
         record = self._records.get(place)
-        if record is None:  # made (and counted) once, however often it is sent
+        if record is None:  # created and counted once, even if it is sent more often
             record = self._records[place] = _record(letter)
 
         def delivered(error: Any, message: Any) -> None:
@@ -85,7 +85,7 @@ class DeadLetterWriter:
             failed.append(str(error))
 
     def forget(self) -> None:
-        """Forget what was written: the batch that it belongs to is committed."""
+        """Forget the written letters after the commit of their batch."""
         self._written.clear()
         self._records.clear()
 
@@ -95,7 +95,7 @@ def _place(letter: dict[str, Any]) -> tuple[str, int, int]:
 
 
 def _record(letter: dict[str, Any]) -> Record:
-    # Its text comes from outside; a zero character would make the letter itself a row that the database refuses.
+    # The text is external input. A zero character would make the letter itself a row that the database rejects.
     clean: dict[str, Any] = {key: value.replace("\0", "\\0") if isinstance(value, str) else value for key, value in letter.items()}
     value = clean["value"]
     if value is not None and len(value) > LARGEST_VALUE:

@@ -1,4 +1,4 @@
-"""The sink's own offsets, kept beside the rows: who may write a partition, and from where (DESIGN 4)."""
+"""The sink's offsets, stored with the rows. They decide who may write a partition, and from where (DESIGN 4)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SINK = "timescale"
 
 
 def stored(connection: psycopg.Connection, topic_ids: Mapping[str, str], places: Iterable[Place]) -> tuple[dict[Place, int], list[Place]]:
-    """Return the next offset of every place, 0 for new ones; and the places whose topic was created anew, which begin again.
+    """Return the next offset of every place, 0 for new ones, and the places whose topic was recreated, which restart.
 
     Args:
         connection: An autocommit connection.
-        topic_ids: Kafka's id of each topic. A topic deleted and created again is another log.
+        topic_ids: Kafka's id of each topic. A recreated topic is another log.
         places: Topic partitions.
     """
     wanted = sorted(places)
@@ -44,9 +44,9 @@ def stored(connection: psycopg.Connection, topic_ids: Mapping[str, str], places:
 
 
 def lock(connection: psycopg.Connection, places: Iterable[Place]) -> dict[Place, int]:
-    """Lock the offsets of some places until the transaction ends, in one order for all sinks (so that two never wait for each other).
+    """Lock the offsets of places until the transaction ends, in one order for all sinks, which excludes deadlocks.
 
-    Return their next offsets. A place that somebody else writes is waited for, up to the connection's lock timeout.
+    Return their next offsets. The call waits for other writers, up to the connection's lock timeout.
     """
     wanted = sorted(places)
     rows = connection.execute(
@@ -59,10 +59,10 @@ def lock(connection: psycopg.Connection, places: Iterable[Place]) -> dict[Place,
 
 
 def advance(connection: psycopg.Connection, moves: Mapping[Place, tuple[int, int]]) -> None:
-    """Move offsets from what was expected to what is next, in the transaction of the rows.
+    """Move offsets from the expected to the next values, in the transaction of the rows.
 
     Raises:
-        RuntimeError: a row does not hold what was expected, although it is locked; the transaction must be rolled back.
+        RuntimeError: a locked row has another offset than expected; the transaction must be rolled back.
     """
     wanted = sorted(moves)
     moved = connection.execute(
@@ -76,7 +76,7 @@ def advance(connection: psycopg.Connection, moves: Mapping[Place, tuple[int, int
 
 
 def watermarks(connection: psycopg.Connection, places: Iterable[Place]) -> dict[Place, dict[tuple[str, str], int]]:
-    """Return the highest values written of every place, by key and field."""
+    """Return the highest written values of every place, by key and field."""
     found: dict[Place, dict[tuple[str, str], int]] = {place: {} for place in places}
     rows = connection.execute(
         "SELECT topic, partition, instrument, field, highest_id FROM sink_watermarks"

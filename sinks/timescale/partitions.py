@@ -1,8 +1,8 @@
-"""Native range partitions by event_time: made when a batch needs them, ahead of time by maintenance.
+"""Native range partitions by event_time. They are created by maintenance in advance, or by the sink when a batch needs them.
 
-A table's default partition takes any row that has no partition of its own, so no time can be refused; rows found there are moved
-by ``maintain``. Hypertables and plain tables need nothing of this and are left alone. Days and months are UTC.
-The making itself is the database function perpflow_make_partition: the sink's role may call it and owns no table.
+Rows without a partition go to the table's default partition, so no time is rejected; ``maintain`` moves them later. Hypertables and plain tables need no
+partitions and are skipped. Days and months are UTC. The database function perpflow_make_partition creates partitions: the sink's role may call it, but
+owns no table.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from psycopg import sql
 from sinks.timescale.tables import tables
 
 DAY_MS = 86_400_000
-# More new partitions than this in one batch is not market data but garbage or a bulk import: the default partition takes it.
+# A batch that needs more new partitions is garbage or a bulk import; its rows go to the default partition.
 MOST_NEW_PARTITIONS = 40
-# Rows of times outside stay in the default partition: beyond what a calendar date can say (or a venue can have traded).
+# Rows outside these times stay in the default partition.
 FIRST_YEAR, LAST_YEAR = 1970, 9998
-# Waiting longer for readers of the default partition would hold up the sink; the default partition takes the rows meanwhile.
+# A longer wait for readers of the default partition would delay the sink; the rows go to the default partition instead.
 LOCK_TIMEOUT = "2s"
-# Held by a backup alone; shared by whoever is about to ask for a table's exclusive lock. Merely waiting for that lock fails the processes of
-# pg_dump, which take theirs without waiting, long after it chose the tables.
+# A backup holds this lock exclusively. Callers that need a table's exclusive lock hold it shared: even waiting for a table lock would make the parallel
+# processes of pg_dump fail, because they lock tables without waiting.
 BACKUP_LOCK = 0x72657461696E
 AHEAD = {"day": 3, "month": 2}
 _EPOCH = date(1970, 1, 1)
 
 
 def periods(step: str, event_times: np.ndarray) -> list[date]:
-    """Return the first days of the periods that hold the given times (int64 ms UTC), without those that stay in the default partition."""
+    """Return the first days of the periods of the given times (int64 ms UTC), without times that stay in the default partition."""
     if not len(event_times):
         return []
     days = np.unique(event_times // DAY_MS)
@@ -48,18 +48,18 @@ def period_end(step: str, start: date) -> date:
 
 
 def period_of(step: str, at: datetime) -> date:
-    """Return the first day of the period that a time falls into, UTC."""
+    """Return the first day of a time's period, UTC."""
     day = at.astimezone(UTC).date()
     return day if step == "day" else day.replace(day=1)
 
 
 def partition_name(table: str, step: str, start: date) -> str:
-    """Return a partition's name, e.g. ``agg_trades_2024_08_08`` or ``features_2024_08``."""
+    """Return a partition's name, for example ``agg_trades_2024_08_08`` or ``features_2024_08``."""
     return f"{table}_{start:%Y_%m_%d}" if step == "day" else f"{table}_{start:%Y_%m}"
 
 
 class Partitions:
-    """Knows which native partitions exist and makes missing ones. One instance per database connection."""
+    """Caches the existing native partitions and creates missing ones. One instance for each database connection."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
@@ -75,10 +75,10 @@ class Partitions:
         }
 
     def ensure(self, table: str, event_times: np.ndarray) -> list[str]:
-        """Make the partitions that rows of these times (int64 ms) need; return the names of those made.
+        """Create the partitions for these times (int64 ms); return the names of new ones.
 
-        Never fails for the sake of a partition: where one cannot be made now (a reader holds the lock, a backup is being made, the default
-        partition holds rows of it) the default partition takes the rows. Other database errors are raised.
+        If a partition cannot be created now (a reader holds the lock, a backup is running, or the default partition has rows of it), the rows go to the
+        default partition. Other database errors are raised.
         """
         if table not in self.native:
             return []
@@ -110,9 +110,9 @@ class Partitions:
         return name
 
     def empty_default(self, table: str) -> list[str]:
-        """Move the rows of a table's default partition into partitions of their own; return the names of those made.
+        """Move the rows of a table's default partition to regular partitions; return the names of new ones.
 
-        Rows of times without a calendar year of their own stay. At most MOST_NEW_PARTITIONS are made in one call.
+        Rows with times out of range stay. One call creates at most MOST_NEW_PARTITIONS.
         """
         step = self._steps[table]
         assert step is not None
@@ -132,7 +132,7 @@ class Partitions:
 
 
 def existing(connection: psycopg.Connection, table: str, step: str) -> list[tuple[date, str]]:
-    """Return the first day and the name of each native partition of a table, the oldest first, the default one left out."""
+    """Return the first day and the name of each native partition of a table, oldest first, without the default partition."""
     rows = connection.execute(
         "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass(%s)", (table,)
     )
@@ -145,11 +145,11 @@ def existing(connection: psycopg.Connection, table: str, step: str) -> list[tupl
 
 
 def maintain(connection: psycopg.Connection, today: date | None = None) -> list[str]:
-    """Make the partitions of the coming days and months and empty the default partitions; return what was done, one line each.
+    """Create the partitions of the coming days and months and empty the default partitions; return a line for each action.
 
     Args:
         connection: An autocommit connection.
-        today: Day to count from; the database's own day when None.
+        today: Reference day; None: the database's current day.
     """
     if today is None:
         row = connection.execute("SELECT (now() AT TIME ZONE 'UTC')::date").fetchone()

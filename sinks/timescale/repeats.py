@@ -1,13 +1,13 @@
-"""Dropping records that are in the database already; the first one wins.
+"""Drop records that the database already has; the first one is kept.
 
-A restarted worker or executor writes what it had written before, a killed producer fetches trades again, and a broker killed between writing
-a batch and saying so takes that batch twice. Records are compared within one Kafka partition: a key always goes to the same one, and the
-sink holds that partition's offset row locked while it looks, so nobody else can be writing the same one.
+Repeats happen: a restarted worker or executor writes its last records again, a killed producer fetches trades again, and a broker that dies before its
+acknowledgement stores a batch twice. Records are compared within one Kafka partition, because a key always goes to one partition. The sink holds the lock
+of the partition's offset meanwhile, so no other sink writes it.
 
-Decisions are looked up by id, in one query a batch. Market data are too many for that, but they grow: a trade above the highest id written of
-its instrument is new, a quote or a book if its update id or its time is (``catalogue.Topic.rising``). Only the others (back-filled, repeated,
-several of one time) are looked up, by key and time, which is the index that the table has anyway. What has no id (funding, indicators,
-liquidations, gaps, facts, marks, dead letters) repeats another if all its fields are the same, the time of receipt included.
+Decisions are looked up by id, with one query for each batch. Market data is too much for that, but its ids increase: a trade above the highest written id
+of its instrument is new, and likewise a quote or book by update id or time (``catalogue.Topic.rising``). Only the others are looked up, by key and time,
+with an existing index. A record without an id (funding, indicators, liquidations, gaps, contract facts, marks, dead letters) is a repeat if all fields are
+equal, including the receive time.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from sinks.timescale.rows import Rows
 from sinks.timescale.tables import PLACE_COLUMNS, table
 from sinks.timescale.transcode import DictionaryColumn
 
-# Exact for all times a timestamptz can hold, in a UTC session; a product of an interval and a large number would be rounded.
+# Exact for all times of a timestamptz in a UTC session. The product of an interval and a large number would be rounded.
 _TIME = "timestamptz 'epoch' + make_interval(days => (s.{0} / 86400000)::int) + (s.{0} %% 86400000) * interval '1 millisecond'"
-# A row of COPY ends with its place in Kafka: the length and the bytes of a partition (4) and of an offset (8).
+# A COPY row ends with its Kafka position: length and bytes of the partition (4) and of the offset (8).
 _PLACE_BYTES, _OFFSET_BYTES = 20, 8
 
-# Highest value written by key and field, of one topic partition.
+# Highest written value by key and field, of one topic partition.
 Watermarks = dict[tuple[str, str], int]
 
 
 def find(connection: psycopg.Connection, topic: str, partition: int, by: Mapping[str, Any]) -> np.ndarray:
-    """Return which of the given ids are in a topic's table (bool, one per id).
+    """Return which ids are in a topic's table (bool, one for each id).
 
     Args:
         connection: Inside a transaction that holds the partition's offset.
         topic: Topic and table.
         partition: Kafka partition.
-        by: Column -> its value of each id (a list or an array); times in ms.
+        by: Column -> values of all ids (list or array); times in ms.
     """
     types = {column.name: column.type for column in table(topic).columns}
     count = len(next(iter(by.values())))
@@ -53,7 +53,7 @@ def find(connection: psycopg.Connection, topic: str, partition: int, by: Mapping
         else:
             matches.append(sql.SQL("{} = {}").format(column, sql.Identifier("s", name)))
     arrays = [sql.SQL("%s::text[]" if types[name] == "text" else "%s::bigint[]") for name in by]
-    # LATERAL with LIMIT is one index lookup per id, whatever the planner thinks of the table's size.
+    # LATERAL with LIMIT makes one index lookup for each id, independent of the planner's estimates.
     query = sql.SQL(
         "SELECT s.n FROM unnest({}) WITH ORDINALITY AS s({}, n), LATERAL (SELECT FROM {} t WHERE {} AND t.kafka_partition = %s LIMIT 1) x"
     ).format(
@@ -70,7 +70,7 @@ def find(connection: psycopg.Connection, topic: str, partition: int, by: Mapping
 
 
 def first_of_each(ids: Sequence[Sequence[Any]]) -> np.ndarray:
-    """Return the numbers of the rows whose id (one value per column) did not come before in the batch, ascending."""
+    """Return the numbers of the rows whose id (one value for each column) is its first in the batch, ascending."""
     seen: set[tuple[Any, ...]] = set()
     keep = []
     columns = [_plain(column) for column in ids]
@@ -82,7 +82,7 @@ def first_of_each(ids: Sequence[Sequence[Any]]) -> np.ndarray:
 
 
 def new_rows(connection: psycopg.Connection, rows: Rows, partition: int) -> np.ndarray:
-    """Return the numbers of the rows that the table does not have yet, ascending; the first of equal ones."""
+    """Return the numbers of the new rows, ascending; of equal rows the first."""
     names = table(rows.topic).record_id
     keep = first_of_each(rows.ids)
     chosen = {name: _take(column, keep) for name, column in zip(names, rows.ids, strict=True)}
@@ -90,7 +90,7 @@ def new_rows(connection: psycopg.Connection, rows: Rows, partition: int) -> np.n
 
 
 def new_rising(connection: psycopg.Connection, rows: Rows, partition: int, watermarks: Watermarks) -> tuple[np.ndarray, Watermarks]:
-    """As ``new_rows`` for a topic that grows, with the highest values written; also return the highest values that change."""
+    """As ``new_rows``, for a topic with rising ids and the highest written values. Also return the changed highest values."""
     if not len(rows):
         return np.zeros(0, np.int64), {}
     form = table(rows.topic)
@@ -123,18 +123,18 @@ def new_rising(connection: psycopg.Connection, rows: Rows, partition: int, water
 
 
 def find_whole(connection: psycopg.Connection, rows: Rows, numbers: np.ndarray, partition: int, keys: Sequence[str]) -> np.ndarray:
-    """Return which of some rows are in their topic's table, whole (bool, one per number); a row that no table can hold is not.
+    """Return which rows are in their topic's table with all fields equal (bool, one for each number). A row that the table rejects is not.
 
     Args:
         connection: Inside a transaction that holds the partition's offset.
-        rows, numbers: Which rows.
+        rows, numbers: The rows.
         partition: Kafka partition.
-        keys: Their keys.
+        keys: Keys of the rows.
     """
     name = f"repeats_{rows.topic}"
     topic, beside = sql.Identifier(rows.topic), sql.Identifier(name)
     connection.execute(sql.SQL("CREATE TEMP TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DROP").format(beside, topic))
-    connection.execute(sql.SQL("TRUNCATE {}").format(beside))  # another partition's may be there
+    connection.execute(sql.SQL("TRUNCATE {}").format(beside))  # rows of another partition may be there
     bisect(connection, rows, numbers, into=name)
     columns = [column for column in table(rows.topic).column_names if column not in PLACE_COLUMNS]
     content = sql.SQL("md5(ROW({})::text)").format(sql.SQL(", ").join(map(sql.Identifier, columns)))
@@ -153,7 +153,7 @@ def find_whole(connection: psycopg.Connection, rows: Rows, numbers: np.ndarray, 
 
 
 def rising_ids(keys: Sequence[str], ids: np.ndarray, watermarks: Mapping[str, int]) -> tuple[np.ndarray, dict[str, int]]:
-    """Return which rows have an id above all before them of their key (bool), and the new highest id of each that rises. Pure.
+    """Return which rows exceed all earlier ids of their key (bool), and the new highest id of each changed key. Pure.
 
     Args:
         keys: Key (instrument) of each row.

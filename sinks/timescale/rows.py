@@ -1,8 +1,8 @@
 """Records as rows of PostgreSQL's binary COPY format.
 
-``encode`` is the seam: the records of one topic partition in, rows ready for COPY out. It asks the compiled transcoder first
-(``transcode``) and decodes with the codec what that leaves: other frames, older schemas, maps and nested records, text beyond ASCII, and every
-value that is to be refused, so that reasons are given in one place. Both ways give the same bytes; a test holds that. Pure.
+``encode`` converts the records of one topic partition to rows for COPY. It first uses the compiled transcoder (``transcode``). The codec decodes the rest:
+other frames, older schemas, maps and nested records, text beyond ASCII, and every rejected value, so that reasons come from one place. Both paths produce
+the same bytes; a test compares them. Pure.
 
 Row format: https://www.postgresql.org/docs/current/sql-copy.html ("Binary Format"): field count, then per field its length (-1: null)
 and its bytes in network order. timestamptz is int64 microseconds since 2000-01-01; jsonb is a version byte and text; an array is
@@ -45,18 +45,18 @@ Packer = Callable[[Any], bytes]
 
 
 class RegistryUnavailable(RuntimeError):
-    """The schema registry cannot be asked now: no value may be refused for that."""
+    """The schema registry does not answer. No value may be rejected for that."""
 
 
 @dataclass(frozen=True)
 class RejectedValue:
-    """A value that cannot become a row.
+    """A value that cannot be converted to a row.
 
     Attributes:
-        index: Its place among the values given.
-        reason: Why.
-        field: Field at fault, where known.
-        instrument: Its instrument, where it could be read.
+        index: Its index among the given values.
+        reason: Why it was rejected.
+        field: Invalid field, if known.
+        instrument: Its instrument, if readable.
     """
 
     index: int
@@ -71,12 +71,12 @@ class Rows:
 
     Attributes:
         topic: Topic and table.
-        payload: The rows, one after another.
+        payload: The concatenated rows.
         bounds: int64, one more than rows: row i is ``payload[bounds[i]:bounds[i + 1]]``.
-        index: int64, the place of each row's record among those given.
+        index: int64, index of each row's record among the given records.
         event_times: int64 ms.
         ids: The columns of ``tables.Table.told_by`` in order: int64 arrays for numbers, lists or ``transcode.Coded`` for text.
-        refused: Values that did not become rows.
+        refused: Rejected values.
     """
 
     topic: str
@@ -91,7 +91,7 @@ class Rows:
         return len(self.index)
 
     def slices(self, keep: np.ndarray) -> list[memoryview]:
-        """Return the payload of the rows with the given (ascending) numbers, neighbours in one piece."""
+        """Return the payload of the rows with the given ascending numbers; adjacent rows are one piece."""
         if not len(keep):
             return []
         breaks = np.flatnonzero(np.diff(keep) != 1) + 1
@@ -104,9 +104,9 @@ def encode(codec: Codec, topic: str, records: RecordSet, partition: int) -> Rows
     """Return the rows of one topic partition's records.
 
     Args:
-        codec: Decodes what the compiled transcoder leaves.
+        codec: Decodes values that the compiled transcoder does not handle.
         topic: Plain topic name.
-        records: The records; one without a value (a tombstone) is refused.
+        records: The records; one without a value (a tombstone) is rejected.
         partition: Their Kafka partition.
 
     Raises:
@@ -143,13 +143,13 @@ def encode(codec: Codec, topic: str, records: RecordSet, partition: int) -> Rows
             transcode.put(column, i, record[name])
     if made:
         payload = _spliced(payload, np.zeros(count, np.int64) if fast is None else fast.bounds, made)
-    keep = np.flatnonzero(lengths)  # what was refused has no length
+    keep = np.flatnonzero(lengths)  # rejected values have no length
     bounds = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths[keep])))
     return Rows(topic, payload, bounds, keep, times[keep], [transcode.chosen(column, keep) for column in columns], refused)
 
 
 def _spliced(payload: memoryview, starts: np.ndarray, made: dict[int, bytes]) -> memoryview:
-    """Return the payload with further rows between, each where its number (ascending) begins."""
+    """Return the payload with further rows inserted at their ascending numbers."""
     pieces: list[bytes | memoryview] = []
     at = 0
     for number, row in made.items():
@@ -170,7 +170,7 @@ def _header(codec: Codec, topic: str) -> bytes:
 
 
 def _raise_if_registry_away(codec: Codec, error: CodecError) -> None:
-    """Tell a value of an unknown schema (the registry says so: HTTP 404) from a registry that did not answer."""
+    """Distinguish an unknown schema (the registry answers HTTP 404) from a registry that does not answer."""
     cause = error.__cause__
     if codec.registry is None or cause is None or not error.reason.startswith("schema id "):
         return
@@ -190,7 +190,7 @@ def _is_number(topic: str, name: str) -> bool:
 
 @cache
 def packer(topic: str) -> Callable[[Record, int, int], bytes]:
-    """Return a function (record, kafka partition, kafka offset) -> COPY row; it raises CodecError naming the field that does not fit."""
+    """Return a function (record, Kafka partition, Kafka offset) -> COPY row. It raises CodecError that names an invalid field."""
     fields = [(entry["name"], _packer(*unwrap(entry["type"]))) for entry in catalogue.schema(topic)["fields"]]
     count = struct.pack("!h", len(fields) + 2)
 
@@ -265,7 +265,7 @@ def _json(value: Any) -> bytes:
 
 
 def _finite(value: Any) -> Any:
-    """Return a value whose non-finite numbers are text (``NaN``, ``Infinity``, ``-Infinity``): JSON has no such numbers, and null means missing."""
+    """Return a value with non-finite numbers as text (``NaN``, ``Infinity``, ``-Infinity``), because JSON has none and null means missing."""
     if isinstance(value, float):
         if math.isfinite(value):
             return value

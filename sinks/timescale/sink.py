@@ -1,15 +1,15 @@
-"""The sink: topics into the database, while one batch is copied the rows of the next are made (``sinks.consuming.loop``).
+"""The sink: write topics to the database. While one batch is copied, the rows of the next are prepared (``sinks.consuming.loop``).
 
-Where to read from is what the database says (``sink_offsets``); Kafka's committed offsets are only for lag tools.
+The table ``sink_offsets`` defines the start offsets; Kafka's committed offsets are only for lag tools.
 
-What happens when ...
-    - the database is away: the batch is tried again with growing pauses, polling goes on, /health answers 503; nothing is lost.
-    - the broker is away: the client reconnects by itself; what was read is written meanwhile; /health answers 503.
-    - this process is killed: the transaction is not there or is there with its offset; the next one reads from the stored offset.
-    - it is frozen and thawed: its partitions went to another sink; its own batch is fenced by the stored offset.
-    - the stored offset was deleted by retention: reading goes on at the oldest record that is left, with an error and a number in /health.
-    - the stored offset lies beyond the log's end: the log was cut; the partition is left alone and /health says so.
-    - the topic was deleted and created again: it is another log (Kafka's topic id says so) and is read from its start.
+What happens at each failure:
+    - database down: the batch is retried with growing pauses, polling continues, /health answers 503. Nothing is lost.
+    - broker down: the client reconnects by itself; records in memory are written; /health answers 503.
+    - this process is killed: rows and offset are committed together or not at all. The next process reads from the stored offset.
+    - frozen and resumed: another sink has its partitions, and the stored offset fences its batch.
+    - retention deleted the stored offset: reading continues at the oldest record, with an error and a number in /health.
+    - the stored offset is beyond the end of the log: the log was truncated. The partition is skipped, and /health says so.
+    - the topic was deleted and created again: Kafka's topic id differs, and the new log is read from its start.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from sinks.timescale import rows as row_format
 from sinks.timescale.dead_letters import DeadLetterWriter, NotDelivered
 from sinks.timescale.writer import TableBatch, TableWriter, WriteResult
 
-# A batch that had to wait for the one before it may be so many times ``batch_rows`` long: fewer transactions when there is much to catch up with.
+# A batch that waits for the previous one may grow to this multiple of ``batch_rows``, so a catch-up needs fewer transactions.
 CATCH_UP = 3
-# Memory of one batch, whatever the number of rows (values of 20 depth levels are 700 bytes each).
+# Memory limit of one batch (values with 20 depth levels have 700 bytes).
 BATCH_BYTES = 32 * 1024 * 1024
 STOP_SECONDS = 15.0
 _TROUBLE = (psycopg.Error, NotDelivered, KafkaException, row_format.RegistryUnavailable, RuntimeError)
@@ -41,16 +41,16 @@ _TROUBLE = (psycopg.Error, NotDelivered, KafkaException, row_format.RegistryUnav
 
 @dataclass(frozen=True)
 class Options:
-    """How the sink works.
+    """Settings of the sink.
 
     Attributes:
         topics: Plain topic names.
-        batch_rows: Rows from which a batch is written at once.
+        batch_rows: Rows at which a batch is written at once.
         batch_seconds: Longest time that a record waits for its batch.
-        until_idle: Stop when every assigned partition has been at its end for this many seconds; None: run on.
-        session_timeout_ms: After this time without a heartbeat Kafka gives the partitions of a dead sink to others.
-        instance: Static member name: a sink killed and started again under it gets its partitions back at once. None: none.
-        fetch_bytes: Bytes fetched ahead of what is read.
+        until_idle: Stop when every assigned partition has been at its end for this many seconds; None: never.
+        session_timeout_ms: After this time without a heartbeat Kafka reassigns the partitions.
+        instance: Static member name; a sink that restarts with it gets its partitions back at once. None: no static name.
+        fetch_bytes: Limit of prefetched bytes.
     """
 
     topics: tuple[str, ...] = tuple(catalogue.TOPICS)
@@ -63,11 +63,11 @@ class Options:
 
 
 class Sink(Loop):
-    """Writes topics into the database until stopped.
+    """Writes topics to the database until stopped.
 
     Args:
         settings: Kafka, database, prefix.
-        options: How.
+        options: Settings of the sink.
         service: Stop flag, log, health.
     """
 
@@ -90,7 +90,7 @@ class Sink(Loop):
         service.set_health(self.health)
 
     def health(self) -> dict[str, Any]:
-        """Return the health report: not ok while database or broker are away or a partition cannot be read."""
+        """Return the health report: not ok while database or broker are down or a partition cannot be read."""
         return {**self.report(), "rows_written": self._written_rows}
 
     def is_due(self) -> bool:
@@ -100,22 +100,22 @@ class Sink(Loop):
         return reader.rows >= self._options.batch_rows or reader.bytes >= BATCH_BYTES or waited >= self._options.batch_seconds
 
     def room(self) -> tuple[int, int]:
-        """Return the largest batch."""
+        """Return the limits of a batch."""
         return CATCH_UP * self._options.batch_rows, BATCH_BYTES
 
     def claim(self, places: list[Place]) -> tuple[dict[Place, int], list[Place]]:
-        """Ask the database where partitions go on."""
+        """Read the stored offsets of partitions."""
         return self._writer.positions(self._reader.topic_ids(places), places)
 
     def placed(self, answer: tuple[dict[Place, int], list[Place]], ours: set[Place]) -> None:
-        """Have partitions read from what the database holds."""
+        """Start reading partitions at their stored offsets."""
         offsets, anew = answer
         for topic, number in anew:
             self._log.warning("the topic was created anew: its log is read from the start", topic=topic, partition=number)
         self._reader.place({place: offset for place, offset in offsets.items() if place in ours})
 
     def prepare(self, batch: list[PartitionBatch]) -> list[TableBatch]:
-        """Make a batch's rows.
+        """Prepare the rows of a batch.
 
         Raises:
             RegistryUnavailable: see ``rows.encode``.
@@ -132,11 +132,11 @@ class Sink(Loop):
         ]
 
     def write(self, prepared: list[TableBatch]) -> WriteResult:
-        """Write a batch's rows."""
+        """Write the rows of a batch."""
         return self._writer.write(prepared)
 
     def written(self, outcome: WriteResult, ours: set[Place]) -> None:
-        """Note what the database holds; ask it again where another sink wrote."""
+        """Record the stored offsets; read them again for partitions that another sink wrote."""
         self._written_rows += sum(outcome.rows.values())
         for place, stored in outcome.fenced.items():
             if place not in ours:
@@ -147,13 +147,13 @@ class Sink(Loop):
         self._reader.written({place: offset for place, offset in outcome.written.items() if place in ours})
 
     def may_pass(self, error: BaseException) -> bool:
-        """An error of psycopg that no server reported and no connection met is a fault of this program; other ones of psycopg and Kafka may pass."""
+        """Return whether a retry may help. A psycopg error that neither the server nor the connection caused is a defect of this program."""
         own = isinstance(error, psycopg.ProgrammingError | psycopg.NotSupportedError) and error.sqlstate is None
         return isinstance(error, _TROUBLE) and not own
 
     def failed(self, error: BaseException) -> str:
-        """Close the connection, whatever state its session is in, and say what may help."""
-        if not isinstance(error, row_format.RegistryUnavailable):  # which comes from the other thread
+        """Close the connection and return a hint."""
+        if not isinstance(error, row_format.RegistryUnavailable):  # an error of the other thread
             self._writer.close()
         unprepared = isinstance(
             error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn | psycopg.errors.InsufficientPrivilege

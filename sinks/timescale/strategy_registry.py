@@ -1,7 +1,7 @@
-"""The strategy registry: the log of strategies folded by the rule of the workers, in the transaction that writes its rows.
+"""The strategy registry: current revisions and audit trail, updated in the transaction that writes the ``strategies`` rows.
 
-``strategies`` holds the records as they are in the topic. Which of them hold is decided here by ``stream_apps.core.signals.strategy.succeeds``, record by
-record in the order of the log, as every worker does it; so the registry and the audit trail say what the workers do, refusals included.
+The table ``strategies`` has the topic's records unchanged. ``stream_apps.core.signals.strategy.succeeds`` decides in log order which of them take effect, as
+in every worker. So registry and audit trail agree with the workers, including rejected revisions.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _TIME = "timestamptz 'epoch' + make_interval(days => (%(at)s / 86400000)::int) +
 
 
 def mirror(connection: psycopg.Connection, partitions: Sequence[int]) -> int:
-    """Take the records of some partitions into registry and audit trail that are not there yet; return how many.
+    """Add new records of partitions to the registry and the audit trail; return their number.
 
     Args:
-        connection: Inside a transaction; whoever writes rows of these partitions holds their offsets.
+        connection: Inside a transaction that holds the offsets of these partitions.
         partitions: Kafka partitions.
     """
     taken = _untaken(connection, partitions)
@@ -49,12 +49,12 @@ def mirror(connection: psycopg.Connection, partitions: Sequence[int]) -> int:
 
 
 def forget(connection: psycopg.Connection, partitions: Sequence[int]) -> None:
-    """Let the partitions' strategies begin anew: their topic was deleted and created again. The audit trail stays."""
+    """Restart the registry of partitions whose topic was recreated. The audit trail stays."""
     connection.execute("DELETE FROM strategy_registry WHERE kafka_partition = ANY(%s)", (list(partitions),))
 
 
 def _untaken(connection: psycopg.Connection, partitions: Sequence[int]) -> list[tuple[dict[str, Any], int, int]]:
-    """Return the records in the order of the log, each with its place; times in ms."""
+    """Return the new records in log order with their Kafka positions; times in ms."""
     columns = [column for column in table(TOPIC).columns if not column.name.startswith("kafka_")]
     chosen = sql.SQL(", ").join(
         sql.SQL(_MS).format(sql.Identifier(column.name))

@@ -1,6 +1,6 @@
-"""The table of a topic, derived from its Avro schema: one column per field, then the record's place in Kafka.
+"""The table of a topic, derived from its Avro schema: one column for each field, then the record's Kafka position.
 
-Migrations write these tables out by hand (``deploy/database/migrations``); a test holds the two equal. Pure.
+Migrations define the same tables (``deploy/database/migrations``); a test compares both. Pure.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 
 from schemas import catalogue
 
-# Where a row came from. A topic field can never have these names: no schema field starts with ``kafka_``.
+# Kafka position of a row. No schema field starts with ``kafka_``.
 PLACE_COLUMNS = ("kafka_partition", "kafka_offset")
 
-# Histories small enough for one plain table each; all else is partitioned by time.
+# Small histories in one plain table each; all others are partitioned by time.
 UNPARTITIONED = ("instruments", "strategies")
 
 _SCALARS = {
@@ -31,7 +31,7 @@ _SCALARS = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, its PostgreSQL type as ``format_type`` prints it, whether it may be null, and its meaning."""
+    """One column: name, PostgreSQL type as ``format_type`` prints it, nullability, and meaning."""
 
     name: str
     type: str
@@ -47,10 +47,9 @@ class Table:
         name: Same as the topic.
         columns: Schema fields in order, then PLACE_COLUMNS.
         key: Column of the Kafka key.
-        record_id: Columns that identify a record within its Kafka partition; empty where only the whole record does.
-            A key always goes to one partition, so an id is looked for there only; in ``worker_progress`` every partition numbers
-            its own marks and the same id in two partitions is two records.
-        rising: Columns of which one at least grows with each new record of a key (see ``catalogue.Topic``).
+        record_id: Columns that identify a record within its Kafka partition; empty if only the whole record does. A key always goes to one partition.
+            In ``worker_progress`` each partition numbers its own marks, so one id in two partitions means two records.
+        rising: Columns of which at least one increases with each new record of a key (see ``catalogue.Topic``).
         step: Span of one native partition: ``day``, ``month``, or None for a plain table.
         doc: Meaning.
     """
@@ -70,13 +69,13 @@ class Table:
 
     @property
     def told_by(self) -> tuple[str, ...]:
-        """Columns by which repeats are told: record id or key, then what grows (each once)."""
+        """Columns that identify repeats: record id or key, then the rising columns, each once."""
         return tuple(dict.fromkeys((*(self.record_id or (self.key,)), *self.rising)))
 
 
 @cache
 def table(topic: str) -> Table:
-    """Return the table of a topic. Raises KeyError when the catalogue has no such topic."""
+    """Return the table of a topic. Raises KeyError for an unknown topic."""
     entry = catalogue.TOPICS[topic]
     schema = catalogue.schema(topic)
     columns = [_column(field) for field in schema["fields"]]
@@ -101,7 +100,7 @@ def _column(field: dict[str, Any]) -> Column:
 
 
 def unwrap(kind: Any) -> tuple[Any, bool]:
-    """Return a field's type without its null branch, and whether it had one. A wider union stays a list."""
+    """Return a field's type without its null branch, and whether it had one. A larger union stays a list."""
     if isinstance(kind, list):
         branches = [branch for branch in kind if branch != "null"]
         return (branches[0] if len(branches) == 1 else branches), len(branches) < len(kind)
@@ -109,7 +108,7 @@ def unwrap(kind: Any) -> tuple[Any, bool]:
 
 
 def column_type(kind: Any) -> str:
-    """Return the PostgreSQL type that holds an Avro type (without its null branch)."""
+    """Return the PostgreSQL type of an Avro type without its null branch."""
     if isinstance(kind, str):
         return _SCALARS[kind]
     if isinstance(kind, dict):

@@ -1,7 +1,7 @@
-"""Compiled way from Avro bodies to rows of binary COPY, for topics whose fields are numbers, text, times and arrays of those.
+"""Compiled conversion of Avro bodies to rows of binary COPY, for topics whose fields are numbers, text, times and arrays of them.
 
-One loop over all values of a batch, without a Python object per record or field. A value that it does not understand in full (another frame or
-schema, text beyond ASCII, a number out of its column's range, bytes left over) is left to the codec: nothing is refused here. Pure.
+One loop handles all values of a batch, without a Python object for each record or field. Values outside its scope go to the codec: another frame or schema,
+text beyond ASCII, a number out of its column's range, trailing bytes. Nothing is rejected here. Pure.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ END_MS = (9_223_371_331_200_000_000 + EPOCH_US) // 1000
 
 _STRING, _LONG, _INT, _TIME, _DOUBLE, _BOOLEAN, _DOUBLES, _TEXTS, _BYTES = range(9)
 _OPS = {"string": _STRING, "long": _LONG, "int": _INT, "double": _DOUBLE, "boolean": _BOOLEAN, "bytes": _BYTES}
-# Union branches: where null stands.
+# Position of null in a union.
 _NOT_NULLABLE, _NULL_FIRST, _NULL_SECOND = -1, 0, 1
 _PLACE_BYTES = 2 + 4 + 4 + 4 + 8
-# A text column with more different texts than this in one batch is a list: ids, not names.
+# A text column with more distinct texts than this in one batch is stored as a list: ids, not names.
 MOST_NAMES = 64
 
 
 class DictionaryColumn(Sequence[str]):
-    """A column of few different texts: each text once, and which of them a row has.
+    """A dictionary-encoded text column: each distinct text once, and a code for each row.
 
     Attributes:
         names: The texts.
-        codes: int64, one per row.
+        codes: int64, one for each row.
     """
 
     def __init__(self, names: list[str], codes: np.ndarray) -> None:
@@ -65,7 +65,7 @@ def put(column: Any, row: int, value: Any) -> None:
 
 
 def chosen(column: Any, rows: np.ndarray) -> Any:
-    """Return some rows of a column in the same form."""
+    """Return selected rows of a column in the same form."""
     if isinstance(column, DictionaryColumn):
         return DictionaryColumn(column.names, column.codes[rows])
     return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows.tolist()]
@@ -73,7 +73,7 @@ def chosen(column: Any, rows: np.ndarray) -> Any:
 
 @dataclass(frozen=True)
 class Transcoded:
-    """Rows as in ``rows.Rows``, aligned with the values given; the values in ``left`` have an empty row and wait for the codec."""
+    """Rows as in ``rows.Rows``, aligned with the given values. The values in ``left`` have an empty row and go to the codec."""
 
     payload: memoryview
     bounds: np.ndarray
@@ -92,7 +92,7 @@ class _Program:
 
 @cache
 def _program(topic: str) -> _Program | None:
-    """Return a topic's fields as codes, or None when one has a type that is not handled here."""
+    """Return a topic's fields as codes, or None if a field's type is not supported here."""
     ops, unions, fixed, growth = [], [], _PLACE_BYTES, 2
     for entry in catalogue.schema(topic)["fields"]:
         kind, nullable = unwrap(entry["type"])
@@ -117,14 +117,14 @@ def _op(kind: Any) -> int | None:
 
 
 def encode(topic: str, header: bytes, records: RecordSet, partition: int, id_fields: Sequence[str]) -> Transcoded | None:
-    """Return the rows of values in the current schema, or None when the topic's schema is not for this way.
+    """Return the rows of values in the current schema, or None if the topic's schema is not supported.
 
     Args:
         topic: Topic.
-        header: Frame header of the current schema; values that start otherwise are left.
+        header: Frame header of the current schema; other values are left to the codec.
         records: Kafka records.
         partition: Their Kafka partition.
-        id_fields: Fields whose values are wanted: text or whole numbers that are never null.
+        id_fields: Fields whose values are returned: text or integers that are never null.
     """
     program = _program(topic)
     if program is None or not len(records):
@@ -165,7 +165,7 @@ def _captured(op: int, spans: np.ndarray, joined: np.ndarray) -> Any:
 
 @numba.njit(cache=True, nogil=True)
 def _name_codes(data: np.ndarray, spans: np.ndarray, codes: np.ndarray, first: np.ndarray) -> int:
-    """Number the different texts of a column; return how many there are (``first``: a row that has each), or one more than fit there."""
+    """Number the distinct texts of a column; return their number, or one more than fit. ``first`` has a row for each text."""
     known = 0
     last = 0
     for row in range(spans.shape[1]):
@@ -197,7 +197,7 @@ def _name_codes(data: np.ndarray, spans: np.ndarray, codes: np.ndarray, first: n
 
 @numba.njit(cache=True, nogil=True)
 def _varint(data: np.ndarray, at: int, end: int) -> tuple[int, int]:
-    """Return an Avro long and where it ends, or -1 as the end when there is none."""
+    """Return an Avro long and its end position; the end is -1 if it is invalid."""
     result = np.uint64(0)
     shift = np.uint64(0)
     while at < end and shift < 70:
@@ -229,7 +229,7 @@ def _put8(out: np.ndarray, at: int, value: int) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def _put_text(out: np.ndarray, o: int, data: np.ndarray, at: int, end: int) -> tuple[int, int]:
-    """Copy one Avro string; return where output and input go on, input -1 when it is not plain ASCII text without zeros."""
+    """Copy one Avro string; return the next output and input positions. Input is -1 unless it is ASCII text without zeros."""
     length, at = _varint(data, at, end)
     if at < 0 or length < 0 or length > end - at:
         return o, -1
@@ -244,7 +244,7 @@ def _put_text(out: np.ndarray, o: int, data: np.ndarray, at: int, end: int) -> t
 
 @numba.njit(cache=True, nogil=True)
 def _put_array(out: np.ndarray, o: int, data: np.ndarray, at: int, end: int, texts: bool) -> tuple[int, int]:
-    """Copy one Avro array (blocks) of doubles or texts as a PostgreSQL array; as ``_put_text`` otherwise."""
+    """Copy one Avro array (blocks) of doubles or texts as a PostgreSQL array. Returns as ``_put_text``."""
     head = o
     o += 24
     total = 0
@@ -303,7 +303,7 @@ def _row(
     out: np.ndarray,
     o: int,
 ) -> int:
-    """Write the fields of one record; return where the output goes on, or -1 when the value is not understood."""
+    """Write the fields of one record; return the next output position, or -1 if the value is not supported."""
     for field in range(len(ops)):
         if unions[field] >= 0:
             branch, at = _varint(data, at, end)

@@ -1,8 +1,7 @@
-"""One batch, one transaction: rows, record repeats, refused rows and offsets, or nothing of it (DESIGN 4).
+"""Write a batch in one transaction: rows, duplicate check, rejected rows and offsets (DESIGN 4).
 
-Offsets are locked first. Whoever holds the lock of a partition's offset row is its only writer; a sink that expected another offset than
-the one stored (it was frozen, its partition went to another) is fenced: nothing of that partition is written and it must read again
-from the stored offset.
+Offsets are locked first. The holder of a partition's offset lock is its only writer. A sink that expects another offset than the stored one was frozen and
+replaced; it is fenced. Nothing of that partition is written, and the sink reads again from the stored offset.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from sinks.timescale.partitions import Partitions
 from sinks.timescale.rows import Rows
 from sinks.timescale.tables import table
 
-# A frozen sink holds its locks only this long; a successor waits for them a little longer than a normal batch takes.
+# Longest time that a frozen sink keeps its locks. A successor waits a little longer than a normal batch takes.
 STATEMENT_TIMEOUT = "60s"
 IDLE_TIMEOUT = "15s"
 LOCK_TIMEOUT = "10s"
@@ -33,14 +32,14 @@ CONNECT_TIMEOUT_S = 5
 
 @dataclass
 class TableBatch:
-    """What a batch holds of one topic partition.
+    """One topic partition's part of a batch.
 
     Attributes:
         place: Plain topic name and partition.
-        expected: The next offset that the database must hold.
-        next_offset: The one that it will hold.
+        expected: Next offset that the database must have.
+        next_offset: Next offset after the batch.
         rows: Rows in COPY format.
-        message: Gives the message of a value's index (for dead letters).
+        message: Returns the message of a value's index, for dead letters.
     """
 
     place: Place
@@ -52,7 +51,7 @@ class TableBatch:
 
 @dataclass
 class WriteResult:
-    """What became of a batch: next offset of each partition written, and the stored offset of each that was fenced."""
+    """The result of a batch: next offset of each written partition, and the stored offset of each fenced one."""
 
     written: dict[Place, int] = field(default_factory=dict)
     fenced: dict[Place, int] = field(default_factory=dict)
@@ -66,7 +65,7 @@ class TableWriter:
 
     Args:
         database_url: PostgreSQL or TimescaleDB.
-        letters: Takes what is refused.
+        letters: Writes dead letters of rejected values.
     """
 
     def __init__(self, database_url: str, letters: DeadLetterWriter) -> None:
@@ -80,15 +79,15 @@ class TableWriter:
     # --- connection ------------------------------------------------------------------------------------------------
 
     def connection(self) -> psycopg.Connection:
-        """Return the connection, opened when there is none. Raises psycopg.OperationalError when the database does not answer."""
+        """Return the connection; open it if needed. Raises psycopg.OperationalError when the database does not answer."""
         if self._connection is None or self._connection.closed:
             connection = psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name="perpflow-sink")
             connection.execute(
                 "SELECT set_config('timezone', 'UTC', false), set_config('statement_timeout', %s, false),"
                 " set_config('idle_in_transaction_session_timeout', %s, false), set_config('lock_timeout', %s, false),"
-                # Lookups of ids are index lookups; the estimate for a table without statistics must not turn them into scans.
+                # Lookups of ids must use the index, even for a table without statistics.
                 " set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),"
-                # Lets go of a dead machine's locks within a minute.
+                # Releases the locks of a dead machine within a minute.
                 " set_config('tcp_keepalives_idle', '20', false), set_config('tcp_keepalives_interval', '10', false)",
                 (STATEMENT_TIMEOUT, IDLE_TIMEOUT, LOCK_TIMEOUT),
             )
@@ -96,7 +95,7 @@ class TableWriter:
         return self._connection
 
     def close(self) -> None:
-        """Close the connection; the next call opens another one."""
+        """Close the connection; the next call opens a new one."""
         connection, self._connection, self._partitions = self._connection, None, None
         if connection is not None:
             connection.close()
@@ -104,7 +103,7 @@ class TableWriter:
     # --- positions -------------------------------------------------------------------------------------------------
 
     def positions(self, topic_ids: Mapping[str, str], places: Iterable[Place]) -> tuple[dict[Place, int], list[Place]]:
-        """Return the stored next offsets of partitions that come to this sink, and which of them begin again (see ``offsets.stored``)."""
+        """Return the stored next offsets of newly assigned partitions, and which of them restart (see ``offsets.stored``)."""
         wanted = list(places)
         connection = self.connection()
         strategies = [partition for topic, partition in wanted if topic == strategy_registry.TOPIC]
@@ -119,11 +118,11 @@ class TableWriter:
     # --- a batch ---------------------------------------------------------------------------------------------------
 
     def write(self, parts: list[TableBatch]) -> WriteResult:
-        """Write a batch. After an error nothing of it is in the database (or all of it, if the error hid a commit) and it may be tried again.
+        """Write a batch. After an error the database has nothing of it, or all of it if the commit's answer was lost. It may be retried.
 
         Raises:
-            psycopg.Error: the database is not there or not as it must be.
-            NotDelivered: Kafka did not take the dead letters.
+            psycopg.Error: the database does not answer, or its schema does not fit.
+            NotDelivered: Kafka did not accept the dead letters.
         """
         started = time.perf_counter()
         try:
@@ -146,7 +145,7 @@ class TableWriter:
                 offsets.advance(connection, {part.place: (part.expected, part.next_offset) for part in mine})
                 self._letters.write(letters)
         except BaseException:
-            self.close()  # whatever state the session is in, nobody waits for its locks
+            self.close()  # close the session, so that nobody waits for its locks
             raise
         for place, changed in marks.items():
             self._watermarks.setdefault(place, {}).update(changed)
@@ -170,7 +169,7 @@ class TableWriter:
             if held.get(part.place) == part.expected:
                 mine.append(part)
             elif held.get(part.place) == part.next_offset:
-                outcome.written[part.place] = part.next_offset  # an earlier try had been committed without our hearing of it
+                outcome.written[part.place] = part.next_offset  # an earlier attempt was committed, but its answer was lost
             else:
                 outcome.fenced[part.place] = held.get(part.place, 0)
         return mine
@@ -178,7 +177,7 @@ class TableWriter:
     def _new(
         self, connection: psycopg.Connection, part: TableBatch, outcome: WriteResult, marks: dict[Place, repeats.Watermarks]
     ) -> np.ndarray:
-        """Return the numbers of a part's rows that the table does not have."""
+        """Return the numbers of a part's new rows."""
         topic, partition = part.place
         if table(topic).rising:
             keep, marks[part.place] = repeats.new_rising(connection, part.rows, partition, self._watermarks.get(part.place, {}))
@@ -191,7 +190,7 @@ class TableWriter:
     def _copy(
         self, connection: psycopg.Connection, topic: str, chosen: list[tuple[TableBatch, np.ndarray]], outcome: WriteResult
     ) -> list[dict[str, Any]]:
-        """Copy the rows of one table; return the letters of those that the database refuses."""
+        """Copy the rows of one table; return the dead letters of rejected rows."""
         count = sum(len(keep) for _, keep in chosen)
         if not count:
             return []
