@@ -1,4 +1,4 @@
-"""Giving commands: to the switch in the database and to the topic, whichever answers; both know a command by its id."""
+"""Send risk commands to the switch in the database and to the topic, whichever answers. Both identify a command by its id."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ANSWER_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class CommandReceipt:
-    """Where a command arrived; an error's text where it did not."""
+    """Where a command arrived: None for success, else the error text."""
 
     command: Command
     database: str | None
@@ -30,19 +30,19 @@ class CommandReceipt:
 
     @property
     def arrived(self) -> bool:
-        """True when at least one took it."""
+        """True if at least one accepted it."""
         return self.database is None or self.kafka is None
 
 
 def give(settings: Settings, account: str, command: str, reason: str, *, by: str = "", acknowledge_loss: bool = False) -> CommandReceipt:
-    """Give a command to the guard of an account.
+    """Send a command to the guard of an account.
 
     Args:
         account: VENUE-mode, or ``*`` for every account.
         command: halt, block_new, close_all or resume.
-        reason: For the record.
-        by: Who; user@host when empty.
-        acknowledge_loss: Of a resume.
+        reason: Reason, for the record.
+        by: Author; empty: user@host.
+        acknowledge_loss: For a resume: the day's loss no longer counts.
 
     Raises:
         ValueError: an unknown command.

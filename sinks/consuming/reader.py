@@ -86,8 +86,10 @@ def cut(records: RecordSet, rows: int) -> tuple[RecordSet, RecordSet]:
 
 
 def _is_fatal(error: KafkaError) -> bool:
-    """Whether the client has stopped for good. After a broker's death a sink with an instance name may find itself fenced by its own former self;
-    librdkafka reports that as a message with the code _FATAL that does not call itself fatal. The process ends and its supervisor starts it again.
+    """Return whether an error is fatal.
+
+    After a broker failure a sink with an instance name may be fenced by its former self. librdkafka reports that with the code _FATAL, but not as fatal.
+    The process then ends, and its supervisor restarts it.
     """
     return error.fatal() or error.code() == KafkaError._FATAL
 

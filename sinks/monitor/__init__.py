@@ -1,4 +1,4 @@
-"""The data-quality monitor as a process: market-data topics in, ``data_quality`` out. What it judges by is ``stream_apps.core.quality``.
+"""The data-quality monitor as a process: market-data topics in, ``data_quality`` out. ``stream_apps.core.quality`` has its rules.
 
-It stands among the sinks: like them it only reads the logs and tells what it found, can be killed and restarted alone, and nothing is decided by it.
+It is a sink: it only reads the logs and reports findings, it can be restarted alone, and no decision depends on it.
 """

@@ -1,13 +1,13 @@
-"""The monitor's process: group membership, reading along the marks, writing what was found.
+"""The monitor's process: group membership, reading by progress marks, and writing findings.
 
-A partition of ``progress`` is owned through a consumer group; its owner reads that partition of all market topics with a second consumer. After what was
-found is acknowledged, the position in ``progress`` is committed. Failure by failure:
+A consumer group assigns partitions of ``progress``. The owner reads that partition of all market topics with a second consumer. After Kafka acknowledges the
+findings, the position in ``progress`` is committed. What happens at each failure:
 
-- kill -9, crash: the next owner reads again from ``memory_ms`` of event time before the committed mark, to know what the monitor remembers (last ids,
-  prices, rates), and writes only what comes after it. What was written and not yet committed is written again with the same ``quality_id``; readers drop
-  it. Knowledge older than ``memory_ms`` (an open hole, a stream silent since before) is lost.
-- Kafka gone: reading waits; what was not acknowledged is computed and sent again.
-- two owners for a moment (a frozen process wakes): both write the same records.
+- kill -9, crash: the next owner reads again from ``memory_ms`` of event time before the committed mark, to restore the monitor's memory (last ids, prices,
+  rates). It writes only later findings. Uncommitted findings are written again with the same ``quality_id``, and readers drop them. Memory older than
+  ``memory_ms`` (an open gap, a stream that was silent before) is lost.
+- Kafka down: reading waits; unacknowledged findings are computed and sent again.
+- two owners for a moment, after a frozen process resumes: both write the same records.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from stream_apps.core.quality.monitor import PartitionMonitor, QualityRecord
 from stream_apps.core.quality.rules import SCORE, QualityRules
 
 TOPIC = "data_quality"
-# Longer than all that a score looks back on: ten windows of rates and delays, the price memory of a quiet contract.
+# Longer than the history of a score: ten windows of rates and delays, and the price memory of a quiet contract.
 MEMORY_MS = 15 * 60_000
 MARKS_PER_ROUND = 2_000
 MESSAGES_PER_ROUND = 20_000
@@ -42,7 +42,7 @@ ANSWER_S = 20.0
 
 
 class _Run:
-    """One partition: its monitor, and up to which mark everything is written."""
+    """One partition: its monitor, and the mark up to which all findings are written."""
 
     def __init__(self, monitor: PartitionMonitor, written: int) -> None:
         self.monitor = monitor
@@ -53,15 +53,15 @@ class _Run:
 
 
 class Monitor:
-    """Watches every partition that the group gives this process.
+    """Monitors every partition that the group assigns to this process.
 
     Args:
-        settings: Surroundings.
+        settings: Environment.
         service: Stop flag, log, health.
         rules: Limits and costs.
-        from_beginning: Without a committed position begin at the beginning of the logs; else ``memory_ms`` before their end.
-        memory_ms: See the module's text.
-        session_timeout_ms: How long the group waits for a silent member.
+        from_beginning: Start at the beginning of the logs without a committed position; otherwise ``memory_ms`` before their end.
+        memory_ms: See the module's docstring.
+        session_timeout_ms: Session timeout of the consumer group.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Monitor:
         self._reader = Consumer(
             {
                 **shared,
-                # The client asks for a group; nothing joins it and nothing is committed to it.
+                # The client requires a group id. Nothing joins the group or commits to it.
                 "group.id": settings.group("monitor-reader"),
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "earliest",
@@ -120,10 +120,10 @@ class Monitor:
 
     # --- the loop ----------------------------------------------------------------------------------------------------
     def run(self, until_idle: float | None = None) -> None:
-        """Work until the service is stopped, or until nothing came for ``until_idle`` seconds.
+        """Work until the service is stopped, or until nothing arrived for ``until_idle`` seconds.
 
         Raises:
-            KafkaException: an error that Kafka's client calls fatal.
+            KafkaException: a fatal error of the Kafka client.
         """
         self._group.subscribe(
             [self._settings.topic("progress")], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
@@ -184,7 +184,7 @@ class Monitor:
     def _on_assign(self, group: Consumer, partitions: list[TopicPartition]) -> None:
         group.incremental_assign(partitions)
         if partitions:
-            group.pause(partitions)  # this consumer only holds the membership
+            group.pause(partitions)  # this consumer only keeps the membership
         self._assigned |= {one.partition for one in partitions}
         self._log.info("partitions assigned", partitions=sorted(one.partition for one in partitions))
 
@@ -203,7 +203,7 @@ class Monitor:
         self._show()
 
     def _begin(self, partition: int) -> None:
-        """Place a partition: a while before the committed mark, or where a new monitor begins."""
+        """Set the start of a partition: ``memory_ms`` before the committed mark, or the start of a new monitor."""
         here = TopicPartition(self._settings.topic("progress"), partition)
         (committed,) = self._group.committed([here], timeout=ANSWER_S)
         written = max(committed.offset, 0)
@@ -213,13 +213,13 @@ class Monitor:
             newest = self._newest_time(here)
         starts = dict.fromkeys(self._plain, 0)
         if newest is not None and newest > self._memory_ms:
-            # Contract facts are few and always wanted: from the beginning.
+            # Contract facts are few and always needed, so they are read from the beginning.
             asked = [
                 TopicPartition(wire, partition, newest - self._memory_ms) for wire, topic in self._plain.items() if topic != "instruments"
             ]
             for place in self._reader.offsets_for_times(asked, timeout=ANSWER_S):
                 starts[place.topic] = place.offset if place.offset >= 0 else self._ends(place)[1]
-            # Recordings of several times may share a partition; nothing that is not yet judged may be passed over.
+            # Recordings of several times may share a partition; unchecked records must not be skipped.
             limits = {"progress": written, **kept.get("cut", {})} if kept else {}
             for wire, topic in self._plain.items():
                 starts[wire] = min(starts[wire], limits.get(topic, starts[wire]))
@@ -237,7 +237,7 @@ class Monitor:
         return ends
 
     def _newest_time(self, place: TopicPartition) -> int | None:
-        """Return the newest event time in a partition, ms; None when it is empty."""
+        """Return the newest event time in a partition, ms; None if it is empty."""
         answer = self._admin.list_offsets({place: OffsetSpec.max_timestamp()}, request_timeout=ANSWER_S)[place].result(ANSWER_S)
         return int(answer.timestamp) if answer.offset >= 0 else None
 
@@ -245,14 +245,14 @@ class Monitor:
     def _kafka_trouble(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._kafka_down:
             self._kafka_down = True
-            self._log.warning("no kafka broker answers; the client goes on trying", error=error.str())
+            self._log.warning("no kafka broker answers; the client keeps trying", error=error.str())
 
     def _read(self) -> None:
         batches: dict[tuple[str, int], list[tuple[int, int, bytes | None, bytes | None]]] = defaultdict(list)
         ends: list[tuple[str, int, int]] = []
         for message in self._reader.consume(MESSAGES_PER_ROUND, POLL_S):
             error = message.error()
-            # The client's types allow None where a consumed message always has a value.
+            # The client's types allow None, but a consumed message always has a partition.
             topic, partition, offset = self._plain.get(str(message.topic()), ""), message.partition() or 0, message.offset() or 0
             if error is None:
                 batches[topic, partition].append((offset, message.timestamp()[1], message.key(), message.value()))
@@ -273,7 +273,7 @@ class Monitor:
                 self._runs[partition].monitor.skip_to(topic, offset)  # compaction leaves offsets out
 
     def _rest_or_resume(self) -> None:
-        """Bound what is read ahead: a topic rests while enough of it is here and no mark waits for it."""
+        """Limit read-ahead: pause a topic while enough of it is buffered and no mark waits for it."""
         for partition, run in self._runs.items():
             wanted = run.monitor.wants()
             for wire, topic in self._plain.items():
@@ -304,7 +304,7 @@ class Monitor:
                     self._group.commit(offsets=[place], asynchronous=False)
                 else:
                     self._group.commit(offsets=[place], asynchronous=True)
-            except KafkaException as problem:  # the next owner writes some records again, by the same ids
+            except KafkaException as problem:  # the next owner writes some records again with the same ids
                 self._log.warning("the position was not committed", error=str(problem))
                 continue
             run.committed, run.committed_at = run.written, now

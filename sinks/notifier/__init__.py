@@ -1,4 +1,4 @@
-"""Tells people: signals, trades, faults in the data, refused records and unwell services, to Telegram, Discord, webhooks, e-mail and whatever apprise knows.
+"""Messages to people about signals, trades, data faults, dead letters and failing services: Telegram, Discord, webhooks, e-mail and other apprise services.
 
-``events`` says what is news, ``policy`` who hears of it and when, ``templates`` how it reads, ``channel`` sends it, ``service`` ties them to Kafka.
+``rules`` decides what is news and who receives it, ``delivery`` renders and sends it, and ``service`` connects both to Kafka.
 """

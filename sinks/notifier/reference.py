@@ -1,7 +1,7 @@
-"""What messages need to know beside their record: which instruments are recorded, and how much each trades.
+"""Reference data of messages: which instruments are recordings, and how much each trades.
 
-``instruments`` is read from its beginning (it is compacted), ``features`` from shortly before its end; both to all partitions, outside of the
-group, and nothing is committed.
+``instruments`` (compacted) is read from its beginning, ``features`` from shortly before its end. All partitions are read outside of the group, without
+commits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sinks.notifier.rules.origin import Origins
 from sinks.notifier.rules.ranking import Ranking
 
 ANSWER_S = 20.0
-# Before the end of each partition of features: an instant of some hundred instruments.
+# Records before the end of each partition of ``features``: one instant of some hundred instruments.
 FEATURES_BACK = 100
 MESSAGES_PER_READ = 2_000
 ASK_AGAIN_S = 60.0
@@ -27,10 +27,10 @@ class InstrumentReference:
     """Feeds ``Origins`` and ``Ranking``.
 
     Args:
-        settings: Surroundings.
-        origins: See above.
-        ranking: See above.
-        with_features: Whether the ranking is wanted.
+        settings: Environment.
+        origins: Receives ``instruments`` records.
+        ranking: Receives ``features`` records.
+        with_features: Whether the ranking is used.
     """
 
     def __init__(self, settings: Settings, origins: Origins, ranking: Ranking, with_features: bool) -> None:
@@ -45,9 +45,9 @@ class InstrumentReference:
         self._consumer = Consumer(
             {
                 **QUIET,
-                "error_cb": lambda error: None,  # the group's consumer tells of the brokers
+                "error_cb": lambda error: None,  # the group's consumer logs broker failures
                 "bootstrap.servers": settings.kafka_bootstrap_servers,
-                # The client asks for a group; nothing joins it and nothing is committed to it.
+                # The client requires a group id. Nothing joins the group or commits to it.
                 "group.id": settings.group("notifier-reference"),
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
@@ -58,7 +58,7 @@ class InstrumentReference:
         )
 
     def begin(self) -> None:
-        """Place the reader and read ``instruments`` to its end. Raises KafkaException when Kafka does not answer."""
+        """Start reading, and read ``instruments`` to its end. Raises KafkaException when Kafka does not answer."""
         places = []
         for topic in self._topics:
             found = self._consumer.list_topics(self._settings.topic(topic), timeout=ANSWER_S).topics[self._settings.topic(topic)]
@@ -75,7 +75,7 @@ class InstrumentReference:
         self._until_end({(place.topic, place.partition) for place in places})
 
     def find(self, instrument: str) -> None:
-        """An instrument is not known: read what was announced since. Returns when it is known, or after a moment; asked again only after a minute."""
+        """Read new ``instruments`` records for an unknown instrument. Returns when it is known, or after a moment; retries only after a minute."""
         now = time.monotonic()
         if now - self._asked.get(instrument, -ASK_AGAIN_S) < ASK_AGAIN_S:
             return
@@ -85,7 +85,7 @@ class InstrumentReference:
             self.read(0.05)
 
     def read(self, wait_s: float = 0.0) -> None:
-        """Take what came."""
+        """Read the available records."""
         if not self._begun:
             return
         for message in self._consumer.consume(MESSAGES_PER_READ, wait_s):
@@ -98,7 +98,7 @@ class InstrumentReference:
             topic = self._plain[wire]
             try:
                 record = self._settings.codec.decode(topic, message.value())
-            except CodecError:  # the sink writes it to dead_letters; it is not this service's input
+            except CodecError:  # the sink writes the dead letter; this is only reference data
                 continue
             if topic == "features":
                 self._ranking.put(record)
@@ -113,5 +113,5 @@ class InstrumentReference:
             self.read(0.1)
 
     def close(self) -> None:
-        """Leave."""
+        """Close the consumer."""
         self._consumer.close()

@@ -1,19 +1,17 @@
-"""The notifier's process: topics in, decisions, channels out, positions committed behind what is done.
+"""The notifier's process: it reads topics, decides about events, passes messages to channels and commits positions.
 
-The position of a partition is committed after every message of the records before it was sent, suppressed or acknowledged in dead_letters.
-Failure by failure:
+A position is committed after every message of the earlier records was sent, suppressed or acknowledged in dead_letters. What happens at each failure:
 
-- kill -9, crash: the successor reads from the committed position: nothing is lost, and what was sent in the last moment (between sending
-  and the commit, at most a second, or as long as a failing channel holds back an earlier record) is sent again, with the same event id.
-  At most ``MOST_UNDER_WAY`` records are under way. What lives in memory only is lost: counts of windows and quiet hours that were not told
-  yet, and events of /health and of Prometheus that were not sent (what still fires is told anew).
-- a repeat written by a restarted worker or executor: known by its id; the ids of the last ``REMEMBERED`` records before the committed position
-  are read again at a start, so that this holds across restarts.
-- a channel fails: it alone waits and retries (``channel``); in the end its message is in dead_letters with the bytes of the record.
-- Kafka gone: reading waits; messages still go out; positions are committed when it is back.
-- SIGTERM: no more is read, what waits goes out for at most ``DRAIN_S`` unless its channel fails; the rest is left to the successor.
+- kill -9, crash: the successor reads from the committed position, so no record is lost. Messages sent after the last commit are sent again with the same
+  event id: those of the last second, or of longer if a failing channel holds back an earlier record. At most ``MOST_UNDER_WAY`` records are in flight.
+  State in memory is lost: unreported counts of windows and quiet hours, and unsent events of /health and Prometheus. Alerts that still fire are sent again.
+- a repeat of a restarted worker or executor is recognised by its id. At a start the ids of the last ``REMEMBERED`` records before the committed position
+  are read again.
+- a channel fails: only that channel waits and retries (``delivery.channel``). In the end its message goes to dead_letters with the bytes of the record.
+- Kafka down: reading waits, messages still go out, and positions are committed when it is back.
+- SIGTERM: reading stops. Waiting messages are sent for at most ``DRAIN_S`` unless their channel fails; the successor sends the others.
 
-Several notifiers share the partitions; windows, paces and quiet-hour counts are each one's own.
+Several notifiers share the partitions. Each has its own windows, rates and quiet-hour counts.
 """
 
 from __future__ import annotations
@@ -47,7 +45,7 @@ from sinks.notifier.rules.ranking import Ranking
 from sinks.notifier.watching import AlertWatcher, HealthWatcher
 
 TOPICS = tuple(READERS)
-# Records before the committed position whose ids are learnt at a start.
+# Records before the committed position whose ids are read at a start.
 REMEMBERED = 500
 MOST_UNDER_WAY = 5_000
 MESSAGES_PER_ROUND = 500
@@ -56,23 +54,23 @@ COMMIT_S = 1.0
 RETRY_S = 0.5
 ANSWER_S = 20.0
 DRAIN_S = 5.0
-# A channel that fails for so long makes the service unwell: people must hear of it another way.
+# A channel that fails for longer makes /health fail, so that people learn of it in another way.
 UNWELL_AFTER_S = 60.0
 
 
 class Notifier:
-    """See the module's text.
+    """See the module's docstring.
 
     Args:
-        settings: Surroundings.
+        settings: Environment.
         service: Stop flag, log, health.
         config: Channels, routes, rules.
-        from_beginning: Without a committed position begin at the beginning of the topics; else at their end.
-        session_timeout_ms: How long the group waits for a silent member.
-        instance: Name of this one among several: restarted under it, it has its partitions back at once.
+        from_beginning: Start at the beginning of the topics without a committed position; otherwise at their end.
+        session_timeout_ms: Session timeout of the consumer group.
+        instance: Static member name; a notifier that restarts with it gets its partitions back at once.
 
     Raises:
-        ConfigError: a secret, address or template does not fit.
+        ConfigError: an invalid secret, address or template.
     """
 
     def __init__(
@@ -138,10 +136,10 @@ class Notifier:
 
     # --- the loop ----------------------------------------------------------------------------------------------------------
     def run(self, until_idle: float | None = None) -> None:
-        """Work until the service is stopped, or until nothing came and nothing waited for ``until_idle`` seconds.
+        """Work until the service is stopped, or until nothing arrived or waited for ``until_idle`` seconds.
 
         Raises:
-            KafkaException: an error that Kafka's client calls fatal.
+            KafkaException: a fatal error of the Kafka client.
         """
         if not self._channels:
             self._log.warning("no channel is configured: nothing will be sent")
@@ -168,7 +166,7 @@ class Notifier:
     def _round(self) -> None:
         try:
             if not self._ready:
-                # Before the group is joined: no message goes out whose origin could have been known.
+                # Before joining the group, so that messages have their origin.
                 self._reference.begin()
                 self._group.subscribe(list(self._plain), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
                 self._ready = True
@@ -205,12 +203,12 @@ class Notifier:
     def _kafka_trouble(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._kafka_down:
             self._kafka_down = True
-            self._log.warning("no kafka broker answers; the client goes on trying", error=error.str())
+            self._log.warning("no kafka broker answers; the client keeps trying", error=error.str())
 
     def _on_assign(self, group: Consumer, partitions: list[TopicPartition]) -> None:
         group.incremental_assign(partitions)
         if partitions:
-            group.pause(partitions)  # until they are placed
+            group.pause(partitions)  # until their positions are set
         self._new |= {(self._plain[place.topic], place.partition) for place in partitions}
         self._log.info("partitions assigned", partitions=len(partitions))
 
@@ -227,7 +225,7 @@ class Notifier:
         self._log.info("partitions revoked", partitions=len(partitions))
 
     def _begin_new(self) -> None:
-        """Place new partitions at their positions, or a little before them, to learn the ids of what was told last."""
+        """Set new partitions to their positions, or a little before them, to read the ids of the last events."""
         if not self._new:
             return
         places = [TopicPartition(self._settings.topic(topic), number) for topic, number in sorted(self._new)]
@@ -242,7 +240,7 @@ class Notifier:
                 first.append(TopicPartition(committed.topic, committed.partition, position))
             found.append((TopicPartition(committed.topic, committed.partition, max(low, position - REMEMBERED)), position))
         if first:
-            # At once: what comes from now on is told even if this process ends before its first message.
+            # At once, so that later records are not skipped even if this process ends before its first message.
             self._group.commit(offsets=first, asynchronous=False)
         for start, position in found:
             self._group.seek(start)
@@ -326,7 +324,7 @@ class Notifier:
             self._channels[name].offer(message, [] if ticket is None else [ticket])
 
     def _rest_or_resume(self) -> None:
-        """Bound what is under way: all partitions rest while too much is, or too much waits for a channel that works."""
+        """Limit the records in flight: pause all partitions while too many are, or while too many wait for a working channel."""
         under_way = sum(partition.under_way for partition in self._partitions.values())
         rest = under_way > MOST_UNDER_WAY or any(channel.full(self._paused) for channel in self._channels.values())
         if rest != self._paused:
@@ -335,13 +333,13 @@ class Notifier:
 
     # --- out -------------------------------------------------------------------------------------------------------------------
     def _failed(self, channel: str, outcome: SendResult, pause_s: float) -> None:
-        """A channel's thread tells of a failed attempt."""
+        """Log a failed attempt. Called from a channel's thread."""
         self._log.warning(
             "not sent", channel=channel, reason=outcome.reason, detail=self._secrets.redact(outcome.detail), again_in_s=round(pause_s, 1)
         )
 
     def _settle(self) -> None:
-        """Take what channels are done with; write what they gave up."""
+        """Handle finished messages of the channels; write the failed ones to dead_letters."""
         while True:
             try:
                 result = self._results.get_nowait()
@@ -429,10 +427,10 @@ class Notifier:
 
 
 def send_test(config: NotifierConfig) -> dict[str, SendResult]:
-    """Send one message to every channel, at once and without retries; return how each went.
+    """Send one message to every channel at once, without retries; return the results.
 
     Raises:
-        ConfigError: a secret, address or template does not fit.
+        ConfigError: an invalid secret, address or template.
     """
     secrets = Secrets()
     templates = Templates(ZoneInfo(config.time_zone), config.templates)

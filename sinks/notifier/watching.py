@@ -1,4 +1,4 @@
-"""Looks at the /health of services and at the alerts of Prometheus, and tells what went wrong and what came back."""
+"""Poll the /health of services and the alerts of Prometheus, and report failures and recoveries."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ DETAIL_LIMIT = 400
 
 
 class HealthWatcher(threading.Thread):
-    """A thread that looks at every service in turn.
+    """A thread that checks every service in turn.
 
-    A service is down after ``after`` failed looks in a row (no answer, or a status other than 200), and up again with the first good one.
+    A service is down after ``after`` failed checks in a row (no answer, or a status other than 200). It is up again after one good check.
 
     Args:
-        checks: What to look at.
-        found: Where events go.
-        stopping: Set when it is over.
+        checks: Services to check.
+        found: Receives events.
+        stopping: Set to stop the thread.
     """
 
     def __init__(self, checks: HealthChecks, found: SimpleQueue[Event], stopping: threading.Event) -> None:
@@ -37,11 +37,11 @@ class HealthWatcher(threading.Thread):
 
     @property
     def needed(self) -> bool:
-        """Whether there is anything to look at."""
+        """Whether any service is configured."""
         return bool(self._checks.services)
 
     def run(self) -> None:
-        """Look until stopped."""
+        """Poll until stopped."""
         with httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client:
             while not self._stopping.is_set():
                 for name, url in self._checks.services.items():
@@ -62,15 +62,15 @@ class HealthWatcher(threading.Thread):
 
 
 class AlertWatcher(threading.Thread):
-    """A thread that asks Prometheus which rules fire, and tells of those that began and ended since the last look.
+    """A thread that queries the alerts of Prometheus and reports those that started or ended since the last query.
 
-    What fires when the notifier starts is told, again if need be: nobody knows whether its predecessor did. While Prometheus does not answer nothing has
-    begun or ended; that it does not answer is for the health checks to see.
+    At a start all firing alerts are reported, because it is unknown whether the predecessor reported them. While Prometheus does not answer, no alert starts
+    or ends here; the health checks report its outage.
 
     Args:
-        checks: Which Prometheus.
-        found: Where events go.
-        stopping: Set when it is over.
+        checks: The Prometheus.
+        found: Receives events.
+        stopping: Set to stop the thread.
     """
 
     def __init__(self, checks: AlertChecks, found: SimpleQueue[Event], stopping: threading.Event) -> None:
@@ -83,11 +83,11 @@ class AlertWatcher(threading.Thread):
 
     @property
     def needed(self) -> bool:
-        """Whether there is a Prometheus to ask."""
+        """Whether a Prometheus is configured."""
         return bool(self._checks.prometheus)
 
     def run(self) -> None:
-        """Look until stopped."""
+        """Poll until stopped."""
         with httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client:
             while not self._stopping.is_set():
                 try:
@@ -112,7 +112,7 @@ class AlertWatcher(threading.Thread):
 
 
 def look(client: httpx.Client, url: str) -> str:
-    """Return what is wrong with a service; empty when it is well."""
+    """Return the problem of a service; empty if it is healthy."""
     try:
         answer = client.get(url)
     except httpx.HTTPError as error:

@@ -1,1 +1,1 @@
-"""What the command line reads from the database and the topics to show it."""
+"""Queries of the command line and the console, to the database and the topics."""

@@ -1,6 +1,6 @@
-"""Positions, orders and closed trades of all accounts, as the database has them.
+"""Positions, orders and closed trades of all accounts, from the database.
 
-Paper is what the topics' tables say. Of an account at a venue the executor's journal is read: it is written before an order leaves, so it is never behind.
+Paper trades come from the topics' tables. Accounts at a venue come from the executor's journal, which is written before an order leaves and is never behind.
 Prices are the newest quotes in the database.
 """
 
@@ -31,7 +31,7 @@ OPEN_POSITIONS, OPEN_ORDERS = ("pending", "open", "tp1_hit"), ("new", "partially
 
 @dataclass(frozen=True, slots=True)
 class AccountFilter:
-    """What is asked for; None: all.
+    """A filter; None means all.
 
     Attributes:
         mode: paper, simulated, testnet or live. strategy: Its id. symbol: Part of the instrument id.
@@ -42,7 +42,7 @@ class AccountFilter:
     symbol: str | None = None
 
     def takes(self, row: Row) -> bool:
-        """Return whether a row is asked for."""
+        """Return whether a row matches."""
         return (
             self.mode in (None, row["mode"])
             and self.strategy in (None, row["strategy_id"])
@@ -51,10 +51,10 @@ class AccountFilter:
 
 
 class AccountQueries:
-    """One look at the database after the other, over one connection.
+    """Queries on one connection.
 
     Args:
-        settings: Surroundings; the reader's rights are enough.
+        settings: Environment; the reader role suffices.
     """
 
     def __init__(self, settings: Settings, connection: psycopg.Connection[Row]) -> None:
@@ -63,7 +63,7 @@ class AccountQueries:
     # --- positions ------------------------------------------------------------------------------------------------------
 
     def positions(self, wanted: AccountFilter) -> list[Row]:
-        """Return the positions that are open or wait for their entry, with price and unrealised profit where a price is known."""
+        """Return open and pending positions, with price and unrealised profit if a price is known."""
         rows = [row for row in [*self._paper_positions(), *map(_position_of, self._live())] if wanted.takes(row)]
         prices = self.prices({row["instrument"] for row in rows})
         for row in rows:
@@ -111,7 +111,7 @@ class AccountQueries:
     # --- orders -----------------------------------------------------------------------------------------------------------
 
     def orders(self, wanted: AccountFilter, *, every: bool, limit: int) -> list[Row]:
-        """Return the open orders, or the newest of ``every`` state; newest first."""
+        """Return the open orders, or with ``every`` the newest orders of any state; newest first."""
         rows = self._connection.execute(
             "SELECT DISTINCT ON (order_id) * FROM orders ORDER BY order_id, event_time DESC, kafka_offset DESC"
         ).fetchall()
@@ -124,7 +124,7 @@ class AccountQueries:
     # --- trades -----------------------------------------------------------------------------------------------------------
 
     def trades(self, wanted: AccountFilter, limit: int | None) -> list[Row]:
-        """Return closed trades, newest first, with what their execution cost (columns of ``execution_cost_events``, None on paper)."""
+        """Return closed trades, newest first, with their execution cost (columns of ``execution_cost_events``; None without a record)."""
         rows = self._connection.execute(
             "SELECT DISTINCT ON (t.trade_id) t.*, c.maker_ratio_entry, c.maker_ratio_tp, c.friction_r, c.slippage_bps_entry, c.slippage_bps_exit,"
             " c.entry_timeout, c.tp_overshoot, c.flips, c.stops_placed, c.signal_to_order_ms, c.order_to_fill_ms, c.protection_gap_ms,"
@@ -141,7 +141,7 @@ def open_accounts(settings: Settings) -> Any:
     """Yield ``AccountQueries``.
 
     Raises:
-        UserError: the database does not answer or has no such tables.
+        UserError: the database does not answer, or its tables are missing.
     """
     if not settings.database_url:
         raise UserError("DATABASE_URL is not set; `perpflow stack env` prints it")
@@ -155,9 +155,9 @@ def open_accounts(settings: Settings) -> Any:
 
 
 def valued(row: Row, price: tuple[float, datetime] | None) -> Row:
-    """Return price, age of the price (seconds), unrealised profit (quote units) and R of a position; None where something is missing.
+    """Return price, age of the price (seconds), unrealised profit (quote units) and R of a position; None if an input is missing.
 
-    R counts what is realised and what is not, per unit of risk.
+    R is realised plus unrealised profit, divided by the risk.
     """
     value, at = price if price is not None else (row["last_price"], None)
     pnl = r = None
@@ -196,7 +196,7 @@ def _position_of(found: tuple[str, Trade]) -> Row:
 
 
 def protection_of(trade: Trade) -> str:
-    """Return who closes a position at its stop: ``venue``, ``venue pair``, ``partly``, ``NONE`` or ``-`` where nothing is open."""
+    """Return what protects a position at its stop: ``venue``, ``venue pair``, ``partly``, ``NONE``, or ``-`` if nothing is open."""
     if trade.exposure <= 0:
         return "-"
     stops = [order for order in trade.live if order.is_stop and order.is_confirmed and order.state is not OrderState.CANCELLING]
@@ -250,15 +250,15 @@ def _time(ms: int | None) -> datetime | None:
 
 
 def percentile(values: Sequence[float], part: float) -> float | None:
-    """Return a percentile by the nearest rank; None without values."""
+    """Return a percentile by nearest rank; None without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else None
 
 
 def figures(trades: Sequence[Row]) -> dict[str, float | None]:
-    """Return the KPIs of signal-engine-product 10.3 over measured trades, and latencies (ms), slippage (bps), the longest time without a stop (ms).
+    """Return the KPIs of signal-engine-product 10.3 over measured trades: latencies (ms), slippage (bps) and the longest time without a stop (ms).
 
-    Ratios of makers are weighted by notional; None where nothing was measured.
+    Maker ratios are weighted by notional; None without measurements.
     """
     rows = [row for row in trades if row["measured"]]
 

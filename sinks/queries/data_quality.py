@@ -1,4 +1,4 @@
-"""Reading ``data_quality``: the newest scores and what was found lately."""
+"""Read ``data_quality``: the newest scores and recent findings."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ANSWER_S = 20.0
 
 @dataclass
 class QualityReport:
-    """What the topic says.
+    """Scores and findings of the topic.
 
     Attributes:
         scores: (instrument, stream) -> newest score record.
-        findings: Findings within the time asked for, by id, in order of event time.
+        findings: Findings of the requested time, by id, in order of event time.
     """
 
     scores: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
@@ -45,10 +45,10 @@ class QualityReport:
 
 
 def read(settings: Settings, since_ms: int, instruments: tuple[str, ...] = ()) -> QualityReport:
-    """Read the last ``since_ms`` of event time of each partition; records of ``instruments`` only, when some are named.
+    """Read the last ``since_ms`` of event time of each partition; only records of ``instruments``, if given.
 
     Raises:
-        UserError: the broker does not answer, or there is no such topic.
+        UserError: the broker does not answer, or the topic is missing.
     """
     wire = settings.topic(TOPIC)
     found = QualityReport()

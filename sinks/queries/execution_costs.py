@@ -1,4 +1,4 @@
-"""What execution cost, read from the database, and the routing table that it proposes."""
+"""Execution costs from the database, and the routing table that they propose."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from stream_apps.core.execution.settings.routes import Route
 
 
 def entries_of(settings: Settings, account: str, days: int) -> list[dict[str, Any]]:
-    """Return the cost records of an account's trades that ended within some days.
+    """Return the cost records of an account's trades of the last days.
 
     Raises:
-        UserError: the database does not answer or has no such table.
+        UserError: the database does not answer, or the table is missing.
     """
     try:
         with psycopg.connect(settings.role_url("reader"), connect_timeout=10, row_factory=dict_row) as connection:
@@ -35,10 +35,10 @@ def entries_of(settings: Settings, account: str, days: int) -> list[dict[str, An
 
 
 def routes_in_force(settings: Settings, account: str, policy: LivePolicy) -> tuple[datetime, list[Route]] | None:
-    """Return when the executor last re-estimated the policy's routing table and what holds since; None where it did not.
+    """Return the time of the executor's last re-estimation of the policy's routing table and the active routes; None without one.
 
     Raises:
-        UserError: the database does not answer or has no such table.
+        UserError: the database does not answer, or the table is missing.
     """
     try:
         with psycopg.connect(settings.role_url("reader"), connect_timeout=10) as connection:
@@ -49,7 +49,7 @@ def routes_in_force(settings: Settings, account: str, policy: LivePolicy) -> tup
 
 
 def toml_of(routes: list[Route], rules: ProposalRules, head: str) -> str:
-    """Return a routing table as a part of an execution policy (TOML), ``head`` as its comment."""
+    """Return a routing table as part of an execution policy (TOML), with ``head`` as its comment."""
     lines = [f"# {head}", f"# Rows with fewer than {rules.least} entries are as they were."]
     for one in routes:
         lines += [
@@ -64,5 +64,5 @@ def toml_of(routes: list[Route], rules: ProposalRules, head: str) -> str:
 
 
 def changed(found: list[RowProposal]) -> bool:
-    """Return whether a proposal differs from the table in force."""
+    """Return whether a proposal differs from the active table."""
     return any(one.proposed != one.now for one in found)

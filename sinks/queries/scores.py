@@ -1,4 +1,4 @@
-"""Find one score by its id: in the scores topic, by the time that the id holds, or in the database."""
+"""Find a score by its id: in the topic ``scores``, by the time in the id, or in the database."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ScoreId:
 
     @classmethod
     def parse(cls, text: str) -> ScoreId:
-        """Return the parts of an id. Raises UserError when it is none."""
+        """Return the parts of an id. Raises UserError for invalid text."""
         parts = text.split("|")
         if len(parts) != 3 or not parts[1] or not parts[2].isdecimal():
             raise UserError(f"{text!r} is no score id; one looks like BINANCE:BTCUSDT-PERP|default-btcusdt|1760000010000")
@@ -46,10 +46,10 @@ class ScoreId:
 
 
 def in_topic(settings: Settings, wanted: ScoreId) -> Record | None:
-    """Return a score from the topic, or None when it is not there.
+    """Return a score from the topic, or None.
 
-    Record timestamps are event times, so a look at the time index leaps to the first score of T or later; a venue that caught up may have
-    written T behind later instants of others, so reading goes on to the end.
+    Record timestamps are event times, so the time index finds the first score of T or later. A venue that caught up may have written T after later instants of
+    others, so reading continues to the end.
 
     Raises:
         UserError: Kafka does not answer, or the topic does not exist.
@@ -60,7 +60,7 @@ def in_topic(settings: Settings, wanted: ScoreId) -> Record | None:
     consumer = Consumer(
         {
             "bootstrap.servers": settings.kafka_bootstrap_servers,
-            "group.id": settings.group("explain"),  # asked for by the client; nothing is committed
+            "group.id": settings.group("explain"),  # required by the client; nothing is committed
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "log_level": 0,
@@ -71,11 +71,11 @@ def in_topic(settings: Settings, wanted: ScoreId) -> Record | None:
         if start.error is not None:
             raise UserError(f"{topic}: {start.error.str()}")
         if start.offset < 0:
-            return None  # all that is there is older
+            return None  # all records are older
         consumer.assign([TopicPartition(topic, partition, start.offset)])
         heard = time.monotonic()
         while True:
-            messages = consumer.consume(5_000, timeout=0.1)  # waits for so many or so long
+            messages = consumer.consume(5_000, timeout=0.1)  # waits for this many records or this long
             if messages:
                 heard = time.monotonic()
             elif time.monotonic() - heard > _TIMEOUT_S:
@@ -87,7 +87,7 @@ def in_topic(settings: Settings, wanted: ScoreId) -> Record | None:
                         return None
                     raise UserError(f"{topic}: {error.str()}")
                 value = message.value()
-                # The id stands at the record's beginning: no need to decode what is of others.
+                # The id is at the record's beginning, so other records are not decoded.
                 if value is not None and identity in value[: len(identity) + 16]:
                     record = settings.codec.decode("scores", value)
                     if record["score_id"] == str(wanted):
@@ -99,10 +99,10 @@ def in_topic(settings: Settings, wanted: ScoreId) -> Record | None:
 
 
 def in_database(settings: Settings, wanted: ScoreId) -> Record | None:
-    """Return a score from the database as a record of the topic, or None when it is not there.
+    """Return a score from the database as a record of the topic, or None.
 
     Raises:
-        UserError: the database does not answer, or has no such table.
+        UserError: the database does not answer, or the table is missing.
     """
     fields = catalogue.schema("scores")["fields"]
     times = {
@@ -125,10 +125,10 @@ def in_database(settings: Settings, wanted: ScoreId) -> Record | None:
 
 
 def find(settings: Settings, wanted: ScoreId) -> tuple[Record, str]:
-    """Return a score and where it was found: the topic first, then the database if there is one.
+    """Return a score and its source: the topic first, then the database if configured.
 
     Raises:
-        UserError: it is in neither; says what each of them answered.
+        UserError: it is in neither; the message has both answers.
     """
     answers = []
     for place, look in (("topic", in_topic), ("database", in_database)):

@@ -55,7 +55,7 @@ class DictionaryColumn(Sequence[str]):
 
 
 def put(column: Any, row: int, value: Any) -> None:
-    """Set one value of a column, whichever of its forms (int64 array, list, Coded) it has."""
+    """Set one value of a column (int64 array, list or ``DictionaryColumn``)."""
     if not isinstance(column, DictionaryColumn):
         column[row] = value
         return

@@ -1,4 +1,4 @@
-"""FIELD=VALUE arguments of commands as values of a strategy's fields."""
+"""Parse FIELD=VALUE arguments of commands into values of strategy fields."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from stream_apps.core.signals.strategy import StrategyConfig
 
 
 def assigned(assignments: Sequence[str] | None, refused: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return FIELD=VALUE arguments as values of their fields: numbers, true or false, text as it stands, tags with commas.
+    """Parse FIELD=VALUE arguments: numbers, true or false, text, and tags separated by commas.
 
     Args:
-        assignments: As given.
-        refused: Field -> why it cannot be given here.
+        assignments: The arguments.
+        refused: Field -> why it cannot be set here.
 
     Raises:
-        UserError: no FIELD=VALUE, or a refused field.
+        UserError: an argument is not FIELD=VALUE, or its field is in ``refused``.
     """
     kinds = StrategyConfig.kinds()
     found: dict[str, Any] = {}
@@ -42,14 +42,14 @@ def assigned(assignments: Sequence[str] | None, refused: Mapping[str, str | None
 
 
 def varied(variations: Sequence[str] | None, refused: Mapping[str, str | None]) -> dict[str, tuple[Any, ...]]:
-    """Return FIELD=VALUE,VALUE,... arguments as the values that each field takes.
+    """Parse FIELD=VALUE,VALUE,... arguments into the values of each field.
 
     Args:
-        variations: As given.
-        refused: Field -> why it cannot be given here.
+        variations: The arguments.
+        refused: Field -> why it cannot be set here.
 
     Raises:
-        UserError: no FIELD=VALUE,VALUE, or a refused field.
+        UserError: an argument is not FIELD=VALUE,VALUE, or its field is in ``refused``.
     """
     found: dict[str, tuple[Any, ...]] = {}
     for variation in variations or ():

@@ -1,4 +1,4 @@
-"""The audit trail of a strategy: from the topic, and from the database what compaction has taken from there."""
+"""The audit trail of a strategy: from the topic, and from the database for revisions that compaction removed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from stream_apps.core.signals.strategy import action, changes
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """One revision, or a record that was refused.
+    """One revision, or a rejected record.
 
     Attributes:
         revision: Its number.
-        event_time: When it was written, ms UTC; 0 for a refused record that cannot be read.
+        event_time: Time of writing, ms UTC; 0 for a rejected record that cannot be decoded.
         by, note: Who wrote it, and why.
         did: create, edit, pause, resume, deprecate, restore or refused.
         changed: Field -> (before, after).
-        reason: Why it was refused.
+        reason: Why it was rejected.
     """
 
     revision: int
@@ -35,7 +35,7 @@ class AuditEntry:
     reason: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the entry as JSON values."""
         return {
             "revision": self.revision,
             "event_time": self.event_time,
@@ -48,10 +48,10 @@ class AuditEntry:
 
 
 def history(settings: Settings, strategy_id: str) -> list[AuditEntry]:
-    """Return the audit trail of a strategy, oldest first; empty when nobody knows it.
+    """Return the audit trail of a strategy, oldest first; empty for an unknown strategy.
 
     Raises:
-        UserError: Kafka does not answer, or the database is set and does not.
+        UserError: Kafka does not answer, or a configured database does not.
     """
     log = strategy_log.read(settings)
     revisions = log.revisions.get(strategy_id, [])
@@ -64,7 +64,7 @@ def history(settings: Settings, strategy_id: str) -> list[AuditEntry]:
     if first > 1 and settings.database_url:
         older = [entry for entry in _recorded(settings, strategy_id) if entry.revision <= first]
         if older and older[-1].revision == first:
-            entries = entries[1:]  # the database knows what the oldest one in the topic changed
+            entries = entries[1:]  # the database has the changes of the topic's oldest revision
     refused = [AuditEntry(0, 0, "", None, "refused", {}, str(one)) for one in log.refused if one.strategy_id == strategy_id]
     return [*older, *entries, *refused]
 

@@ -1,7 +1,7 @@
-"""The strategies topic as everyone must read it: which record of it holds, which was refused, and what the market's marks say of the time.
+"""Read the topic ``strategies``: accepted and rejected records, and the market time of the progress marks.
 
-The worker, this reader and the sink's mirror use one rule, ``stream_apps.core.signals.strategy.succeeds``: of the records of a strategy, in the order of
-their partition, one holds if it breaks no rule and is newer than what held before. So all of them agree without talking to each other.
+The worker, this reader and the sink's registry share one rule, ``stream_apps.core.signals.strategy.succeeds``. In partition order, a record is accepted if
+it is valid and newer than the accepted one before. So all readers agree without communication.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from stream_apps.core.signals.strategy import StrategyConfig, StrategyError
 from stream_apps.core.signals.strategy_rules import strategy_from_record, succeeds
 
 TIMEOUT_S = 30.0
-# Marks looked at for the newest of the market: more than producers write while commands write theirs.
+# Marks to search for the newest market mark: more than producers write while commands write theirs.
 _TAIL = 200
 
 
 @dataclass(frozen=True)
 class RejectedRevision:
-    """A record of the topic that holds nowhere: where it is and why."""
+    """A rejected record of the topic: its position and the reason."""
 
     partition: int
     offset: int
@@ -39,14 +39,14 @@ class RejectedRevision:
 
 @dataclass
 class StrategyLog:
-    """What the topic holds.
+    """The content of the topic.
 
     Attributes:
-        revisions: Strategy id -> its revisions that held, oldest first (as far back as the topic reaches).
-        refused: Records that hold nowhere.
-        last: Strategy id -> the last readable record of it, whether it holds or not; compaction keeps this one.
-        ends: Partition -> offset after its last record; 0 without one. What ends a transaction may stand behind it.
-        next: Partition -> offset at which the next record will stand.
+        revisions: Strategy id -> its accepted revisions, oldest first (as far back as the topic reaches).
+        refused: Rejected records.
+        last: Strategy id -> its last readable record, accepted or not; compaction keeps this one.
+        ends: Partition -> offset after its last record; 0 without one. A transaction marker may follow it.
+        next: Partition -> offset of the next record.
     """
 
     revisions: dict[str, list[StrategyConfig]] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class StrategyLog:
         return {strategy_id: revisions[-1] for strategy_id, revisions in self.revisions.items()}
 
     def unsettled(self) -> list[StrategyConfig]:
-        """Return the newest revisions that compaction would give up for a refused record behind them."""
+        """Return the newest revisions that compaction would lose to a later rejected record."""
         return [config for strategy_id, config in self.newest.items() if self.last[strategy_id] != config]
 
     def take(self, settings: Settings, message: Message) -> None:
@@ -86,7 +86,7 @@ def partition_for(settings: Settings, config: StrategyConfig) -> int:
 
 
 def _wrong_partition(settings: Settings, config: StrategyConfig, partition: int) -> str | None:
-    """Return the base asset of a strategy that is not where its market data is; there no worker ever evaluates it."""
+    """Return the base asset of a strategy in a wrong partition, where no worker evaluates it; else None."""
     try:
         base = base_of_instrument(config.instrument)
     except ValueError:
@@ -105,7 +105,7 @@ def read(settings: Settings) -> StrategyLog:
     log = StrategyLog()
     consumer = _consumer(settings)
     try:
-        # From offset 0, and from where the log begins if that is later: to ask for the beginning takes the client half a second.
+        # From offset 0, or from the log's start if that is later. A query for the start would take the client half a second.
         consumer.assign([TopicPartition(topic, partition, 0) for partition in range(settings.partitions)])
         unread = set(range(settings.partitions))
         while unread:
@@ -127,7 +127,7 @@ def read(settings: Settings) -> StrategyLog:
 
 
 def market_marks(settings: Settings, partitions: Iterable[int]) -> dict[int, list[tuple[int, int]]]:
-    """Return, per partition, (offset, event time) of the last marks of producers; commands' own marks are left out.
+    """Return (offset, event time) of the producers' last marks for each partition, without the marks of commands.
 
     Raises:
         UserError: no answer.
@@ -166,14 +166,14 @@ def _mark(settings: Settings, message: Message) -> Record | None:
     try:
         return settings.codec.decode("progress", message.value())
     except CodecError:
-        return None  # the worker refuses it too
+        return None  # the worker rejects it, too
 
 
 def _consumer(settings: Settings) -> Consumer:
     return Consumer(
         {
             "bootstrap.servers": settings.kafka_bootstrap_servers,
-            "group.id": settings.group("strategies"),  # asked for by the client; nothing is committed
+            "group.id": settings.group("strategies"),  # required by the client; nothing is committed
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",

@@ -1,13 +1,12 @@
-"""Write strategies to the ``strategies`` topic: revisions that follow each other, and the control marks that let them take effect.
+"""Write strategy revisions to the topic ``strategies``, and the control marks that make them take effect.
 
-**Two editors at once.** Both read revision N and both write N + 1. Kafka orders the two records, and every reader lets the first of a number hold
-(``strategy_log``). So a writer reads the topic back after its write: its record holds or it lost, and then it says so. A loser's record is the last of
-its key until somebody writes again, and compaction keeps the last one; so the loser (or whoever writes next, of whatever strategy) writes the holding
-record once more, which readers pass over as a repeat.
+**Two editors at once.** Both read revision N and write N + 1. Kafka orders the two records, and every reader accepts the first record of a number
+(``strategies.log``). So a writer reads the topic back and reports whether its record was accepted. A rejected record may be the last one of its key, and
+compaction keeps the last one. So the next writer writes the accepted record again, which readers ignore as a repeat.
 
-**When an edit holds.** A worker takes up what lies before the merged cut of the mark at which an instant fires (DESIGN 3), so a revision begins at
-the first instant that fires after its control mark: a function of the log. Strategies in several partitions are edited by several marks, between which
-an instant may fire; then all revisions name one ``effective_time``, an instant that none of these partitions has reached.
+**When an edit takes effect.** A worker applies records before the merged cut of the mark at which an instant fires (DESIGN 3). So a revision takes effect at
+the first instant after its control mark, which is a function of the log. Strategies in several partitions need several marks, and an instant may fire
+between them. Then all revisions name one ``effective_time``, an instant that none of these partitions has reached.
 """
 
 from __future__ import annotations
@@ -28,20 +27,20 @@ from stream_apps.core.signals.strategy_rules import next_revision
 
 # Author of the control marks; they say "the strategies topic holds up to here" and fire nothing.
 AUTHOR = "strategies"
-# A common instant lies at least so far beyond the newest mark, ms of event time: writing takes less.
+# Least distance of a common instant from the newest mark, ms of event time; writing takes less.
 LEAD_MS = 1_000
-# Partitions whose newest marks lie further apart do not run on one clock (recordings of different days): no instant is common to them.
+# Partitions whose newest marks are further apart have different clocks (recordings of different days) and no common instant.
 ONE_CLOCK_MS = 60_000
 _SETTLING_ATTEMPTS = 5
 
 
 class StaleRevision(UserError):
-    """An edit was made on a revision that is not the newest any more; it holds nowhere."""
+    """An edit was based on a revision that is no longer the newest. It takes no effect."""
 
 
 @dataclass(frozen=True)
 class StrategyResult:
-    """What became of one strategy: its newest revision, and whether this call wrote it."""
+    """The newest revision of a strategy, and whether this call wrote it."""
 
     config: StrategyConfig
     written: bool
@@ -49,12 +48,12 @@ class StrategyResult:
 
 @dataclass(frozen=True)
 class PublishResult:
-    """What became of a call.
+    """The result of a call.
 
     Attributes:
-        outcomes: In the order of what was wanted.
-        effective_time: The instant from which all of it holds, ms UTC of the market's time; 0: in each partition from its next instant on.
-        late: Strategies whose partition had passed that instant already when its mark was written; they hold from its next one on.
+        outcomes: One result for each requested strategy, in order.
+        effective_time: Instant at which all revisions take effect, ms UTC of market time; 0: in each partition at its next instant.
+        late: Strategies whose partition had already passed that instant; they take effect at its next instant.
     """
 
     outcomes: list[StrategyResult]
@@ -76,23 +75,21 @@ def publish(
     note: str | None = None,
     expected: Mapping[str, int] | None = None,
 ) -> PublishResult:
-    """Make strategies hold: write what differs from the topic as the next revision, then the control marks that let it take effect.
+    """Write changed strategies as new revisions, then the control marks that make them take effect.
 
-    All are checked before any is written. The marks are written even when nothing differs: so doing it again completes a call
-    that was cut off between revision and mark.
+    All strategies are checked before any is written. The marks are written even without a change, so a second call completes an interrupted one.
 
     Args:
         settings: The environment.
-        wanted: The strategies; their bookkeeping is ignored.
+        wanted: The strategies; their revision metadata is ignored.
         time: Time of the edit, ms UTC.
-        by, note: Who edits, and why.
-        expected: Strategy id -> revision that the edit was made on; 0: there is none yet. Those not named follow whatever is newest when it is read.
+        by, note: Author and reason of the edit.
+        expected: Strategy id -> revision on which the edit is based; 0: a new strategy. Other strategies follow their newest revision.
 
     Raises:
-        StrategyError: a configuration or an edit that is not allowed (D17); nothing was written.
-        StaleRevision: the newest revision is not the expected one, or another editor was faster; what lost holds nowhere, and what is not named in
-            the message holds.
-        UserError: Kafka did not take a record.
+        StrategyError: an invalid configuration or edit (D17); nothing was written.
+        StaleRevision: the newest revision is not the expected one, or another editor was faster. The named edits take no effect; the others do.
+        UserError: Kafka did not accept a record.
     """
     log = strategy_log.read(settings)
     revisions = _next(log, wanted, time, by, note, expected or {}, 0)
@@ -137,7 +134,7 @@ def _next(
     expected: Mapping[str, int],
     effective_time: int,
 ) -> list[StrategyConfig | None]:
-    """Return what is to be written for each strategy, None where it holds already."""
+    """Return the revision to write for each strategy; None if it is unchanged."""
     newest = log.newest
     revisions = []
     for config in wanted:
@@ -166,7 +163,7 @@ def check_expected(log: StrategyLog, strategy_id: str, known: StrategyConfig | N
 
 
 def _of(log: StrategyLog, config: StrategyConfig) -> str:
-    """Say who wrote a revision and what it changed."""
+    """Return text about the author and the changes of a revision."""
     held = log.revisions[config.strategy_id]
     before = held[held.index(config) - 1] if held.index(config) else None
     what = "" if before is None else ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changes(before, config).items())
@@ -182,11 +179,11 @@ def _lost(log: StrategyLog, config: StrategyConfig) -> str:
 
 
 def _settled(settings: Settings, written: Mapping[int, int]) -> StrategyLog:
-    """Read the topic back; repeat what holds wherever a refused record stands behind it, so that compaction keeps what holds.
+    """Read the topic back. Repeat an accepted record if a rejected one follows it, so that compaction keeps the accepted one.
 
     Args:
         settings: The environment.
-        written: Partition -> last offset that was written. An open transaction (``strategy_transaction``) before it hides it until it ends.
+        written: Partition -> last written offset. An earlier open transaction (``strategies.transaction``) hides it until it ends.
     """
     deadline = monotonic() + TIMEOUT_S
     for _ in range(_SETTLING_ATTEMPTS):
@@ -206,7 +203,7 @@ def _settled(settings: Settings, written: Mapping[int, int]) -> StrategyLog:
 
 
 def common_instant(settings: Settings, marks: Mapping[int, list[tuple[int, int]]]) -> int:
-    """Return the next instant that none of the partitions has reached; 0 when their markets do not run on one clock, or not at all."""
+    """Return the next instant that none of the partitions has reached; 0 if their markets have different clocks or no marks."""
     newest = [max(time for _, time in seen) for seen in marks.values() if seen]
     if not newest or max(newest) - min(newest) > ONE_CLOCK_MS:
         return 0
@@ -214,7 +211,7 @@ def common_instant(settings: Settings, marks: Mapping[int, list[tuple[int, int]]
 
 
 def late_ones(settings: Settings, effective_time: int, marks: Mapping[int, int], written: Sequence[StrategyConfig]) -> list[str]:
-    """Return the strategies in whose partition the common instant fired before our mark."""
+    """Return the strategies in whose partition the common instant fired before the control mark."""
     seen = market_marks(settings, marks)
     fired = effective_time + settings.allowed_lateness_ms
     passed = {partition for partition, offset in marks.items() if any(at < offset and time >= fired for at, time in seen[partition])}
@@ -223,7 +220,7 @@ def late_ones(settings: Settings, effective_time: int, marks: Mapping[int, int],
 
 def _produce(settings: Settings, name: str, records: Sequence[tuple[str, int, dict[str, Any]]]) -> dict[int, int]:
     """Send (key, partition, record) to a topic and wait until all are acknowledged; return the offset of the last in each partition."""
-    # Not idempotent, which takes half a second to begin: a record that arrives twice is a repeat, and readers pass over it.
+    # Not idempotent, because that takes half a second to start. A record that arrives twice is a repeat, which readers ignore.
     producer = Producer(
         {
             "bootstrap.servers": settings.kafka_bootstrap_servers,

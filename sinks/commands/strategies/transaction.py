@@ -1,8 +1,8 @@
-"""Several strategies changed together: all of the changes hold, or none, whoever edits meanwhile and whenever the process dies.
+"""Change several strategies together: all changes take effect or none, even with other editors or after a crash.
 
-The records are one Kafka transaction, which its readers see whole or not at all; one that a killed process left open is ended as aborted by the next call, or
-by the broker after ``TRANSACTION_MS``. Within it, an edit is a comparison and a write: the records must stand exactly where the log that was read ends.
-If another editor's record stands there, one of ours might not hold; then the transaction is aborted, and it says so.
+The records are one Kafka transaction, which readers see completely or not at all. If a killed process left it open, the next call aborts it, or the broker
+does after ``TRANSACTION_MS``. Each edit is a compare-and-set: the records must start exactly where the read log ended. If another editor's record is there,
+the transaction is aborted with an error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class StrategyEdit:
     """One change.
 
     Attributes:
-        config: As it shall be; its bookkeeping is ignored. expected: The revision that it follows; 0: there is none yet. note: Why.
+        config: The new configuration; its revision metadata is ignored. expected: The revision that it follows; 0: a new strategy. note: Reason.
     """
 
     config: StrategyConfig
@@ -47,23 +47,23 @@ class StrategyEdit:
 
 
 def publish_together(settings: Settings, edits: Sequence[StrategyEdit], time: int, by: str) -> PublishResult:
-    """Write all edits or none, then the control marks that let them take effect, at one instant where they lie in several partitions.
+    """Write all edits or none, then the control marks that make them take effect. With several partitions they take effect at one instant.
 
     Args:
         settings: The environment.
-        edits: Each of another strategy.
+        edits: Edits of different strategies.
         time: Time of the edit, ms UTC.
-        by: Who edits.
+        by: Author.
 
     Raises:
-        StrategyError: an edit that is not allowed (D17); nothing was written.
-        StaleRevision: somebody edited one of the strategies, or wrote at the same moment; nothing of it holds.
-        UserError: Kafka did not take it; nothing of it holds.
+        StrategyError: an invalid edit (D17); nothing was written.
+        StaleRevision: somebody edited one of the strategies, or wrote at the same time; no edit takes effect.
+        UserError: Kafka did not accept it; no edit takes effect.
     """
     producer = Producer(
         {
             "bootstrap.servers": settings.kafka_bootstrap_servers,
-            # One in an environment: a second one shuts the first out, whose transaction then cannot be committed.
+            # One transactional id for an environment: a second process fences the first, whose transaction then cannot be committed.
             "transactional.id": settings.group("strategies-together"),
             "transaction.timeout.ms": TRANSACTION_MS,
             "linger.ms": 0,
@@ -93,7 +93,7 @@ def publish_together(settings: Settings, edits: Sequence[StrategyEdit], time: in
 
 
 def _following(log: StrategyLog, edits: Sequence[StrategyEdit], time: int, by: str, effective_time: int) -> list[StrategyConfig | None]:
-    """Return the next revision of each edit, None where it holds already."""
+    """Return the next revision of each edit; None if it is unchanged."""
     newest = log.newest
     found = []
     for edit in edits:
@@ -111,7 +111,7 @@ def _following(log: StrategyLog, edits: Sequence[StrategyEdit], time: int, by: s
 
 
 def _read_beyond(settings: Settings, written: Mapping[int, int]) -> StrategyLog:
-    """Read the log until it holds what was committed: the broker says "committed" some moments before readers are shown it."""
+    """Read the log until it has the committed records, which readers see a little after the broker's answer."""
     deadline = monotonic() + TIMEOUT_S
     log = strategy_log.read(settings)
     while any(log.ends[partition] <= offset for partition, offset in written.items()):
@@ -154,7 +154,7 @@ def _commit(settings: Settings, producer: Producer, log: StrategyLog, writing: S
         producer.commit_transaction(TIMEOUT_S)
         return {partition: max(offsets) for partition, offsets in places.items()}
     except BaseException:
-        # An error of the abort must not hide why: the broker aborts what is left open.
+        # An error of the abort must not hide the cause; the broker aborts open transactions.
         try:
             producer.abort_transaction(TIMEOUT_S)
         except KafkaException:

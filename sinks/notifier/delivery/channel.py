@@ -1,8 +1,8 @@
-"""One channel at work: what waits for it, its pace, its retries. A thread of its own, so that a slow channel holds up nobody.
+"""The queue of one channel, with its rate limit and retries. Each channel has a thread, so a slow channel does not delay the others.
 
-Critical messages go first. When too many others wait, they go as one (a digest). A channel that fails is tried again after 1, 2, 4 ... 60 seconds
-(with jitter) or what the server asks for; the pause belongs to the channel, not to a message. What could not be sent for ``give_up_s``, and
-what the server calls unacceptable, is handed back for dead_letters.
+Critical messages are sent first. If too many others wait, they are sent as one digest. After a failure the channel pauses for 1, 2, 4 ... 60 seconds (with
+jitter) or for the time that the server requests. The pause applies to the channel, not to a message. A message that stays unsent for ``give_up_s`` or that
+the server rejects is returned for dead_letters.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sinks.notifier.rules.events import Event, Level
 from sinks.notifier.rules.origin import together
 
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 1.0, 60.0
-# Records a channel may hold back. Beyond, reading waits for it; but when it has failed for so long, its oldest are given up instead, so that a dead
+# Records that a channel may hold back; beyond it reading waits. After a failure of this length the oldest messages are given up instead, so that a dead
 # channel cannot stop the others.
 MOST_WAITING = 500
 SHED_AFTER_S = 30.0
@@ -33,15 +33,15 @@ DIGEST_TITLES = 15
 
 @dataclass(eq=False)
 class QueuedMessage:
-    """A message on its way.
+    """A queued message.
 
     Attributes:
-        message: What is sent.
-        tickets: The records behind it; none for what the service says of itself.
-        accepted: When it came, monotonic seconds.
-        attempts: So far.
-        done: Places that have it.
-        merged: Messages that a digest stands for.
+        message: The message.
+        tickets: Its source records; none for events of the service itself.
+        accepted: Arrival, monotonic seconds.
+        attempts: Number of attempts.
+        done: Destinations that have received it.
+        merged: Messages that a digest replaces.
         reason: Why the last attempt failed.
     """
 
@@ -55,18 +55,18 @@ class QueuedMessage:
 
     @property
     def critical(self) -> bool:
-        """Whether it goes first and alone."""
+        """Whether it is sent first and alone."""
         return self.message.event.level >= Level.CRITICAL
 
     @property
     def revoked(self) -> bool:
-        """Whether another process sends it."""
+        """Whether another process owns its records now."""
         return bool(self.tickets) and all(ticket.partition.revoked for ticket in self.tickets)
 
 
 @dataclass(frozen=True)
 class DeliveryResult:
-    """What became of an item: sent, or given up for a reason."""
+    """The final result of a message: sent, or given up for a reason."""
 
     channel: str
     item: QueuedMessage
@@ -74,7 +74,7 @@ class DeliveryResult:
 
 
 class TokenBucket:
-    """A token bucket: ``burst`` messages at once, ``per_minute`` in the long run. Times are monotonic seconds."""
+    """A token bucket: ``burst`` messages at once, ``per_minute`` on average. Times are monotonic seconds."""
 
     def __init__(self, per_minute: float, burst: int, now: float) -> None:
         self._per_second = per_minute / 60
@@ -83,28 +83,28 @@ class TokenBucket:
         self._at = now
 
     def wait(self, now: float) -> float:
-        """Return how long to wait before the next message."""
+        """Return the wait before the next message, seconds."""
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
         self._at = now
         missing = 1 - self._tokens
-        # Below rounding: waiting such a time would not move the clock.
+        # Below the clock's resolution: such a wait would not advance it.
         return missing / self._per_second if missing > 1e-9 else 0.0
 
     def spend(self) -> None:
-        """A message goes."""
+        """Use one token for a message."""
         self._tokens -= 1
 
 
 class Channel(threading.Thread):
-    """See the module's text.
+    """See the module's docstring.
 
     Args:
         config: The channel.
-        sender: Sends to it.
-        templates: For digests.
-        give_up_s: See the module's text.
-        results: Where items go when they are done.
-        told: Called with each attempt that failed.
+        sender: Sends its messages.
+        templates: Templates of digests.
+        give_up_s: See the module's docstring.
+        results: Receives finished messages.
+        told: Called with each failed attempt.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Channel(threading.Thread):
 
     # --- called by the service ---------------------------------------------------------------------------------------------
     def offer(self, message: Message, tickets: Sequence[SourceRecord]) -> None:
-        """Take a message. The oldest are given up when too many records wait for a channel that is dead."""
+        """Queue a message. If too many records wait for a dead channel, the oldest are given up."""
         with self._wake:
             self._waiting.append(QueuedMessage(message, list(tickets), time.monotonic()))
             self._shed()
@@ -144,7 +144,7 @@ class Channel(threading.Thread):
             self._wake.notify()
 
     def full(self, waiting_already: bool = False) -> bool:
-        """Return whether reading should wait for this channel; once it waits, until half of it is done."""
+        """Return whether reading should wait for this channel. Once it waits, it continues when half of the queue is done."""
         with self._wake:
             limit = MOST_WAITING // 2 if waiting_already else MOST_WAITING
             return self._records() > limit and self.failing_s <= SHED_AFTER_S
@@ -164,30 +164,30 @@ class Channel(threading.Thread):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing is being sent."""
+        """Whether no message waits or is being sent."""
         with self._wake:
             return not self._waiting and self._sending is None
 
     @property
     def waiting(self) -> int:
-        """Messages that wait."""
+        """Number of waiting messages."""
         with self._wake:
             return len(self._waiting)
 
     @property
     def failing_s(self) -> float:
-        """For how many seconds every attempt failed; 0 while it works."""
+        """Seconds since when every attempt failed; 0 while it works."""
         since = self._failing_since
         return 0.0 if since is None else time.monotonic() - since
 
     def drain(self) -> None:
-        """Send what waits without pauses between attempts that succeed; stop at the first one that fails."""
+        """Send the waiting messages without pauses; stop at the first failure."""
         with self._wake:
             self._draining = True
             self._wake.notify()
 
     def end(self) -> None:
-        """Stop; what waits stays unsent."""
+        """Stop; waiting messages stay unsent."""
         with self._wake:
             self._ending = True
             self._wake.notify()
@@ -206,7 +206,7 @@ class Channel(threading.Thread):
                 self._sending = None
 
     def _next(self) -> QueuedMessage | None:
-        """Wait for a message and its time; None when it is over."""
+        """Wait for the next message that may be sent; None when stopped."""
         while not self._ending:
             now = time.monotonic()
             self._waiting = [item for item in self._waiting if not item.revoked]
@@ -230,7 +230,7 @@ class Channel(threading.Thread):
         if critical:
             self._waiting.remove(critical[0])
             return critical[0]
-        # Some of it may have reached some places already: that one goes on as it is.
+        # This message may have reached some destinations already, so it is not merged.
         begun = [item for item in self._waiting if item.done]
         if not begun and len(self._waiting) > self.config.digest_over:
             self._waiting = [self._digest(self._waiting)]
@@ -239,7 +239,7 @@ class Channel(threading.Thread):
         return chosen
 
     def _digest(self, items: list[QueuedMessage]) -> QueuedMessage:
-        """Return one item for many."""
+        """Return one digest for many messages."""
         messages = [message for item in items for message in (item.merged or [item.message])]
         counts = Counter(message.event.kind for message in messages)
         origin = together(message.origin for message in messages)
@@ -279,7 +279,7 @@ class Channel(threading.Thread):
         metrics.NOTIFICATIONS_FAILED.labels(name, outcome.reason).inc()
         item.reason = self._failure = f"{outcome.reason}: {outcome.detail}"
         if outcome.final:
-            # The place answers: it is this message that it does not want.
+            # The destination works, but rejects this message.
             self._told(name, outcome, 0.0)
             self._results.put(DeliveryResult(name, item, item.reason))
             return
@@ -294,7 +294,7 @@ class Channel(threading.Thread):
             self._give_up(now)
 
     def _give_up(self, now: float) -> None:
-        """Hand back what has waited too long for a channel that fails."""
+        """Return messages that waited too long for a failing channel."""
         for old in [one for one in self._waiting if now - one.accepted > self._give_up_s]:
             self._waiting.remove(old)
             why = f"given up after {old.attempts} attempts in {now - old.accepted:.0f} s; {old.reason or self._failure}"

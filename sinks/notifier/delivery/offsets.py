@@ -1,6 +1,6 @@
-"""Which offset of a partition may be committed while messages of several channels are under way. Pure.
+"""The offset of a partition that may be committed while messages of several channels are in flight. Pure.
 
-A record is settled when each of its messages was sent, suppressed or written to dead_letters; the position is the first offset that is not.
+A record is settled when each of its messages was sent, suppressed or written to dead_letters. The position is the first unsettled offset.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 
 class PartitionOffsets:
-    """One partition that this process owns.
+    """One assigned partition.
 
     Attributes:
         topic: Plain name.
         number: Partition.
-        revoked: Another process has it now: what is not sent yet is its work.
+        revoked: Another process owns it now and sends the unsent messages.
     """
 
     def __init__(self, topic: str, number: int, start: int) -> None:
@@ -26,14 +26,14 @@ class PartitionOffsets:
         self._events: dict[int, str] = {}
 
     def take(self, offset: int, messages: int, event_id: str = "") -> None:
-        """Take a record that makes so many messages about an event."""
+        """Add a record with its number of messages and its event."""
         self._next = offset + 1
         if messages:
             self._open[offset] = messages
             self._events[offset] = event_id
 
     def settle(self, offset: int) -> None:
-        """One message of a record is done. Raises KeyError when none of it is under way."""
+        """Mark one message of a record as done. Raises KeyError if none is in flight."""
         left = self._open[offset] - 1
         if left:
             self._open[offset] = left
@@ -42,23 +42,23 @@ class PartitionOffsets:
 
     @property
     def events_under_way(self) -> list[str]:
-        """Ids of the events whose messages are under way."""
+        """Ids of the events with messages in flight."""
         return list(self._events.values())
 
     @property
     def position(self) -> int:
-        """The offset from which a successor has to read."""
+        """The offset from which a successor must read."""
         return next(iter(self._open), self._next)
 
     @property
     def under_way(self) -> int:
-        """Records with messages under way."""
+        """Number of records with messages in flight."""
         return len(self._open)
 
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """The record behind a message: whom to tell when it is done, and its bytes in case it cannot be sent."""
+    """The source record of a message: its partition, and its bytes for a dead letter."""
 
     partition: PartitionOffsets
     offset: int

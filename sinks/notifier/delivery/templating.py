@@ -1,6 +1,6 @@
-"""How events read: one jinja2 template per kind, its first line the title. A folder may replace any of them.
+"""Message texts: one jinja2 template for each kind of event, with the title in its first line. A folder may replace any of them.
 
-A template is checked when the service starts: it must parse and use nothing but the fields of its kind.
+Templates are checked at the start: each must parse and use only the fields of its kind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sinks.notifier.rules.origin import LABELS
 from sinks.notifier.rules.policy import shown_time
 
 ENDING = ".j2"
-# What every template may use besides the fields of its record.
+# Fields of every template besides those of its record.
 COMMON = ("event_kind", "level", "event_id")
 # Titles become subjects and lines of digests.
 TITLE_LIMIT = 200
@@ -30,13 +30,13 @@ TITLE_LIMIT = 200
 
 @dataclass(frozen=True)
 class Message:
-    """What is sent.
+    """A rendered message.
 
     Attributes:
-        event: What it tells of.
-        origin: Where its data comes from (``origin``).
+        event: The event.
+        origin: Origin of its data (``rules.origin``).
         bare_title: Title without the origin's label.
-        title: With it.
+        title: Title with the label.
         body: Text.
     """
 
@@ -55,7 +55,7 @@ class Templates:
         folder: Replacements by name; None: none.
 
     Raises:
-        ConfigError: a template that does not parse, uses an unknown field, or has no event's name.
+        ConfigError: a template does not parse, uses an unknown field, or is not named after a kind.
     """
 
     def __init__(self, zone: ZoneInfo, folder: Path | None = None) -> None:
@@ -97,7 +97,7 @@ class Templates:
         return template
 
     def render(self, event: Event, origin: str) -> Message:
-        """Return the message of an event. When its template fails, the message says so and shows the fields: what it tells of matters more."""
+        """Return the message of an event. If its template fails, the message says so and lists the fields."""
         common = {"event_kind": event.kind, "level": event.level.name.lower(), "event_id": event.event_id}
         try:
             text = self._templates[event.kind].render({**event.fields, **common})
@@ -114,7 +114,7 @@ class Templates:
 
 
 def shown_number(value: float | int | None) -> str:
-    """Return a number in its shortest form, never in powers of ten, with a comma each three digits; ``-`` for none."""
+    """Return a number in its shortest form without an exponent, with thousands separators; ``-`` for none."""
     if value is None:
         return "-"
     if isinstance(value, int):

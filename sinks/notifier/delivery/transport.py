@@ -1,11 +1,11 @@
-"""Sending through apprise. The only place that knows apprise, and what is taken from its inside.
+"""Send messages with apprise. Only this module uses apprise and its internals.
 
-apprise says of a message only whether it went. What pacing needs (the status, Retry-After) is noted where apprise's plugins call
-``requests``: the name ``requests`` in the plugin's module becomes a thin view that notes the answer for the attempt. A 429 ends the
-attempt there, because apprise's Discord plugin would wait and try again by itself. The version is pinned; tests hold these assumptions.
+apprise reports only success or failure. Rate limiting needs the HTTP status and Retry-After, so the name ``requests`` in a plugin's module is replaced by a
+proxy that records the answer of each attempt. A 429 ends the attempt there, because apprise's Discord plugin would wait and retry by itself. The version is
+pinned, and tests check these assumptions.
 
-Timeouts: ``timeout_s`` bounds connecting and each wait for bytes; a server that trickles would hold a thread for ever, so that an attempt runs in
-a thread of its own which is left behind after three times that.
+``timeout_s`` limits connecting and each wait for bytes. A server that sends single bytes could block a thread forever, so each attempt runs in its own
+thread, which is abandoned after three times ``timeout_s``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SENT, TIMEOUT, CONNECTION, RATE_LIMITED, REFUSED, SERVER, OTHER = (
     "server",
     "other",
 )
-# Of the message itself, not of the place or the permission: sending it again cannot help.
+# The message itself is rejected, not the address or the permission: a retry cannot help.
 _BAD_MESSAGE = {400, 413, 415, 422}
 _TYPES = {
     Level.INFO: NotifyType.INFO,
@@ -58,24 +58,24 @@ _TYPES = {
     Level.ERROR: NotifyType.FAILURE,
     Level.CRITICAL: NotifyType.FAILURE,
 }
-# More than a server may ask to wait is not believed.
+# Longest wait that a server may request.
 _LONGEST_WAIT_S = 3600.0
 _DETAIL_LIMIT = 300
 
-# A plugin of apprise; each kind has attributes of its own. And what makes one that sends this payload besides the text.
+# A plugin of apprise; each kind has its own attributes. And a function that creates one with this payload besides the text.
 Plugin = Any
 Build = Callable[[dict[str, Any]], Plugin]
 
 
 @dataclass(frozen=True)
 class SendResult:
-    """How an attempt ended.
+    """The result of an attempt.
 
     Attributes:
-        reason: ``sent`` or why not.
-        detail: For people; without secrets.
-        wait_s: What the server asked to wait.
-        final: Trying again cannot help.
+        reason: ``sent``, or why not.
+        detail: Text for people, without secrets.
+        wait_s: Wait that the server requested.
+        final: True if a retry cannot help.
     """
 
     reason: str
@@ -85,13 +85,13 @@ class SendResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the message went."""
+        """True if the message was sent."""
         return self.reason == SENT
 
 
 @dataclass
 class _Answer:
-    """What an attempt's thread notes."""
+    """The recorded answer of an attempt."""
 
     reason: str = ""
     status: int | None = None
@@ -100,12 +100,12 @@ class _Answer:
     sent: bool = False
 
 
-# A context variable and no thread's own: when apprise hands work to a thread, it goes with the caller's context.
+# A context variable instead of a thread-local, because apprise passes work to threads with the caller's context.
 _answer: ContextVar[_Answer | None] = ContextVar("answer", default=None)
 
 
 class _Lines(logging.Handler):
-    """Collects what apprise says of an attempt; nothing of it goes to the log, for its lines may hold addresses with tokens."""
+    """Collects apprise's log lines of an attempt. They are not logged, because they may contain addresses with tokens."""
 
     def emit(self, record: logging.LogRecord) -> None:
         answer = _answer.get()
@@ -114,7 +114,7 @@ class _Lines(logging.Handler):
 
 
 class _NotedRequests:
-    """``requests`` as a plugin sees it: the same, but answers are noted."""
+    """A proxy of ``requests`` for plugins that records answers."""
 
     def __init__(self, real: ModuleType) -> None:
         self._real = real
@@ -152,7 +152,7 @@ def _reason(status: int) -> str:
 
 
 def _asked_wait(response: requests.Response) -> float | None:
-    """Return the seconds a server asks to wait: Retry-After (number or date), or Telegram's and Discord's own field; None when it does not say."""
+    """Return the wait that a server requests, seconds: Retry-After (number or date), or the field of Telegram and Discord; else None."""
     text = response.headers.get("Retry-After", "")
     wait: Any = None
     try:
@@ -177,7 +177,7 @@ def _quieten() -> None:
         logger.handlers = [_Lines()]
         logger.propagate = False
         logger.setLevel(logging.WARNING)
-        # Its warnings hold whole URLs.
+        # Its warnings contain whole URLs.
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 
 
@@ -189,15 +189,15 @@ def _note_requests(plugin: Plugin) -> None:
 
 
 class Sender:
-    """Sends to one channel's places (chats, recipients or one address), and says how it went. Used by one thread.
+    """Sends to one channel's destinations (chats, recipients or one address). Used by one thread.
 
     Args:
         config: The channel.
-        secrets: Where its secrets are read and remembered.
+        secrets: Reads its secrets and registers them for redaction.
         where: Key of the channel in the configuration.
 
     Raises:
-        ConfigError: a secret is missing, or apprise does not take the address.
+        ConfigError: a secret is missing, or apprise rejects the address.
     """
 
     def __init__(self, config: ChannelConfig, secrets: Secrets, where: str) -> None:
@@ -212,7 +212,7 @@ class Sender:
         for build in self._builders:
             try:
                 plugin = build({})
-            except Exception:  # apprise's message holds what it does not accept, which may be the secret
+            except Exception:  # apprise's message contains the rejected text, which may be the secret
                 plugin = None
             if plugin is None or (isinstance(config, TelegramChannel | EmailChannel) and len(plugin.targets) != 1):
                 raise ConfigError(f"{where}: apprise does not accept this {config.kind} address: look at its secret and its recipients")
@@ -220,11 +220,11 @@ class Sender:
 
     @property
     def places(self) -> int:
-        """Number of places."""
+        """Number of destinations."""
         return len(self._builders)
 
     def send(self, message: Message, done: set[int]) -> SendResult:
-        """Send a message to the places that are not ``done``, which is updated. Never raises."""
+        """Send a message to the destinations that are not in ``done``, and update it. Never raises."""
         worst = SendResult(SENT)
         for place, build in enumerate(self._builders):
             if place in done:
@@ -242,14 +242,14 @@ class Sender:
         def attempt() -> None:
             _answer.set(answer)
             try:
-                # A plugin of its own for each attempt: they keep times and delivery state.
+                # A new plugin for each attempt, because plugins keep times and delivery state.
                 apprise = Apprise(asset=self._asset)
                 apprise.add(build(_payload(message)))
                 title, body = self._text(message.title), self._text(message.body)
                 answer.sent = bool(
                     apprise.notify(body=body or title, title=title, notify_type=_TYPES[message.event.level], body_format=NotifyFormat.TEXT)
                 )
-            except Exception as error:  # whatever a plugin does, the channel goes on
+            except Exception as error:  # a failing plugin must not stop the channel
                 answer.lines.append(f"{type(error).__name__}: {error}")
 
         thread = threading.Thread(target=attempt, name=f"send-{self._config.name}", daemon=True)
@@ -268,7 +268,7 @@ class Sender:
         return SendResult(answer.reason or OTHER, detail, answer.wait_s, answer.status in _BAD_MESSAGE)
 
     def _text(self, text: str) -> str:
-        # Nothing that comes from outside may call people: @everyone in a refused record is text.
+        # External text must not mention people: @everyone in a record is plain text.
         return text.replace("@", "@\u200b") if isinstance(self._config, DiscordChannel) else text
 
     # --- addresses -----------------------------------------------------------------------------------------------------
@@ -370,7 +370,7 @@ class Sender:
 
 
 def _payload(message: Message) -> dict[str, Any]:
-    """Return what a webhook gets besides apprise's version, title, message and type: the event, for programs."""
+    """Return the event for a webhook, in addition to apprise's version, title, message and type."""
     event = message.event
     return {
         "event_id": event.event_id,

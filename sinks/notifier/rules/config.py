@@ -1,6 +1,6 @@
-"""The notifier's configuration: one TOML file. Secrets are named in it, not written in it.
+"""The notifier's configuration: one TOML file. It names secrets, but does not contain them.
 
-Every error names the key. Unknown keys are errors: a mistyped one must not silently change who hears of what.
+Every error names the key. Unknown keys are errors, because a typing error must not silently change who receives a message.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SECRET_KEYS = ("token", "webhook", "password", "bearer", "url")
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names file and key, never a value that may be secret."""
+    """An invalid configuration. The message names file and key, never a value that may be secret."""
 
 
 class _Model(BaseModel):
@@ -45,15 +45,15 @@ class _Model(BaseModel):
 
 
 class _Channel(_Model):
-    """What all channels have.
+    """Settings of all channels.
 
     Attributes:
         name: Label of metrics and name in routes.
-        rate_per_minute: Messages a minute, in the long run.
-        burst: Messages that may go at once after a rest.
-        timeout_s: Of connecting and of each wait for an answer; an attempt as a whole has three times that.
-        quiet_hours: ``HH:MM-HH:MM`` in ``time_zone``; the file's when absent; empty: none.
-        digest_over: When more than so many messages below critical wait, they are sent as one.
+        rate_per_minute: Average number of messages a minute.
+        burst: Messages that may be sent at once after a pause.
+        timeout_s: Time-out of connecting and of each wait for an answer. A whole attempt has three times this value.
+        quiet_hours: ``HH:MM-HH:MM`` in ``time_zone``; absent: the file's; empty: none.
+        digest_over: If more messages below critical wait, they are sent as one digest.
     """
 
     secret: ClassVar[str] = ""  # the key that must be given as <key>_env or <key>_file
@@ -84,11 +84,11 @@ class _Channel(_Model):
 
 
 class TelegramChannel(_Channel):
-    """A bot that writes to chats.
+    """A Telegram bot that writes to chats.
 
     Attributes:
         chat_ids: Numbers or @names of chats and channels.
-        api_url: Another Bot API server than Telegram's own, if one is run.
+        api_url: Address of another Bot API server than Telegram's.
     """
 
     secret = "token"
@@ -101,7 +101,7 @@ class TelegramChannel(_Channel):
 
 
 class DiscordChannel(_Channel):
-    """A webhook of a Discord channel: ``https://discord.com/api/webhooks/ID/TOKEN``, as a whole a secret."""
+    """A webhook of a Discord channel: ``https://discord.com/api/webhooks/ID/TOKEN``. The whole URL is a secret."""
 
     secret = "webhook"
 
@@ -111,7 +111,7 @@ class DiscordChannel(_Channel):
 
 
 class WebhookChannel(_Channel):
-    """A POST of JSON. ``url`` may be written here when it gives nobody access; ``bearer`` becomes the Authorization header."""
+    """A POST of JSON. ``url`` may be written here if it grants no access; ``bearer`` becomes the Authorization header."""
 
     secret = "url"
 
@@ -146,7 +146,7 @@ class EmailChannel(_Channel):
 
 
 class AppriseChannel(_Channel):
-    """Any other service, by its apprise URL (https://github.com/caronc/apprise/wiki), as a whole a secret."""
+    """Any other service, by its apprise URL (https://github.com/caronc/apprise/wiki). The whole URL is a secret."""
 
     secret = "url"
 
@@ -159,12 +159,12 @@ ChannelConfig = TelegramChannel | DiscordChannel | WebhookChannel | EmailChannel
 
 
 class Route(_Model):
-    """Which events go to which channels.
+    """A rule that sends events to channels.
 
     Attributes:
         channels: Names of channels.
         kinds: Kinds of events; absent: all.
-        least: Least level.
+        least: Lowest level.
         instruments: Patterns such as ``BINANCE:*``; events without an instrument pass. Absent: all.
     """
 
@@ -180,12 +180,12 @@ class Route(_Model):
 
 
 class HealthChecks(_Model):
-    """Services whose /health is watched.
+    """Health checks of services.
 
     Attributes:
         services: Name -> URL of /health.
-        every_s: Seconds between two looks.
-        after: So many failed looks in a row make a service down.
+        every_s: Seconds between two checks.
+        after: A service is down after this many failed checks in a row.
     """
 
     services: dict[str, str] = {}
@@ -202,11 +202,11 @@ class HealthChecks(_Model):
 
 
 class AlertChecks(_Model):
-    """The Prometheus whose firing rules are told.
+    """The Prometheus whose firing alerts are reported.
 
     Attributes:
         prometheus: Its URL; empty: none.
-        every_s: Seconds between two looks.
+        every_s: Seconds between two queries.
     """
 
     prometheus: str = Field("", pattern=r"^(https?://[^/]+.*)?$")
@@ -217,15 +217,15 @@ class NotifierConfig(_Model):
     """The file as a whole.
 
     Attributes:
-        channel: Where to.
-        route: What to whom; a channel that several routes name gets an event once.
-        repeat_window_s: The same alert within so many seconds of wall clock is counted; the count is told at the window's end.
-        give_up_s: A message that could not be sent for so long goes to dead_letters.
-        top: Of each venue only the contracts with so many largest 24 h quote volumes make news (spec M, R000-90); 0: all do.
-        top_kinds: The kinds to which that applies; never to what is critical.
-        quiet_hours: ``HH:MM-HH:MM`` in ``time_zone``: only ``quiet_passes`` and above is sent; the rest is counted, and told afterwards.
-        time_zone: IANA name; also that of the times in messages.
-        quiet_passes: Least level that quiet hours let pass.
+        channel: The channels.
+        route: The routes. A channel in several matching routes receives an event once.
+        repeat_window_s: The same alert within this time (wall clock) is only counted; the count is sent at the end of the window.
+        give_up_s: A message that stays unsent for this time goes to dead_letters.
+        top: Only this many contracts of each venue with the largest 24 h quote volume make news (spec M, R000-90); 0: all.
+        top_kinds: Kinds to which ``top`` applies. It never applies to critical events.
+        quiet_hours: ``HH:MM-HH:MM`` in ``time_zone``. Events below ``quiet_passes`` are counted, and the counts are sent afterwards.
+        time_zone: IANA name; also used for times in messages.
+        quiet_passes: Lowest level that passes quiet hours.
         templates: Folder whose ``<kind>.j2`` replace the built-in ones.
         health: Services to watch.
         alerts: Prometheus to watch.
@@ -274,10 +274,10 @@ class NotifierConfig(_Model):
 
 
 def load(path: Path) -> NotifierConfig:
-    """Read a configuration file; relative paths in it are relative to its folder.
+    """Read a configuration file. Relative paths are relative to its folder.
 
     Raises:
-        ConfigError: the file cannot be read, is no TOML, or a key does not fit.
+        ConfigError: the file cannot be read, is no TOML, or has an invalid key.
     """
     try:
         with path.open("rb") as file:
@@ -321,7 +321,7 @@ def _words(item: Any) -> str:
 
 
 def hours(text: str) -> tuple[time, time]:
-    """Return begin and end of ``HH:MM-HH:MM``; raises ValueError."""
+    """Return start and end of ``HH:MM-HH:MM``; raises ValueError."""
     found = _HOURS.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r} is not HH:MM-HH:MM")

@@ -1,6 +1,6 @@
-"""From records to events: what of a topic is news for a person, how bad it is, and what makes two events the same. Pure.
+"""Convert records to events: which records are news, how severe they are, and which events are equal. Pure.
 
-Ids are made of the records' own fields, so that a record which is delivered or written twice is the same event again.
+Ids consist of fields of the record, so a record that is delivered or written twice gives the same event.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 from schemas.codec.avro import Record
 
-# Dead letters of this service are not news: each would make the next one.
+# Dead letters of this service are not news: each would cause another one.
 SERVICE = "notifier"
 
 
 class Level(IntEnum):
-    """How much an event matters. CRITICAL passes quiet hours and the top-N rule."""
+    """Severity of an event. CRITICAL passes quiet hours and the top-N rule."""
 
     INFO = 0
     WARNING = 1
@@ -32,16 +32,16 @@ LEVELS = {level.name.lower(): level for level in Level}
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a person may want to know.
+    """An event that may be news for a person.
 
     Attributes:
-        event_id: The same for the same event, for ever.
+        event_id: Always the same for the same event.
         kind: One of ``KINDS``.
-        level: How much it matters.
-        instrument: Whom it is about, if anyone.
-        time: Event time, ms UTC; of what has no record, wall-clock time.
-        alert: Events of one alert within a window are counted, not repeated. Empty: each event of the kind is news of its own.
-        fields: What templates may use.
+        level: Severity.
+        instrument: Its instrument, if any.
+        time: Event time, ms UTC; wall-clock time if there is no record.
+        alert: Events with one alert name within a window are counted, not repeated. Empty: each event is sent.
+        fields: Fields for templates.
     """
 
     event_id: str
@@ -54,14 +54,14 @@ class Event:
 
 
 def event_of(topic: str, record: Record) -> Event | None:
-    """Return the event that a record of a topic is, or None when it is none. The record fits its topic's schema."""
+    """Return the event of a record, or None if it is no news. The record fits its topic's schema."""
     return READERS[topic](record)
 
 
 def health_event(service: str, up: bool, since: int, detail: str) -> Event:
-    """Return the event of a service that went down or came back, at ``since`` (wall clock, ms).
+    """Return the event of a service that went down or recovered at ``since`` (wall clock, ms).
 
-    Both are critical: whoever heard the alarm must hear the all-clear.
+    Both are critical, so that everyone who received the alarm also receives the recovery.
     """
     kind = "health_up" if up else "health_down"
     fields = {"service": service, "detail": detail, "since": since}
@@ -69,11 +69,11 @@ def health_event(service: str, up: bool, since: int, detail: str) -> Event:
 
 
 def alert_event(alert: Mapping[str, Any], fires: bool, now: int) -> Event:
-    """Return the event of a rule of Prometheus that began or ceased to fire.
+    """Return the event of a Prometheus alert that started or ended.
 
     Args:
-        alert: As Prometheus' API lists it: labels, annotations, activeAt.
-        fires: Whether it begins or ends.
+        alert: The alert from Prometheus' API: labels, annotations, activeAt.
+        fires: True at its start, False at its end.
         now: Wall clock, ms UTC.
     """
     labels, told = alert["labels"], alert["annotations"]
@@ -98,7 +98,7 @@ def _signal(record: Record) -> Event:
 
 
 def _position(record: Record) -> Event | None:
-    kind = {"open": "position_opened", "tp1_hit": "position_tp1"}.get(record["status"])  # its end is told by trades_closed
+    kind = {"open": "position_opened", "tp1_hit": "position_tp1"}.get(record["status"])  # trades_closed reports its end
     return None if kind is None else _event(kind, Level.INFO, f"{kind}|{record['position_id']}|{record['mode']}", record)
 
 
@@ -140,7 +140,7 @@ def _dead_letter(record: Record) -> Event | None:
     if record["service"] == SERVICE:
         return None
     names = ("service", "source", "source_partition", "source_offset", "event_time", "field", "reason")
-    # What was refused without an offset (a frame of a venue) is known by its bytes.
+    # A rejected value without an offset (a frame of a venue) is identified by its bytes.
     digest = hashlib.blake2b(repr([record[name] for name in (*names, "key", "value")]).encode(), digest_size=12).hexdigest()
     alert = f"{record['service']}|{record['source']}|{record['field']}"
     return _event("dead_letter", Level.ERROR, f"dead_letter|{record['service']}|{record['source']}|{digest}", record, alert)
@@ -154,23 +154,23 @@ def _guard(record: Record) -> Event:
 
 
 class GuardChanges:
-    """The risk guard writes its state every two seconds: what of it is news is what it did not say before.
+    """Find the changes in the risk guard's states, which are written every two seconds.
 
-    The first state of an account is news unless it is the normal one. The end of a halt is as critical as the halt: whoever heard the alarm must hear
-    the all-clear.
+    The first state of an account is news unless it is normal. The end of a halt is critical, too, so that everyone who received the alarm also receives the
+    recovery.
     """
 
     def __init__(self) -> None:
         self._newest: dict[str, tuple[int, str, Any]] = {}
 
     def news(self, event: Event) -> Event | None:
-        """Return what is to be told of a guard's state, in the order of the topic."""
+        """Return the event of a guard's state, in topic order, or None."""
         record = event.fields
         rules = sorted(one["rule"] for one in record["reasons"])
         said = (record["state"], record["block_entries"], record["close_all"], rules)
         sequence, state, before = self._newest.get(record["account"], (-1, "normal", ("normal", False, False, [])))
         if record["sequence"] <= sequence:
-            return None  # a repeat, or an older one of a guard that was frozen
+            return None  # a repeat, or an old state of a frozen guard
         self._newest[record["account"]] = (record["sequence"], record["state"], said)
         if said == before:
             return None
@@ -191,7 +191,7 @@ READERS: Mapping[str, Callable[[Record], Event | None]] = {
     "dead_letters": _dead_letter,
     "risk_state": _guard,
 }
-# Kind -> topic whose fields its template may use; None: the fields that the code gives it.
+# Kind -> topic whose fields its template may use; None: fields from the code.
 KINDS: Mapping[str, str | None] = {
     "signal": "signals",
     "position_opened": "positions",
@@ -211,7 +211,7 @@ KINDS: Mapping[str, str | None] = {
     "digest": None,
     "test": None,
 }
-# What the messages are made of that have no topic.
+# Fields of messages without a topic.
 OWN_FIELDS: Mapping[str, tuple[str, ...]] = {
     "health_down": ("service", "detail", "since"),
     "health_up": ("service", "detail", "since"),
@@ -222,5 +222,5 @@ OWN_FIELDS: Mapping[str, tuple[str, ...]] = {
     "digest": ("count", "counts", "titles", "left_out"),
     "test": ("channel",),
 }
-# What routes may name; the others follow from these.
+# Kinds that routes may name; the others derive from these.
 ROUTABLE = tuple(kind for kind in KINDS if kind not in ("repeated", "quiet_summary", "digest", "test"))

@@ -1,4 +1,4 @@
-"""Whether what a message speaks of is the live market or a recording played back (D27: labelled wherever it shows). Pure."""
+"""The origin of an event: the live market or a replayed recording (D27: labelled wherever it is shown). Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from schemas.codec.avro import Record
 
 LIVE, REPLAY, MIXED, UNKNOWN = "live", "replay", "mixed", "unknown"
-# What a message says of it: before its title, and as a line of its own.
+# Label before the title, and a line in the text.
 LABELS = {
     LIVE: ("", ""),
     REPLAY: ("[REPLAY] ", "Recorded data played back, not the live market."),
@@ -17,23 +17,23 @@ LABELS = {
 
 
 class Origins:
-    """What the topic ``instruments`` says of each instrument."""
+    """The origin of each instrument, from the topic ``instruments``."""
 
     def __init__(self) -> None:
         self._recorded: dict[str, bool] = {}
 
     def put(self, record: Record) -> None:
-        """Take an ``instruments`` record; the newest one holds."""
+        """Add an ``instruments`` record; the newest one counts."""
         self._recorded[record["instrument"]] = record["recorded"]
 
     def knows(self, instrument: str) -> bool:
-        """Return whether an instrument was announced."""
+        """Return whether an instrument is known."""
         return instrument in self._recorded
 
     def of(self, instrument: str | None) -> str:
-        """Return the origin of an instrument's events; of events without one, that of all instruments together.
+        """Return the origin of an instrument's events. For events without an instrument it is the combined origin of all instruments.
 
-        An environment without any instrument has no data that could be a recording: what it tells of itself is live.
+        Without any instrument there is no recorded data, so the origin is live.
         """
         if instrument is not None:
             recorded = self._recorded.get(instrument)
@@ -42,7 +42,7 @@ class Origins:
 
 
 def together(origins: Iterable[str]) -> str:
-    """Return the origin of several events told as one; empty when there are none."""
+    """Return the combined origin of several events; empty without events."""
     found = set(origins)
     if len(found) == 1:
         return found.pop()

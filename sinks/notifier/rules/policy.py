@@ -1,7 +1,6 @@
-"""Who hears of an event: routes, the top-N rule, quiet hours, and one message per alert and window. Pure: the time is an argument.
+"""Who receives an event: routes, the top-N rule, quiet hours, and one message for each alert and window. Pure: time is an argument.
 
-Windows run by the wall clock of arrival, not by event time: they are there for the person, and after an outage the events of ten hours
-arrive in one second.
+Windows use the wall clock of arrival, not event time, because they protect people: after an outage the events of ten hours may arrive in one second.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ REPEAT, UNROUTED, TOP, QUIET, WINDOW = "repeat", "unrouted", "top", "quiet", "wi
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of an event for a channel: sent when ``reason`` is empty. The channel is empty when it concerns none."""
+    """The decision about an event for a channel. It is sent if ``reason`` is empty. ``channel`` is empty if the decision applies to all."""
 
     channel: str
     reason: str
@@ -34,7 +33,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class DueMessage:
-    """A message that the passing of time makes due."""
+    """A message that became due by time."""
 
     channel: str
     event: Event
@@ -73,25 +72,25 @@ class Policy:
         self._quiet: dict[str, _Quiet] = {one.name: _Quiet() for one in config.channel}
 
     def remember(self, event: Event) -> None:
-        """Take an event as told already."""
+        """Mark an event as sent."""
         self._seen[event.event_id] = None
         self._seen.move_to_end(event.event_id)
         if len(self._seen) > REMEMBERED_IDS:
             self._seen.popitem(last=False)
 
     def forget(self, event_id: str) -> None:
-        """Take an event as not told: its partition went before it was sent, and may come back."""
+        """Mark an event as not sent, because its partition was revoked before it was sent."""
         self._seen.pop(event_id, None)
         for place in [place for place, window in self._windows.items() if window.event.event_id == event_id]:
             del self._windows[place]
 
     def decide(self, event: Event, title: str, origin: str, now: float) -> list[Decision]:
-        """Return what becomes of an event: one decision per channel, or one that concerns them all.
+        """Return the decisions about an event: one for each channel, or one for all.
 
         Args:
             event: The event.
-            title: Its title, for the summary of what is counted.
-            origin: Its origin, for the same.
+            title: Its title, for summaries of counted events.
+            origin: Its origin, for summaries.
             now: Wall clock.
         """
         if event.event_id in self._seen:
@@ -123,7 +122,7 @@ class Policy:
         if not event.alert:
             return ""
         window = self._windows.get((channel, event.alert))
-        # What is worse than what was told is told; what was counted so far stays counted.
+        # A more severe event is sent at once; earlier counts are kept.
         if window is None or event.level > window.event.level:
             counted = 0 if window is None else window.count
             self._windows[channel, event.alert] = _Window(now, event, title, origin, counted)
@@ -132,7 +131,7 @@ class Policy:
         return WINDOW
 
     def is_quiet(self, channel: str, now: float) -> bool:
-        """Return whether a channel has quiet hours: begin included, end not, by the clock on the wall of the time zone."""
+        """Return whether a channel has quiet hours: start inclusive, end exclusive, in local time of the time zone."""
         span = self._hours[channel]
         if span is None:
             return False
@@ -141,9 +140,9 @@ class Policy:
         return begin <= local < end if begin < end else local >= begin or local < end
 
     def due(self, now: float) -> list[DueMessage]:
-        """Return the messages about what was only counted: windows that end, and quiet hours that are over.
+        """Return the messages about counted events of ended windows and quiet hours.
 
-        A window in which something was counted is followed by the next one, so that an alert that goes on makes one message a window.
+        A window with counted events is followed by another window, so a continuing alert makes one message for each window.
         """
         found: list[DueMessage] = []
         for (channel, alert), window in list(self._windows.items()):
@@ -181,5 +180,5 @@ class Policy:
 
 
 def shown_time(ms: int, zone: ZoneInfo) -> str:
-    """Return a time as people read it, with its zone."""
+    """Return a time as text with its zone."""
     return datetime.fromtimestamp(ms / 1000, UTC).astimezone(zone).strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -1,8 +1,8 @@
-"""Which contracts are large enough to make news (spec M, R000-90): the N of each venue with the largest quote volume of 24 h. Pure.
+"""Rank contracts by 24 h quote volume: the N largest of each venue make news (spec M, R000-90). Pure.
 
-The volume is ``features.volume_24h`` times the price. It is undefined until 24 hours have been seen; then the longest window that every
-contract of the venue has is compared instead, so that a ranking never mixes windows. An instrument without any volume is not ranked: it
-passes while there is room in the top N and not afterwards. Spot pairs are ranked among themselves.
+The volume is ``features.volume_24h`` times the price. Until 24 hours of data exist, the longest window that every contract of the venue has is compared
+instead, so a ranking never mixes windows. An instrument without volume is not ranked; it passes while the top N is not full. Spot pairs are ranked
+separately.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Ranking:
     """The newest volumes of all instruments.
 
     Args:
-        top: How many make news; 0: all.
+        top: Number of contracts that make news; 0: all.
     """
 
     def __init__(self, top: int) -> None:
@@ -28,7 +28,7 @@ class Ranking:
         self._inside: dict[tuple[str, bool], frozenset[str]] = {}
 
     def put(self, record: Record) -> None:
-        """Take a ``features`` record."""
+        """Add a ``features`` record."""
         volumes = [None if (volume := record[f"volume_{name}"]) is None else volume * record["price"] for name in WINDOWS]
         group = _group(record["instrument"])
         if any(volume is not None for volume in volumes):
@@ -36,7 +36,7 @@ class Ranking:
             self._inside.pop(group, None)
 
     def forget(self, instrument: str) -> None:
-        """Take an instrument off the list: it is no longer traded."""
+        """Remove an instrument that is no longer traded."""
         group = _group(instrument)
         if self._volumes.get(group, {}).pop(instrument, None) is not None:
             self._inside.pop(group, None)
@@ -60,7 +60,7 @@ def _group(instrument: str) -> tuple[str, bool]:
 
 
 def _largest(known: Mapping[str, list[float | None]], top: int) -> frozenset[str]:
-    # Shorter windows are known whenever longer ones are, so the last column is the one that all have at the least.
+    # A contract with a longer window also has all shorter ones, so the last common column is the longest common window.
     column = next((at for at in range(len(WINDOWS)) if all(volumes[at] is not None for volumes in known.values())), len(WINDOWS) - 1)
     ordered = sorted(known, key=lambda name: (-(known[name][column] or 0.0), name))
     return frozenset(ordered[:top])
