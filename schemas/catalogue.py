@@ -80,6 +80,7 @@ _TOPICS = (
     Topic("progress", "author", (), ("event_time",)),
     # The number of a refused revision is free for the next one.
     _decision("strategies", "strategy_id", ("strategy_id", "revision", "event_time"), compacted=True),
+    _decision("engine_settings", "settings_id", ("settings_id", "revision", "event_time"), compacted=True),
     _decision("features", "instrument", ("instrument", "event_time")),
     _decision("bars", "instrument", ("instrument", "timeframe", "source", "event_time")),
     _decision("scores", "instrument", ("score_id",)),
@@ -100,7 +101,9 @@ _TOPICS = (
 TOPICS: dict[str, Topic] = {topic.name: topic for topic in _TOPICS}
 
 # What the engine reads, in the order in which topics break ties between records of one event time (DESIGN 3).
-ENGINE_INPUTS = ("agg_trades", "depth", "funding", "instruments", "klines", "liquidations", "market_indicators", "quotes", "strategies")
+ENGINE_INPUTS = (
+    "agg_trades", "depth", "engine_settings", "funding", "instruments", "klines", "liquidations", "market_indicators", "quotes", "strategies",
+)  # fmt: skip
 # Whose records make up a run's result (hashes in tests, demo and replay).
 RESULT_TOPICS = ("features", "scores", "signals", "trades_closed")
 

@@ -62,6 +62,11 @@ class Settings(BaseSettings):
         description="Volume of a VPIN bucket by base asset, base units: BTC=100,ETH=1000. Others have 1/50 of 24 h.",
     )
     vpin_bucket_count: int = Field(50, alias="PERPFLOW_VPIN_BUCKET_COUNT", ge=1, description="Buckets that VPIN averages over.")
+    engine_settings: str = Field(
+        "",
+        alias="PERPFLOW_ENGINE_SETTINGS",
+        description="Defaults of an engine's other numbers: stale_book_ms=3000,p99_floor.BTC=12. See `perpflow settings doc`.",
+    )
     mark_step_ms: int = Field(250, alias="PERPFLOW_MARK_STEP_MS", gt=0, description="Step of the progress marks, ms of event time.")
     http_port: int = Field(0, alias="PERPFLOW_HTTP_PORT", ge=0, le=65535, description="Port of /health and /metrics; 0: any free port.")
     log_level: str = Field("info", alias="PERPFLOW_LOG_LEVEL")

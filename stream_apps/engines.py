@@ -29,6 +29,7 @@ class EngineSpec:
         config: Returns the engine's numbers from the environment's settings; raises ValueError naming the setting at fault.
         results: Topics whose records make up a run's result: replay compares them with what the services wrote.
         compile: Compiles the engine's kernels. A worker does that before it joins its group.
+        number: Returns a number of the configuration by the name of its setting, and where it is set for instruments the base asset.
         paper: Whether the paper model trades the engine's decisions in a replay.
     """
 
@@ -36,6 +37,7 @@ class EngineSpec:
     config: Callable[[Settings], Any]
     results: tuple[str, ...]
     compile: Callable[[Codec], None] = lambda codec: None
+    number: Callable[[Any, str, str | None], float | None] = lambda config, name, asset: getattr(config, name)
     paper: bool = False
 
 
@@ -47,8 +49,9 @@ def _signals() -> type[PartitionEngine]:
 
 def _signals_config(settings: Settings) -> Any:
     from stream_apps.core.market.config import EngineConfig
+    from stream_apps.core.signals.settings import from_environment
 
-    return EngineConfig.from_settings(settings)
+    return from_environment(EngineConfig.from_settings(settings), settings.engine_settings)
 
 
 def _signals_compile(codec: Codec) -> None:
@@ -57,7 +60,15 @@ def _signals_compile(codec: Codec) -> None:
     compile_kernels(codec)
 
 
-SIGNALS = EngineSpec(_signals, _signals_config, ("features", "scores", "signals", "trades_closed"), _signals_compile, paper=True)
+def _signals_number(config: Any, name: str, asset: str | None) -> float | None:
+    from stream_apps.core.signals.settings import value_of
+
+    return value_of(config, name, asset)
+
+
+SIGNALS = EngineSpec(
+    _signals, _signals_config, ("features", "scores", "signals", "trades_closed"), _signals_compile, _signals_number, paper=True
+)
 ENGINES: dict[str, EngineSpec] = {"signals": SIGNALS}
 
 

@@ -18,6 +18,7 @@ from schemas.archive.manifest import ArchiveError
 from schemas.errors import UserError
 from schemas.partition import base_of_instrument, instrument_id, partition_of
 from schemas.settings import Settings
+from stream_apps.core.log.engine_settings import SettingsRevision
 from stream_apps.core.paper.position import PaperSettings
 from stream_apps.core.signals.scoring.registry import MODELS
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError
@@ -58,6 +59,7 @@ class Job:
         warm_up_ms: Market data before ``since`` that is run in.
         contract_values: Symbol -> base units of a contract.
         engine: Name of the engine that runs.
+        revisions: Settings of the engine in place of those of the log, oldest first; None: those of the log, of files the defaults.
     """
 
     sources: tuple[str, ...]
@@ -73,6 +75,7 @@ class Job:
     warm_up_ms: int = WARM_UP_MS
     contract_values: dict[str, str] = field(default_factory=dict)
     engine: str = "signals"
+    revisions: tuple[SettingsRevision, ...] | None = None
     paper: PaperSettings = field(default_factory=PaperSettings)
 
     def __post_init__(self) -> None:
@@ -169,7 +172,10 @@ class Opened:
                 by_partition.setdefault(place, []).append(config)
         chosen, codec = source or self.source, self.settings.codec
         try:
-            return drive(chosen, self.config, codec, take, engine=self.job.spec, paper=self.job.paper, strategies=by_partition, hear=hear)
+            return drive(
+                chosen, self.config, codec, take,
+                engine=self.job.spec, paper=self.job.paper, strategies=by_partition, revisions=self.job.revisions, hear=hear,
+            )  # fmt: skip
         except UNREADABLE as error:
             raise UserError(f"--source: {error}") from error
 

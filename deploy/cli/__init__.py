@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "db": "Migrate the database and show its tables.",
     "topics": "Create, list, read and document the topics; show lags.",
     "strategies": "Create, edit, retire and look at strategies.",
+    "settings": "Show and change the numbers of the engines.",
     "explain": "Say why a strategy did what it did at an instant.",
     "simulate": "Serve recordings as a venue on real sockets.",
     "produce": "Read a venue and write its market data to Kafka.",

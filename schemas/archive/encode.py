@@ -36,7 +36,7 @@ from schemas.codec.columnar import (
 
 _INT_LEAST, _INT_MOST = -(2**31), 2**31 - 1
 # Topics that replay reads as bytes although they are not flat: their bytes are kept beside the columns, which is cheaper than making them again.
-BYTES_KEPT = ("progress", "strategies")
+BYTES_KEPT = ("progress", "strategies", "engine_settings")
 
 
 @cache

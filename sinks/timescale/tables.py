@@ -15,7 +15,7 @@ from schemas import catalogue
 PLACE_COLUMNS = ("kafka_partition", "kafka_offset")
 
 # Small histories in one plain table each; all others are partitioned by time.
-UNPARTITIONED = ("instruments", "strategies")
+UNPARTITIONED = ("instruments", "strategies", "engine_settings")
 
 _SCALARS = {
     "string": "text",

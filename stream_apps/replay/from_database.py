@@ -27,7 +27,7 @@ ROWS = 20_000
 SINK = "timescale"
 # Of a period only rows from two days around it are looked for: what comes later than that changes no window.
 REACH_MS = 2 * 86_400_000
-UNBOUND = ("instruments", "strategies")
+UNBOUND = ("instruments", "strategies", "engine_settings")
 
 
 class DatabaseError(RuntimeError):

@@ -11,6 +11,8 @@ from schemas.codec.columnar import KeyTable
 from schemas.codec.recordset import RecordSet
 from schemas.process_memory import seldom_collected
 from stream_apps.core.log.engine import PartitionEngine
+from stream_apps.core.log.engine_settings import TOPIC as SETTINGS_TOPIC
+from stream_apps.core.log.engine_settings import SettingsRevision
 from stream_apps.core.log.inbox import TRADE_FIELDS
 from stream_apps.core.log.outputs import OutputRecord
 from stream_apps.core.log.steps import completed
@@ -42,10 +44,18 @@ class EngineReplay:
 
     Args:
         engine: The engine, new or restored.
+        revisions: Its settings instead of those of the log; None: those of the log.
+
+    Raises:
+        SettingsError: a revision breaks a rule.
     """
 
-    def __init__(self, engine: PartitionEngine) -> None:
+    def __init__(self, engine: PartitionEngine, revisions: Sequence[SettingsRevision] | None = None) -> None:
         self.engine = engine
+        if revisions is not None:
+            for revision in revisions:
+                engine.take_settings(revision)
+            engine.skip_to(SETTINGS_TOPIC, _NEVER)
         self._decisions = 0
 
     def feed(self, topic: str, records: RecordSet) -> Iterator[Result]:
@@ -72,9 +82,11 @@ class PartitionReplay(EngineReplay):
         codec: Codec of the environment.
         paper: Numbers of the paper model.
         strategies: To run instead of those of the log; None: those of the log.
+        revisions: Settings of the engine instead of those of the log; None: those of the log.
 
     Raises:
         StrategyError: a strategy breaks a rule.
+        SettingsError: a revision breaks a rule.
     """
 
     engine: SignalsEngine
@@ -86,8 +98,9 @@ class PartitionReplay(EngineReplay):
         codec: Codec,
         paper: PaperSettings | None = None,
         strategies: Sequence[StrategyConfig] | None = None,
+        revisions: Sequence[SettingsRevision] | None = None,
     ) -> None:
-        super().__init__(SignalsEngine(partition, config, codec))
+        super().__init__(SignalsEngine(partition, config, codec), revisions)
         if strategies is not None:
             for strategy in strategies:
                 self.engine.take_strategy(strategy)
@@ -136,6 +149,7 @@ def drive(
     engine: EngineSpec = SIGNALS,
     paper: PaperSettings | None = None,
     strategies: Mapping[int, Sequence[StrategyConfig]] | None = None,
+    revisions: Sequence[SettingsRevision] | None = None,
     hear: Callable[[Piece], None] = lambda piece: None,
 ) -> dict[int, EngineReplay]:
     """Run a source through an engine, and through the paper model where it trades the engine's decisions.
@@ -148,6 +162,7 @@ def drive(
         engine: The engine.
         paper: Numbers of the paper model.
         strategies: Partition -> the strategies to run; None: those of the log.
+        revisions: Settings of the engine instead of those of the log, oldest first; None: those of the log.
         hear: Is given every piece before it is fed: progress, gaps.
 
     Returns:
@@ -155,6 +170,7 @@ def drive(
 
     Raises:
         StrategyError: a strategy breaks a rule.
+        SettingsError: a revision of the settings breaks a rule.
     """
     runs: dict[int, EngineReplay] = {}
     kind = engine.kind()
@@ -164,9 +180,9 @@ def drive(
         run = runs.get(partition)
         if run is None and engine.paper:
             given = None if strategies is None else strategies.get(partition, ())
-            run = runs[partition] = PartitionReplay(partition, config, codec, paper, given)
+            run = runs[partition] = PartitionReplay(partition, config, codec, paper, given, revisions)
         elif run is None:
-            run = runs[partition] = EngineReplay(kind(partition, config, codec))
+            run = runs[partition] = EngineReplay(kind(partition, config, codec), revisions)
         return run
 
     with seldom_collected():

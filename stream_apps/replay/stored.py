@@ -28,6 +28,8 @@ from stream_apps.replay.source import SIGNALS_INPUTS, Piece
 GAPS = "gaps"
 # Topics that are read record by record: few records, and their readers want bytes.
 AS_MESSAGES = ("instruments", GAPS)
+# Configuration holds whatever its age, so it is read whole.
+WHOLE = ("instruments", "strategies", "engine_settings")
 _MESSAGES = 10_000
 
 Message = tuple[int, int, bytes | None, bytes | None]
@@ -120,9 +122,7 @@ class Stored:
     def _starts(self, readers: Mapping[str, Reader]) -> dict[str, int]:
         starts = {topic: reader.first_offset for topic, reader in readers.items()}
         if self.since is not None:
-            starts.update(
-                {topic: reader.offset_at(self.since) for topic, reader in readers.items() if topic not in ("instruments", "strategies")}
-            )
+            starts.update({topic: reader.offset_at(self.since) for topic, reader in readers.items() if topic not in WHOLE})
         return starts
 
     def _partition(self, partition: int, engine: PartitionEngine, readers: Mapping[str, Reader]) -> Iterator[Piece]:
@@ -223,7 +223,7 @@ def _synthesised(codec: Codec, readers: Mapping[str, Reader], starts: dict[str, 
             last = np.flatnonzero(np.diff(steps[order], append=steps[order[-1]] + 1))
             for step, offset in zip(steps[order][last].tolist(), offsets[order][last].tolist(), strict=True):
                 found[step] = max(found.get(step, 0), offset + 1)
-    steps_of_data = sorted({step for topic, found in ends.items() if topic != "strategies" for step in found})
+    steps_of_data = sorted({step for topic, found in ends.items() if topic not in WHOLE for step in found})
     encode = codec.encoder("progress")
     messages: list[tuple[int, int, bytes | None, bytes | None]] = []
     cut: dict[str, int] = {"instruments": contracts}

@@ -19,6 +19,7 @@ from schemas.errors import UserError
 from stream_apps.core.paper.position import PaperSettings
 
 if TYPE_CHECKING:
+    from stream_apps.core.log.engine_settings import SettingsRevision
     from stream_apps.replay.source import Piece
 
 _DEFAULT = PaperSettings()
@@ -76,6 +77,10 @@ def replay(
         Path | None, typer.Option("--json", help="Write what --verify, --twice and --future-shift found to a file.")
     ] = None,
     show: Annotated[int, typer.Option(help="--verify: how many differences to show.", min=1)] = 10,
+    settings_file: Annotated[
+        Path | None,
+        typer.Option("--settings", metavar="FILE", help="Settings of the engine (TOML, [[revision]]) in place of those of the log."),
+    ] = None,
     engine: Annotated[str, typer.Option(help="Which engine runs; others than signals write a CSV file a topic to --out.")] = "signals",
 ) -> None:
     """Drive engine, scorer and paper model over recorded market data, and report. No order is sent, and files need no broker.
@@ -91,6 +96,8 @@ def replay(
 
       perpflow replay --source archive:/data/archive --symbol BTCUSDT --strategy v53_fast --vary entry_score=60,65,70,75 --vary tp1_ratio=0.75,1.0 --out grid
 
+      perpflow replay --source topics --symbol BTCUSDT --settings faster-feed.toml --out faster
+
       perpflow replay --source archive:/data/archive --verify
 
       perpflow replay --source db: --symbol ETHUSDT --strategy v54_factory --from 2026-11-01 --out november
@@ -105,10 +112,21 @@ def replay(
     paper = paper_settings(latency_ms, slippage_bps, taker_fee, maker_fee, fees, walk_book, use_filters)
     console = Console(stderr=True)
     if verify:
-        if len(source) != 1 or source[0].startswith("file:") or since or until or marks or strategy or twice or future_shift or out:
+        if (
+            len(source) != 1
+            or source[0].startswith("file:")
+            or since
+            or until
+            or marks
+            or strategy
+            or settings_file
+            or twice
+            or future_shift
+            or out
+        ):
             raise UserError(
                 "--verify: decides again all that the topics, an archive or a database hold: --source topics, archive:DIR or db:, without period, "
-                "strategies, other checks or --out"
+                "strategies, settings, other checks or --out"
             )
         _verify(source[0], paper, json_file, show, console, engine)
         return
@@ -126,6 +144,7 @@ def replay(
         warm_up_ms=round(warm_up * 3_600_000),
         contract_values=_pairs(contract_value),
         engine=engine,
+        revisions=None if settings_file is None else _revisions(settings_file, engine),
         paper=paper,
     )
     if out is None and not (twice or future_shift):
@@ -204,6 +223,16 @@ def _summary(report: dict[str, Any]) -> Table:
     if left_out:
         shown.caption = f"{left_out} trades do not count: trades of the market are missing where they were decided or held."
     return shown
+
+
+def _revisions(file: Path, engine: str) -> tuple[SettingsRevision, ...]:
+    from deploy.cli import settings
+    from stream_apps.engine_settings import load_file
+
+    try:
+        return tuple(load_file(file, engine, settings()))
+    except ValueError as error:
+        raise UserError(f"--settings: {error}") from error
 
 
 def _verify(source: str, paper: Any, json_file: Path | None, show: int, console: Console, engine: str) -> None:

@@ -99,7 +99,7 @@ def publish(
     if effective_time:
         revisions = _next(log, wanted, time, by, note, expected or {}, effective_time)
     writing = [config for config in revisions if config is not None]
-    written = _produce(settings, "strategies", [(one.strategy_id, partition_for(settings, one), one.to_record()) for one in writing])
+    written = produce(settings, "strategies", [(one.strategy_id, partition_for(settings, one), one.to_record()) for one in writing])
     log = _settled(settings, written)
     marks = write_marks(settings, log, partitions, max([time, *(config.event_time for config in writing)]))
     if lost := [config for config in writing if config not in log.revisions.get(config.strategy_id, ())]:
@@ -122,7 +122,7 @@ def write_marks(settings: Settings, log: StrategyLog, partitions: Sequence[int],
         )
         for partition in partitions
     ]
-    return _produce(settings, "progress", marks)
+    return produce(settings, "progress", marks)
 
 
 def _next(
@@ -198,7 +198,7 @@ def _settled(settings: Settings, written: Mapping[int, int]) -> StrategyLog:
         covered = log.unsettled()
         if not covered:
             return log
-        _produce(settings, "strategies", [(config.strategy_id, partition_for(settings, config), config.to_record()) for config in covered])
+        produce(settings, "strategies", [(config.strategy_id, partition_for(settings, config), config.to_record()) for config in covered])
     return strategy_log.read(settings)
 
 
@@ -218,7 +218,7 @@ def late_ones(settings: Settings, effective_time: int, marks: Mapping[int, int],
     return [config.strategy_id for config in written if partition_for(settings, config) in passed]
 
 
-def _produce(settings: Settings, name: str, records: Sequence[tuple[str, int, dict[str, Any]]]) -> dict[int, int]:
+def produce(settings: Settings, name: str, records: Sequence[tuple[str, int, dict[str, Any]]]) -> dict[int, int]:
     """Send (key, partition, record) to a topic and wait until all are acknowledged; return the offset of the last in each partition."""
     # Not idempotent, because that takes half a second to start. A record that arrives twice is a repeat, which readers ignore.
     producer = Producer(

@@ -23,6 +23,8 @@ from schemas.codec.markreader import Mark, MarkReader
 from schemas.codec.recordset import RecordSet
 from stream_apps.core.log import checkpoint
 from stream_apps.core.log.checkpoint import Array, Entry
+from stream_apps.core.log.engine_settings import TOPIC as SETTINGS_TOPIC
+from stream_apps.core.log.engine_settings import Setting, SettingsError, SettingsInForce, SettingsLog, SettingsRevision
 from stream_apps.core.log.inbox import TRADE_FIELDS, Chunk, Inbox
 from stream_apps.core.log.instruments import Instruments, InstrumentTable
 from stream_apps.core.log.mark_lookahead import LookaheadResult, MarkLookahead
@@ -64,6 +66,7 @@ class PartitionEngine(ABC):
         PROGRESS: Its progress topic: one record a step, with the schema of ``worker_progress``.
         DECISIONS: The topic on which others act; progress records name its offset. None: nobody acts on this engine.
         FACTS: Topics of ``READS`` that are applied before all others of a mark, record by record.
+        SETTINGS: Numbers that revisions in the topic ``engine_settings`` may set; the engine then reads that topic.
         STRETCH: The topic whose records may stand between the instants that one call of ``run`` processes. None: one mark at a time.
     """
 
@@ -73,6 +76,7 @@ class PartitionEngine(ABC):
     PROGRESS: ClassVar[str]
     DECISIONS: ClassVar[str | None] = None
     FACTS: ClassVar[tuple[str, ...]] = ("instruments",)
+    SETTINGS: ClassVar[tuple[Setting, ...]] = ()
     STRETCH: ClassVar[str | None] = None
 
     def __init__(self, partition: int, config: Any, codec: Codec) -> None:
@@ -86,6 +90,7 @@ class PartitionEngine(ABC):
         self.counts: dict[str, int] = {"instants": 0, "late": 0, "duplicates": 0, "rejected": 0}
         self.applied_counts: dict[str, int] = dict.fromkeys(self.READS, 0)
         self.instruments: InstrumentTable = Instruments()
+        self.settings = SettingsLog(self.NAME, self.SETTINGS, self.check_settings)
         self._inboxes = {topic: Inbox(TRADE_FIELDS if topic == "agg_trades" else None) for topic in self.READS}
         self._progress_next: int | None = None
         self._mark_reader = MarkReader(codec)
@@ -103,7 +108,7 @@ class PartitionEngine(ABC):
     # --- what an engine says of itself -----------------------------------------------------------------------------------
     @abstractmethod
     def apply(self, topic: str, chunk: Chunk, rows: range, mark: Mark, outputs: list[OutputRecord]) -> None:
-        """Apply records of a topic that lie before the cut of a mark, in offset order. ``instruments`` never comes here.
+        """Apply records of a topic that lie before the cut of a mark, in offset order. Instruments and engine settings never come here.
 
         Args:
             topic: One of ``READS``.
@@ -123,6 +128,13 @@ class PartitionEngine(ABC):
             outputs: Takes the records.
         """
         raise TypeError(f"{type(self).__name__} defines neither instant nor run")
+
+    def check_settings(self, settings: SettingsInForce) -> None:  # noqa: B027 - an engine may have no such rule
+        """Raise SettingsError, naming the setting, when numbers that are set do not fit together."""
+
+    def fixed_numbers(self) -> dict[str, float]:
+        """Return the numbers that hold for the life of a state. A worker that is set to others refuses to restore it."""
+        return {}
 
     def head(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return the state that every checkpoint writes anew: JSON values and arrays."""
@@ -225,6 +237,8 @@ class PartitionEngine(ABC):
                 self.applied_counts[topic] += len(rows)
                 if topic == "instruments":
                     self._apply_instruments(chunk.records, rows, mark, outputs)
+                elif topic == SETTINGS_TOPIC:
+                    self._apply_settings(chunk.records, rows, mark, outputs)
                 else:
                     self.apply(topic, chunk, rows, mark, outputs)
             self.applied[topic] = cut[topic]
@@ -242,6 +256,25 @@ class PartitionEngine(ABC):
                 continue
             self._known(name, self.instruments.set_facts(name, record["author"], price, quantity))
             self._by_author = None
+
+    def _apply_settings(self, records: RecordSet, rows: range, mark: Mark, outputs: list[OutputRecord]) -> None:
+        for row in rows:
+            try:
+                self.take_settings(SettingsRevision.from_record(self.codec.decode(SETTINGS_TOPIC, records.value(row))))
+            except (CodecError, SettingsError) as error:
+                # The last good revision stays in force.
+                outputs.append(self.dead_letter(SETTINGS_TOPIC, records, row, error.field, str(error), mark.time))
+
+    def take_settings(self, revision: SettingsRevision) -> None:
+        """Let a revision of the settings hold from the next instant on, or from its ``effective_time`` when that is later.
+
+        Revisions of other engines are passed over.
+
+        Raises:
+            SettingsError: it breaks a rule or is not newer than the newest one known; what was known stays.
+        """
+        fired = min(self.marks.fired.values(), default=None)
+        self.settings.take(revision, None if fired is None else fired * self.config.grid_ms)
 
     def _known(self, name: str, row: int) -> None:
         if self._keys.get(name) is None:
@@ -325,7 +358,8 @@ class PartitionEngine(ABC):
         authors = [author.encode() for author, _ in steps.names]
         keys = [authors[head] for head in steps.heads.tolist()]
         times = steps.table[:, PANE] * self.config.grid_ms
-        return records_of(self.PROGRESS, keys, self._step_writer.write(steps, self.config.grid_ms), times)
+        written = self._step_writer.write(steps, self.config.grid_ms, self.settings.revisions(times))
+        return records_of(self.PROGRESS, keys, written, times)
 
     # --- refusals --------------------------------------------------------------------------------------------------------
     def dead_letter(self, topic: str, records: RecordSet, row: int, field: str | None, reason: str, now: int | None = None) -> OutputRecord:
@@ -351,6 +385,8 @@ class PartitionEngine(ABC):
         meta = {
             "format": checkpoint.FORMAT,
             "grid_ms": self.config.grid_ms,
+            "fixed": self.fixed_numbers(),
+            "settings": self.settings.to_json(),
             "sequence": self._sequence,
             "progress": self.marks.next_offset,
             "merged": self.marks.merged,
@@ -370,7 +406,7 @@ class PartitionEngine(ABC):
         """Rebuild an engine from the newest value of each changelog key; an empty changelog gives a new engine.
 
         Raises:
-            ValueError: the changelog was written with another grid or by another format.
+            ValueError: the changelog was written with another grid, with other fixed numbers or by another format.
             ChangelogDamaged: the entries do not fit together.
         """
         engine = cls(partition, config, codec)
@@ -383,6 +419,12 @@ class PartitionEngine(ABC):
             raise ValueError(
                 f"grid_ms: the state was kept on a grid of {meta['grid_ms']} ms, the worker is set to {config.grid_ms}; use a new app id"
             )
+        for name, value in engine.fixed_numbers().items():
+            kept_with = meta.get("fixed", {}).get(name, value)  # an earlier release did not write them
+            if kept_with != value:
+                raise ValueError(f"{name}: the state was kept with {kept_with:g}, the worker is set to {value:g}; use a new app id")
+        if "settings" in meta:
+            engine.settings.load(meta["settings"])
         engine.load(meta, arrays, [(key, value) for key, value in kept if key[:1] != checkpoint.HEAD])
         merged = dict(sorted(meta["merged"].items()))
         engine.marks = MarkLog(engine.marks.inputs, merged, dict(meta["fired"]), dict(meta["times"]), meta["progress"])

@@ -74,7 +74,7 @@ def steps_of(mark: Mark, cut: dict[str, int], due: range, members: I64, topics: 
 
 
 @njit(cache=True, nogil=True)
-def _write(table: Any, cuts: Any, offsets: Any, heads: Any, grid: int, texts: Any, spans: Any, out: Any, ends: Any) -> None:
+def _write(table: Any, cuts: Any, offsets: Any, heads: Any, revisions: Any, grid: int, texts: Any, spans: Any, out: Any, ends: Any) -> None:
     """Write the records of steps without their last field; ``texts`` holds the topics' names, then the beginnings of records."""
     at = 0
     for s in range(len(table)):
@@ -94,7 +94,7 @@ def _write(table: Any, cuts: Any, offsets: Any, heads: Any, grid: int, texts: An
                     out[at : at + end - begin] = texts[begin:end]
                     at = write_long(out, at + end - begin, cuts[s, column])
         out[at] = 0
-        at += 1
+        at = write_long(out, at + 1, revisions[s])
         ends[s] = at
 
 
@@ -110,15 +110,24 @@ class StepWriter:
         self._header = header
         self._topics = [text_bytes(topic) for topic in topics]
 
-    def write(self, steps: Steps, grid_ms: int) -> list[bytes]:
-        """Return the records' bytes, one a step."""
+    def write(self, steps: Steps, grid_ms: int, revisions: I64) -> list[bytes]:
+        """Return the records' bytes, one a step; ``revisions``: the settings revision that each step used."""
         names = self._topics
         texts = [*names, *(self._header + text_bytes(author) + text_bytes(venue) for author, venue in steps.names)]
         spans = np.cumsum([0, *map(len, texts)])
-        longest = max(map(len, texts[len(names) :])) + 5 * _LONG_BYTES + sum(map(len, names)) + len(names) * _LONG_BYTES
+        longest = max(map(len, texts[len(names) :])) + 6 * _LONG_BYTES + sum(map(len, names)) + len(names) * _LONG_BYTES
         out, ends = np.empty(len(steps.table) * longest, dtype=np.uint8), np.empty(len(steps.table), dtype=np.int64)
         _write(
-            steps.table, steps.cuts, steps.offsets, steps.heads, grid_ms, np.frombuffer(b"".join(texts), dtype=np.uint8), spans, out, ends
+            steps.table,
+            steps.cuts,
+            steps.offsets,
+            steps.heads,
+            revisions,
+            grid_ms,
+            np.frombuffer(b"".join(texts), dtype=np.uint8),
+            spans,
+            out,
+            ends,
         )
         stops = ends.tolist()
         written = out[: stops[-1]].tobytes() if stops else b""

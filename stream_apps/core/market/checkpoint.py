@@ -19,7 +19,7 @@ from stream_apps.core.market import atr
 from stream_apps.core.market import columns as col
 from stream_apps.core.market.analytics.intake import pane_rows
 from stream_apps.core.market.analytics.store import PANE_WIDTH, AnalyticsDamaged
-from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.market.config import MOST_BOOK_MS, MOST_FUNDING_MS, MOST_HORIZON_MS, MOST_INDICATOR_MS, EngineConfig
 from stream_apps.core.market.kernels import quantile_kernels
 from stream_apps.core.market.prints import PRINT, join_prints
 from stream_apps.core.market.state import MarketState
@@ -145,11 +145,11 @@ def head_of(state: MarketState) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def _look_back(c: EngineConfig) -> Array:
-    """Return, per kind of slow input, how many panes back an instant may look."""
-    limits = np.full(col.N_KINDS, c.stale_indicator_ms)
-    limits[[col.QUOTE, col.OBI, col.MARK, col.INDEX]] = c.stale_book_ms
-    limits[col.FUNDING] = c.stale_funding_ms
-    limits[col.OPEN_INTEREST] += c.oi_horizon_ms
+    """Return, per kind of slow input, how many panes back an instant may look, whatever the settings: they may be raised after a restart."""
+    limits = np.full(col.N_KINDS, max(c.stale_indicator_ms, MOST_INDICATOR_MS))
+    limits[[col.QUOTE, col.OBI, col.MARK, col.INDEX]] = max(c.stale_book_ms, MOST_BOOK_MS)
+    limits[col.FUNDING] = max(c.stale_funding_ms, MOST_FUNDING_MS)
+    limits[col.OPEN_INTEREST] += max(c.oi_horizon_ms, MOST_HORIZON_MS)
     panes: Array = limits // c.grid_ms + 2
     return panes
 

@@ -14,6 +14,8 @@ DAY_MS = 86_400_000
 TIMEFRAMES: tuple[str, ...] = ("1m", "5m", "15m", "1h", "4h", "1d")
 TIMEFRAME_MS: dict[str, int] = {"1m": 60_000, "5m": 300_000, "15m": 900_000, "1h": 3_600_000, "4h": 14_400_000, "1d": 86_400_000}
 ATR_TIMEFRAME = "5m"  # D4
+# Bounds of the staleness limits and of the horizon. A checkpoint keeps slow inputs for as long: a limit may be raised after a restart.
+MOST_BOOK_MS, MOST_FUNDING_MS, MOST_INDICATOR_MS, MOST_HORIZON_MS = 60_000, 1_800_000, 1_800_000, 1_800_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class EngineConfig:
         print_floor: Least notional, quote units, of a kept print: the least whale_usd that a strategy may ask for (S1 7.1).
         whale_usd: Notional threshold of the whale_flow feature (D6); strategies use their own.
         p99_floors: Base asset -> least P99 of trade quantity, base units (D5); P95 has half of it (S1 2.4 has 5 and 10, 50 and 100).
+        obi_levels: Levels of each side of the book in the imbalance (D7).
+        regime_crash, regime_high_vol: ATR / price from which the regime is crash, or high_vol (D15).
+        regime_trend: |acceleration| of the fast CVD above which the regime is trend, as a share of the quantity traded in its window (D15). The default
+            means that the net flow of a grid step outdid that of the step before by 2 % of the window's trade.
         atr_length: Wilder length (D4).
         atr_history: ATR values that the percentile ranks against (D4).
         atr_percentile_min: Fewer values give no percentile (S1 2.3).
@@ -48,6 +54,10 @@ class EngineConfig:
     print_floor: float = 1_000.0
     whale_usd: float = 100_000.0
     p99_floors: Mapping[str, float] = field(default_factory=lambda: {"BTC": 10.0, "ETH": 100.0, "SOL": 1_000.0, "XRP": 100_000.0})
+    obi_levels: int = 10
+    regime_crash: float = 0.012
+    regime_high_vol: float = 0.008
+    regime_trend: float = 0.02
     atr_length: int = 14
     atr_history: int = 288
     atr_percentile_min: int = 10

@@ -66,6 +66,11 @@ class PrintStore:
         self.counts = np.concatenate([self.counts, np.zeros((more, 2), dtype=np.int64)])
         self.flows = np.concatenate([self.flows, np.full(more, np.nan)])
 
+    def use(self, whale_usd: float) -> None:
+        """Let ``flows`` have another least notional: the next ``advance`` looks at all prints of its window again."""
+        self.whale_usd = float(whale_usd)
+        self._at[:, k.SEEN] = -1
+
     # --- putting into place ------------------------------------------------------------------------------------------
     def scratch(self, size: int) -> npt.NDArray[Any]:
         """Return an array to collect prints in, the same every time (an array of a structured type is dear to make)."""

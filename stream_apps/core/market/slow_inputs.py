@@ -16,27 +16,26 @@ _INDICATORS = {
     "top_trader_long_share": col.TOP_TRADER,
     "coinbase_premium": col.PREMIUM,
 }
-OBI_LEVELS = 10  # D7
 _SIDES = np.array([1, -1, 0])  # LONG, SHORT, and neither
 
 # Kind, first and second value of each row, and the rows that say it.
 Input = tuple[int, npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]
 
 
-def slow_inputs(topic: str, chunk: Chunk, columns: Columns) -> list[Input]:
+def slow_inputs(topic: str, chunk: Chunk, columns: Columns, obi_levels: int) -> list[Input]:
     """Return what the records of a chunk say: kind, first and second value, and the rows that say it."""
     if chunk.derived is None:
-        chunk.derived = _derive(topic, columns)
+        chunk.derived = _derive(topic, columns, obi_levels)
     inputs: list[Input] = chunk.derived
     return inputs
 
 
-def _derive(topic: str, columns: Columns) -> list[Input]:
+def _derive(topic: str, columns: Columns, obi_levels: int) -> list[Input]:
     good = columns.good
     if topic == "quotes":
         return [(col.QUOTE, columns.double("bid_price"), columns.double("ask_price"), good)]
     if topic == "depth":
-        imbalance = _imbalance(columns)
+        imbalance = _imbalance(columns, obi_levels)
         bid, ask = columns.doubles("bid_prices")[:, 0], columns.doubles("ask_prices")[:, 0]
         # The mid weighted by the other side's quantity (analytics/microprice) is the mid moved by the imbalance of half the spread.
         return [(col.OBI, imbalance, (bid + ask) / 2.0 + imbalance * (ask - bid) / 2.0, good)]
@@ -73,10 +72,10 @@ def liquidations(chunk: Chunk, columns: Columns) -> tuple[npt.NDArray[np.int64],
     return found
 
 
-def _imbalance(columns: Columns) -> npt.NDArray[np.float64]:
-    """Return (bids - asks)/(bids + asks) over the top 10 levels per row (D7); NaN while the book is invalid or one side is empty."""
-    bids = np.nan_to_num(columns.doubles("bid_quantities")[:, :OBI_LEVELS]).sum(axis=1)
-    asks = np.nan_to_num(columns.doubles("ask_quantities")[:, :OBI_LEVELS]).sum(axis=1)
+def _imbalance(columns: Columns, levels: int) -> npt.NDArray[np.float64]:
+    """Return (bids - asks)/(bids + asks) over the top levels per row (D7); NaN while the book is invalid or one side is empty."""
+    bids = np.nan_to_num(columns.doubles("bid_quantities")[:, :levels]).sum(axis=1)
+    asks = np.nan_to_num(columns.doubles("ask_quantities")[:, :levels]).sum(axis=1)
     live = columns.choices("state", ("live",)) == 0
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(live & (bids > 0) & (asks > 0), (bids - asks) / (bids + asks), np.nan)

@@ -6,6 +6,7 @@ it costs nothing per event and the same for five minutes and for a day. Nothing 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,7 @@ class MarketState:
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
+        self._floors: Mapping[str, float] = {}
         self.ring = config.day_panes + RING_SLACK
         self.names: list[str] = []
         self.facts: dict[str, InstrumentFacts] = {}
@@ -142,6 +144,41 @@ class MarketState:
         self._market: arrays.MarketArrays | None = None
         self.numbers = self._make_numbers()
 
+    def use(self, config: EngineConfig, floors: Mapping[str, float]) -> None:
+        """Let other numbers hold from the next instant on: those that may change in the middle of a log (``signals.settings``).
+
+        Args:
+            config: The numbers; what is fixed must be as it was.
+            floors: Instrument -> least P99, where it has one of its own.
+        """
+        before, self.config, self._floors = self.config, config, floors
+        whole, number, limits = self.numbers.whole, self.analytics.number, self.numbers.limits
+        for column, value in (
+            (arrays.PERCENTILE_MIN, config.atr_percentile_min), (arrays.QUANTILE_MIN, config.quantile_min_trades),
+            (arrays.STALE_BOOK, config.stale_book_ms), (arrays.STALE_FUNDING, config.stale_funding_ms),
+            (arrays.STALE_INDICATOR, config.stale_indicator_ms), (arrays.OI_HORIZON, config.oi_horizon_ms),
+        ):  # fmt: skip
+            whole[column] = value
+        self.analytics.use(config.analytics, config.stale_book_ms)
+        assert number is self.numbers.analytics
+        if config.atr_percentile_min != before.atr_percentile_min:
+            self.a["ranked_at"][:] = -2
+        if config.whale_usd != before.whale_usd:
+            limits[arrays.WHALE_USD] = config.whale_usd
+            self.kept.use(config.whale_usd)
+        for i, name in enumerate(self.names):
+            self.a["p99_floor"][i] = self._floor_of(name)
+
+    def _floor_of(self, name: str) -> float:
+        """Return the least P99 of an instrument: its own, else that of its base asset."""
+        own = self._floors.get(name)
+        if own is not None:
+            return own
+        try:
+            return self.config.p99_floors.get(base_of_instrument(name), 0.0)
+        except ValueError:
+            return 0.0  # an id in no known form has no configured floor; its trades are judged all the same
+
     def _make_numbers(self) -> arrays.Numbers:
         c, analytics = self.config, self.analytics
         whole = np.zeros(arrays.N_WHOLE, dtype=np.int64)
@@ -183,10 +220,7 @@ class MarketState:
         meta = self.a["meta"][i]
         meta[col.FIRST_PANE] = -1
         meta[col.LAST_AGG_ID] = -1
-        try:
-            self.a["p99_floor"][i] = self.config.p99_floors.get(base_of_instrument(name), 0.0)
-        except ValueError:
-            self.a["p99_floor"][i] = 0.0  # an id in no known form has no configured floor; its trades are judged all the same
+        self.a["p99_floor"][i] = self._floor_of(name)
         other = name.removesuffix("-PERP") if name.endswith("-PERP") else name + "-PERP"
         pair = self.index.get(other)
         if pair is not None:

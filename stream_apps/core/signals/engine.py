@@ -16,6 +16,7 @@ from schemas.codec.markreader import Mark
 from schemas.codec.recordset import RecordSet
 from stream_apps.core.log.checkpoint import Array, Entry
 from stream_apps.core.log.engine import PartitionEngine
+from stream_apps.core.log.engine_settings import SettingsInForce
 from stream_apps.core.log.inbox import Chunk
 from stream_apps.core.log.outputs import OutputRecord
 from stream_apps.core.log.steps import DECIDED, PANE, STOP, Steps
@@ -33,6 +34,8 @@ from stream_apps.core.signals.instants import run_instants
 from stream_apps.core.signals.records import MarketRecords, Name
 from stream_apps.core.signals.scoring import StrategyMemory
 from stream_apps.core.signals.scoring.batch import Batch, StrategyTables
+from stream_apps.core.signals.scoring.reading import RegimeLimits
+from stream_apps.core.signals.settings import SETTINGS, check_in_force, value_of, with_values
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError, config_hash
 from stream_apps.core.signals.strategy_rules import strategy_from_record, succeeds
 
@@ -45,6 +48,8 @@ _REASONS: dict[int, tuple[str | None, str]] = {
     col.BAD_SIDE: ("side", "neither LONG nor SHORT"),
     col.TOO_FAR: ("event_time", "lies more than an hour beyond what has fired"),
 }
+# A restart may change them: lateness is not part of the state, and analytics of other lengths begin anew.
+_FREE_AT_RESTART = frozenset({"grid_ms", "lateness_ms", "kyle_window_ms", "vpin_buckets", "vpin_buckets_per_day", "divergence_bars"})
 # Bounds of what is worked off at once: instants, rows of features (half a kilobyte each), bytes of scores.
 _MOST_STEPS, _MOST_ROWS, _MOST_SCORES = 256, 1024, 4 << 20
 _NO_LONGS, _NO_DOUBLES = np.empty(0, dtype=np.int64), np.empty(0)
@@ -75,7 +80,8 @@ class SignalsEngine(PartitionEngine):
     WRITES = ("features", "bars", "scores", "signals", "worker_progress", "dead_letters")
     PROGRESS = "worker_progress"
     DECISIONS = "signals"
-    FACTS = ("instruments", "strategies")
+    FACTS = ("instruments", "engine_settings", "strategies")
+    SETTINGS = SETTINGS
     STRETCH = "agg_trades"
 
     def __init__(self, partition: int, config: EngineConfig, codec: Codec) -> None:
@@ -86,6 +92,7 @@ class SignalsEngine(PartitionEngine):
         self.waiting: dict[str, list[StrategyConfig]] = {}  # newer revisions whose effective_time has not come, by revision
         self.memories: dict[str, StrategyMemory] = {}
         self._running: Batch | None = None
+        self._in_force = self.settings.kept[0]
         self._records = MarketRecords(self.state, codec, config.grid_ms)
         self._encode_signal = codec.encoder("signals")
 
@@ -129,6 +136,38 @@ class SignalsEngine(PartitionEngine):
             if facts is not None and facts.author == author:
                 self._put_in_force(due[-1])
 
+    # --- settings --------------------------------------------------------------------------------------------------------
+    def check_settings(self, settings: SettingsInForce) -> None:
+        """Raise SettingsError, naming the setting, when numbers that are set do not fit together."""
+        check_in_force(self.config, settings)
+
+    def fixed_numbers(self) -> dict[str, float]:
+        """Return the numbers that the state is laid out by."""
+        found = {setting.name: value_of(self.config, setting.name) for setting in SETTINGS if setting.fixed and not setting.of_instrument}
+        return {name: value for name, value in found.items() if value is not None and name not in _FREE_AT_RESTART}
+
+    def _use(self, steps: Steps, first: int, last: int) -> int:
+        """Let the settings of the first of some instants hold; return the end of the instants that use the same."""
+        kept = self.settings.kept
+        place = 0
+        if len(kept) > 1:
+            places = self.settings.places(steps.table[first:last, PANE] * self.config.grid_ms)
+            place = int(places[0])
+            others = np.flatnonzero(places != place)
+            last = first + int(others[0]) if len(others) else last
+        if kept[place] is not self._in_force:
+            self._in_force = kept[place]
+            self._put_settings_in_force()
+        return last
+
+    def _put_settings_in_force(self) -> None:
+        settings = self._in_force
+        floors = {name: values["p99_floor"] for name, values in settings.instruments.items() if "p99_floor" in values}
+        before, config = self.state.config, with_values(self.config, settings.engine)
+        self.state.use(config, floors)
+        if RegimeLimits.of(config) != RegimeLimits.of(before):
+            self._running = None
+
     # --- market data -----------------------------------------------------------------------------------------------------
     def apply(self, topic: str, chunk: Chunk, rows: range, mark: Mark, outputs: list[OutputRecord]) -> None:
         """Apply records of strategies and of market data."""
@@ -162,7 +201,7 @@ class SignalsEngine(PartitionEngine):
                     outputs += () if bar is None else (bar,)
         else:
             status = np.full(len(rows), col.APPLIED, dtype=np.uint8)
-            for kind, first, second, known in slow_inputs(topic, chunk, columns):
+            for kind, first, second, known in slow_inputs(topic, chunk, columns, self.config.obi_levels):
                 state.put_inputs(kind, instrument, times, offsets, first[part], second[part], known[part], status)
         if topic != "klines":
             state.take_events(topic, columns, part, instrument, times, status)
@@ -222,7 +261,8 @@ class SignalsEngine(PartitionEngine):
     def _batch(self) -> Batch:
         if self._running is None:
             running = [self.strategies[strategy_id] for strategy_id in sorted(self.strategies)]
-            self._running = Batch([one for one in running if one[0].status == "running"], self.codec, self.memories)
+            limits = RegimeLimits.of(self.state.config)
+            self._running = Batch([one for one in running if one[0].status == "running"], self.codec, self.memories, limits)
         return self._running
 
     def most_steps(self, wanted: int | None) -> int:
@@ -247,6 +287,7 @@ class SignalsEngine(PartitionEngine):
             if self.waiting:
                 self._begin_revisions(steps.names[int(steps.heads[done])][0], int(table[done, PANE]) * self.config.grid_ms)
                 last = done + 1
+            last = self._use(steps, done, last)
             ran = run_instants(self.state, table[done:last], steps.members, trades, self._strategy_tables())
             self._emit(steps.part(done, done + ran.done), ran.found, outputs)
             done += ran.done
@@ -329,6 +370,9 @@ class SignalsEngine(PartitionEngine):
     def load(self, meta: dict[str, Any], arrays: dict[str, Array], entries: list[tuple[bytes, bytes]]) -> None:
         """Take strategies, memories and the market state."""
         market_checkpoint.load(self.state, meta, arrays, entries)
+        self._in_force = self.settings.kept[0]
+        if self._in_force.revision:
+            self._put_settings_in_force()
         for record in meta["strategies"]:
             config = strategy_from_record(record)
             self.strategies[config.strategy_id] = (config, config_hash(config))

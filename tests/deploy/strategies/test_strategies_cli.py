@@ -95,7 +95,7 @@ def test_revisions_and_marks(ready: Settings) -> None:
 
 def test_a_repeat_completes_a_call_cut_off_before_its_mark(ready: Settings) -> None:
     lost = config("a", event_time=NOW, receive_time=NOW)
-    strategies._produce(ready, "strategies", [("a", partition_of("BTC", ready.partitions), lost.to_record())])
+    strategies.produce(ready, "strategies", [("a", partition_of("BTC", ready.partitions), lost.to_record())])
     assert cuts(ready) == []
     (outcome,) = strategies.publish(ready, [config("a")], NOW + 1000).outcomes
     assert not outcome.written
@@ -158,7 +158,7 @@ def test_an_edit_of_an_old_revision_is_refused_and_says_what_came_between(ready:
 def _edit(settings: dict[str, Any], who: int, rounds: int, start: Any, between: Any, answers: Any) -> None:
     """One of two processes that edit the same revision; ``between`` lets neither write before both have read."""
     ready = Settings(**settings)
-    produce = strategies._produce
+    produce = strategies.produce
 
     def waiting(settings: Settings, name: str, records: Any) -> Any:
         if name == "strategies" and records and records[0][2]["edited_by"] == f"editor {who}":
@@ -169,9 +169,9 @@ def _edit(settings: dict[str, Any], who: int, rounds: int, start: Any, between: 
     for round_ in range(rounds):
         start.wait(60)
         if round_ == 0:
-            strategies._produce = waiting  # the first round is forced; the others meet as they may
+            strategies.produce = waiting  # the first round is forced; the others meet as they may
         else:
-            strategies._produce = produce
+            strategies.produce = produce
         try:
             wanted = config("a", entry_score=60.0 + round_ + who / 10)
             outcome = strategies.publish(ready, [wanted], NOW + round_, by=f"editor {who}", expected={"a": round_ + 1}).outcomes[0]
@@ -221,7 +221,7 @@ def test_what_a_loser_that_died_left_is_cleaned_up_by_the_next_writer(ready: Set
 
 def mark(settings: Settings, partition: int, time: int) -> None:
     record = {"author": "p", "venue": "BINANCE", "event_time": time, "receive_time": time, "cut": {}}
-    strategies._produce(settings, "progress", [("p", partition, record)])
+    strategies.produce(settings, "progress", [("p", partition, record)])
 
 
 def test_edits_in_several_partitions_name_an_instant_that_none_has_reached(ready: Settings) -> None:

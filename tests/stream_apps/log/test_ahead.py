@@ -115,9 +115,11 @@ def test_what_is_found_at_once_is_what_is_found_mark_by_mark(seed: int) -> None:
         after = plainly(plain, waiting, wanted, fed, taken, most)
         went = ahead.look(steps, marks, fed, taken, most, INSTRUMENTS.__getitem__)
         assert rows_of(went.steps) == wanted and went.after.tolist() == after
-        for value, (author, venue, offset, pane, _, time, at) in zip(writer.write(went.steps, GRID), wanted, strict=True):
+        for value, (author, venue, offset, pane, _, time, at) in zip(
+            writer.write(went.steps, GRID, went.steps.table[:, PANE] % 1000), wanted, strict=True
+        ):
             record = {"author": author, "venue": venue, "event_time": pane * GRID, "receive_time": time, "progress_offset": offset, "cut": at,
-                      "signals_offset": seed * 10**6}  # fmt: skip
+                      "settings_revision": pane % 1000, "signals_offset": seed * 10**6}  # fmt: skip
             assert completed(value, seed * 10**6) == CODEC.encode("worker_progress", record)
         if after:
             stretches += 1
@@ -148,7 +150,8 @@ def test_a_step_of_all_topics_is_written_as_the_codec_writes_it() -> None:
         for at in ({}, cut):
             steps = steps_of(Mark(number, "ü" * 200, "", number, {}), at, range(5, 7), np.array([1, 2]), TOPICS)
             assert steps.table[:, [PANE, DECIDED]].tolist() == [[5, number], [6, number]]
-            for value, pane in zip(StepWriter(CODEC.header("worker_progress"), TOPICS).write(steps, GRID), (5, 6), strict=True):
+            written = StepWriter(CODEC.header("worker_progress"), TOPICS).write(steps, GRID, np.array([0, 300]))
+            for value, pane, revision in zip(written, (5, 6), (0, 300), strict=True):
                 record = {"author": "ü" * 200, "venue": "", "event_time": pane * GRID, "receive_time": number, "progress_offset": number, "cut": at,
-                          "signals_offset": 7}  # fmt: skip
+                          "settings_revision": revision, "signals_offset": 7}  # fmt: skip
                 assert completed(value, 7) == CODEC.encode("worker_progress", record)

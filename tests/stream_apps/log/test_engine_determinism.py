@@ -147,7 +147,7 @@ def test_a_former_owners_late_head_does_not_win(ltc_log):
     half = Log(dict(ltc_log.topics))
     half.topics["progress"] = half.topics["progress"][: len(half.topics["progress"]) // 2]
     _, older = run(half)
-    older._journal.sequence = 1  # its head goes to another key than the successor's
+    older._sequence = 1  # its head goes to another key than the successor's
     old = {key: value for key, value in older.checkpoint() if value is not None}
     merged = SignalsEngine.restore(0, engine.config, CODEC, {**young, **old}.items())
     assert merged.positions() == engine.positions()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from schemas.settings import Settings
 from stream_apps.core.log import checkpoint
+from stream_apps.core.market import checkpoint as market_checkpoint
 from stream_apps.core.market.analytics import int128, vpin
 from stream_apps.core.market.analytics.config import MEASURES, AnalyticsConfig
 from stream_apps.core.market.analytics.store import FEATURES
@@ -169,7 +170,7 @@ def plain_entry(engine, pane):
 
 @pytest.mark.parametrize("measures", [frozenset(MEASURES), frozenset()], ids=["analytics", "none"])
 def test_the_entries_of_panes_are_the_arrays_one_after_another(monkeypatch, measures):
-    monkeypatch.setattr(checkpoint, "_AT_ONCE", 7)
+    monkeypatch.setattr(market_checkpoint, "_AT_ONCE", 7)
     mixed_run = run(Feed(mixed_log(5), 62 * GRID), config(**NUMBERS, measures=measures))[1]
     log = Log()
     log.instrument()

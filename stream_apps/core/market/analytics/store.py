@@ -128,6 +128,12 @@ class Analytics:
         widths = (c.TRADE_WIDTH, c.QUOTE_WIDTH, c.LIQUIDATION_WIDTH)
         self._queues: list[I64] = [np.empty((256, width), dtype=np.int64) for width in widths]
 
+    def use(self, config: AnalyticsConfig, stale_book_ms: int) -> None:
+        """Let other numbers hold from the next instant on: those of the funding z-score, and the staleness limit of the book."""
+        self.config = config
+        self.number[c.STALE_BOOK] = stale_book_ms
+        self.number[c.FUNDING_WINDOW], self.number[c.FUNDING_MIN] = config.funding_window_ms, config.funding_min
+
     # --- instruments -------------------------------------------------------------------------------------------------
     def grow(self, capacity: int, n: int) -> None:
         """Make room; the first ``n`` rows stay."""

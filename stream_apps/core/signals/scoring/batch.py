@@ -22,7 +22,7 @@ from stream_apps.core.signals.scoring import kernel as k
 from stream_apps.core.signals.scoring.decision import ALLOWED, BIT, Decision, StrategyMemory, signal_record, tier_starts
 from stream_apps.core.signals.scoring.model import INPUT_ORDER, Gate, Judged, Model
 from stream_apps.core.signals.scoring.points import AgainstFunding, Part
-from stream_apps.core.signals.scoring.reading import REGIME_LIMITS, GateSettings
+from stream_apps.core.signals.scoring.reading import REGIME_LIMITS, GateSettings, RegimeLimits
 from stream_apps.core.signals.scoring.registry import MODELS
 from stream_apps.core.signals.scoring.shared import ACCEL_INDEPENDENT, on_missing, whale_adverse
 from stream_apps.core.signals.scoring.view import DIRECTION_NAMES, is_btc, shown
@@ -42,7 +42,6 @@ _FEATURE_OF = {"quantity_p99": "trade_quantity_p99"}  # inputs that have another
 _COLUMNS = np.array(
     [*(_COLUMN.get(_FEATURE_OF.get(name, name), -1) for name in INPUT_ORDER), _COLUMN["cvd_1h"], _COLUMN["slope_1h"]], dtype=np.int64
 )
-_LIMITS = np.array([REGIME_LIMITS.crash, REGIME_LIMITS.high_vol, REGIME_LIMITS.trend])
 # What of a score is neither a text of the tables nor counted below: numbers, flags, lengths.
 _NUMBERS = 512
 _WORDS = 64  # bytes of a reason with a number in it, at most
@@ -221,12 +220,20 @@ class Batch:
         strategies: (configuration, its hash); the scores of an instrument come in this order.
         codec: How values begin.
         memories: Strategy id -> memory; one that is not there has none yet.
+        limits: Limits of the regime label.
 
     Attributes:
         strategies: (configuration, its hash) by place.
     """
 
-    def __init__(self, strategies: Iterable[tuple[StrategyConfig, str]], codec: Codec, memories: Mapping[str, StrategyMemory]) -> None:
+    def __init__(
+        self,
+        strategies: Iterable[tuple[StrategyConfig, str]],
+        codec: Codec,
+        memories: Mapping[str, StrategyMemory],
+        limits: RegimeLimits = REGIME_LIMITS,
+    ) -> None:
+        self._limits = np.array([limits.crash, limits.high_vol, limits.trend])
         self.strategies = list(strategies)
         self._places: dict[str, list[int]] = {}
         self._memories = [memories.get(config.strategy_id, StrategyMemory()) for config, _ in self.strategies]
@@ -309,7 +316,7 @@ class Batch:
             starts = np.cumsum([0, *map(len, mine)])
             places = np.array([place for one in mine for place in one], dtype=np.int64)
             size = sum([self._sizes[place] for place in places.tolist()])
-            self._strategy_tables = StrategyTables(starts, places, size, self._least, self._of_whales, _COLUMNS, _LIMITS, self._tables)
+            self._strategy_tables = StrategyTables(starts, places, size, self._least, self._of_whales, _COLUMNS, self._limits, self._tables)
         return self._strategy_tables
 
     def evaluate(self, asked: Sequence[tuple[int, int]], market: Market) -> list[Scored]:
@@ -328,7 +335,7 @@ class Batch:
         results, numbers, out = np.empty((n, k.N_RESULT), dtype=np.int64), np.empty((n, 2)), np.empty(size, dtype=np.uint8)
         k.score(
             places, market.features, market.states, market.counts, market.prints, flows, market.instant, market.decided_at,
-            _COLUMNS, col.STALE, _LIMITS, *self._tables, out, results, numbers,
+            _COLUMNS, col.STALE, self._limits, *self._tables, out, results, numbers,
         )  # fmt: skip
         written = out[: results[-1, k.END]].tobytes() if n else b""
         return self.scored(asked, results.tolist(), numbers, written, 0, market.features, market.instant, market.decided_at)

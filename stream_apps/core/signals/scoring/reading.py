@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from stream_apps.core.market.config import EngineConfig
 from stream_apps.core.signals.scoring.model import Gate, Layer, Model
 from stream_apps.core.signals.scoring.view import INPUTS, View, look
 from stream_apps.core.signals.snapshot import Snapshot
@@ -20,16 +21,20 @@ class RegimeLimits:
     Attributes:
         crash: ATR/price from which the regime is crash.
         high_vol: ATR/price from which it is high_vol.
-        trend: |acceleration| of the fast CVD, as a share of the quantity traded in its window, above which it is a trend. The
-            default means that the net flow of a grid step outdid that of the step before by 2 % of the window's trade.
+        trend: |acceleration| of the fast CVD, as a share of the quantity traded in its window, above which it is a trend.
     """
 
-    crash: float = 0.012
-    high_vol: float = 0.008
-    trend: float = 0.02
+    crash: float
+    high_vol: float
+    trend: float
+
+    @classmethod
+    def of(cls, config: EngineConfig) -> RegimeLimits:
+        """Return the limits of an engine's configuration."""
+        return cls(config.regime_crash, config.regime_high_vol, config.regime_trend)
 
 
-REGIME_LIMITS = RegimeLimits()
+REGIME_LIMITS = RegimeLimits.of(EngineConfig())
 
 
 class RawLayer(NamedTuple):

@@ -1,0 +1,1 @@
+"""Read and write the settings of the engines (topic ``engine_settings``)."""
