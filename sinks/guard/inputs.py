@@ -133,7 +133,7 @@ class GuardReader:
             self.closed[record["trade_id"]] = ClosedTrade(record["trade_id"], record["event_time"], record["net_r"])
         elif topic == "positions":
             if record["status"] in OPEN_STATES and record["entry_time"] is not None:
-                self.open[record["position_id"]] = OpenPosition(record["position_id"], record["entry_time"])
+                self.open[record["position_id"]] = OpenPosition(record["position_id"], record["entry_time"], record["timeout_at"])
             else:
                 self.open.pop(record["position_id"], None)
         elif topic == "orders" and record["leg"] == "entry":

@@ -50,8 +50,18 @@ def guard(
     / 1000,
     stale_s: Annotated[float, typer.Option(help="Block when the newest features are older.")] = _DEFAULT.stale_ms / 1000,
     risk_per_trade: Annotated[str, typer.Option(help="Money of 1 R, in the margin asset.")] = str(_DEFAULT.risk_per_trade),
-    hold_warn_minutes: Annotated[float, typer.Option(help="Alert when a position is held longer.")] = _DEFAULT.hold_warn_ms / 60_000,
-    hold_close_minutes: Annotated[float, typer.Option(help="Close it when it is held longer.")] = _DEFAULT.hold_close_ms / 60_000,
+    hold_warn_minutes: Annotated[
+        float | None,
+        typer.Option(help="Alert when a position is held longer. Default: three quarters of its strategy's timeout.", show_default=False),
+    ] = None,
+    hold_close_minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Close a position that is held longer. Default: its strategy's timeout_minutes plus 10. A value below timeout_minutes"
+            " ends trades earlier than on paper.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Watch an account and write to risk_state what it may do; executors open nothing without it.
 
@@ -67,8 +77,8 @@ def guard(
             unreachable_ms=int(unreachable_s * 1000),
             stale_ms=int(stale_s * 1000),
             risk_per_trade=Decimal(risk_per_trade),
-            hold_warn_ms=int(hold_warn_minutes * 60_000),
-            hold_close_ms=int(hold_close_minutes * 60_000),
+            hold_warn_ms=None if hold_warn_minutes is None else int(hold_warn_minutes * 60_000),
+            hold_close_ms=None if hold_close_minutes is None else int(hold_close_minutes * 60_000),
         )
         trading = open_venue(venue, mode, secrets, base_url)
     except (ValueError, ArithmeticError) as error:

@@ -132,11 +132,26 @@ def test_a_gain_breaks_the_streak_and_nothing_won_is_a_loss() -> None:
     assert evaluate(LIMITS, GuardMemory(), replace(FINE, closed=trades(-0.1, -0.1, 0.0, -0.1, -0.1)), NOON)[0].state == HALTED
 
 
-def test_a_position_is_alerted_at_45_and_closed_at_70_minutes() -> None:
+@pytest.mark.parametrize(("timeout", "warned", "closed"), [(60, 45, 70), (240, 180, 250), (1440, 1080, 1450), (None, 180, 250)])
+def test_hold_limits_follow_the_strategy_s_timeout(timeout: int | None, warned: int, closed: int) -> None:
+    def held(minutes: int, extra_ms: int) -> GuardInputs:
+        entry = NOON - minutes * MINUTE_MS - extra_ms
+        return replace(FINE, open=[OpenPosition("p", entry, None if timeout is None else entry + timeout * MINUTE_MS)])
+
+    def found(minutes: int, extra_ms: int) -> tuple[set[str], tuple[str, ...]]:
+        state, _ = evaluate(LIMITS, GuardMemory(), held(minutes, extra_ms), NOON)
+        return rules(state), state.close_positions
+
+    assert found(warned, 0) == (set(), ()) and found(warned, 1) == ({"hold_long"}, ())
+    assert found(closed, 0) == ({"hold_long"}, ()) and found(closed, 1) == ({"hold_long", "hold_too_long"}, ("p",))
+
+
+def test_a_set_limit_holds_whatever_the_timeout() -> None:
+    limits = GuardLimits(hold_warn_ms=45 * MINUTE_MS, hold_close_ms=70 * MINUTE_MS)
     held = replace(FINE, open=[OpenPosition("young", NOON - 45 * MINUTE_MS), OpenPosition("old", NOON - 45 * MINUTE_MS - 1)])
-    state, _ = evaluate(LIMITS, GuardMemory(), held, NOON)
+    state, _ = evaluate(limits, GuardMemory(), held, NOON)
     assert state.state == WARNING and rules(state) == {"hold_long"} and not state.block_entries and state.close_positions == ()
-    state, _ = evaluate(LIMITS, GuardMemory(), replace(FINE, open=[OpenPosition("old", NOON - 70 * MINUTE_MS - 1)]), NOON)
+    state, _ = evaluate(limits, GuardMemory(), replace(FINE, open=[OpenPosition("old", NOON - 70 * MINUTE_MS - 1)]), NOON)
     assert state.close_positions == ("old",) and rules(state) == {"hold_long", "hold_too_long"} and not state.close_all
 
 
@@ -195,4 +210,4 @@ def test_limits_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="daily_loss_r"):
         GuardLimits(daily_loss_r=0)
     with pytest.raises(ValueError, match="hold_close_ms"):
-        GuardLimits(hold_close_ms=1)
+        GuardLimits(hold_warn_ms=2, hold_close_ms=1)

@@ -11,8 +11,8 @@ sets the state ``halted``; a rule that only limits or alerts sets it to ``warnin
 | ``balance`` | available balance < limit x risk per trade | blocks | when there is more |
 | ``stale_data`` | newest features older than the limit | blocks | when newer ones come |
 | ``clock`` | venue clock minus ours beyond the limit | blocks | when it is within |
-| ``hold_long`` | a position is held longer than the first limit | alerts | with the position |
-| ``hold_too_long`` | ... than the second | closes that position | with the position |
+| ``hold_long`` | a position is held for three quarters of its strategy's timeout, or for longer than the set limit | alerts | with the position |
+| ``hold_too_long`` | a position is open 10 min after its strategy's timeout, or for longer than the set limit | closes that position | with the position |
 | ``maker_fills`` | share of maker entries filled in the last hour below the limit | entries go to market | when the share recovers or is of too few |
 | ``insufficient_balance`` | share of orders refused for want of balance in a day above the limit | smaller sizes | likewise |
 | ``slow_route`` | 95th percentile of signed request to answer above the limit | neither maker nor slices | likewise |
@@ -31,6 +31,11 @@ MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 
+# Signal-engine-product 10.2 says 45 and 70 min, of a time when every trade timed out after 60 min (S1 8.2): three quarters of it, and 10 min beyond it.
+HOLD_WARN_PART, HOLD_MARGIN_MS = 75, 10 * MINUTE_MS
+# D21.
+FACTORY_TIMEOUT_MS = 240 * MINUTE_MS
+
 NORMAL, WARNING, HALTED = "normal", "warning", "halted"
 COMMANDS = ("halt", "block_new", "close_all", "resume")
 
@@ -45,7 +50,8 @@ class GuardLimits:
         unreachable_ms, stale_ms: Ages, ms.
         risk_per_trade: Money of one trade's risk; ``balance_risks`` times it must be available.
         clock_skew_ms: D24 allows less than a second.
-        hold_warn_ms, hold_close_ms: Ages of a position.
+        hold_warn_ms, hold_close_ms: Ages of a position, ms. None: derived from the timeout of the position's strategy, see ``hold_limits``.
+            A set close limit below a strategy's timeout ends its trades earlier than on paper.
         maker_fill_ratio, maker_orders: Share, and how many maker entries it takes to tell.
         insufficient_rate, insufficient_orders, reduced_size: Share, how many orders, and what sizes are multiplied by.
         route_p95_ms, routes: ms, and how many requests it takes to tell.
@@ -59,8 +65,8 @@ class GuardLimits:
     risk_per_trade: Decimal = Decimal(2)
     stale_ms: int = 30_000
     clock_skew_ms: int = 1_000
-    hold_warn_ms: int = 45 * MINUTE_MS
-    hold_close_ms: int = 70 * MINUTE_MS
+    hold_warn_ms: int | None = None
+    hold_close_ms: int | None = None
     maker_fill_ratio: float = 0.25
     maker_orders: int = 8
     insufficient_rate: float = 0.1
@@ -72,9 +78,10 @@ class GuardLimits:
     def __post_init__(self) -> None:
         """Raise ValueError, naming the limit, for one that switches its rule off or makes no sense."""
         for name in self.__slots__:
-            if getattr(self, name) <= 0:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
                 raise ValueError(f"{name}: must be above 0, got {getattr(self, name)}")
-        if self.hold_close_ms < self.hold_warn_ms:
+        if self.hold_close_ms is not None and self.hold_warn_ms is not None and self.hold_close_ms < self.hold_warn_ms:
             raise ValueError(f"hold_close_ms: must not be below hold_warn_ms ({self.hold_warn_ms}), got {self.hold_close_ms}")
         if self.reduced_size > 1:
             raise ValueError(f"reduced_size: must be at most 1, got {self.reduced_size}")
@@ -91,10 +98,16 @@ class ClosedTrade:
 
 @dataclass(frozen=True, slots=True)
 class OpenPosition:
-    """An open position of the account and when it was entered, ms UTC."""
+    """An open position of the account.
+
+    Attributes:
+        entry_time: ms UTC.
+        timeout_at: When its strategy's timeout closes it, ms UTC. None: not known, the factory's timeout counts.
+    """
 
     position_id: str
     entry_time: int
+    timeout_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +242,7 @@ def evaluate(limits: GuardLimits, memory: GuardMemory, facts: GuardInputs, now: 
         state=HALTED if any(one.level == HALTED for one in reasons) else WARNING if reasons else NORMAL,
         block_entries=blocked,
         close_all=bool(rules & {"daily_loss", "close_all"}),
-        close_positions=tuple(sorted(one.position_id for one in facts.open if now - one.entry_time > limits.hold_close_ms)),
+        close_positions=tuple(sorted(one.position_id for one in facts.open if now - one.entry_time > hold_limits(limits, one)[1])),
         allow_maker=not rules & {"maker_fills", "slow_route"},
         allow_twap="slow_route" not in rules,
         size_multiple=limits.reduced_size if "insufficient_balance" in rules else 1.0,
@@ -314,14 +327,28 @@ def _venue(limits: GuardLimits, facts: GuardInputs, now: int) -> list[Reason]:
 
 
 def _positions(limits: GuardLimits, facts: GuardInputs, now: int) -> list[Reason]:
-    ages = {one.position_id: now - one.entry_time for one in facts.open}
     found = []
-    for rule, limit in (("hold_too_long", limits.hold_close_ms), ("hold_long", limits.hold_warn_ms)):
-        over = sorted(one for one, age in ages.items() if age > limit)
+    for rule, which in (("hold_too_long", 1), ("hold_long", 0)):
+        over = [(now - one.entry_time, hold_limits(limits, one)[which], one.position_id) for one in facts.open]
+        over = [row for row in over if row[0] > row[1]]
         if over:
-            oldest = max(ages[one] for one in over)
-            found.append(Reason(rule, WARNING, now, f"{len(over)} held longer: {', '.join(over[:3])}", float(oldest), float(limit)))
+            # Each position has a limit of its own: the state shows that of the oldest one.
+            oldest, limit, _ = max(over)
+            names = sorted(name for _, _, name in over)
+            found.append(Reason(rule, WARNING, now, f"{len(over)} held longer: {', '.join(names[:3])}", float(oldest), float(limit)))
     return found
+
+
+def hold_limits(limits: GuardLimits, position: OpenPosition) -> tuple[int, int]:
+    """Return the ages at which a position is alerted and closed, ms.
+
+    A limit that is not set follows the timeout of the position's strategy, so that a strategy ends its trades live as on paper. The close limit only acts
+    where the executor failed to close at the timeout.
+    """
+    timeout = FACTORY_TIMEOUT_MS if position.timeout_at is None else position.timeout_at - position.entry_time
+    close = timeout + HOLD_MARGIN_MS if limits.hold_close_ms is None else limits.hold_close_ms
+    warn = timeout * HOLD_WARN_PART // 100 if limits.hold_warn_ms is None else limits.hold_warn_ms
+    return min(warn, close), close
 
 
 def _degraded(limits: GuardLimits, facts: GuardInputs) -> list[Reason]:
