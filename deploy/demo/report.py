@@ -12,7 +12,7 @@ from deploy.demo.collect import snapshot
 from deploy.demo.golden import Golden, value_text
 from deploy.demo.outcome import Check, DemoFacts, EvaluationFacts, InstrumentFacts, PaperFacts
 from deploy.demo.series import read_series, rows
-from deploy.grafana.build import MADE_UP
+from deploy.grafana.build import GENERATED_AUTHORS
 from deploy.report.charts import account_figure, instrument_figure
 from deploy.report.formatting import LEGS, Rates, duration, rate_text, utc
 from deploy.report.page import Html, block, columns, figure, marked, none_line, note, page, section, table, text, tiles
@@ -99,7 +99,7 @@ def origin(one: InstrumentFacts, goldens: Sequence[Golden]) -> str:
     names = [file.name for golden in goldens if golden.instrument == one.instrument for file in golden.files]
     if one.recorded or names:
         label = RECORDED
-    elif one.author is not None and one.author.startswith(MADE_UP):
+    elif one.author is not None and one.author.startswith(GENERATED_AUTHORS):
         label = GENERATED
     elif one.recorded is None:
         label = "Origin not known: the producer wrote no instruments record"

@@ -22,7 +22,9 @@ from deploy.demo.golden import golden_checks, golden_of_recording
 from deploy.demo.outcome import as_json
 from deploy.demo.panels import panel_checks
 from deploy.demo.pictures import Picture, take_pictures
-from deploy.demo.pipeline import MadeUp, Pipeline, PipelineError
+from deploy.demo.pipeline.generated_market import GeneratedMarket
+from deploy.demo.pipeline.pipeline import Pipeline
+from deploy.demo.pipeline.process import PipelineError
 from deploy.demo.report import write_report
 from deploy.demo.summary import print_summary
 from deploy.grafana.preview.pages import Rendered
@@ -109,9 +111,9 @@ def run_demo(options: DemoOptions, console: Console) -> int:
             stack.reset()
             measured = options.prometheus or prometheus.at_hand() is not None
             stack.up(lambda message: status.update(f"setting up: {message}"), prometheus=measured)
-            made_up = None if options.recordings else MadeUp()
-            strategies = strategies_for(recordings) + (load_strategy_files(generated_files()) if made_up is not None else [])
-            pipeline = Pipeline(stack.env(), folder / "logs", recordings, options.speed, strategies, monitored=True, made_up=made_up)
+            generated = None if options.recordings else GeneratedMarket()
+            strategies = strategies_for(recordings) + (load_strategy_files(generated_files()) if generated is not None else [])
+            pipeline = Pipeline(stack.env(), folder / "logs", recordings, options.speed, strategies, monitored=True, generated=generated)
             status.update("setting up: topics, tables and strategies")
             pipeline.prepare()
             status.update("compiling the kernels (the first time takes a while)")
@@ -157,7 +159,7 @@ def _watch(pipeline: Pipeline, console: Console) -> None:
         for played in pipeline.played
     }
     deadline = time.monotonic() + TIMEOUT_S
-    counts, at = pipeline.counts(), time.monotonic()
+    counts, at = pipeline.progress.counts(), time.monotonic()
     stage = "playing"
     with Live(Group(_counters(counts, counts, 1.0, stage), bars), console=console, refresh_per_second=4, transient=True) as live:
         while stage != "done":
@@ -166,9 +168,9 @@ def _watch(pipeline: Pipeline, console: Console) -> None:
             time.sleep(0.5)
             for name in pipeline.supervise():
                 console.print(f"{name} was started again")
-            newest, now = pipeline.counts(), time.monotonic()
+            newest, now = pipeline.progress.counts(), time.monotonic()
             for played in pipeline.played:
-                time_ms = pipeline.newest_mark(played)
+                time_ms = pipeline.progress.newest_mark(played.author, played.recording.symbol)
                 if time_ms is not None:
                     text = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(time_ms / 1000))
                     bars.update(tasks[played.author], completed=min(time_ms, played.last) - played.first, at=f"{text} UTC (recorded)")
@@ -198,8 +200,8 @@ def _dashboards(pipeline: Pipeline, folder: Path, helpers: Executor) -> dict[str
         for played in pipeline.played
         if (recording := played.recording)
     ]
-    if pipeline.made_up is not None:
-        markets.append((f"{pipeline.made_up.symbols[0]} generated", pipeline.made_up.instruments[0], GENERATED))
+    if pipeline.generated is not None:
+        markets.append((f"{pipeline.generated.symbols[0]} generated", pipeline.generated.instruments[0], GENERATED))
     now = datetime.now(UTC)
     drawing = []
     for heading, instrument, author in markets:
@@ -231,13 +233,13 @@ def _conclude(
     facts = collect(database_url)
     goldens = [golden_of_recording(recording.path, recording.symbol, recording.kind) for recording in pipeline.recordings]
     checks = golden_checks(facts, goldens)
-    if pipeline.made_up is not None:
+    if pipeline.generated is not None:
         checks += panel_checks(list(pages.values()))
-    counts = pipeline.counts()
+    counts = pipeline.progress.counts()
     rates = {topic: count / seconds for topic, count in counts.items() if count}
     assert replayed.written is not None  # replay_topics compares unless told otherwise
     # The made-up market runs by the wall clock: its records are held to its replay like all others, but are new in every run.
-    aside = () if pipeline.made_up is None else pipeline.made_up.instruments
+    aside = () if pipeline.generated is None else pipeline.generated.instruments
     recorded = replayed.written.without(aside)
     hashes = {"written": recorded.hashes(), "replayed": replayed.results.without(aside).hashes()}
     identical = not replayed.differences and not replayed.written.conflicts

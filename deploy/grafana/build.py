@@ -41,14 +41,14 @@ RECORDED, BOTH, LIVE, GENERATED, PLAYED = (
     "Recorded market data, played back: nothing here is live",
     "Live and recorded market data together",
     "Live market data",
-    "Generated market data, made up: no venue traded it",
+    "Generated market data: no venue traded it",
     "Recorded and generated market data: nothing here is live",
 )
 # How the author of a made-up market begins.
-MADE_UP = "generated-"
+GENERATED_AUTHORS = "generated-"
 
 # What a panel of metrics says when there are none, unless it says something better.
-NOT_TOLD = "No process has told of this in the range."
+NOT_TOLD = "No process has reported this in the range."
 
 
 # --- queries ---------------------------------------------------------------------------------------------------------
@@ -182,14 +182,14 @@ def limits(steps: Sequence[tuple[float | None, str]]) -> Json:
 
 def origin(where: str = "true") -> Json:
     """The line on top of every page that says whether its market data is live or a recording (D27), of the instruments that ``where`` leaves."""
-    made = f"starts_with(author, '{MADE_UP}')"
+    made = f"starts_with(author, '{GENERATED_AUTHORS}')"
     found = f"bool_or(recorded) AS played, bool_or({made}) AS made, bool_or(NOT recorded AND NOT {made}) AS live"
     colours = {RECORDED: ORANGE, BOTH: ORANGE, LIVE: GREEN, GENERATED: ORANGE, PLAYED: ORANGE}
     shown = {"options": {word: {"color": shade} for word, shade in colours.items()}, "type": "value"}
     return panel(
         "stat",
         "Market data",
-        "Whether what this page shows comes from the venues as it happens, is a recording played back, or a market made up to try things on.",
+        "Source of the data on this page: live venues, a recording, or a generated market.",
         NONE,
         rows(
             f"SELECT CASE WHEN live AND (played OR made) THEN '{BOTH}' WHEN live THEN '{LIVE}' WHEN played AND made THEN '{PLAYED}'"

@@ -23,7 +23,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from psycopg import sql
 
-from deploy.demo.pipeline import Pipeline, Played, Process
+from deploy.demo.pipeline.pipeline import Pipeline, RecordedFeed
+from deploy.demo.pipeline.process import Process
 from deploy.stack.topics import create_topics, delete_topics
 from producers.simulated.market.recording import Recording
 from schemas.catalogue import TOPICS, field_names
@@ -337,11 +338,11 @@ def wait_until(condition: Callable[[], bool], pipeline: Pipeline, timeout: float
     deadline = time.monotonic() + timeout
     while not condition():
         pipeline.supervise()
-        assert time.monotonic() < deadline, "\n".join(f"{one.name}: {one.last_words(4)}" for one in pipeline.services.values())
+        assert time.monotonic() < deadline, "\n".join(f"{one.name}: {one.log_tail(4)}" for one in pipeline.services.values())
         time.sleep(0.05)
 
 
-def venue_url(played: Played) -> str:
+def venue_url(played: RecordedFeed) -> str:
     """Return the base URL of a simulated venue's REST and control interface."""
     lines = played.venue.output.read_text("utf-8").splitlines()
     url: str = next(json.loads(line)["rest_url"] for line in lines if line.startswith("{"))

@@ -99,14 +99,14 @@ SILENT = {
     "Signals": {"Signal timeline", "Divergences"},
     "Strategies": {"Sharpe", "Win rate of the last 20 trades", "Profit factor"},
     "Execution and costs": {
-        *("What the guard allows", "Rules that hold", "Day's result", "Changes of the guard", "Commands to the guard"),
-        *("Costs of live trades", "Friction of live trades", "Comparisons with venues", "What comparisons found"),
+        *("Risk guard state", "Rules that hold", "Day's result", "Guard state changes", "Commands to the guard"),
+        *("Costs of live trades", "Friction of live trades", "Reconciliations", "Reconciliation findings"),
     },
     "Pipeline health": {
         "Findings",
         "Polls",
         "Streams not live",
-        "Connections and holes",
+        "Connections and gaps",
         "Holes",
         "Holes by stream",
         "Dead letters",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.demo.pipeline import Pipeline
+from deploy.demo.pipeline.pipeline import Pipeline
 from schemas.catalogue import field_names
 from stream_apps.replay.from_topics import read_results
 from tests.system.system_lab import (
@@ -41,7 +41,7 @@ def disturbed(lab: Lab, victims: dict[str, int], seed: int, speeds: dict[str, st
     longest = 3.0 if speeds is SLOWER else 1.5
     with lab.pipeline([BTC, LTC], speeds=speeds, partitions=4) as pipeline:
         pipeline.start()
-        kills = Kills(pipeline, seed, longest=longest, at_work=lambda: pipeline.counts()["features"] > 30)
+        kills = Kills(pipeline, seed, longest=longest, at_work=lambda: pipeline.progress.counts()["features"] > 30)
         kills.run(victims)
         assert not pipeline.produced(), "the recordings were over before the last kill"
         set_speed(pipeline, "max")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.demo.pipeline import Pipeline, Process
+from deploy.demo.pipeline.pipeline import Pipeline
+from deploy.demo.pipeline.process import Process
 from deploy.stack import Stack
 from schemas.partition import partition_of
 from stream_apps.replay.from_topics import read_results
@@ -68,15 +69,15 @@ def test_a_worker_frozen_past_its_session_and_thawed(lab: Lab, reference: Refere
             return all(serves(one) for one in pair) and set.union(*map(owned, pair)) == set(range(partitions)) and all(map(owned, pair))
 
         wait_until(settled, pipeline, 60)
-        wait_until(lambda: pipeline.counts()["features"] > 100, pipeline, 60)
+        wait_until(lambda: pipeline.progress.counts()["features"] > 100, pipeline, 60)
         frozen = max(pair, key=lambda one: len(owned(one) & busy))
         other = next(one for one in pair if one is not frozen)
         assert owned(frozen) & busy
         before = recoveries(frozen)
         frozen.send(signal.SIGSTOP)
         wait_until(lambda: owned(other) == set(range(partitions)), pipeline, 60)
-        taken_over = pipeline.counts()["features"]
-        wait_until(lambda: pipeline.counts()["features"] > taken_over + 50, pipeline, 60)
+        taken_over = pipeline.progress.counts()["features"]
+        wait_until(lambda: pipeline.progress.counts()["features"] > taken_over + 50, pipeline, 60)
         frozen.send(signal.SIGCONT)
         # It notices, joins again and gets its share.
         wait_until(lambda: recoveries(frozen) > before and settled(), pipeline, 60)
@@ -126,11 +127,11 @@ def test_broker_and_database_started_again(own_stack: Stack, tmp_path: Path, ref
     with lab.pipeline([BTC, LTC], speeds=SLOW, partitions=4) as pipeline:
         pipeline.start()
         for restart in (own_stack.restart_broker, own_stack.restart_database):
-            written = pipeline.counts()["features"]
-            wait_until(lambda written=written: pipeline.counts()["features"] > written + 50, pipeline, 90)  # type: ignore[misc]
+            written = pipeline.progress.counts()["features"]
+            wait_until(lambda written=written: pipeline.progress.counts()["features"] > written + 50, pipeline, 90)  # type: ignore[misc]
             restart(kill=kill)
-        written = pipeline.counts()["features"]
-        wait_until(lambda: pipeline.counts()["features"] > written + 50, pipeline, 90)
+        written = pipeline.progress.counts()["features"]
+        wait_until(lambda: pipeline.progress.counts()["features"] > written + 50, pipeline, 90)
         assert not pipeline.produced(), "the recordings were over before the last restart"
         set_speed(pipeline, "max")
         pipeline.run_to_the_end(200)

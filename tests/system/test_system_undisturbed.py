@@ -108,8 +108,8 @@ def test_the_same_topics_give_the_same_bytes(lab: Lab, reference: Reference, wor
         assert copy_inputs(reference.settings, settings) > 100_000
         pipeline.start_services()
         if kills:
-            Kills(pipeline, seed=kills, longest=1.0, at_work=lambda: pipeline.counts()["features"] > 0).run({"worker-1": kills})
-        wait_until(lambda: pipeline.evaluated() and pipeline.executed() and pipeline.written(), pipeline, 120)
+            Kills(pipeline, seed=kills, longest=1.0, at_work=lambda: pipeline.progress.counts()["features"] > 0).run({"worker-1": kills})
+        wait_until(lambda: pipeline.progress.evaluated() and pipeline.progress.executed() and pipeline.progress.written(), pipeline, 120)
         results = read_results(settings)
         assert sound(results) == reference.hashes
         starts = [pipeline.services[f"worker-{number}"].starts for number in range(1, workers + 1)]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.demo.pipeline import Pipeline, Played
+from deploy.demo.pipeline.pipeline import Pipeline, RecordedFeed
 from schemas.settings import Settings
 from tests.system.system_lab import (
     DATA,
@@ -125,7 +125,7 @@ def instrument_of(name: str) -> str:
     return f"BINANCE:{name}USDT-PERP"
 
 
-def _watch(playing: list[Played], outcome: Outcome) -> None:
+def _watch(playing: list[RecordedFeed], outcome: Outcome) -> None:
     for played in playing:
         name = played.recording.symbol.removesuffix("USDT")
         with urllib.request.urlopen(f"{venue_url(played)}/control/status", timeout=5) as answer:
@@ -143,7 +143,7 @@ def _play(pipeline: Pipeline, names: list[str], folder: Path, outcome: Outcome) 
     deadline = time.monotonic() + 90
     while not all(played.producer is not None and played.producer.finished for played in playing):
         assert pipeline.supervise() == [], "a part of the pipeline died"
-        assert time.monotonic() < deadline, [played.producer.last_words() for played in playing if played.producer]
+        assert time.monotonic() < deadline, [played.producer.log_tail() for played in playing if played.producer]
         _watch(playing, outcome)
         time.sleep(0.2)
     _watch(playing, outcome)

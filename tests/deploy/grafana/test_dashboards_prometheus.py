@@ -18,7 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy import prometheus
-from deploy.demo.pipeline import Pipeline
+from deploy.demo.pipeline.pipeline import Pipeline
 from deploy.demo.run import strategies_for
 from deploy.grafana.preview.source import Prometheus as Source
 from deploy.stack import processes
@@ -40,12 +40,12 @@ NO_NOTIFIER, NO_ARCHIVE, CALM = "the demo sends no messages", "the demo keeps no
 QUIET = {
     "execution/Orders and trades A": "no strategy enters in five minutes",
     "execution/Orders and trades B": "no strategy enters in five minutes",
-    **{f"execution/{title} A": "no guard runs beside paper" for title in ("What the guard allows", "Rules that hold", "Day's result")},
+    **{f"execution/{title} A": "no guard runs beside paper" for title in ("Risk guard state", "Rules that hold", "Day's result")},
     "pipeline/Polls A": "a recording has no REST endpoints to poll",
     "pipeline/Streams not live A": CALM,
-    "pipeline/Connections and holes A": CALM,
-    "pipeline/Connections and holes B": CALM,
-    "pipeline/Connections and holes C": CALM,
+    "pipeline/Connections and gaps A": CALM,
+    "pipeline/Connections and gaps B": CALM,
+    "pipeline/Connections and gaps C": CALM,
     "pipeline/Back-pressure A": CALM,
     "pipeline/Back-pressure B": CALM,
     "pipeline/Read ahead B": CALM,
