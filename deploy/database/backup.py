@@ -69,20 +69,20 @@ def backup(database_url: str, folder: Path, *, jobs: int = 2, progress: Progress
     """
     say = progress or (lambda line: None)
     if folder.exists():
-        raise DatabaseError(f"{folder} is there already: a backup gets a folder of its own")
+        raise DatabaseError(f"{folder} exists already: a backup needs a new folder")
     partial = folder.with_name(f"{folder.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     with connect(database_url) as connection:
         if not _one(connection, f"SELECT pg_try_advisory_lock({BACKUP_LOCK})"):
-            say("waiting for another backup, or a partition that is being made or dropped")
+            say("waiting: another backup runs, or a partition is being created or dropped")
             connection.execute("SELECT pg_advisory_lock(%s)", (BACKUP_LOCK,))
         try:
             manifest = _dump(connection, database_url, partial / DUMP, jobs, say)
         except LockedOutError:
             # By hand, by a job of an extension: who asks for a table exclusively knows nothing of our lock. One process locks every table once.
-            say("a table was asked for exclusively meanwhile: once more, by one process")
+            say("another session requested an exclusive lock meanwhile: trying again with one process")
             connection.execute("ROLLBACK")
             shutil.rmtree(partial / DUMP, ignore_errors=True)
             manifest = _dump(connection, database_url, partial / DUMP, 1, say)
@@ -131,7 +131,7 @@ def restore(database_url: str, folder: Path, *, jobs: int = 2, progress: Progres
     for name, checksum in manifest["migrations"].items():
         if known.get(name) != checksum:
             raise DatabaseError(
-                f"the backup has migration {name}, which this release does not have in that form: restore with the release that made it"
+                f"the backup has migration {name}, which differs in this release: restore with the release that wrote the backup"
             )
     with connect(database_url) as connection:
         if _relations(connection):
@@ -170,7 +170,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest: Manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DatabaseError(f"{folder} is no whole backup: {error}") from error
+        raise DatabaseError(f"{folder} is not a complete backup: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DatabaseError(f"{folder}: its manifest is not of format {FORMAT}")
     return manifest

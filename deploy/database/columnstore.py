@@ -1,4 +1,4 @@
-"""What TimescaleDB does by itself, set up as the policies say: chunk sizes, columns instead of rows, continuous aggregates kept fresh.
+"""TimescaleDB's own features, set up by the policies: chunk sizes, columnstore, refresh of continuous aggregates.
 
 Every function is harmless on plain PostgreSQL and on TimescaleDB's Apache edition, which has none of this but hypertables.
 """
@@ -13,15 +13,15 @@ from psycopg import sql
 
 from deploy.database import jobs
 
-# Bars are at hand at once (real time); how soon they are built says only how much is computed on the spot.
+# Real-time aggregates show bars at once. The refresh interval only decides how much is computed at query time.
 SHORTEST_REFRESH, LONGEST_REFRESH = "1 minute", "1 hour"
-# A job commits after so much time of the market. Bucket by bucket, as it would by itself, a year of minutes takes it hours.
+# A job commits after so much event time. With its default of one bucket a commit, a year of minutes takes hours.
 BATCH = timedelta(days=10)
 
 
 @dataclass
 class Outcome:
-    """What was set up, which jobs wait for a worker, and which fail; one line each."""
+    """Settings changed, jobs that wait for a worker, and jobs that fail; one line each."""
 
     done: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ def is_hypertable(connection: psycopg.Connection, table: str) -> bool:
 
 
 def aggregates_of(connection: psycopg.Connection, source: str) -> list[str]:
-    """Return the continuous aggregates that stand on a table, the finest first."""
+    """Return the continuous aggregates that stand on a table, finest first."""
     if not has_community(connection):
         return []
     rows = connection.execute(
@@ -56,8 +56,8 @@ def aggregates_of(connection: psycopg.Connection, source: str) -> list[str]:
 
 
 def refresh(connection: psycopg.Connection, aggregate: str, since: datetime | None, until: datetime | None) -> None:
-    """Build a continuous aggregate over a span; a bar that is not whole inside stays as it is. Needs an autocommit connection."""
-    # A span shorter than a bucket is an error there; nothing has to be built of it here.
+    """Build a continuous aggregate over a span; bars that are only partly inside do not change. Needs an autocommit connection."""
+    # TimescaleDB refuses a span shorter than a bucket. Such a span needs no refresh.
     try:
         connection.execute("CALL refresh_continuous_aggregate(%s::regclass, %s::timestamptz, %s::timestamptz)", (aggregate, since, until))
     except psycopg.errors.InvalidParameterValue as error:
@@ -123,7 +123,7 @@ def _columnstore_job(connection: psycopg.Connection, table: str, after: object, 
 
 
 def _refresh_jobs(connection: psycopg.Connection, source: str, keep: object, outcome: Outcome) -> None:
-    """One job for each aggregate. Rows that retention may have dropped are left alone: refreshing there would empty the bars."""
+    """Set one job for each aggregate. Its window leaves out rows that retention may have dropped: a refresh would empty their bars."""
     for timeframe, name in connection.execute(
         "SELECT a.timeframe, a.family || '_' || a.timeframe || '_buckets' FROM bar_aggregates a JOIN bar_intervals i USING (timeframe)"
         " WHERE a.source = %s ORDER BY i.width",

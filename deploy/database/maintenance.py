@@ -1,8 +1,8 @@
-"""Looking after the tables: partitions ahead, bars built, retention, columnstore; once, or as a job that never ends.
+"""Maintenance of the tables: future partitions, bars, retention, columnstore. It runs once, or as a service.
 
-One at a time: an advisory lock of the database decides. What is kept is what the table ``table_policies`` says (``perpflow db keep``).
-On TimescaleDB the extension's own jobs build bars and columns, and this sees that they are set up as the policies say and tells which fail;
-retention is done here on both, because it must not drop what bars have not been built of.
+An advisory lock of the database admits one maintainer at a time. The table ``table_policies`` sets what is kept (``perpflow db keep``).
+On TimescaleDB the extension's jobs build bars and columns; this module sets them up by the policies and reports those that fail.
+Retention runs here on both servers, because it must not drop rows whose bars are not built yet.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from schemas.service import Service
 from sinks.timescale import partitions
 from sinks.timescale.tables import tables
 
-# Any constant does: two maintainers must not work on one database at once.
+# Any constant will do. The lock keeps two maintainers from working on one database.
 _LOCK_KEY = 0x6D61696E7461696E
-# A week of slots of five minutes in one transaction: seconds of work, and a lost connection loses no more than that.
+# A week of 5-minute slots in one transaction takes seconds. A lost connection loses no more than that.
 SLOTS_A_STEP = 2016
-# A partition in use is dropped the next time: whoever waits for the lock holds up everybody behind.
+# A waiting DROP blocks every later query on the table, so a partition in use is dropped in the next run.
 DROP_LOCK_TIMEOUT = "2s"
-# What takes longer than looking for changed bars is done so often.
+# Interval of the full run. Between full runs only changed bars are built.
 FULL_EVERY_S = 3600.0
 LONGEST_PAUSE_S = 30.0
 
 
 class Busy(DatabaseError):
-    """Another maintainer is at work."""
+    """Another maintainer works on this database."""
 
 
 @dataclass
 class Report:
-    """What was done, what the next run settles by itself, and what needs a person; one line each."""
+    """Actions done, notes that need no action, and problems that need a person; one line each."""
 
     done: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ Progress = Callable[[str], None]
 def _alone(connection: psycopg.Connection) -> Iterator[None]:
     row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone()
     if row != (True,):
-        raise Busy("another `perpflow db maintain` is at work on this database")
+        raise Busy("another `perpflow db maintain` works on this database")
     try:
         yield
     finally:
@@ -63,16 +63,16 @@ def _alone(connection: psycopg.Connection) -> Iterator[None]:
 
 
 def maintain(database_url: str, *, keep_history: bool = False, full: bool = True, progress: Progress | None = None) -> Report:
-    """Do what is due.
+    """Run the maintenance that is due.
 
     Args:
         database_url: Database of its owner.
         keep_history: Drop nothing, whatever its age.
         full: False: build bars only.
-        progress: Told of long work, a line at a time.
+        progress: Called with a line of text during long work.
 
     Raises:
-        Busy: another one is at work.
+        Busy: another maintainer works on this database.
         DatabaseError: the database does not answer, or has no tables yet.
         psycopg.Error: it ended meanwhile.
     """
@@ -80,7 +80,7 @@ def maintain(database_url: str, *, keep_history: bool = False, full: bool = True
         connection.execute("SET timezone = 'UTC'")
         connection.execute("SET client_min_messages = warning")
         if connection.execute("SELECT to_regclass('table_policies'), to_regclass('bar_sources')").fetchone() in ((None, None), None):
-            raise DatabaseError("the tables are not there: run `perpflow db migrate`")
+            raise DatabaseError("the database has no tables: run `perpflow db migrate`")
         with _alone(connection):
             report = Report()
             if full:
@@ -100,7 +100,7 @@ def maintain(database_url: str, *, keep_history: bool = False, full: bool = True
 
 # --- bars ----------------------------------------------------------------------------------------------------------
 def build_bars(connection: psycopg.Connection, progress: Progress | None = None) -> list[str]:
-    """Build the bars of all that changed; return what was done. Nothing where continuous aggregates do it."""
+    """Build the bars of changed rows; return what was done. Continuous aggregates need no such work."""
     done = []
     for (source,) in connection.execute("SELECT source FROM bar_sources ORDER BY source").fetchall():
         total = 0
@@ -123,9 +123,9 @@ def build_bars(connection: psycopg.Connection, progress: Progress | None = None)
 
 # --- retention -----------------------------------------------------------------------------------------------------
 def _expire_unless_backed_up(connection: psycopg.Connection, report: Report) -> None:
-    """Drop what is too old, unless a backup reads just now."""
+    """Apply retention, unless a backup is running."""
     if connection.execute("SELECT pg_try_advisory_lock_shared(%s)", (partitions.BACKUP_LOCK,)).fetchone() != (True,):
-        report.problems.append("a backup is being made: nothing is dropped until it is done")
+        report.problems.append("a backup is running: nothing is dropped until it ends")
         return
     try:
         expire(connection, report)
@@ -134,7 +134,7 @@ def _expire_unless_backed_up(connection: psycopg.Connection, report: Report) -> 
 
 
 def expire(connection: psycopg.Connection, report: Report) -> None:
-    """Drop what is older than its policy keeps: whole partitions and chunks only, and never one whose bars are not built."""
+    """Drop partitions and chunks that are wholly older than the policy, except those whose bars are not built."""
     policies = connection.execute(
         "SELECT p.table_name, now() - p.keep, c.relkind, p.step FROM table_policies p JOIN pg_class c ON c.oid = to_regclass(p.table_name)"
         " WHERE p.keep IS NOT NULL ORDER BY 1"
@@ -181,26 +181,26 @@ def _drop_chunks(connection: psycopg.Connection, table: str, cutoff: datetime, r
     if not chunks:
         return
     for aggregate in columnstore.aggregates_of(connection, table):
-        # Only the span that goes: a refresh over what has gone before would empty the bars there.
+        # Only the span that is dropped now: a refresh over rows dropped earlier would empty their bars.
         columnstore.refresh(connection, aggregate, chunks[0][0], chunks[-1][1])
     dropped = connection.execute("SELECT drop_chunks(to_regclass(%s), older_than => %s::timestamptz)", (table, cutoff)).fetchall()
     report.done += [f"{name}: dropped, older than {table} is kept" for (name,) in dropped]
 
 
 def _left_in_default(connection: psycopg.Connection) -> list[str]:
-    """Return which default partitions hold rows: times that no venue can have had, or more than one run moves."""
+    """Return the default partitions that hold rows. Their times are impossible, or one run could not move them all."""
     found = []
     for table in tables():
         name = f"{table.name}_default"
         if connection.execute("SELECT to_regclass(%s)", (name,)).fetchone() != (None,):
             held = connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier(name))).fetchone()
             if held == (True,):
-                found.append(f"{name}: holds rows; their times are impossible, or the next run moves them")
+                found.append(f"{name}: has rows with impossible times, or rows that the next run moves")
     return found
 
 
 def _measure(connection: psycopg.Connection) -> None:
-    """Bring the sizes of the tables up to date."""
+    """Set the size metrics of tables and database."""
     for name, size in table_sizes(connection):
         metrics.TABLE_BYTES.labels(name).set(size)
     row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
@@ -234,7 +234,7 @@ def keep(database_url: str, table: str, days: int | None) -> None:
         DatabaseError: no such table among the policies, no connection, or less than a day.
     """
     if days is not None and days < 1:
-        raise DatabaseError("a table is kept for a day at least")
+        raise DatabaseError("a table must be kept for at least one day")
     with connect(database_url) as connection:
         changed = connection.execute(
             "UPDATE table_policies SET keep = make_interval(days => %s) WHERE table_name = %s", (days, table)
@@ -244,7 +244,7 @@ def keep(database_url: str, table: str, days: int | None) -> None:
 
 
 def chunk(database_url: str, table: str, span: str) -> None:
-    """Set how long a table's chunks are from now on, which TimescaleDB is told by the next ``maintain``; native partitions stay as they are.
+    """Set the chunk length of a table. The next ``maintain`` applies it in TimescaleDB; native partitions do not change.
 
     Args:
         span: A time as PostgreSQL reads it: ``6 hours``, ``7 days``.
@@ -256,16 +256,16 @@ def chunk(database_url: str, table: str, span: str) -> None:
         try:
             row = connection.execute("SELECT %s::interval BETWEEN '15 minutes' AND '1 month'", (span,)).fetchone()
         except (psycopg.errors.InvalidDatetimeFormat, psycopg.errors.DatetimeFieldOverflow) as error:
-            raise DatabaseError(f"{span!r}: no span of time such as '6 hours'") from error
+            raise DatabaseError(f"{span!r}: is no interval such as '6 hours'") from error
         if row != (True,):
-            raise DatabaseError(f"{span!r}: a chunk takes a quarter of an hour to a month")
+            raise DatabaseError(f"{span!r}: a chunk must span 15 minutes to one month")
         changed = connection.execute("UPDATE table_policies SET chunk = %s::interval WHERE table_name = %s", (span, table)).rowcount
     if not changed:
         raise DatabaseError(f"{table}: no such time-partitioned table")
 
 
 def policies(database_url: str) -> list[tuple[str, str, str, int, str]]:
-    """Return of each time-partitioned table its name, chunk, how long it is kept, its bytes, and why so."""
+    """Return name, chunk length, retention, bytes and reason of each time-partitioned table."""
     with connect(database_url) as connection:
         sizes = dict(table_sizes(connection))
         rows = connection.execute("SELECT table_name, chunk::text, coalesce(keep::text, 'for good'), reason FROM table_policies ORDER BY 1")
@@ -274,12 +274,12 @@ def policies(database_url: str) -> list[tuple[str, str, str, int, str]]:
 
 # --- the job -------------------------------------------------------------------------------------------------------
 class Keeper:
-    """Maintains a database every so often until its service stops.
+    """Maintains a database at an interval until its service stops.
 
     Args:
         database_url: Database of its owner.
         keep_history: Drop nothing.
-        every: Seconds between looks at the bars; the rest is done every hour.
+        every: Seconds between two builds of bars. The full run is hourly.
         service: Stop flag, log, health.
     """
 
@@ -294,7 +294,7 @@ class Keeper:
         service.set_health(self.health)
 
     def health(self) -> dict[str, object]:
-        """Return the health report: not ok while the database is away."""
+        """Return the health report: not ok while the database does not answer."""
         report: dict[str, object] = {"ok": self._trouble is None, "rounds": self._rounds}
         if self._trouble:
             report["database"] = self._trouble
@@ -303,7 +303,7 @@ class Keeper:
         return report
 
     def run(self) -> None:
-        """Work until the service stops. A database that is away is waited for; another maintainer is left to work."""
+        """Work until the service stops. Retries while the database is away; leaves the work to another maintainer."""
         log = self._service.log
         due = 0.0
         pause = 1.0
@@ -314,12 +314,12 @@ class Keeper:
                 report = maintain(self._url, keep_history=self._keep_history, full=full, progress=lambda line: log.info(line))
             except Busy:
                 metrics.MAINTENANCE.labels("busy").inc()
-                log.info("another one maintains this database")
+                log.info("another process maintains this database")
                 self._trouble = None
             except (DatabaseError, psycopg.Error) as error:
                 metrics.MAINTENANCE.labels("failed").inc()
                 if self._trouble is None:
-                    log.warning("cannot maintain, trying again", error=str(error).strip())
+                    log.warning("maintenance failed, trying again", error=str(error).strip())
                 self._trouble = str(error).strip()
                 self._service.stopping.wait(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_S)

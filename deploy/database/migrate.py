@@ -1,4 +1,4 @@
-"""The database's tables: numbered migrations, their state, and the upkeep of partitions.
+"""Database migrations: numbered files, their state, and the work that every migration run repeats.
 
 A migration is a file ``deploy/database/migrations/NNNN_name.sql``, written so that running it twice is harmless. Each runs in a transaction of its
 own together with the row that records it. Table and column comments are not in the files: they are the documentation of the
@@ -25,7 +25,7 @@ from sinks.timescale import partitions
 from sinks.timescale.tables import Column, tables
 
 _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
-# Any constant does: two migrators (or a migrator and its impatient successor) must not run at once.
+# Any constant will do. The lock keeps two migrators from running at once.
 _LOCK_KEY = 0x70657270666C6F77
 
 

@@ -99,14 +99,14 @@ def board() -> Json:
         ),
         stat(
             "Slippage",
-            "Mean slippage of all fills, weighted by notional; positive costs.",
+            "Mean slippage of all fills, weighted by notional. Positive is a cost.",
             BASIS_POINTS,
             rows(_one(f"sum({SLIPPAGE} * price * quantity) / nullif(sum(price * quantity), 0)") + " AND reference_price > 0"),
             ((None, GREEN), (5, "orange"), (20, RED)),
         ),
         stat(
             "Rejected",
-            "Share of the orders' ends that were rejections.",
+            "Share of finished orders that were rejected.",
             SHARE,
             rows(f"SELECT avg((status = 'rejected')::int) FROM orders WHERE {CHOSEN} AND status IN ('filled', 'cancelled', 'rejected')"),
             ((None, GREEN), (0.1, RED)),
@@ -124,7 +124,7 @@ def board() -> Json:
         ),
         lines(
             "Slippage by leg",
-            "Slippage of each step's fills by leg, weighted by notional; positive costs.",
+            "Slippage of the fills of each step by leg, weighted by notional. Positive is a cost.",
             BASIS_POINTS,
             series(
                 f'SELECT {BIN} AS "time", leg AS metric, sum({SLIPPAGE} * price * quantity) / nullif(sum(price * quantity), 0) AS slippage'
@@ -135,7 +135,7 @@ def board() -> Json:
         ),
         table(
             "Fills by leg",
-            "Slippage in 1/10,000 of the price, positive costs; the mean is weighted by notional.",
+            "Slippage in 1/10,000 of the price; positive is a cost. The mean is weighted by notional.",
             BASIS_POINTS,
             rows(LEGS),
             {"fills": COUNT, "notional": QUOTE, "fees": QUOTE},
@@ -143,21 +143,21 @@ def board() -> Json:
         ),
         lines(
             "Implementation shortfall",
-            "Entry price against the price that the signal saw, by strategy: what waiting and slippage cost together; positive costs.",
+            "Entry price against the signal's price, by strategy: cost of delay and slippage together. Positive is a cost.",
             BASIS_POINTS,
             series(f'SELECT event_time AS "time", strategy_name AS metric, bp FROM ({SHORTFALL}) s ORDER BY 1'),
             style="points",
         ),
         lines(
             "From signal to entry",
-            "Market time between the evaluated instant and the entry's trade: lateness allowed, latency modelled, and the next trade.",
+            "Event time from the evaluation instant to the entry's trade: allowed lateness, modelled latency, wait for the next trade.",
             MILLISECONDS,
             series(f'SELECT entry_time AS "time", strategy_name AS metric, delay FROM ({SHORTFALL}) s ORDER BY 1'),
             style="points",
         ),
         table(
             "Shortfall by strategy",
-            "Entry against the price at the signal, in 1/10,000, positive costs; delays are market time.",
+            "Entry against the signal's price, in 1/10,000. Positive is a cost. Delays are in event time.",
             BASIS_POINTS,
             rows(
                 f"SELECT strategy_name AS strategy, count(*) AS entries, avg(bp) AS mean, percentile_cont(0.5) WITHIN GROUP (ORDER BY bp) AS median,"
@@ -167,7 +167,7 @@ def board() -> Json:
             {"entries": COUNT, "delay p50": MILLISECONDS, "delay p95": MILLISECONDS},
         ),
         table("Orders", "Records of orders by leg, type and status.", COUNT, rows(ORDERS)),
-        table("Why orders ended unfilled", "Rejections and cancellations by reason.", COUNT, rows(REASONS)),
+        table("Reasons of unfilled orders", "Rejections and cancellations by reason.", COUNT, rows(REASONS)),
         bars(
             "Holding time",
             "Closed trades and their net R by how long they were held.",
@@ -193,14 +193,14 @@ def board() -> Json:
         ),
         lines(
             "Executor behind",
-            "Age of the newest step that the executor has acted on, by partition.",
+            "Age of the newest evaluation that the executor has processed, by partition.",
             SECONDS,
             prom("time() - perpflow_executor_event_time_seconds", "partition {{partition}}"),
             width=8,
         ),
         lines(
-            "What the guard allows",
-            "State of the risk guard by account: normal, warning, halted (nothing is opened).",
+            "Risk guard state",
+            "State of the risk guard by account: normal, warning, halted. When halted, no position is opened.",
             NONE,
             prom("perpflow_guard_state", "{{account}}"),
             custom={"lineInterpolation": "stepAfter"},
@@ -213,7 +213,7 @@ def board() -> Json:
         ),
         lines(
             "Rules that hold",
-            "Rules of the risk guard that hold, by account.",
+            "Active rules of the risk guard, by account.",
             COUNT,
             prom("perpflow_guard_rule > 0", "{{account}} {{rule}}"),
             custom={"lineInterpolation": "stepAfter"},
@@ -221,7 +221,7 @@ def board() -> Json:
         ),
         lines(
             "Day's result",
-            "Net R of the UTC day as the risk guard counts it against the daily limit, open positions included.",
+            "Net R of the UTC day that counts against the daily limit, open positions included.",
             R,
             prom("perpflow_guard_day_r", "{{account}}"),
             width=8,
@@ -251,8 +251,8 @@ def board() -> Json:
             width=8,
         ),
         lines(
-            "Comparisons with venues",
-            "Comparisons of the journal with each account at its venue, by outcome: green, yellow (differences that block nothing), red (entries are blocked).",
+            "Reconciliations",
+            "Comparisons of the journal with each venue account: green, yellow (differences, entries allowed), red (entries blocked).",
             COUNT,
             series(
                 f"SELECT {BIN} AS \"time\", concat(account, ' ', state) AS metric, count(*) AS comparisons"
@@ -265,23 +265,23 @@ def board() -> Json:
             overrides=[matching(f" {state}$", "color", {"mode": "fixed", "fixedColor": state}) for state in (GREEN, "yellow", RED)],
         ),
         table(
-            "What comparisons found",
-            "The newest 200 comparisons of the journal with venues, each with every difference that two looks agreed on and what was done about it.",
+            "Reconciliation findings",
+            "The newest 200 reconciliations. Each lists the differences that two readings confirmed, and the action taken.",
             NONE,
             rows(COMPARISONS),
             {"took": MILLISECONDS, "orders": COUNT, "positions": COUNT, "wallet": QUOTE},
             width=24,
         ),
         table(
-            "Changes of the guard",
-            "When the risk guard began to allow more or less, and the rules that then held.",
+            "Guard state changes",
+            "Each change of the risk guard's state, with the rules active from then on.",
             NONE,
             rows(GUARD),
             width=12,
         ),
         table(
             "Commands to the guard",
-            "What people told the risk guard, and why.",
+            "Commands that people gave the risk guard, with their reasons.",
             NONE,
             rows(COMMANDS),
             width=12,
@@ -299,29 +299,25 @@ def board() -> Json:
     return page(
         "execution",
         "Execution and costs",
-        "What orders became, what they cost, and how long they took.",
+        "Outcome, cost and delay of orders.",
         panels,
         [CHOOSE_MODE, CHOOSE_STRATEGY],
         since="now-7d",
         refresh="30s",
         empty="No fill of the chosen strategies in the range.",
         empties={
-            **dict.fromkeys(("Rejected", "Orders", "Why orders ended unfilled"), "No order of this kind in the range."),
+            **dict.fromkeys(("Rejected", "Orders", "Reasons of unfilled orders"), "No order of this kind in the range."),
             **dict.fromkeys(
                 ("Costs by day", "Implementation shortfall", "From signal to entry", "Shortfall by strategy", "Holding time"),
                 "No trade of the chosen strategies was closed in the range.",
             ),
-            **dict.fromkeys(
-                ("What the guard allows", "Day's result", "Changes of the guard"), "No risk guard runs: paper trading needs none."
-            ),
+            **dict.fromkeys(("Risk guard state", "Day's result", "Guard state changes"), "No risk guard runs: paper trading needs none."),
             **dict.fromkeys(
                 ("Costs of live trades", "Friction of live trades"), "No live trade of the chosen strategies was closed in the range."
             ),
-            **dict.fromkeys(
-                ("Comparisons with venues", "What comparisons found"), "No live executor compared itself with a venue in the range."
-            ),
-            "Rules that hold": "No rule holds, or no risk guard runs.",
-            "Commands to the guard": "Nobody told the guard anything in the range.",
-            "Orders and trades": "No executor has made an order in the range.",
+            **dict.fromkeys(("Reconciliations", "Reconciliation findings"), "No live executor ran a reconciliation in the range."),
+            "Rules that hold": "No rule is active, or no risk guard runs.",
+            "Commands to the guard": "No command was given to the guard in the range.",
+            "Orders and trades": "No executor has sent an order in the range.",
         },
     )

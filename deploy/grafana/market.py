@@ -136,7 +136,7 @@ def board() -> Json:
         ),
         lines(
             "CVD from zero",
-            "Cumulated volume delta (taker buys minus taker sells) of the bars above, from zero at the left edge of the chart.",
+            "Cumulative volume delta (taker buys minus taker sells) of the bars above, from zero at the left edge of the chart.",
             BASE,
             series(
                 f'SELECT event_time AS "time", sum(cvd) OVER w - first_value(cvd) OVER w AS cvd FROM ({BARS}) b WINDOW w AS (ORDER BY event_time) ORDER BY 1'
@@ -148,7 +148,7 @@ def board() -> Json:
         ),
         lines(
             "Open interest",
-            "Open interest as the venue says it, in quote units. The same crosshair as the price.",
+            "Open interest as the venue reports it, in quote units. It shares the crosshair with the price.",
             QUOTE,
             _indicator("open_interest", "open interest"),
             width=24,
@@ -168,7 +168,7 @@ def board() -> Json:
         ),
         lines(
             "Liquidations",
-            "Notional of liquidated longs (up) and shorts (down). Venues that send at most one in so many milliseconds show a part of them.",
+            "Notional of liquidated longs (up) and shorts (down). Venues that throttle this stream show only a part.",
             QUOTE,
             series(LIQUIDATIONS),
             style="bars",
@@ -202,7 +202,7 @@ def board() -> Json:
         panel(
             "trend",
             "Depth",
-            "The newest book of the range: quantity that is bid down to a price (left) and asked up to it (right), of the levels that are stored.",
+            "The newest book of the range: cumulative bid quantity (left) and ask quantity (right) of the stored levels.",
             BASE,
             rows(DEPTH),
             custom={"drawStyle": "line", "lineInterpolation": "stepAfter", "lineWidth": 1, "fillOpacity": 20, "showPoints": "never"},
@@ -242,7 +242,7 @@ def board() -> Json:
         ),
         lines(
             "Positioning",
-            "Long by short: of all accounts, and of the top traders, whose long share the venue publishes.",
+            "Ratio of longs to shorts: of all accounts, and of the top traders as the venue publishes it.",
             RATIO,
             _features('long_short_ratio AS "accounts", top_trader_long_share / nullif(1 - top_trader_long_share, 0) AS "top traders"'),
             interval=GRID,
@@ -327,7 +327,7 @@ def board() -> Json:
     return page(
         "market",
         "Market",
-        "What is traded, at which prices, by whom, and what is paid to hold it.",
+        "Prices, order flow, order book, funding and open interest.",
         panels,
         [CHOOSE_INSTRUMENT, options_of("timeframe", "Bars", ("1m", "5m", "15m", "1h", "4h", "1d"), "1m")],
         [
@@ -344,10 +344,10 @@ def board() -> Json:
             "Depth": "No order book in this range.",
             "Spread": "No best quotes in this range.",
             "Whale flow": "No trade of the default whale size in the range.",
-            "Large trades": "Too short a history: the largest trades are known after as many as the quantiles need.",
+            "Large trades": "The history is too short for the quantiles of trade sizes.",
             "Positioning": "No long/short figures in this range: spot has none, nor have recordings of trades and books alone.",
             "Basis and premium": "No mark, index or second spot price in this range.",
-            "Volatility": "Too short a history for the shortest window.",
+            "Volatility": "The history is too short for the shortest window.",
             "Funding of the ten largest": "No perpetual has predicted funding in this range.",
             "Breadth": "No perpetual of the last hour with a price of 24 h before.",
             "Market pulse": "No perpetual was evaluated up to the end of the range.",

@@ -1,4 +1,4 @@
-"""The health of the data's way from the venues to the database: freshness, lag, gaps, quality."""
+"""Health of the pipeline from venue to database: freshness, lag, gaps, quality."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ def board() -> Json:
     panels = [
         stat(
             "Health",
-            "Quality of the market data out of 10: the mean of the venues and their worst instrument, as the quality monitor found it.",
+            "Data quality of 10, from the quality monitor: mean of the venues, and the worst instrument.",
             OF_TEN,
             rows(HEALTH),
             TEN,
         ),
         stat(
             "Services healthy",
-            "Share of the services that say of themselves that they are well.",
+            "Share of the services that report to be healthy.",
             SHARE,
             prom("avg(perpflow_up)", "healthy"),
             ((None, RED), (1, GREEN)),
@@ -106,7 +106,7 @@ def board() -> Json:
         ),
         stat(
             "Worker behind",
-            "Age of the newest instant that any worker has evaluated. Large while a recording is played: that is its age.",
+            "Age of the newest instant that a worker has evaluated. A played recording shows its own age.",
             SECONDS,
             prom("time() - max(perpflow_worker_event_time_seconds)", "behind"),
             ((None, GREEN), (30, ORANGE), (60, RED)),
@@ -120,7 +120,7 @@ def board() -> Json:
         ),
         stat(
             "Dead letters, 1 h",
-            "Records refused in the last hour of the range, as the database has them.",
+            "Records rejected in the last hour of the range, from the database.",
             COUNT,
             rows(
                 "SELECT count(*) FROM dead_letters WHERE receive_time BETWEEN timestamptz $__timeTo() - interval '1 hour' AND $__timeTo()"
@@ -130,7 +130,7 @@ def board() -> Json:
         panel(
             "bargauge",
             "Freshness by stream",
-            "Time since Kafka took the newest record of a venue's topic, of those that should never fall silent; liquidations may, for a while.",
+            "Time since Kafka acknowledged the newest record of a venue's topic. Liquidations are left out: they can pause.",
             SECONDS,
             prom(
                 'time() - max by (venue, topic) (perpflow_produced_time_seconds{topic=~"agg_trades|depth|quotes|funding|market_indicators|liquidations"})',
@@ -155,7 +155,7 @@ def board() -> Json:
         ),
         lines(
             "Freshness over time",
-            "Time since Kafka took the newest record of a venue's topic; without liquidations, which may be silent.",
+            "Time since Kafka acknowledged the newest record of a venue's topic, without liquidations.",
             SECONDS,
             prom(
                 'time() - max by (venue, topic) (perpflow_produced_time_seconds{topic=~"agg_trades|depth|quotes|funding|market_indicators"})',
@@ -172,7 +172,7 @@ def board() -> Json:
         ),
         table(
             "Worst instruments",
-            "Streams with the lowest newest score, and what took points off.",
+            "Streams with the lowest current score, and the faults that lowered it.",
             OF_TEN,
             rows(WORST),
             {"age": MILLISECONDS, "rate": PER_SECOND},
@@ -209,7 +209,7 @@ def board() -> Json:
         ),
         lines(
             "Receive delay",
-            "Receive time minus the venue's event time; sampled. At most 60 s is told apart: a recording played back is older.",
+            "Receive time minus the venue's event time, sampled. The scale ends at 60 s; a played recording lies beyond it.",
             SECONDS,
             *quantiles("perpflow_receive_delay_seconds", "venue", "stream", of=(0.99,)),
         ),
@@ -220,8 +220,8 @@ def board() -> Json:
             *quantiles("perpflow_ack_latency_seconds", "venue"),
         ),
         lines(
-            "Connections and holes",
-            "Connections that ended, holes found, order books rebuilt, in each minute.",
+            "Connections and gaps",
+            "Connections ended, gaps found and order books rebuilt, per minute.",
             COUNT,
             prom("sum by (venue, reason) (increase(perpflow_reconnects_total[1m]))", "{{venue}} reconnect: {{reason}}"),
             prom("sum by (venue, stream, kind) (increase(perpflow_gaps_total[1m]))", "{{venue}} {{stream}} {{kind}}"),
@@ -229,14 +229,14 @@ def board() -> Json:
         ),
         lines(
             "Back-pressure",
-            "Share of the time that the producer's reader waited; records a second that were left out because of it.",
+            "Share of time that the producer's reader waited for Kafka, and records a second dropped by conflation.",
             SHARE,
             prom("sum by (venue) (rate(perpflow_backpressure_seconds_total[$__rate_interval]))", "{{venue}} waiting"),
             prom("sum by (venue, topic) (rate(perpflow_conflated_records_total[$__rate_interval]))", "{{venue}} {{topic}} left out"),
             overrides=[matching("left out$", "unit", PER_SECOND)],
         ),
-        table("Holes", "Holes in streams, the newest 200 of the range.", NONE, rows(GAPS), {"lasted": SECONDS}),
-        bars("Holes by stream", "Holes by stream and kind, and whether they were mended.", COUNT, rows(GAP_COUNTS), "hole", stack=True),
+        table("Holes", "Gaps in streams, the newest 200 of the range.", NONE, rows(GAPS), {"lasted": SECONDS}),
+        bars("Holes by stream", "Gaps by stream and kind, and whether they were repaired.", COUNT, rows(GAP_COUNTS), "hole", stack=True),
         lines(
             "Worker input",
             "Records applied to the engines, by topic.",
@@ -245,13 +245,13 @@ def board() -> Json:
         ),
         lines(
             "Decisions",
-            "Instants evaluated, signals emitted, trades that came too late, in each minute.",
+            "Instants evaluated, signals emitted and late trades, per minute.",
             COUNT,
             prom("sum(increase(perpflow_instants_fired_total[1m]))", "instants"),
             prom("sum(increase(perpflow_signals_total[1m]))", "signals"),
             prom("sum(increase(perpflow_late_trades_total[1m]))", "late trades"),
         ),
-        lines("A round of the worker", "Wall time of one processing round.", SECONDS, *quantiles("perpflow_evaluation_seconds")),
+        lines("Worker round", "Wall time of one processing round.", SECONDS, *quantiles("perpflow_evaluation_seconds")),
         lines(
             "Watermarks behind",
             "Age of the newest mark of each venue, and of the newest instant evaluated and quality-checked, by partition.",
@@ -262,14 +262,14 @@ def board() -> Json:
         ),
         lines(
             "Read ahead",
-            "Records that wait in the workers for the next mark; deliveries that were read again.",
+            "Records that wait in the workers for the next mark, and records read again after a restart.",
             COUNT,
             prom("sum by (topic) (perpflow_buffered_records)", "{{topic}}"),
             prom("sum by (topic) (increase(perpflow_continuity_healed_total[1m]))", "{{topic}} read again"),
         ),
         table(
             "Stages",
-            "Newest market time in the database by stage, and how far each lies behind the furthest.",
+            "Newest event time in the database by stage, and its lag behind the most recent stage.",
             NONE,
             rows(STAGES),
             {"behind": SECONDS},
@@ -290,27 +290,27 @@ def board() -> Json:
             prom("sum by (service) (increase(perpflow_fenced_total[1m]))", "{{service}} fenced"),
             overrides=[matching("fenced$", "unit", COUNT)],
         ),
-        table("Sink positions", "How far the sink has come, by topic.", COUNT, rows(WRITTEN), {"ago": SECONDS}),
+        table("Sink positions", "Progress of the sink, by topic.", COUNT, rows(WRITTEN), {"ago": SECONDS}),
         table(
-            "Dead letters", "Refused records, the newest 200 that arrived in the range.", NONE, rows(LETTERS), {"bytes": "bytes"}, width=24
+            "Dead letters", "Rejected records, the newest 200 that arrived in the range.", NONE, rows(LETTERS), {"bytes": "bytes"}, width=24
         ),
     ]
     return page(
         "pipeline",
         "Pipeline health",
-        "Freshness, lag, holes and quality, from the venues' frames to the rows in the database.",
+        "Freshness, lag, gaps and quality, from the venues' frames to the rows in the database.",
         panels,
         since="now-1h",
-        empty="The quality monitor has written nothing in the range: does it run?",
+        empty="The quality monitor has written nothing in the range. Check that it runs.",
         empties={
             "Findings": "No fault was found in the range.",
             "Polls": "No REST poll has succeeded: recordings have no REST endpoints to poll.",
-            "Connections and holes": "No connection ended, no hole was found, no book was rebuilt.",
-            "Holes": "No hole in the range.",
-            "Holes by stream": "No hole in the range.",
+            "Connections and gaps": "No connection ended, no gap was found, no order book was rebuilt.",
+            "Holes": "No gap in the range.",
+            "Holes by stream": "No gap in the range.",
             "Stages": "No market data in the range.",
             "Streams not live": "Every subscribed stream is live.",
             "Sink positions": "No sink has written to this database.",
-            "Dead letters": "Nothing was refused in the range.",
+            "Dead letters": "No record was rejected in the range.",
         },
     )

@@ -1,4 +1,4 @@
-"""What strategies made of the market: scores, layers, gates, verdicts, the timeline of signals, and why a score is what it is."""
+"""Evaluations of the strategies: scores, layers, gates, verdicts, signals, and the detail of one score."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def board() -> Json:
         ),
         lines(
             "Verdicts",
-            "What came of the evaluations: entry, flip, below the entry score, cooldown, blocked by a gate, not warm ...",
+            "Result of each evaluation: entry, flip, below the entry score, cooldown, blocked by a gate, not warm, ...",
             COUNT,
             series(
                 f'SELECT {BIN} AS "time", verdict AS metric, count(*) AS evaluations FROM scores WHERE {CHOSEN} GROUP BY 1, 2 ORDER BY 1'
@@ -148,7 +148,7 @@ def board() -> Json:
         ),
         stat(
             "Evaluations",
-            "Times that the chosen strategies judged the instrument.",
+            "Evaluations of the instrument by the chosen strategies.",
             COUNT,
             rows(f"SELECT count(*) FROM scores WHERE {CHOSEN}"),
         ),
@@ -167,20 +167,20 @@ def board() -> Json:
         ),
         stat(
             "Late trades",
-            "Trades of the instrument that came after their instant had fired, up to the end of the range.",
+            "Trades of the instrument that arrived after their evaluation instant, up to the end of the range.",
             COUNT,
             rows(f"SELECT max(late_trades) FROM features WHERE {IN_RANGE} AND {INSTRUMENT}"),
         ),
         stat(
             "Not warm",
-            "Share of the evaluations with too short a history to judge.",
+            "Share of the evaluations whose history was too short.",
             SHARE,
             rows(f"SELECT avg((NOT warm)::int) FROM scores WHERE {CHOSEN}"),
         ),
         bars("Blocked by", "Evaluations that a gate blocked, by the first gate that did.", COUNT, rows(BLOCKS), "gate", width=8),
         bars(
             "Distribution of scores",
-            "Warm evaluations by what the layers add up to, whatever the gates said.",
+            "Warm evaluations by the sum of their layers, before the gates.",
             COUNT,
             rows(DISTRIBUTION),
             "score",
@@ -212,7 +212,7 @@ def board() -> Json:
         ),
         table(
             "Signal timeline",
-            "The newest 200 signals of the chosen strategies on all instruments. A click on the id says why, below.",
+            "The newest 200 signals of the chosen strategies on all instruments. Click an id to see its details below.",
             NONE,
             rows(TIMELINE),
             {"score": OF_HUNDRED},
@@ -221,8 +221,8 @@ def board() -> Json:
             overrides=[by_name("why", "links", [TO_SCORE])],
         ),
         table(
-            "The score in question",
-            "The score that was clicked or typed, else the newest of the choice; the last column is the command that says the same in a shell.",
+            "Selected score",
+            "The score that was clicked or typed, or the newest one. The last column has the shell command for it.",
             NONE,
             rows(
                 f"{SCORE} SELECT event_time, instrument, strategy_name AS strategy, lean, direction, ungated_score AS layers, score, verdict, gate_block,"
@@ -259,7 +259,7 @@ def board() -> Json:
         ),
         table(
             "Inputs of the score",
-            "Values as they were at the instant; missing and stale ones have none.",
+            "Input values at the instant. Missing and stale inputs have no value.",
             NONE,
             rows(INPUTS),
             width=6,
@@ -267,7 +267,7 @@ def board() -> Json:
         ),
         table(
             "Strategies",
-            "The newest revision of every strategy that holds: thresholds, cooldown, status.",
+            "The revision in force of every strategy: thresholds, cooldown, status.",
             NONE,
             rows(
                 "SELECT r.strategy_id, r.display_name AS name, r.instrument, r.status, r.model, r.revision, s.entry_score AS enters, s.flip_threshold AS flips,"
@@ -279,19 +279,19 @@ def board() -> Json:
         ),
         table(
             "Divergences",
-            "Where price and CVD began to disagree (1: price at a low, CVD not; -1: price at a high, CVD not).",
+            "Start of a divergence of price and CVD (1: price at a low, CVD not; -1: price at a high, CVD not).",
             NONE,
             rows(EVENTS),
             width=9,
         ),
-        table("Edits of strategies", "The newest 100 entries of the audit trail, refused records too.", NONE, rows(EDITS), width=15),
+        table("Edits of strategies", "The newest 100 entries of the audit trail, rejected records included.", NONE, rows(EDITS), width=15),
     ]
     panels[0]["fieldConfig"]["overrides"].append(matching("enters", "custom.lineStyle", {"fill": "dash", "dash": [6, 6]}))
     panels[0]["fieldConfig"]["defaults"]["thresholds"] = limits([(None, GREEN)])
     return page(
         "signals",
         "Signals",
-        "What strategies made of the market, and why.",
+        "Evaluations of the strategies, and their reasons.",
         panels,
         [CHOOSE_INSTRUMENT, CHOOSE_STRATEGY, words("score", "Score id")],
         empty="No evaluation of this instrument by the chosen strategies in the range.",
@@ -302,7 +302,7 @@ def board() -> Json:
             "Blocked by": "No gate blocked an evaluation in the range.",
             "Signal timeline": "No signal of the chosen strategies in the range.",
             "Inputs not there": "No input was missing or stale in the range.",
-            "Divergences": "Price and CVD did not begin to disagree in the range.",
+            "Divergences": "No divergence of price and CVD began in the range.",
             "Strategies": "No strategy is registered.",
             "Edits of strategies": "The audit trail of the chosen strategies is empty.",
         },

@@ -129,9 +129,9 @@ def text() -> str:
             f"        expr: {both}",
             f"        labels: {{ severity: {severity} }}",
             "        annotations:",
-            '          summary: "Objective {{ $labels.slo }} {{ $labels.venue }}: {{ $value | humanizePercentage }} went wrong'
+            '          summary: "Objective {{ $labels.slo }} {{ $labels.venue }}: {{ $value | humanizePercentage }} failed'
             f' in {long}; {meaning}."',
-            '          action: "Dashboard Pipeline health; what each objective says is in slo.yml."',
+            '          action: "Look at dashboard Pipeline health. slo.yml defines each objective."',
         ]
     lines += [
         "      - alert: ObjectiveMissed",  # R002-119
@@ -140,8 +140,8 @@ def text() -> str:
         "        labels: { severity: warning }",
         "        annotations:",
         '          summary: "Objective {{ $labels.slo }} {{ $labels.venue }} was missed in three windows of five minutes in a row:'
-        ' {{ $value | humanizePercentage }} went wrong."',
-        '          action: "Dashboard Pipeline health; what each objective says is in slo.yml."',
+        ' {{ $value | humanizePercentage }} failed."',
+        '          action: "Look at dashboard Pipeline health. slo.yml defines each objective."',
     ]
     return "\n".join(lines) + "\n"
 

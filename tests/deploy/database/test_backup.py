@@ -56,7 +56,7 @@ def test_a_sink_goes_on_from_a_restored_backup(environment: Settings, second: Se
         everything = sum(map(len, feeder.fed.values()))
         until("all is written", lambda: _rows(environment) >= everything, 60)
     assert_tables_equal(environment, feeder.fed)
-    with pytest.raises(DatabaseError, match="there already"):
+    with pytest.raises(DatabaseError, match="exists already"):
         backup.backup(environment.database_url, folder)
     assert backup.restore(second.database_url, folder) == manifest
     assert _rows(second) < everything
@@ -87,7 +87,7 @@ def test_what_is_not_whole_is_refused(environment: Settings, second: Settings, t
     assert done.exit_code == 0 and "tables" in done.output, done.output
     with pytest.raises(DatabaseError, match="is not empty"):
         backup.restore(environment.database_url, folder)
-    with pytest.raises(DatabaseError, match="no whole backup"):
+    with pytest.raises(DatabaseError, match="not a complete backup"):
         backup.restore(second.database_url, tmp_path / "none")
     # A byte of a file, a file that is gone, a figure of the manifest, a migration from the future.
     largest = max((folder / backup.DUMP).iterdir(), key=lambda path: path.stat().st_size)

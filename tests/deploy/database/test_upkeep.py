@@ -136,7 +136,7 @@ def test_one_at_a_time(native: Settings) -> None:
 def test_impossible_times_are_told_and_stay(native: Settings) -> None:
     run(native, "INSERT INTO quotes VALUES ('X', '0800-01-01 BC', now(), 1, 1, 1, 1, 1, 0, 0)")
     report = upkeep.maintain(native.database_url)
-    assert report.problems == ["quotes_default: holds rows; their times are impossible, or the next run moves them"]
+    assert report.problems == ["quotes_default: has rows with impossible times, or rows that the next run moves"]
     result = CliRunner().invoke(db.app, ["maintain", "--database-url", native.database_url])
     assert (result.exit_code, "quotes_default" in result.output) == (1, True)
 
@@ -171,9 +171,9 @@ def test_every_partitioned_table_has_a_policy_that_fits_it(native: Settings) -> 
     assert (shown.exit_code, "06:00:00" in shown.output) == (0, True)
     for table, span, said in (
         ("nothing", "1 day", "no such"),
-        ("depth", "soon", "no span"),
-        ("depth", "1 minute", "quarter"),
-        ("depth", "-1 day", "quarter"),
+        ("depth", "soon", "no interval"),
+        ("depth", "1 minute", "15 minutes"),
+        ("depth", "-1 day", "15 minutes"),
     ):
         with pytest.raises(DatabaseError, match=said):
             upkeep.chunk(native.database_url, table, span)

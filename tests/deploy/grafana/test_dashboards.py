@@ -310,7 +310,7 @@ def test_recorded_data_is_labelled_on_every_page(filled: psycopg.Connection) -> 
 def test_the_guard_s_changes_are_told_once(filled: psycopg.Connection) -> None:
     found = [
         (row["event_time"].timestamp() * 1000, row["state"], row["may open"], row["rules"])
-        for row in ask(filled, "execution/Changes of the guard")
+        for row in ask(filled, "execution/Guard state changes")
     ]
     assert found == [(rows.UNTIL - 28_000, "halted", False, "daily_loss"), (rows.UNTIL - 118_000, "normal", True, "")]
 
@@ -339,14 +339,14 @@ def test_costs_of_live_trades_and_comparisons_are_those_of_the_records(filled: p
     )
     assert float(one["friction"]) == pytest.approx(0.055) and float(one["slippage entry"]) == pytest.approx(3.0)
     assert one["maker targets"] is None, "no target filled: missing, not zero"
-    found = ask(filled, "execution/What comparisons found")
+    found = ask(filled, "execution/Reconciliation findings")
     assert [row["state"] for row in found] == ["green", "yellow", "green", "green"]
     assert found[1]["findings"] == "missing_order BTCUSDT c-1 (journal open, venue none): query"
 
 
 def test_a_clicked_score_is_the_one_that_is_explained(filled: psycopg.Connection) -> None:
     record = next(one for one in rows.scores() if one["signalled"])
-    (one,) = ask(filled, "signals/The score in question", score=[record["score_id"]])
+    (one,) = ask(filled, "signals/Selected score", score=[record["score_id"]])
     assert one["command"] == f"perpflow explain '{record['score_id']}'" and one["score"] == record["score"]
     layers = ask(filled, "signals/Layers of the score", score=[record["score_id"]])
     assert {(row["layer"], row["part"]): row["raw points"] for row in layers} == {
@@ -357,7 +357,7 @@ def test_a_clicked_score_is_the_one_that_is_explained(filled: psycopg.Connection
     assert {
         row["input"] for row in ask(filled, "signals/Inputs of the score", score=[record["score_id"]]) if row["state"] == "missing"
     } == set(record["missing_inputs"]) - set(record["stale_inputs"])
-    (newest,) = ask(filled, "signals/The score in question", strategy=["two"])
+    (newest,) = ask(filled, "signals/Selected score", strategy=["two"])
     assert newest["strategy"] == "BTC 'two'" and newest["event_time"] == datetime.fromtimestamp(rows.UNTIL / 1000, UTC)
 
 
@@ -390,7 +390,7 @@ def test_the_ten_largest_and_the_pulse(filled: psycopg.Connection) -> None:
 
 @pytest.mark.stack
 def test_hostile_choices_are_only_text(filled: psycopg.Connection) -> None:
-    for title in ("signals/The score in question", "strategies/Net R", "market/Price"):
+    for title in ("signals/Selected score", "strategies/Net R", "market/Price"):
         hostile = ["'; DROP TABLE scores; --", "x' OR '1'='1"]
         ask(filled, title, score=hostile[:1], strategy=hostile, instrument=hostile[:1])
     assert filled.execute("SELECT count(*) FROM scores").fetchone() != (0,)
