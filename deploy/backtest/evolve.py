@@ -37,12 +37,32 @@ class Market:
     """What the scores of 24 hours said of an instrument.
 
     Attributes:
-        regimes: Regime -> evaluations. evaluations, signals: Numbers. points: Sum of the scores that signalled.
+        regimes: Regime -> evaluations. evaluations, signals: Numbers.
     """
 
     regimes: Counter[str] = field(default_factory=Counter)
     evaluations: int = 0
     signals: int = 0
+
+
+@dataclass
+class ScoreCount:
+    """Scores of one strategy in 24 hours (S1 9.2).
+
+    Attributes:
+        evaluations: All scores, warm or not.
+        signals: Scores that emitted a signal.
+        points: Sum of the scores that emitted a signal.
+    """
+
+    evaluations: int = 0
+    signals: int = 0
+    points: float = 0.0
+
+    @property
+    def average(self) -> float | None:
+        """Mean score of the signals; None when there was no signal."""
+        return self.points / self.signals if self.signals else None
 
 
 @dataclass
@@ -52,7 +72,7 @@ class Evolution:
     Attributes:
         period: Looked back on. test: Its part on which candidates were judged.
         strategies: Running paper strategies with their fitness and trades over the period. left_alone: Running ones that are not paper's, and why.
-        markets: Instrument -> what its scores said in the last 24 h.
+        markets: Instrument -> what its scores said in the last 24 h. scores: Strategy -> its scores in the last 24 h.
         candidates: Judged. plan: Lines that say what was tried, per instrument.
         changes: Proposed. notes: What was left out.
         published: What was written; None: a dry run, or nothing to write.
@@ -66,6 +86,7 @@ class Evolution:
     strategies: list[tuple[StrategyConfig, Fitness]] = field(default_factory=list)
     left_alone: list[tuple[str, str]] = field(default_factory=list)
     markets: dict[str, Market] = field(default_factory=dict)
+    scores: dict[str, ScoreCount] = field(default_factory=dict)
     candidates: list[Judged] = field(default_factory=list)
     plan: list[str] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
@@ -80,6 +101,7 @@ class _Scores:
         self._decode = settings.codec.decode
         self._since = since
         self.markets: dict[str, Market] = {}
+        self.strategies: dict[str, ScoreCount] = {}
 
     def take(self, partition: int, result: Result) -> None:
         if result.topic != "scores":
@@ -87,6 +109,11 @@ class _Scores:
         score = self._decode("scores", result.value)
         if score["event_time"] < self._since:
             return
+        count = self.strategies.setdefault(score["strategy_id"], ScoreCount())
+        count.evaluations += 1
+        if score["signalled"]:
+            count.signals += 1
+            count.points += score["score"]
         market = self.markets.setdefault(score["instrument"], Market())
         if score["warm"]:
             market.regimes[score["regime"]] += 1
@@ -161,6 +188,7 @@ def run(
         return made
     job = _job(job, mine, period)
     made.markets = {name: seen.markets[name] for name in sorted({one.instrument for one in mine})}
+    made.scores = {one.strategy_id: seen.strategies.get(one.strategy_id, ScoreCount()) for one in mine}
     with ReplayEvaluator(job, settings, processes) as evaluate:
         whole = dict(zip((one.strategy_id for one in mine), evaluate(mine, period), strict=True))
         days = limits.lookback_ms / DAY_MS
@@ -314,7 +342,9 @@ def report_of(made: Evolution, job: Job) -> Json:
     """Return a run as plain values. Times are ms UTC."""
     ranked = [
         {"strategy_id": config.strategy_id, "display_name": config.display_name, "instrument": config.instrument, "revision": config.revision,
-         "config_hash": config_hash(config), "evolved": evolve.evolved(config), "fitness": plain(known)}
+         "config_hash": config_hash(config), "evolved": evolve.evolved(config), "fitness": plain(known),
+         "ticks_24h": made.scores[config.strategy_id].evaluations,
+         "entry_signals_24h": made.scores[config.strategy_id].signals, "avg_signal_score_24h": made.scores[config.strategy_id].average}
         for config, known in made.strategies
     ]  # fmt: skip
     written = (

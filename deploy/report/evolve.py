@@ -26,9 +26,11 @@ def markdown(report: Json) -> str:
              ", ".join(f"{name} {count / one['evaluations']:.0%}" for name, count in one["regimes"].items()), f"{one['signals']:,}")
             for one in report["symbols"]]),
         "## Strategies by fitness", "",
-        *_table(("strategy", "instrument", "fitness", "net R", "closed", "won", "evolved"), [
+        *_table(("strategy", "instrument", "fitness", "net R", "closed", "won", "signals 24 h", "average score",
+                 "evolved"), [
             (one["strategy_id"], one["instrument"], f"{one['fitness']['value']:.4f}", f"{one['fitness']['net_r']:+.2f}", one["fitness"]["closed"],
-             f"{one['fitness']['win_rate']:.0%}" if one["fitness"]["closed"] else "-", "yes" if one["evolved"] else "no")
+             f"{one['fitness']['win_rate']:.0%}" if one["fitness"]["closed"] else "-", f"{one['entry_signals_24h']:,} of {one['ticks_24h']:,}",
+             "-" if one["avg_signal_score_24h"] is None else f"{one['avg_signal_score_24h']:.1f}", "yes" if one["evolved"] else "no")
             for one in report["running_strategies"]]),
         f"Top 3: {', '.join(report['top3']) or 'none'}. Bottom 3: {', '.join(report['bottom3']) or 'none'}.", "",
         *(f"- left alone: {one['strategy_id']}: {one['reason']}" for one in report["left_alone"]), *([""] if report["left_alone"] else []),
