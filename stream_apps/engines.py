@@ -55,7 +55,7 @@ def _signals_config(settings: Settings) -> Any:
 
 
 def _signals_compile(codec: Codec) -> None:
-    from stream_apps.core.signals.warmup import compile_kernels
+    from stream_apps.core.paper.warmup import compile_kernels
 
     compile_kernels(codec)
 

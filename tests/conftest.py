@@ -71,8 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         from producers.warmup import compile_frames
         from schemas.codec.avro import Codec
+        from stream_apps.core.paper.warmup import compile_decisions, compile_kernels
         from stream_apps.core.quality.warmup import compile_quality_kernels
-        from stream_apps.core.signals.warmup import compile_decisions, compile_kernels
 
         with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
             for compiled in [

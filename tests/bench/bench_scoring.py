@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from schemas.codec.avro import Codec
+from stream_apps.core.market.snapshot import Prints, Snapshot
 from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
 from stream_apps.core.signals.scoring import StrategyMemory, evaluate
 from stream_apps.core.signals.scoring.batch import Batch
-from stream_apps.core.signals.snapshot import Prints, Snapshot
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from stream_apps.core.signals.strategy_rules import validate
 from tests.bench.rows import Figure, Row

@@ -20,9 +20,9 @@ from schemas.codec.recordset import RecordSet
 from sinks.timescale import strategy_registry
 from sinks.timescale.rows import COPY_HEADER, COPY_TRAILER, encode
 from sinks.timescale.tables import table
+from stream_apps.core.market.snapshot import Prints, Snapshot
 from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
 from stream_apps.core.signals.scoring import StrategyMemory, evaluate
-from stream_apps.core.signals.snapshot import Prints, Snapshot
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 
 CODEC = Codec()

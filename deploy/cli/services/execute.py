@@ -14,7 +14,7 @@ from schemas.service import Service, configure_logging
 from schemas.settings import Settings
 from sinks.executor.service import Executor
 from stream_apps.core.paper.model import PaperSettings
-from stream_apps.core.signals.warmup import compile_kernels
+from stream_apps.core.paper.warmup import compile_kernels
 
 _DEFAULT = PaperSettings()
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from stream_apps.core.market import columns as col
 from stream_apps.core.market.arrays import PrintArrays
 from stream_apps.core.market.kernels import print_kernels as k
-from stream_apps.core.signals.snapshot import Prints
+from stream_apps.core.market.snapshot import Prints
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]

@@ -238,7 +238,7 @@ def test_the_future_changes_nothing_and_a_planted_look_ahead_is_found(tmp_path: 
 
 @pytest.mark.parametrize("topic", ["agg_trades", "depth", "funding", "liquidations", "market_indicators", "quotes"])
 def test_an_altered_record_is_another_one_of_the_same_shape(topic: str) -> None:
-    from stream_apps.core.signals.warmup import _record
+    from stream_apps.core.paper.warmup import _record
 
     record = _record(topic, instrument=NAME)
     if topic == "funding":

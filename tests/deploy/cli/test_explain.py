@@ -24,9 +24,9 @@ from schemas.settings import Settings
 from sinks.queries.scores import ScoreId, find
 from sinks.timescale.rows import COPY_HEADER, COPY_TRAILER, encode
 from sinks.timescale.tables import table
+from stream_apps.core.market.snapshot import Prints, Snapshot
 from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
 from stream_apps.core.signals.scoring import StrategyMemory, evaluate
-from stream_apps.core.signals.snapshot import Prints, Snapshot
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 
 T = 1_760_000_010_000

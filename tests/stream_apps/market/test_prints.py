@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stream_apps.core.market.columns import LARGE, WHALE
 from stream_apps.core.market.prints import PRINT, PrintStore
-from stream_apps.core.signals.snapshot import Prints, whale_flow
+from stream_apps.core.market.snapshot import Prints, whale_flow
 from tests.support.markets.scoring_cases import relaxed
 
 GRID, WINDOW, WHALE_USD = 10, 4, 50.0

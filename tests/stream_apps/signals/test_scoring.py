@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from schemas.codec.avro import Codec
+from stream_apps.core.market.snapshot import Prints, Snapshot
 from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
 from stream_apps.core.signals.scoring import Evaluation, RegimeLimits, StrategyMemory, evaluate
-from stream_apps.core.signals.snapshot import Prints, Snapshot
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from stream_apps.core.signals.strategy_rules import validate
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from schemas.codec.avro import Codec
 from stream_apps.core.market.kernels.print_kernels import flow_of, pairwise_sum
+from stream_apps.core.market.snapshot import Prints, Snapshot, whale_flow
 from stream_apps.core.signals.scoring import MODELS, StrategyMemory, evaluate
 from stream_apps.core.signals.scoring.batch import Batch, Scored
 from stream_apps.core.signals.scoring.kernel import tenths
-from stream_apps.core.signals.snapshot import Prints, Snapshot, whale_flow
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from tests.support.markets.scoring_cases import ALT, BTC, T, large, market, markets, of_model, relaxed, strategies
 from tests.support.markets.scoring_rows import market_of

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codec.avro import Codec
+from stream_apps.core.market.snapshot import Prints, Snapshot
 from stream_apps.core.signals.scoring import MODELS, Evaluation, StrategyMemory
-from stream_apps.core.signals.snapshot import Prints, Snapshot
 from stream_apps.core.signals.strategy import StrategyConfig
 from tests.support.markets.scoring_cases import GATES, T, markets, relaxed, run, strategies
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_apps.core.market.snapshot import Prints, Snapshot
 from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
 from stream_apps.core.signals.scoring import StrategyMemory, evaluate
-from stream_apps.core.signals.snapshot import Prints, Snapshot
 from stream_apps.core.signals.strategy import BOOKKEEPING, StrategyConfig, StrategyError, config_hash
 from stream_apps.strategy_files import (
     default_files,

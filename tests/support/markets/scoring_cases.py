@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from stream_apps.core.market.snapshot import Prints, Snapshot
 from stream_apps.core.market.windows import FAST_WINDOWS, WINDOW_MS, WINDOWS
 from stream_apps.core.signals.scoring import MODELS, Evaluation, StrategyMemory, evaluate
-from stream_apps.core.signals.snapshot import Prints, Snapshot
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from stream_apps.core.signals.strategy_rules import strategy_from_record, validate
 

@@ -7,10 +7,10 @@ import numpy as np
 from stream_apps.core.market import columns as col
 from stream_apps.core.market.analytics.store import FEATURES as ANALYTICS
 from stream_apps.core.market.prints import PRINT, PrintStore
+from stream_apps.core.market.snapshot import Snapshot
 from stream_apps.core.market.state import FEATURES, INPUTS
 from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
 from stream_apps.core.signals.scoring.batch import Market
-from stream_apps.core.signals.snapshot import Snapshot
 
 # Fields of a snapshot that have the name of a feature, and those that have another one.
 _OF_FEATURES = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from stream_apps.core.market.snapshot import Snapshot
 from stream_apps.core.signals.scoring.reading import REGIME_LIMITS, GateSettings, GateVerdict, Reading, RegimeLimits, Weighted, read
 from stream_apps.core.signals.scoring.registry import MODELS
 from stream_apps.core.signals.scoring.view import DIRECTION_NAMES
-from stream_apps.core.signals.snapshot import Snapshot
 from stream_apps.core.signals.strategy import StrategyConfig
 
 Record = dict[str, Any]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from stream_apps.core.market.config import EngineConfig
+from stream_apps.core.market.snapshot import Snapshot
 from stream_apps.core.signals.scoring.model import Gate, Layer, Model
 from stream_apps.core.signals.scoring.view import INPUTS, View, look
-from stream_apps.core.signals.snapshot import Snapshot
 from stream_apps.core.signals.strategy import StrategyConfig
 
 Record = dict[str, Any]

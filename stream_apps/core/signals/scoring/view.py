@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from schemas.partition import base_of_instrument
-from stream_apps.core.signals.snapshot import Snapshot, whale_flow
+from stream_apps.core.market.snapshot import Snapshot, whale_flow
 
 LONG, SHORT, NONE = "LONG", "SHORT", "NONE"
 DIRECTION_NAMES = {1: LONG, -1: SHORT, 0: NONE}
