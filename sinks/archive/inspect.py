@@ -140,7 +140,7 @@ def _check_offsets(state: State, parts: list[np.ndarray]) -> Iterator[str]:
     offsets = np.sort(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
     twice = offsets[1:][np.diff(offsets) == 0]
     if len(twice):
-        yield f"{len(twice)} records stand in two files, the first at offset {int(twice[0])}"
+        yield f"{len(twice)} records are in two files, the first at offset {int(twice[0])}"
     holes = np.array(sorted(state.holes), dtype=np.int64).reshape(-1, 2)
     edges = np.concatenate([[-1], np.unique(offsets), [state.next_offset]])
     gaps = np.flatnonzero(np.diff(edges) > 1)

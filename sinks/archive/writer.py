@@ -107,7 +107,7 @@ class ArchiveWriter:
             except ArchiveError as error:
                 return str(error)
             if state.topic_id and state.topic_id != topic_id:
-                return f"{topic} was created anew: its offsets begin again; archive it into another folder"
+                return f"{topic} was recreated and its offsets restart; archive it to another folder"
             try:
                 self._states[place] = manifest.commit(state, topic_id=topic_id)
             except Fenced:

@@ -213,7 +213,7 @@ class Loop(ABC):
             with attempt:
                 result = call(argument)
         if self._troubles.pop(stage, None) is not None:
-            self._log.info("the writer goes on")
+            self._log.info("the writer continues")
         return result
 
     def _note(self, stage: str, state: tenacity.RetryCallState) -> None:
@@ -222,7 +222,7 @@ class Loop(ABC):
         assert error is not None
         reason = f"{type(error).__name__}: {error}{self.failed(error)}"
         if stage not in self._troubles:
-            self._log.warning("the writer cannot go on, trying again", error=reason)
+            self._log.warning("the writer failed, trying again", error=reason)
         self._troubles[stage] = f"{reason} (attempt {state.attempt_number})"
 
     def _finish_job(self) -> bool:

@@ -176,7 +176,7 @@ class Reader:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._lost_sight = error.str()
         if _is_fatal(error):
-            self._log.error("the Kafka client cannot go on", error=error.str())
+            self._log.error("fatal error of the Kafka client", error=error.str())
             self._fatal = error
 
     def _at(self, place: Place) -> Wire:

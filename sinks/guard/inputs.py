@@ -46,7 +46,7 @@ class GuardReader:
         self.open: dict[str, OpenPosition] = {}
         self.features_at: int | None = None
         self.commands: list[Command] = []
-        self.letters: list[Record] = []
+        self.dead_letters: list[Record] = []
         # (time, filled) of maker entries; (time, rejected for insufficient balance) of all entry orders.
         self._makers: deque[tuple[int, bool]] = deque()
         self._orders: deque[tuple[int, bool]] = deque()
@@ -104,7 +104,7 @@ class GuardReader:
                     key=message.key(),
                     value=message.value(),
                 )
-                self.letters.append(letter)
+                self.dead_letters.append(letter)
                 continue
             self.take(topic, record)
             taken += 1

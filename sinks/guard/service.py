@@ -119,7 +119,7 @@ class Guard:
         self._watch.start()
         try:
             while not self._service.stopping.is_set():
-                if not self._speaks() or not self._begun():
+                if not self._is_active() or not self._is_started():
                     self._service.stopping.wait(RETRY_S)
                     continue
                 self._round()
@@ -133,7 +133,7 @@ class Guard:
 
     # --- who speaks -------------------------------------------------------------------------------------------------------
 
-    def _speaks(self) -> bool:
+    def _is_active(self) -> bool:
         """Return whether this guard is active: it holds the account's lock. Without a database, the guard that was active stays active."""
         if self._database is not None and not self._database.closed:
             return True
@@ -160,7 +160,7 @@ class Guard:
     def _lock_name(self) -> str:
         return f"{self._settings.topic_prefix}perpflow-guard-{self._account}"
 
-    def _begun(self) -> bool:
+    def _is_started(self) -> bool:
         if self._reader is not None:
             return True
         try:
@@ -196,7 +196,7 @@ class Guard:
         self._reader.commands.clear()
         self._dead_letters()
         if self._state is None or _essence(state) != _essence(self._state) or self._memory.tripped != before.tripped:
-            self._tell(state)
+            self._log_change(state)
             self._publish(state, facts, now)
         elif now - self._published_at >= SIGN_OF_LIFE_MS:
             self._publish(state, facts, now)
@@ -230,7 +230,7 @@ class Guard:
             self._log.warning("the switch cannot be read", reason=str(error).strip())
             self._database.close()
 
-    def _tell(self, state: GuardState) -> None:
+    def _log_change(self, state: GuardState) -> None:
         held, holds = {one.rule for one in self._state.reasons} if self._state else set(), {one.rule for one in state.reasons}
         if held != holds or self._state is None:
             log = self._log.warning if state.reasons else self._log.info
@@ -282,12 +282,12 @@ class Guard:
 
     def _dead_letters(self) -> None:
         assert self._reader is not None
-        for letter in self._reader.letters:
+        for letter in self._reader.dead_letters:
             value = self._settings.codec.encode("dead_letters", letter)
             self._producer.produce(
                 self._settings.topic("dead_letters"), value, letter["source"].encode(), 0, timestamp=letter["event_time"]
             )
-        self._reader.letters.clear()
+        self._reader.dead_letters.clear()
 
     def _health(self) -> dict[str, Any]:
         state, seen = self._state, self._watch.seen

@@ -133,14 +133,14 @@ class OrderDispatch:
         try:
             self._give(CancelAnswered(action.client_id, await self._venue.cancel(action.symbol, action.client_id, action.conditional)))
         except Exception as error:
-            self._told("cancel", error)
+            self._log_failure("cancel", error)
             self._give(CancelAnswered(action.client_id, None, failed=True))
 
     async def _query(self, action: Query) -> None:
         try:
             self._give(QueryAnswered(action.client_id, await self._venue.query(action.symbol, action.client_id, action.conditional)))
         except Exception as error:
-            self._told("query", error)
+            self._log_failure("query", error)
             self._give(QueryAnswered(action.client_id, None, failed=True))
 
     async def _load(self, action: LoadFills | LoadPosition) -> None:
@@ -150,10 +150,10 @@ class OrderDispatch:
                 held = {one.symbol: one for one in await self._venue.positions()}
                 self._give(PositionLoaded(action.symbol, held.get(action.symbol)))
         except Exception as error:
-            self._told("load", error)
+            self._log_failure("load", error)
             self._give(FillsLoaded(action.symbol, (), failed=True))
 
-    def _told(self, what: str, error: Exception) -> None:
+    def _log_failure(self, what: str, error: Exception) -> None:
         """Log a failed request: errors of a venue are expected, any other error is a defect. The book continues from the event in both cases."""
         if isinstance(error, MalformedResponse):
             self._unreadable(error)

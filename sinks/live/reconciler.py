@@ -109,7 +109,7 @@ class Reconciler:
             begun = _now()
             try:
                 outcome = await self._round()
-                await self._tell(outcome, cause, begun)
+                await self._finish_round(outcome, cause, begun)
             except MalformedResponse as error:
                 self._unreadable(error)
                 await self._not_compared(cause, str(error))
@@ -206,7 +206,7 @@ class Reconciler:
 
     async def _act(self, finding: Finding, action: str, facts: VenueSnapshot) -> None:
         metrics.RECONCILE_FINDINGS.labels(self._account, finding.kind).inc()
-        self._log.warning("journal and venue differ", **_words(finding), action=action)
+        self._log.warning("journal and venue differ", **_finding_fields(finding), action=action)
         if action == "cancel":
             conditional = any(one.client_order_id == finding.subject and one.trigger_price is not None for one in facts.open_orders)
             self._perform(Cancel(finding.symbol, finding.subject, conditional))
@@ -231,7 +231,7 @@ class Reconciler:
         holder = self._book.holder(symbol)
         return None if holder is None else holder.average_entry
 
-    async def _tell(self, outcome: RoundResult, cause: str, begun: int) -> None:
+    async def _finish_round(self, outcome: RoundResult, cause: str, begun: int) -> None:
         self.state, self.done = outcome.state, self.done + 1
         now = _now()
         metrics.RECONCILED.labels(self._account).set(LEVELS[outcome.state])
@@ -250,7 +250,7 @@ class Reconciler:
                 "orders": len(outcome.facts.open_orders),
                 "positions": len(outcome.facts.positions),
                 "wallet": None if self._money is None else float(self._money[0]),
-                "findings": [{**_words(one), "action": action} for one, action in outcome.findings],
+                "findings": [{**_finding_fields(one), "action": action} for one, action in outcome.findings],
             }
         )
         log = self._log.warning if outcome.state == "red" else self._log.info
@@ -261,7 +261,7 @@ def _position(facts: VenueSnapshot, symbol: str) -> PositionReport | None:
     return next((one for one in facts.positions if one.symbol == symbol), None)
 
 
-def _words(finding: Finding) -> dict[str, str]:
+def _finding_fields(finding: Finding) -> dict[str, str]:
     return {
         "kind": finding.kind,
         "symbol": finding.symbol,

@@ -151,7 +151,7 @@ def open_accounts(settings: Settings) -> Any:
         ) as connection:
             yield AccountQueries(settings, connection)
     except psycopg.Error as error:
-        raise UserError(f"the database does not tell (DATABASE_URL; `perpflow db migrate`): {error}") from error
+        raise UserError(f"the database query failed (DATABASE_URL; `perpflow db migrate`): {error}") from error
 
 
 def valued(row: Row, price: tuple[float, datetime] | None) -> Row:

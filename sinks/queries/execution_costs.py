@@ -31,7 +31,7 @@ def entries_of(settings: Settings, account: str, days: int) -> list[dict[str, An
                 (f"{account}|", days),
             ).fetchall()
     except psycopg.Error as error:
-        raise UserError(f"the database does not tell (DATABASE_URL; `perpflow db migrate`): {error}") from error
+        raise UserError(f"the database query failed (DATABASE_URL; `perpflow db migrate`): {error}") from error
 
 
 def routes_in_force(settings: Settings, account: str, policy: LivePolicy) -> tuple[datetime, list[Route]] | None:
@@ -44,7 +44,7 @@ def routes_in_force(settings: Settings, account: str, policy: LivePolicy) -> tup
         with psycopg.connect(settings.role_url("reader"), connect_timeout=10) as connection:
             newest = newest_routes(connection, f"{settings.topic_prefix}{account}", policy.entry.routes)
     except psycopg.Error as error:
-        raise UserError(f"the database does not tell (DATABASE_URL; `perpflow db migrate`): {error}") from error
+        raise UserError(f"the database query failed (DATABASE_URL; `perpflow db migrate`): {error}") from error
     return None if newest is None else (datetime.fromtimestamp(newest[0] / 1000, UTC), [one.route for one in newest[1]])
 
 

@@ -94,7 +94,7 @@ def new_rising(connection: psycopg.Connection, rows: Rows, partition: int, water
     if not len(rows):
         return np.zeros(0, np.int64), {}
     form = table(rows.topic)
-    columns = dict(zip(form.told_by, rows.ids, strict=True))
+    columns = dict(zip(form.identity_columns, rows.ids, strict=True))
     rising = np.zeros(len(rows), np.bool_)
     highest: Watermarks = {}
     for field in form.rising:

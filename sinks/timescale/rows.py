@@ -75,7 +75,7 @@ class Rows:
         bounds: int64, one more than rows: row i is ``payload[bounds[i]:bounds[i + 1]]``.
         index: int64, index of each row's record among the given records.
         event_times: int64 ms.
-        ids: The columns of ``tables.Table.told_by`` in order: int64 arrays for numbers, lists or ``transcode.Coded`` for text.
+        ids: The columns of ``tables.Table.identity_columns`` in order: int64 arrays for numbers, lists or ``transcode.DictionaryColumn`` for text.
         refused: Rejected values.
     """
 
@@ -112,7 +112,7 @@ def encode(codec: Codec, topic: str, records: RecordSet, partition: int) -> Rows
     Raises:
         RegistryUnavailable: a schema is unknown and the registry does not answer.
     """
-    id_fields = table(topic).told_by
+    id_fields = table(topic).identity_columns
     fast = transcode.encode(topic, _header(codec, topic), records, partition, id_fields)
     if fast is not None and not len(fast.left):
         return Rows(topic, fast.payload, fast.bounds, np.arange(len(records)), fast.event_times, fast.ids)

@@ -111,7 +111,7 @@ class Sink(Loop):
         """Start reading partitions at their stored offsets."""
         offsets, anew = answer
         for topic, number in anew:
-            self._log.warning("the topic was created anew: its log is read from the start", topic=topic, partition=number)
+            self._log.warning("the topic was recreated: its log is read from the start", topic=topic, partition=number)
         self._reader.place({place: offset for place, offset in offsets.items() if place in ours})
 
     def prepare(self, batch: list[PartitionBatch]) -> list[TableBatch]:

@@ -68,7 +68,7 @@ class Table:
         return tuple(column.name for column in self.columns)
 
     @property
-    def told_by(self) -> tuple[str, ...]:
+    def identity_columns(self) -> tuple[str, ...]:
         """Columns that identify repeats: record id or key, then the rising columns, each once."""
         return tuple(dict.fromkeys((*(self.record_id or (self.key,)), *self.rising)))
 

@@ -78,7 +78,7 @@ def _recorded(settings: Settings, strategy_id: str) -> list[AuditEntry]:
                 (strategy_id,),
             ).fetchall()
     except psycopg.Error as error:
-        raise UserError(f"the database does not tell the older revisions (DATABASE_URL): {error}") from error
+        raise UserError(f"cannot read older revisions from the database (DATABASE_URL): {error}") from error
     return [
         AuditEntry(revision, at, by, note, did, {field: (old, new) for field, (old, new) in changed.items()})
         for revision, at, by, note, did, changed in rows

@@ -25,7 +25,7 @@ from sinks.commands.strategies.log import TIMEOUT_S, StrategyLog, market_marks, 
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError, changes
 from stream_apps.core.signals.strategy_rules import next_revision
 
-# Author of the control marks; they say "the strategies topic holds up to here" and fire nothing.
+# Author of the control marks. They say that the strategies topic is complete up to an offset, and fire no instant.
 AUTHOR = "strategies"
 # Least distance of a common instant from the newest mark, ms of event time; writing takes less.
 LEAD_MS = 1_000
@@ -113,7 +113,7 @@ def publish(
 
 
 def write_marks(settings: Settings, log: StrategyLog, partitions: Sequence[int], at: int) -> dict[int, int]:
-    """Write the control marks "the strategies topic holds up to here" at a time (ms UTC); return their offsets by partition."""
+    """Write the control marks (the strategies topic is complete up to an offset) at a time (ms UTC); return their offsets by partition."""
     marks = [
         (
             AUTHOR,
@@ -191,7 +191,7 @@ def _settled(settings: Settings, written: Mapping[int, int]) -> StrategyLog:
         while any(log.next[partition] <= offset for partition, offset in written.items()):
             if monotonic() > deadline:
                 raise UserError(
-                    f"{settings.topic('strategies')}: a transaction before the edit does not end; whether it holds, `strategies list` will tell"
+                    f"{settings.topic('strategies')}: an earlier transaction is still open; `strategies list` will show whether the edit was accepted"
                 )
             sleep(0.05)
             log = strategy_log.read(settings)

@@ -149,7 +149,7 @@ def _commit(settings: Settings, producer: Producer, log: StrategyLog, writing: S
         for partition, offsets in places.items():
             if sorted(offsets) != list(range(log.next[partition], log.next[partition] + len(offsets))):
                 raise StaleRevision(
-                    "revision: somebody edited a strategy at this very moment; nothing of this edit holds, look and edit again"
+                    "revision: somebody edited a strategy at the same time; this edit was rejected, read the newest revisions and edit again"
                 )
         producer.commit_transaction(TIMEOUT_S)
         return {partition: max(offsets) for partition, offsets in places.items()}

@@ -48,7 +48,7 @@ class UserStream:
         self._became: dict[str, str] = {}
 
     def events(self) -> AsyncIterator[UserEvent]:
-        """Yield events for ever."""
+        """Yield events until closed."""
         return reconnecting("BINANCE", self._once)
 
     async def _once(self) -> AsyncGenerator[UserEvent, None]:

@@ -35,7 +35,7 @@ class SpotUserStream:
         self._rest, self._url = rest, url
 
     def events(self) -> AsyncIterator[UserEvent]:
-        """Yield events for ever."""
+        """Yield events until closed."""
         return reconnecting(VENUE, self._once)
 
     async def _once(self) -> AsyncGenerator[UserEvent, None]:

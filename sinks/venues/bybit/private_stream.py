@@ -33,7 +33,7 @@ class PrivateStream:
         self._rest, self._url = rest, url
 
     def events(self) -> AsyncIterator[UserEvent]:
-        """Yield events for ever."""
+        """Yield events until closed."""
         return reconnecting("BYBIT", self._once)
 
     async def _once(self) -> AsyncGenerator[UserEvent, None]:

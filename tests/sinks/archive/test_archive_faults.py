@@ -252,7 +252,7 @@ def test_verify_names_missing_and_doubled_offsets(tmp_path: Path, messages: list
     shutil.copy(tmp_path / gone.path, tmp_path / copy)
     both = [gone, type(gone)(**{**vars(gone), "path": copy})]
     manifest.commit(without, add=both)
-    assert any(f"{gone.rows} records stand in two files, the first at offset 0" in fault for fault in inspect.verify(tmp_path).faults)
+    assert any(f"{gone.rows} records are in two files, the first at offset 0" in fault for fault in inspect.verify(tmp_path).faults)
 
 
 def test_a_folder_that_is_no_archive_is_said_to_be_none(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_compiled_rows_equal_the_codecs(topic: str) -> None:
     assert not made.refused
     assert [bytes(made.payload[a:b]) for a, b in zip(made.bounds[:-1], made.bounds[1:], strict=True)] == _plain(topic, values)
     assert made.event_times.tolist() == [one["event_time"] for one in records]
-    for column, name in zip(made.ids, table(topic).told_by, strict=True):
+    for column, name in zip(made.ids, table(topic).identity_columns, strict=True):
         assert list(column) == [one[name] for one in records]
 
 
@@ -60,7 +60,7 @@ def test_ordinary_records_take_the_compiled_way(topic: str) -> None:
             elif isinstance(value, list):
                 one[name] = [part.encode("ascii", "ignore").decode() if isinstance(part, str) else part for part in value]
     values = [CODEC.encode(topic, one) for one in records]
-    made = transcode.encode(topic, CODEC.header(topic), _records(values), 0, table(topic).told_by)
+    made = transcode.encode(topic, CODEC.header(topic), _records(values), 0, table(topic).identity_columns)
     assert made is not None
     assert made.left.tolist() == []
 

@@ -25,10 +25,10 @@ def test_every_topic_has_a_table_with_its_fields_and_its_place() -> None:
     assert [one.name for one in tables()] == list(catalogue.TOPICS)
     for one in tables():
         assert one.column_names == (*catalogue.field_names(one.name), "kafka_partition", "kafka_offset")
-        assert set(one.told_by) <= set(one.column_names)
+        assert set(one.identity_columns) <= set(one.column_names)
         # Without an id only what grows can be told from a repeat without a look at every row.
         assert one.record_id or one.rising
-        assert not any(column.nullable for column in one.columns if column.name in one.told_by)
+        assert not any(column.nullable for column in one.columns if column.name in one.identity_columns)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ class ExecutionBook(AccountState):
                     self._plan(trade, now, actions)
             for queued in [one for one in self.active if one.queued and self.holder(one.symbol) is None]:
                 self._plan(queued, now, actions)
-            self._tell_closed(now, actions)
+            self._emit_closed(now, actions)
             return actions
 
     def _take(self, event: Event, now: int, actions: list[Action]) -> list[Trade]:
@@ -359,7 +359,7 @@ class ExecutionBook(AccountState):
             self._close(trade, close, now)
         self._touched.add(trade.key)
         self._plan(trade, now, actions)
-        self._tell_closed(now, actions)
+        self._emit_closed(now, actions)
         return actions
 
     # --- signals -----------------------------------------------------------------------------------------------------------
@@ -407,7 +407,7 @@ class ExecutionBook(AccountState):
 
     # --- planning ----------------------------------------------------------------------------------------------------------
 
-    def _tell_closed(self, now: int, actions: list[Action]) -> None:
+    def _emit_closed(self, now: int, actions: list[Action]) -> None:
         """Write the closed trades whose funding payments are all known."""
         for trade in self.trades.values():
             if trade.is_told or trade.position.status != CLOSED:

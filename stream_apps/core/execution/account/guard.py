@@ -52,9 +52,9 @@ class GuardLimits:
         clock_skew_ms: D24 allows less than a second.
         hold_warn_ms, hold_close_ms: Ages of a position, ms. None: derived from the timeout of the position's strategy, see ``hold_limits``.
             A set close limit below a strategy's timeout ends its trades earlier than on paper.
-        maker_fill_ratio, maker_orders: Share, and how many maker entries it takes to tell.
-        insufficient_rate, insufficient_orders, reduced_size: Share, how many orders, and what sizes are multiplied by.
-        route_p95_ms, routes: ms, and how many requests it takes to tell.
+        maker_fill_ratio, maker_orders: Lowest share, and the least number of maker entries.
+        insufficient_rate, insufficient_orders, reduced_size: Highest share, least number of orders, and factor of sizes.
+        route_p95_ms, routes: Highest latency, ms, and the least number of requests.
     """
 
     daily_loss_r: float = 5.0
@@ -252,10 +252,10 @@ def evaluate(limits: GuardLimits, memory: GuardMemory, facts: GuardInputs, now: 
 
 
 def day_r(memory: GuardMemory, facts: GuardInputs, now: int) -> float:
-    """Return the net R of the UTC day that counts: closed trades since midnight or the last acknowledgement, and what is open.
+    """Return the net R of the UTC day: closed trades since midnight or the last acknowledgement, plus open positions.
 
-    What is open counts only where the venue told it: a venue that was never read blocks entries by ``unreachable`` anyway, and closing everything
-    on a guess would be worse.
+    Open positions count only if the venue reported them. Without a report the rule ``unreachable`` blocks entries, and a forced close on a guess would
+    be worse.
     """
     from_time = max(now - now % DAY_MS - 1, memory.counted_from)
     return sum(one.net_r for one in facts.closed if one.closed_at > from_time) + (facts.open_r or 0.0)

@@ -72,7 +72,7 @@ def step(context: TradeContext, mode: str) -> None:
     _leave_dust(context, mode)
 
 
-# --- what is told by fills ----------------------------------------------------------------------------------------------------
+# --- effects of fills ---------------------------------------------------------------------------------------------------------
 
 
 def take_fee(trade: Trade, fill: FillReport) -> tuple[Order, FillReport]:
@@ -296,8 +296,8 @@ def _close(context: TradeContext, exposure: Decimal) -> None:
     for order in trade.live:
         if order.type is not OrderType.MARKET and not (order.is_stop and order.executed > 0):
             context.cancel(order)
-    # Beside a pair that was asked for in vain is sold: should it arrive late, it finds no coins. Beside a sale never: no reduce-only stands between the
-    # second one and coins of other origin.
+    # A sale may run beside a pair whose query had no answer: a late pair finds no coins. A second sale is never sent: without reduce-only it could sell
+    # other coins of the account.
     if any(order.type is OrderType.MARKET or not order.is_in_doubt for order in trade.live) or _fee_is_due(trade):
         return
     newest = max((one for one in trade.of(leg) if one.type is OrderType.MARKET), key=lambda one: one.attempt, default=None)
