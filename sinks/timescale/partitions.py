@@ -77,8 +77,8 @@ class Partitions:
     def ensure(self, table: str, event_times: np.ndarray) -> list[str]:
         """Create the partitions for these times (int64 ms); return the names of new ones.
 
-        If a partition cannot be created now (a reader holds the lock, a backup is running, or the default partition has rows of it), the rows go to the
-        default partition. Other database errors are raised.
+        If a partition cannot be created now, the rows go to the default partition. Causes are a reader's lock, a running backup, or rows of the
+        partition in the default partition. Other database errors are raised.
         """
         if table not in self.native:
             return []

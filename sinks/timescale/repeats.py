@@ -1,13 +1,13 @@
 """Drop records that the database already has; the first one is kept.
 
-Repeats happen: a restarted worker or executor writes its last records again, a killed producer fetches trades again, and a broker that dies before its
-acknowledgement stores a batch twice. Records are compared within one Kafka partition, because a key always goes to one partition. The sink holds the lock
+A restarted worker or executor writes its last records again, and a killed producer fetches trades again. A broker that dies before its acknowledgement may
+store a batch twice. Records are compared within one Kafka partition, because a key always goes to one partition. The sink holds the lock
 of the partition's offset meanwhile, so no other sink writes it.
 
 Decisions are looked up by id, with one query for each batch. Market data is too much for that, but its ids increase: a trade above the highest written id
 of its instrument is new, and likewise a quote or book by update id or time (``catalogue.Topic.rising``). Only the others are looked up, by key and time,
 with an existing index. A record without an id (funding, indicators, liquidations, gaps, contract facts, marks, dead letters) is a repeat if all fields are
-equal, including the receive time.
+equal. The receive time counts, too.
 """
 
 from __future__ import annotations

@@ -173,8 +173,8 @@ def _of(log: StrategyLog, config: StrategyConfig) -> str:
 def _lost(log: StrategyLog, config: StrategyConfig) -> str:
     newest = log.newest[config.strategy_id]
     return (
-        f"{config.strategy_id}: revision: another editor was faster, the newest is {newest.revision}{_of(log, newest)}; nothing of this edit "
-        "holds, look and edit again"
+        f"{config.strategy_id}: revision: another editor was faster, the newest is {newest.revision}{_of(log, newest)}; this edit "
+        "was rejected, read the newest revision and edit again"
     )
 
 

@@ -1,11 +1,11 @@
 """Send messages with apprise. Only this module uses apprise and its internals.
 
-apprise reports only success or failure. Rate limiting needs the HTTP status and Retry-After, so the name ``requests`` in a plugin's module is replaced by a
-proxy that records the answer of each attempt. A 429 ends the attempt there, because apprise's Discord plugin would wait and retry by itself. The version is
+apprise reports only success or failure, but rate limiting needs the HTTP status and Retry-After. So a proxy replaces the name ``requests`` in a plugin's
+module and records the answer of each attempt. A 429 ends the attempt there, because apprise's Discord plugin would wait and retry by itself. The version is
 pinned, and tests check these assumptions.
 
-``timeout_s`` limits connecting and each wait for bytes. A server that sends single bytes could block a thread forever, so each attempt runs in its own
-thread, which is abandoned after three times ``timeout_s``.
+``timeout_s`` limits connecting and each wait for bytes. A server that sends single bytes could block a thread forever. So each attempt runs in its
+own thread, which is abandoned after three times ``timeout_s``.
 """
 
 from __future__ import annotations

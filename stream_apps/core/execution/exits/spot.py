@@ -1,8 +1,8 @@
 """Exits of a spot position: one-cancels-the-other pairs at the venue, and protection by this process where no pair rests.
 
 A spot position is coins, and an order that sells them locks them. So two exits cannot rest at once, no exit can be replaced by placing first, and a stop is
-never moved. As soon as entry fills are booked (the venue takes its fee from the bought coins), a pair of target and stop is placed for the uncovered
-quantity. Each pair keeps its prices.
+never moved. The venue takes its fee from the bought coins. So once entry fills are booked, a pair of target and stop is placed for the uncovered quantity.
+Each pair keeps its prices.
 
 **Protection.** The first possible of these:
 
@@ -11,8 +11,8 @@ quantity. Each pair keeps its prices.
    target.
 3. ``guard``: only this process protects the position. When the mid reaches the stop, it is closed at market (leg ``guard_stop``).
 
-Case 3 applies while a pair is in flight, while entry fills are below the venue's smallest order, after a stop was lost (partly filled target, or a pair
-cancelled by somebody), and after rejections in cases 1 and 2.
+Case 3 applies while a pair is in flight and while entry fills are below the venue's smallest order. It also applies after a stop was lost (partly filled
+target, or a pair cancelled by somebody), and after rejections in cases 1 and 2.
 
 **The unprotected window.** In case 3 a crash leaves the position without a stop until the next start. This time is measured (``protection_gap_ms``). After
 ``guard_limit_ms``, or after ``protection.window_ms`` without a recent price, the position is closed at market. Closing first cancels every exit, because

@@ -6,8 +6,8 @@ For each row (``settings.routes.Route``) the entries of its notional count, from
 signal-engine-product 10.3), their mean slippage is compared with the saving. If it is higher, waiting costs more than it saves, and the wait is shortened
 by ``step``. If it is lower and less than ``maker_ok`` of the row filled as maker, the wait is lengthened.
 
-**Slices.** A larger order walks further through the book. If a row's slippage exceeds that of the row below by more than ``slice_bps`` with a probability
-of about 97.5 % (Welch's standard error), one slice is added. If a row with several slices is not above it with the same certainty, one slice is removed.
+**Slices.** A larger order walks further through the book. One slice is added if a row's slippage exceeds that of the row below by more than ``slice_bps``,
+with a probability of about 97.5 % (Welch's standard error). If a row with several slices is not above it with the same certainty, one slice is removed.
 The first row has no row below and keeps its slices.
 
 A row with fewer than ``least`` entries is not changed. A proposal is not based on settings that were never tried.
