@@ -33,6 +33,7 @@ from deploy.demo.outcome import (
 )
 from deploy.report.series import LONGEST_SILENCES, SILENCE_MS, Silence
 from schemas.catalogue import TOPICS
+from stream_apps.core.performance.intervals import profit_factor_bounds
 
 GATES = {
     "gate_vol_enabled": "volatility",
@@ -301,6 +302,7 @@ NO_TRADES = PaperFacts(
     wins=0,
     win_rate=None,
     profit_factor=None,
+    profit_factor_bounds=(None, None),
     net_r=None,
     net_pnl=None,
     fees=None,
@@ -329,6 +331,7 @@ def paper_facts(trades: Sequence[ClosedTrade]) -> PaperFacts:
         wins=wins,
         win_rate=wins / len(trades),
         profit_factor=gain / loss if loss else None,
+        profit_factor_bounds=profit_factor_bounds([trade.net_pnl for trade in trades]),
         net_r=math.fsum(trade.net_r for trade in trades),
         net_pnl=math.fsum(trade.net_pnl for trade in trades),
         fees=math.fsum(trade.fees for trade in trades),

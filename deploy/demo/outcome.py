@@ -178,6 +178,7 @@ class PaperFacts:
         wins: Trades with net_pnl > 0.
         win_rate: wins / trades; None without trades.
         profit_factor: Gross profit / |gross loss|, money; None without a loss.
+        profit_factor_bounds: Its 95 % interval; None without a win or a loss.
         net_r, net_pnl: Sums, in R and in quote units. fees, funding: sums in quote units.
         max_drawdown_r: Deepest fall of the cumulated net R from its highest point before (start included), >= 0; None without trades.
         max_drawdown_pnl: The same of money.
@@ -188,6 +189,7 @@ class PaperFacts:
     wins: int
     win_rate: float | None
     profit_factor: float | None
+    profit_factor_bounds: tuple[float | None, float | None]
     net_r: float | None
     net_pnl: float | None
     fees: float | None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.demo.collect import snapshot
+from deploy.demo.estimates import profit_factor_text, win_rate_text
 from deploy.demo.golden import Golden, value_text
 from deploy.demo.outcome import Check, DemoFacts, EvaluationFacts, InstrumentFacts, PaperFacts
 from deploy.demo.series import read_series, rows
@@ -236,7 +237,7 @@ def _statistics(name: str, one: PaperFacts) -> Sequence[Any]:
     exits = ", ".join(f"{LEGS.get(reason, reason)} {count}" for reason, count in one.exits.items())
     extremes = None if one.best_r is None or one.worst_r is None else f"{one.best_r:+.2f} / {one.worst_r:+.2f}"
     return (
-        name, count(one.trades), number(one.win_rate, ".1%"), number(one.profit_factor), signed(one.net_r), signed(one.net_pnl, "+,.2f"),
+        name, count(one.trades), win_rate_text(one), profit_factor_text(one), signed(one.net_r), signed(one.net_pnl, "+,.2f"),
         number(one.fees), number(one.funding), extremes, number(one.max_drawdown_r), number(one.max_drawdown_pnl),
         duration(one.mean_hold_ms), exits,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from deploy.demo.estimates import profit_factor_text, win_rate_text
 from deploy.demo.golden import value_text
 from deploy.demo.outcome import Check, DemoFacts
 from deploy.report.formatting import LEGS, Rates, duration, rate_text, utc
@@ -139,8 +140,8 @@ def _paper(console: Console, facts: DemoFacts) -> None:
     papers = [paper for _, paper in every]
     fields: dict[str, Sequence[Any]] = {
         "trades": [f"{one.trades:,}" for one in papers],
-        "win rate": row(".1%", (one.win_rate for one in papers)),
-        "profit factor": row(".2f", (one.profit_factor for one in papers)),
+        "win rate": [win_rate_text(one) for one in papers],
+        "profit factor": [profit_factor_text(one) for one in papers],
         "net R": row("+.2f", (one.net_r for one in papers)),
         "net money": row("+,.2f", (one.net_pnl for one in papers)),
         "fees": row(",.2f", (one.fees for one in papers)),

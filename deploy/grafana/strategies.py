@@ -31,6 +31,7 @@ from deploy.grafana.build import (
     stat,
     table,
 )
+from stream_apps.core.performance.daily import LEAST_DAILY_RETURNS
 
 CHOSEN = f"{IN_RANGE} AND mode = ${{mode:sqlstring}} AND strategy_id IN (${{strategy:sqlstring}})"
 IN_ORDER = "PARTITION BY strategy_id ORDER BY event_time, trade_id"
@@ -51,14 +52,20 @@ SELECT min(strategy_name) AS strategy, count(*) AS trades, {WON} AS won, {FACTOR
 FROM trades_closed JOIN downs USING (strategy_id) WHERE {CHOSEN} GROUP BY strategy_id ORDER BY sum(net_r) DESC"""
 
 # Returns of the UTC days from the first entry to the last close, those without a close included: the day's result by the equity at its beginning (D23).
+# The money paid in is that of the revision that held when the day began: an increase of today changes no return of the past.
 SHARPE = f"""WITH trades AS (SELECT strategy_id, event_time, entry_time, net_pnl FROM trades_closed WHERE {CHOSEN}),
-balance AS (SELECT sum(initial_balance) AS at_first FROM strategies_current WHERE strategy_id IN (SELECT strategy_id FROM trades)),
 days AS (SELECT generate_series(date_trunc('day', min(entry_time) AT TIME ZONE 'UTC'), max(event_time) AT TIME ZONE 'UTC',
   interval '1 day') AS day FROM trades),
 results AS (SELECT day, coalesce(sum(net_pnl), 0) AS result FROM days
   LEFT JOIN trades ON date_trunc('day', event_time AT TIME ZONE 'UTC') = day GROUP BY day),
-returns AS (SELECT result, at_first + sum(result) OVER (ORDER BY day) - result AS equity FROM results, balance)
-SELECT CASE WHEN count(*) >= 3 AND min(equity) > 0
+balances AS (SELECT day, sum(coalesce(held.initial_balance, first.initial_balance)) AS paid_in FROM days
+  CROSS JOIN (SELECT DISTINCT strategy_id FROM trades) t
+  LEFT JOIN LATERAL (SELECT initial_balance FROM strategies s WHERE s.strategy_id = t.strategy_id AND s.event_time < (day AT TIME ZONE 'UTC')
+    ORDER BY revision DESC LIMIT 1) held ON true
+  LEFT JOIN LATERAL (SELECT initial_balance FROM strategies s WHERE s.strategy_id = t.strategy_id ORDER BY revision LIMIT 1) first ON true
+  GROUP BY day),
+returns AS (SELECT result, paid_in + sum(result) OVER (ORDER BY day) - result AS equity FROM results JOIN balances USING (day))
+SELECT CASE WHEN count(*) >= {LEAST_DAILY_RETURNS} AND min(equity) > 0
   THEN avg(result / nullif(equity, 0)) / nullif(stddev_samp(result / nullif(equity, 0)), 0) * sqrt(365) END AS sharpe
 FROM returns"""
 
@@ -68,7 +75,8 @@ FROM trades_closed WHERE {CHOSEN} WINDOW w AS ({IN_ORDER} ROWS 19 PRECEDING) ORD
 OPEN = """SELECT p.event_time AS since, p.instrument, p.strategy_id, p.direction, p.status, p.tier, p.open_quantity AS quantity,
   p.entry_price AS entry, f.price AS now,
   p.stop_price AS stop, p.tp1_price AS tp1, p.tp2_price AS tp2, p.timeout_at AS timeout, p.realised_pnl AS realised,
-  (f.price - p.entry_price) * CASE p.direction WHEN 'LONG' THEN 1 ELSE -1 END / nullif(p.risk_distance, 0) AS floating
+  (p.realised_pnl + (f.price - p.entry_price) * CASE p.direction WHEN 'LONG' THEN 1 ELSE -1 END * p.open_quantity)
+    / nullif(coalesce(p.risk_amount * p.risk_multiple, p.quantity * p.risk_distance), 0) AS floating
 FROM positions_current p LEFT JOIN LATERAL (SELECT price FROM features WHERE features.instrument = p.instrument ORDER BY event_time DESC LIMIT 1) f ON true
 WHERE p.status IN ('pending', 'open', 'tp1_hit') AND p.mode = ${mode:sqlstring} AND p.strategy_id IN (${strategy:sqlstring}) ORDER BY 1 DESC"""
 
@@ -121,7 +129,7 @@ def board() -> Json:
         stat("Trades", "Closed trades in the range.", COUNT, rows(_one("count(*)"))),
         stat(
             "Sharpe",
-            "Daily returns on the chosen strategies' equity (days without a close count): mean by deviation, times the root of 365. Nothing before three days.",
+            "Daily returns on the chosen strategies' equity (days without a close count): mean by deviation, times the root of 365. Needs 20 days.",
             NONE,
             rows(SHARPE),
             signed,
@@ -255,7 +263,7 @@ def board() -> Json:
         table("A against B: figures", "The two side by side. Intervals and a verdict that they bear: perpflow compare.", NONE, rows(SIDES)),
         table(
             "Open positions",
-            "What is open or pending now, whatever the range; floating is in R of the open part, at the newest evaluated price.",
+            "What is open or pending now, whatever the range; floating is R at the newest price: what TP1 banked and what is open, per money at risk.",
             NONE,
             rows(OPEN),
             {"realised": QUOTE, "floating": R},
@@ -306,7 +314,7 @@ def board() -> Json:
         empty="No trade of the chosen strategies was closed in the range.",
         empties={
             "Profit factor": "No loss, or no trade, in the range.",
-            "Sharpe": "Fewer than three days from the first entry to the last close.",
+            "Sharpe": f"Too few daily returns: fewer than {LEAST_DAILY_RETURNS} days from the first entry to the last close.",
             "Win rate of the last 20 trades": "No strategy has closed 20 trades in the range.",
             "Open positions": "Nothing is open.",
             "A against B: equity": "Neither A nor B has closed a trade in the range.",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deploy.report.formatting import utc
+from deploy.report.formatting import bounded, utc
 from deploy.report.research import mean_text
+from stream_apps.core.performance.intervals import wilson
 
 Json = Mapping[str, Any]
 
@@ -29,7 +30,7 @@ def markdown(report: Json) -> str:
         *_table(("strategy", "instrument", "fitness", "net R", "closed", "won", "signals 24 h", "average score",
                  "evolved"), [
             (one["strategy_id"], one["instrument"], f"{one['fitness']['value']:.4f}", f"{one['fitness']['net_r']:+.2f}", one["fitness"]["closed"],
-             f"{one['fitness']['win_rate']:.0%}" if one["fitness"]["closed"] else "-", f"{one['entry_signals_24h']:,} of {one['ticks_24h']:,}",
+_won(one["fitness"]), f"{one['entry_signals_24h']:,} of {one['ticks_24h']:,}",
              "-" if one["avg_signal_score_24h"] is None else f"{one['avg_signal_score_24h']:.1f}", "yes" if one["evolved"] else "no")
             for one in report["running_strategies"]]),
         f"Top 3: {', '.join(report['top3']) or 'none'}. Bottom 3: {', '.join(report['bottom3']) or 'none'}.", "",
@@ -51,6 +52,11 @@ def markdown(report: Json) -> str:
         f"{limits['min_closed_trades']} closed trades for a judgement, false discoveries {limits['rate']:.0%}, seed {limits['seed']}.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _won(fitness: Mapping[str, Any]) -> str:
+    closed = fitness["closed"]
+    return bounded(fitness["win_rate"] if closed else None, *wilson(round(fitness["win_rate"] * closed), closed), closed, ".0%")
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:

@@ -42,3 +42,19 @@ def rate_text(value: float | str | None) -> str | None:
     if value is None or isinstance(value, str):
         return value
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
+
+
+def bounded(value: float | None, low: float | None, high: float | None, count: int, form: str, reason: str = "no closed trades") -> str:
+    """Return an estimate with its count and its 95 % interval, ``45.0% (n 20, 26.0% to 65.0%)``, or why there is none.
+
+    Args:
+        low, high: Ends of the interval; None: there is none.
+        count: Trades behind it.
+        form: Format of the numbers.
+        reason: Why the value is None.
+    """
+    if value is None:
+        return f"{reason} (n {count:,})"
+    if low is None or high is None:
+        return f"{format(value, form)} (n {count:,}, no interval)"
+    return f"{format(value, form)} (n {count:,}, {format(low, form)} to {format(high, form)})"

@@ -12,11 +12,10 @@ import numpy as np
 
 from deploy.report.account import equity_figure, excursion_figure, score_figure
 from deploy.report.charts import instrument_figure
-from deploy.report.formatting import LEGS, duration, utc
+from deploy.report.formatting import LEGS, bounded, duration, utc
 from deploy.report.page import Html, block, columns, figure, folded, marked, none_line, note, page, section, table, text, tiles
 from deploy.report.series import FEATURES, Scores, Series, Silence
 from deploy.report.tables import count, cut_note, number, signals_table, signed, time_text, trades_table
-from stream_apps.core.performance.ledger import DAY_MS
 from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.collect import TIMEFRAMES, Collector, MarketSeen, StrategySeen
 
@@ -24,7 +23,6 @@ Json = dict[str, Any]
 # Evaluations of a strategy that are drawn; signals are never left out.
 MOST_EVALUATIONS = 20_000
 # Fewer days make ratios of daily returns arbitrary.
-FEW_DAYS = 30
 BREAKDOWN_NAMES = {
     "symbol": "By symbol", "side": "By side", "tier": "By tier", "hour": "By hour of entry (UTC)", "weekday": "By weekday of entry (UTC)",
     "regime": "By regime at the signal", "exit_reason": "By exit",
@@ -102,8 +100,8 @@ def _head(title: str, report: Json) -> Iterator[str]:
             ("closed trades that count", count(values["trades"])),
             ("net, R", signed(values["net_r"])),
             ("net, money", signed(values["net_pnl"], "+,.2f")),
-            ("win rate", number(values["win_rate"], ".1%")),
-            ("profit factor", number(values["profit_factor"])),
+            ("win rate (95 %)", win_rate_text(report["all"]["statistics"])),
+            ("profit factor (95 %)", profit_factor_text(report["all"]["statistics"])),
             ("max drawdown, R", number(fall)),
             ("fees and slippage, R", number(values["fees_r"] + values["slippage_r"])),
         ]
@@ -186,6 +184,26 @@ def _scores(strategy_id: str, collected: Collector) -> Scores:
 # --- statistics --------------------------------------------------------------------------------------------------------
 
 
+def stated(one: Json, unit: str) -> str | Html | None:
+    """Return a statistic for people: its value, or why it has none."""
+    return value_text(one["value"], unit) if one["value"] is not None else one.get("reason")
+
+
+def win_rate_text(statistics: Mapping[str, Json]) -> str:
+    """Return the win rate with its count and interval."""
+    return _bounded(statistics, "win_rate", ".1%")
+
+
+def profit_factor_text(statistics: Mapping[str, Json]) -> str:
+    """Return the profit factor with its count and interval."""
+    return _bounded(statistics, "profit_factor", ",.2f")
+
+
+def _bounded(statistics: Mapping[str, Json], name: str, form: str) -> str:
+    value, low, high = (statistics[name + end]["value"] for end in ("", "_low", "_high"))
+    return bounded(value, low, high, statistics["trades"]["value"], form, statistics[name].get("reason", ""))
+
+
 def value_text(value: float | int | None, unit: str) -> str | Html | None:
     """Return a statistic's value for people."""
     if value is None:
@@ -217,10 +235,19 @@ def statistics_table(definitions: Mapping[str, Json], accounts: Mapping[str, Map
             group = one["group"]
             rows.append((Html(f"<b>{text(group)}</b>"), "", *(Html("") for _ in accounts)))
         title = Html(f'<span title="{text(one["meaning"])}">{text(name)}</span>')
-        rows.append((title, Html(text(one["unit"])), *(value_text(values[name]["value"], one["unit"]) for values in accounts.values())))
+        rows.append((title, Html(text(one["unit"])), *(shown_cell(name, values, one["unit"]) for values in accounts.values())))
     return table(
         ["statistic", "unit", *(f">{name}" for name in accounts)], [(row[0], row[1] or Html(""), *row[2:]) for row in rows], whole=True
     )
+
+
+def shown_cell(name: str, values: Mapping[str, Json], unit: str) -> str | Html | None:
+    """Return a statistic as reports and terminal show it: win rate and profit factor with count and interval, what is undefined with its reason."""
+    if name == "win_rate":
+        return win_rate_text(values)
+    if name == "profit_factor":
+        return profit_factor_text(values)
+    return stated(values[name], unit)
 
 
 def _accounts(report: Json) -> dict[str, Json]:
@@ -234,11 +261,11 @@ def _statistics(report: Json) -> str:
     explained = note(
         "Closed trades only. Fees and funding are inside net figures, slippage inside prices. Hover a name for its formula and source."
     )
-    spans = [one["period"] for one in report["strategies"] if one["period"] is not None]
-    days = max((span["until"] // DAY_MS - span["since"] // DAY_MS + 1 for span in spans), default=0)
-    if days < FEW_DAYS:
-        explained = Html(explained + note(f"Daily statistics rest on {days} days: below {FEW_DAYS} they say little, whatever their value."))
     return explained + statistics_table(report["definitions"], {name: one["statistics"] for name, one in _accounts(report).items()})
+
+
+def _share(row: Json, name: str, form: str) -> str:
+    return bounded(row[name], row[f"{name}_low"], row[f"{name}_high"], row["trades"], form, "no losing trade")
 
 
 def _breakdowns(report: Json) -> Iterator[str]:
@@ -248,8 +275,8 @@ def _breakdowns(report: Json) -> Iterator[str]:
         for kind, title in BREAKDOWN_NAMES.items():
             rows = [
                 (
-                    LEGS.get(row["group"], row["group"]) if kind == "exit_reason" else row["group"], count(row["trades"]), number(row["win_rate"], ".0%"),
-                    signed(row["net_r"]), signed(row["expectancy_r"], "+.3f"), number(row["profit_factor"]), signed(row["net_pnl"], "+,.0f"),
+                    LEGS.get(row["group"], row["group"]) if kind == "exit_reason" else row["group"], count(row["trades"]), _share(row, "win_rate", ".0%"),
+                    signed(row["net_r"]), signed(row["expectancy_r"], "+.3f"), _share(row, "profit_factor", ".2f"), signed(row["net_pnl"], "+,.0f"),
                     number(row["fees"], ",.0f"), number(row["funding"], ",.0f"), number(row["slippage"], ",.0f"), duration(row["average_hold_ms"]),
                 )
                 for row in one["breakdowns"][kind]

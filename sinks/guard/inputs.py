@@ -13,6 +13,8 @@ from schemas.deadletter import dead_letter
 from schemas.settings import Settings
 from sinks.executor.publish import QUIET
 from stream_apps.core.execution.account.guard import DAY_MS, HOUR_MS, ClosedTrade, Command, OpenPosition, Share
+from stream_apps.core.execution.state.records import symbol_of
+from stream_apps.core.performance.open_positions import money_at_risk
 
 OPEN_STATES = ("open", "tp1_hit")
 # Topic -> how far back reading starts, ms; None: from the beginning (compacted).
@@ -133,7 +135,14 @@ class GuardReader:
             self.closed[record["trade_id"]] = ClosedTrade(record["trade_id"], record["event_time"], record["net_r"])
         elif topic == "positions":
             if record["status"] in OPEN_STATES and record["entry_time"] is not None:
-                self.open[record["position_id"]] = OpenPosition(record["position_id"], record["entry_time"], record["timeout_at"])
+                self.open[record["position_id"]] = OpenPosition(
+                    record["position_id"],
+                    record["entry_time"],
+                    record["timeout_at"],
+                    symbol_of(record["instrument"]),
+                    record["realised_pnl"],
+                    money_at_risk(record),
+                )
             else:
                 self.open.pop(record["position_id"], None)
         elif topic == "orders" and record["leg"] == "entry":

@@ -38,6 +38,7 @@ from stream_apps.core.execution.account.guard import (
     GuardState,
     day_r,
     evaluate,
+    open_r,
 )
 
 TOPIC = "risk_state"
@@ -205,11 +206,10 @@ class Guard:
     def _facts(self, now: int) -> GuardInputs:
         assert self._reader is not None
         reader, seen = self._reader, self._watch.seen
-        open_r = None if seen.unrealised is None else float(seen.unrealised / self._limits.risk_per_trade)
         return GuardInputs(
             closed=tuple(reader.closed.values()),
             open=tuple(reader.open.values()),
-            open_r=open_r,
+            open_r=open_r(tuple(reader.open.values()), seen.unrealised, self._limits.risk_per_trade),
             reached_at=seen.reached_at,
             available=seen.available,
             skew_ms=seen.skew_ms,

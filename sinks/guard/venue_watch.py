@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TypeVar
@@ -34,13 +34,13 @@ class VenueReadings:
     Attributes:
         reached_at: Time of the last answer, ms UTC, local clock.
         available: Available balance of the margin asset.
-        unrealised: Unrealised profit of all positions, quote units.
+        unrealised: Venue symbol -> unrealised profit of its position, quote units.
         skew_ms: Venue clock minus local clock.
     """
 
     reached_at: int | None = None
     available: Decimal | None = None
-    unrealised: Decimal | None = None
+    unrealised: Mapping[str, Decimal] | None = None
     skew_ms: int | None = None
     error: str = ""
 
@@ -102,7 +102,7 @@ class AccountWatch:
                     balances = await self._timed(self._venue.balances())
                     positions = await self._timed(self._venue.positions())
                 available = next((one.available for one in balances if one.asset == self._asset), Decimal(0))
-                unrealised = sum((one.unrealised for one in positions), Decimal(0))
+                unrealised = {one.symbol: one.unrealised for one in positions}
                 if self.seen.error:
                     self._log.info("the venue answers again")
                 self.seen = VenueReadings(int(time.time() * 1000), available, unrealised, skew)

@@ -23,6 +23,7 @@ from stream_apps.core.execution.orders.order import OrderState
 from stream_apps.core.execution.orders.venue_reports import TimeInForce
 from stream_apps.core.execution.state.records import order_id, status_of
 from stream_apps.core.execution.state.trade import Trade
+from stream_apps.core.performance.open_positions import money_at_risk, r_multiple
 
 Row = dict[str, Any]
 PAPER, MODES = "paper", ("paper", "simulated", "testnet", "live")
@@ -79,7 +80,8 @@ class AccountQueries:
                 "account": PAPER,
                 "mode": PAPER,
                 **{name: row[name] for name in ("position_id", "instrument", "strategy_id", "direction", "status", "open_quantity")},
-                **{name: row[name] for name in ("quantity", "entry_price", "stop_price", "tp1_price", "tp2_price", "risk_amount")},
+                **{name: row[name] for name in ("quantity", "entry_price", "stop_price", "tp1_price", "tp2_price")},
+                "at_risk": money_at_risk(row),
                 "realised": row["realised_pnl"],
                 "since": row["entry_time"],
                 "protection": "model",
@@ -164,7 +166,7 @@ def valued(row: Row, price: tuple[float, datetime] | None) -> Row:
     if value is not None and row["entry_price"] is not None:
         sign = 1 if row["direction"] == "LONG" else -1
         pnl = sign * (value - row["entry_price"]) * row["open_quantity"]
-        r = (pnl + row["realised"]) / row["risk_amount"] if row["risk_amount"] else None
+        r = r_multiple(row["realised"], pnl, row["at_risk"])
     return {"price": value, "price_age_s": None if at is None else time.time() - at.timestamp(), "unrealised": pnl, "r": r}
 
 
@@ -185,7 +187,7 @@ def _position_of(found: tuple[str, Trade]) -> Row:
         "stop_price": _float(position.stop_price),
         "tp1_price": _float(position.tp1_price),
         "tp2_price": _float(position.tp2_price),
-        "risk_amount": float(position.risk_amount * position.risk_multiple),
+        "at_risk": float(position.risk),
         "realised": float(position.realised),
         "since": _time(position.entry_time),
         "protection": protection_of(trade),

@@ -12,8 +12,9 @@ from typing import Any, TextIO
 from schemas.catalogue import field_names
 from stream_apps.core.market.config import EngineConfig
 from stream_apps.core.paper.position import PaperSettings
-from stream_apps.core.performance import BREAKDOWNS, Ledger, breakdown, evaluate, listed
+from stream_apps.core.performance import BREAKDOWNS, Ledger, Statistic, breakdown, evaluate, listed, reason_of
 from stream_apps.core.performance.breakdowns import FIELDS
+from stream_apps.core.performance.registry import Value
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from stream_apps.replay.collect import SCORE_STEP, Collector, StrategySeen
 from stream_apps.replay.data_gaps import LEAST_HOLE_MS, marked
@@ -137,7 +138,7 @@ def _account(trades: Iterable[Json], balance: float, period: Json | None) -> Jso
     )
     values = evaluate(ledger)
     return {
-        "statistics": {one.name: {"value": values[one.name], "unit": one.unit} for one in listed()},
+        "statistics": {one.name: _stated(one, values[one.name], ledger) for one in listed()},
         "breakdowns": {name: breakdown(sound, name) for name in BREAKDOWNS},
         "curve": [list(point) for point in zip(ledger.curve_times, ledger.curve_r, ledger.curve_money, strict=True)] if period else [],
         "void": {
@@ -147,6 +148,13 @@ def _account(trades: Iterable[Json], balance: float, period: Json | None) -> Jso
             "reasons": {reason: sum(row["void"] == reason for row in void) for reason in sorted({row["void"] for row in void})},
         },
     }
+
+
+def _stated(statistic: Statistic, value: Value, ledger: Ledger) -> Json:
+    """Return a value with its unit, or null with its reason."""
+    if value is None:
+        return {"value": None, "unit": statistic.unit, "reason": reason_of(statistic.name, ledger)}
+    return {"value": value, "unit": statistic.unit}
 
 
 def _counted(seen: StrategySeen, states: Sequence[str]) -> dict[str, int]:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from deploy.report.formatting import bounded
 from schemas.errors import UserError
 from stream_apps.core.performance.comparison import CONFIDENCE, LEAST_IN_GROUP, SEED, Interval, Pair, Side
 
@@ -88,7 +89,7 @@ def _summary(a: str, b: str, pair: Pair) -> Table:
     table = Table("", a, b)
     rows = (
         ("closed trades", lambda side: f"{side.trades:,}"),
-        ("win rate", lambda side: _share(side.win_rate)),
+        ("win rate", _win_rate),
         ("mean R", lambda side: _signed(side.mean_r)),
         (f"{CONFIDENCE:.0%} interval", lambda side: _interval(side.interval)),
         ("net R", lambda side: f"{side.net_r:+.2f}"),
@@ -108,9 +109,9 @@ def _group(name: str, pairs: list[Pair]) -> Table:
         table.add_row(
             pair.name,
             f"{a.trades}/{b.trades}",
-            f"{_share(a.win_rate)}/{_share(b.win_rate)}",
+            f"{_win_rate(a)} / {_win_rate(b)}",
             f"{_signed(a.mean_r)}/{_signed(b.mean_r)}",
-            f"{_profit_factor(a)}/{_profit_factor(b)}",
+            f"{_profit_factor(a)} / {_profit_factor(b)}",
             f"{a.drawdown_r:.2f}/{b.drawdown_r:.2f}",
             f"{_signed(pair.difference)} {_interval(pair.interval)}",
             pair.verdict,
@@ -119,11 +120,12 @@ def _group(name: str, pairs: list[Pair]) -> Table:
 
 
 def _profit_factor(side: Side) -> str:
-    return "-" if side.profit_factor is None else f"{side.profit_factor:.2f}"
+    reason = "no losing trade" if side.trades else "no closed trades"
+    return bounded(side.profit_factor, side.profit_factor_low, side.profit_factor_high, side.trades, ".2f", reason)
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
+def _win_rate(side: Side) -> str:
+    return bounded(side.win_rate, side.win_rate_low, side.win_rate_high, side.trades, ".1%")
 
 
 def _signed(value: float | None) -> str:

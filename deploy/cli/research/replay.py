@@ -207,7 +207,7 @@ def replay(
 
 def _summary(report: dict[str, Any]) -> Table:
     """Return a line per statistic, a column per strategy."""
-    from deploy.report.replay import value_text
+    from deploy.report.replay import shown_cell
 
     accounts = {one["strategy_id"]: one for one in report["strategies"]}
     if len(accounts) > 1 and report["all"] is not None:
@@ -217,7 +217,7 @@ def _summary(report: dict[str, Any]) -> Table:
         shown.add_column(name, justify="right")
     for key in _SHOWN:
         unit = report["definitions"][key]["unit"]
-        cells = (value_text(one["statistics"][key]["value"], unit) for one in accounts.values())
+        cells = (shown_cell(key, one["statistics"], unit) for one in accounts.values())
         shown.add_row(f"{key} ({unit})" if unit in ("R", "money") else key, *("none" if cell is None else str(cell) for cell in cells))
     left_out = sum(one["void"]["trades"] for one in report["strategies"])
     if left_out:

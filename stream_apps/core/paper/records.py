@@ -148,6 +148,7 @@ def position_state(position: Position, event_time: int, receive_time: int) -> Re
         "timeout_at": position.timeout_at,
         "realised_pnl": float(position.realised),
         "risk_amount": float(position.risk_amount),
+        "risk_multiple": float(position.risk_multiple),
     }
 
 

@@ -4,6 +4,7 @@
 from stream_apps.core.performance import costs, daily, drawdown, results
 from stream_apps.core.performance.breakdowns import BREAKDOWNS, breakdown
 from stream_apps.core.performance.ledger import Drawdown, Ledger
+from stream_apps.core.performance.reasons import reason_of
 from stream_apps.core.performance.registry import STATISTICS, Statistic, evaluate, listed
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "drawdown",
     "evaluate",
     "listed",
+    "reason_of",
     "results",
 ]

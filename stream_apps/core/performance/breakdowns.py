@@ -7,6 +7,7 @@ from math import fsum
 from typing import Any
 
 from stream_apps.core.performance.costs import slippage_money
+from stream_apps.core.performance.intervals import profit_factor_bounds, wilson
 from stream_apps.core.performance.ledger import DAY_MS, Row
 
 HOUR_MS = 3_600_000
@@ -34,9 +35,13 @@ _ORDER: dict[str, tuple[str, ...]] = {"weekday": WEEKDAYS, "tier": TIERS}
 FIELDS = {
     "trades": "count",
     "win_rate": "fraction",
+    "win_rate_low": "fraction",
+    "win_rate_high": "fraction",
     "net_r": "R",
     "expectancy_r": "R",
     "profit_factor": "ratio",
+    "profit_factor_low": "ratio",
+    "profit_factor_high": "ratio",
     "net_pnl": "money",
     "fees": "money",
     "funding": "money",
@@ -63,12 +68,19 @@ def breakdown(trades: Iterable[Row], name: str) -> list[dict[str, Any]]:
 def _summary(rows: list[Row]) -> dict[str, Any]:
     losses = -fsum(row["net_pnl"] for row in rows if row["net_pnl"] < 0)
     net = fsum(row["net_r"] for row in rows)
+    wins = sum(row["net_pnl"] > 0 for row in rows)
+    win_rate_low, win_rate_high = wilson(wins, len(rows))
+    profit_factor_low, profit_factor_high = profit_factor_bounds([row["net_pnl"] for row in rows])
     return {
         "trades": len(rows),
-        "win_rate": sum(row["net_pnl"] > 0 for row in rows) / len(rows),
+        "win_rate": wins / len(rows),
+        "win_rate_low": win_rate_low,
+        "win_rate_high": win_rate_high,
         "net_r": net,
         "expectancy_r": net / len(rows),
         "profit_factor": fsum(row["net_pnl"] for row in rows if row["net_pnl"] > 0) / losses if losses else None,
+        "profit_factor_low": profit_factor_low,
+        "profit_factor_high": profit_factor_high,
         "net_pnl": fsum(row["net_pnl"] for row in rows),
         "fees": fsum(row["fees"] for row in rows),
         "funding": fsum(row["funding"] for row in rows),

@@ -32,7 +32,10 @@ LEAST_IN_GROUP = 50
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 SEED = 20_260_302
-_FIGURES = ("win_rate", "expectancy_r", "net_r", "net_pnl", "profit_factor", "max_drawdown_r", "max_drawdown_money")
+_FIGURES = (
+    "win_rate", "win_rate_low", "win_rate_high", "profit_factor", "profit_factor_low", "profit_factor_high", "expectancy_r", "net_r", "net_pnl",
+    "max_drawdown_r", "max_drawdown_money",
+)  # fmt: skip
 # Drawn at once, so that memory does not grow with the sample.
 _DRAWS = 1_000_000
 
@@ -55,10 +58,10 @@ class Side:
 
     Attributes:
         trades, wins: Numbers.
-        win_rate: Share of wins, 0-1.
+        win_rate: Share of wins, 0-1. win_rate_low, win_rate_high: 95 % interval of it (Wilson).
         mean_r: Mean net R. interval: Of it.
         net_r, net_pnl: Sums, R and quote units.
-        profit_factor: None without a loss.
+        profit_factor: None without a loss. profit_factor_low, profit_factor_high: 95 % interval of it; None without a win or a loss.
         drawdown_r, drawdown_pnl: Max drawdown, >= 0; 0 without trades.
         configurations: Hashes of the configurations behind the trades, sorted: with more than one the figures mix strategies.
     """
@@ -66,11 +69,15 @@ class Side:
     trades: int
     wins: int
     win_rate: float | None
+    win_rate_low: float | None
+    win_rate_high: float | None
     mean_r: float | None
     interval: Interval | None
     net_r: float
     net_pnl: float
     profit_factor: float | None
+    profit_factor_low: float | None
+    profit_factor_high: float | None
     drawdown_r: float
     drawdown_pnl: float
     configurations: tuple[str, ...]
@@ -176,11 +183,15 @@ def side(trades: Sequence[Record], seed: int = SEED, resamples: int = RESAMPLES)
         trades=len(trades),
         wins=len(ledger.wins),
         win_rate=value["win_rate"],
+        win_rate_low=value["win_rate_low"],
+        win_rate_high=value["win_rate_high"],
         mean_r=value["expectancy_r"],
         interval=_interval(_means(_column(trades, "net_r"), seed, resamples)) if len(trades) > 1 else None,
         net_r=value["net_r"] or 0.0,
         net_pnl=value["net_pnl"] or 0.0,
         profit_factor=value["profit_factor"],
+        profit_factor_low=value["profit_factor_low"],
+        profit_factor_high=value["profit_factor_high"],
         drawdown_r=value["max_drawdown_r"] or 0.0,
         drawdown_pnl=value["max_drawdown_money"] or 0.0,
         configurations=tuple(sorted({str(trade["config_hash"]) for trade in trades})),

@@ -1,6 +1,6 @@
 """Statistics of the daily returns: net pnl of a UTC day / equity at its beginning, every day of the period counted (D23: x sqrt(365)).
 
-The risk-free rate and the target return are 0. Undefined below two days, and where the equity was used up.
+The risk-free rate and the target return are 0. Undefined with fewer than ``LEAST_DAILY_RETURNS`` returns, and where the equity was used up.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from stream_apps.core.performance.registry import Function, Value, statistic
 
 RETURNS = "Daily returns"
 DAYS_A_YEAR = 365
+# The standard error of a Sharpe ratio is about sqrt(365 / n): 4.3 at 20 returns. Of fewer, a ratio is noise: two days of one recording gave 416.
+LEAST_DAILY_RETURNS = 20
 Returns = Sequence[float]
 
 
 def daily(unit: str) -> Callable[[Callable[[Returns], Value]], Function]:
-    """Register a function of the daily returns, which is undefined without two of them or without a trade."""
+    """Register a function of the daily returns, which is undefined with too few of them or without a trade."""
 
     def register(function: Callable[[Returns], Value]) -> Function:
         @wraps(function)
         def of_ledger(ledger: Ledger) -> Value:
             returns = ledger.returns if ledger.trades else None
-            return None if returns is None or len(returns) < 2 else function(returns)
+            return None if returns is None or len(returns) < LEAST_DAILY_RETURNS else function(returns)
 
         return statistic(RETURNS, unit)(of_ledger)
 

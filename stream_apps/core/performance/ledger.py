@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from stream_apps.core.performance.intervals import Bounds, profit_factor_bounds
+
 DAY_MS = 86_400_000
 Row = Mapping[str, Any]
 
@@ -89,6 +91,11 @@ class Ledger:
     def losses(self) -> list[Row]:
         """Trades with net pnl < 0; a net pnl of exactly zero is neither."""
         return [row for row in self.trades if row["net_pnl"] < 0]
+
+    @cached_property
+    def profit_factor_bounds(self) -> Bounds:
+        """95 % interval of the profit factor."""
+        return profit_factor_bounds(self.net_pnl)
 
     @property
     def period_ms(self) -> int:

@@ -6,6 +6,7 @@ from itertools import groupby
 from math import fsum, sqrt
 from statistics import median
 
+from stream_apps.core.performance.intervals import wilson
 from stream_apps.core.performance.ledger import DAY_MS, Ledger, Row
 from stream_apps.core.performance.numbers import deviation, kurtosis, mean, skewness
 from stream_apps.core.performance.registry import Value, statistic
@@ -40,6 +41,18 @@ def losses(ledger: Ledger) -> Value:
 def win_rate(ledger: Ledger) -> Value:
     """Wins / trades (D23)."""
     return len(ledger.wins) / len(ledger.trades)
+
+
+@statistic(TRADES, "fraction")
+def win_rate_low(ledger: Ledger) -> Value:
+    """Lower end of the 95 % interval of the win rate (Wilson 1927)."""
+    return wilson(len(ledger.wins), len(ledger.trades))[0]
+
+
+@statistic(TRADES, "fraction")
+def win_rate_high(ledger: Ledger) -> Value:
+    """Upper end of the 95 % interval of the win rate (Wilson 1927)."""
+    return wilson(len(ledger.wins), len(ledger.trades))[1]
 
 
 @statistic(TRADES, "fraction")
@@ -121,6 +134,18 @@ def worst_trade_r(ledger: Ledger) -> Value:
 def profit_factor(ledger: Ledger) -> Value:
     """Gross profit / |gross loss| (D23). Undefined without a loss."""
     return fsum(_of(ledger.wins, "net_pnl")) / -fsum(_of(ledger.losses, "net_pnl"))
+
+
+@statistic(EDGE, "ratio")
+def profit_factor_low(ledger: Ledger) -> Value:
+    """Lower end of the 95 % interval of the profit factor (delta method on its logarithm); undefined without a win or a loss."""
+    return ledger.profit_factor_bounds[0]
+
+
+@statistic(EDGE, "ratio")
+def profit_factor_high(ledger: Ledger) -> Value:
+    """Upper end of the 95 % interval of the profit factor (delta method on its logarithm); undefined without a win or a loss."""
+    return ledger.profit_factor_bounds[1]
 
 
 @statistic(EDGE, "R")

@@ -79,7 +79,11 @@ def fill(connection: psycopg.Connection, worlds: list[Any]) -> None:
     at = int(time.time() * 1000)
     paper = {"strategy_id": "p", "mode": "paper", "instrument": "BINANCE:ETHUSDT-PERP", "event_time": at - 60_000, "direction": "SHORT"}
     levels = {"quantity": 2.0, "open_quantity": 2.0, "entry_time": at - 60_000, "entry_price": 3_000.0, "stop_price": 3_050.0}
-    write(connection, "positions", [record("positions", position_id="p1", status="open", risk_amount=100.0, **paper, **levels)])
+    write(
+        connection,
+        "positions",
+        [record("positions", position_id="p1", status="open", risk_amount=100.0, risk_multiple=1.5, **paper, **levels)],
+    )
     for instrument, mid in (("BINANCE:BTCUSDT-PERP", 50_100.0), ("BINANCE:BTCUSDT", 50_050.0), ("BINANCE:ETHUSDT-PERP", 2_990.0)):
         write(connection, "quotes", [record("quotes", instrument=instrument, event_time=at, bid_price=mid - 1, ask_price=mid + 1)])
 
@@ -108,7 +112,8 @@ def test_positions_have_live_values(shown: Any) -> None:
     assert perp["open_quantity"] == 0.015 and perp["unrealised"] == pytest.approx(0.015 * (50_100 - 50_000.5))
     assert (perp["price"], perp["protection"], spot["protection"]) == (50_100.0, "venue", "venue pair")
     assert spot["open_quantity"] == 0.00999 and spot["unrealised"] == pytest.approx(0.00999 * (50_050 - 50_000.1))
-    assert (paper["unrealised"], paper["r"]) == (pytest.approx(20.0), pytest.approx(0.2))
+    # A heavy position: 1R is 100, the tier's multiple 1.5. 20 of profit are 20 / 150 R.
+    assert (paper["unrealised"], paper["r"]) == (pytest.approx(20.0), pytest.approx(20.0 / 150.0))
     assert [row["account"] for row in rows(shown("positions", "--json", "--mode", "paper"))] == ["paper"]
     assert rows(shown("positions", "--json", "--symbol", "SOL")) == []
 

@@ -24,6 +24,7 @@ from stream_apps.core.execution.account.guard import (
     OpenPosition,
     Share,
     evaluate,
+    open_r,
 )
 
 NOON = 1_800_000_000_000 // DAY_MS * DAY_MS + DAY_MS // 2
@@ -153,6 +154,21 @@ def test_a_set_limit_holds_whatever_the_timeout() -> None:
     assert state.state == WARNING and rules(state) == {"hold_long"} and not state.block_entries and state.close_positions == ()
     state, _ = evaluate(limits, GuardMemory(), replace(FINE, open=[OpenPosition("old", NOON - 70 * MINUTE_MS - 1)]), NOON)
     assert state.close_positions == ("old",) and rules(state) == {"hold_long", "hold_too_long"} and not state.close_all
+
+
+@given(st.sampled_from([0.5, 1.0, 1.5]), st.booleans(), st.floats(-3.0, 3.0))
+def test_open_r_is_what_the_trade_will_show_when_it_closes_there(multiple: float, half_banked: bool, move: float) -> None:
+    """Against the closed trade: net result / (1R x tier multiple), whatever the tier and whatever is banked."""
+    one_r, distance = 200.0, 50.0
+    quantity = one_r * multiple / distance
+    banked = quantity / 2 * 0.75 * distance if half_banked else 0.0
+    unrealised = (quantity / 2 if half_banked else quantity) * move * distance
+    position = OpenPosition("p", NOON, symbol="BTCUSDT", realised=banked, at_risk=one_r * multiple)
+    found = open_r([position], {"BTCUSDT": Decimal(repr(unrealised))}, Decimal(2))
+    assert found == pytest.approx((banked + unrealised) / (one_r * multiple))
+    assert open_r([position], None, Decimal(2)) is None
+    # A position at the venue that no record explains counts by the account's risk per trade.
+    assert open_r([], {"ETHUSDT": Decimal(-3)}, Decimal(2)) == pytest.approx(-1.5)
 
 
 def test_failure_detectors_degrade_and_need_enough_orders_to_tell() -> None:

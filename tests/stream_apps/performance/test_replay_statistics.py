@@ -7,11 +7,14 @@ import random
 import statistics as plain
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from statsmodels.stats.proportion import proportion_confint
 
-from stream_apps.core.performance import BREAKDOWNS, STATISTICS, Ledger, breakdown, evaluate
+from stream_apps.core.performance import BREAKDOWNS, STATISTICS, Ledger, breakdown, evaluate, reason_of
+from stream_apps.core.performance.intervals import profit_factor_bounds, wilson
 from stream_apps.core.performance.registry import GROUPS, statistic
 from tests.support.trading.statistics_oracle import oracle
 
@@ -107,9 +110,14 @@ def test_four_trades_by_hand() -> None:
     }  # fmt: skip
     for name, value in expected.items():
         assert found[name] == pytest.approx(value), name
-    # Day 1: +200 on 10,000; day 2: +200 on 10,200; day 3: nothing.
-    returns = [0.02, 200 / 10_200, 0.0]
+    # Three days: a ratio of three returns says nothing.
+    ledger = Ledger.of(rows, 10_000.0, SINCE, SINCE + 2 * DAY)
+    assert found["sharpe"] is None and reason_of("sharpe", ledger) == "too few daily returns: 3 of 20"
+    # Day 1: +200 on 10,000; day 2: +200 on 10,200; then nothing until the twentieth day.
+    found = evaluate(Ledger.of(rows, 10_000.0, SINCE, SINCE + 19 * DAY))
+    returns = [0.02, 200 / 10_200, *([0.0] * 18)]
     assert found["sharpe"] == pytest.approx(plain.mean(returns) / plain.stdev(returns) * math.sqrt(365))
+    assert evaluate(Ledger.of(rows, 10_000.0, SINCE, SINCE + 18 * DAY))["sharpe"] is None
     assert found["sortino"] is None and found["omega"] is None  # no day lost: undefined, not infinite and not zero
 
 
@@ -149,6 +157,31 @@ def test_properties(made: list[tuple[int, int, float]], source: random.Random) -
         assert math.fsum(group["net_pnl"] for group in groups) == pytest.approx(found["net_pnl"], abs=1e-6)
 
 
+def test_what_is_undefined_says_why() -> None:
+    none = Ledger.of([], 10_000.0, SINCE, SINCE + DAY)
+    won = Ledger.of([trade(1, SINCE, 10, 1.0)], 10_000.0, SINCE, SINCE + 30 * DAY)
+    ruined = Ledger.of([trade(1, SINCE, 1, -60.0)], 10_000.0, SINCE, SINCE + 30 * DAY)
+    assert reason_of("win_rate", none) == "no closed trades" and reason_of("profit_factor", won) == "no losing trade"
+    assert reason_of("profit_factor_low", ruined) == "no winning trade" and reason_of("sharpe", ruined) == "the equity was used up"
+    for ledger in (none, won, ruined):
+        assert all(reason_of(name, ledger) for name, value in evaluate(ledger).items() if value is None)
+
+
+def test_intervals_are_those_of_the_libraries_and_hold_the_truth_as_often_as_they_say() -> None:
+    """Wilson against statsmodels; the profit factor's coverage against markets whose true factor is known."""
+    for wins, trades in ((0, 1), (1, 1), (7, 10), (50, 99), (3, 400)):
+        low, high = proportion_confint(wins, trades, 0.05, "wilson")
+        assert wilson(wins, trades) == (pytest.approx(max(low, 0.0), abs=1e-12), pytest.approx(min(high, 1.0)))
+    source = np.random.default_rng(7)
+    # Wins are 1.5 on the mean with probability 0.45, losses 1 with 0.55: a true factor of 0.675 / 0.55.
+    truth, held = 0.45 * 1.5 / 0.55, 0
+    for _ in range(1_000):
+        won = source.random(80) < 0.45
+        low, high = profit_factor_bounds(np.where(won, source.exponential(1.5, 80), -source.exponential(1.0, 80)).tolist())
+        held += low is not None and high is not None and low <= truth <= high
+    assert 920 <= held <= 980, held
+
+
 def test_breakdowns_by_hand() -> None:
     rows = [
         trade(1, SINCE, 10, 1.0), trade(2, SINCE + DAY, 10, -1.0, direction="SHORT", tier="heavy", exit_reason="tp2"),
@@ -161,6 +194,7 @@ def test_breakdowns_by_hand() -> None:
     assert stop == {
         "group": "stop", "trades": 2, "win_rate": 1.0, "net_r": 1.5, "expectancy_r": 0.75, "profit_factor": None, "net_pnl": 300.0, "fees": 80.0,
         "funding": 20.0, "slippage": 12.0, "average_hold_ms": 20.0,
+        "win_rate_low": pytest.approx(0.3423802275), "win_rate_high": 1.0, "profit_factor_low": None, "profit_factor_high": None,
     }  # fmt: skip
     assert tp2["group"] == "tp2" and tp2["win_rate"] == 0.0 and tp2["profit_factor"] == 0.0
     with pytest.raises(KeyError):

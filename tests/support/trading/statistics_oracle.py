@@ -9,6 +9,8 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 DAY = 86_400_000
 
 
@@ -37,6 +39,15 @@ def oracle(trades: list[dict[str, Any]], initial_balance: float, since: int, unt
     profit, loss = total("net_pnl", won), total("net_pnl", lost)
     payoff = (profit / len(won)) / (-loss / len(lost))
     win_rate = Fraction(len(won), n)
+    # 1.959963984540054: the 97.5th percentile of the normal distribution, from scipy. Wilson's bounds are the roots of (p - w)^2 = z^2 w (1 - w) / n.
+    z = 1.959963984540054
+    roots = np.roots([1 + z * z / n, -(2 * float(win_rate) + z * z / n), float(win_rate) ** 2])
+    wilson = sorted(float(root) for root in roots.real)
+    # The variance of w / mean(w) - l / mean(l) over all trades, whose mean is 0.
+    gains, pains = [max(F(row["net_pnl"]), F(0)) for row in rows], [max(-F(row["net_pnl"]), F(0)) for row in rows]
+    scaled = [gain * n / sum(gains) - pain * n / sum(pains) for gain, pain in zip(gains, pains, strict=True)]
+    error = math.sqrt(sum(one**2 for one in scaled) / (n - 1) / n)
+    factors = [float(profit / -loss) * math.exp(sign * z * error) for sign in (-1, 1)]
     mean_r = sum(r) / n
     deviation_r = root(sum((x - mean_r) ** 2 for x in r) / (n - 1))
 
@@ -135,6 +146,7 @@ def oracle(trades: list[dict[str, Any]], initial_balance: float, since: int, unt
     skew_r, kurtosis_r = moments(r)
     return {
         "trades": n, "wins": len(won), "losses": len(lost), "win_rate": win_rate,
+        "win_rate_low": wilson[0], "win_rate_high": wilson[1], "profit_factor_low": factors[0], "profit_factor_high": factors[1],
         "long_share": Fraction(sum(row["direction"] == "LONG" for row in rows), n), "trades_per_day": n / (period / DAY),
         "longest_win_streak": longest_win, "longest_loss_streak": longest_loss, "net_r": sum(r), "net_pnl": sum(money),
         "net_return": 100 * sum(money) / balance, "gross_profit": profit, "gross_loss": loss, "best_trade_r": max(r), "worst_trade_r": min(r),

@@ -22,7 +22,7 @@ sets the state ``halted``; a rule that only limits or alerts sets it to ``warnin
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -103,11 +103,17 @@ class OpenPosition:
     Attributes:
         entry_time: ms UTC.
         timeout_at: When its strategy's timeout closes it, ms UTC. None: not known, the factory's timeout counts.
+        symbol: The venue's symbol.
+        realised: What its exits banked so far, quote units.
+        at_risk: 1R x the tier multiple, quote units; None when the record does not say.
     """
 
     position_id: str
     entry_time: int
     timeout_at: int | None = None
+    symbol: str = ""
+    realised: float = 0.0
+    at_risk: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +265,25 @@ def day_r(memory: GuardMemory, facts: GuardInputs, now: int) -> float:
     """
     from_time = max(now - now % DAY_MS - 1, memory.counted_from)
     return sum(one.net_r for one in facts.closed if one.closed_at > from_time) + (facts.open_r or 0.0)
+
+
+def open_r(positions: Sequence[OpenPosition], unrealised: Mapping[str, Decimal] | None, risk_per_trade: Decimal) -> float | None:
+    """Return the R of everything that is open: what it banked and what it would realise now, per money at risk (D14, D19).
+
+    Args:
+        positions: Open positions as the log has them.
+        unrealised: Venue symbol -> unrealised profit at the venue, quote units; None when the venue has not reported it.
+        risk_per_trade: Money at risk of a venue position that no record explains.
+    """
+    if unrealised is None:
+        return None
+    total = 0.0
+    at_risk: dict[str, float] = {}
+    for one in positions:
+        risk = one.at_risk or float(risk_per_trade)
+        at_risk[one.symbol] = at_risk.get(one.symbol, 0.0) + risk
+        total += one.realised / risk
+    return total + sum(float(money) / at_risk.get(name, float(risk_per_trade)) for name, money in unrealised.items())
 
 
 def _commanded(memory: GuardMemory, facts: GuardInputs, now: int) -> GuardMemory:
