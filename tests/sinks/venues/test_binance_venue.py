@@ -233,7 +233,7 @@ async def test_preflight_passes_a_sound_account_and_names_each_fault() -> None:
         assert told["key moves no money"].detail == "right"
     async with serving([desk_account(keys=(ApiKey(KEY, "desk", SECRET, transfer=True),))]) as venue, opened(venue) as account:
         told = {one.check: one for one in await preflight(account, wanted)}
-        assert "take it away" in told["key moves no money"].detail and passed(list(told.values()), strict=True)
+        assert "remove this permission" in told["key moves no money"].detail and passed(list(told.values()), strict=True)
     bad = AccountSpec("desk", dual=True, keys=(ApiKey(KEY, "desk", SECRET, withdraw=True),))
     async with serving([bad]) as venue, opened(venue) as account:
         found = await preflight(account, wanted)
