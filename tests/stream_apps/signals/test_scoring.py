@@ -11,7 +11,7 @@ import pytest
 from schemas.codec.avro import Codec
 from stream_apps.core.market.snapshot import Prints, Snapshot
 from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
-from stream_apps.core.signals.scoring import Evaluation, RegimeLimits, StrategyMemory, evaluate
+from stream_apps.core.signals.scoring import REGIME_LIMITS, Evaluation, StrategyMemory, evaluate
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from stream_apps.core.signals.strategy_rules import validate
 
@@ -462,7 +462,7 @@ def test_regime(changes: dict[str, Any], regime: str) -> None:
 
 def test_regime_limits_are_parameters() -> None:
     strategy = config()
-    limits = RegimeLimits(crash=0.004)
+    limits = replace(REGIME_LIMITS, crash=0.004)
     assert evaluate(snapshot(), strategy, config_hash(strategy), StrategyMemory(), limits).score["regime"] == "crash"
 
 
