@@ -151,6 +151,30 @@ def test_a_maker_entry_from_which_the_price_runs_away_keeps_what_it_has():
     assert not world.closed()
 
 
+def test_the_cap_of_a_late_entry_holds_on_both_sides_of_the_reference():
+    """S2 10.3: |mid - reference| / reference x 10,000 <= cap. A price that fell far is another market than the signal's, though it is cheaper."""
+    for price, bought in ((49_960, D("0.01")), (49_900, D(0))):
+        world = World(LivePolicy(entry=EntryPolicy(style="maker")))
+        world.exchange.depth = D(0)
+        world.signal()
+        world.perform()
+        world.price(price)
+        world.exchange.depth = D(1000)
+        world.settle()
+        assert world.position == bought, f"10 bps of 50,000 are 50; the mid is {price}"
+
+
+def test_a_target_that_the_price_has_crossed_is_taken_after_two_seconds():
+    """S1 8.7: unfilled for about 2 s, then cancel and close the remainder at market."""
+    world = opened()
+    world.exchange.depth = D(0)
+    world.price(50_200)
+    world.advance(1_999)
+    assert not world.trade().taking
+    world.advance(1)
+    assert world.trade().taking == ["tp1"]
+
+
 def test_slices_follow_the_routing_table():
     world = World(LivePolicy(sizing=SizingPolicy(risk_usd=D(4)), budget=ROOMY))
     world.signal()

@@ -189,7 +189,7 @@ def test_a_target_that_is_filled_in_part_has_a_while_then_the_rest_is_taken():
         world.deliver()
     assert set(world.resting()) == {"tp2"} and world.trade().unprotected_since is not None
     world.mid = D(50_300)
-    world.advance(4_000)
+    world.advance(1_900)
     assert world.trade().closing is None
     world.price(50_290)
     world.advance(1_200)

@@ -2,7 +2,7 @@
 
 Each slice starts with a post-only order at min(mid, best bid + offset x tick) (SHORT: max(mid, best ask - offset x tick)). An order that would cross is
 repriced a few times. After its wait it is cancelled, and its filled part decides. At least ``min_fill_ratio`` filled: the rest is dropped. Mid moved at
-most ``fallback_slippage_bps`` against the trade since the signal: the rest is taken. Otherwise the entry keeps its fills and ends. A taker order is an
+most ``fallback_slippage_bps`` either way since the signal: the rest is taken. Otherwise the entry keeps its fills and ends. A taker order is an
 IOC limit at the walk limit. The next slice starts when it is due and the one before has ended.
 """
 
@@ -184,7 +184,7 @@ def _fall_back(context: TradeContext, left: Decimal) -> None:
         run.end_slice()
         return
     assert context.mid is not None and run.reference is not None
-    moved = context.trade.position.sign * (context.mid - run.reference) / run.reference * BPS
+    moved = abs(context.mid - run.reference) / run.reference * BPS
     if moved > policy.fallback_slippage_bps:
         run.end("slippage_cap")
         return

@@ -17,7 +17,7 @@ class EntryPolicy:
         style: ``routed`` takes wait, slices and spacing from ``routes`` by notional; ``maker`` is one maker-to-taker run; ``market`` is one taker order.
         offset_ticks: A LONG bids min(mid, best bid + offset x tick); SHORT mirrored.
         timeout_ms: How long a maker order of ``maker`` rests.
-        fallback_slippage_bps: After the wait the rest is taken only if the mid moved at most this far against the trade since the signal.
+        fallback_slippage_bps: After the wait the rest is taken only if the mid moved at most this far, up or down, since the signal (S2 10.3).
         min_fill_ratio: If at least this part of a slice is filled, its rest is dropped; otherwise the rest is taken.
         walk_limit_bps: A taker order is an IOC limit this far beyond the opposite best price, so it never walks further through the book.
         reprices: How often a post-only order that would cross is repriced before the taker order.
@@ -110,13 +110,13 @@ class ProtectionPolicy:
     Attributes:
         window_ms: A position without a confirmed stop for longer than this is closed at market. A stop needs one round trip (50-300 ms). 3 s allow for
             one lost response and its query, and the price rarely moves 2 x ATR in that time.
-        tp_timeout_ms: If the mid is beyond a target's level for this time and its limit order is not filled, the target is taken at market.
+        tp_timeout_ms: If the mid is beyond a target's level for this time and its limit order is not filled, the target is taken at market (S1 8.7).
         close_retry_ms: Wait before a rejected close is retried; doubles up to ``close_retry_max_ms``.
         stop_retries: After this many rejections of a stop the position is closed.
     """
 
     window_ms: int = 3_000
-    tp_timeout_ms: int = 5_000
+    tp_timeout_ms: int = 2_000
     close_retry_ms: int = 250
     close_retry_max_ms: int = 5_000
     stop_retries: int = 3
