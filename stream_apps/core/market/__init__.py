@@ -1,1 +1,1 @@
-"""What the market is: panes, windows, bars, ATR, large prints, books, analytics. Pure."""
+"""Market state: panes, windows, bars, ATR, large prints, books, analytics. Pure."""

@@ -1,4 +1,4 @@
-"""The market state's arrays as compiled calls take them, the columns of its counters and of its numbers.
+"""The market state's arrays as compiled calls take them; the columns of its counters and of its numbers.
 
 ``state``, ``prints`` and ``analytics.store`` own and explain the arrays.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-# Of ``counter``, which outlives a call: the first trade not taken, how many trades wait for their panes, prints that found no room, trades that came again;
-# and of the trades that were taken last, how many were late or refused. ENTRIES: of the histogram, this call's.
+# Columns of ``counter``, which is kept between calls. ROW: first trade not taken. PENDING: trades that wait for their panes. UNKEPT: prints
+# without room. REPEATED: repeated trades. LATE, REFUSED: of the trades taken last. ENTRIES: histogram entries of this call.
 ROW, PENDING, UNKEPT, REPEATED, LATE, REFUSED, ENTRIES = range(7)
 N_COUNTER = 7
-# Whole numbers of the configuration.
+# Columns of the configuration's whole numbers.
 (
     GRID, PRINT_PANES, FAST_WINDOWS, VWAP_PANES, ATR_LENGTH, PERCENTILE_MIN, QUANTILE_MIN, STALE_BOOK, STALE_FUNDING, STALE_INDICATOR, OI_HORIZON,
     DAY_PANES, ATR_FRAME, SEEDS, WHALE_FLOW, FLOWING, MEASURING, VPIN, FUNDING, DIVERGENCE,
@@ -21,7 +21,7 @@ PRINT_FLOOR, WHALE_USD = range(2)
 
 
 class MarketArrays(NamedTuple):
-    """The arrays of ``MarketState.a``, a row an instrument."""
+    """The arrays of ``MarketState.a``, one row an instrument."""
 
     meta: Any
     scale: Any
@@ -57,7 +57,7 @@ class MarketArrays(NamedTuple):
 
 
 class AnalyticsArrays(NamedTuple):
-    """The arrays of ``Analytics.a``, a row an instrument."""
+    """The arrays of ``Analytics.a``, one row an instrument."""
 
     row: Any
     newest_trade: Any
@@ -87,7 +87,7 @@ class PrintArrays(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The configuration: whole numbers and limits (columns above), panes of the windows and of the bars, the analytics' numbers and their timeframes."""
+    """The configuration: whole numbers and limits (columns above), panes of windows and bars, the numbers of the analytics and their timeframes."""
 
     whole: Any
     limits: Any
@@ -98,7 +98,7 @@ class Numbers(NamedTuple):
 
 
 class Trades(NamedTuple):
-    """Trades as they were fed, a row each; ``status`` takes what becomes of them."""
+    """Trades as they were fed, one row each. ``status`` receives the status of each row."""
 
     instrument: Any
     good: Any
@@ -112,15 +112,16 @@ class Trades(NamedTuple):
 
 
 class PendingBuffers(NamedTuple):
-    """What waits for its pane or its instant, with room behind it, and scratch.
+    """Buffers of what waits for its pane or instant, with free space, and scratch space.
 
     Attributes:
         pending: Packed pane-instrument-bucket of trades.
-        kept: Takes the prints of the trades that are taken.
-        trades, quotes, liquidations, waiting: Queues of the analytics and how many wait in each.
-        chosen: A place an instrument, False between uses.
-        old, old_starts: Entries of the histogram of the panes that leave the day, and where each pane's begin; -1 is written over those that left.
-        first_old: The pane of the first of them.
+        kept: Receives the prints of the applied trades.
+        trades, quotes, liquidations, waiting: Queues of the analytics, and how many entries each has.
+        chosen: One flag an instrument, False between uses.
+        old, old_starts: Histogram entries of the panes that leave the day, and where those of each pane begin. An entry that has left is
+            overwritten with -1.
+        first_old: The first of these panes.
     """
 
     pending: Any

@@ -1,12 +1,13 @@
-"""Wilder's ATR on 5-minute bars (D4): our own bars, and before they begin the venue's (topic ``klines``).
+"""Wilder's ATR on 5-minute bars (D4): our own bars, and the venue's (topic ``klines``) where our own are incomplete.
 
-The recursion needs every bar in turn. A bar of our own is whole when trades are known from before it began; the bar in which an instrument's trades begin
-is not, and its high and low are the venue's to tell. So each bar is our own where that is whole, else the venue's; at one that is neither the recursion
-waits for the venue's (its producer fetches it seconds after the bar's end) for ``PATIENCE`` bars, and then begins anew behind it. Without bars of the venue
-the first bar of our own gives the close that the first true range needs, which it knows however late its trades began.
+The recursion needs every bar in turn. Our own bar is complete when its trades are known from before its begin. The first bar of an
+instrument is therefore incomplete.
 
-What came out so far never changes: a bar that is told late, behind the recursion, is passed over. Bars are numbered by their end, in bar lengths since
-1970.
+For each bar the recursion takes our own if it is complete, else the venue's. If it has neither, it waits for the venue's bar for
+``PATIENCE`` bars; a producer fetches that bar seconds after its end. After that it starts again behind the missing bar. Without any bar of
+the venue, our first incomplete bar still gives the close for the first true range.
+
+Published values never change: a bar that arrives behind the recursion is skipped. A bar's number is its end, in bar lengths since 1970.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from stream_apps.core.market.columns import (
 )
 
 RING = 512  # bars that may wait: more than the venue's bars of a day and a quarter
-PATIENCE = 3  # as long as an indicator of the venue may be old (D9)
+PATIENCE = 3  # the staleness limit of the venue's indicators, 15 min (D9), in bars
 # Columns of ``waiting``: bar, high, low, close (ticks).
 BAR, HIGH, LOW, CLOSE = range(4)
 
 
 @njit(cache=True, nogil=True)
 def _step(i: int, high: float, low: float, close: float, length: int, meta: Any, atr: Any, history: Any) -> None:
-    """Take the next bar: seeded with the mean of the first true ranges, then the running recursion (equals TA-Lib)."""
+    """Take the next bar. The seed is the mean of the first true ranges; then the running recursion holds (equals TA-Lib)."""
     if atr[i, 0] > 0.0:
         previous = atr[i, 1]
         true_range = max(high - low, max(abs(high - previous), abs(low - previous)))
@@ -68,7 +69,7 @@ def _first(i: int, after: int, last: int, waiting: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def follow(i: int, last: int, length: int, meta: Any, scale: Any, reached: Any, waiting: Any, atr: Any, history: Any) -> None:
-    """Take the waiting bars up to bar ``last``, which has closed, as far as they follow each other."""
+    """Take the waiting bars up to the closed bar ``last``, as long as none is missing."""
     if reached[i] < 0:
         first = _first(i, -1, last, waiting)
         if first < 0:
@@ -95,7 +96,7 @@ def follow(i: int, last: int, length: int, meta: Any, scale: Any, reached: Any, 
 
 @njit(cache=True, nogil=True)
 def own_bar(i: int, pane: int, panes: int, high: int, low: int, close: int, meta: Any, reached: Any, waiting: Any) -> None:
-    """Let a closed bar of our own wait for its turn, if it is whole or nothing better is known.
+    """Let our own closed bar wait for its turn if it is complete, or if no other bar is known.
 
     Args:
         i: The instrument. pane: last pane of the bar. panes: panes a bar. high, low, close: ticks.
@@ -115,7 +116,7 @@ def put_klines(
     instrument: Any, good: Any, use: Any, times: Any, highs: Any, lows: Any, closes: Any, grid: int, panes: int, length: int,
     meta: Any, scale: Any, reached: Any, waiting: Any, atr: Any, history: Any, status: Any,
 ) -> None:  # fmt: skip
-    """Take bars of the venue; ``use`` tells those that are of the ATR's length. ``status`` of refused rows is set."""
+    """Take bars of the venue. ``use`` marks the bars of the ATR's length. ``status`` of refused rows is set."""
     for row in range(len(times)):
         i = instrument[row]
         if not good[row]:

@@ -1,7 +1,8 @@
-"""The market state in the changelog: a closed pane is written once, everything else with each head.
+"""The market state in the changelog. A closed pane is written once; everything else is written with each head.
 
-An entry of a pane (key ``p`` + slot) holds the sums, the quantity histogram, the prints and the flows of every instrument in it. It is written again only
-when a late trade joins the pane. A pane entry says nothing about instruments that its head has not closed so far; their panes are computed again.
+The entry of a pane (key ``p`` + slot) holds the sums, quantity histogram, prints and flows of every instrument in it. It is written again
+only when a late trade joins the pane. An entry may hold instruments whose pane the head has not closed yet. Their rows are skipped, and the
+panes are computed again.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ Array = npt.NDArray[Any]
 _DENSE = ("meta", "scale", "bars", "atr", "atr_history", "totals", "p99_lots", "p99_before", "first_seen", "spot", "funding_most", "atr_reached",
           "liquidated_first", "liquidated_seen", "liquidated_at")  # fmt: skip
 
-# Entry of a pane: pane, number of rows, of histogram entries and of prints; then the arrays (name, type, columns), and to the end the rows of analytics.
+# Entry of a pane: pane, number of rows, of histogram entries and of prints; then these arrays (name, type, columns); then the rows of the
+# analytics.
 _PANE = struct.Struct("<qiii")
 _PANE_ARRAYS: tuple[tuple[str, Any, int], ...] = (("rows", "<i4", 1), ("sums", "<i8", 4), ("histogram", "<i8", 1), ("prints", PRINT, 1))
 _SUMS, _PRINT, _FLOWS = 32, PRINT.itemsize, 8 * PANE_WIDTH  # bytes of an instrument's sums, of a print and of a row of analytics
 _NO_HISTOGRAM = np.empty(0, dtype=np.int64)
-_AT_ONCE = 256  # panes that are written with one call
+_AT_ONCE = 256  # panes written with one call
 
 
 def changed_panes(state: MarketState) -> list[Entry]:
@@ -51,9 +53,9 @@ def changed_panes(state: MarketState) -> list[Entry]:
 def _closed_panes(
     panes: Any, n: int, cumulative: Any, meta: Any, flowing: bool, flows: Any, returns: Any, rows: Any, sums: Any, flow_rows: Any, ends: Any
 ) -> None:
-    """Write what was traded in closed panes: the instruments that traded, their sums, and the rows of analytics (where it is ``flowing``).
+    """Write the trading of closed panes: the instruments that traded, their sums, and the rows of the analytics (if ``flowing``).
 
-    Those of the panes follow one another; ``ends`` gets, per pane, the end of its instruments and of its rows of analytics.
+    The rows of all panes stand behind one another. ``ends`` gets, per pane, the end of its instruments and of its analytics rows.
     """
     ring = cumulative.shape[1]
     found = flown = 0
@@ -75,7 +77,7 @@ def _closed_panes(
 
 
 def _pane_values(state: MarketState, panes: list[int]) -> Iterator[tuple[int, bytes]]:
-    """Yield (pane, its entry) of closed panes; none of a pane in which nothing was traded."""
+    """Yield (pane, its entry) of closed panes. A pane without trades has no entry."""
     n, of = len(state.names), len(panes)
     rows, sums = np.empty(of * n, dtype=np.int64), np.empty((of * n, 4), dtype=np.int64)
     flow_rows, ends = np.empty((of * n, PANE_WIDTH), dtype=np.int64), np.empty((of, 2), dtype=np.int64)
@@ -92,7 +94,7 @@ def _pane_values(state: MarketState, panes: list[int]) -> Iterator[tuple[int, by
     for pane, (stop, flows_to), prints_to in zip(panes, ends.tolist(), print_ends.tolist(), strict=True):
         if stop > start or flows_to > flows_from:
             histogram = state.pane_histogram.get(pane, _NO_HISTOGRAM)
-            # One is written per pane: a header of JSON would cost more than the rest.
+            # There is one header per pane. A JSON header would cost more than the rest of the entry.
             header = _PANE.pack(pane, stop - start, len(histogram), prints_to - prints_from)
             yield pane, b"".join([
                 header, row_bytes[4 * start : 4 * stop], sum_bytes[_SUMS * start : _SUMS * stop], histogram.tobytes(),
@@ -116,7 +118,7 @@ def _unpack_pane(value: bytes) -> tuple[int, dict[str, Array]]:
 
 
 def head_of(state: MarketState) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return what a head holds of the market state beside its panes: JSON values and arrays."""
+    """Return the part of the market state that a head holds: JSON values and arrays."""
     n, meta = len(state.names), dict[str, Any]()
     meta["analytics"], analytics = state.analytics.head(n)
     arrays: dict[str, Array] = {name: state.a[name][:n] for name in _DENSE} | analytics
@@ -145,7 +147,10 @@ def head_of(state: MarketState) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def _look_back(c: EngineConfig) -> Array:
-    """Return, per kind of slow input, how many panes back an instant may look, whatever the settings: they may be raised after a restart."""
+    """Return, per kind of slow input, how many panes an instant may look back.
+
+    This covers any setting, because limits may be raised after a restart.
+    """
     limits = np.full(col.N_KINDS, max(c.stale_indicator_ms, MOST_INDICATOR_MS))
     limits[[col.QUOTE, col.OBI, col.MARK, col.INDEX]] = max(c.stale_book_ms, MOST_BOOK_MS)
     limits[col.FUNDING] = max(c.stale_funding_ms, MOST_FUNDING_MS)
@@ -158,14 +163,14 @@ def load(state: MarketState, meta: dict[str, Any], arrays: dict[str, Array], ent
     """Fill a new market state from a head and the entries of panes.
 
     Raises:
-        ChangelogDamaged: the panes do not add up to what the head says.
+        ChangelogDamaged: the panes do not add up to the counts of the head.
     """
     panes = [_unpack_pane(value) for _, value in entries]
     for name in meta["names"]:
         state.row(name)
     n = len(state.names)
     for name in _DENSE:
-        if name in arrays:  # an earlier release did not know all of them
+        if name in arrays:  # an earlier release did not write all of them
             state.a[name][:n] = arrays[name]
     for name, (author, price, quantity) in meta["facts"].items():
         state.set_facts(name, author, price, quantity)
@@ -181,10 +186,10 @@ def load(state: MarketState, meta: dict[str, Any], arrays: dict[str, Array], ent
         where = tuple(arrays["liquidated_index"])
         for name in ("liquidated_pane", "liquidated"):
             state.a[name][where] = arrays[name]
-    if "atr_index" in arrays:  # an earlier release took our own bars as they closed
+    if "atr_index" in arrays:  # an earlier release did not write them
         state.a["atr_waiting"][tuple(arrays["atr_index"])] = arrays["atr_waiting"]
     if meta["format"] == 2:
-        state.a["in_value"][:, col.OBI, :, 1] = np.nan  # was the imbalance again
+        state.a["in_value"][:, col.OBI, :, 1] = np.nan  # format 2 stored the imbalance here
     _restore_panes(state, panes, n)
     try:
         state.analytics.restore(
@@ -192,18 +197,18 @@ def load(state: MarketState, meta: dict[str, Any], arrays: dict[str, Array], ent
         )
     except AnalyticsDamaged as error:
         raise ChangelogDamaged(str(error)) from error
-    open_prints = join_prints([arrays["open_prints"]])  # a copy: compiled code takes one that may be written to
+    open_prints = join_prints([arrays["open_prints"]])  # a copy: the compiled code needs a writable array
     state.kept.keep(open_prints, len(open_prints))
 
 
 def _restore_panes(state: MarketState, panes: list[tuple[int, dict[str, Array]]], n: int) -> None:
-    """Lay the pane sums into the ring and add them up; rows that the head has not closed, or that left the ring, are passed over."""
+    """Put the pane sums into the ring and accumulate them. Rows that the head has not closed, or that left the ring, are skipped."""
     closed = state.a["meta"][:n, col.CLOSED]
     sums = state.a["cumulative"]
     day = state.config.day_panes
     a_day_back = np.zeros(n, dtype=np.int64)
     kept = []
-    for pane, arrays in sorted(panes, key=lambda entry: entry[0]):  # prints then come in order
+    for pane, arrays in sorted(panes, key=lambda entry: entry[0]):  # so that prints come in order
         rows = arrays["rows"].astype(np.int64)
         known = rows < n
         rows, part = rows[known], arrays["sums"][known]
@@ -224,7 +229,7 @@ def _restore_panes(state: MarketState, panes: list[tuple[int, dict[str, Array]]]
     state.kept.keep(joined, len(joined))
     state.a["top"][:n] = col.N_BUCKETS - 1
     if not np.array_equal(a_day_back, state.a["totals"][:n]):
-        raise ChangelogDamaged("state changelog: the panes do not hold the trades that the head counts")
+        raise ChangelogDamaged("state changelog: the trades in the panes do not add up to the counts of the head")
     slots = np.arange(state.ring)
     for i in range(n):
         if closed[i] > 0:

@@ -1,4 +1,4 @@
-"""Numbers of the market state, all settable; the defaults are DECISIONS D3-D11."""
+"""Numbers of the market state. All are settings; the defaults are DECISIONS D3-D11."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ DAY_MS = 86_400_000
 TIMEFRAMES: tuple[str, ...] = ("1m", "5m", "15m", "1h", "4h", "1d")
 TIMEFRAME_MS: dict[str, int] = {"1m": 60_000, "5m": 300_000, "15m": 900_000, "1h": 3_600_000, "4h": 14_400_000, "1d": 86_400_000}
 ATR_TIMEFRAME = "5m"  # D4
-# Bounds of the staleness limits and of the horizon. A checkpoint keeps slow inputs for as long: a limit may be raised after a restart.
+# Upper bounds of the staleness limits and of the horizon. A checkpoint keeps slow inputs for these times, so that a limit may be raised
+# after a restart.
 MOST_BOOK_MS, MOST_FUNDING_MS, MOST_INDICATOR_MS, MOST_HORIZON_MS = 60_000, 1_800_000, 1_800_000, 1_800_000
 
 
@@ -30,18 +31,18 @@ class EngineConfig:
         stale_indicator_ms: Limit for open interest, ratios and premium (D9).
         oi_horizon_ms: Horizon of the open-interest change (D8).
         print_window_ms: How long large trades and whale prints are kept (D5, D6).
-        print_floor: Least notional, quote units, of a kept print: the least whale_usd that a strategy may ask for (S1 7.1).
+        print_floor: Smallest notional of a kept print, quote units. It is the smallest whale_usd that a strategy may ask for (S1 7.1).
         whale_usd: Notional threshold of the whale_flow feature (D6); strategies use their own.
-        p99_floors: Base asset -> least P99 of trade quantity, base units (D5); P95 has half of it (S1 2.4 has 5 and 10, 50 and 100).
+        p99_floors: Base asset -> smallest P99 of trade quantity, base units (D5). P95 has half of it (S1 2.4 has 5 and 10, 50 and 100).
         obi_levels: Levels of each side of the book in the imbalance (D7).
         regime_crash, regime_high_vol: ATR / price from which the regime is crash, or high_vol (D15).
-        regime_trend: |acceleration| of the fast CVD above which the regime is trend, as a share of the quantity traded in its window (D15). The default
-            means that the net flow of a grid step outdid that of the step before by 2 % of the window's trade.
+        regime_trend: The regime is trend when |acceleration| of the fast CVD exceeds this share of the quantity traded in its window (D15).
+            The default means: the net flow of a grid step exceeds that of the step before by 2 % of the window's volume.
         atr_length: Wilder length (D4).
         atr_history: ATR values that the percentile ranks against (D4).
-        atr_percentile_min: Fewer values give no percentile (S1 2.3).
-        quantile_min_trades: Fewer trades in 24 h give no quantiles (S1 2.4).
-        analytics: Which measures beyond the seeds are kept, and their numbers.
+        atr_percentile_min: With fewer values the percentile is undefined (S1 2.3).
+        quantile_min_trades: With fewer trades in 24 h the quantiles are undefined (S1 2.4).
+        analytics: Which further measures are kept, and their numbers.
     """
 
     grid_ms: int = 15_000
@@ -84,7 +85,7 @@ class EngineConfig:
         """Take grid, lateness and analytics from the environment's settings.
 
         Raises:
-            ValueError: a grid that does not divide a minute; a setting of the analytics that names no measure or is no volume.
+            ValueError: the grid does not divide a minute, or a setting of the analytics names no measure or is no volume.
         """
         analytics = AnalyticsConfig(
             measures=AnalyticsConfig.parse_measures(settings.analytics),

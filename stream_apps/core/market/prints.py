@@ -1,8 +1,9 @@
-"""Single trades kept for a while: large ones and those of a whale's notional, each instrument's last fifteen minutes.
+"""Kept single trades: the large ones and the whale prints of the last fifteen minutes, per instrument.
 
-All prints of a partition lie in one array. An instrument has a room in it, where its own stand in order of (event time, offset): so a pane is a stretch
-of them, and what an instant sees is a window that moves along, letting in behind and out in front. Nothing is added up again, and an instant costs
-one compiled call whatever the number of instruments. The notionals of large trades and of whales stand once more in runs without holes, in the same room.
+All prints of a partition are in one array. Each instrument has a section in it, sorted by (event time, offset). So the prints of a pane are
+contiguous, and an instant sees a sliding window: prints enter at the end and leave at the front. Nothing is summed again. An instant costs
+one compiled call for any number of instruments. The notionals of large trades and of whale prints are also kept in two contiguous runs per
+section.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _FOREVER = np.iinfo(np.int64).max
 
 
 def join_prints(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Concatenate arrays of dtype PRINT as bytes: numpy compares the fields of structured types pair by pair, which costs more than the copy."""
+    """Concatenate arrays of dtype PRINT as bytes. numpy compares the fields of structured types pair by pair, which costs more than the copy."""
     if not parts:
         return np.empty(0, dtype=PRINT)
     return np.concatenate([part.view(np.uint8) for part in parts]).view(PRINT)
@@ -40,11 +41,11 @@ class PrintStore:
     Args:
         grid_ms: Length of a pane.
         window_panes: How many panes an instant sees.
-        whale_usd: Least notional of the prints of ``flows``, quote units.
+        whale_usd: Smallest notional of the prints in ``flows``, quote units.
 
     Attributes:
-        counts: Large buys and large sells in the window, a row an instrument.
-        flows: (buys - sells)/(buys + sells) of the window's prints of at least ``whale_usd``, by notional (D6); NaN when there were none.
+        counts: Number of large buys and large sells in the window, one row an instrument.
+        flows: (buys - sells)/(buys + sells) of the window's prints of at least ``whale_usd``, by notional (D6). NaN without such prints.
     """
 
     def __init__(self, grid_ms: int, window_panes: int, whale_usd: float) -> None:
@@ -60,32 +61,32 @@ class PrintStore:
         self.flows: F64 = np.empty(0)
 
     def grow(self, capacity: int) -> None:
-        """Make rows for so many instruments."""
+        """Make rows for this many instruments."""
         more = capacity - len(self._at)
         self._at = np.concatenate([self._at, np.zeros((more, k.N_AT), dtype=np.int64)])
         self.counts = np.concatenate([self.counts, np.zeros((more, 2), dtype=np.int64)])
         self.flows = np.concatenate([self.flows, np.full(more, np.nan)])
 
     def use(self, whale_usd: float) -> None:
-        """Let ``flows`` have another least notional: the next ``advance`` looks at all prints of its window again."""
+        """Use another smallest notional in ``flows``. The next ``advance`` reads all prints of its window again."""
         self.whale_usd = float(whale_usd)
         self._at[:, k.SEEN] = -1
 
     # --- putting into place ------------------------------------------------------------------------------------------
     def scratch(self, size: int) -> npt.NDArray[Any]:
-        """Return an array to collect prints in, the same every time (an array of a structured type is dear to make)."""
+        """Return an array to collect prints in. It is reused, because an array of a structured type is expensive to make."""
         if len(self._scratch) < size:
             self._scratch = np.empty(2 * size, dtype=PRINT)
         return self._scratch
 
     def keep(self, new: npt.NDArray[Any], n: int) -> None:
-        """Keep the first ``n`` prints of an array of dtype PRINT. One that comes late finds its place: the window is made anew."""
+        """Keep the first ``n`` prints of an array of dtype PRINT. A late print is put into its place, and the window is rebuilt."""
         if not k.keep(new, n, self._grid, self.window_panes, self._rows, self._runs, self._at):
             self._make_room(new[:n])
             k.keep(new, n, self._grid, self.window_panes, self._rows, self._runs, self._at)
 
     def _make_room(self, new: npt.NDArray[Any]) -> None:
-        """Give instruments that lack room for new prints twice what they need."""
+        """Give instruments that lack room for new prints twice the room that they need."""
         at = self._at
         more = np.bincount(new["instrument"], minlength=len(at))
         held = at[:, k.TAIL] - at[:, k.HEAD] + more
@@ -93,7 +94,8 @@ class PrintStore:
         moving = np.flatnonzero(at[:, k.TAIL] + more > at[:, k.END])
         rows, runs, start = self._rows, self._runs, self._used
         if start + needed[moving].sum() > len(rows):
-            # A new array, in which all have twice what they need and half as much is free: rooms that were left or became too large are gone.
+            # A new array. Each instrument gets twice what it needs, and half as much again stays free. Sections that are unused or too
+            # large are dropped.
             moving, start, size = np.arange(len(at)), 0, int(needed.sum()) * 3 // 2
             self._rows, self._runs = np.empty(size, dtype=PRINT), np.empty((2, size))
         for i in moving.tolist():
@@ -103,25 +105,25 @@ class PrintStore:
 
     # --- the window --------------------------------------------------------------------------------------------------
     def advance(self, chosen: I64, pane: int) -> None:
-        """Let instruments see what an instant sees that ends ``pane``, which is newer than those before; what is older is forgotten.
+        """Move the window of instruments to the instant that ends ``pane``, which is newer than all before. Older prints are dropped.
 
-        The loop over instants does the same by ``arrays``, without coming here.
+        The compiled loop over instants does the same with ``arrays``, without this method.
         """
         k.advance(chosen, pane, self._grid, self.window_panes, self.whale_usd, self._rows, self._runs, self._at, self.counts, self.flows)
 
     @property
     def arrays(self) -> PrintArrays:
-        """All of it, as the loop over instants takes it."""
+        """Return the arrays as the loop over instants takes them."""
         return PrintArrays(self._rows, self._runs, self._at, self.counts, self.flows)
 
     def flows_of(self, asked: I64, instruments: I64, least: F64, of_whales: npt.NDArray[np.bool_]) -> F64:
-        """Return the flow in the window of the big trades that strategies ask for, NaN when there were none.
+        """Return the flow of big trades that each strategy asks for; NaN without such trades in the window.
 
         Args:
-            asked: (place of the strategy, place of its instrument) of each; those of an instrument together.
+            asked: (index of the strategy, index of its instrument) of each; sorted by instrument.
             instruments: Instruments.
-            least: Least notional by place of the strategy, quote units; NaN: it does not ask.
-            of_whales: Whether of all whale prints; else of the large trades.
+            least: Smallest notional by index of the strategy, quote units; NaN: the strategy does not ask.
+            of_whales: True: of all whale prints. False: of the large trades.
         """
         out = np.empty(len(asked))
         k.asked_flows(asked, instruments, least, of_whales, self._rows, self._runs, self._at, out)
@@ -132,7 +134,7 @@ class PrintStore:
         return self._seen(i, col.LARGE)
 
     def whales(self, i: int) -> Prints:
-        """Return its trades of at least the print floor, likewise."""
+        """Return the trades of an instrument in its window of at least the print floor, in order of (event time, offset)."""
         return self._seen(i, col.WHALE)
 
     def _seen(self, i: int, flag: int) -> Prints:
@@ -142,11 +144,11 @@ class PrintStore:
 
     # --- the checkpoint ----------------------------------------------------------------------------------------------
     def of_panes(self, instruments: I64, stops: I64, panes: I64) -> tuple[npt.NDArray[Any], I64]:
-        """Return the prints of panes behind one another, and where each pane's end.
+        """Return the prints of all panes in one array, and where those of each pane end.
 
         Args:
-            instruments: Those of each pane, behind one another.
-            stops: Where each pane's instruments end.
+            instruments: The instruments of each pane, pane after pane.
+            stops: Where the instruments of each pane end.
             panes: Panes.
         """
         of = np.repeat(panes, np.diff(stops, prepend=0))
@@ -154,7 +156,7 @@ class PrintStore:
         return rows, np.concatenate([[0], ends])[stops]
 
     def after(self, closed: I64) -> npt.NDArray[Any]:
-        """Return the prints of panes that are not closed yet; ``closed``: newest closed pane of each instrument."""
+        """Return the prints of panes that are not closed yet. ``closed``: newest closed pane of each instrument."""
         rows: npt.NDArray[Any]
         rows, _ = k.between(np.arange(len(closed)), closed * self._grid, np.full(len(closed), _FOREVER), self._rows, self._at)
         return rows

@@ -1,4 +1,4 @@
-"""What the records of the slow topics say to the market state: quotes, order-book imbalance, mark price, funding, indicators."""
+"""Records of the slow topics as inputs of the market state: quotes, order-book imbalance, mark price, funding, indicators."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _INDICATORS = {
 }
 _SIDES = np.array([1, -1, 0])  # LONG, SHORT, and neither
 
-# Kind, first and second value of each row, and the rows that say it.
+# Kind, first and second value of each row, and the rows that have it.
 Input = tuple[int, npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]
 
 
 def slow_inputs(topic: str, chunk: Chunk, columns: Columns, obi_levels: int) -> list[Input]:
-    """Return what the records of a chunk say: kind, first and second value, and the rows that say it."""
+    """Return the inputs that the records of a chunk hold: kind, first and second value, and the rows that have it."""
     if chunk.derived is None:
         chunk.derived = _derive(topic, columns, obi_levels)
     inputs: list[Input] = chunk.derived
@@ -37,23 +37,23 @@ def _derive(topic: str, columns: Columns, obi_levels: int) -> list[Input]:
     if topic == "depth":
         imbalance = _imbalance(columns, obi_levels)
         bid, ask = columns.doubles("bid_prices")[:, 0], columns.doubles("ask_prices")[:, 0]
-        # The mid weighted by the other side's quantity (analytics/microprice) is the mid moved by the imbalance of half the spread.
+        # The weighted mid (analytics/microprice) equals the mid plus imbalance times half the spread.
         return [(col.OBI, imbalance, (bid + ask) / 2.0 + imbalance * (ask - bid) / 2.0, good)]
     if topic == "funding":
         pairs = ((col.MARK, "mark_price"), (col.INDEX, "index_price"), (col.FUNDING, "estimated_rate"))
-        # A null field says nothing: it never hides a known value.
+        # A null field holds no value. It never hides a known one.
         return [(kind, values, values, good & ~np.isnan(values)) for kind, values in ((k, columns.double(name)) for k, name in pairs)]
     if topic == "market_indicators":
         values = columns.double("value")
         names = columns.choices("indicator", tuple(_INDICATORS))
         return [(kind, values, values, names == i) for i, kind in enumerate(_INDICATORS.values())]
-    return []  # liquidations are not values that hold but events that add up
+    return []  # liquidations are events that add up, not values that hold
 
 
 def klines(
     chunk: Chunk, columns: Columns
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return which rows are bars of the ATR's length that end on its grid, and the high, low and close of each."""
+    """Return which rows are bars of the ATR's length that end on its grid, and the high, low and close of each row."""
     if chunk.derived is None:
         on_grid = columns.long("event_time") % TIMEFRAME_MS[ATR_TIMEFRAME] == 0
         chunk.derived = (columns.choices("timeframe", (ATR_TIMEFRAME,)) == 0) & on_grid
@@ -61,11 +61,11 @@ def klines(
 
 
 def liquidations(chunk: Chunk, columns: Columns) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return side (1 LONG, -1 SHORT, 0 neither), price and quantity per row: what was filled where the venue says so, else what was ordered."""
+    """Return side (1 LONG, -1 SHORT, 0 neither), price and quantity per row: of the fill where the venue reports it, else of the order."""
     if chunk.derived is None:
         side = _SIDES[columns.choices("side", ("LONG", "SHORT"))]
         average, filled = columns.double("average_price"), columns.double("filled_quantity")
-        # A zero average or fill is how venues write "not yet", not a value.
+        # Venues write a zero average or fill for "not yet". It is not a value.
         price = np.where(average > 0.0, average, columns.double("price"))
         chunk.derived = side, price, np.where(filled > 0.0, filled, columns.double("quantity"))
     found: tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]] = chunk.derived
@@ -73,7 +73,7 @@ def liquidations(chunk: Chunk, columns: Columns) -> tuple[npt.NDArray[np.int64],
 
 
 def _imbalance(columns: Columns, levels: int) -> npt.NDArray[np.float64]:
-    """Return (bids - asks)/(bids + asks) over the top levels per row (D7); NaN while the book is invalid or one side is empty."""
+    """Return (bids - asks)/(bids + asks) over the top levels per row (D7). NaN while the book is invalid or a side is empty."""
     bids = np.nan_to_num(columns.doubles("bid_quantities")[:, :levels]).sum(axis=1)
     asks = np.nan_to_num(columns.doubles("ask_quantities")[:, :levels]).sum(axis=1)
     live = columns.choices("state", ("live",)) == 0

@@ -1,4 +1,4 @@
-"""What the scorers see: the market state of one instrument at one evaluation instant (S1 2.10, DECISIONS D3-D11)."""
+"""The input of the scorers: the market state of one instrument at one evaluation instant (S1 2.10, DECISIONS D3-D11)."""
 
 from __future__ import annotations
 
@@ -43,15 +43,16 @@ class Snapshot:
         time: Instant T, ms UTC.
         decided_at: Time of the mark that fired it, ms UTC.
         price: Last trade price at or before T.
-        cvd: Window name -> taker-buy minus taker-sell base quantity in (T - w, T]; None until the history covers w.
+        cvd: Window name -> taker-buy minus taker-sell base quantity in (T - w, T]. None until the history covers w.
         volume: Window name -> base quantity traded, likewise.
         slope: Fast window name -> CVD(T) - CVD(T - step).
         acceleration: Fast window name -> slope(T) - slope(T - step).
         atr: Wilder ATR(14) of closed 5m bars, price units.
         atr_percentile: Rank of the newest closed-bar ATR among the last 288, per cent.
         quantity_p95, quantity_p99: Quantiles of trade quantity over 24 h, floored, base units.
-        large_trades: Trades of at least the quantity_p99 of a step before their own began, in (T - 15 min, T].
-        whale_prints: Trades of at least the engine's print floor (1,000 quote units, the least whale_usd a strategy may ask for) in (T - 15 min, T].
+        large_trades: Trades in (T - 15 min, T] of at least the quantity_p99 that held one grid step before their own pane began.
+        whale_prints: Trades in (T - 15 min, T] of at least the engine's print floor: 1,000 quote units, the smallest whale_usd that a
+            strategy may ask for.
         obi: Order-book imbalance of the top 10 levels.
         spot_perp_divergence: (spot mid - mark)/mark, fraction.
         open_interest_change: Relative change over the horizon, fraction.
@@ -59,11 +60,12 @@ class Snapshot:
         estimated_funding_rate: Newest estimate, fraction an interval.
         volume_1m: Base quantity traded in (T - 1 min, T].
         slope_1h: Slope of the 1h CVD.
-        atr_percentile_low: Least ATR percentile of the last 12 closed 5m bars, per cent.
+        atr_percentile_low: Smallest ATR percentile of the last 12 closed 5m bars, per cent.
         funding_rate_max: Largest |estimated funding rate| so far.
-        liquidated_long_5m, liquidated_short_5m: Notional of liquidated positions of a side in (T - 5 min, T], quote units; None before the first one.
+        liquidated_long_5m, liquidated_short_5m: Notional of liquidated positions of a side in (T - 5 min, T], quote units. None before the
+            first liquidation.
         late_trades: Late trades so far.
-        analytics: Field of the features topic -> value, of the measures in core/analytics; all None where they are switched off.
+        analytics: Field of the features topic -> value, for the measures in core/market/analytics. None for measures that are switched off.
         missing_inputs: Names of inputs never seen or undefined: any of atr, quantity_p99, cvd_<w>, obi, spot_perp_divergence,
             open_interest_change, long_short_ratio, top_trader_long_share, coinbase_premium.
         stale_inputs: Names of inputs that exist but are older than their limit (their value here is None).

@@ -1,7 +1,7 @@
 """Market state of one partition: panes, windows, bars, ATR, quantiles, prints and slow inputs of all its instruments.
 
-All sums are integers in units of 10^-decimals, so they are exact and independent of order. A window is the difference of two cumulative sums:
-it costs nothing per event and the same for five minutes and for a day. Nothing here depends on the order of rows within a pane.
+All sums are integers in units of 10^-decimals. They are exact and do not depend on order. A window is the difference of two cumulative
+sums. It costs nothing per event, and five minutes cost as much as a day. No result depends on the order of rows within a pane.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stream_apps.core.market.windows import FAST_WINDOWS, WINDOW_MS, WINDOWS
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
-# Columns of a feature row, in the order in which kernels.fill_features writes them (names of schemas/avro/features.avsc).
+# Columns of a feature row, in the order in which ``feature_kernels`` writes them (names of schemas/avro/features.avsc).
 _SEEDS: tuple[str, ...] = (
     "price",
     *(f"cvd_{w}" for w in WINDOWS),
@@ -57,11 +57,11 @@ _SEEDS: tuple[str, ...] = (
     "funding_rate_max",
     "liquidated_long_5m",
     "liquidated_short_5m",
-    "whale_flow",  # of the print store; the kernel leaves it out
+    "whale_flow",  # from the print store; the feature kernel does not write it
 )
 FEATURES: tuple[str, ...] = (*_SEEDS, *ANALYTICS)
 _WHALE_FLOW = _SEEDS.index("whale_flow")
-# Inputs whose absence is reported, in the order of ``states``.
+# Inputs that are reported when they are missing or stale, in the order of ``states``.
 INPUTS: tuple[str, ...] = (
     *(f"cvd_{w}" for w in WINDOWS),
     "atr",
@@ -76,7 +76,7 @@ INPUTS: tuple[str, ...] = (
     "top_trader_long_share",
     "coinbase_premium",
 )
-# An hour of panes beyond the longest window, so that a checkpoint may lag and late trades of the edge still find their pane.
+# An hour of panes beyond the longest window. A checkpoint may lag, and a late trade at the edge still finds its pane.
 RING_SLACK = 240
 ATR_FRAME = TIMEFRAMES.index(ATR_TIMEFRAME)
 
@@ -112,11 +112,11 @@ class MarketState:
             "atr_waiting": ((atr.RING, 4), np.int64, -1),
             "atr": ((4,), np.float64, 0.0),
             "atr_history": ((config.atr_history,), np.float64, 0.0),
-            "ranked_at": ((), np.int64, -2),  # the bar after which ``ranks`` were made; of none yet
+            "ranked_at": ((), np.int64, -2),  # the bar for which ``ranks`` were computed; -2: none yet
             "ranks": ((2,), np.float64, np.nan),
             "histogram": ((col.N_BUCKETS,), np.int32, 0),
             "totals": ((), np.int64, 0),
-            "top": ((), np.int64, 0),  # no bucket above it holds anything; see kernels.upper_quantiles
+            "top": ((), np.int64, 0),  # all buckets above it are empty; see quantile_kernels.upper_quantiles
             "p99_lots": ((), np.float64, 0.0),
             "p99_before": ((), np.float64, 0.0),
             "p99_floor": ((), np.float64, 0.0),
@@ -138,18 +138,18 @@ class MarketState:
         self.analytics = Analytics(config.analytics, config.grid_ms, self.ring, TIMEFRAMES, config.stale_book_ms, _SEEDS)
         self._pending: I64 = np.empty(1024, dtype=np.int64)
         self.counter: I64 = np.zeros(arrays.N_COUNTER, dtype=np.int64)
-        self.dirty: set[int] = set()  # closed panes that the changelog does not hold as they are now
+        self.dirty: set[int] = set()  # closed panes that changed since the changelog wrote them
         self.pane_histogram: dict[int, I64] = {}  # closed pane -> packed instrument-bucket-count
         self._chosen = np.zeros(0, dtype=np.bool_)  # scratch, all False between calls
         self._market: arrays.MarketArrays | None = None
         self.numbers = self._make_numbers()
 
     def use(self, config: EngineConfig, floors: Mapping[str, float]) -> None:
-        """Let other numbers hold from the next instant on: those that may change in the middle of a log (``signals.settings``).
+        """Use other numbers from the next instant on. Only numbers that may change in the middle of a log (``signals.settings``).
 
         Args:
-            config: The numbers; what is fixed must be as it was.
-            floors: Instrument -> least P99, where it has one of its own.
+            config: The numbers. Fixed numbers must be the same as before.
+            floors: Instrument -> smallest P99, for instruments that have their own.
         """
         before, self.config, self._floors = self.config, config, floors
         whole, number, limits = self.numbers.whole, self.analytics.number, self.numbers.limits
@@ -170,14 +170,14 @@ class MarketState:
             self.a["p99_floor"][i] = self._floor_of(name)
 
     def _floor_of(self, name: str) -> float:
-        """Return the least P99 of an instrument: its own, else that of its base asset."""
+        """Return the smallest P99 of an instrument: its own, else that of its base asset."""
         own = self._floors.get(name)
         if own is not None:
             return own
         try:
             return self.config.p99_floors.get(base_of_instrument(name), 0.0)
         except ValueError:
-            return 0.0  # an id in no known form has no configured floor; its trades are judged all the same
+            return 0.0  # an id of unknown form has no configured floor; its trades still count
 
     def _make_numbers(self) -> arrays.Numbers:
         c, analytics = self.config, self.analytics
@@ -207,13 +207,13 @@ class MarketState:
 
     # --- instruments -------------------------------------------------------------------------------------------------
     def row(self, name: str) -> int:
-        """Return the row of an instrument, making one when new."""
+        """Return the row of an instrument. A new instrument gets a new row."""
         i = self.index.get(name)
         if i is not None:
             return i
         i = len(self.names)
         if i >= len(self.a["meta"]):
-            # A quarter more at a time: half a megabyte an instrument is too much to keep twice of.
+            # Grow by a quarter: an instrument needs half a megabyte, so doubling would waste too much.
             self._grow(i + max(2, i // 4))
         self.names.append(name)
         self.index[name] = i
@@ -240,7 +240,7 @@ class MarketState:
         self.analytics.grow(capacity, n)
 
     def set_facts(self, name: str, author: str, price_decimals: int, quantity_decimals: int) -> int:
-        """Take an instrument's facts; finer decimals than before rescale its sums exactly, coarser ones are ignored. Returns its row."""
+        """Store an instrument's facts and return its row. Finer decimals rescale its sums exactly; coarser ones are ignored."""
         i = self.row(name)
         known = self.facts.get(name)
         if known is not None:
@@ -268,7 +268,7 @@ class MarketState:
         self.analytics.rescale(i, price, quantity)
         if quantity == 1:
             return
-        # Quantile buckets move by their middles: at most one more half bucket of error until a day has passed.
+        # A quantile bucket moves by its middle. This adds at most half a bucket of error until a day has passed.
         for pane, entries in self.pane_histogram.items():
             mine = (entries >> 32) == i
             if mine.any():
@@ -289,13 +289,16 @@ class MarketState:
             self.pending[e] = (packed & ~0xFFFF) | bucket
 
     def start(self, i: int, closed: int) -> None:
-        """Begin an instrument's panes after pane ``closed``, unless it has begun."""
+        """Begin an instrument's panes after pane ``closed``, unless they have begun."""
         if self.a["meta"][i, col.CLOSED] == 0:
             self.a["meta"][i, col.CLOSED] = closed
 
     # --- trades ------------------------------------------------------------------------------------------------------
     def take_trades(self, trades: arrays.Trades, first: int, stop: int) -> bool:
-        """Put rows of agg_trades into their panes; tells whether ``finish_trades`` is needed for them (late, refused, prints without room)."""
+        """Put rows of agg_trades into their panes.
+
+        Return whether ``finish_trades`` is needed (late or refused rows, prints without room).
+        """
         self.counter[arrays.ROW] = stop
         room = self.pending_buffers(stop - first, _NO_ENTRIES, _NO_STARTS, 0)
         left: bool = market_kernels.take_trades(
@@ -304,7 +307,10 @@ class MarketState:
         return left
 
     def finish_trades(self, trades: arrays.Trades, first: int, stop: int) -> set[int]:
-        """Do what the compiled loop left of the rows it took last: room for prints, late trades; returns the closed panes that late ones changed."""
+        """Finish the rows that the compiled loop took last: make room for prints, apply late trades.
+
+        Return the closed panes that late trades changed.
+        """
         if unkept := int(self.counter[arrays.UNKEPT]):
             self.kept.keep(self.kept.scratch(unkept), unkept)
         changed: set[int] = set()
@@ -332,7 +338,7 @@ class MarketState:
         return self._market
 
     def pending_buffers(self, trades: int, old: I64, old_starts: I64, first_old: int) -> arrays.PendingBuffers:
-        """Return what waits for its pane or its instant, with space for so many more trades."""
+        """Return the buffers of what waits for its pane or instant, with space for this many more trades."""
         waiting = int(self.counter[arrays.PENDING])
         if waiting + trades > len(self._pending):
             grown = np.empty(2 * (waiting + trades), dtype=np.int64)
@@ -342,7 +348,7 @@ class MarketState:
         return arrays.PendingBuffers(self._pending, self.kept.scratch(trades), *queues, self._chosen, old, old_starts, first_old)
 
     def put_inputs(self, kind: int, instrument: I64, times: I64, offsets: I64, first: F64, second: F64, use: Any, status: Any) -> None:
-        """Apply rows of a slow input; ``status`` of the used rows is set."""
+        """Apply rows of a slow input; set ``status`` of the used rows."""
         a = self.a
         input_kernels.put_inputs(
             instrument,
@@ -362,7 +368,7 @@ class MarketState:
         )
 
     def put_klines(self, instrument: I64, good: Any, use: Any, times: I64, highs: F64, lows: F64, closes: F64, status: Any) -> None:
-        """Apply rows of klines; ``use`` tells which are of the ATR's timeframe. ``status`` of refused rows is set."""
+        """Apply rows of klines. ``use`` marks the rows of the ATR's timeframe. ``status`` of refused rows is set."""
         a, c = self.a, self.config
         atr.put_klines(
             instrument, good, use, times, highs, lows, closes, c.grid_ms, int(self.bar_panes[ATR_FRAME]), c.atr_length,
@@ -370,7 +376,7 @@ class MarketState:
         )  # fmt: skip
 
     def take_events(self, topic: str, columns: Columns, part: slice, instrument: I64, times: I64, status: Any) -> None:
-        """Let the analytics have rows of a slow topic that were applied; ``status`` of those that they refuse is set."""
+        """Give applied rows of a slow topic to the analytics. ``status`` of the rows that they refuse is set."""
         self.analytics.take(topic, columns, part, instrument, times, status, self.a["meta"], self.a["scale"])
 
     def put_liquidations(self, instrument: I64, times: I64, sides: I64, prices: F64, quantities: F64, good: Any, status: Any) -> None:
@@ -383,7 +389,7 @@ class MarketState:
 
     # --- instants ----------------------------------------------------------------------------------------------------
     def leaving_histogram(self, first: int, last: int) -> tuple[I64, I64, list[int]]:
-        """Return the entries of the day's histogram of panes [first, last] behind one another, where each pane's begin and end, and which panes have any."""
+        """Return the day's histogram entries of panes [first, last], where the entries of each pane begin and end, and which panes have any."""
         starts = np.zeros(last - first + 2, dtype=np.int64)
         panes = [pane for pane in range(first, last + 1) if pane in self.pane_histogram] if self.pane_histogram else []
         if not panes:
@@ -393,7 +399,7 @@ class MarketState:
         return np.concatenate(parts), np.cumsum(starts), panes
 
     def keep_histogram(self, entries: I64, entry_panes: I64, old: I64, starts: I64, panes: list[int], first: int) -> None:
-        """Keep the histogram of the panes that were closed, and forget what left."""
+        """Keep the histogram entries of the panes that were closed; drop those of panes that left the day."""
         histogram = self.pane_histogram
         for pane in panes:
             part = old[starts[pane - first] : starts[pane - first + 1]]
@@ -415,9 +421,10 @@ class MarketState:
             start = stop
 
     def features(self, chosen: I64, pane: int) -> tuple[F64, npt.NDArray[np.int8], I64]:
-        """Return what is known at instant ``pane * grid``, a row per chosen instrument.
+        """Return the state at instant ``pane * grid``, one row per chosen instrument.
 
-        Features (columns FEATURES, NaN where undefined), states of the inputs (columns INPUTS), and the trades of the pane and the late ones so far.
+        Features (columns FEATURES, NaN where undefined), states of the inputs (columns INPUTS), the number of trades in the pane, and the
+        late trades so far.
         """
         out = np.empty((len(chosen), len(FEATURES)))
         states = np.empty((len(chosen), len(INPUTS)), dtype=np.int8)

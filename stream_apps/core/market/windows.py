@@ -1,4 +1,4 @@
-"""The windows over which trades are summed (D3): a whole number of panes each."""
+"""The windows over which trades are summed (D3). Each is a whole number of panes."""
 
 from __future__ import annotations
 

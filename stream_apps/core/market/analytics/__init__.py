@@ -1,5 +1,5 @@
-"""Live analytics beyond the seeds, one file per measure: formula, source and units stand in its docstring.
+"""Live analytics beyond the seeds, one file per measure. Its docstring gives formula, source and units.
 
-``store`` keeps their state beside the market state of a partition, ``compose`` runs them, ``wide`` adds exactly, ``intake`` holds what waits for its pane.
-A field is null until its measure has enough history, and while an input of it is missing or stale; never zero instead.
+``store`` keeps their state beside the market state of a partition. ``compose`` runs them, ``int128`` adds exactly, ``intake`` holds what
+waits for its pane. A field is null until its measure has enough history, and while an input is missing or stale. It is never zero instead.
 """

@@ -1,8 +1,8 @@
 """The compiled loops over panes and instants that call the measures, one call each per batch.
 
-Numba keeps what it compiled by the source of the function, not of the functions that it calls in other files. So the two loops here are made inside
-functions that close over a number drawn from all of them (``stamp``): numba's key holds what a function closes over, and a changed measure is compiled
-again.
+Numba caches compiled code by the source of the function. It ignores the functions that it calls in other files. So the two loops are made
+inside functions that close over a number computed from all of these sources (``stamp``). Numba's cache key holds what a function closes
+over, so a changed measure is compiled again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from stream_apps.core.market import columns as col
 from stream_apps.core.market.analytics import basis, divergence, funding, int128, kyle, liquidation, microprice, ofi, volatility, vpin
 from stream_apps.core.market.kernels import input_kernels
 
-# Columns of ``row`` (int64 per instrument): the pane tape, its sums and OFI's, the newest quote, the newest liquidation's cap, scratch of one call.
+# Columns of ``row`` (int64 per instrument): the ring of panes, its sums and those of OFI, the newest quote, the newest liquidation's cap,
+# scratch of one call.
 SINCE, CLOSE, SUM_X, SUM_D, SUM_R, OFI_SUM = 0, 1, 2, 3, 4, 7
 QUOTE_SINCE, QUOTE_TIME, QUOTE_ID, BID, BID_LOTS, ASK, ASK_LOTS = range(9, 16)
 CAP, CAP_TIME = range(16, 18)
@@ -29,7 +30,7 @@ N_PRODUCTS = 6
 # Columns of ``flows``, per pane: net taker lots, price change, OFI.
 X, D, OFI = range(3)
 N_FLOWS = 3
-# Of ``number``; the last five are columns of the feature row that the market state has filled.
+# Columns of ``number``. The last five are columns of the feature row that the market state has filled.
 (
     GRID, KYLE_PANES, RV_PANES, OFI_PANES, DAY_PANES, BUCKETS_PER_DAY, STALE_BOOK, FUNDING_WINDOW, FUNDING_MIN, BARS_BEFORE, PANES_A_YEAR,
     TAPE_ON, QUOTES_ON, MICROPRICE_ON, OFI_ON, VPIN_ON, BULK_ON, KYLE_ON, VOLATILITY_ON, LIQUIDATION_ON, FUNDING_ON, BASIS_ON, DIVERGENCE_ON,
@@ -57,7 +58,7 @@ FEATURES: tuple[str, ...] = (
 
 @njit(cache=True, nogil=True)
 def _sort(waiting: Any, n: int) -> None:
-    """Put the first ``n`` entries in order of time and id."""
+    """Sort the first ``n`` entries by time and id."""
     order = np.argsort(waiting[:n, ID], kind="mergesort")
     order = order[np.argsort(waiting[:n, TIME][order], kind="mergesort")]
     waiting[:n] = waiting[:n][order]
@@ -65,7 +66,7 @@ def _sort(waiting: Any, n: int) -> None:
 
 @njit(cache=True, nogil=True)
 def _stays(waiting: Any, e: int, stay: int) -> Any:
-    """Move an entry that is not due to the front, behind those before it; returns how many stay."""
+    """Move an entry that is not due to the front, behind those before it. Returns how many stay."""
     if stay != e:
         for j in range(waiting.shape[1]):
             waiting[stay, j] = waiting[e, j]
@@ -74,7 +75,7 @@ def _stays(waiting: Any, e: int, stay: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def _tape(i: int, pane: int, x: Any, d: Any, r: Any, number: Any, row: Any, products: Any, flows: Any, returns: Any) -> None:
-    """Append a pane to the tape: its net flow, price change and return come into the windows, those of the panes that leave go."""
+    """Append a pane to the ring. Its net flow, price change and return enter the windows; those of the panes that leave are subtracted."""
     short, ring = flows.shape[1], returns.shape[1]
     then = (pane - number[KYLE_PANES]) % short
     old_x, old_d = flows[i, then, X], flows[i, then, D]
@@ -108,7 +109,7 @@ def _pane(
     i: int, pane: int, closed: int, number: Any, meta: Any, cumulative: Any, open_sum: Any, open_price: Any, row: Any, products: Any, flows: Any, returns: Any,
     clock: Any, buckets: Any,
 ) -> None:  # fmt: skip
-    """Begin a pane's flows and take what the trades of the pane say."""
+    """Begin a pane's flows with the trades of the pane."""
     short = flows.shape[1]
     if number[QUOTES_ON]:
         for w in range(2):
@@ -154,7 +155,7 @@ def _pane(
 
 @njit(cache=True, nogil=True)
 def _quote(i: int, quotes: Any, e: int, pane: int, closed: int, number: Any, row: Any, flows: Any) -> None:
-    """Take a quote: its order-flow event goes to its pane (a late one's to the first pane that closes after), and it becomes the newest quote."""
+    """Take a quote. Its order-flow event goes to its pane; a late one goes to the next pane that closes. It becomes the newest quote."""
     time = quotes[e, TIME]
     of = max((time + number[GRID] - 1) // number[GRID], closed + 1)
     if row[i, QUOTE_SINCE] >= 0:
@@ -182,9 +183,9 @@ def _make_close(stamp: int) -> Any:
         chosen: Any, pane: int, number: Any, meta: Any, cumulative: Any, open_sum: Any, open_price: Any, row: Any, products: Any, flows: Any, returns: Any,
         clock: Any, buckets: Any, trades: Any, quotes: Any, liquidations: Any, waiting: Any,
     ) -> None:  # fmt: skip
-        """Let the panes up to ``pane`` of the chosen instruments into the windows; before kernels.close_panes, which empties them.
+        """Add the panes up to ``pane`` of the chosen instruments to the windows. Must run before ``close_panes``, which empties them.
 
-        ``waiting``: how many trades, quotes and liquidations wait, and whether trades or quotes lie out of order.
+        ``waiting``: how many trades, quotes and liquidations wait, and whether trades or quotes are out of order.
         """
         stamp  # noqa: B018 - see the module
         for c in range(len(chosen)):
@@ -224,7 +225,7 @@ def _make_close(stamp: int) -> Any:
             if row[i, CHOSEN] == 0 or time > limit:
                 stay = _stays(liquidations, e, stay)
             elif time > row[i, CAP_TIME] or (time == row[i, CAP_TIME] and liquidations[e, ID] > row[i, CAP]):
-                # Of two at one time the larger cap, so that their order does not matter.
+                # Of two at one time the larger cap holds, so that their order does not matter.
                 row[i, CAP_TIME] = time
                 row[i, CAP] = liquidations[e, ID]
         waiting[2] = stay
@@ -240,7 +241,10 @@ def _make_fill(stamp: int) -> Any:
         chosen: Any, spot: Any, pane: int, number: Any, scale: Any, in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, row: Any, products: Any,
         clock: Any, buckets: Any, rate_times: Any, rates: Any, rate_counts: Any, stats: Any, stats_of: Any, bars: Any, at: int, out: Any,
     ) -> None:  # fmt: skip
-        """Write one row of FEATURES per chosen instrument from column ``at`` of ``out`` on, which is NaN; the columns before it are filled."""
+        """Write one row of FEATURES per chosen instrument, from column ``at`` of ``out`` on (NaN before the call).
+
+        The columns before it are filled.
+        """
         stamp  # noqa: B018 - see the module
         grid = number[GRID]
         instant = pane * grid
@@ -302,7 +306,7 @@ def _make_sample(stamp: int) -> Any:
     def sample(
         chosen: Any, hour: int, limit: int, grid: int, meta: Any, in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, times: Any, rates: Any, counts: Any
     ) -> None:  # fmt: skip
-        """Keep the estimated funding rate as it stands at a full hour, of the chosen instruments that are about to close it."""
+        """Keep the estimated funding rate at a full hour, for the chosen instruments that are about to close it."""
         stamp  # noqa: B018 - see the module
         for i in chosen:
             if meta[i, col.CLOSED] * grid < hour:
@@ -315,7 +319,7 @@ def _make_sample(stamp: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def resum(chosen: Any, closed: Any, number: Any, row: Any, products: Any, flows: Any, returns: Any) -> None:
-    """Make all sums anew from the rings, whose newest pane is ``closed`` of each instrument."""
+    """Compute all sums again from the rings. ``closed``: newest pane of each instrument."""
     short, ring = flows.shape[1], returns.shape[1]
     for c in range(len(chosen)):
         i = chosen[c]

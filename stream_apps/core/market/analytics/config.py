@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Every measure there is; each has a file of its name.
+# All measures; each has a file of its name.
 MEASURES: tuple[str, ...] = (
     "microprice",
     "ofi",
@@ -18,7 +18,7 @@ MEASURES: tuple[str, ...] = (
     "basis",
     "divergence",
 )
-# Panes that a ring of flows holds: at least so many, and the window of kyle and vpin_bulk with so much room for what comes late.
+# Smallest number of panes in a ring of flows. The window of kyle and vpin_bulk needs this much room for late trades.
 SHORT_RING = 512
 RING_ROOM = 32
 DAY_MS = 86_400_000
@@ -30,15 +30,16 @@ class AnalyticsConfig:
     """Settings of the analytics. Times in ms of event time.
 
     Attributes:
-        measures: Names of the measures that are kept; the fields of the others are null and cost nothing.
-        vpin_bucket: Base asset -> volume of a bucket, base units. An asset that is not named has a bucket of its own 24 h volume / ``vpin_buckets_per_day``,
-            known once 24 h are known and set anew with the first pane of a UTC day (Easley, Lopez de Prado and O'Hara 2012 take 1/50 of a day's volume).
+        measures: Names of the measures that are kept. The fields of the others are null and cost nothing.
+        vpin_bucket: Base asset -> volume of a bucket, base units. For other assets the volume is their own 24 h volume /
+            ``vpin_buckets_per_day``. It is known after 24 h and set anew with the first pane of a UTC day (Easley, Lopez de Prado and
+            O'Hara 2012 take 1/50 of a day's volume).
         vpin_buckets: Buckets that VPIN averages over.
         vpin_buckets_per_day: See ``vpin_bucket``.
-        kyle_window_ms: Window of Kyle's lambda, and of the price changes' deviation that bulk classification measures by.
+        kyle_window_ms: Window of Kyle's lambda, and of the standard deviation of price changes in bulk classification.
         funding_window_ms: History of the funding z-score (S1 4.1: seven days).
-        funding_min: Fewer rates in that window give no z-score.
-        divergence_bars: Closed bars before the newest one that its close and CVD are compared with.
+        funding_min: With fewer rates in that window the z-score is undefined.
+        divergence_bars: Number of closed bars with which the newest bar's close and CVD are compared.
     """
 
     measures: frozenset[str] = frozenset(MEASURES)
@@ -67,7 +68,7 @@ class AnalyticsConfig:
         """Return the length of ``kyle_window_ms`` in panes.
 
         Raises:
-            ValueError: it is no whole number of panes, fewer than two, or more than a day.
+            ValueError: it is not a whole number of panes, or fewer than two, or more than a day.
         """
         panes, rest = divmod(self.kyle_window_ms, grid_ms)
         if rest or panes < 2 or self.kyle_window_ms > DAY_MS:
@@ -75,15 +76,15 @@ class AnalyticsConfig:
         return panes
 
     def on(self, measure: str) -> bool:
-        """Tell whether a measure is kept."""
+        """Return whether a measure is kept."""
         return measure in self.measures
 
     @staticmethod
     def parse_measures(text: str) -> frozenset[str]:
-        """Return the measures that a setting names: ``all``, ``none``, or names with commas.
+        """Return the measures that a setting names: ``all``, ``none``, or names separated by commas.
 
         Raises:
-            ValueError: a name that is no measure.
+            ValueError: a name is no measure.
         """
         names = {part.strip() for part in text.split(",") if part.strip()}
         if names == {"all"}:
@@ -100,7 +101,7 @@ class AnalyticsConfig:
         """Return base asset -> bucket volume of ``BTC=100,ETH=1000``.
 
         Raises:
-            ValueError: not of that form, or a volume that is no positive number.
+            ValueError: the text has another form, or a volume is no positive number.
         """
         sizes: dict[str, float] = {}
         for part in filter(None, (part.strip() for part in text.split(","))):

@@ -1,12 +1,13 @@
-"""CVD divergence on bars of 1m, 15m and 1h: a new price extreme that the taker flow does not confirm.
+"""CVD divergence on bars of 1m, 15m and 1h: the taker flow does not confirm a new price extreme.
 
     -1 (bearish)  the newest closed bar's close is above all of the n closes before it, its CVD is not above all of their CVDs
     +1 (bullish)  its close is below all of them, its CVD is not below all of theirs
      0            neither
 
-CVD is the running sum of the bars' taker-buy minus taker-sell quantity, so its zero point does not matter. The bars are of the scanned timeframe itself
-(market-monitor R000-88, R000-89). The source leaves pivot and look-back open (R000-93): here the pivot is the bar itself and n is ``divergence_bars``
-(default 20), so that nothing after T is needed and nothing is revised. The value holds until the next bar of the timeframe closes.
+CVD is the running sum of the bars' taker-buy minus taker-sell quantity, so its zero point does not matter. The bars are those of the
+scanned timeframe (market-monitor R000-88, R000-89). The source leaves pivot and look-back open (R000-93). Here the pivot is the bar itself
+and n is ``divergence_bars`` (default 20). So nothing after T is needed and no value is revised. The value holds until the next bar of the
+timeframe closes.
 
 Undefined until n + 1 bars have closed. Late trades change no closed bar.
 """
@@ -45,7 +46,10 @@ def _close_bar(state: Any, history: Any, close: Any, cvd: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def close_bars(closed: Any, frame_of: Any, states: Any, histories: Any) -> None:
-    """Take closed bars, rows of kernels.close_panes; ``frame_of``: number of a timeframe here, -1 for those that are not scanned."""
+    """Take closed bars (rows of ``pane_kernels.close_panes``).
+
+    ``frame_of``: number of a timeframe here, -1 for those that are not scanned.
+    """
     for b in range(len(closed)):
         frame = frame_of[closed[b, 1]]
         if frame >= 0:
@@ -55,5 +59,5 @@ def close_bars(closed: Any, frame_of: Any, states: Any, histories: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def value(state: Any, n: Any) -> Any:
-    """Return the verdict of the newest closed bar; NaN until it has n before it."""
+    """Return the verdict of the newest closed bar; NaN until it has n bars before it."""
     return np.float64(state[VERDICT]) if state[BARS] > n else np.nan

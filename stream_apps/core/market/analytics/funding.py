@@ -1,11 +1,12 @@
-"""How unusual the running funding rate is against the instrument's own history.
+"""Z-score of the estimated funding rate against the instrument's own history.
 
     z = (f - mean(h)) / std(h)        f: estimated rate of the running interval, known at T and not stale (D9: 10 min); std with n - 1
     funding_zscore:            h = rates settled in (T - w, T]
     funding_zscore_estimated:  h = the estimate as it stood at each full hour in (T - w, T]
 
-w is ``funding_window_ms`` (default 7 days: S1 4.1, watchlist R001-139 ``funding_zscore_7d``). The second is for venues, and for the first days, without
-settled rates; the two are never mixed. A settlement that is said twice counts once, the first word holds. Event time decides, not when a rate came.
+w is ``funding_window_ms`` (default 7 days: S1 4.1, watchlist R001-139 ``funding_zscore_7d``). The second measure is for venues without
+settled rates, and for the first days. The two are never mixed. A repeated settlement counts once: the first value holds. Event time
+decides, not arrival.
 
 Undefined with fewer than ``funding_min`` rates, when all are equal, and while the estimate is missing or stale.
 """
@@ -22,13 +23,17 @@ from stream_apps.core.market import columns as col
 FEATURES = ("funding_zscore", "funding_zscore_estimated")
 SETTLED, ESTIMATED = 0, 1
 SAMPLE_MS = 3_600_000
-# Columns of ``stats`` (float64 per instrument and kind): mean and deviation of the rates in the window; and of ``stats_of`` (int64): which they are.
+# Columns of ``stats`` (float64 per instrument and kind): mean and standard deviation of the rates in the window. Columns of ``stats_of``
+# (int64): which rates these are.
 FIRST, LAST, VERSION = range(3)
 
 
 @njit(cache=True, nogil=True)
 def put(times: Any, rates: Any, counts: Any, kind: int, time: Any, rate: Any) -> None:
-    """Keep a rate, in order of time; of two for one time the first stays. The oldest goes when there is no room. ``counts``: [kept, version]."""
+    """Keep a rate, in order of time.
+
+    Of two rates of one time the first stays. Without room the oldest is dropped. ``counts``: [kept, version].
+    """
     n = counts[kind, 0]
     at = n
     while at > 0 and times[kind, at - 1] > time:
@@ -65,7 +70,7 @@ def put_settled(instrument: Any, use: Any, status: Any, at: Any, values: Any, ti
 def zscore(
     rate: Any, times: Any, rates: Any, counts: Any, stats: Any, stats_of: Any, kind: int, instant: Any, window: Any, least: Any
 ) -> Any:
-    """Return z. Mean and deviation are worked out again only when another rate has come into the window or left it."""
+    """Return z. Mean and deviation are computed again only when a rate entered or left the window."""
     last = counts[kind, 0]
     while last > 0 and times[kind, last - 1] > instant:
         last -= 1
@@ -90,7 +95,7 @@ def zscore(
         stats_of[kind, FIRST] = first
         stats_of[kind, LAST] = last
         stats_of[kind, VERSION] = counts[kind, 1]
-    # Equal rates leave a deviation of rounding only.
+    # With equal rates the computed deviation is a rounding error only.
     if not stats[kind, 1] > 1e-12 * abs(stats[kind, 0]):
         return np.nan
     return (rate - stats[kind, 0]) / stats[kind, 1]

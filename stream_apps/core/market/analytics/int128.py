@@ -1,7 +1,8 @@
 """Exact sums of products: signed 128-bit integers as two unsigned words (low, high), two's complement.
 
-A product of two 64-bit integers needs 128 bits, and a window's sum of squares must come out the same whether it was kept up pane by pane or added up anew
-after a restart. Floats do not do that. Leaving an element is adding its negative, so a window costs the same whatever its length.
+A product of two 64-bit integers needs 128 bits. A window's sum of squares must be the same whether it was updated pane by pane or computed
+anew after a restart; floats do not ensure that. An element leaves a sum by adding its negative, so a window costs the same whatever its
+length.
 """
 
 from __future__ import annotations
@@ -55,9 +56,11 @@ def as_float(lo: Any, hi: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def spread(n: Any, total: Any, a: Any, b: Any) -> Any:
-    """Return n * total - a * b, exact but for the last rounding: n^2 times a covariance, of n products, their sum and the sums of both factors.
+    """Return n * total - a * b: n^2 times the covariance of n pairs, from the sum of products and the sums of both factors.
 
-    n is below 2^32. The difference is taken in integers: in floats it would cancel to nothing where the mean is large.
+    Only the last rounding is inexact.
+
+    n is below 2^32. The difference is computed in integers: floats would lose it to cancellation where the mean is large.
     """
     count = np.uint64(n)
     first = (total[0] & _LOW) * count

@@ -1,4 +1,7 @@
-"""Compiled intake: what waits for its pane to close. Trades, quotes and liquidations are needed one by one and in order, panes are not enough."""
+"""Compiled intake of records that wait for their pane to close.
+
+The measures need trades, quotes and liquidations one by one and in order.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from stream_apps.core.market import columns as col
 
 @njit(cache=True, nogil=True)
 def _falls_behind(waiting: Any, n: int, newest: Any) -> Any:
-    """Tell whether the n-th entry lies before an earlier one of its instrument by (time, id); ``newest``: those of each instrument."""
+    """Return whether the n-th entry lies before an earlier one of its instrument by (time, id).
+
+    ``newest``: the newest of each instrument.
+    """
     i, time, number = waiting[n, 0], waiting[n, 1], waiting[n, 2]
     if time < newest[i, 0] or (time == newest[i, 0] and number < newest[i, 1]):
         return True
@@ -25,7 +31,7 @@ def _falls_behind(waiting: Any, n: int, newest: Any) -> Any:
 def add_trades(
     instrument: Any, status: Any, times: Any, ids: Any, quantities: Any, makers: Any, scale: Any, newest: Any, waiting: Any, n: int
 ) -> Any:
-    """Append the trades that were applied, late ones too: instrument, time, id, lots (negative where the taker sold).
+    """Append the applied trades, late ones too: instrument, time, id, lots (negative where the taker sold).
 
     Returns how many wait, and whether one came out of order.
     """
@@ -76,7 +82,7 @@ def add_quotes(
 
 @njit(cache=True, nogil=True)
 def check(instrument: Any, use: Any, times: Any, status: Any, grid: int, meta: Any) -> None:
-    """Set the status of the used rows that name no instrument or lie too far ahead."""
+    """Set the status of used rows that name no instrument or lie too far ahead."""
     for e in range(len(times)):
         if use[e]:
             if instrument[e] < 0:
@@ -87,7 +93,10 @@ def check(instrument: Any, use: Any, times: Any, status: Any, grid: int, meta: A
 
 @njit(cache=True, nogil=True)
 def pane_rows(pane: int, closed: Any, flows: Any, returns: Any, out: Any) -> Any:
-    """Write instrument, flows and return of a pane of those that have closed it and still hold it; returns the number of rows, all zeros left out."""
+    """Write instrument, flows and return of a pane, for instruments that have closed it and still hold it.
+
+    All-zero rows are omitted. Returns the number of rows.
+    """
     short, ring, width = flows.shape[1], returns.shape[1], flows.shape[2]
     n = 0
     for i in range(len(closed)):

@@ -1,4 +1,4 @@
-"""Kyle's lambda: by how much a unit of net taker flow moves the price, price units per base unit.
+"""Kyle's lambda: the price change per unit of net taker flow, price units per base unit.
 
     d_k = a + lambda x_k + e_k        least squares over the panes of the last ``kyle_window_ms`` (default 1 h)
     lambda = (n sum(x d) - sum(x) sum(d)) / (n sum(x^2) - sum(x)^2)
@@ -24,7 +24,7 @@ FEATURES = ("kyle_lambda",)
 
 @njit(cache=True, nogil=True)
 def value(n: Any, sum_x: Any, sum_d: Any, sum_xx: Any, sum_xd: Any) -> Any:
-    """Return the slope in ticks per lot; NaN when x does not vary. The sums of products are ``wide`` ones."""
+    """Return the slope in ticks per lot; NaN when x does not vary. The sums of products are 128-bit integers."""
     variation = int128.spread(n, sum_xx, sum_x, sum_x)
     if not variation > 0.0:
         return np.nan
@@ -33,5 +33,5 @@ def value(n: Any, sum_x: Any, sum_d: Any, sum_xx: Any, sum_xd: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def deviation(n: Any, sum_d: Any, sum_dd: Any) -> Any:
-    """Return the sample deviation of the panes' price changes, ticks."""
+    """Return the sample standard deviation of the panes' price changes, ticks."""
     return np.sqrt(max(int128.spread(n, sum_dd, sum_d, sum_d), 0.0) / (n * (n - 1.0)))

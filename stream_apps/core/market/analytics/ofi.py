@@ -1,13 +1,13 @@
-"""Order-flow imbalance of the best quotes, base units: what came to the bid less what came to the ask.
+"""Order-flow imbalance of the best quotes, base units: quantity added at the bid minus quantity added at the ask.
 
     e_n = [Pb_n >= Pb_(n-1)] qb_n - [Pb_n <= Pb_(n-1)] qb_(n-1) - [Pa_n <= Pa_(n-1)] qa_n + [Pa_n >= Pa_(n-1)] qa_(n-1)
     OFI(w) = sum of e_n over the quotes in (T - w, T]
 
 Cont, Kukanov and Stoikov, "The Price Impact of Order Book Events", Journal of Financial Econometrics 12 (2014), eq. (4) and (6).
 
-Quotes are taken by (event time, update id) when their pane closes. A repeated quote adds nothing. A late one that is newer than the last one taken
-comes next; an older one is left out, since the changes on both its sides are already in the sum. Silence is no gap: a quote that does not come says
-that nothing changed. Prices and quantities are integer ticks and lots: sums are exact.
+Quotes are taken by (event time, update id) when their pane closes. A repeated quote adds nothing. A late quote that is newer than the last
+taken one comes next. An older one is left out, because the sum already holds the changes on both its sides. Silence is no gap: no quote
+means no change. Prices and quantities are integer ticks and lots, so sums are exact.
 
 Undefined while no quote lies before the window, and while the quote is stale (D9).
 """
@@ -24,7 +24,7 @@ WINDOWS_MS = (60_000, 300_000)
 
 @njit(cache=True, nogil=True)
 def event(bid0: Any, bid_lots0: Any, ask0: Any, ask_lots0: Any, bid: Any, bid_lots: Any, ask: Any, ask_lots: Any) -> Any:
-    """Return e_n, lots, of the quote before and this one: prices in ticks, quantities in lots."""
+    """Return e_n in lots, from the quote before and this one. Prices in ticks, quantities in lots."""
     flow = 0
     if bid >= bid0:
         flow += bid_lots

@@ -1,4 +1,4 @@
-"""State of the analytics of one partition, beside the market state: row i belongs to the same instrument."""
+"""State of the analytics of one partition, beside the market state. Row i is the same instrument in both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 FEATURES: tuple[str, ...] = c.FEATURES
 _DAY_MS = 86_400_000
-# What a measure keeps beside others; a group that was off when a checkpoint was written begins anew.
+# The arrays of each group of measures. A group that was off when a checkpoint was written starts empty.
 _GROUPS: dict[str, frozenset[str]] = {
     "tape": frozenset({"kyle", "volatility", "vpin_bulk"}),
     "quotes": frozenset({"microprice", "ofi"}),
@@ -61,10 +61,10 @@ class Analytics:
         ring: Panes of the market state's ring, more than a day.
         frames: Timeframes of the closed bars, by their number there.
         stale_book_ms: Staleness limit of the book (D9).
-        filled: Names of the columns of a feature row that the market state fills before ``fill``.
+        filled: Names of the feature columns that the market state fills before ``fill``.
 
     Raises:
-        ValueError: a window that is no whole number of panes, or has too many.
+        ValueError: a window is no whole number of panes, or has too many.
     """
 
     def __init__(
@@ -129,14 +129,14 @@ class Analytics:
         self._queues: list[I64] = [np.empty((256, width), dtype=np.int64) for width in widths]
 
     def use(self, config: AnalyticsConfig, stale_book_ms: int) -> None:
-        """Let other numbers hold from the next instant on: those of the funding z-score, and the staleness limit of the book."""
+        """Use other numbers from the next instant on: those of the funding z-score, and the staleness limit of the book."""
         self.config = config
         self.number[c.STALE_BOOK] = stale_book_ms
         self.number[c.FUNDING_WINDOW], self.number[c.FUNDING_MIN] = config.funding_window_ms, config.funding_min
 
     # --- instruments -------------------------------------------------------------------------------------------------
     def grow(self, capacity: int, n: int) -> None:
-        """Make room; the first ``n`` rows stay."""
+        """Make room for more instruments; the first ``n`` rows stay."""
         for name, (shape, dtype) in self._shapes.items():
             grown = np.zeros((capacity, *shape), dtype)
             grown[:n] = self.a[name][:n]
@@ -146,17 +146,17 @@ class Analytics:
         self.arrays = AnalyticsArrays(**self.a)
 
     def set_facts(self, i: int, name: str, quantity_decimals: int) -> None:
-        """Set an instrument's bucket volume: the configured one of its base asset, else its own (see vpin)."""
+        """Set an instrument's bucket volume: the configured one of its base asset, else computed from its own volume (see vpin)."""
         try:
             volume = self.config.vpin_bucket.get(base_of_instrument(name))
         except ValueError:
-            volume = None  # an id in no known form
+            volume = None  # an id of unknown form
         self.a["row"][i, c.AUTOMATIC] = volume is None
         if volume is not None:
             self.a["clock"][i, :, vpin.NEXT] = max(1, int(np.floor(volume * 10.0**quantity_decimals + 0.5)))
 
     def rescale(self, i: int, price: int, quantity: int) -> None:
-        """Multiply what is in ticks by ``price`` and what is in lots by ``quantity``: finer decimals."""
+        """Rescale to finer decimals: multiply ticks by ``price`` and lots by ``quantity``."""
         a = self.a
         row = a["row"][i]
         row[[c.CLOSE, c.SUM_D, c.BID, c.ASK]] *= price
@@ -191,14 +191,14 @@ class Analytics:
         return queue, n
 
     def queues(self, trades: int) -> tuple[I64, I64, I64, I64]:
-        """Return what waits for its instant, with room for so many more trades: trades, quotes, liquidations, and how many of each."""
+        """Return the queues of what waits for its instant, with room for this many more trades: trades, quotes, liquidations, and the size of each."""
         if "vpin" in self.groups:
             self._room(0, trades)
         trades_waiting, quotes, liquidations = self._queues
         return trades_waiting, quotes, liquidations, self._waiting
 
     def take(self, topic: str, columns: Columns, part: slice, instrument: I64, times: I64, status: Array, meta: I64, scale: F64) -> None:
-        """Take rows of another topic; the status of those that are refused is set."""
+        """Take rows of another topic; set the status of refused rows."""
         good = columns.good[part]
         if topic == "quotes" and "quotes" in self.groups:
             queue, n = self._room(1, len(times))
@@ -226,7 +226,7 @@ class Analytics:
 
     # --- durability --------------------------------------------------------------------------------------------------
     def head(self, n: int) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Return settings and arrays of all that does not lie in the pane entries, of the first ``n`` instruments."""
+        """Return settings and arrays of the first ``n`` instruments, except what the pane entries hold."""
         a = self.a
         arrays = {f"analytics.{name}": a[name][:n] for name in ("row", "products", "clock", "buckets", "bars", "bar_history")}
         used = np.arange(RATES) < a["rate_counts"][:n, :, :1]
@@ -241,9 +241,9 @@ class Analytics:
         return {"groups": sorted(self.groups), "kyle_panes": int(self.number[c.KYLE_PANES])}
 
     def restore(self, n: int, meta: dict[str, Any] | None, arrays: dict[str, Array], closed: I64, panes: list[tuple[int, I64]]) -> None:
-        """Take up what a checkpoint kept: ``meta`` and ``arrays`` of its head (None: it kept no analytics), rows of its panes.
+        """Restore from a checkpoint: ``meta`` and ``arrays`` of its head (None: it had no analytics), rows of its panes.
 
-        A group of measures that it did not keep, or kept with other lengths, begins anew.
+        A group of measures that the checkpoint lacks, or has with other lengths, starts empty.
 
         Raises:
             AnalyticsDamaged: the panes do not add up to the sums of the head.
@@ -256,7 +256,7 @@ class Analytics:
         for group in kept:
             for name, index in _PARTS[group]:
                 self.a[name][:n, index] = arrays[f"analytics.{name}"][:, index]
-        self.a["clock"][:n, :, vpin.NEXT][set_here] = sizes[set_here]  # a configured size is the configuration's to say
+        self.a["clock"][:n, :, vpin.NEXT][set_here] = sizes[set_here]  # a configured size replaces the stored one
         for which, (name, group) in enumerate(zip(_WAITING, _WAITS_FOR, strict=True)):
             if group in kept:
                 waiting = arrays[f"analytics.{name}"]
@@ -264,7 +264,7 @@ class Analytics:
                 queue[: len(waiting)] = waiting
                 self._waiting[which] = len(waiting)
         for which, name in enumerate(("newest_trade", "newest_quote")):
-            self._waiting[c.TRADES_MIXED + which] = 1  # how they lie is not kept
+            self._waiting[c.TRADES_MIXED + which] = 1  # the checkpoint does not say whether they are sorted
             for i, time, number in self._queues[which][: self._waiting[which], :3].tolist():
                 self.a[name][i] = max(tuple(self.a[name][i].tolist()), (time, number))
         if "funding" in kept:
@@ -278,7 +278,7 @@ class Analytics:
         if set(meta["groups"]) == kept == self.groups and meta == self._meta():
             same = np.array_equal(self.a["row"][begun, _SUMS], arrays["analytics.row"][begun, _SUMS])
             if not (same and np.array_equal(self.a["products"][begun], arrays["analytics.products"][begun])):
-                raise AnalyticsDamaged("state changelog: the panes do not hold the flows that the head adds up")
+                raise AnalyticsDamaged("state changelog: the flows in the panes do not add up to the sums of the head")
 
     def _fits(self, group: str, arrays: dict[str, Array]) -> bool:
         return all(arrays[f"analytics.{name}"].shape[1:] == self.a[name].shape[1:] for name, _ in _PARTS[group])

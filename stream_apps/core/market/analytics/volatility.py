@@ -3,10 +3,11 @@
     r_k = ln(C_k / C_(k-1))        C_k: last trade price at the end of pane k
     RV(w) = sqrt(panes of a year) * std(r over the panes in (T - w, T])        year: 365 days of 24 h; std with n - 1
 
-The spec's rv_m = sqrt(252) std(r) (platform-services R002-26) on a market that trades all day and all year, per pane instead of per day.
+This is the specification's rv_m = sqrt(252) std(r) (platform-services R002-26) per pane instead of per day, for a market that trades all
+day and all year.
 
-Returns are kept as integers of 2^-50, so that sums are exact and the same however they came about; that changes a return by less than 5e-16.
-A pane without trades has the return 0. Undefined until the window is full.
+Returns are integers of 2^-50, so that sums are exact in any order. This changes a return by less than 5e-16. A pane without trades has the
+return 0. Undefined until the window is full.
 """
 
 from __future__ import annotations
@@ -33,6 +34,6 @@ def log_return(now: Any, before: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def value(n: Any, sum_r: Any, sum_rr: Any, panes_a_year: Any) -> Any:
-    """Return the annualised deviation of n returns from their sum and sum of squares."""
+    """Return the annualised standard deviation of n returns, from their sum and sum of squares."""
     variance = max(int128.spread(n, sum_rr, sum_r, sum_r), 0.0) / (n * (n - 1.0))
     return math.sqrt(variance * panes_a_year) / _UNIT

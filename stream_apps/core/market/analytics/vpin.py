@@ -1,4 +1,4 @@
-"""VPIN: how one-sided the volume of the last buckets was.
+"""VPIN: the one-sidedness of the volume in the last buckets.
 
     VPIN = sum over the last n full buckets of |buy - sell|  /  sum of their volumes        0..1
 
@@ -24,14 +24,15 @@ from numba import njit
 
 FEATURES = ("vpin", "vpin_bulk", "vpin_bucket_volume")
 TRUE, BULK = 0, 1
-# Columns of ``clock`` (int64 per instrument and kind): volume of this bucket and of the next ones, its fill, full buckets so far, sums over the ring.
+# Columns of ``clock`` (int64 per instrument and kind): volume of this bucket and of the next ones, its fill, full buckets so far, sums over
+# the ring.
 SIZE, NEXT, BUY, SELL, COUNT, IMBALANCE, VOLUME = range(7)
 N_CLOCK = 7
 
 
 @njit(cache=True, nogil=True)
 def _share(buy: Any, sell: Any, take: Any) -> Any:
-    """Return the bought part of ``take`` lots out of buy + sell, in proportion, whole lots."""
+    """Return the bought part of ``take`` lots out of buy + sell, in proportion, in whole lots."""
     if sell == 0:
         return take
     if buy == 0:
@@ -42,7 +43,10 @@ def _share(buy: Any, sell: Any, take: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def pour(clock: Any, buckets: Any, i: int, kind: int, buy: Any, sell: Any) -> None:
-    """Let volume flow into the buckets. ``buckets[i, kind]``: |buy - sell| and volume of the last full ones. No size yet: it is not counted."""
+    """Let volume flow into the buckets.
+
+    ``buckets[i, kind]``: |buy - sell| and volume of the last full ones. Volume without a bucket size is not counted.
+    """
     n = buckets.shape[2]
     if clock[i, kind, SIZE] == 0:
         clock[i, kind, SIZE] = clock[i, kind, NEXT]
@@ -57,7 +61,7 @@ def pour(clock: Any, buckets: Any, i: int, kind: int, buy: Any, sell: Any) -> No
             clock[i, kind, SELL] += sell
             return
         if room == size and clock[i, kind, NEXT] == size and volume // size > n:
-            # So much volume that its first buckets leave the ring before it is through: they are only counted.
+            # The volume fills more buckets than the ring holds. The first ones are only counted.
             passed = volume // size - n
             part = _share(buy, sell, passed * size)
             buy -= part
@@ -81,7 +85,7 @@ def pour(clock: Any, buckets: Any, i: int, kind: int, buy: Any, sell: Any) -> No
 
 @njit(cache=True, nogil=True)
 def bought(volume: Any, change: Any, deviation: Any) -> Any:
-    """Return the bought lots of a bar by bulk classification: volume * Phi(change / deviation); half where no price ever moved."""
+    """Return the bought lots of a bar by bulk classification: volume * Phi(change / deviation). Half if the price never moved."""
     share = 0.5
     if deviation > 0.0:
         share = 0.5 * math.erfc(-change / deviation / math.sqrt(2.0))

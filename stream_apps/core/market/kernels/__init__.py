@@ -1,1 +1,1 @@
-"""Compiled inner loops of the market state, a file for each thing they are about."""
+"""Compiled inner loops of the market state, one file a subject."""

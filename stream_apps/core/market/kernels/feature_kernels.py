@@ -1,4 +1,4 @@
-"""Compiled writing of a feature row: what is known of an instrument at an instant.
+"""Compiled writing of feature rows: the state of an instrument at an instant.
 
 ``state`` owns and explains the arrays.
 """
@@ -45,8 +45,10 @@ from stream_apps.core.market.kernels.quantile_kernels import upper_quantiles
 
 @njit(cache=True, nogil=True)
 def _rank_atr(i: int, percentile_min: int, meta: Any, atr_history: Any, ranks: Any) -> None:
-    """Write the percentile of the newest ATR among those that the history holds (S1 2.3), and the least percentile of the last 12 closed-bar ATRs, each
-    ranked among those up to it that the history still holds (S2 6, 7); NaN where they are too few."""
+    """Write the percentile rank of the newest ATR within the history (S1 2.3), and the smallest rank of the last 12 closed-bar ATRs.
+
+    Each of the 12 is ranked among the ATRs up to it that the history still holds (S2 6, 7). NaN where there are too few.
+    """
     ranks[i, 0] = np.nan
     ranks[i, 1] = np.nan
     length = atr_history.shape[1]
@@ -73,10 +75,10 @@ def _fill_model_features(
     i: int, pane: int, grid: int, history: int, base: int, scale: Any, cumulative: Any, funding_most: Any, liquidated_pane: Any, liquidated: Any,
     liquidated_first: Any, out: Any,
 ) -> None:  # fmt: skip
-    """Fill what only the older scoring models read (S2 6, 7): columns from ``base`` on, NaN where undefined.
+    """Fill the columns that only the older scoring models read (S2 6, 7), from ``base`` on; NaN where undefined.
 
-    volume_1m; slope_1h; behind atr_percentile_low: funding_rate_max: the largest |rate| so far; notional of liquidated LONG and SHORT positions in
-    (T - 5 min, T].
+    In order: volume_1m; slope_1h; after atr_percentile_low: funding_rate_max, the largest |rate| so far; notional of liquidated LONG and
+    SHORT positions in (T - 5 min, T].
     """
     ring = cumulative.shape[1]
     now = pane % ring
@@ -120,7 +122,7 @@ def _make_fill_features(stamp: int) -> Any:
     ) -> None:  # fmt: skip
         """Fill one row of features per chosen instrument at instant ``pane * grid``; NaN where undefined. Column order: ``state.FEATURES``.
 
-        ``counts`` receives the trades of the pane and the late trades so far.
+        ``counts`` receives the number of trades in the pane and the late trades so far.
         """
         stamp  # noqa: B018 - see analytics/compose: the compiled code is kept by what it closes over
         ring = cumulative.shape[1]
@@ -133,7 +135,7 @@ def _make_fill_features(stamp: int) -> Any:
             for j in range(states.shape[1]):
                 states[c, j] = PRESENT
             out[c, 0] = meta[i, LAST_PRICE] / scale[i, 0]
-            history = pane - meta[i, FIRST_PANE] + 1  # whole panes known, this one included
+            history = pane - meta[i, FIRST_PANE] + 1  # known whole panes, including this one
             now = pane % ring
             counts[c, 0] = cumulative[i, now, COUNT] - cumulative[i, (pane - 1) % ring, COUNT]
             counts[c, 1] = meta[i, LATE]
@@ -170,7 +172,7 @@ def _make_fill_features(stamp: int) -> Any:
             state = windows
             if atr[i, 2] >= atr_length:
                 out[c, base + 1] = atr[i, 3]
-                if ranked_at[i] != atr_reached[i]:  # they change with a bar, not with an instant
+                if ranked_at[i] != atr_reached[i]:  # the ranks change with a bar, not with an instant
                     _rank_atr(i, percentile_min, meta, atr_history, ranks)
                     ranked_at[i] = atr_reached[i]
                 out[c, base + 2] = ranks[i, 0]

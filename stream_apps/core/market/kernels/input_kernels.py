@@ -34,7 +34,7 @@ def put_inputs(
     instrument: Any, kind: int, times: Any, offsets: Any, first: Any, second: Any, use: Any, grid: int,
     meta: Any, in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, status: Any,
 ) -> None:  # fmt: skip
-    """Keep the newest value (by event time, then offset) of each pane. Rows with ``use`` False are passed over."""
+    """Keep the newest value (by event time, then offset) of each pane. Rows with ``use`` False are skipped."""
     for row in range(len(times)):
         if not use[row]:
             continue
@@ -80,10 +80,11 @@ def put_liquidations(
     instrument: Any, times: Any, sides: Any, prices: Any, quantities: Any, good: Any, grid: int,
     meta: Any, pane_of: Any, cents: Any, first_seen: Any, seen: Any, seen_at: Any, status: Any,
 ) -> None:  # fmt: skip
-    """Add what was liquidated to its pane: column 0 for LONG positions (side 1), column 1 for SHORT ones (side -1).
+    """Add liquidations to their pane: column 0 for LONG positions (side 1), column 1 for SHORT ones (side -1).
 
-    Notional is kept in hundredths of a quote unit, so that sums are integers and do not depend on the order of the rows. Liquidations have no id,
-    and their producer writes equal ones once: a row that equals one of the newest ``LIQUIDATIONS_KEPT`` is a batch that a dying broker took twice.
+    Notional is in hundredths of a quote unit, so that sums are integers and do not depend on the order of rows. Liquidations have no id,
+    and a producer writes equal ones once. So a row that equals one of the newest ``LIQUIDATIONS_KEPT`` is a repeat: a dying broker stored a
+    batch twice.
     """
     for row in range(len(times)):
         i = instrument[row]
@@ -130,7 +131,7 @@ def put_liquidations(
 
 @njit(cache=True, nogil=True)
 def track_funding(chosen: Any, pane: int, meta: Any, in_pane: Any, in_value: Any, most: Any) -> None:
-    """Let the funding rates of the panes that are about to close, up to ``pane``, into the largest |rate| so far."""
+    """Include the funding rates of the panes up to ``pane``, which are about to close, in the largest |rate| so far."""
     for i in chosen:
         for k in range(max(meta[i, CLOSED], pane - SLOTS) + 1, pane + 1):
             s = k % SLOTS

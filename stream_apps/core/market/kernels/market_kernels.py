@@ -1,6 +1,6 @@
 """Compiled calls over the whole market state: trades into panes, panes closed, features written.
 
-An engine's own compiled loop calls them, so each kind of work stands once, whatever the number of instants in a call.
+An engine's own compiled loop calls them. Each kind of work exists once, for one instant in a call or for many.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ from stream_apps.core.market.kernels import feature_kernels, input_kernels, pane
 def _make_take_trades(stamp: int) -> Any:
     @njit(cache=True, nogil=True)
     def take_trades(first: int, stop: int, trades: Any, counter: Any, m: Any, a: Any, prints: Any, room: Any, numbers: Any) -> Any:
-        """Put trades into their open panes; tells whether something is left to be done for them (late, refused, prints without room)."""
+        """Put trades into their open panes.
+
+        Return whether work is left for ``finish_trades`` (late or refused rows, prints without room).
+        """
         stamp  # noqa: B018 - see analytics/compose: the compiled code is kept by what it closes over
         whole = numbers.whole
         instrument, times, ids = trades.instrument[first:stop], trades.times[first:stop], trades.ids[first:stop]
@@ -92,7 +95,10 @@ def _make_close(stamp: int) -> Any:
     def close(
         chosen: Any, first: int, pane: int, bars: int, counter: Any, m: Any, a: Any, prints: Any, room: Any, numbers: Any, found: Any
     ) -> Any:
-        """Close the panes up to ``pane`` of the chosen instruments, of which ``first`` is the first open one of any; returns the number of bars so far."""
+        """Close the panes up to ``pane`` of the chosen instruments.
+
+        ``first``: the first open pane of any of them. Returns the number of bars so far.
+        """
         stamp  # noqa: B018
         whole = numbers.whole
         input_kernels.track_funding(chosen, pane, m.meta, m.in_pane, m.in_value, m.funding_most)
@@ -144,7 +150,7 @@ def _make_close(stamp: int) -> Any:
 def _make_look(stamp: int) -> Any:
     @njit(cache=True, nogil=True)
     def look(chosen: Any, pane: int, m: Any, a: Any, flows: Any, numbers: Any, features: Any, states: Any, counts: Any) -> None:
-        """Write what is known of the chosen instruments at the instant that ends ``pane``, a row each."""
+        """Write the state of the chosen instruments at the instant that ends ``pane``, one row each."""
         stamp  # noqa: B018
         whole = numbers.whole
         spot = m.spot[chosen]

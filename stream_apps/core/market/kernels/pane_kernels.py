@@ -1,4 +1,4 @@
-"""Compiled loops over panes: trades into open panes, panes closed into cumulative sums and bars, which instruments are due.
+"""Compiled loops over panes: trades into open panes, closed panes into cumulative sums and bars, which instruments are due.
 
 ``state`` owns and explains the arrays.
 """
@@ -47,7 +47,7 @@ from stream_apps.core.market.kernels.quantile_kernels import bucket_of
 
 @njit(cache=True, nogil=True)
 def _seen(i: int, agg_id: int, meta: Any, holes: Any) -> Any:
-    """Tell whether a trade id was applied before, and remember it. Ids are consecutive from 0; what is skipped stays open as a hole."""
+    """Return whether a trade id was applied before, and remember it. Ids are consecutive from 0. Skipped ids stay open as a hole."""
     last = meta[i, LAST_AGG_ID]
     if agg_id == last + 1:
         meta[i, LAST_AGG_ID] = agg_id
@@ -95,11 +95,12 @@ def _make_apply_trades(stamp: int) -> Any:
         meta: Any, scale: Any, holes: Any, p99_lots: Any, p99_before: Any, open_sum: Any, open_price: Any, open_at: Any,
         pending: Any, n_pending: int, status: Any, kept: Any,
     ) -> Any:  # fmt: skip
-        """Add trades to their open panes; large trades and whales go to ``kept`` as well (dtype prints.PRINT).
+        """Add trades to their open panes. Large trades and whale prints also go to ``kept`` (dtype prints.PRINT).
 
-        Returns the new length of ``pending`` (packed pane-instrument-bucket of each trade) and the numbers of kept, late, repeated and refused rows.
-        Sums are integers, open and close are chosen by (event time, offset): the result does not depend on the order of the rows. A trade of pane k is large
-        by the quantile of instant k - 2: that of k - 1 may fire before or after the trade arrives, within the allowed lateness.
+        Returns the new length of ``pending`` (packed pane-instrument-bucket of each trade) and the numbers of kept, late, repeated and
+        refused rows. Sums are integers; open and close are chosen by (event time, offset). So the result does not depend on the order of
+        rows. A trade of pane k is large by the quantile of instant k - 2. The instant k - 1 may fire before or after the trade arrives,
+        within the allowed lateness.
         """
         stamp  # noqa: B018 - see analytics/compose: the compiled code is kept by what it closes over
         n_kept = n_late = n_repeated = n_refused = 0
@@ -211,7 +212,7 @@ apply_trades = _make_apply_trades(stamp(quantile_kernels))
 
 @njit(cache=True, nogil=True)
 def add_late(i: int, pane: int, price: float, quantity: float, maker: bool, meta: Any, scale: Any, cumulative: Any) -> Any:
-    """Let a late trade join its closed pane: every cumulative sum from there on grows. Returns False when the pane is out of the ring."""
+    """Add a late trade to its closed pane: every cumulative sum from there on grows. Returns False when the pane left the ring."""
     ring = cumulative.shape[1]
     closed = meta[i, CLOSED]
     if pane <= closed - ring + 1 or meta[i, FIRST_PANE] < 0 or pane < meta[i, FIRST_PANE]:
@@ -294,7 +295,7 @@ def _make_close_panes(stamp: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def first_open(instruments: Any, pane: int, meta: Any) -> Any:
-    """Return the first pane that is open of any of the instruments that have begun, at most ``pane``."""
+    """Return the first open pane of any of the instruments that have begun, at most ``pane``."""
     first = pane
     for i in instruments:
         if meta[i, CLOSED] > 0:
@@ -304,7 +305,10 @@ def first_open(instruments: Any, pane: int, meta: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def due(chosen: Any, pane: int, meta: Any, out: Any) -> Any:
-    """Write to ``out`` which of the chosen instruments have begun and have not closed ``pane``; returns their number and the first open pane of any."""
+    """Write to ``out`` the chosen instruments that have begun and have not closed ``pane``.
+
+    Return their number and the first open pane of any.
+    """
     found, first = 0, pane
     for i in chosen:
         closed = meta[i, CLOSED]
@@ -317,7 +321,7 @@ def due(chosen: Any, pane: int, meta: Any, out: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def priced(chosen: Any, meta: Any, out: Any) -> Any:
-    """Write to ``out`` which of the chosen instruments have a price; returns their number."""
+    """Write to ``out`` the chosen instruments that have a price; return their number."""
     found = 0
     for i in chosen:
         if meta[i, HAS_PRICE] == 1:
@@ -328,7 +332,7 @@ def priced(chosen: Any, meta: Any, out: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def unstarted(instrument: Any, good: Any, meta: Any) -> Any:
-    """Tell whether any of the rows belongs to an instrument whose panes have not begun."""
+    """Return whether any row belongs to an instrument whose panes have not begun."""
     found = False
     for row in range(len(instrument)):
         if good[row] and instrument[row] >= 0 and meta[instrument[row], CLOSED] == 0:

@@ -1,6 +1,6 @@
-"""Compiled inner loops of the kept prints, all instruments of a partition a call; ``prints.py`` owns and explains the arrays.
+"""Compiled inner loops of the kept prints, all instruments of a partition in one call. ``prints.py`` owns and explains the arrays.
 
-They stand in one module because numba keeps compiled code by the file it was written in: what one of them calls must not change behind its back.
+They are in one module, because numba caches compiled code by file: a function must not change without its callers.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from numba import njit
 
 from stream_apps.core.market.columns import LARGE, WHALE
 
-# Columns of ``at``, a row an instrument. First all places: of its room (START to END), of its prints (HEAD to TAIL), the end of those that are in the
-# window (SEEN; -1 when one came late and the window has to be made anew), and of the two runs of notionals.
+# Columns of ``at``, one row an instrument. Positions in the array: its section (START to END), its prints (HEAD to TAIL), the end of the
+# prints in the window (SEEN; -1: a print came late and the window must be rebuilt), and the two runs of notionals.
 START, END, HEAD, SEEN, TAIL, LARGE_HEAD, LARGE_TAIL, WHALE_HEAD, WHALE_TAIL = range(9)
 PANE = 9  # the newest pane in the window
-# While prints are put into place: the end of those that were there before, and how many come (-1: they came out of order).
+# Used while prints are put into place: the end of the earlier prints, and the number of new ones (-1: they came out of order).
 OLD_TAIL, MORE = 10, 11
 N_AT = 12
 # Rows of ``runs``.
@@ -25,7 +25,10 @@ OF_LARGE, OF_WHALES = 0, 1
 
 @njit(cache=True, nogil=True)
 def pairwise_sum(values: Any) -> Any:
-    """Return the sum as ``numpy.sum`` adds a contiguous array up, so that both give the same bits: in eights, and halves beyond 128."""
+    """Return the sum with the same additions as ``numpy.sum`` of a contiguous array: in eights, and in halves beyond 128.
+
+    Both give the same bits.
+    """
     n = len(values)
     if n < 8:
         total = 0.0
@@ -57,9 +60,9 @@ def pairwise_sum(values: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def flow_of(signed: Any, least: float) -> Any:
-    """Return (buys - sells)/(buys + sells) of notionals of at least ``least``, quote units; NaN when there were none.
+    """Return (buys - sells)/(buys + sells) of notionals of at least ``least``, quote units; NaN without such notionals.
 
-    Those of sells are negative. ``snapshot.whale_flow`` says the same in plain words, and both give the same bits.
+    Notionals of sells are negative. ``snapshot.whale_flow`` is the readable form; both give the same bits.
     """
     n = len(signed)
     chosen, bought = np.empty(n), np.empty(n)
@@ -92,7 +95,7 @@ def _before(one: Any, other: Any) -> Any:
 # --- putting into place ------------------------------------------------------------------------------------------------
 @njit(cache=True, nogil=True)
 def move_to(i: int, start: int, room: int, rows: Any, runs: Any, at: Any, to_rows: Any, to_runs: Any) -> None:
-    """Give the prints of an instrument another room: in other arrays, behind all others, or in front of where they are."""
+    """Move the prints of an instrument to another section: in other arrays, behind all others, or in front of the present one."""
     head = at[i, HEAD]
     held = at[i, TAIL] - head
     for r in range(held):
@@ -115,7 +118,7 @@ def move_to(i: int, start: int, room: int, rows: Any, runs: Any, at: Any, to_row
 
 @njit(cache=True, nogil=True)
 def _merge(i: int, rows: Any, at: Any) -> None:
-    """Merge the newly put prints of an instrument, which came out of order, with those that were there."""
+    """Merge the new prints of an instrument, which came out of order, with its earlier ones."""
     head, middle, tail = at[i, HEAD], at[i, OLD_TAIL], at[i, TAIL]
     n = tail - middle
     times, offsets = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
@@ -125,7 +128,8 @@ def _merge(i: int, rows: Any, at: Any) -> None:
     order = np.argsort(offsets, kind="mergesort")
     order = order[np.argsort(times[order], kind="mergesort")]
     come = rows[middle:tail].copy()
-    # From the newest on down, so that nothing is overwritten that is still to be moved, and what is older than all of them is not touched.
+    # Go from the newest to the oldest, so that no print is overwritten before it is moved. Prints older than all new ones stay where they
+    # are.
     old, new, to = middle - 1, n - 1, tail - 1
     while new >= 0:
         if old >= head and _before(come[order[new]], rows[old]):
@@ -141,9 +145,9 @@ def _merge(i: int, rows: Any, at: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def keep(new: Any, n: int, grid: int, window: int, rows: Any, runs: Any, at: Any) -> Any:
-    """Put the first ``n`` prints into place; returns False, having put none, when an instrument has no room for its own.
+    """Put the first ``n`` prints into place. Returns False, and puts none, when an instrument has no room for its prints.
 
-    A print that no window will see again is passed over, and so is one whose time is not positive.
+    A print that no window will see again is skipped, and so is a print whose time is not positive.
     """
     for r in range(n):
         i = new[r].instrument
@@ -154,7 +158,7 @@ def keep(new: Any, n: int, grid: int, window: int, rows: Any, runs: Any, at: Any
         i = new[r].instrument
         if at[i, TAIL] + at[i, MORE] > at[i, END]:
             room = at[i, END] - at[i, START]
-            # Not when the room is nearly full: that would have to be done again soon.
+            # Not when the section is nearly full: it would have to be compacted again soon.
             if 4 * (at[i, TAIL] - at[i, HEAD] + at[i, MORE]) <= 3 * room:
                 move_to(i, at[i, START], room, rows, runs, at, rows, runs)
             else:
@@ -186,9 +190,10 @@ def keep(new: Any, n: int, grid: int, window: int, rows: Any, runs: Any, at: Any
 # --- the window --------------------------------------------------------------------------------------------------------
 @njit(cache=True, nogil=True)
 def advance(chosen: Any, pane: int, grid: int, window: int, whale: float, rows: Any, runs: Any, at: Any, counts: Any, flows: Any) -> None:
-    """Move the windows of the chosen instruments on to the panes (pane - window, pane]; what is older is forgotten.
+    """Move the windows of the chosen instruments to the panes (pane - window, pane]. Older prints are dropped.
 
-    ``counts`` receives the numbers of large buys and sells, ``flows`` the flow of the whale prints of at least the notional ``whale``, quote units.
+    ``counts`` receives the numbers of large buys and sells. ``flows`` receives the flow of whale prints of at least the notional ``whale``,
+    quote units.
     """
     oldest = (pane - window) * grid
     newest = pane * grid
@@ -237,7 +242,7 @@ def asked_flows(asked: Any, instruments: Any, least: Any, of_whales: Any, rows: 
         out[e] = np.nan
         if np.isnan(least[place]):
             continue
-        # Strategies of an instrument stand together; those that ask the same get the same answer.
+        # Strategies are sorted by instrument. Equal questions get the same answer.
         known = e - 1
         while known >= 0 and asked[known, 1] == row:
             if least[asked[known, 0]] == least[place] and of_whales[asked[known, 0]] == of_whales[place]:
@@ -262,7 +267,7 @@ def asked_flows(asked: Any, instruments: Any, least: Any, of_whales: Any, rows: 
 # --- the checkpoint ----------------------------------------------------------------------------------------------------
 @njit(cache=True, nogil=True)
 def _first_after(time: int, low: int, high: int, rows: Any) -> Any:
-    """Return the first place from ``low`` on whose print is later than a time, or ``high``."""
+    """Return the first position from ``low`` on whose print is later than a time, or ``high``."""
     while low < high:
         middle = (low + high) // 2
         if rows[middle].time <= time:
@@ -274,7 +279,7 @@ def _first_after(time: int, low: int, high: int, rows: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def between(instruments: Any, after: Any, until: Any, rows: Any, at: Any) -> Any:
-    """Return the prints of some instruments later than ``after`` and not later than ``until`` (of each, ms UTC), and where each one's end."""
+    """Return the prints of some instruments with ``after`` < time <= ``until`` (of each, ms UTC), and where those of each end."""
     spans = np.empty((len(instruments), 2), dtype=np.int64)
     ends = np.empty(len(instruments), dtype=np.int64)
     total = 0

@@ -48,11 +48,11 @@ def add_histogram(entries: Any, histogram: Any, totals: Any) -> None:
 def take_due(
     pending: Any, chosen: Any, pane: int, gone: int, is_chosen: Any, entries: Any, panes: Any, histogram: Any, totals: Any, top: Any
 ) -> Any:  # fmt: skip
-    """Take the trades of the chosen instruments' panes up to ``pane`` out of ``pending`` and add them to the histograms.
+    """Move the trades of the chosen instruments' panes up to ``pane`` from ``pending`` to the histograms.
 
-    Those of panes up to ``gone`` would leave the day's histogram with the same instant: they are dropped. ``entries`` and ``panes`` receive, in order of
-    (pane, instrument, bucket), what ``take_away`` takes a day later. Returns the number of trades that stay (at the front of ``pending``, in order) and
-    the number of entries.
+    Trades of panes up to ``gone`` would leave the day's histogram at the same instant, so they are dropped. ``entries`` and ``panes``
+    receive what ``take_away`` takes a day later, in order of (pane, instrument, bucket). Returns the number of trades that stay (at the
+    front of ``pending``, in order) and the number of entries.
     """
     for c in chosen:
         is_chosen[c] = True
@@ -88,7 +88,7 @@ def take_due(
 
 @njit(cache=True, nogil=True)
 def take_away(entries: Any, chosen: Any, is_chosen: Any, histogram: Any, totals: Any) -> None:
-    """Take packed entries of the chosen instruments out of the histograms, and write -1 over them."""
+    """Take packed entries of the chosen instruments out of the histograms, and overwrite them with -1."""
     for c in chosen:
         is_chosen[c] = True
     for e in range(len(entries)):
@@ -105,8 +105,8 @@ def take_away(entries: Any, chosen: Any, is_chosen: Any, histogram: Any, totals:
 def upper_quantiles(i: int, histogram: Any, totals: Any, top: Any) -> Any:
     """Return the middles of the buckets that hold the floor(0.95 N)-th and floor(0.99 N)-th smallest quantity (0-based), lots (S1 2.4).
 
-    Both in one pass from the largest quantity down. ``top`` says above which bucket an instrument has nothing, or more; it is brought down here,
-    so that the thousands of buckets that no quantity reaches are passed over once and not at every instant.
+    One pass from the largest quantity down finds both. All buckets above ``top`` are empty. ``top`` is lowered here, so that the thousands
+    of empty buckets are passed once and not at every instant.
     """
     total = totals[i]
     above_95 = total - 1 - (total * 95) // 100
