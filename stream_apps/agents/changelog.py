@@ -1,13 +1,14 @@
-"""The changelog of a partition's state: who may write it, and what of it counts.
+"""The changelog of a partition's state: who may write it, and which of its records count.
 
-A worker that was frozen can wake up after its partition went to another one and write a checkpoint that was on its way. The
-log has no lock against that, so every record says in a header under which ownership it was written: an epoch, one higher than any that was in
-the log when the owner read it, and the owner's random id. Reading in order, records of an epoch below the newest seen are late and count for nothing.
-Since compaction keeps the newest record of a key whoever wrote it, the next owner writes again what late records covered up; the changelog's
-``min.compaction.lag.ms`` leaves it the time. An owner that finds foreign records between its own asks for a rebalance, which does the same.
+A frozen worker can wake up after its partition moved, and write a checkpoint that it had prepared. The log has no lock against that. So
+every record carries its ownership in a header: an epoch, one higher than any in the log when the owner read it, and the owner's random id.
+A reader goes in order of the log. Records of an epoch below the newest seen are late and do not count.
 
-A checkpoint is one record batch: in the log whole or not at all. One too large for that is several, of which all but the last say that more
-follows; they count only when the last one is there.
+Compaction keeps the newest record of a key, even a late one. So the next owner writes again what late records replaced; the changelog's
+``min.compaction.lag.ms`` gives it the time. An owner that finds foreign records between its own asks for a rebalance, which does the same.
+
+A checkpoint is one record batch, so the log holds all of it or nothing. A larger checkpoint takes several batches. All but the last are
+marked "more follows", and they count only when the last one is there.
 
 Pure: no I/O, no clock.
 """
@@ -19,33 +20,33 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 HEADER = "perpflow-owner"
-# Key of the record by which an owner takes a partition. No state key begins with a zero byte.
+# Key of the record with which an owner claims a partition. No state key begins with a zero byte.
 CLAIM_KEY = b"\x00claim"
 _HEADER = struct.Struct(">q16s?")
-_RECORD_OVERHEAD = 96  # framing and header of one record, generously
+_RECORD_OVERHEAD = 96  # framing and header of one record, an upper bound
 
 Entry = tuple[bytes, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """One owner's time with a partition.
+    """One owner's period of ownership of a partition.
 
     Attributes:
-        epoch: Higher than that of any earlier owner; 0: nobody's.
-        owner: 16 random bytes of the process; tells two processes apart that read the same log and chose the same epoch.
+        epoch: Higher than that of any earlier owner. 0: no owner.
+        owner: 16 random bytes of the process. They distinguish two processes that read the same log and chose the same epoch.
     """
 
     epoch: int = 0
     owner: bytes = bytes(16)
 
     def headers(self, more: bool = False) -> list[tuple[str, bytes]]:
-        """Return the headers of a record; ``more``: its checkpoint goes on in another batch."""
+        """Return the headers of a record. ``more``: its checkpoint continues in another batch."""
         return [(HEADER, _HEADER.pack(self.epoch, self.owner, more))]
 
     @classmethod
     def of(cls, headers: Iterable[tuple[str, bytes | None]]) -> tuple[Ownership, bool]:
-        """Return a record's ownership and whether its checkpoint goes on; nobody's when it does not say."""
+        """Return a record's ownership (epoch 0 without a header), and whether its checkpoint continues."""
         for name, value in headers:
             if name == HEADER and value is not None and len(value) == _HEADER.size:
                 epoch, owner, more = _HEADER.unpack(value)
@@ -54,7 +55,7 @@ class Ownership:
 
 
 def chunks(entries: Sequence[Entry], limit: int) -> list[Sequence[Entry]]:
-    """Cut a checkpoint into as few runs as fit ``limit`` bytes each (one record may exceed it: the log then refuses it)."""
+    """Cut a checkpoint into as few runs as fit ``limit`` bytes each. One record may exceed it; the log then refuses it."""
     cut: list[Sequence[Entry]] = []
     start = size = 0
     for i, (key, value) in enumerate(entries):
@@ -68,13 +69,13 @@ def chunks(entries: Sequence[Entry], limit: int) -> list[Sequence[Entry]]:
 
 @dataclass(slots=True)
 class Fold:
-    """A changelog read in offset order, folded to what counts.
+    """A changelog, read in offset order and folded to the records that count.
 
     Attributes:
-        entries: Newest value of every key, in the order of their last writing; so the partition head, last in every checkpoint, is last.
+        entries: Newest value of every key, in the order of the last write. So the head, last in every checkpoint, is last.
         ownership: The newest owner seen.
         next_offset: Offset after the last record read.
-        late: Number of records that came too late.
+        late: Number of late records.
         covered: Keys whose newest record in the log does not count.
     """
 
@@ -111,12 +112,12 @@ class Fold:
             self.entries[key] = value
 
     def _drop_staged(self) -> None:
-        """A checkpoint whose last batch never came does not count."""
+        """Drop a checkpoint whose last batch never came."""
         self.covered.update(key for key, _ in self._staged)
         self._staged.clear()
 
     def claim(self, owner: bytes) -> tuple[Ownership, list[Entry]]:
-        """End the reading: return the next ownership and the records that take it: what is covered up, and the claim itself."""
+        """End the reading. Return the next ownership and the records that claim it: repairs of covered keys, and the claim itself."""
         self._drop_staged()
         ownership = Ownership(self.ownership.epoch + 1, owner)
         repairs: list[Entry] = [(key, self.entries.get(key)) for key in sorted(self.covered - {CLAIM_KEY})]

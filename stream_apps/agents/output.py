@@ -1,8 +1,7 @@
-"""Output: whole record batches instead of records.
+"""Output as whole record batches instead of single records.
 
-Batches are built with the producer's own builder and sent to an explicit partition; the futures are kept, so that a
-checkpoint can wait for them and a failed one is never passed over. Takes from aiokafka's inside (pinned in ``schemas.pins``): ``BatchBuilder``,
-``DefaultRecordBatch``.
+The producer's own builder makes the batches, and each goes to an explicit partition. The futures are kept: a checkpoint waits for them, and
+a failed batch is never ignored. Internals of aiokafka in use (pinned in ``schemas.pins``): ``BatchBuilder``, ``DefaultRecordBatch``.
 """
 
 from __future__ import annotations
@@ -20,27 +19,27 @@ from stream_apps.agents.changelog import Entry, Ownership, chunks
 
 Timed = tuple[int, bytes | None, bytes | None]  # timestamp ms, key, value
 
-# A checkpoint is one batch, so that it is in the log whole or not at all; the changelog topic allows as much (max.message.bytes).
+# A checkpoint is one batch, so the log holds all of it or nothing. The changelog topic allows this size (max.message.bytes).
 CHECKPOINT_MAX_BYTES = 16 << 20
 CHECKPOINT_BATCH_BYTES = CHECKPOINT_MAX_BYTES - (1 << 20)
-# What is written is five to thirteen times smaller for one or two microseconds a record (``schemas.codec.zstd``): the broker, its disks and whoever recovers or
-# reads have that much less to do. lz4 means level 9 in aiokafka: less small, for four to seven microseconds.
+# zstd makes output five to thirteen times smaller for one or two microseconds a record (``schemas.codec.zstd``). Broker, disks and readers
+# have that much less to do. lz4 means level 9 in aiokafka: larger, for four to seven microseconds.
 COMPRESSION = "zstd"
 _ZSTD = DefaultRecordBatch.CODEC_ZSTD
 
 
 class OutputError(RuntimeError):
-    """A batch that Kafka did not take, or that cannot be built."""
+    """Kafka did not take a batch, or it cannot be built."""
 
 
 class Producers(Protocol):
-    """Gives the started aiokafka producer."""
+    """Returns the started aiokafka producer."""
 
     def __call__(self) -> AIOKafkaProducer: ...
 
 
 class Sent:
-    """One batch on its way.
+    """One batch that was sent and may be unacknowledged.
 
     Attributes:
         count: Records in it.
@@ -55,10 +54,10 @@ class Sent:
 
 
 class Outbox:
-    """Sends record batches and knows what is not acknowledged yet.
+    """Sends record batches and tracks the unacknowledged ones.
 
     Args:
-        producer: Gives the producer; it must be idempotent with acks=all.
+        producer: Returns the producer. It must be idempotent with acks=all.
     """
 
     def __init__(self, producer: Producers) -> None:
@@ -76,16 +75,16 @@ class Outbox:
             self.failure = self.failure or error
 
     def unacked(self) -> list[asyncio.Future[Any]]:
-        """Return the futures of the batches on their way."""
+        """Return the futures of the unacknowledged batches."""
         return list(self._unacked)
 
     def check(self) -> None:
-        """Raise OutputError when a batch has failed since the start: what followed it must not be committed."""
+        """Raise OutputError when a batch has failed since the start: nothing after it may be committed."""
         if self.failure is not None:
             raise OutputError(f"Kafka did not take a batch: {type(self.failure).__name__}: {self.failure}") from self.failure
 
     async def flush(self) -> None:
-        """Wait until everything sent so far is acknowledged. Raises OutputError when something was not."""
+        """Wait until everything sent so far is acknowledged. Raises OutputError when a batch failed."""
         if waiting := self.unacked():
             await asyncio.wait(waiting)
         self.check()
@@ -110,9 +109,9 @@ class Outbox:
         return sent
 
     async def send_checkpoint(self, topic: str, partition: int, time_ms: int, entries: Sequence[Entry], ownership: Ownership) -> int:
-        """Write changelog entries whole or not at all, wait for the acknowledgement, and return the offset after them.
+        """Write changelog entries atomically, wait for the acknowledgement, and return the offset after them.
 
-        Returns -1 when other records stand between its batches or the broker could not say where they stand.
+        Returns -1 when other records lie between its batches, or when the broker did not return their offsets.
 
         Raises:
             OutputError: this or an earlier batch failed.

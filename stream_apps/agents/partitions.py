@@ -1,4 +1,4 @@
-"""The partitions that this worker owns: opened after a rebalance from their changelogs, closed before the next one."""
+"""The partitions that this worker owns. A rebalance opens them from their changelogs; the next one closes them first."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from stream_apps.agents.runner import Limits, PartitionRunner
 from stream_apps.core.log.checkpoint import ChangelogDamaged
 from stream_apps.core.log.engine import PartitionEngine
 
-# A changelog that another worker keeps writing while it is read is read again; after this many times something else is wrong.
+# A changelog that another worker writes meanwhile is read again. After this many times another fault is likely.
 CLAIM_ATTEMPTS = 10
-# Composites wait in a queue while the engine works; only what stays away for so long counts as lost. To read something twice does no harm.
+# Composites wait in a queue while the engine works. Only one that stays away for this long counts as lost. Reading it twice is harmless.
 WATCH_S = 1.0
 WATCH_TIMES = 3
 
 
 class Partitions:
-    """Owner of the partition runners; the ``Source`` of each of them.
+    """Owner of the partition runners, and the ``Source`` of each.
 
     Args:
         app: The Faust app (see ``worker``).
-        engine: Makes engines.
+        engine: Class of the engines.
         config: Their configuration.
         settings: Settings.
         changelog: Wire name of the changelog topic.
@@ -59,10 +59,10 @@ class Partitions:
 
     # --- open ---------------------------------------------------------------------------------------------------------
     async def open(self, partitions: set[int], assignment: set[TP]) -> dict[TP, int]:
-        """Rebuild the engines of the partitions and return where their sources are to be read.
+        """Rebuild the engines of the partitions. Return the offsets from which their sources are read.
 
         Raises:
-            RuntimeError: a partition came without some of its sources (topics with different partition counts).
+            RuntimeError: a partition was assigned without some of its sources (topics with different partition counts).
         """
         await self.abandon()
         started = time.monotonic()
@@ -104,32 +104,35 @@ class Partitions:
         return seeks
 
     async def _restored(self, partition: int, fold: Fold, ownership: Ownership, end: int) -> tuple[PartitionEngine, int]:
-        """Return the engine and the end of the changelog. A damaged state is deleted: the inputs are still there, what comes of them are repeats."""
+        """Return the engine and the end of the changelog.
+
+        A damaged state is deleted and computed again from the inputs; its outputs are repeats.
+        """
         codec = self._settings.codec
         try:
             return self._engine.restore(partition, self._config, codec, list(fold.entries.items())), end
         except ChangelogDamaged as error:
-            self.log.error("state is damaged, computing it anew from the inputs", partition=partition, error=str(error))
+            self.log.error("state is damaged; computing it again from the inputs", partition=partition, error=str(error))
             deletions: list[Entry] = [(key, None) for key in fold.entries]
             now = int(time.time() * 1000)
             end = await self._app.producer.outbox.send_checkpoint(self._changelog, partition, now, deletions, ownership)
             return self._engine.restore(partition, self._config, codec, []), end
 
     def _first_wanted(self, partition: int, engine: PartitionEngine, earliest: dict[str, int]) -> dict[str, int]:
-        """Return where each input is read from: where the state ends, or where the log begins."""
+        """Return the first offset to read of each input: the position of the state, or the begin of the log."""
         positions = engine.positions()
         first: dict[str, int] = {}
         for topic, start in earliest.items():
             wanted = positions.get(topic, 0)
             if wanted > 0 and wanted < start:
-                self.log.error("records are gone from the log (retention)", partition=partition, topic=topic, first=wanted, next=start)
+                self.log.error("retention deleted records that the state needs", partition=partition, topic=topic, first=wanted, next=start)
             if wanted < start:
                 engine.skip_to(topic, start)
             first[topic] = max(wanted, start)
         return first
 
     async def _claim(self, partitions: set[int]) -> dict[int, tuple[Fold, Ownership, int]]:
-        """Read the changelogs and take them: read again whichever got another record between its end and our claim."""
+        """Read the changelogs and claim them. Read a changelog again if another record arrived between its end and the claim."""
         owned: dict[int, tuple[Fold, Ownership, int]] = {}
         for _ in range(CLAIM_ATTEMPTS):
             missing = partitions - owned.keys()
@@ -155,7 +158,7 @@ class Partitions:
         return folds
 
     def start(self, generation: int) -> None:
-        """Let the opened partitions work: composites of ``generation`` arrive from now on."""
+        """Start the opened partitions. Composites of ``generation`` arrive from now on."""
         self.generation = generation
         for runner in self.runners.values():
             runner.start()
@@ -168,8 +171,8 @@ class Partitions:
             self._failed(error)
 
     async def _watch_delivery(self) -> None:
-        """Find what was fetched but never came, when nothing follows that would show the gap (see ``PartitionRunner.feed``)."""
-        behind: dict[TP, tuple[int, int, int]] = {}  # first wanted, fetched up to, how often seen so
+        """Find records that were fetched but never delivered, when no later record shows the gap (see ``PartitionRunner.feed``)."""
+        behind: dict[TP, tuple[int, int, int]] = {}  # first wanted offset, fetched position, number of times seen so
         while True:
             await asyncio.sleep(WATCH_S)
             fetched = await self._app.consumer.positions()
@@ -184,26 +187,28 @@ class Partitions:
                     seen[tp] = (wanted, position, times)
                     if times >= WATCH_TIMES:
                         metrics.CONTINUITY_HEALED.labels(topic).inc()
-                        self.log.warning("fetched but never delivered, reading again", topic=topic, partition=partition, wanted=wanted)
+                        self.log.warning(
+                            "records were fetched but not delivered; reading them again", topic=topic, partition=partition, wanted=wanted
+                        )
                         await self.seek(topic, partition, wanted)
                         del seen[tp]
             behind = seen
 
     # --- work ---------------------------------------------------------------------------------------------------------
     async def feed(self, event: Any) -> None:
-        """Take a Faust event with a composite. Those of an earlier assignment are dropped: they are read again where that matters."""
+        """Take a Faust event with a composite. Composites of an earlier assignment are dropped; their records are read again."""
         message = event.message
         runner = self.runners.get(message.partition)
         if runner is not None and message.generation_id == self.generation:
             await runner.feed(self._plain[message.topic], event.value, event)
 
     async def seek(self, topic: str, partition: int, offset: int) -> None:
-        """Read a topic's partition again from an offset (plain name)."""
+        """Read a partition of a topic again from an offset (plain topic name)."""
         try:
             await self._app.consumer.seek_wait({TP(self._wire(topic), partition): offset})
         except IllegalStateError:
-            # A rebalance took the partition this moment; recovery seeks whatever stays.
-            self.log.info("not sought, the partition is gone", topic=topic, partition=partition)
+            # A rebalance just took the partition. Recovery seeks the partitions that stay.
+            self.log.info("seek skipped: a rebalance took the partition", topic=topic, partition=partition)
 
     async def end(self, topic: str, partition: int) -> int:
         """Return the offset after the last record."""
@@ -211,15 +216,15 @@ class Partitions:
         return int((await self._app.consumer.highwaters(tp))[tp])
 
     def pause(self, topic: str, partition: int) -> None:
-        """Stop fetching a topic's partition."""
+        """Stop fetching a partition of a topic."""
         self._app.consumer.pause_partitions({TP(self._wire(topic), partition)})
 
     def resume(self, topic: str, partition: int) -> None:
-        """Fetch it again."""
+        """Fetch a partition of a topic again."""
         self._app.consumer.resume_partitions({TP(self._wire(topic), partition)})
 
     async def lost(self, partition: int) -> None:
-        """Another worker wrote this partition's state: have the group decide who owns it."""
+        """Ask for a rebalance, because another worker wrote this partition's state."""
         await self._app.consumer.rejoin()
 
     def _failed(self, error: BaseException) -> None:
@@ -227,7 +232,7 @@ class Partitions:
 
     # --- close --------------------------------------------------------------------------------------------------------
     async def close(self, timeout_s: float) -> None:
-        """Write last checkpoints and let go of all partitions. What cannot be written in time is recomputed by the next owner."""
+        """Write last checkpoints and release all partitions. The next owner recomputes what cannot be written in time."""
         try:
             async with asyncio.timeout(timeout_s):
                 results = await asyncio.gather(*(runner.close() for runner in self.runners.values()), return_exceptions=True)
@@ -235,7 +240,7 @@ class Partitions:
                 if isinstance(result, BaseException):
                     self.log.warning("last checkpoint failed", partition=partition, error=f"{type(result).__name__}: {result}")
         except TimeoutError:
-            self.log.warning("last checkpoints took too long, leaving without them", timeout_s=timeout_s)
+            self.log.warning("last checkpoints took too long; leaving without them", timeout_s=timeout_s)
 
     async def abandon(self) -> None:
         """Drop all partitions at once."""
@@ -246,7 +251,7 @@ class Partitions:
         await asyncio.gather(*(runner.abandon() for runner in runners.values()))
 
     def health(self) -> dict[str, Any]:
-        """Return assigned partitions, newest steps and what is buffered; sets the gauge of buffered records."""
+        """Return assigned partitions, buffered records, paused topics and recovery time. Sets the gauge of buffered records."""
         buffered: dict[str, int] = {}
         paused: set[str] = set()
         for runner in list(self.runners.values()):
@@ -259,7 +264,7 @@ class Partitions:
 
 
 def _fold(raw: RawRecords, fold: Fold) -> None:
-    """Add the records of a changelog's record set."""
+    """Add the records of a changelog's record set to the fold."""
     records = MemoryRecords(bytes(raw.data))
     while records.has_next():
         batch = records.next_batch()

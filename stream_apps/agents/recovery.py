@@ -1,9 +1,15 @@
 """Recovery of the state table after a rebalance.
 
-Faust's own recovery interleaves reading the changelog with the flow of the source partitions, swallows errors of applying, keeps the read
-offsets of an earlier assignment, and resumes before it seeks (faust-streaming 0.15.3). Here a rebalance is: nothing flows; the changelogs
-are read to their end through a consumer of their own; the engines are rebuilt; the sources are put where the recovered state says; only
-then the flow resumes. Faust's table stays what names the changelog topic, creates it, and co-partitions it with the sources.
+Faust's own recovery (faust-streaming 0.15.3) reads the changelog while source partitions flow. It swallows errors, keeps read offsets of an
+earlier assignment, and resumes before it seeks. Here a rebalance has five steps:
+
+- Nothing flows.
+- A separate consumer reads the changelogs to their end.
+- The engines are rebuilt.
+- The sources seek to the positions of the recovered state.
+- The flow resumes.
+
+Faust's table still names the changelog topic, creates it, and co-partitions it with the sources.
 """
 
 from __future__ import annotations
@@ -31,14 +37,14 @@ class EngineRecovery(Recovery):
             try:
                 await self._wait(self._recover(self._generation_id))
             except (RebalanceAgain, IllegalStateError):
-                # The assignment went away meanwhile; the next one has signalled or will.
+                # The assignment was revoked meanwhile. The next one has signalled or will signal.
                 self.log.info("Recovery of generation %s was overtaken by another rebalance", self._generation_id)
             except ServiceStopped:
                 break
 
     @Service.task
     async def _slurp_changelogs(self) -> None:
-        """Nothing to take from the changelog queue: the changelogs are read in ``_recover``."""
+        """Do nothing: ``_recover`` reads the changelogs."""
         await self.wait_until_stopped()
 
     async def _recover(self, generation: int) -> None:
@@ -53,7 +59,7 @@ class EngineRecovery(Recovery):
             return
         await app.on_rebalance_complete.send()
         self._set_recovery_ended()
-        # From here to resume_flow nothing is awaited: no fetch can come between.
+        # No await from here to resume_flow, so that no fetch can come between.
         app.flow_control.resume()
         consumer.resume_partitions(set(positions))
         consumer.resume_flow()
@@ -67,7 +73,7 @@ class EngineRecovery(Recovery):
 
 
 class EngineTables(TableManager):
-    """Faust's table manager with the recovery above."""
+    """Faust's table manager with ``EngineRecovery``."""
 
     @property
     def recovery(self) -> Recovery:

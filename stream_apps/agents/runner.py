@@ -1,7 +1,7 @@
-"""One partition at work: what was fetched goes into the engine, what it decides goes out, and its state into the changelog.
+"""One partition at work: records go into the engine, its outputs go to Kafka, its state goes to the changelog.
 
-The order that makes a restart lose and double nothing: outputs acknowledged, then the checkpoint, then the source offsets. Knows Kafka only through
-the ``Outbox`` and the few calls of ``Source``.
+The order ensures that a restart loses and doubles nothing: outputs acknowledged, then the checkpoint, then the source offsets. The module
+knows Kafka only through ``Outbox`` and the few calls of ``Source``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from stream_apps.core.log.steps import completed
 
 DEAD_LETTERS = "dead_letters"
 
-# Lets what a fetch brought for the other topics of the partition arrive first: one round instead of one for each.
+# Wait this long for what the same fetch brought for other topics of the partition: one round instead of one per topic.
 COALESCE_S = 0.001
-# Records of a topic that a partition reads ahead: two fetches, 20 MB.
+# Records of a topic that a partition may read ahead: two fetches, 20 MB.
 BACKLOG = 100_000
-# A worker that was away has hours to decide on: so many outputs a round (5 MB of objects) are written before it goes on, so that neither they nor what a
-# checkpoint must hold grow with the time that it was away.
+# A worker that was down for hours has much to decide. It writes this many outputs a round (5 MB of objects) before it goes on. So memory
+# and checkpoint size do not grow with its downtime.
 ROUND_OUTPUTS = 5_000
-# Kafka takes a record of 1 MiB unless told otherwise; a dead letter carries a whole refused record and some words.
+# Kafka's default limit of a record is 1 MiB. A dead letter holds a whole refused record and some text.
 DEAD_LETTER_BYTES = 900_000
 
 
@@ -44,7 +44,7 @@ class Limits:
 
     Attributes:
         checkpoint_s: Time between checkpoints, wall clock.
-        backlog_high: Records read ahead of a topic at which its partition is paused; resumed below half.
+        backlog_high: Number of records read ahead of a topic at which its partition is paused. It resumes below half.
     """
 
     checkpoint_s: float = 1.0
@@ -52,7 +52,7 @@ class Limits:
 
 
 class Source(Protocol):
-    """What a runner needs of the consumer. Topics are plain names."""
+    """The calls of the consumer that a runner needs. Topics are plain names."""
 
     async def seek(self, topic: str, partition: int, offset: int) -> None: ...
     async def end(self, topic: str, partition: int) -> int: ...
@@ -62,13 +62,13 @@ class Source(Protocol):
 
 
 class Acknowledged(Protocol):
-    """A Faust event: acknowledging it makes everything up to it committable."""
+    """A Faust event. Acknowledging it makes everything up to it committable."""
 
     def ack(self) -> bool: ...
 
 
 def shortened(codec: Codec, value: bytes) -> bytes:
-    """Return a dead letter whose refused bytes are cut to what Kafka takes, with their full length in the reason."""
+    """Return a dead letter with its refused bytes cut to a size that Kafka takes. The reason gives the full length."""
     record = codec.decode(DEAD_LETTERS, value)
     for name in ("key", "value"):
         if record[name] is not None and len(record[name]) > DEAD_LETTER_BYTES // 4:
@@ -81,19 +81,19 @@ class PartitionRunner:
     """Runs the engine of one partition.
 
     Args:
-        partition: Partition.
+        partition: Number of the partition.
         engine: Its restored engine.
-        outbox: Where records go.
-        source: Where they come from.
+        outbox: Sends records.
+        source: Seeks, pauses and resumes the inputs.
         wire: Plain topic name to wire name.
         codec: Codec of the environment.
         changelog: Wire name of the changelog.
-        ownership: Under which checkpoints are written.
+        ownership: Ownership of this worker; every checkpoint carries it.
         changelog_end: Offset after the claim of that ownership.
-        decisions_end: Offset after the last record of the partition of the engine's decisions topic; 0 where it has none.
-        fed: First offset wanted of every input topic.
+        decisions_end: Offset after the last record of this partition of the decisions topic; 0 without such a topic.
+        fed: First wanted offset of every input topic.
         limits: Bounds.
-        failed: Called with what ended a background task.
+        failed: Called with the error that ended a background task.
     """
 
     def __init__(
@@ -135,15 +135,15 @@ class PartitionRunner:
         self._steps: asyncio.Queue[tuple[list[Sent], list[tuple[int, Any]]] | asyncio.Future[None]] = asyncio.Queue()
         self._unread: dict[str, deque[tuple[int, Acknowledged]]] = {}  # composites not yet in a checkpoint, by their last offset
         self._sought: dict[str, tuple[int, int]] = {}
-        self._late, self._instants = engine.counts["late"], engine.counts["instants"]  # counted so far
-        self._refused: list[Any] = []  # dead letters of records that could not even be fed
+        self._late, self._instants = engine.counts["late"], engine.counts["instants"]  # already added to the metrics
+        self._refused: list[Any] = []  # dead letters of marks that could not be fed
         self._moved = False  # a round ran since the last checkpoint
         self._gone = False
         self._tasks: list[asyncio.Task[None]] = []
 
     # --- in -----------------------------------------------------------------------------------------------------------
     async def feed(self, topic: str, raw: RawRecords, event: Acknowledged) -> None:
-        """Take a composite. One that begins beyond what is wanted is refused, and the partition is read again from there."""
+        """Take a composite. If it begins beyond the wanted offset, it is refused and the partition is read again from there."""
         if self._gone:
             return
         wanted = self.fed.get(topic)
@@ -159,21 +159,21 @@ class PartitionRunner:
         self._dirty.set()
 
     async def _accept_gap(self, topic: str, raw: RawRecords, wanted: int) -> bool:
-        """Read again from where the gap begins. A second reading that begins at the same place shows that nothing is there any more."""
+        """Read again from the begin of the gap. If the second reading begins at the same place, the records no longer exist."""
         gap = (wanted, raw.first)
         if self._sought.pop(topic, None) == gap:
-            self.log.error("records are gone from the log (retention), going on after them", topic=topic, first=wanted, next=raw.first)
+            self.log.error("retention deleted records; reading on after them", topic=topic, first=wanted, next=raw.first)
             self.engine.skip_to(topic, raw.first)
             return True
         self._sought[topic] = gap
         metrics.CONTINUITY_HEALED.labels(topic).inc()
-        self.log.warning("gap in delivery, reading again", topic=topic, wanted=wanted, delivered=raw.first)
+        self.log.warning("gap in delivery; reading it again", topic=topic, wanted=wanted, delivered=raw.first)
         await self._source.seek(topic, self.partition, wanted)
         return False
 
     # --- work ---------------------------------------------------------------------------------------------------------
     def start(self) -> None:
-        """Begin to work."""
+        """Start the background tasks."""
         self._tasks = [asyncio.create_task(self._guard(task())) for task in (self._work, self._write_steps, self._checkpoints)]
         self._dirty.set()
 
@@ -202,15 +202,15 @@ class PartitionRunner:
             metrics.INSTANTS_FIRED.inc(instants - self._instants)
             self._late, self._instants = late, instants
             await self._publish(outputs)
-            del outputs  # not to be kept until there is something to do again
+            del outputs  # free the memory before the next wait
             self._moved = True
             self._balance()
             self._idle.set()
 
     async def _publish(self, outputs: list[Any]) -> None:
-        """Send what the engine emitted, in order within each topic. Steps follow once their decisions are acknowledged."""
+        """Send the engine's outputs, in order within each topic. Progress records follow once their decisions are acknowledged."""
         by_topic: dict[str, list[Timed]] = {}
-        steps: list[tuple[int, OutputRecord]] = []  # number of the round's decisions before the step, the record
+        steps: list[tuple[int, OutputRecord]] = []  # number of decisions of this round before the step, the record
         decisions, acted_on, progress = 0, self.engine.DECISIONS, self.engine.PROGRESS
         for record in outputs:
             if record.topic == progress:
@@ -247,18 +247,18 @@ class PartitionRunner:
                 metrics.WORKER_EVENT_TIME.labels(str(self.partition)).set(newest / 1000)
 
     async def _decision_ends(self, sent: list[Sent]) -> list[int]:
-        """Return, for i decisions of the round, the offset after the i-th, once all are acknowledged."""
+        """Return the offset after the i-th decision of the round, for each i, once all are acknowledged."""
         ends = [self._decisions_end]
         for batch in sent:
             base = (await batch.future).offset
-            if base < 0:  # a retry that the broker recognised without remembering where the first attempt stands
+            if base < 0:  # the broker recognised a retry and no longer knows the offset of the first attempt
                 ends.extend([await self._source.end(self.engine.DECISIONS or self.engine.PROGRESS, self.partition)] * batch.count)
             else:
                 ends.extend(range(base + 1, base + batch.count + 1))
         return ends
 
     def _balance(self) -> None:
-        """Pause topics that are far ahead of what could be applied; never those that the next mark waits for."""
+        """Pause topics that are far ahead of what can be applied. Topics that the next mark waits for are never paused."""
         backlog, wants = self.engine.backlog(), self.engine.wants()
         high = self._limits.backlog_high
         for topic, count in backlog.items():
@@ -280,7 +280,7 @@ class PartitionRunner:
             await self.checkpoint()
 
     async def checkpoint(self) -> None:
-        """Write the state: outputs acknowledged, then the changelog, then the composites that it includes are acknowledged to Faust."""
+        """Write the state: outputs acknowledged, then the changelog. Then acknowledge the included composites to Faust."""
         async with self._checkpointing:
             if not self._moved:
                 return
@@ -296,7 +296,7 @@ class PartitionRunner:
                 end = await self._outbox.send_checkpoint(self._changelog, self.partition, now, entries, self._ownership)
                 if end != expected:
                     self._gone = True
-                    self.log.warning("another worker wrote to the changelog, asking for a rebalance", expected=expected, found=end)
+                    self.log.warning("another worker wrote to the changelog; asking for a rebalance", expected=expected, found=end)
                     await self._source.lost(self.partition)
                     return
                 self._changelog_end = end
@@ -323,20 +323,23 @@ class PartitionRunner:
 
     # --- end ----------------------------------------------------------------------------------------------------------
     async def close(self) -> None:
-        """Finish the round under way and write a last checkpoint. Raises what went wrong; ``abandon`` afterwards in any case."""
+        """Finish the current round and write a last checkpoint.
+
+        Raises the error of a failed write; call ``abandon`` afterwards in any case.
+        """
         if self._gone or not self._tasks:
             return
         work, _, checkpoints = self._tasks
         while not self._idle.is_set():
             await self._idle.wait()
         work.cancel()
-        async with self._checkpointing:  # one under way must end: the engine has handed out its changes
+        async with self._checkpointing:  # a running checkpoint must end: the engine has already returned its changes
             checkpoints.cancel()
         await asyncio.gather(work, checkpoints, return_exceptions=True)
         await self.checkpoint()
 
     async def abandon(self) -> None:
-        """Stop at once; the state goes on from the last checkpoint, wherever that is."""
+        """Stop at once. The next owner goes on from the last checkpoint."""
         self._gone = True
         for task in self._tasks:
             task.cancel()

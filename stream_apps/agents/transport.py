@@ -1,16 +1,18 @@
-"""The worker's door to the insides of Faust and aiokafka: both versions are pinned (``schemas.pins``), and what is taken from them is named here.
+"""The only module that uses internals of Faust and aiokafka. Both versions are pinned (``schemas.pins``).
 
-Faust gets a transport of its own whose consumer delivers one message per partition and fetch (``schemas.codec.fetching``) and whose producer is idempotent
-(``output``). Defects of Faust 0.15.3 that lose records, and where they are mended:
+Faust gets a transport of our own. Its consumer delivers one message per partition and fetch (``schemas.codec.fetching``); its producer is
+idempotent (``output``). Faust 0.15.3 has defects that lose records. This is where each is fixed:
 
-- A rebalance resumes source partitions before it seeks, and what arrives in between is lost: ``recovery`` seeks while nothing flows.
-- The live set of active partitions is handed to the fetcher: empty it means "all", and a partition paused meanwhile is drained and its
-  records dropped. ``RawConsumer.getmany`` hands over a frozen copy and delivers exactly what was asked for.
-- Records fetched when the flow has stopped are dropped although the position moved on: ``RawConsumerThread._fetch_records`` puts it back.
-- A getmany that finds the flow stopped seeks to committed offsets at a time of its own: ``perform_seek`` does nothing, recovery seeks.
-- A partition that was paused on purpose is resumed when a buffer drains: ``on_buffer_drop`` asks first.
-- Gaps between offsets are walked one by one in the acknowledgements: with composites the newest acknowledged is the commit.
-- ``flush`` reports success when a batch failed, and a commit follows: ``IdempotentProducer.flush`` raises.
+- A rebalance resumes source partitions before it seeks, and records that arrive in between are lost. ``recovery`` seeks while nothing
+  flows.
+- The fetcher gets the live set of active partitions. An empty set means "all", and a partition that is paused meanwhile loses its records.
+  ``RawConsumer.getmany`` passes a frozen copy and delivers exactly what was asked for.
+- Records that were fetched when the flow stopped are dropped, although the position moved on. ``RawConsumerThread._fetch_records`` puts the
+  position back.
+- A getmany that finds the flow stopped seeks to committed offsets at some later time. ``perform_seek`` does nothing; recovery seeks.
+- A partition that was paused on purpose is resumed when a buffer drains. ``on_buffer_drop`` checks that first.
+- Gaps between offsets are walked one by one in the acknowledgements. With composites the newest acknowledged one is the commit.
+- ``flush`` reports success when a batch failed, and a commit follows. ``IdempotentProducer.flush`` raises.
 """
 
 from __future__ import annotations
@@ -30,13 +32,14 @@ from schemas.codec.fetching import RawRecords, deliver_raw
 from schemas.codec.frames import fetch_in_place
 from stream_apps.agents.output import Outbox
 
-# Producers write every few milliseconds, and each partition of each fetch costs a message of Faust: a fetch waits until this much has come, or so long.
-# Half of it costs the worker a third more CPU and brings no decision earlier (measured at 2,500 records a second of 20 instruments). A partition that is
-# resumed joins the next fetch.
+# Producers write every few milliseconds, and each partition of each fetch costs a Faust message. So a fetch waits for this many bytes or
+# this time. Half of it costs the worker a third more CPU and makes no decision earlier (measured at 2,500 records a second of 20
+# instruments). A resumed partition joins the next fetch.
 FETCH_BYTES = 64 * 1024
 FETCH_WAIT_MS = 50
-# A partition's records are views of the response that brought them (``schemas.codec.frames``). A partition that waits for its mark keeps the whole
-# response in memory. With 16 MB instead of aiokafka's 50 MB the worker is as fast and needs a tenth less memory while it catches up.
+# A partition's records are views of the response that brought them (``schemas.codec.frames``). A partition that waits for its mark keeps
+# the whole response in memory. With 16 MB instead of aiokafka's 50 MB the worker is as fast, and needs a tenth less memory while it catches
+# up.
 RESPONSE_BYTES = 16 << 20
 POLL_S = 0.1
 
@@ -51,7 +54,7 @@ class RawConsumerThread(driver.AIOKafkaConsumerThread):
         return consumer
 
     async def on_start(self) -> None:
-        """Start the aiokafka consumer and have it deliver raw record sets."""
+        """Start the aiokafka consumer and make it deliver raw record sets."""
         await super().on_start()
         deliver_raw(self._ensure_consumer())
 
@@ -65,7 +68,7 @@ class RawConsumerThread(driver.AIOKafkaConsumerThread):
         fetched: Mapping[Any, list[RawRecords]]
         fetched = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=max_records)
         if fetched and not self.consumer.flow_active:
-            # The flow stopped while this fetch waited, so nobody will take what it brought.
+            # The flow stopped while this fetch waited, so nobody takes its records.
             for tp, sets in fetched.items():
                 if tp in consumer.assignment():
                     consumer.seek(tp, sets[0].first)
@@ -78,7 +81,7 @@ class RawConsumerThread(driver.AIOKafkaConsumerThread):
             self.consumer._read_offset[tp] = offset if offset > 0 else None
 
     async def positions(self) -> dict[TP, int]:
-        """Return the next offset to be fetched of every assigned partition that has one."""
+        """Return the next offset to fetch of every assigned partition that has one."""
         found: dict[TP, int] = await self.call_thread(self._positions)
         return found
 
@@ -100,7 +103,7 @@ class RawConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class RawConsumer(driver.Consumer):
-    """Delivers composites: one Faust message per partition and fetch, its value the raw record set, its offset the last one covered."""
+    """Delivers composites: one Faust message per partition and fetch. Its value is the raw record set, its offset the last one covered."""
 
     _thread: RawConsumerThread
 
@@ -108,10 +111,10 @@ class RawConsumer(driver.Consumer):
         return RawConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
-        """Yield what one fetch brought. Nothing asked for is dropped unless the flow stops, after which recovery seeks."""
+        """Yield the results of one fetch. Every requested record is delivered unless the flow stops; recovery then seeks."""
         if not self.flow_active:
             await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
-        wanted = set(self._get_active_partitions())  # a copy: the set goes on changing while the fetch waits
+        wanted = set(self._get_active_partitions())  # a copy: the set changes while the fetch waits
         if not wanted:
             await self.sleep(POLL_S)
             return
@@ -140,13 +143,13 @@ class RawConsumer(driver.Consumer):
         )
 
     async def perform_seek(self) -> None:
-        """Do nothing: the recovered state says where to read, and recovery seeks there while nothing flows."""
+        """Do nothing. Recovery seeks to the positions of the recovered state while nothing flows."""
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Composites touch; there are no gaps to fold."""
+        """Do nothing: composites are contiguous, so there are no gaps to fold."""
 
     def ack(self, message: Message) -> bool:
-        """Make a composite, and with it all before it in its partition, committable."""
+        """Make a composite committable, and all before it in its partition."""
         with ack_lock:
             if message.acked:
                 return False
@@ -162,26 +165,26 @@ class RawConsumer(driver.Consumer):
         return acked[-1] + 1 if acked else None
 
     def on_buffer_drop(self, tp: TP) -> None:
-        """Fetch a partition again whose buffer drained, unless it is paused on purpose."""
+        """Fetch a partition again when its buffer drained, unless it is paused on purpose."""
         if tp in self._buffered_partitions:
             self._buffered_partitions.discard(tp)
             if tp not in self._paused_partitions:
                 self._get_active_partitions().add(tp)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Not used: it calls a partition slow that waits for its progress mark. The worker's /health tells what is behind."""
+        """Do nothing. Faust would report a partition as slow while it waits for its mark. The worker's /health reports backlog instead."""
 
     async def positions(self) -> dict[TP, int]:
-        """Return the next offset to be fetched of every assigned partition that has one."""
+        """Return the next offset to fetch of every assigned partition that has one."""
         return await self._thread.positions()
 
     async def rejoin(self) -> None:
-        """Ask for a rebalance, in which every partition is recovered by whoever owns it then."""
+        """Ask for a rebalance. Its new owner then recovers every partition."""
         await self._thread.rejoin()
 
 
 class IdempotentProducer(driver.Producer):
-    """Acknowledged by all replicas, without duplicates from retries, in order per partition; retries until Kafka answers."""
+    """A producer with acks=all, no duplicates from retries, and order per partition. It retries until Kafka answers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -191,7 +194,7 @@ class IdempotentProducer(driver.Producer):
         return {"acks": "all", "enable_idempotence": True}
 
     async def flush(self) -> None:
-        """Wait for all batches; raise OutputError when one failed, because Faust commits after a flush."""
+        """Wait for all batches. Raise OutputError when one failed, because Faust commits after a flush."""
         await super().flush()
         self.outbox.check()
 
@@ -214,7 +217,7 @@ def tps(topics: Iterable[str], partition: int) -> set[TP]:
 
 
 async def gathered(awaitables: Iterable[Any]) -> None:
-    """Wait for all, then raise the first failure: none is left running behind an error."""
+    """Wait for all, then raise the first failure. So no task runs on after an error."""
     results = await asyncio.gather(*awaitables, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

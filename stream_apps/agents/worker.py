@@ -1,7 +1,7 @@
 """The worker: a Faust app with one agent over all inputs of the engine, and its state table.
 
-One agent, so that all inputs of a partition come to the same place; one table, whose changelog is co-partitioned with the inputs. What is hot goes
-around Faust's per-record path: ``transport``, ``runner``.
+One agent takes all inputs, so that all inputs of a partition meet. One table holds the state; its changelog is co-partitioned with the
+inputs. The hot path avoids Faust's per-record code: ``transport``, ``runner``.
 """
 
 from __future__ import annotations
@@ -36,29 +36,30 @@ from stream_apps.agents.transport import RawTransport, broker_urls
 from stream_apps.core.log.engine import PartitionEngine
 
 TABLE = "state"
-# How long a stopping or revoked worker tries to write its last checkpoints. Below the rebalance timeout, or the group goes on without it.
+# Time in which a stopping or revoked worker writes its last checkpoints. It is below the rebalance timeout, or the group goes on without
+# the worker.
 CLOSE_TIMEOUT_S = 8.0
 COMMIT_TIMEOUT_S = 3.0
 STOP_TIMEOUT_S = 15.0
 EXIT_TIMEOUT_S = 18.0
 SESSION_TIMEOUT_S = 10.0
-# Late records of a former owner are written over by the next owner; compaction must not be there first.
+# The next owner overwrites late records of a former owner. Compaction must not run before that.
 CHANGELOG_COMPACTION_LAG_MS = 6 * 3600 * 1000
 FETCH_BYTES = 4 << 20
 BATCH_BYTES = 512 << 10
-# Composites waiting for the agent; each up to FETCH_BYTES.
+# Composites that may wait for the agent; each holds up to FETCH_BYTES.
 BUFFERED_COMPOSITES = 16
 
 
 class WorkerError(RuntimeError):
-    """The worker cannot run here: what is missing and how to get it."""
+    """The worker cannot run here. The message says what is missing and how to get it."""
 
 
 class Sparing(logging.Filter):
-    """Lets a line of a library through once in a while: clients that cannot reach a broker say so ten times a second.
+    """Limits repeated log lines of libraries: a client that cannot reach a broker logs ten lines a second.
 
     Args:
-        interval_s: Least time between two lines of one kind (logger and message template).
+        interval_s: Smallest time between two lines of one kind (logger and message template).
         clock: Monotonic seconds.
     """
 
@@ -70,7 +71,7 @@ class Sparing(logging.Filter):
         self._kept: dict[tuple[str, str], int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the line goes out; it then says how many like it did not."""
+        """Return whether the line is logged. The logged line then says how many like it were dropped."""
         kind = (record.name, str(record.msg))
         now = self._clock()
         if now - self._last.get(kind, now - self._interval) < self._interval:
@@ -83,7 +84,7 @@ class Sparing(logging.Filter):
 
 
 class _Composite(Schema):
-    """Passes a composite through: there is nothing to decode yet."""
+    """Passes a composite through without decoding it."""
 
     def loads_key(self, app: Any, message: Any, **kwargs: Any) -> None:
         return None
@@ -105,17 +106,19 @@ class WorkerApp(faust.App):
         return RawTransport(self.conf.broker_producer, self)
 
     async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
-        """Called by Faust before partitions are revoked and before it stops, when nothing flows any more: the last checkpoints."""
+        """Write the last checkpoints. Faust calls this before it revokes partitions and before it stops, when nothing flows any more."""
         await self.partitions.close(CLOSE_TIMEOUT_S)
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
                 await consumer.commit()
         except TimeoutError:
-            structlog.get_logger().warning("no answer to the last commit; the state says where to read on", timeout_s=COMMIT_TIMEOUT_S)
+            structlog.get_logger().warning(
+                "no answer to the last commit; the next owner reads from the positions in the state", timeout_s=COMMIT_TIMEOUT_S
+            )
         await self.partitions.abandon()
 
     def fail(self, error: BaseException) -> None:
-        """End the worker: something went wrong that a restart from the last checkpoint mends."""
+        """End the worker after an error. A restart goes on from the last checkpoint."""
         if self.failure is None:
             self.failure = error
             structlog.get_logger().error("worker failed", error=f"{type(error).__name__}: {error}", exc_info=error)
@@ -132,7 +135,7 @@ def build_app(
     session_timeout_s: float,
     instance_id: str | None = None,
 ) -> WorkerApp:
-    """Make the app: settings of Faust with their reasons, the table, the agent."""
+    """Make the app: Faust's settings with their reasons, the table, the agent."""
     app = WorkerApp(
         app_id,
         broker=broker_urls(settings.kafka_bootstrap_servers),
@@ -140,7 +143,7 @@ def build_app(
         store="memory://",
         datadir=datadir,
         web_enabled=False,
-        # Faust tells members apart by this address, though nothing listens there.
+        # Faust identifies members by this address. Nothing listens there.
         canonical_url=f"http://{instance_id or uuid.uuid4().hex}",
         consumer_group_instance_id=instance_id,
         TableManager=EngineTables,
@@ -148,7 +151,7 @@ def build_app(
         topic_replication_factor=settings.replication_factor,
         topic_disable_leader=True,
         stream_buffer_maxsize=BUFFERED_COMPOSITES,
-        # Not all that is unacknowledged can be waited for: composites ahead of the marks. See WorkerApp._consumer_wait_empty.
+        # Composites ahead of the marks stay unacknowledged, so Faust must not wait for all. See WorkerApp._consumer_wait_empty.
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
         broker_session_timeout=session_timeout_s,
@@ -156,7 +159,7 @@ def build_app(
         broker_rebalance_timeout=max(30.0, session_timeout_s),
         broker_request_timeout=max(30.0, session_timeout_s),
         broker_commit_interval=1.0,
-        broker_commit_every=1_000_000_000,  # the timer alone commits
+        broker_commit_every=1_000_000_000,  # only the timer commits
         consumer_max_fetch_size=FETCH_BYTES,
         consumer_auto_offset_reset="earliest",
         producer_max_batch_size=BATCH_BYTES,
@@ -196,7 +199,7 @@ def changelog_config() -> dict[str, str]:
 
 
 def check_topics(settings: Settings, engine: type[PartitionEngine], changelog: str) -> None:
-    """See that every input and output exists with the environment's partition count, and create the changelog when it is not there.
+    """Check that every input and output exists with the environment's partition count. Create the changelog when it is missing.
 
     Raises:
         WorkerError: the broker does not answer, or a topic is missing or has another partition count.
@@ -224,7 +227,7 @@ def check_topics(settings: Settings, engine: type[PartitionEngine], changelog: s
 
 
 async def _serve(app: WorkerApp, service: Service) -> int:
-    """Run the app until it is told to stop or fails; return the exit code."""
+    """Run the app until it is stopped or fails; return the exit code."""
     loop = asyncio.get_running_loop()
     wake = asyncio.Event()
 
@@ -241,14 +244,14 @@ async def _serve(app: WorkerApp, service: Service) -> int:
             await asyncio.wait_for(wake.wait(), timeout=0.2)
         except TimeoutError:
             continue
-    # What hangs in a broken connection, threads among it, must not keep the process alive.
+    # A hanging connection or thread must not keep the process alive.
     last_resort = threading.Timer(EXIT_TIMEOUT_S, _leave, [service])
     last_resort.daemon = True
     last_resort.start()
     failure = app.failure or app.crash_reason
     service.log.info("stopping", failure=None if failure is None else f"{type(failure).__name__}: {failure}")
     if failure is not None:
-        # What is unwritten is recomputed from the last checkpoint; a last one is not tried from a state that may be at fault.
+        # The next start recomputes what is unwritten. No last checkpoint is written, because the state itself may be wrong.
         await app.partitions.abandon()
     try:
         async with asyncio.timeout(STOP_TIMEOUT_S):
@@ -262,7 +265,7 @@ async def _serve(app: WorkerApp, service: Service) -> int:
 
 
 def _leave(service: Service) -> None:
-    service.log.error("leaving: what was to be stopped hangs", timeout_s=EXIT_TIMEOUT_S)
+    service.log.error("exit forced: the app hangs while it stops", timeout_s=EXIT_TIMEOUT_S)
     os._exit(1)
 
 
@@ -279,8 +282,8 @@ def run(
 ) -> int:
     """Run a worker until SIGTERM or SIGINT. Returns 0 after a clean stop, 1 after a failure (a supervisor restarts it then).
 
-    With an ``instance_id``, the same at every start and different for every worker, a killed worker takes its place in the group again at once
-    instead of after its session timeout; in return the group waits so long before it gives a stopped worker's partitions to others.
+    An ``instance_id`` must be the same at every start and different for every worker. With it, a killed worker rejoins the group at once
+    instead of after its session timeout. In return the group waits for that time before it gives a stopped worker's partitions to others.
 
     Raises:
         WorkerError: it cannot run here.
@@ -320,6 +323,6 @@ def run(
         with Service("worker", settings.http_port, health) as service:
             code = asyncio.run(_serve(app, service))
     if code:
-        # Threads of Faust may still hang in a broken connection; the process must end for a supervisor to see it.
+        # Faust's threads may hang in a broken connection. The process must end, so that a supervisor sees it.
         os._exit(code)
     return code

@@ -216,7 +216,7 @@ def test_records_that_retention_took_are_passed_over(lab: Lab) -> None:
     until(lambda: lab.written_marks()[0] == 20, lab)
     lab.produce(5, partitions=[0])
     until(lambda: lab.written_marks()[0] == 25, lab)
-    assert "records are gone from the log" in lab.log(1)
+    assert "retention deleted records" in lab.log(1)
     assert lab.stop(second) == 0
 
 
