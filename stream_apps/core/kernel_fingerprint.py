@@ -1,6 +1,6 @@
 """A number that changes when compiled functions change.
 
-Drawn from what numba compiles: code and constants. No file is read, and comments and docstrings do not count.
+It is computed from what numba compiles: code and constants. It reads no file and ignores comments and docstrings.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _CONSTANTS = (bool, int, float, str, bytes, tuple)
 
 
 def stamp(*modules: ModuleType) -> int:
-    """Return a number drawn from the functions and constants of modules, by name, whatever the order in which they are given."""
+    """Return a number computed from the functions and constants of modules, by name. The order of the modules does not matter."""
     found = sorted(
         f"{module.__name__}.{name}={_text(value)}" for module in modules for name, value in vars(module).items() if _counts(name, value)
     )

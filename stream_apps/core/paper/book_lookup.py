@@ -1,6 +1,6 @@
-"""Order books on their way to the paper model: which of them a step may see. Pure.
+"""Order books for the paper model: which of them a step may see. Pure.
 
-A book is asked for only where an order fills, a few times a day. So what is kept of a record is its place; it is decoded when it is asked for.
+A book is needed only where an order fills, a few times a day. So only its position in the log is kept, and it is decoded on demand.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class BookBlock:
         names: Instrument ids.
         code: Index into ``names``, shape (n,).
         event_time, offset: ms UTC and Kafka offset, shape (n,).
-        row: What ``read`` is asked by, shape (n,).
-        read: Decodes a record; None where it holds no live book.
+        row: Argument for ``read``, shape (n,).
+        read: Decodes a record. Returns None for a book that is not live.
     """
 
     names: Sequence[str]
@@ -48,7 +48,7 @@ class BookBlock:
 
 
 class BookTape:
-    """Books that were read, by what the steps have reached of them."""
+    """Books that were read, grouped by how far the steps have reached."""
 
     def __init__(self) -> None:
         self._ahead: deque[BookBlock] = deque()
@@ -65,16 +65,16 @@ class BookTape:
             self._ahead.append(block)
 
     def oldest(self, default: int) -> int:
-        """Return the lowest offset that later steps may need again; ``default`` without one."""
+        """Return the lowest offset that later steps may need again; ``default`` if there is none."""
         return min((int(block.offset.min()) for block in self._reached), default=default)
 
     def take(self, reach: int, spans: Mapping[str, tuple[int, int]], wanted: Sequence[str]) -> dict[str, Books]:
-        """Return the books before an offset, and forget those that are too old for every later step.
+        """Return the books before an offset. Drop those that are too old for every later step.
 
         Args:
             reach: The step's cut.
-            spans: Instrument -> times between which its books belong to the step, ms UTC: where it was, and where it goes; ``WAITS`` of those that do
-                not move. Books of instruments that are not here are forgotten.
+            spans: Instrument -> (from, to), ms UTC: the times between which its books belong to the step. ``WAITS`` for instruments that do
+                not move. Books of other instruments are dropped.
             wanted: Instruments whose books are returned.
         """
         while self._ahead and self._ahead[0].offset[0] < reach:
@@ -89,8 +89,8 @@ class BookTape:
             known = np.array([name in spans for name in block.names], np.bool_)[block.code]
             bounds = np.array([spans.get(name, WAITS) for name in block.names], np.int64)
             since, until = bounds[:, 0][block.code], bounds[:, 1][block.code]
-            # A repeated worker may have written an older cut after a newer one: what lies beyond this cut is for a later step.
-            # What is too old for where the instrument was is passed over, also when it comes late: wherever reading began, the same is seen.
+            # A repeated worker may have written an older cut after a newer one. Books beyond this cut are for a later step. Books too old
+            # for the instrument's position are skipped, also late ones. So the result does not depend on where reading began.
             due = (block.event_time <= until) & (block.offset < reach)
             seen = due & (block.event_time >= since - STALE_MS)
             for name, parts in found.items():

@@ -1,8 +1,8 @@
-"""What one partition's log gives to the paper model, step by step (DESIGN 3).
+"""The input of the paper model: one partition's log, step by step (DESIGN 3).
 
-The worker's steps (topic ``worker_progress``) say when an instant of an author's instruments was decided. For each step this class picks, out of
-everything read so far, exactly the trades and settlements before the step's cut with event_time <= T that were not taken before, and the
-signals of T. What lies beyond waits. So the model's input is a function of the log, whatever was read ahead and wherever reading began again.
+A step (a record of ``worker_progress``) says that an instant of an author's instruments was decided. For each step this class selects the
+trades and settlements before the step's cut with event_time <= T that were not taken before. It adds the signals of T. Records beyond the
+cut wait. So the model's input depends on the log alone. It does not depend on how far a reader is ahead, or where it started again.
 
 Pure: no clock, no I/O.
 """
@@ -34,10 +34,10 @@ class Step:
     """One record of ``worker_progress``.
 
     Attributes:
-        author: Whose instruments the step moves.
+        author: Author of the instruments that the step moves.
         time: Instant T, ms UTC.
         decided_at: Time of the mark that fired it, ms UTC.
-        reach: Input topic -> all that belongs to the step lies before this offset.
+        reach: Input topic -> offset. All records of the step lie before it.
     """
 
     author: str
@@ -82,7 +82,7 @@ class TradeBlock:
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """What ``PaperBook.step`` takes; filters of the signals' instruments only."""
+    """The arguments of ``PaperBook.step``. Filters are those of the signals' instruments only."""
 
     time: int
     decided_at: int
@@ -96,7 +96,7 @@ class StepInput:
 
 @dataclass(slots=True)
 class _Owned:
-    """An instrument's author and steps, and what of it was taken: everything before the cuts with event_time <= time."""
+    """An instrument's author and steps, and the position up to which its records were taken: all before the cuts with event_time <= time."""
 
     author: str
     time: int = _NEVER
@@ -107,13 +107,13 @@ class _Owned:
 
 @dataclass(slots=True)
 class _Rows:
-    """(offset, record) rows of one topic: those beyond every cut so far, in order of offset, and those before one that wait for their step."""
+    """(offset, record) rows of one topic: those beyond every cut so far, in order of offset, and those before a cut that wait for their step."""
 
     ahead: deque[tuple[int, Record]] = field(default_factory=deque)
     waiting: list[tuple[int, Record]] = field(default_factory=list)
 
     def before(self, reach: int) -> list[tuple[int, Record]]:
-        """Return what waits, with what a step's cut newly reaches."""
+        """Return the waiting rows, including those that a step's cut newly covers."""
         found = self.waiting
         while self.ahead and self.ahead[0][0] < reach:
             found.append(self.ahead.popleft())
@@ -136,12 +136,12 @@ class PaperFeed:
         self._signals = _Rows()
         self._instruments: deque[tuple[int, Record]] = deque()
         self._books = BookTape()
-        self._mine: dict[str, dict[str, _Owned]] = {}  # author -> its instruments, until one of any comes anew
+        self._mine: dict[str, dict[str, _Owned]] = {}  # author -> its instruments; cleared when an instrument changes
 
     # --- records in -----------------------------------------------------------------------------------------------------
 
     def add_trades(self, block: TradeBlock) -> None:
-        """Add trades in log order. Those taken before the last restart are dropped."""
+        """Add trades in log order. Trades that were taken before the last restart are dropped."""
         recode = np.fromiter((self._code(name) for name in block.names), np.int64, len(block.names))
         block = TradeBlock(self._names, recode[block.code], block.event_time, block.offset, block.agg_id, block.price)
         if len(block) and block.offset[0] < self._reach[TRADES]:
@@ -151,11 +151,14 @@ class PaperFeed:
             self._ahead.append(block)
 
     def add_books(self, block: BookBlock) -> None:
-        """Add order books in log order. One that was there before the last restart may come again: a book moves nothing."""
+        """Add order books in log order.
+
+        A book from before the last restart may come again; this is harmless, because a book moves nothing.
+        """
         self._books.add(block)
 
     def add_settlements(self, rows: Iterable[tuple[int, Record]]) -> None:
-        """Add (offset, ``funding`` record) in log order; records without a settled rate are not kept."""
+        """Add (offset, ``funding`` record) in log order. Records without a settled rate are not kept."""
         for offset, record in rows:
             owned = self._owned.get(record["instrument"])
             taken = owned is not None and offset < owned.funding and record["event_time"] <= owned.time
@@ -167,11 +170,11 @@ class PaperFeed:
         self._signals.ahead.extend(rows)
 
     def add_instruments(self, rows: Iterable[tuple[int, Record]]) -> None:
-        """Add (offset, ``instruments`` record) in log order; they say who the author of an instrument is."""
+        """Add (offset, ``instruments`` record) in log order. They name the author of an instrument."""
         self._instruments.extend(rows)
 
     def rows_ahead(self, topic: str = TRADES) -> int:
-        """Return the number of records of a topic that were read and not taken."""
+        """Return the number of records of a topic that were read and not yet taken."""
         if topic in (SIGNALS, FUNDING):
             rows = self._signals if topic == SIGNALS else self._settlements
             return len(rows.ahead) + len(rows.waiting)
@@ -196,11 +199,11 @@ class PaperFeed:
     # --- steps out ------------------------------------------------------------------------------------------------------
 
     def is_repeat(self, step: Step) -> bool:
-        """Return whether the step was taken already: an author's instants only grow."""
+        """Return whether the step was already taken: an author's instants only grow."""
         return step.time <= self._authors.get(step.author, _NEVER)
 
     def step(self, step: Step, book: PaperBook) -> list[Output]:
-        """Take a step and let a book walk it; returns what the book writes. The step must be as for ``take``."""
+        """Take a step, let a book process it, and return what the book writes. The step must be as for ``take``."""
         given = self.take(step, book.active_instruments)
         return book.step(
             time=given.time,
@@ -214,11 +217,11 @@ class PaperFeed:
         )
 
     def take(self, step: Step, active: Collection[str]) -> StepInput:
-        """Return a step's input and move on. Everything before ``step.reach`` must have been added; ``is_repeat(step)`` must be False.
+        """Return a step's input and advance. All records before ``step.reach`` must have been added; ``is_repeat(step)`` must be False.
 
         Args:
             step: The step.
-            active: Instruments whose trades are wanted; those of others are passed over.
+            active: Instruments whose trades are wanted. Trades of others are skipped.
         """
         while self._instruments and self._instruments[0][0] < step.reach[INSTRUMENTS]:
             _, record = self._instruments.popleft()
@@ -262,7 +265,7 @@ class PaperFeed:
                 self._taken = 0
         if not parts:
             return {}
-        # An instrument that came from an author ahead of this one is taken up to where it was: taken is taken, also after a restart.
+        # An instrument that moved here from an author further ahead keeps its position: taken records stay taken, also after a restart.
         until = np.full(len(self._names), _NEVER, np.int64)
         wanted = np.zeros(len(self._names), np.bool_)
         for name, owned in mine.items():
@@ -334,7 +337,7 @@ class PaperFeed:
         return oldest
 
     def to_json(self) -> dict[str, Any]:
-        """Return what was taken, as JSON values. What waits is not in it: it is read again from ``resume_offsets``."""
+        """Return the positions as JSON values. Waiting records are not included; they are read again from ``resume_offsets``."""
         return {
             "authors": self._authors,
             "instruments": {
@@ -350,7 +353,7 @@ class PaperFeed:
         feed = cls()
         feed._authors = dict(values["authors"])
         for name, (author, time, trades, funding, *later) in values["instruments"].items():
-            # The state of a release that knew no steps of contracts ends before them.
+            # An earlier release had no filters, so its state ends before them.
             feed._owned[name] = _Owned(author, time, trades, funding, Filters.from_json(later[0] if later else None))
         feed._reach = {**dict.fromkeys(INPUTS, 0), **values["reach"]}
         return feed
@@ -358,9 +361,11 @@ class PaperFeed:
 
 @njit(cache=True, nogil=True)
 def _split(code: Any, times: Any, offsets: Any, start: int, stop: int, reach: int, until: Any, wanted: Any, rows: Any) -> tuple[int, int]:
-    """Write the rows of [start, stop) that wait for a later step to rows[0], and those of this step that are wanted to rows[1]; return their numbers.
+    """Write the rows of [start, stop) that wait for a later step to rows[0], and the wanted rows of this step to rows[1].
 
-    A repeated worker may have written an older cut after a newer one: what lies beyond this cut goes on waiting.
+    Return their numbers.
+
+    A repeated worker may have written an older cut after a newer one. Rows beyond this cut keep waiting.
     """
     waits = found = 0
     for row in range(start, stop):

@@ -1,12 +1,13 @@
-"""What a venue makes of a paper order: the steps of its contract, and the book that a market order walks (DECISIONS D20). Pure.
+"""Contract steps and book walks: how a venue fills a paper order (DECISIONS D20). Pure.
 
-**Steps.** Quantities are whole lots, an even number of them, so that both halves of a position (D21) are lots too; what is less is refused, as is
-an entry below the venue's least order value. Prices of resting orders are whole ticks, rounded away from the position (a stop further off, a target
-further off), break-even to the side on which its fees are paid.
+**Steps.** A quantity is an even number of lots, so that both halves of a position (D21) are whole lots. A smaller quantity is refused, and
+so is an entry below the venue's smallest order value. Prices of resting orders are whole ticks, rounded away from the position: a stop and
+a target move further off. Break-even is rounded to the side on which its fees are paid.
 
-**Walking the book.** A market order takes the levels of the other side from the best on, each at its price, and pays their mean weighted by quantity.
-What the known levels (the topic carries 20) do not hold fills beyond the last of them, worse by the slippage of the model. The book is the newest one
-at or before the trade that fills, if it is live and not older than ``STALE_MS`` (D9). No fill is better than the trade that it happens at.
+**Walking the book.** A market order takes the levels of the other side from the best on, each at its price. It pays their mean weighted by
+quantity. A quantity beyond the known levels (the topic has 20) fills at the last level, worse by the model's slippage. The book is the
+newest one at or before the filling trade, if it is live and not older than ``STALE_MS`` (D9). No fill is better than the trade at which it
+happens.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from stream_apps.core.paper.money import ZERO, exact, wire_price
 IntArray = npt.NDArray[np.int64]
 Levels = Sequence[tuple[Decimal, Decimal]]
 
-# A book older than this says nothing of now (D9).
+# Age from which a book no longer shows the present market (D9).
 STALE_MS = 5_000
 
 
@@ -35,7 +36,7 @@ class Filters:
     Attributes:
         tick: Price step, > 0.
         lot: Quantity step, > 0.
-        min_notional: Least value of an entry order, quote units; None: the venue names none.
+        min_notional: Smallest value of an entry order, quote units. None: the venue names none.
     """
 
     tick: Decimal
@@ -44,7 +45,7 @@ class Filters:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Filters | None:
-        """Return the steps of an ``instruments`` record; None where it does not tell them."""
+        """Return the steps of an ``instruments`` record; None if it lacks them."""
         tick, lot, least = record.get("tick_size"), record.get("step_size"), record.get("min_notional")
         if not (tick and lot and tick > 0 and lot > 0):
             return None
@@ -64,19 +65,19 @@ class Filters:
         return [str(self.tick), str(self.lot), None if self.min_notional is None else str(self.min_notional)]
 
     def quantity(self, wanted: Decimal) -> Decimal:
-        """Return the most that can be ordered of a quantity: an even number of lots; zero where it is below two."""
+        """Return the largest quantity that can be ordered: an even number of lots. Zero below two lots."""
         pair = 2 * self.lot
         return (wanted / pair).to_integral_value(ROUND_FLOOR) * pair
 
     def refuses(self, quantity: Decimal, price: Decimal) -> str | None:
-        """Return why an entry of a quantity (from ``quantity``) at about a price is refused; None where it is not."""
+        """Return the reason to refuse an entry of a quantity (from ``quantity``) at about a price; None if it is allowed."""
         if not quantity:
             return "below_lot"
         return "below_min_notional" if self.min_notional is not None and quantity * price < self.min_notional else None
 
 
 def ticked(price: Decimal, tick: Decimal | None, up: bool) -> Decimal:
-    """Return a price on the tick at or above (``up``), or at or below it; as it is without a tick."""
+    """Return a price on the tick at or above (``up``), or at or below it. Without a tick the price is unchanged."""
     if tick is None:
         return price
     return (price / tick).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR) * tick
@@ -104,7 +105,7 @@ class Book:
         Args:
             buying: +1 takes the asks, -1 the bids.
             quantity: Base units.
-            beyond_bps: How much worse than the last known level the rest fills, 1/10,000.
+            beyond_bps: How much worse than the last known level the remainder fills, 1/10,000.
         """
         levels = self.asks if buying > 0 else self.bids
         if not levels:
@@ -133,7 +134,7 @@ class Books:
     read: Callable[[int], Book | None]
 
     def at(self, time: int) -> Book | None:
-        """Return the book at a time: the newest at or before it; None where it is not live or too old."""
+        """Return the book at a time: the newest at or before it. None if it is not live or too old."""
         row = int(np.searchsorted(self.event_time, time, "right")) - 1
         return self.read(row) if row >= 0 and time - int(self.event_time[row]) <= STALE_MS else None
 

@@ -1,4 +1,4 @@
-"""From ``agg_trades`` and ``depth`` records to what the paper feed takes: the same rows for the executor and for replay."""
+"""``agg_trades`` and ``depth`` records as rows for the paper feed. Executor and replay use the same code."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from stream_apps.core.paper.fills import Book
 
 
 def trade_block(codec: Codec, records: RecordSet, keys: KeyTable) -> TradeBlock:
-    """Return ``agg_trades`` records as columns, in order of offset; their instruments are their keys, as for the engine.
+    """Return ``agg_trades`` records as columns, in order of offset. The record key is the instrument, as for the engine.
 
-    What cannot be a trade (no key, undecodable, price or quantity not positive and finite) is left out: the engine reads the same records, leaves
-    out the same ones and writes the dead letter.
+    A record that cannot be a trade (no key, undecodable, price or quantity not positive and finite) is omitted. The engine omits the same
+    ones and writes the dead letter.
 
     Args:
         codec: Codec of the environment.
         records: The records.
-        keys: The instruments seen so far; new ones are added. Keep one table per partition.
+        keys: The instruments seen so far. New ones are added. Keep one table per partition.
     """
     columns = decode(codec, "agg_trades", records)
     price, quantity = columns.double("price"), columns.double("quantity")
@@ -34,12 +34,12 @@ def trade_block(codec: Codec, records: RecordSet, keys: KeyTable) -> TradeBlock:
 
 
 def book_block(codec: Codec, records: RecordSet, keys: KeyTable) -> BookBlock:
-    """Return ``depth`` records by their places, in order of offset; their instruments are their keys, their times those of the records.
+    """Return ``depth`` records by their positions, in order of offset. The record key is the instrument; the record timestamp is the time.
 
-    None is decoded before it is asked for. What cannot be decoded is no book; the engine writes the dead letter.
+    A record is decoded on demand. One that cannot be decoded is no book; the engine writes the dead letter.
 
     Args:
-        codec, keys: As of ``trade_block``.
+        codec, keys: As for ``trade_block``.
         records: The records.
     """
     good = np.ones(len(records), np.bool_)
@@ -56,13 +56,13 @@ def book_block(codec: Codec, records: RecordSet, keys: KeyTable) -> BookBlock:
 
 
 def numbers_of(records: RecordSet, keys: KeyTable, good: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Return the numbers of the records' keys; new ones are added to ``keys``, and ``good`` is put to False where there is none."""
+    """Return the numbers of the records' keys. New keys are added to ``keys``. ``good`` becomes False for a record without a key."""
     code = keys.match(records)
     while len(unknown := np.flatnonzero(good & (code < 0))):
         key = records.key(int(unknown[0]))
         if key:
             keys.add(key.decode("utf-8", "replace"))
             code = keys.match(records)
-        # A record without a key, or with one that is no text, belongs to no instrument.
+        # A record without a key, or whose key is no text, has no instrument.
         good[unknown[0]] = code[unknown[0]] >= 0
     return code

@@ -1,15 +1,15 @@
 """The paper execution model (DECISIONS D19-D22, S1 8): signals and trades in, orders, fills, positions and closed trades out.
 
-Pure: no clock, no I/O, no randomness. Live paper trading and replay drive the same class. One ``PaperBook`` serves one Kafka partition: all
-strategies and instruments in it. A strategy has one instrument, so all its positions are here and ``max_positions`` can be held here.
+Pure: no clock, no I/O, no randomness. Live paper trading and replay run this class. One ``PaperBook`` serves one Kafka partition: all its
+strategies and instruments. A strategy has one instrument, so the book sees all its positions and can enforce ``max_positions``.
 
 **Time.** A step (T, decided_at) first applies the trades and settlements up to T, then the signals of T. Trades are ordered by (event_time,
-offset). A trade that comes late (its instant was stepped over) is applied when it comes, to positions whose newest fill lies before it.
+offset). A late trade, whose instant has passed, is applied when it arrives. It affects only positions whose newest fill lies before it.
 
-**Entry.** Market, at the first trade with event_time >= decided_at + latency, at its price plus slippage, taker. Without a trade for
-``entry_expiry_ms`` the order is cancelled and the position expires at that time.
+**Entry.** A market order fills at the first trade with event_time >= decided_at + latency, at its price plus slippage, taker. Without a
+trade for ``entry_expiry_ms`` the order is cancelled and the position expires at that time.
 
-**Exits**, checked on every trade after the entry, in this order on one trade:
+**Exits** are checked on every trade after the entry, in this order on one trade:
 
 1. Stop: price at or beyond the stop -> market at that trade (a gap fills where it landed) with slippage, taker, all that is open. First
    because that is the conservative reading where a trade crosses both (possible when break-even lies beyond the second target).
@@ -17,17 +17,19 @@ offset). A trade that comes late (its instant was stepped over) is applied when 
    TP1 closes half and puts the stop to break-even for the trades that follow; TP2 closes the rest. One trade can do both.
 3. Timeout and flip: market at the first trade at or after their time, with slippage, taker, what is left. Of both, the one due first.
 
-An order fills whole, whatever the size of the trade: there is no queue. A market order walks the book where one is known (``paper_venue``); where
-none is, slippage stands for the depth that trade prints do not show.
+An order fills completely, whatever the size of the trade: the model has no queue. A market order walks the book where one is known
+(``fills``). Without a book, slippage stands for the depth that trade prints do not show.
 
-**Signals.** One slot per strategy and instrument. Refused with a rejected order: decided too late (``signal_too_old``; this refuses its
-flip too), no risk distance, no risk amount, ``max_positions``, below two lots, below the least order value. Ignored without a record, because
-nothing was asked for that is not there or allowed already: anything while an entry is pending, the same direction as the open position, the
-opposite one without ``flip``, and a signal without ``entry`` where nothing is open. A flip closes at the first trade at or after
-decided_at + latency, and, when the signal is also an entry, the new side enters at that trade.
+**Signals.** One slot per strategy and instrument. These are refused with a rejected order: decided too late (``signal_too_old``; this
+refuses its flip too), no risk distance, no risk amount, ``max_positions``, below two lots, below the smallest order value.
 
-**Funding.** A settlement at s is charged on what was open just before s (entry_time < s <= exit_time): quantity x mark price of the
-settlement (else the newest trade price) x rate; LONG pays a positive rate. One that becomes known after the position closed is not charged.
+These are ignored without a record, because they ask for nothing new: any signal while an entry is pending, the direction of the open
+position, the opposite one without ``flip``, and a signal without ``entry`` where nothing is open.
+
+A flip closes at the first trade at or after decided_at + latency. If the signal is also an entry, the new side enters at that trade.
+
+**Funding.** A settlement at s is charged on the quantity open just before s (entry_time < s <= exit_time): quantity x mark price of the
+settlement (else the newest trade price) x rate. LONG pays a positive rate. A settlement that becomes known after the close is not charged.
 """
 
 from __future__ import annotations
@@ -93,18 +95,18 @@ class PaperBook:
 
     def __init__(self, settings: PaperSettings | None = None) -> None:
         self.settings = settings or PaperSettings()
-        # instrument -> strategy -> what is open or pending: one position, or, while a flip waits for its trade, the old and the new one.
+        # instrument -> strategy -> its open or pending position. While a flip waits for its trade: the old and the new one.
         self._slots: dict[str, dict[str, list[Position]]] = {}
 
     # --- state -----------------------------------------------------------------------------------------------------
 
     @property
     def active_instruments(self) -> Collection[str]:
-        """Instruments whose trades matter now: those with an open position or a pending entry."""
+        """Return the instruments whose trades are needed now: those with an open position or a pending entry."""
         return self._slots.keys()
 
     def open_positions(self) -> int:
-        """Return the number of open positions; pending entries are not open."""
+        """Return the number of open positions. Pending entries do not count."""
         return sum(position.is_open for position in self._positions())
 
     def _positions(self) -> Iterable[Position]:
@@ -113,7 +115,7 @@ class PaperBook:
                 yield from self._slots[instrument][strategy]
 
     def to_bytes(self) -> bytes:
-        """Return the whole state, equal for equal states."""
+        """Return the whole state as bytes. Equal states give equal bytes."""
         state = {"version": STATE_VERSION, "positions": [position.to_json() for position in self._positions()]}
         return json.dumps(state, sort_keys=True, separators=(",", ":")).encode()
 
@@ -148,14 +150,14 @@ class PaperBook:
         """Take one step of an author's instruments to instant ``time``.
 
         Args:
-            time: Instant T, ms UTC: everything up to T is here.
-            decided_at: Time of the step's mark, ms UTC; the receive_time of what is written.
-            instruments: The author's instruments; others do not move.
-            trades: Instrument -> its trades since the last step with event_time <= T. Instruments that are not active may be left out.
+            time: Instant T, ms UTC. All input up to T has arrived.
+            decided_at: Time of the step's mark, ms UTC. It becomes the receive_time of the written records.
+            instruments: The author's instruments. Others do not move.
+            trades: Instrument -> its trades since the last step with event_time <= T. Instruments that are not active may be omitted.
             signals: ``signals`` records of T of these instruments, each once.
-            settlements: ``funding`` records with a settled_rate since the last step; others are passed over.
-            books: Instrument -> its order books of the step, and the newest before it; where none are known, the slippage of the model stands in.
-            filters: Instrument -> steps of its contract; where none are known, nothing is rounded.
+            settlements: ``funding`` records with a settled_rate since the last step. Others are skipped.
+            books: Instrument -> its order books of the step, and the newest one before it. Without a book the model's slippage applies.
+            filters: Instrument -> steps of its contract. Without them nothing is rounded.
 
         Returns:
             (topic, record) in order of event time.
@@ -220,14 +222,14 @@ class PaperBook:
 
 
 def _asked_quantity(signal: Record) -> float:
-    """Return the quantity that a refused signal would have bought; 0 where its risk gives none."""
+    """Return the quantity that a refused signal would have bought; 0 without a risk amount."""
     if not signal["risk_distance"] > 0:
         return 0.0
     return float(signal["initial_balance"] * signal["risk_per_trade"] * signal["risk_multiple"] / signal["risk_distance"])
 
 
 class _Walk:
-    """Takes one position through the trades and settlements of one step."""
+    """Moves one position through the trades and settlements of one step."""
 
     def __init__(self, position: Position, settings: PaperSettings, decided_at: int, books: Books, out: list[Output]) -> None:
         self.position = position
@@ -239,7 +241,10 @@ class _Walk:
         self.taker, self.maker = exact(rates.taker), exact(rates.maker)
 
     def over(self, trades: TradeColumns, settled: Sequence[Record], time: int) -> None:
-        """Apply trades and settlements in order of time, a settlement before the trades of its own millisecond; then expiry at ``time``."""
+        """Apply trades and settlements in order of time, a settlement before the trades of the same millisecond.
+
+        Then apply expiry at ``time``.
+        """
         position = self.position
         start = 0
         for settlement in settled:
@@ -254,7 +259,7 @@ class _Walk:
             self._state(position.expires_at)
 
     def _trades(self, trades: TradeColumns, start: int, end: int) -> None:
-        """Apply rows [start, end). Each pass of the loop finds the next row at which something happens, by whole-array comparison."""
+        """Apply rows [start, end). Each pass finds the next row at which something happens, by whole-array comparison."""
         position = self.position
         if position.status == PENDING:
             row = start + int(np.searchsorted(trades.event_time[start:end], position.entry_at, "left"))
@@ -360,7 +365,8 @@ class _Walk:
     def _market(self, trades: TradeColumns, row: int, buying: int, quantity: Decimal) -> Decimal:
         """Return the price of a market order at a trade, up for a buy (+1) and down for a sale (-1).
 
-        The walk through the book, if it is worse than the trade; without a book ``slippage_bps`` worse than the trade.
+        It is the price of the walk through the book, if that is worse than the trade. Without a book it is ``slippage_bps`` worse than the
+        trade.
         """
         price, slippage = exact(float(trades.price[row])), exact(self.settings.slippage_bps)
         book = self.books.at(int(trades.event_time[row]))

@@ -1,4 +1,4 @@
-"""One paper position: its facts, its levels, its money, and its place in the journal (DECISIONS D19-D22)."""
+"""One paper position: its facts, levels and money, and its form in the state (DECISIONS D19-D22)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class FeeRates:
     """Fees as fractions of notional.
 
     Attributes:
-        taker: Of market and stop orders.
-        maker: Of limit orders.
+        taker: Rate of market and stop orders.
+        maker: Rate of limit orders.
     """
 
     taker: float = 0.0005
@@ -28,20 +28,20 @@ class FeeRates:
 
 @dataclass(frozen=True, slots=True)
 class PaperSettings:
-    """How the paper model executes.
+    """Settings of the paper execution.
 
     Attributes:
-        latency_ms: From a decision to its order at the venue, ms of event time.
-        slippage_bps: What a market or stop order pays beyond the trade that fills it, in 1/10,000 of that trade's price. It stands for the
-            half spread and the depth that a trade print does not show, where no book shows them; limit orders never slip.
-        fees: Fees of every venue without an entry in ``venue_fees``.
+        latency_ms: Time from a decision to its order at the venue, ms of event time.
+        slippage_bps: Cost of a market or stop order beyond its filling trade, in 1/10,000 of that trade's price. It stands for the half
+            spread and the depth, which trade prints do not show. It applies where no book is known. Limit orders never slip.
+        fees: Fees of venues without an entry in ``venue_fees``.
         venue_fees: Venue (the part of an instrument id before the colon) -> its fees.
         fee_basis: ``fill``: each fill pays on its own notional, as venues charge. ``entry``: every fill pays on its quantity at the entry
-            price, which is the formula fee_R = 2 x rate x entry / risk distance of S1 8.4; for comparison with figures made by it.
-        entry_expiry_ms: How long an entry order waits for its first trade, ms of event time.
-        max_signal_age_ms: Signals decided later than this after their instant are refused.
-        walk_book: Market and stop orders walk the book where one is known; ``slippage_bps`` stands in where none is.
-        use_filters: Quantities and prices keep the steps of the contract where they are known, and what is too small is refused.
+            price. That is the formula fee_R = 2 x rate x entry / risk distance of S1 8.4, for comparison with figures made by it.
+        entry_expiry_ms: Time for which an entry order waits for its first trade, ms of event time.
+        max_signal_age_ms: A signal decided later than this after its instant is refused.
+        walk_book: Market and stop orders walk the book where one is known; otherwise ``slippage_bps`` applies.
+        use_filters: Quantities and prices keep the contract's steps where they are known. A quantity that is too small is refused.
     """
 
     latency_ms: int = 250
@@ -55,7 +55,7 @@ class PaperSettings:
     use_filters: bool = True
 
     def __post_init__(self) -> None:
-        """Raise ValueError, naming the setting, for values that no venue has."""
+        """Raise ValueError, naming the setting, for an impossible value."""
         for name in ("latency_ms", "slippage_bps", "entry_expiry_ms", "max_signal_age_ms"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: must not be negative, got {getattr(self, name)}")
@@ -77,16 +77,16 @@ class Position:
     """A position from its accepted signal to its end. Prices in quote units per base unit, money in quote units, times in ms UTC.
 
     Attributes:
-        entry_at: The entry order is at the venue from here on.
-        expires_at: It is cancelled when no trade came by then.
-        flip_at: From here on a flip order closes at market; None without one.
-        cursor_time, cursor_offset: The trade of the newest fill; only trades after it in (event_time, offset) count.
+        entry_at: Time from which the entry order is at the venue.
+        expires_at: Time at which it is cancelled if no trade came.
+        flip_at: Time from which a flip order closes at market; None without one.
+        cursor_time, cursor_offset: The trade of the newest fill. Only trades after it in (event_time, offset) count.
         best, worst: Most favourable and most adverse trade price since entry.
         last_price: Newest trade price since entry.
-        gross: Price gains banked so far; slippage is inside. ``fees``, ``funding`` (paid positive) and ``slippage`` (cost) likewise.
+        gross: Price gains banked so far, slippage included. ``fees``, ``funding`` (paid is positive) and ``slippage`` (a cost) likewise.
         exit_value: Sum of exit price x quantity.
         funding_until: Newest settlement already charged.
-        tick: Price step of the contract; None: not kept.
+        tick: Price step of the contract; None: prices are not rounded.
     """
 
     signal_id: str
@@ -145,7 +145,7 @@ class Position:
 
     @property
     def is_over(self) -> bool:
-        """True when nothing can happen to it any more."""
+        """True when the position is final."""
         return self.status in (CLOSED, EXPIRED)
 
     @property
@@ -164,7 +164,7 @@ class Position:
         return self.risk_amount * self.risk_multiple
 
     def set_levels(self, entry_price: Decimal, entry_time: int) -> None:
-        """Fix entry, stop, targets and timeout: entry -/+ risk distance, entry +/- ratio x risk distance (R-based, S1 8.2)."""
+        """Set entry, stop, targets and timeout: entry -/+ risk distance, entry +/- ratio x risk distance (R-based, S1 8.2)."""
         self.entry_price, self.entry_time = entry_price, entry_time
         long = self.sign > 0
         self.stop_price = wire_price(ticked(entry_price - self.sign * self.risk_distance, self.tick, not long))
@@ -173,10 +173,10 @@ class Position:
         self.timeout_at = entry_time + self.timeout_minutes * MINUTE_MS
 
     def break_even(self, taker: Decimal, basis: str) -> Decimal:
-        """Return the price at which the rest closes with exactly its own entry and exit fee paid, f the taker rate of both sides:
+        """Return the break-even price: a close there pays exactly its own entry and exit fee. f is the taker rate of both sides.
 
-        LONG  b - entry = f x entry + f x b  ->  b = entry x (1 + f) / (1 - f);  SHORT mirrored, entry x (1 - f) / (1 + f).
-        With fees on the entry notional: entry x (1 +/- 2f). Slippage is not in it.
+        LONG: b - entry = f x entry + f x b -> b = entry x (1 + f) / (1 - f). SHORT is mirrored: entry x (1 - f) / (1 + f). With fees on the
+        entry notional: entry x (1 +/- 2f). Slippage is not included.
         """
         assert self.entry_price is not None
         if basis == "entry":
@@ -186,11 +186,11 @@ class Position:
         return wire_price(ticked(price, self.tick, self.sign > 0))
 
     def quantity_at(self, time: int) -> Decimal:
-        """Return the quantity that was open just before ``time``, which may lie before the first target's fill."""
+        """Return the quantity that was open just before ``time``. ``time`` may lie before the first target's fill."""
         return self.quantity if self.tp1_time is None or time <= self.tp1_time else self.quantity - self.half
 
     def see(self, high: float, low: float, last: float) -> None:
-        """Take in the range of trades that the position lived through."""
+        """Update best and worst price with the range of trades during the position."""
         best, worst = (high, low) if self.sign > 0 else (low, high)
         if self.best is None or self.sign * (best - self.best) > 0:
             self.best = best
@@ -221,9 +221,9 @@ _DECIMALS = {one.name for one in fields(Position) if "Decimal" in str(one.type)}
 
 
 def quantity_of(signal: dict[str, Any], filters: Filters | None) -> Decimal:
-    """Return what an entry signal orders (D19): 1R x risk multiple / risk distance, down to the contract's lots where they are known.
+    """Return the quantity of an entry signal (D19): 1R x risk multiple / risk distance, rounded down to the contract's lots where they are known.
 
-    R stays money per 1R of the strategy: a position that is smaller for its lots wins and loses a little less than its R.
+    R stays money per 1R of the strategy. A position that is smaller because of its lots gains and loses slightly less than its R.
     """
     risk_amount = exact(signal["initial_balance"]) * exact(signal["risk_per_trade"])
     wanted = halvable_quantity(risk_amount * exact(signal["risk_multiple"]) / exact(signal["risk_distance"]))
@@ -236,7 +236,7 @@ def position_of(signal: dict[str, Any], settings: PaperSettings, filters: Filter
     Args:
         signal: A ``signals`` record.
         settings: Of the model.
-        filters: Steps of the contract; None: quantity and prices are not rounded.
+        filters: Steps of the contract. None: quantity and prices are not rounded.
     """
     entry_at = signal["decided_at"] + settings.latency_ms
     return Position(

@@ -12,7 +12,7 @@ from stream_apps.core.paper.position import Position
 
 Record = dict[str, Any]
 MODE = "paper"
-# A paper order is sent once: it cannot fail in a way that a second attempt would mend.
+# A paper order is sent once: a second attempt could not succeed where the first failed.
 ATTEMPT = 1
 ORDER_TYPES = {
     "entry": "MARKET",
@@ -67,7 +67,7 @@ def order(
 
 
 def refused_order(signal: Record, quantity: float, reason: str, receive_time: int) -> Record:
-    """Return the rejected entry order of a signal that the model would not act on."""
+    """Return the rejected entry order of a refused signal."""
     return {
         "order_id": order_id(signal["signal_id"], "entry"),
         "signal_id": signal["signal_id"],

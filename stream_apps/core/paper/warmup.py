@@ -1,7 +1,8 @@
-"""Compile the kernels before they are needed.
+"""Compile the kernels before their first use.
 
-The first call of a compiled function on a new machine takes seconds. A service does that before it joins its consumer group, and the demo once before it
-starts several services that would all compile the same: the two halves of it in processes of their own, because one process compiles on one core only.
+The first call of a compiled function on a new machine takes seconds. A service compiles before it joins its consumer group. The demo
+compiles once before it starts several services that need the same code. It uses two processes, because one process compiles on one core
+only.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from stream_apps.core.signals.strategy import StrategyConfig
 
 _INSTRUMENT = "WARMUP:BTCUSDT-PERP"
 _STRATEGY = StrategyConfig(strategy_id="warm-up", instrument=_INSTRUMENT, display_name="warm-up")
-_START = 1_500_001_200_000 - 30_000  # a full hour comes among its instants
+_START = 1_500_001_200_000 - 30_000  # its instants include a full hour
 
 
 def _record(topic: str, **values: object) -> Record:
-    """Return a record of a topic with plain values where none are given."""
+    """Return a record of a topic, with plain values for missing fields."""
     plain: dict[str, object] = {"string": "", "long": 0, "int": 0, "double": 1.0, "boolean": False}
     record: Record = {}
     for field in schema(topic)["fields"]:
@@ -38,7 +39,10 @@ def _record(topic: str, **values: object) -> Record:
 
 
 def compile_decisions(codec: Codec) -> None:
-    """Judge an instrument of which nothing is known: about the half of ``compile_kernels``, which finds it compiled when it gets there."""
+    """Evaluate an instrument without data.
+
+    This compiles about half of what ``compile_kernels`` needs; the other process then finds it compiled.
+    """
     config = EngineConfig()
     state = MarketState(config)
     pane = _START // config.grid_ms

@@ -1,5 +1,5 @@
-"""Data quality: what is wrong with a market-data stream, found from the log alone, and a score out of 10.
+"""Data quality: faults of a market-data stream, found from the log alone, and a score out of 10.
 
-``rules`` says what is a fault, from which limit on and what it costs; ``kernels`` walk the records of a topic; ``monitor`` steps by the progress
-marks of a partition; ``capture`` checks recorded files line by line. Pure: no clock, no I/O.
+``rules`` lists the faults, their limits and their costs. ``kernels`` check the records of a topic. ``monitor`` follows the progress marks
+of a partition. ``capture_check`` checks recorded files line by line. Pure: no clock, no I/O.
 """

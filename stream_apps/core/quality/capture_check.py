@@ -1,7 +1,7 @@
-"""Checks of a recorded capture, line by line: raw trades, raw book changes with the venue's own sequence numbers, and snapshots.
+"""Checks of a recorded capture, line by line: raw trades, raw book changes with the venue's sequence numbers, and snapshots.
 
-The topics hold books that were already built, so the venue's sequence (U, u, pu of Binance USD-M) shows only here. Trades go through the kernel that
-checks them in the topics, with the line number for an offset.
+The topics hold finished books, so the venue's sequence (U, u, pu of Binance USD-M) is visible only here. Trades go through the kernel that
+checks them in the topics; the line number takes the place of the offset.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ TRADE, CHANGE, SNAPSHOT, CARRIED = "trade", "change", "snapshot", "carried"
 
 
 class CaptureLine(Protocol):
-    """One line of a capture: a trade, or one level of a book message. Times in ms UTC; None: the file does not say, or it cannot be read.
+    """One line of a capture: a trade, or one level of a book message.
+
+    Times in ms UTC. None: the file lacks the value, or it cannot be read.
 
     Attributes:
         line: Line number in the file, from 1.
-        kind: ``trade``, ``change`` (of a book), ``snapshot``, or ``carried`` (the book that the recorder carried over).
-        message: Lines of one message stand together and have the same.
+        kind: ``trade``, ``change`` (of a book), ``snapshot``, or ``carried`` (a book that the recorder carried over).
+        message: Number of the message. Its lines are consecutive.
         received_us: The recorder's clock in microseconds. received: in ms.
         event_time: Time of the message. time: time of the transaction.
         first_id, last_id, previous_id: Update ids of a change; ``last_id`` is also a trade's id.
         ask: Side of a level. price, quantity: NaN when they cannot be read. maker: the buyer was the maker.
         ends: The file says that this is the message's last line.
-        void: A trade of price and quantity 0 that the venue itself does not call a market trade: it only uses up an id.
+        void: A trade of price and quantity 0, which the venue itself does not call a market trade. It only consumes an id.
         unreadable: Names of the fields that cannot be read.
     """
 
@@ -73,7 +75,7 @@ class CaptureLine(Protocol):
 
 
 class LineFinding(NamedTuple):
-    """A fault and where it stands: lines ``first`` to ``last``. Value and limit as the kind says (``rules.KINDS``)."""
+    """A fault and its lines ``first`` to ``last``. Value and limit as its kind says (``rules.KINDS``)."""
 
     first: int
     last: int
@@ -94,7 +96,7 @@ class _Message(NamedTuple):
 
 
 def check_capture(lines: Iterable[CaptureLine], rules: QualityRules | None = None) -> list[LineFinding]:
-    """Return what is wrong with a capture, in order of its lines."""
+    """Return the faults of a capture, in order of its lines."""
     rules = rules or QualityRules()
     found: list[LineFinding] = []
     messages: list[_Message] = []
@@ -119,9 +121,9 @@ def _one(line: CaptureLine, kind: str, value: float, limit: float, detail: str) 
 
 
 def _check_clocks(lines: Sequence[CaptureLine], rules: QualityRules, found: list[LineFinding]) -> None:
-    """The recorder's clocks: the lines are in order of time, the clocks agree, and neither is before the venue's.
+    """Check the recorder's clocks: lines are in order of time, the clocks agree, and neither is before the venue's.
 
-    A merged file is in order of its microseconds; a snapshot stands where the changes after it begin, so its microseconds may be later than its
+    A merged file is in order of its microseconds. A snapshot stands before its changes, so its microseconds may be later than its
     milliseconds, never earlier.
     """
     newest: tuple[int, int] | None = None
@@ -147,7 +149,7 @@ def _check_clocks(lines: Sequence[CaptureLine], rules: QualityRules, found: list
 def _check_lines(message: _Message, found: list[LineFinding]) -> None:
     for line in message.lines:
         if message.kind == TRADE or line.unreadable:
-            continue  # the trade kernel looks at these
+            continue  # the trade kernel checks these
         removes = message.kind == CHANGE and line.quantity == 0
         for name, value, good in (
             ("price", line.price, 0 < line.price < math.inf),
@@ -181,7 +183,10 @@ def _check_lines(message: _Message, found: list[LineFinding]) -> None:
 
 
 def _check_changes(messages: Sequence[_Message], found: list[LineFinding]) -> None:
-    """Binance USD-M: each change follows the one before (its pu is that one's u). If it names an id inside the one before, that one's u was altered."""
+    """Check the sequence of Binance USD-M: the pu of each change is the u of the one before.
+
+    If pu lies inside the change before, that change's u was altered.
+    """
 
     def add(message: _Message, kind: str, value: int, limit: int, detail: str) -> None:
         found.append(LineFinding(message.head.line, message.lines[-1].line, "depth", kind, float(value), float(limit), detail))

@@ -1,7 +1,8 @@
-"""The checks that look at every record, compiled. One pass over a topic's records in log order; what is remembered stands in arrays, a row an instrument.
+"""The compiled checks of every record: one pass over a topic's records in log order, with the state in arrays, one row an instrument.
 
-``L`` (int64) and ``D`` (float64) hold the scalars named by the constants below. A finding is a row of ``found`` (kind, instrument, offset, event time) and
-of ``numbers`` (value, limit). ``counts`` has every finding of the window, ``found`` at most ``most`` of a kind and instrument.
+``L`` (int64) and ``D`` (float64) hold the scalars named by the constants below. A finding is a row of ``found`` (kind, instrument, offset,
+event time) and of ``numbers`` (value, limit). ``counts`` counts every finding of the window. ``found`` holds at most ``most`` of a kind and
+instrument.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ NONE = np.iinfo(np.int64).min
 ) = range(32)  # fmt: skip
 MEDIAN, EDGE, QUOTE_BID, QUOTE_ASK, DOUBLES = range(5)
 
-MEMORY = 256  # records remembered by id
+MEMORY = 256  # number of records remembered by id
 PRICE_MEMORY = 64
 PRICES_LEAST = 20
 RENEW = 16
@@ -36,7 +37,7 @@ CROSSED, LOCKED, BOOK_ORDER = (NUMBER[name] for name in ("crossed_book", "locked
 OUTLIER, JUMP, ONE_SIDED = (NUMBER[name] for name in ("price_outlier", "price_jump", "one_sided"))
 BOOK_INVALID, RESYNC, STALE, SKEW = (NUMBER[name] for name in ("book_invalid", "book_resync", "stale", "clock_skew"))
 
-# How a record stands to those before it.
+# Relation of a record to the earlier ones.
 NEW, OLD = 0, 1
 
 
@@ -44,7 +45,7 @@ NEW, OLD = 0, 1
 def _find(
     kind: int, i: int, offset: int, time: int, value: float, limit: float, counts: Any, most: int, found: Any, numbers: Any, n: int
 ) -> int:
-    """Count a finding and, while there are few of its kind, write it; returns the new number of findings."""
+    """Count a finding. Write it while there are fewer than ``most`` of its kind. Return the new number of findings."""
     counts[i, kind] += 1
     if counts[i, kind] <= most and n < found.shape[0]:
         found[n, 0] = kind
@@ -60,7 +61,7 @@ def _find(
 @njit(cache=True, nogil=True)
 def _seen(i: int, L: Any, offset: int, time: int, received: int, timed: bool, limits: Any, counts: Any, most: int, found: Any, numbers: Any, n: int,
           skew_ms: int, delay_ms: int) -> int:  # fmt: skip
-    """Time, delay and silence of a record that is new. ``timed``: it came from the stream itself, not from a back-fill or a playback."""
+    """Check time, delay and silence of a new record. ``timed``: it came from the stream itself, not from a back-fill or a playback."""
     last = L[i, LAST_TIME]
     if last == NONE:
         L[i, LAST_TIME] = time
@@ -74,7 +75,7 @@ def _seen(i: int, L: Any, offset: int, time: int, received: int, timed: bool, li
         L[i, LAST_TIME] = time
     else:
         n = _find(TIME_BACKWARDS, i, offset, time, float(last - time), 0.0, counts, most, found, numbers, n)
-        if time >= L[i, PREVIOUS_TIME]:  # perhaps the one before had jumped ahead: those that follow must not all be called late
+        if time >= L[i, PREVIOUS_TIME]:  # the record before may have jumped ahead; then its successors are not late
             L[i, LAST_TIME] = time
     if timed:
         delay = received - time
@@ -85,7 +86,7 @@ def _seen(i: int, L: Any, offset: int, time: int, received: int, timed: bool, li
             L[i, LATE] += 1
         if delay < -skew_ms:
             L[i, SKEWED] += 1
-            if L[i, SKEWED] == 1:  # a clock is wrong for all records alike: once a window
+            if L[i, SKEWED] == 1:  # a wrong clock affects all records alike: report it once a window
                 n = _find(SKEW, i, offset, time, float(delay), float(-skew_ms), counts, most, found, numbers, n)
     return n
 
@@ -101,7 +102,7 @@ def _remember(i: int, number: int, time: int, a: float, b: float, ids: Any, cont
 
 @njit(cache=True, nogil=True)
 def _known(i: int, number: int, time: int, a: float, b: float, ids: Any, contents: Any) -> int:
-    """0: this id is not remembered; 1: with the same content; 2: with another."""
+    """Return 0: this id is not remembered; 1: with the same content; 2: with other content."""
     slot = number % MEMORY
     if ids[i, slot, 0] != number:
         return 0
@@ -112,7 +113,7 @@ def _known(i: int, number: int, time: int, a: float, b: float, ids: Any, content
 @njit(cache=True, nogil=True)
 def _add_hole(i: int, first: int, last: int, L: Any, holes: Any) -> None:
     count = L[i, HOLES]
-    if count == MAX_HOLES:  # forget the oldest: it was reported
+    if count == MAX_HOLES:  # drop the oldest: it was reported
         for h in range(MAX_HOLES - 1):
             holes[i, h, 0] = holes[i, h + 1, 0]
             holes[i, h, 1] = holes[i, h + 1, 1]
@@ -134,7 +135,7 @@ def _in_hole(i: int, number: int, L: Any, holes: Any) -> int:
 
 @njit(cache=True, nogil=True)
 def _gap_is_real(i: int, L: Any, holes: Any, counts: Any, most: int, found: Any, numbers: Any, n: int) -> int:
-    """The jump in the trade ids that was waiting for its successor is a hole."""
+    """Report the waiting jump in the trade ids as a gap."""
     before, last = L[i, GAP_BEFORE], L[i, LAST_ID]
     L[i, GAP_BEFORE] = NONE
     _add_hole(i, before + 1, last - 1, L, holes)
@@ -144,7 +145,10 @@ def _gap_is_real(i: int, L: Any, holes: Any, counts: Any, most: int, found: Any,
 @njit(cache=True, nogil=True)
 def _trade_id(i: int, number: int, time: int, a: float, b: float, offset: int, filled: bool, L: Any, ids: Any, contents: Any, holes: Any,
               counts: Any, most: int, found: Any, numbers: Any, n: int) -> Any:  # fmt: skip
-    """Ids that grow by one. A jump is judged when its successor is here: if that goes on where the jump began, the one id was altered."""
+    """Check ids that grow by one.
+
+    A jump is judged when its successor arrives. If the successor continues where the jump began, the one id was altered.
+    """
     last = L[i, LAST_ID]
     if last == NONE:
         L[i, LAST_ID] = number
@@ -180,7 +184,7 @@ def _trade_id(i: int, number: int, time: int, a: float, b: float, offset: int, f
                     holes[i, h, k] = holes[i, h + 1, k]
             L[i, HOLES] -= 1
         return NEW, n
-    if filled and number < L[i, FIRST_ID]:  # history loaded behind what came first
+    if filled and number < L[i, FIRST_ID]:  # history loaded before the first record
         return NEW, n
     if known == 1 or (known == 0 and (filled or time < L[i, LAST_TIME])):
         return OLD, _find(DUPLICATE, i, offset, time, float(number), float(last), counts, most, found, numbers, n)
@@ -191,7 +195,10 @@ def _trade_id(i: int, number: int, time: int, a: float, b: float, offset: int, f
 @njit(cache=True, nogil=True)
 def _update_id(i: int, number: int, time: int, a: float, b: float, offset: int, L: Any, ids: Any, contents: Any,
                counts: Any, most: int, found: Any, numbers: Any, n: int) -> Any:  # fmt: skip
-    """Ids that grow, by any number. Below the last: either this one or, if it fits what came before that, the last one is wrong."""
+    """Check ids that grow by any number.
+
+    For an id below the last one, either is wrong: this one, or the last if this one fits the record before it.
+    """
     last = L[i, LAST_ID]
     if last == NONE:
         L[i, LAST_ID] = number
@@ -205,7 +212,7 @@ def _update_id(i: int, number: int, time: int, a: float, b: float, offset: int, 
     if known == 1:
         return OLD, _find(DUPLICATE, i, offset, time, float(number), float(last), counts, most, found, numbers, n)
     if number == last:
-        return NEW, n  # several changes under one id: some venues do
+        return NEW, n  # some venues put several changes under one id
     if known == 0 and number > L[i, PREVIOUS_ID] and time >= L[i, LAST_TIME]:
         n = _find(ALTERED_ID, i, L[i, LAST_OFFSET], L[i, LAST_TIME], float(last), float(number), counts, most, found, numbers, n)
         L[i, LAST_ID] = number
@@ -238,7 +245,7 @@ def _keep_price(i: int, price: float, L: Any, D: Any, prices: Any, band: float, 
 def release_suspects(
     i: int, L: Any, D: Any, pending: Any, pending_prices: Any, counts: Any, most: int, found: Any, numbers: Any, n: int
 ) -> int:
-    """What waited for its successors is an outlier, each record of it."""
+    """Report each of the suspects that waited for successors as an outlier."""
     side = L[i, PENDING_SIDE]
     for p in range(L[i, PENDING]):
         edge = D[i, MEDIAN] + side * D[i, EDGE]
@@ -309,7 +316,7 @@ def _positive(value: float) -> bool:
 def trades(instrument: Any, good: Any, time: Any, received: Any, offset: Any, number: Any, price: Any, quantity: Any, maker: Any, filled: Any, clocked: Any,
            limits: Any, L: Any, D: Any, ids: Any, contents: Any, holes: Any, prices: Any, pending: Any, pending_prices: Any, counts: Any, usable: Any,
            found: Any, numbers: Any, most: int, skew_ms: int, delay_ms: int, band: float, mads: float, run: int, run_ms: int) -> int:  # fmt: skip
-    """Check trades; ``usable`` says which may be compared with quotes. Returns the number of findings."""
+    """Check trades. ``usable`` marks those that may be compared with quotes. Returns the number of findings."""
     n = 0
     for r in range(len(instrument)):
         i = instrument[r]
@@ -349,7 +356,7 @@ def trades(instrument: Any, good: Any, time: Any, received: Any, offset: Any, nu
 def quotes(instrument: Any, good: Any, time: Any, received: Any, offset: Any, number: Any, bid: Any, bid_size: Any, ask: Any, ask_size: Any, clocked: Any,
            limits: Any, L: Any, D: Any, ids: Any, contents: Any, prices: Any, pending: Any, pending_prices: Any, counts: Any, usable: Any,
            found: Any, numbers: Any, most: int, skew_ms: int, delay_ms: int, band: float, mads: float) -> int:  # fmt: skip
-    """Check best quotes; the price that may be an outlier is the middle. Returns the number of findings."""
+    """Check best quotes. The price for the outlier check is the middle. Returns the number of findings."""
     n = 0
     for r in range(len(instrument)):
         i = instrument[r]
@@ -361,7 +368,7 @@ def quotes(instrument: Any, good: Any, time: Any, received: Any, offset: Any, nu
         if not good[r]:
             n = _find(UNDECODABLE, i, offset[r], time[r], np.nan, np.nan, counts, most, found, numbers, n)
             continue
-        if number[r] > 0:  # 0: the venue has none
+        if number[r] > 0:  # 0: the venue has no ids
             status, n = _update_id(i, number[r], time[r], bid[r] + bid_size[r], ask[r] + ask_size[r], offset[r], L, ids, contents,
                                    counts, most, found, numbers, n)  # fmt: skip
             if status == OLD:
@@ -391,7 +398,7 @@ def quotes(instrument: Any, good: Any, time: Any, received: Any, offset: Any, nu
 def _levels(
     i: int, levels: Any, sizes: Any, sign: float, offset: int, time: int, counts: Any, most: int, found: Any, numbers: Any, n: int
 ) -> Any:
-    """One side of a book, best first: numbers that can be, in order. NaN ends it. Returns (whether it is well, n)."""
+    """Check one side of a book, best first: valid numbers in order. NaN ends it. Returns (whether it is valid, n)."""
     for k in range(levels.shape[0]):
         if np.isnan(levels[k]) and np.isnan(sizes[k]):
             break
@@ -407,7 +414,7 @@ def _levels(
 def depth(instrument: Any, good: Any, time: Any, received: Any, offset: Any, epoch: Any, live: Any, number: Any, bids: Any, bid_sizes: Any, asks: Any,
           ask_sizes: Any, clocked: Any, limits: Any, L: Any, ids: Any, contents: Any, counts: Any, found: Any, numbers: Any, most: int, skew_ms: int,
           delay_ms: int) -> int:  # fmt: skip
-    """Check books. Within an epoch ids grow; a new epoch says that continuity was lost. Returns the number of findings."""
+    """Check books. Ids grow within an epoch; a new epoch means lost continuity. Returns the number of findings."""
     n = 0
     for r in range(len(instrument)):
         i = instrument[r]
@@ -455,7 +462,7 @@ def depth(instrument: Any, good: Any, time: Any, received: Any, offset: Any, epo
 @njit(cache=True, nogil=True)
 def plain(instrument: Any, good: Any, time: Any, received: Any, offset: Any, bad: Any, value: Any, ordered: Any, clocked: Any, limits: Any, L: Any,
           counts: Any, found: Any, numbers: Any, most: int, skew_ms: int, delay_ms: int) -> int:  # fmt: skip
-    """Check records without ids: ``bad`` marks those with an impossible ``value``, ``ordered`` those whose times must not run back."""
+    """Check records without ids. ``bad`` marks those with an impossible ``value``, ``ordered`` those whose times must not run back."""
     n = 0
     for r in range(len(instrument)):
         i = instrument[r]
@@ -479,7 +486,10 @@ def plain(instrument: Any, good: Any, time: Any, received: Any, offset: Any, bad
 
 @njit(cache=True, nogil=True)
 def compare(order: Any, instrument: Any, time: Any, is_trade: Any, a: Any, b: Any, L: Any, D: Any, tolerance: float, age_ms: int) -> None:
-    """Walk trades (``a``: price) and quotes (``a``: bid, ``b``: ask) by time and count the trades that lie outside the newest quote. L, D: of the trades."""
+    """Walk trades (``a``: price) and quotes (``a``: bid, ``b``: ask) by time.
+
+    Count the trades outside the newest quote. L, D: of the trades.
+    """
     for k in order:
         i = instrument[k]
         if not is_trade[k]:
@@ -495,7 +505,10 @@ def compare(order: Any, instrument: Any, time: Any, is_trade: Any, a: Any, b: An
 @njit(cache=True, nogil=True)
 def settle_waiting(rows: Any, now: int, wait_ms: int, L: Any, D: Any, holes: Any, pending: Any, pending_prices: Any, counts: Any, most: int,
                    found: Any, numbers: Any) -> int:  # fmt: skip
-    """Judge what has waited long enough for a successor: jumps of ids are holes, suspects are outliers. Returns the number of findings."""
+    """Judge what has waited long enough for a successor: jumps of ids become gaps, suspects become outliers.
+
+    Returns the number of findings.
+    """
     n = 0
     for i in rows:
         if L[i, GAP_BEFORE] != NONE and now - L[i, GAP_TIME] >= wait_ms:

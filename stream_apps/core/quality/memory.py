@@ -1,4 +1,4 @@
-"""What is remembered of one topic, a row an instrument; and the counts of its windows."""
+"""The remembered state of one topic, one row an instrument, and the counts of its windows."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy.typing as npt
 from stream_apps.core.quality import kernels as k
 from stream_apps.core.quality.rules import KINDS, Freshness, QualityRules
 
-_ROWS = 8  # to begin with; doubled when full
-WINDOWS = 10  # windows whose rates and delays are remembered
+_ROWS = 8  # initial size; doubled when full
+WINDOWS = 10  # number of windows whose rates and delays are remembered
 
 
 class Memory:
-    """Arrays of a topic. ``L`` and ``D`` are the kernels' scalars; ``counts`` the findings of the running window by kind; ``past`` those before.
+    """Arrays of a topic.
+
+    ``L`` and ``D`` are the kernels' scalars; ``counts`` the findings of the current window by kind; ``past`` those before.
 
     Args:
         rules: Numbers.
@@ -81,20 +83,20 @@ class Memory:
     first_time: npt.NDArray[np.int64]
 
     def grow(self, rows: int) -> None:
-        """Have room for so many instruments."""
+        """Make room for this many instruments."""
         if rows > self.size:
             self._allocate(max(rows, 2 * self.size))
         self.rows = max(rows, self.rows)
 
     def room(self, records: int) -> None:
-        """Have room for the findings of so many records: at most four each, and what waited before them."""
+        """Make room for the findings of this many records: at most four each, and those that waited before."""
         need = 4 * records + (k.FOLLOWERS + 2) * self.rows + 16
         if len(self.found) < need:
             self.found = np.empty((2 * need, 4), dtype=np.int64)
             self.numbers = np.empty((2 * need, 2), dtype=np.float64)
 
     def close_window(self, i: int) -> None:
-        """End the running window of an instrument: move its counts to the past and renew its staleness limit."""
+        """End the current window of an instrument: move its counts to the past and renew its staleness limit."""
         row = self.L[i]
         self.past[i] = np.roll(self.past[i], 1, axis=0)
         self.past[i, 0] = self.counts[i]
@@ -105,7 +107,7 @@ class Memory:
         self.delays[i, 0] = row[k.LEAST_DELAY] if row[k.DELAYS] else k.NONE
         row[[k.RECORDS, k.DELAYS, k.LATE, k.SKEWED, k.COMPARED, k.OUTSIDE]] = 0
         row[k.LEAST_DELAY] = np.iinfo(np.int64).max
-        if self.freshness is not None and not row[k.IS_STALE]:  # a silence must not lengthen its own limit
+        if self.freshness is not None and not row[k.IS_STALE]:  # a silence must not extend its own limit
             known = self.volumes[i][self.volumes[i] >= 0]
             if (total := int(known.sum())) > 0:
                 usual = self.rules.stale_factor * len(known) * self.rules.window_ms / total

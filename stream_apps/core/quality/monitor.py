@@ -1,11 +1,12 @@
-"""The monitor of one partition: reads the market-data topics along the progress log and says what is wrong with them.
+"""The monitor of one partition: it reads the market-data topics along the progress log and reports faults.
 
-As the engine it looks at records only where a mark says that the log is complete, so what comes out depends on the log alone: at the first mark at or
-after each instant of the check grid the records before the merged cut are checked in log order, then freshness; at the end of a window each stream gets
-its score. ``receive_time`` of what it writes is the mark's time.
+Like the engine it checks records only where a mark says that the log is complete. So its output depends on the log alone. At the first mark
+at or after each instant of the check grid it checks the records before the merged cut in log order, then freshness. At the end of a window
+each stream gets its score. ``receive_time`` of its records is the mark's time.
 
-An instrument is watched from its first record on. Which marks speak for it, whether it is a recording (whose receive times are those of the playback and
-say nothing about clocks) and whether it still trades comes from the ``instruments`` topic; until that is known only its records are checked.
+An instrument is watched from its first record on. The ``instruments`` topic names the author of its marks. It says whether the data is a
+recording, and whether the instrument still trades. Receive times of a recording are those of the playback and say nothing about clocks.
+Until that record arrives, only the instrument's records are checked.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _NO_NUMBER = math.nan
 
 
 class QualityRecord(NamedTuple):
-    """A ``data_quality`` record to be written, and the offset of the mark at which it was made."""
+    """A ``data_quality`` record to write, and the offset of the mark that produced it."""
 
     mark: int
     record: Record
@@ -73,7 +74,7 @@ class PartitionMonitor:
 
     Attributes:
         scores: (instrument, stream or ``overall``) -> newest score.
-        facts: Instrument -> who speaks for it.
+        facts: Instrument -> its author and contract facts.
         checked: Topic -> records checked.
         refused: Marks and contract facts that could not be decoded, and marks of a broken clock.
     """
@@ -105,7 +106,7 @@ class PartitionMonitor:
         return self._progress_next if topic == "progress" else self._inboxes[topic].next_offset
 
     def skip_to(self, topic: str, offset: int) -> None:
-        """Learn that nothing below ``offset`` will come: the log begins there, or its end was reached."""
+        """Note that no offset below ``offset`` will come: the log begins there, or its end was reached."""
         if topic == "progress":
             self._progress_next = max(offset, self._progress_next or 0)
         else:
@@ -113,7 +114,7 @@ class PartitionMonitor:
             inbox.next_offset = max(offset, inbox.next_offset or 0)
 
     def feed(self, topic: str, records: RecordSet) -> None:
-        """Take records of a topic in offset order; those below ``next_offset`` are passed over."""
+        """Take records of a topic in offset order. Records below ``next_offset`` are skipped."""
         if topic != "progress":
             self._inboxes[topic].feed(records)
             return
@@ -127,7 +128,7 @@ class PartitionMonitor:
         return len(self.marks.waiting) if topic == "progress" else self._inboxes[topic].size
 
     def wants(self) -> set[str]:
-        """Return the topics without whose further records the next mark cannot be passed."""
+        """Return the topics whose further records the next mark needs."""
         if not self.marks.waiting:
             return {"progress"}
         cut = self._cut(self.marks.waiting.first())
@@ -138,7 +139,7 @@ class PartitionMonitor:
 
     # --- stepping ----------------------------------------------------------------------------------------------------
     def advance(self, limit: int | None = None) -> list[QualityRecord]:
-        """Pass every mark whose records have been fed, at most ``limit``; returns findings and scores in order."""
+        """Pass every mark whose records have been fed, at most ``limit``. Return findings and scores in order."""
         self._outputs = []
         passed = 0
         while self.marks.waiting and (limit is None or passed < limit):
@@ -263,12 +264,12 @@ class PartitionMonitor:
     def _plain(
         self, topic: str, chunk: Chunk, columns: Columns, part: slice, instrument: Any, time: Any, good: Flags
     ) -> tuple[Flags, Any, Flags]:
-        """Return impossible values, a value to show, and whose times must be in order."""
+        """Return which values are impossible, a value to report, and which times must be in order."""
         if topic == "funding":
             prices = [columns.double(name)[part] for name in ("mark_price", "index_price")]
             rates = [columns.double(name)[part] for name in ("estimated_rate", "settled_rate")]
             wrong = [(~np.isnan(p) & ~((p > 0) & np.isfinite(p)), p) for p in prices]
-            # A rate is a fraction; no venue charges a whole position.
+            # A rate is a fraction. No venue charges a whole position.
             wrong += [(~np.isnan(r) & ~(np.abs(r) < 1.0), r) for r in rates]
             # The mark price is a stream; settled rates come from REST, later.
             ordered = ~np.isnan(prices[0])
@@ -341,7 +342,7 @@ class PartitionMonitor:
             self._write(stream, memory, n, mark, {})
 
     def _check_freshness(self, rows: npt.NDArray[np.int64], now: int, mark: Mark) -> None:
-        # The end of a recording is no silence: there a stream is compared with the instrument's other streams, not with the marks after the end.
+        # The end of a recording is no silence. After it, a stream is compared with the instrument's other streams, not with later marks.
         newest = np.max([memory.L[rows, kernels.LAST_TIME] for memory in self.memories.values()], axis=0)
         clocks = np.where(self.memories["agg_trades"].clocked[rows], now, np.minimum(now, newest))
         for stream, memory in self.memories.items():
@@ -367,7 +368,7 @@ class PartitionMonitor:
         if limit is not None:
             mine = set(rows.tolist())
             for (i, indicator), last_time in self._indicators.items():
-                # The stream's own row tells of the newest one; here of each other that stopped.
+                # The stream's own row reports the newest indicator. This reports each other indicator that stopped.
                 age = now - last_time
                 before = age - self.rules.check_ms
                 newest = int(self.memories["market_indicators"].L[i, kernels.LAST_TIME])
@@ -402,7 +403,7 @@ class PartitionMonitor:
             window = memory.counts[i].copy()
             memory.close_window(i)
             counts = memory.past[i].sum(axis=0)
-            # A hole that was filled is no longer one; a silence or an absence that lasts counts until it ends.
+            # A repaired gap no longer counts. A silence or an absence counts until it ends.
             counts[NUMBER["id_gap"]] = max(0, counts[NUMBER["id_gap"]] - counts[NUMBER["gap_repaired"]])
             for lasting, still in ((NUMBER["stale"], bool(row[kernels.IS_STALE])), (NUMBER["missing"], missing),
                                    (NUMBER["one_sided"], bool(row[kernels.RUN_TOLD])), (NUMBER["book_invalid"], bool(row[kernels.INVALID]))):  # fmt: skip
@@ -410,7 +411,7 @@ class PartitionMonitor:
                     counts[lasting] = max(counts[lasting], 1)
             score, deductions = stream_score({kind.name: int(count) for kind, count in zip(KINDS, counts, strict=True)})
             if missing or (row[kernels.IS_STALE] and time - last > 5 * int(memory.limits[i])):
-                score = 0.0  # a stream that is gone is worth nothing
+                score = 0.0  # a stream that stopped gets no points
             scores[stream] = self.scores[name, stream] = score
             found = {kind.name: int(count) for kind, count in zip(KINDS, window, strict=True) if count}
             age = None if last == kernels.NONE else max(0, time - last)
@@ -427,7 +428,7 @@ class PartitionMonitor:
         volumes = memory.volumes[i][memory.volumes[i] >= 0]
         if len(volumes) >= rules.score_windows and memory.freshness is not None and not row[kernels.IS_STALE]:
             usual = float(np.median(volumes))
-            if usual >= rules.rate_least and 0 < row[kernels.RECORDS] < rules.rate_share * usual:  # none at all is silence
+            if usual >= rules.rate_least and 0 < row[kernels.RECORDS] < rules.rate_share * usual:  # none at all counts as silence
                 limit = rules.rate_share * usual
                 self._find(i, stream, "rate_low", time, float(row[kernels.RECORDS]), limit, mark, None, f"usually {usual:.0f} a window")
         if row[kernels.DELAYS]:
@@ -499,7 +500,7 @@ class PartitionMonitor:
 
 
 def _worst(deductions: dict[str, float]) -> str:
-    """Return how bad a score is at a glance: error from 3 points off, warning below 10."""
+    """Return the severity of a score: error from 3 points off, warning below 10."""
     lost = sum(deductions.values())
     return ERROR if lost >= 3.0 else WARNING if lost > 0 else INFO
 

@@ -1,9 +1,11 @@
-"""What counts as a fault, from which limit on, and what it costs.
+"""The kinds of faults, their limits, and their deductions from the score.
 
-The source documents ask for a quality score per stream and an overall one out of 10 (spec M, R000-107, R000-109) and define no formula (M, Q000-1).
-Chosen here: a stream starts at 10; each kind of finding within the last ``score_windows`` windows takes ``first`` for one and ``more`` for each
-further one, at most ``most``; never below 0. An instrument's overall score is the mean of its streams' mean and its worst stream, so that one dead
-stream among five good ones cannot hide. A venue's is the mean over its instruments, shown beside the lowest.
+The source documents ask for a quality score per stream and an overall one out of 10 (spec M, R000-107, R000-109). They define no formula
+(M, Q000-1). The formula here: a stream starts at 10. Each kind of finding within the last ``score_windows`` windows deducts ``first`` for
+one and ``more`` for each further one, at most ``most``. The score is never below 0.
+
+An instrument's overall score is the mean of two numbers: the mean of its streams, and its worst stream. So one dead stream among five good
+ones stays visible. A venue's score is the mean over its instruments, shown beside the lowest.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ INFO, WARNING, ERROR = "info", "warning", "error"
 
 
 class Kind(NamedTuple):
-    """A kind of finding: its name, how bad it is, what it takes off the score, and what value and limit of a finding mean."""
+    """A kind of finding: its name, severity, deductions, and the meaning of a finding's value and limit."""
 
     name: str
     severity: str
@@ -26,7 +28,7 @@ class Kind(NamedTuple):
     meaning: str
 
 
-# The order is the number by which the kernels know a kind.
+# The order gives each kind its number in the kernels.
 KINDS = (
     Kind("undecodable", ERROR, 2, 0.5, 6, "The record cannot be decoded."),
     Kind("invalid_value", ERROR, 2, 0.5, 6, "A number that cannot be: price or quantity not positive and finite. value: the number."),
@@ -67,7 +69,7 @@ class Freshness(NamedTuple):
     most_ms: int
 
 
-# The least is D9's. Venues send quotes and books only when they change, so a quiet contract gets longer, by its own rate.
+# The minimum is D9's. Venues send quotes and books only when they change, so a quiet contract gets a longer limit from its own rate.
 FRESHNESS: Mapping[str, Freshness | None] = {
     "agg_trades": Freshness(60_000, 6 * 3_600_000),
     "depth": Freshness(5_000, 600_000),
@@ -80,31 +82,32 @@ FRESHNESS: Mapping[str, Freshness | None] = {
 
 @dataclass(frozen=True)
 class QualityRules:
-    """Numbers of the monitor; defaults are the product's. Times in ms of event time.
+    """Settings of the monitor. Times in ms of event time.
 
     Attributes:
-        check_ms: Freshness is looked at on this grid, at the first mark at or after each instant.
-        window_ms: Length of a window: counts, rates and delays are per window, and each window ends with a score. A whole number of checks.
-        score_windows: Windows that a score looks back on.
-        findings_per_window: Findings of one kind, stream and instrument that are written in a window; further ones are only counted.
+        check_ms: Grid of the freshness checks. Each runs at the first mark at or after its instant.
+        window_ms: Length of a window. Counts, rates and delays are per window, and each window ends with a score. A whole number of checks.
+        score_windows: Number of windows in a score.
+        findings_per_window: Number of findings of one kind, stream and instrument written in a window. Further ones are only counted.
         freshness: Staleness limit by stream; None: silence is normal.
         stale_factor: See ``Freshness``.
         expected: Streams that every trading perpetual must have.
-        missing_ms: How long an expected stream may take to come.
-        outlier_band: A price further from the median of the last 64 than this share of it, and than ``outlier_mads`` times 1.4826 times their
-            median absolute deviation, is suspect; it is an outlier unless 8 prices in a row stay out there (then it was a move).
-        outlier_mads: See above.
-        outlier_wait_ms: A suspect that waits longer for its successors is an outlier.
-        side_run: Trades of one side, counted as distinct milliseconds because one order may take many levels, from which on ...
-        side_run_ms: ... and spread over at least so long, a run is one-sided.
-        skew_ms: Receive time may lie this much before event time.
-        delay_ms: Receive time may lie this much after event time.
-        drift_ms: The shortest delay of a window may move this much away from the median of the windows before it.
-        rate_share: A window with fewer records than this share of the median window is low ...
-        rate_least: ... when that median is at least this.
-        quote_tolerance: A trade may lie this share of the price outside the newest quote (one order may take many levels).
-        quote_age_ms: Older quotes are not compared with.
-        quote_least: Least number of compared trades in a window.
+        missing_ms: Time within which an expected stream must appear.
+        outlier_band: A price is suspect when it is further from the median of the last 64 than this share of it, and further than
+            ``outlier_mads`` x 1.4826 x their median absolute deviation. It is an outlier unless 8 prices in a row stay outside; then it was
+            a move.
+        outlier_mads: See ``outlier_band``.
+        outlier_wait_ms: A suspect that waits longer than this for its successors is an outlier.
+        side_run: Smallest length of a one-sided run of trades. It counts distinct milliseconds, because one order may take many levels.
+        side_run_ms: Smallest duration of a one-sided run.
+        skew_ms: Time by which receive time may lie before event time.
+        delay_ms: Time by which receive time may lie after event time.
+        drift_ms: Distance by which the shortest delay of a window may differ from the median of the windows before it.
+        rate_share: A window with fewer records than this share of the median window has a low rate.
+        rate_least: Smallest median for which the rate is judged.
+        quote_tolerance: Share of the price by which a trade may lie outside the newest quote (one order may take many levels).
+        quote_age_ms: Older quotes are not compared.
+        quote_least: Smallest number of compared trades in a window.
     """
 
     check_ms: int = 1_000
@@ -131,27 +134,27 @@ class QualityRules:
 
     def __post_init__(self) -> None:
         if self.check_ms <= 0 or self.window_ms <= 0 or self.window_ms % self.check_ms:
-            raise ValueError(f"window_ms: {self.window_ms} is no whole number of checks of {self.check_ms} ms")
+            raise ValueError(f"window_ms: {self.window_ms} must be a whole number of checks of {self.check_ms} ms")
         if self.score_windows < 1 or self.findings_per_window < 1:
-            raise ValueError("score_windows and findings_per_window: at least 1")
+            raise ValueError("score_windows and findings_per_window: must be at least 1")
         for stream in (*self.expected, *self.freshness):
             if stream not in STREAMS:
                 raise ValueError(f"expected: no stream {stream!r}; there are {', '.join(STREAMS)}")
 
 
 def deduction(kind: Kind, count: int) -> float:
-    """Return what ``count`` findings of a kind take off a stream's score."""
+    """Return the deduction for ``count`` findings of a kind."""
     return 0.0 if count <= 0 else min(kind.most, kind.first + kind.more * (count - 1))
 
 
 def stream_score(counts: Mapping[str, int]) -> tuple[float, dict[str, float]]:
-    """Return a stream's score, 0 to 10, and the deductions by kind that lead to it."""
+    """Return a stream's score, 0 to 10, and its deductions by kind."""
     deductions = {kind.name: off for kind in KINDS if (off := deduction(kind, counts.get(kind.name, 0))) > 0}
     return max(0.0, 10.0 - sum(deductions.values())), deductions
 
 
 def overall_score(scores: Mapping[str, float]) -> float | None:
-    """Return the overall score of an instrument: the mean of its streams' mean and its worst stream; None without streams."""
+    """Return the overall score of an instrument: the mean of its streams' mean and its worst stream. None without streams."""
     if not scores:
         return None
     return (sum(scores.values()) / len(scores) + min(scores.values())) / 2

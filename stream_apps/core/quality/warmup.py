@@ -1,4 +1,4 @@
-"""Compile the kernels before they are needed: the first call on a new machine takes seconds."""
+"""Compile the kernels before their first use: the first call on a new machine takes seconds."""
 
 from __future__ import annotations
 
