@@ -48,9 +48,9 @@ _REASONS: dict[int, tuple[str | None, str]] = {
     col.BAD_SIDE: ("side", "neither LONG nor SHORT"),
     col.TOO_FAR: ("event_time", "lies more than an hour beyond what has fired"),
 }
-# A restart may change them: lateness is not part of the state, and analytics of other lengths begin anew.
+# A restart may change these: lateness is not part of the state, and analytics with other lengths start empty.
 _FREE_AT_RESTART = frozenset({"grid_ms", "lateness_ms", "kyle_window_ms", "vpin_buckets", "vpin_buckets_per_day", "divergence_bars"})
-# Bounds of what is worked off at once: instants, rows of features (half a kilobyte each), bytes of scores.
+# Upper bounds of one batch: instants, rows of features (half a kilobyte each), bytes of scores.
 _MOST_STEPS, _MOST_ROWS, _MOST_SCORES = 256, 1024, 4 << 20
 _NO_LONGS, _NO_DOUBLES = np.empty(0, dtype=np.int64), np.empty(0)
 _NO_TRADES = Trades(
@@ -67,7 +67,7 @@ _NO_TRADES = Trades(
 
 
 class SignalsEngine(PartitionEngine):
-    """Market state, scoring and the schedule of one partition.
+    """The signals engine of one partition: market state, strategies, scoring.
 
     Args:
         partition: Kafka partition; for messages only.
@@ -89,7 +89,7 @@ class SignalsEngine(PartitionEngine):
         self.state = MarketState(config)
         self.instruments = self.state
         self.strategies: dict[str, tuple[StrategyConfig, str]] = {}  # in force
-        self.waiting: dict[str, list[StrategyConfig]] = {}  # newer revisions whose effective_time has not come, by revision
+        self.waiting: dict[str, list[StrategyConfig]] = {}  # newer revisions with a future effective_time, by revision
         self.memories: dict[str, StrategyMemory] = {}
         self._running: Batch | None = None
         self._in_force = self.settings.kept[0]
@@ -102,14 +102,15 @@ class SignalsEngine(PartitionEngine):
             try:
                 self.take_strategy(strategy_from_record(self.codec.decode("strategies", records.value(row))))
             except (CodecError, StrategyError) as error:
-                # A bad configuration is isolated to its strategy: the last good revision stays in force.
+                # An invalid configuration affects only its strategy: the last good revision stays in force.
                 outputs.append(self.dead_letter("strategies", records, row, error.field, str(error), mark.time))
 
     def take_strategy(self, config: StrategyConfig) -> None:
-        """Let a strategy revision hold from the next instant on, or from its ``effective_time`` when that is later; a repeat changes nothing.
+        """Use a strategy revision from the next instant on, or from its ``effective_time`` if that is later. A repeat changes nothing.
 
         Raises:
-            StrategyError: it breaks a rule or is not newer than the newest one known (``strategy.succeeds``); what was known stays.
+            StrategyError: it breaks a rule, or is not newer than the newest one known (``strategy_rules.succeeds``). The known revision
+                stays.
         """
         strategy_id = config.strategy_id
         waiting = self.waiting.get(strategy_id)
@@ -129,7 +130,7 @@ class SignalsEngine(PartitionEngine):
         self._running = None
 
     def _begin_revisions(self, author: str, instant: int) -> None:
-        """Put the revisions in force that may be used from ``instant`` on, of the instruments that fire at it."""
+        """Put waiting revisions in force that may be used from ``instant`` on, for the instruments that fire at it."""
         for strategy_id in list(self.waiting):
             due = [config for config in self.waiting[strategy_id] if config.effective_time <= instant]
             facts = self.state.facts.get(due[-1].instrument) if due else None
@@ -142,12 +143,12 @@ class SignalsEngine(PartitionEngine):
         check_in_force(self.config, settings)
 
     def fixed_numbers(self) -> dict[str, float]:
-        """Return the numbers that the state is laid out by."""
+        """Return the numbers on which the layout of the state depends."""
         found = {setting.name: value_of(self.config, setting.name) for setting in SETTINGS if setting.fixed and not setting.of_instrument}
         return {name: value for name, value in found.items() if value is not None and name not in _FREE_AT_RESTART}
 
     def _use(self, steps: Steps, first: int, last: int) -> int:
-        """Let the settings of the first of some instants hold; return the end of the instants that use the same."""
+        """Put the settings of the first instant in force. Return the end of the instants that use the same settings."""
         kept = self.settings.kept
         place = 0
         if len(kept) > 1:
@@ -220,7 +221,7 @@ class SignalsEngine(PartitionEngine):
         return trades
 
     def _finish_trades(self, chunk: Chunk, trades: Trades, rows: range, now: int, outputs: list[OutputRecord]) -> None:
-        """Do what the compiled loop left of trades that it has taken: those that were late or are refused."""
+        """Finish trades that the compiled loop took: late and refused ones."""
         self._dead_letters_of_undecoded("agg_trades", chunk, rows, now, outputs)
         self.state.dirty.update(self.state.finish_trades(trades, rows.start, rows.stop))
         self.counts["late"] += int(self.state.counter[arrays.LATE])
@@ -243,7 +244,7 @@ class SignalsEngine(PartitionEngine):
                 outputs.append(self.dead_letter(topic, chunk.records, rows.start + row, field, reason, now))
 
     def _start_instruments(self, instrument: npt.NDArray[np.int64], times: npt.NDArray[np.int64], good: Any) -> None:
-        """Begin the panes of instruments that have their first records: after what their author has fired, else just before the records."""
+        """Begin the panes of instruments with their first records: after the last instant that their author fired, else just before the records."""
         meta = self.state.a["meta"]
         if not pane_kernels.unstarted(instrument, good, meta):
             return
@@ -255,7 +256,7 @@ class SignalsEngine(PartitionEngine):
 
     # --- instants --------------------------------------------------------------------------------------------------------
     def may_look_ahead(self) -> bool:
-        """Tell whether one call may process instants of several marks: not while a revision waits for its instant."""
+        """Return whether one call may process instants of several marks. It may not while a revision waits for its instant."""
         return not self.waiting
 
     def _batch(self) -> Batch:
@@ -266,7 +267,7 @@ class SignalsEngine(PartitionEngine):
         return self._running
 
     def most_steps(self, wanted: int | None) -> int:
-        """Return how many instants one call processes at most: their outputs stay small, and within the wanted number."""
+        """Return the largest number of instants for one call, so that outputs stay small and within the wanted number."""
         n, tables = max(len(self.state.names), 1), self._strategy_tables()
         most = min(_MOST_STEPS, _MOST_ROWS // n, _MOST_SCORES // max(tables.size, 1))
         if wanted is not None:
@@ -277,13 +278,13 @@ class SignalsEngine(PartitionEngine):
         return self._batch().strategy_tables(self.state.names)
 
     def run(self, steps: Steps, chunk: Chunk | None, outputs: list[OutputRecord]) -> tuple[int, int]:
-        """Process instants in order. It ends early before trades of an instrument that has not begun."""
+        """Process instants in order. Ends early before trades of an instrument that has not begun."""
         counter = self.state.counter
         trades, counter[arrays.ROW] = (_NO_TRADES, 0) if chunk is None else (self._trades(chunk), chunk.at)
         table = steps.table
         done, most = 0, self.most_steps(None)
         while done < len(table):
-            last = min(done + most, len(table))  # a mark after a pause may fire days of them
+            last = min(done + most, len(table))  # a mark after a pause may fire days of instants
             if self.waiting:
                 self._begin_revisions(steps.names[int(steps.heads[done])][0], int(table[done, PANE]) * self.config.grid_ms)
                 last = done + 1
@@ -302,7 +303,7 @@ class SignalsEngine(PartitionEngine):
         return done, int(counter[arrays.ROW])
 
     def _emit(self, steps: Steps, found: InstantOutputs, outputs: list[OutputRecord]) -> None:
-        """Append what instants gave: of each its bars, features, scores, signals and its step."""
+        """Append the outputs of instants: for each its bars, features, scores, signals and its progress record."""
         table = steps.table
         if not len(table):
             return
@@ -376,6 +377,6 @@ class SignalsEngine(PartitionEngine):
         for record in meta["strategies"]:
             config = strategy_from_record(record)
             self.strategies[config.strategy_id] = (config, config_hash(config))
-        for record in meta.get("waiting", ()):  # an earlier release had none
+        for record in meta.get("waiting", ()):  # an earlier release wrote none
             self.waiting.setdefault(record["strategy_id"], []).append(strategy_from_record(record))
         self.memories = {strategy: StrategyMemory.from_tuple(values) for strategy, values in meta["memories"].items()}

@@ -1,7 +1,7 @@
 """The compiled loop over instants: trades into panes, panes closed, features written, strategies scored.
 
-One call processes consecutive instants between which the log holds nothing but trades. That is one instant while the market is live. It is hundreds
-while a worker catches up or history is replayed; one call an instant from Python would then cost more than the work. Rare events end the call: a new
+One call processes consecutive instants between which the log holds only trades. In a live market that is one instant. While a worker
+catches up, or in a replay, it is hundreds; one Python call an instant would then cost more than the work. Rare events end the call: a new
 instrument, a late or refused trade, a signal. ``engine`` handles the event and calls again.
 """
 
@@ -22,17 +22,17 @@ from stream_apps.core.market.kernels import market_kernels, pane_kernels, print_
 from stream_apps.core.market.kernels.market_kernels import close, look, take_trades
 from stream_apps.core.signals.scoring import kernel as score_kernel
 
-# Of ``ends``: the ends of an instant's features, bars and scores, and the first pane that was open (-1: it closed none).
+# Columns of ``ends``: the ends of an instant's features, bars and scores, and the first pane that was open (-1: it closed none).
 ROWS, BARS, SCORES, OPENED = range(4)
 N_ENDS = 4
-# Why a call ended: nothing was left; before trades of an instrument that has not begun; after trades of which some are late, refused or without room for
-# their prints; after an instant with a signal.
+# Why a call ended. DONE: no instant is left. NEW_INSTRUMENT: trades of an instrument that has not begun come next. TRADES_LEFT: some trades
+# are late, refused or without room for their prints. SIGNAL: an instant made a signal.
 DONE, NEW_INSTRUMENT, TRADES_LEFT, SIGNAL = range(4)
 N_RESULT = score_kernel.N_RESULT
 
 
 class InstantOutputs(NamedTuple):
-    """Arrays that instants write to: rows of features one behind the other, bars, entries of the histogram, evaluations."""
+    """Output arrays of instants: rows of features, bars, histogram entries, evaluations."""
 
     ends: Any
     instruments: Any
@@ -53,7 +53,10 @@ class InstantOutputs(NamedTuple):
 def _make_score(stamp: int) -> Any:
     @njit(cache=True, nogil=True)
     def _score(first: int, last: int, scores: int, size: int, instant: int, decided: int, prints: Any, tables: Any, found: Any) -> Any:
-        """Score the strategies of the rows [first, last); returns the number of evaluations so far, the bytes so far, and whether one fired."""
+        """Score the strategies of the rows [first, last).
+
+        Returns the number of evaluations so far, the bytes so far, and whether one made a signal.
+        """
         chosen, n = found.instruments[first:last], scores
         for c in range(len(chosen)):
             for at in range(tables.starts[chosen[c]], tables.starts[chosen[c] + 1]):
@@ -84,9 +87,10 @@ def _make_run(stamp: int) -> Any:
     def run(
         steps: Any, members: Any, trades: Any, counter: Any, m: Any, a: Any, prints: Any, room: Any, numbers: Any, tables: Any, found: Any
     ) -> Any:
-        """Work off instants in order, with the trades before each; returns how many were worked off, and why no more.
+        """Process instants in order, with the trades before each. Returns how many were processed, and why the call ended.
 
-        After TRADES_LEFT the trades before the next instant have been taken: it is to be worked off without them once the rest is done.
+        After TRADES_LEFT the trades before the next instant are already taken. The caller finishes them and then runs that instant without
+        them.
         """
         stamp  # noqa: B018
         rows = bars = scores = size = 0

@@ -1,4 +1,4 @@
-"""Run instants over the market state: space for what they write, the compiled loop, the histogram of trade sizes afterwards."""
+"""Run instants over the market state: output buffers, the compiled loop, then the histogram of trade sizes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ I64 = npt.NDArray[np.int64]
 
 
 class InstantRun(NamedTuple):
-    """What a run of instants did.
+    """Result of a run of instants.
 
     Attributes:
         done: Number of instants that were processed.
         why: Why the run ended: ``instant_kernel.DONE`` and those after it.
-        found: What the instants wrote; ``found.ends`` says which rows belong to which instant.
+        found: The outputs of the instants. ``found.ends`` gives the rows of each instant.
     """
 
     done: int
@@ -35,16 +35,16 @@ def run_instants(state: MarketState, steps: I64, members: I64, trades: Trades, t
     """Process instants in order, with the trades before each.
 
     Args:
-        state: The market state; it moves on.
+        state: The market state; it is updated.
         steps: Columns ``FIRST_MEMBER`` and those after it, a row an instant.
-        members: Rows of instruments in the state; those that fire together stand together.
+        members: Rows of instruments in the state. Those that fire together are consecutive.
         trades: Trades as they were fed; ``STOP`` of the steps counts their rows.
         tables: The running strategies.
     """
     day, newest = state.config.day_panes, int(steps[:, PANE].max())  # authors may be hours apart
     first = int(pane_kernels.first_open(members, newest, state.a["meta"]))
     if newest - first >= day and len(steps) > 1:
-        # What such an instant lets into the day's histogram leaves it with a later one: that must see what this one did.
+        # Entries that such an instant adds to the day's histogram leave it with a later one, which must see the result of this one.
         steps = steps[:1]
         newest = int(steps[0, PANE])
         first = int(pane_kernels.first_open(members, newest, state.a["meta"]))
@@ -64,7 +64,7 @@ def run_instants(state: MarketState, steps: I64, members: I64, trades: Trades, t
 
 
 def _outputs(steps: int, rows: int, bars: int, entries: int, tables: StrategyTables) -> InstantOutputs:
-    """Return empty arrays for what instants write."""
+    """Return empty arrays for the outputs of instants."""
     evaluations, size = steps * len(tables.places), steps * tables.size
     return InstantOutputs(
         ends=np.empty((steps, N_ENDS), dtype=np.int64),

@@ -1,4 +1,4 @@
-"""Records of features and bars, made for many instants at once."""
+"""Records of features and bars, encoded for many instants at once."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from stream_apps.core.signals.instant_kernel import BARS, ROWS, InstantOutputs
 
 I64 = npt.NDArray[np.int64]
 
-# Numeric fields of a features record that are not FEATURES. Before them stands the instrument, after them the names of missing and of stale inputs.
+# Numeric fields of a features record that are not in FEATURES. The instrument precedes them; the names of missing and stale inputs follow.
 _FEATURE_LONGS = ("event_time", "receive_time", "large_buys", "large_sells", "pane_trades", "late_trades")
 # Fields of a bars record that are neither the instrument nor a number.
 _BAR_FRAMES = [text_bytes(frame) for frame in TIMEFRAMES]
 _BAR_SOURCE = text_bytes("trades")
 
-Name = tuple[bytes, bytes, bytes]  # an instrument's key, and the bytes with which its features and its bars begin
+Name = tuple[bytes, bytes, bytes]  # an instrument's key, and the first bytes of its features and of its bars
 
 
 class MarketRecords:
-    """Makes records of features and bars.
+    """Encodes records of features and bars.
 
     Args:
         state: The market state; its names and scales.
@@ -47,7 +47,7 @@ class MarketRecords:
         self._bar_head = codec.header("bars")
         self._encode_bar = codec.encoder("bars")
         self._heads: list[Name] = []  # by row of the state
-        self._absences: dict[bytes, bytes] = {}  # states of the inputs -> the two lists of names that end a features record
+        self._absences: dict[bytes, bytes] = {}  # states of the inputs -> the two lists of names at the end of a features record
 
     def named(self, instruments: I64) -> list[Name]:
         """Return the name of each row's instrument."""
@@ -57,7 +57,7 @@ class MarketRecords:
         return [known[i] for i in instruments.tolist()]
 
     def features(self, table: I64, found: InstantOutputs, named: list[Name]) -> list[OutputRecord]:
-        """Return the feature rows of instants as records; ``table`` are the steps, ``named`` the instruments of the rows."""
+        """Return the feature rows of instants as records. ``table``: the steps. ``named``: the instruments of the rows."""
         n, rows = len(named), np.diff(found.ends[: len(table), ROWS], prepend=0)
         longs = np.empty((n, len(_FEATURE_LONGS)), dtype=np.int64)
         times = np.repeat(table[:, PANE] * self._grid, rows)
@@ -68,7 +68,10 @@ class MarketRecords:
         return records_of("features", [key for key, _, _ in named], map(b"".join, zip(heads, values, absent, strict=True)), times)
 
     def _absent(self, states: npt.NDArray[np.int8]) -> list[bytes]:
-        """Return, for each row, the names of missing and of stale inputs. They are remembered by the pattern of states: patterns are few."""
+        """Return, for each row, the names of missing and of stale inputs.
+
+        They are cached by the pattern of states, because patterns are few.
+        """
         known, width, text = self._absences, states.shape[1], states.tobytes()
         found = []
         for at in range(0, len(text), width):
@@ -82,7 +85,7 @@ class MarketRecords:
         return found
 
     def bars(self, table: I64, found: InstantOutputs, n: int) -> list[OutputRecord]:
-        """Return the ``n`` bars that instants closed, as records."""
+        """Return the ``n`` bars that the instants closed, as records."""
         if not n:
             return []
         closed = found.bars[:n]
@@ -100,7 +103,7 @@ class MarketRecords:
         ]
 
     def venue_bar(self, kline: dict[str, Any], decided_at: int) -> OutputRecord | None:
-        """Return a venue's bar as a record of ``bars``; None when it lacks what takers bought or the number of trades, which a bar must have."""
+        """Return a venue's bar as a record of ``bars``. None if it lacks the taker volume or the number of trades, which a bar needs."""
         if kline["taker_buy_volume"] is None or kline["trades"] is None:
             return None
         same = ("instrument", "event_time", "timeframe", "open", "high", "low", "close", "volume", "trades")

@@ -1,7 +1,7 @@
-"""The numbers of the signals engine that people can set, and the configuration that follows from them.
+"""The settings of the signals engine, and the configuration that follows from them.
 
-Precedence, the first that names a number: the instrument's settings in the log, the engine's settings in the log, the environment, the default. The
-fields of ``EngineConfig`` and ``AnalyticsConfig`` hold the defaults.
+Precedence: the first that names a number gives it. The order is: the instrument's settings in the log, the engine's settings in the log,
+the environment, the default. The fields of ``EngineConfig`` and ``AnalyticsConfig`` hold the defaults.
 """
 
 from __future__ import annotations
@@ -16,53 +16,53 @@ from stream_apps.core.market.columns import AHEAD, SLOTS
 from stream_apps.core.market.config import MOST_BOOK_MS, MOST_FUNDING_MS, MOST_HORIZON_MS, MOST_INDICATOR_MS, EngineConfig
 
 _HOUR_MS = 3_600_000
-_STATE = "the state is laid out by it"
+_STATE = "the layout of the state depends on it"
 _RECURSION = "the ATR is a recursion over all bars, which the state does not keep"
-_SUMS = "the state keeps sums over it and not what they were made of"
+_SUMS = "the state keeps sums over it, not their terms"
 _BOOK = "a book becomes one number when it arrives; books of the other depth would stay in use"
-_KEPT = "trades that it left out are not kept, so a wider one would miss them"
+_KEPT = "trades outside it are not kept, so a wider one would miss them"
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("grid_ms", "ms", 1_000, 60_000, "Distance of the evaluation instants; length of a pane.", "DESIGN 3", fixed=_STATE, variable="PERPFLOW_GRID_MS"),
     Setting(
         "lateness_ms", "ms", 0, 60_000, "Instant T fires at the first mark with t >= T + this.", "DESIGN 3",
-        fixed="which mark fires an instant would depend on it while the mark is read", variable="PERPFLOW_ALLOWED_LATENESS_MS",
+        fixed="it decides which mark fires an instant, and that mark brings the revision", variable="PERPFLOW_ALLOWED_LATENESS_MS",
     ),
     Setting("stale_book_ms", "ms", 100, MOST_BOOK_MS, "Older quotes, depth and mark prices count as stale.", "D7, D9"),
     Setting("stale_funding_ms", "ms", 1_000, MOST_FUNDING_MS, "An older funding rate counts as stale.", "D9"),
     Setting("stale_indicator_ms", "ms", 1_000, MOST_INDICATOR_MS, "Older open interest, ratios and premium count as stale.", "D9"),
     Setting("oi_horizon_ms", "ms", 1_000, MOST_HORIZON_MS, "Horizon of the open-interest change; a whole number of grid steps.", "D8"),
-    Setting("whale_usd", "quote units", 1_000, 1e9, "Least notional of a trade in the feature whale_flow; at least print_floor.", "D6", whole=False),
-    Setting("p99_floor", "base units", 0, 1e15, "Least P99 of the trade quantity; P95 has half of it.", "D5", whole=False, of_instrument=True),
-    Setting("atr_percentile_min", "bars", 1, 288, "Fewer ATR values give no percentile.", "S1 2.3"),
-    Setting("quantile_min_trades", "trades", 1, 1e9, "Fewer trades in 24 h give no P95 and P99, so the instrument is not warm.", "S1 2.4, D11"),
+    Setting("whale_usd", "quote units", 1_000, 1e9, "Smallest notional of a trade in the feature whale_flow; at least print_floor.", "D6", whole=False),
+    Setting("p99_floor", "base units", 0, 1e15, "Smallest P99 of the trade quantity; P95 has half of it.", "D5", whole=False, of_instrument=True),
+    Setting("atr_percentile_min", "bars", 1, 288, "With fewer ATR values the percentile is undefined.", "S1 2.3"),
+    Setting("quantile_min_trades", "trades", 1, 1e9, "With fewer trades in 24 h, P95 and P99 are undefined and the instrument is not warm.", "S1 2.4, D11"),
     Setting("regime_crash", "", 0.0001, 1, "ATR / price from which the regime is crash.", "D15", whole=False),
     Setting("regime_high_vol", "", 0.0001, 1, "ATR / price from which the regime is high_vol; at most regime_crash.", "D15", whole=False),
     Setting(
         "regime_trend", "", 0, 1, "Absolute acceleration / volume of the fast window above which the regime is trend.", "D15", whole=False
     ),
     Setting("funding_window_ms", "ms", _HOUR_MS, 168 * _HOUR_MS, "History of the funding z-score.", "S1 4.1"),
-    Setting("funding_min", "rates", 2, RATES, "Fewer rates in that history give no z-score.", "S1 4.1"),
+    Setting("funding_min", "rates", 2, RATES, "With fewer rates in that history the z-score is undefined.", "S1 4.1"),
     Setting("print_window_ms", "ms", 1_000, 3_600_000, "How long large trades are kept.", "D5, D6", fixed=_KEPT),
-    Setting("print_floor", "quote units", 0, 1e9, "Least notional of a kept trade.", "S1 7.1", whole=False, fixed=_KEPT),
+    Setting("print_floor", "quote units", 0, 1e9, "Smallest notional of a kept trade.", "S1 7.1", whole=False, fixed=_KEPT),
     Setting("atr_length", "bars", 2, 288, "Wilder length of the ATR.", "D4", fixed=_RECURSION),
     Setting("atr_history", "bars", 12, 2_016, "ATR values that the percentile ranks against.", "D4", fixed=_STATE),
     Setting("obi_levels", "levels", 1, 1_000, "Levels of each side in the order-book imbalance.", "D7", fixed=_BOOK),
     Setting("vpin_buckets", "buckets", 1, 1_000, "Buckets that VPIN averages over.", "Easley et al. 2012", fixed=_STATE, variable="PERPFLOW_VPIN_BUCKET_COUNT"),
-    Setting("vpin_buckets_per_day", "buckets", 1, 10_000, "Buckets of a day's volume, where no volume is named.", "Easley et al. 2012", fixed=_SUMS),
+    Setting("vpin_buckets_per_day", "buckets", 1, 10_000, "Buckets of a day's volume, for assets without vpin_bucket.", "Easley et al. 2012", fixed=_SUMS),
     Setting(
         "vpin_bucket", "base units", 1e-12, 1e15, "Volume of a VPIN bucket.", "Easley et al. 2012", whole=False, of_instrument=True, fixed=_SUMS,
         variable="PERPFLOW_VPIN_BUCKETS",
     ),
     Setting("kyle_window_ms", "ms", 2_000, 24 * _HOUR_MS, "Window of Kyle's lambda and of bulk VPIN.", "Kyle 1985", fixed=_SUMS),
-    Setting("divergence_bars", "bars", 1, 1_000, "Closed bars that the newest close and CVD are compared with.", "S1 4.1", fixed=_STATE),
+    Setting("divergence_bars", "bars", 1, 1_000, "Number of closed bars with which the newest close and CVD are compared.", "S1 4.1", fixed=_STATE),
 )  # fmt: skip
 BY_NAME: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
 _OF_ANALYTICS = frozenset(one.name for one in fields(AnalyticsConfig))
 
 
 def value_of(config: EngineConfig, name: str, asset: str | None = None) -> float | None:
-    """Return a number of a configuration; of one that is set for an instrument, that of its base asset. None: it has none."""
+    """Return a number of a configuration. For a number that is set per instrument: that of its base asset. None: it has none."""
     if name == "p99_floor":
         return config.p99_floors.get(asset or "")
     if name == "vpin_bucket":
@@ -72,10 +72,10 @@ def value_of(config: EngineConfig, name: str, asset: str | None = None) -> float
 
 
 def with_values(config: EngineConfig, values: Mapping[str, float]) -> EngineConfig:
-    """Return a configuration with numbers of the whole engine replaced.
+    """Return a configuration with engine-wide numbers replaced.
 
     Raises:
-        SettingsError: a number is out of its bounds, or does not fit to the others.
+        SettingsError: a number is out of its bounds, or contradicts another one.
     """
     of_engine: dict[str, Any] = {}
     of_analytics: dict[str, Any] = {}
@@ -96,13 +96,13 @@ def with_values(config: EngineConfig, values: Mapping[str, float]) -> EngineConf
 
 
 def check_in_force(config: EngineConfig, settings: SettingsInForce) -> None:
-    """Check that settings of the log fit together and to what the state keeps.
+    """Check that settings of the log agree with each other and with the kept state.
 
     Raises:
         SettingsError: names the setting, its value and the limit.
     """
     found = with_values(config, settings.engine)
-    # The state keeps so many panes of slow inputs behind the newest closed one.
+    # The state keeps this many panes of slow inputs behind the newest closed one.
     most = (SLOTS - AHEAD - 2) * config.grid_ms
     for name, needed, set_at in (
         ("stale_book_ms", found.stale_book_ms, found.stale_book_ms),

@@ -1,4 +1,4 @@
-"""Which signals are acted on: the same rules for the paper model and for live execution (one slot per strategy and instrument)."""
+"""Rules for acting on a signal. Paper model and live execution use the same ones (one slot per strategy and instrument)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a signal asks for.
+    """The requests of a signal.
 
     Attributes:
-        closes: The open position of the other direction.
-        opens: A position, unless ``refusal`` says why not.
-        refusal: ``signal_too_old`` (which refuses its flip too), ``no_risk_distance``, ``no_risk_amount`` or ``max_positions``.
+        closes: It closes the open position of the other direction.
+        opens: It opens a position, unless ``refusal`` gives a reason not to.
+        refusal: ``signal_too_old`` (also refuses its flip), ``no_risk_distance``, ``no_risk_amount`` or ``max_positions``.
     """
 
     closes: bool
@@ -22,21 +22,23 @@ class Verdict:
 
     @property
     def is_told(self) -> bool:
-        """True when a refusal concerns something that was asked for, so that a rejected order is written."""
+        """True when a refusal concerns a request, so that a rejected order is written."""
         return self.refusal == "signal_too_old" or (self.refusal is not None and self.opens)
 
 
 def verdict(signal: dict[str, Any], *, pending: bool, current: str | None, held: int, age_ms: int, max_age_ms: int) -> Verdict | None:
-    """Return what a signal asks for; None where it asks for nothing that is not there or allowed already: anything while an entry is pending,
-    the same direction as the open position, the opposite one without ``flip``, and a signal without ``entry`` where nothing is open.
+    """Return the requests of a signal.
+
+    None if it asks for nothing new: any signal while an entry is pending, the direction of the open position, the opposite one without
+    ``flip``, and a signal without ``entry`` where nothing is open.
 
     Args:
         signal: ``signals`` record.
-        pending: Its strategy and instrument have an entry under way.
+        pending: Its strategy and instrument have a pending entry.
         current: Direction of the open position of its strategy and instrument, None without one.
-        held: Positions that its strategy holds or waits for, on all instruments.
-        age_ms: How long ago it was decided, by the caller's clock.
-        max_age_ms: Older ones are refused.
+        held: Number of positions that its strategy holds or waits for, on all instruments.
+        age_ms: Time since the decision, by the caller's clock.
+        max_age_ms: Older signals are refused.
     """
     if pending:
         return None

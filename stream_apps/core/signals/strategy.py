@@ -1,4 +1,4 @@
-"""The configuration of a strategy: its fields, its hash, and what a revision changed (S1 7.1). ``strategy_rules`` has the rules it must keep."""
+"""The configuration of a strategy: its fields, its hash, and the changes of a revision (S1 7.1). ``strategy_rules`` holds its rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StrategyError(ValueError):
 
     Attributes:
         field: The field at fault.
-        rule: What the field must be, and what it was.
+        rule: The requirement, and the actual value.
         source: Where the configuration came from (a file name), if known.
     """
 
@@ -34,9 +34,9 @@ class StrategyError(ValueError):
 class StrategyConfig:
     """One revision of a strategy: exactly the fields of the ``strategies`` topic, which documents their meaning and units.
 
-    The defaults are those of the factory (S1 7.1) and of the decisions (D10, D13, D14, D19); a strategy must name at least
-    itself and its instrument. ``event_time`` and ``receive_time`` (ms UTC) are 0 until a writer stamps the revision. ``effective_time`` (ms of the
-    market's event time) is 0 when the revision holds from the next instant on.
+    The defaults are those of the factory (S1 7.1) and of the decisions (D10, D13, D14, D19). A strategy must name at least its id and its
+    instrument. ``event_time`` and ``receive_time`` (ms UTC) are 0 until a writer sets them. ``effective_time`` (ms of the market's event
+    time) is 0 when the revision holds from the next instant on.
     """
 
     strategy_id: str
@@ -109,20 +109,23 @@ _REQUIRED = frozenset(field.name for field in fields(StrategyConfig) if field.de
 _DOUBLES = tuple(name for name, kind in _KINDS.items() if kind == "float")
 
 
-# About a revision, not about the strategy.
+# Fields about the revision, not about the strategy.
 BOOKKEEPING = ("revision", "event_time", "receive_time", "effective_time", "edited_by", "note")
-# What does not decide: bookkeeping, life cycle and text for people.
+# Fields without effect on decisions: bookkeeping, life cycle and text for people.
 _NOT_DECIDING = frozenset({*BOOKKEEPING, "status", "display_name", "description", "tags"})
 
 
 def config_hash(config: StrategyConfig) -> str:
-    """Return the first 16 hex digits of SHA-256 over the canonical JSON of every field that decides."""
+    """Return the first 16 hex digits of SHA-256 over the canonical JSON of every field that affects decisions."""
     deciding = {name: value for name, value in config.to_record().items() if name not in _NOT_DECIDING}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
 def changes(old: StrategyConfig | None, new: StrategyConfig) -> dict[str, tuple[Any, Any]]:
-    """Return field -> (before, after) of what a revision changed, bookkeeping left out; of a first revision everything, before it None."""
+    """Return field -> (before, after) of the changes of a revision, without bookkeeping.
+
+    For a first revision: every field, with None before.
+    """
     before = {} if old is None else old.to_record()
     after = new.to_record()
     return {
@@ -134,7 +137,7 @@ _ABSENT = object()
 
 
 def action(old: StrategyConfig | None, new: StrategyConfig) -> str:
-    """Return what a revision did: create, deprecate, restore, pause, resume or edit."""
+    """Return the kind of change: create, deprecate, restore, pause, resume or edit."""
     if old is None:
         return "create"
     if old.status == new.status:

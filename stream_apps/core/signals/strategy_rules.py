@@ -1,7 +1,8 @@
-"""The rules that a strategy must keep, by itself and from one revision to the next (S1 7.1-7.3, DECISIONS D10, D13, D14, D16-D19).
+"""The rules of a strategy, for one revision and from one revision to the next (S1 7.1-7.3, DECISIONS D10, D13, D14, D16-D19).
 
-Every strategy goes through ``validate``, wherever it comes from: command line, file, bootstrap, mutation, topic. ``_check_transition`` checks what a
-revision may change. So each rule exists once. A writer asks ``next_revision`` what to write. A reader of the log asks ``succeeds`` whether a record holds.
+Every strategy passes ``validate``, from any source: command line, file, bootstrap, mutation, topic. ``_check_transition`` checks the
+changes of a revision. So each rule exists once. A writer calls ``next_revision`` to get the revision to write. A reader of the log calls
+``succeeds`` to learn whether a record holds.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ _REQUIRED = frozenset(field.name for field in fields(StrategyConfig) if field.de
 
 
 def strategy_from_record(record: dict[str, Any]) -> StrategyConfig:
-    """Return the configuration that a ``strategies`` record (or a mapping of its fields) holds. It is not validated.
+    """Return the configuration in a ``strategies`` record (or a mapping of its fields). It is not validated.
 
-    Fields that have a default may be absent: then the model's default holds, or else the factory's. Whole numbers are taken for doubles.
+    Fields with a default may be absent: the model's default applies, else the factory's. Integers are accepted for doubles.
 
     Raises:
         StrategyError: an unknown or absent field, or a value of the wrong type.
@@ -49,7 +50,7 @@ def strategy_from_record(record: dict[str, Any]) -> StrategyConfig:
 
 
 def _typed(name: str, kind: str, value: Any) -> Any:
-    """Return ``value`` as the field's type; only int -> double and list -> tuple are converted."""
+    """Return ``value`` as the field's type. Only int -> double and list -> tuple are converted."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind == "float" and is_number:
         return float(value)
@@ -86,10 +87,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "spot_perp_on_missing": ON_MISSING,
 }
 
-# Inclusive. S1 7.1, except the five marked "ours", for which the specification names a default but no range.
+# Inclusive. From S1 7.1. The five marked "ours" have a default in the specification but no range.
 _RANGES: dict[str, tuple[float, float]] = {
     "initial_balance": (1_000, 1_000_000),
-    "risk_per_trade": (0.0001, 0.1),  # ours: a tenth of the account at risk in one trade is where a typing error begins
+    "risk_per_trade": (0.0001, 0.1),  # ours: more than a tenth of the account at risk in one trade is probably a typing error
     "max_positions": (1, 100),  # ours: 100 is what the original ran with as "unlimited" (S1 5)
     "weight_direction": (10, 80),
     "weight_env": (5, 60),
@@ -107,24 +108,24 @@ _RANGES: dict[str, tuple[float, float]] = {
     "tp2_ratio": (0.5, 4.0),
     "timeout_minutes": (30, 1440),
     "cooldown_minutes": (0, 1440),  # ours: none to a day
-    "tier_light": (0.01, 5.0),  # ours, as for the other two tiers: a multiple of zero would be a signal that means nothing
+    "tier_light": (0.01, 5.0),  # ours, as for the other two tiers: a multiple of zero would make a signal without effect
     "tier_standard": (0.01, 5.0),
     "tier_heavy": (0.01, 5.0),
 }
 
 
 def ranges(model: str) -> dict[str, tuple[float, float]]:
-    """Return field -> (least, most), both allowed, of the numbers of a strategy with that scoring model (S1 7.1)."""
+    """Return field -> (smallest, largest), both allowed, of the numbers of a strategy with that scoring model (S1 7.1)."""
     return {**_RANGES, **MODELS[model].ranges}
 
 
-# What somebody writes must leave room for the next revision and its later time: Avro's int, and a time that is no time in other units.
+# A written value must leave room for the next revision and its later time. Bounds: Avro's int, and a time that is obviously in other units.
 _LAST_REVISION = 2**31 - 1
 _END_MS = 7_258_118_400_000
 
 
 def validate(config: StrategyConfig) -> None:
-    """Check every rule that one revision must keep by itself (D17).
+    """Check the rules of one revision (D17).
 
     Raises:
         StrategyError: names the first field that breaks a rule, and the rule.
@@ -179,18 +180,18 @@ def validate(config: StrategyConfig) -> None:
 def next_revision(
     current: StrategyConfig | None, wanted: StrategyConfig, time: int, *, by: str = "", note: str | None = None, effective_time: int = 0
 ) -> StrategyConfig | None:
-    """Return the revision to write so that ``wanted`` holds after ``current``, or None when it already holds.
+    """Return the revision to write so that ``wanted`` follows ``current``. None if it already holds.
 
     Args:
-        current: The newest revision of this strategy; None when there is none yet.
-        wanted: The configuration asked for; its bookkeeping is ignored.
-        time: Time of the edit, ms UTC. An edit is always later than the revision it follows, even when a clock went back.
+        current: The newest revision of this strategy; None if there is none.
+        wanted: The requested configuration. Its bookkeeping is ignored.
+        time: Time of the edit, ms UTC. The revision gets a later time than its predecessor, even when a clock went back.
         by, note: Who writes it, and why.
         effective_time: First instant that may use it, ms of event time; 0: the next one.
 
     Raises:
-        StrategyError: ``wanted`` breaks a rule of ``validate``, moves the strategy to another instrument (its records live in the
-            partition of its instrument's asset), or changes a deprecated strategy other than by restoring it as it was.
+        StrategyError: ``wanted`` breaks a rule of ``validate``, or moves the strategy to another instrument (its records are in the
+            partition of its instrument's asset). Or it changes a deprecated strategy other than by restoring it unchanged.
     """
     stamps: dict[str, Any] = {"edited_by": by, "note": note, "effective_time": effective_time}
     if current is None:
@@ -205,17 +206,17 @@ def next_revision(
 
 
 def succeeds(known: StrategyConfig | None, candidate: StrategyConfig) -> bool:
-    """Return whether a record of the log is the newest revision of its strategy; False when it only repeats the known one.
+    """Return whether a record of the log is the newest revision of its strategy. False if it only repeats the known one.
 
-    Of two records with one revision number the first in the log holds: two editors who both follow revision N write N + 1, and the order of the log,
-    the same for every reader, decides between them. Numbers may be left out: compaction takes old revisions away.
+    Of two records with one revision number the first in the log holds. Two editors who both follow revision N write N + 1; the order of the
+    log decides, the same for every reader. Numbers may be missing: compaction removes old revisions.
 
     Args:
         known: The newest revision before it in the log, or None.
         candidate: The record.
 
     Raises:
-        StrategyError: it breaks a rule, or is not newer than what is known. What was known stays.
+        StrategyError: it breaks a rule, or is not newer than the known revision. The known one stays.
     """
     validate(candidate)
     if known is None:
@@ -229,7 +230,7 @@ def succeeds(known: StrategyConfig | None, candidate: StrategyConfig) -> bool:
 
 
 def _check_transition(current: StrategyConfig, edited: StrategyConfig) -> None:
-    """Check what one revision may change of the one before.
+    """Check the change from one revision to the next.
 
     Raises:
         StrategyError: another strategy, another instrument, or a change of a deprecated strategy.

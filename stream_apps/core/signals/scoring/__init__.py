@@ -1,11 +1,11 @@
-"""Scoring: a snapshot and a configuration become a score with its factors, and perhaps a signal.
+"""Scoring: a snapshot and a configuration give a score with its factors, and perhaps a signal.
 
-A model is data (``v50`` to ``v54``: layers of points, gates, tiers), tried by shared code: ``view`` (inputs), ``points``, ``reading`` (layers and
-gates), ``decision``. ``batch`` does the same for all strategies of a partition at once, with the compiled ``kernel``, which is what the engine uses;
-``tables`` prints a model's data for people. ``registry`` names the models.
+A model is data (``v50`` to ``v54``: layers of points, gates, tiers). Shared code evaluates it: ``view`` (inputs), ``points``, ``reading``
+(layers and gates), ``decision``. The engine uses ``batch``, which evaluates all strategies of a partition at once with the compiled
+``kernel``. ``tables`` prints a model for people. ``registry`` names the models.
 
-``evaluate`` is a pure function of a snapshot, a validated configuration and the strategy's memory. It is not called for paused or
-deprecated strategies: whether a strategy runs is the engine's business.
+``evaluate`` is a pure function of a snapshot, a validated configuration and the strategy's memory. The engine does not call it for paused
+or deprecated strategies.
 """
 
 from stream_apps.core.signals.scoring.decision import Evaluation, StrategyMemory, evaluate

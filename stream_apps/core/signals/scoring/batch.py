@@ -1,8 +1,9 @@
-"""All strategies of a partition, scored together: the same records as ``evaluate`` gives one by one, as bytes.
+"""Scores all strategies of a partition together. The records are the same bytes that ``evaluate`` gives one by one.
 
-Models and strategies are laid out here as tables of numbers and texts, once; at an instant one call of the compiled scorer (``kernel``) judges every
-strategy of every instrument that fires, and writes the scores. What is left for Python is what is rare: the words of a gate that blocks by a number,
-and signals. ``decision.evaluate`` with ``schemas.codec.avro`` is the plain twin that the tests hold this module to, byte for byte.
+The constructor lays models and strategies out as tables of numbers and texts, once. At an instant one call of the compiled scorer
+(``kernel``) evaluates every strategy of every instrument that fires, and writes the scores. Python does only what is rare: the reason of a
+gate that contains a number, and signals. The tests compare this module with ``decision.evaluate`` and ``schemas.codec.avro``, byte for
+byte.
 """
 
 from __future__ import annotations
@@ -37,27 +38,27 @@ _COLUMN = {name: place for place, name in enumerate(FEATURES)}
 _STATE = {name: place for place, name in enumerate(INPUTS)}
 _OPERATORS = {">": k.ABOVE, ">=": k.AT_LEAST, "<": k.BELOW, "<=": k.AT_MOST}
 _SIDES = {"LONG": 1, "SHORT": -1, "any": 0}
-_STRETCHED = "1h"  # the fast window of a minute of heavy trading (``view.look``)
-_FEATURE_OF = {"quantity_p99": "trade_quantity_p99"}  # inputs that have another name among the features
+_STRETCHED = "1h"  # the fast window in a minute of heavy trading (``view.look``)
+_FEATURE_OF = {"quantity_p99": "trade_quantity_p99"}  # inputs with another name among the features
 _COLUMNS = np.array(
     [*(_COLUMN.get(_FEATURE_OF.get(name, name), -1) for name in INPUT_ORDER), _COLUMN["cvd_1h"], _COLUMN["slope_1h"]], dtype=np.int64
 )
-# What of a score is neither a text of the tables nor counted below: numbers, flags, lengths.
+# Bytes of a score that are neither texts of the tables nor counted below: numbers, flags, lengths.
 _NUMBERS = 512
-_WORDS = 64  # bytes of a reason with a number in it, at most
+_WORDS = 64  # maximum bytes of a reason with a number in it
 
 
 class Market(NamedTuple):
-    """What is known of some instruments at an instant, a row each.
+    """The market state of some instruments at an instant, one row each.
 
     Attributes:
         features: Columns ``state.FEATURES``, NaN where undefined.
         states: States of ``state.INPUTS``.
-        counts: Trades of the pane, and the late ones so far.
+        counts: Trades of the pane, and late trades so far.
         prints: Numbers of large buys and large sells.
-        kept: Where the prints are.
+        kept: The store of the prints.
         instruments: The rows' instruments in ``kept``.
-        instant, decided_at: Instant and time of the mark that fired it, ms UTC.
+        instant, decided_at: Instant, and time of the mark that fired it, ms UTC.
     """
 
     features: npt.NDArray[np.float64]
@@ -71,7 +72,7 @@ class Market(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """One strategy's evaluation: its id, its score as a value of the topic, its signal or None, and its memory after it (None: as before)."""
+    """One strategy's evaluation: its id, the encoded score, the signal or None, and the memory after it (None: unchanged)."""
 
     strategy_id: str
     score: bytes
@@ -80,7 +81,7 @@ class Scored(NamedTuple):
 
 
 class _Texts:
-    """Texts behind one another; each stands there once."""
+    """Texts in one buffer. Each text is stored once."""
 
     def __init__(self) -> None:
         self._spans: dict[bytes, int] = {}
@@ -89,7 +90,7 @@ class _Texts:
         self._bytes: list[bytes] = []
 
     def raw(self, value: bytes, once: bool = True) -> int:
-        """Return the span of some bytes; not ``once``: a new one, whose number follows that of the one before."""
+        """Return the span of some bytes. Without ``once`` it is a new span, whose number follows the one before."""
         if once and value in self._spans:
             return self._spans[value]
         self._spans.setdefault(value, len(self._ends))
@@ -117,7 +118,7 @@ def _table(rows: Sequence[Any], columns: int) -> I64:
 
 
 class _Tables:
-    """The tables of ``kernel.score``, while they grow."""
+    """The tables of ``kernel.score`` under construction."""
 
     def __init__(self, header: bytes) -> None:
         self.texts = _Texts()
@@ -142,7 +143,7 @@ class _Tables:
         self.limits: list[float] = []
         self.gates: list[list[int]] = []
         self._numbers: dict[int, int] = {}
-        self.sizes: dict[int, int] = {}  # model -> bytes of its layers, gates and inputs in a score, at most
+        self.sizes: dict[int, int] = {}  # model -> maximum bytes of its layers, gates and inputs in a score
 
     def model(self, model: Model) -> int:
         """Return the number of a model."""
@@ -194,12 +195,12 @@ class _Tables:
 
 
 class StrategyTables(NamedTuple):
-    """The running strategies as the compiled loop over instants takes them.
+    """The running strategies in the form that the compiled loop over instants takes.
 
     Attributes:
         starts, places: The strategies of instrument row i are ``places[starts[i]:starts[i + 1]]``.
-        size: Most bytes that the scores of all of them take at one instant.
-        least, of_whales: Which flows of large trades they ask for.
+        size: Maximum bytes of all their scores at one instant.
+        least, of_whales: The flows of large trades that they ask for.
         columns, regimes, score_tables: What the compiled scorer reads.
     """
 
@@ -217,13 +218,13 @@ class Batch:
     """The strategies of a partition, ready to be evaluated together.
 
     Args:
-        strategies: (configuration, its hash); the scores of an instrument come in this order.
-        codec: How values begin.
-        memories: Strategy id -> memory; one that is not there has none yet.
+        strategies: (configuration, its hash). The scores of an instrument come in this order.
+        codec: Codec of the environment.
+        memories: Strategy id -> memory. A strategy that is absent has none yet.
         limits: Limits of the regime label.
 
     Attributes:
-        strategies: (configuration, its hash) by place.
+        strategies: (configuration, its hash) by index.
     """
 
     def __init__(
@@ -283,7 +284,7 @@ class Batch:
                 inputs.append([_PLACE[name], name in settings.reads, *spans, *(_STATE.get(one, -1) for one in names)])
                 size += 3 * max(map(texts.length, spans)) + 8
             self._sizes.append(size)
-        # Of strategies that ask for big trades: the least notional (NaN: it does not), and whether of all whale prints.
+        # For strategies that ask for big trades: the smallest notional (NaN: it does not ask), and whether of all whale prints.
         self._least, self._of_whales = np.array([least for least, _ in whales]), np.array([every for _, every in whales], dtype=np.bool_)
         self._memory = np.array([_as_numbers(memory) for memory in self._memories], dtype=np.int64).reshape(len(self.strategies), 3)
         self._tables = (
@@ -297,7 +298,7 @@ class Batch:
 
     @staticmethod
     def _gate(gate: Gate, on: bool, config: StrategyConfig, texts: _Texts) -> list[int]:
-        """Return a strategy's row of a gate: settings, and spans of what it says."""
+        """Return a strategy's row of a gate: settings, and the spans of its texts."""
         fast, slow = config.cvd_fast_window, config.cvd_slow_window
         name = gate.inputs[-1] if gate.judged is Judged.VWAP_SIGN else gate.inputs[0] if gate.inputs else ""
         rule = "block" if gate.on_missing is None else getattr(config, gate.on_missing)
@@ -306,11 +307,11 @@ class Batch:
         return [on, rule == "block", is_btc(config.instrument), *absent, adverse]
 
     def of(self, instrument: str) -> list[int]:
-        """Return the strategies of an instrument, by their places."""
+        """Return the strategies of an instrument, by index."""
         return self._places.get(instrument, [])
 
     def strategy_tables(self, names: Sequence[str]) -> StrategyTables:
-        """Return the strategies as the loop over instants takes them; ``names``: instruments by their rows there."""
+        """Return the strategies in the form for the loop over instants. ``names``: instruments by their rows there."""
         if self._strategy_tables is None or len(self._strategy_tables.starts) != len(names) + 1:
             mine = [self.of(name) for name in names]
             starts = np.cumsum([0, *map(len, mine)])
@@ -320,13 +321,13 @@ class Batch:
         return self._strategy_tables
 
     def evaluate(self, asked: Sequence[tuple[int, int]], market: Market) -> list[Scored]:
-        """Return the evaluations of some strategies at one instant, in the order in which they are asked for.
+        """Return the evaluations of some strategies at one instant, in the order of ``asked``.
 
-        The loop over instants scores by ``strategy_tables`` and ends in ``scored``, too; this is one instant without it, for the warm-up and for who holds the
-        compiled scorer to the plain one.
+        The loop over instants scores with ``strategy_tables`` and also ends in ``scored``. This method does one instant without the loop,
+        for the warm-up and for tests that compare the compiled scorer with the readable one.
 
         Args:
-            asked: (place of the strategy, row of its instrument) of each.
+            asked: (index of the strategy, row of its instrument) of each.
             market: The rows.
         """
         n, size = len(asked), sum([self._sizes[place] for place, _ in asked])
@@ -344,11 +345,11 @@ class Batch:
         self, asked: Sequence[Sequence[int]], results: Sequence[Sequence[int]], numbers: F64, written: bytes, start: int, features: F64, instant: int,
         decided_at: int,
     ) -> list[Scored]:  # fmt: skip
-        """Return what the compiled scorer found of strategies at an instant, and take note of their signals.
+        """Return the evaluations from the compiled scorer's results at an instant, and record their signals in the memories.
 
         Args:
-            asked: (place of the strategy, row of its instrument) of each.
-            results, numbers, written: Of the scorer; the first score begins at ``start``.
+            asked: (index of the strategy, row of its instrument) of each.
+            results, numbers, written: Output of the scorer. The first score begins at ``start``.
             features: The rows.
             instant, decided_at: ms UTC.
         """
@@ -377,7 +378,7 @@ class Batch:
         return found
 
     def _tier(self, place: int, span: int) -> str | None:
-        """Return the tier whose text stands in a span."""
+        """Return the tier whose text has a span."""
         models, strategies = self._tables[3], self._tables[0]
         return None if span < 0 else self._tiers[place][span - int(models[strategies[place, k.S_MODEL], k.M_TIERS])]
 

@@ -22,13 +22,13 @@ _ANY = 3
 
 @dataclass(frozen=True, slots=True)
 class StrategyMemory:
-    """What one strategy remembers of one instrument between instants; it lives in the worker's state.
+    """A strategy's memory of one instrument between instants. It is part of the worker's state.
 
     Attributes:
         last_entry_time: Instant of the last entry signal, ms UTC; None before the first.
-        earlier_entry_time: Instant of the one before.
-        may_hold: Sides of which a position may be open, by what was signalled: 1 LONG, 2 SHORT, 3 either (also before the first signal: an
-            executor may hold what an earlier state of this worker asked for).
+        earlier_entry_time: Instant of the entry signal before that.
+        may_hold: Sides of a position that may be open, judged by the signals so far: 1 LONG, 2 SHORT, 3 either. It is 3 before the first
+            signal, because an executor may hold a position from an earlier state of this worker.
     """
 
     last_entry_time: int | None = None
@@ -41,15 +41,15 @@ class StrategyMemory:
 
     @classmethod
     def from_tuple(cls, values: tuple[Any, ...] | list[Any]) -> StrategyMemory:
-        """Return the memory that ``to_tuple`` gave, in this release or one that knew the last entry only."""
+        """Return the memory from ``to_tuple``, of this release or of one that kept only the last entry."""
         return cls(*values)
 
     def after(self, time: int, direction: int, entry: bool, flip: bool) -> StrategyMemory:
         """Return the memory after a signal.
 
-        A flip is signalled at every instant at which it is due while a position of the other side may be open, not once: an executor passes a signal over
-        while an entry of its own is pending, and refuses one that it reads too late. What ends it is an entry that flips: from then on only this side
-        can be held.
+        A flip is signalled at every instant at which it is due, as long as a position of the other side may be open. Once is not enough: an
+        executor ignores a signal while its own entry is pending, and refuses one that it reads too late. An entry that flips ends this:
+        from then on only this side can be open.
         """
         if not entry:
             return self
@@ -58,7 +58,7 @@ class StrategyMemory:
 
 
 class Decision(NamedTuple):
-    """What comes of an evaluation."""
+    """The outcome of an evaluation."""
 
     direction: int
     score: float
@@ -90,11 +90,11 @@ def decide(
 
     Args:
         reading: The market as its model sees it.
-        gates: What the gates say.
+        gates: Verdict of the gates.
         weighted: The weighted layers.
         config: The strategy.
         tiers: ``tier_starts(config)``.
-        memory: What it remembers.
+        memory: The strategy's memory.
     """
     if not reading.warm:
         return Decision(0, 0.0, None, False, False, False, "not_warm")
@@ -121,18 +121,18 @@ def decide(
 
 
 def tier_starts(config: StrategyConfig) -> list[tuple[str, float]]:
-    """Return the tiers of a strategy's model and the scores from which they hold, highest first."""
+    """Return the tiers of a strategy's model and the scores at which they begin, highest first."""
     return [(tier.name, tier.start(config)) for tier in MODELS[config.model].tiers]
 
 
 def evaluate(
     snapshot: Snapshot, config: StrategyConfig, config_hash: str, memory: StrategyMemory, limits: RegimeLimits = REGIME_LIMITS
 ) -> Evaluation:
-    """Judge one instant of one instrument by one strategy: the plain way, by which ``batch`` is tested.
+    """Evaluate one strategy for one instrument at one instant. This is the readable form, against which ``batch`` is tested.
 
     Args:
         snapshot: Market state at the instant.
-        config: A configuration that passes ``strategy.validate``; its windows are windows of the snapshot.
+        config: A configuration that passes ``strategy_rules.validate``. Its windows are windows of the snapshot.
         config_hash: ``strategy.config_hash(config)``, computed once by the caller.
         memory: The strategy's memory of this instrument.
         limits: Limits of the regime label.
@@ -211,7 +211,7 @@ def signal_record(
     config_hash: str,
 ) -> Record:
     """Return the record for the ``signals`` topic of a decision to enter or flip."""
-    assert atr is not None and decision.tier is not None  # without them nothing is entered or flipped
+    assert atr is not None and decision.tier is not None  # an entry or a flip needs both
     return {
         "signal_id": f"{config.instrument}|{config.strategy_id}|{instant}",
         "instrument": config.instrument,

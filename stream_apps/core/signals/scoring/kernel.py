@@ -1,9 +1,9 @@
-"""The compiled scorer: strategies against rows of features, to the bytes of their scores.
+"""The compiled scorer: strategies and rows of features in, encoded scores out.
 
-``batch`` lays models and strategies out as the tables that are read here; ``decision.evaluate`` says the same in plain words, and the tests hold this
-module to it, byte for byte. A sum is added up in the order of the plain one, and rounded as Python rounds.
+``batch`` makes the tables that it reads. ``decision.evaluate`` is the readable form; the tests compare both byte for byte. Sums have the
+same order of additions, and rounding is Python's.
 
-Only the words of a gate that blocks by a number are not written here: where they belong is reported, and the caller puts them in.
+Only a gate's reason that contains a number is not written here. The kernel reports its position, and the caller inserts it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numba import njit
 from schemas.codec.varints import write_long
 from stream_apps.core.signals.scoring.model import Judged
 
-# Inputs by their place in ``model.INPUT_ORDER``; ``batch`` asserts it.
+# Inputs by their index in ``model.INPUT_ORDER``; ``batch`` asserts it.
 FAST, SLOW, SLOPE, ACCELERATION, ATR, P99, PRICE, VWAP, MINUTE, DAY = range(10)
 BUYS, SELLS, OBI, SPOT_PERP, FUNDING, FUNDING_MAX = 12, 13, 14, 15, 16, 17
 N_INPUTS = 24
@@ -35,11 +35,11 @@ ABOVE, AT_LEAST, BELOW, AT_MOST = range(4)
 G_NAME, G_JUDGED, G_NEEDS_DIRECTION, G_ENTRY_ONLY, N_G = range(5)
 A_ON, A_MISSING_BLOCKS, A_BTC, A_ABSENT, A_ABSENT_STRETCHED, A_ADVERSE, N_A = range(
     7
-)  # of a strategy's gate: settings, and spans of what it says
+)  # of a strategy's gate: settings, and the spans of its texts
 I_INPUT, I_READ, I_NAME, I_NAME_STRETCHED, I_STATE, I_STATE_STRETCHED, N_I = range(7)
 (END, BLOCK_AT, REASON_AT, WORDS, DIRECTION, TIER, IS_ENTRY, IS_FLIP, REGIME, N_RESULT) = range(10)
 NO_TIME = np.iinfo(np.int64).min
-# Texts that stand first in the spans.
+# Texts at the begin of the spans.
 (T_HEADER, T_SHORT, T_NONE, T_LONG, T_REGIME, T_VERDICT, T_NO_CONSENSUS, T_NO_DIRECTION, T_NO_RISK) = (0, 1, 2, 3, 4, 9, 19, 20, 21)
 UNKNOWN, CRASH, HIGH_VOL, TREND, RANGE = range(5)
 REGIMES = ("unknown", "crash", "high_vol", "trend", "range")
@@ -48,7 +48,7 @@ VERDICTS = (
     "entry", "entry+flip", "flip", "below_entry", "cooldown", "hourly_limit", "no_entry", "direction_limit", "blocked", "not_warm",
 )  # fmt: skip
 
-# Numba takes plain integers as constants, not the members of an enumeration.
+# Numba takes plain integers as constants, not members of an enumeration.
 _VOLATILITY, _RESONANCE, _INDEPENDENT, _WHALE = (
     int(Judged.VOLATILITY),
     int(Judged.RESONANCE),
@@ -67,9 +67,9 @@ _MINUTE_MS, _HOUR_MS = 60_000, 3_600_000
 
 @njit(cache=True, nogil=True)
 def tenths(value: float) -> Any:
-    """Return ``round(value, 1)`` for 0 <= value < 1e6: the exact value decides, and a tie goes to the even digit."""
+    """Return ``round(value, 1)`` for 0 <= value < 1e6. The exact value decides; a tie goes to the even digit."""
     scaled = value * 10.0
-    # The error of that product, after Dekker: both factors are split in halves that multiply exactly.
+    # The error of that product, after Dekker: both factors are split into halves that multiply exactly.
     big = value * 134217729.0
     high = big - (big - value)
     low = value - high
@@ -156,16 +156,18 @@ def score(
 
     Args:
         asked: (strategy, row) of each evaluation.
-        features, states, counts, prints: Rows: columns ``state.FEATURES``, states of ``state.INPUTS``, trades of the pane and late ones, large buys and sells.
-        flows: Of each evaluation, the flow of big trades, NaN when there were none.
+        features, states, counts, prints: Rows: columns ``state.FEATURES``, states of ``state.INPUTS``, trades of the pane and late ones,
+            large buys and sells.
+        flows: Flow of big trades of each evaluation; NaN without such trades.
         instant, decided_at: ms UTC.
-        columns: Columns of the features, by input; -1: of the strategy's windows, or none; behind them those of cvd_1h and slope_1h.
-        stale: The state that means stale.
+        columns: Columns of the features, by input. -1: of the strategy's windows, or none. Behind them those of cvd_1h and slope_1h.
+        stale: The state value that means stale.
         limits_of_regime: crash, high_vol, trend.
         strategies ... blob: The tables (``batch``).
-        out: Takes the scores one behind the other.
-        results: Of each evaluation, the columns from END on. WORDS: place of the gate whose words are left out at BLOCK_AT and REASON_AT, else -1.
-        values: Of each evaluation, its score, and the number that the left-out words speak of.
+        out: Receives the scores, one after the other.
+        results: Of each evaluation, the columns from END on. WORDS: index of the gate whose reason must be inserted at BLOCK_AT and
+            REASON_AT, else -1.
+        values: Of each evaluation, its score, and the number in the reason that must be inserted.
     """
     scratch = np.empty(1, dtype=np.float64)
     as_bytes = scratch.view(np.uint8)
@@ -179,7 +181,7 @@ def score(
             x[i] = features[r, columns[i]] if columns[i] >= 0 else np.nan
         x[BUYS], x[SELLS] = prints[r, 0], prints[r, 1]
         x[FAST], x[SLOW] = features[r, strategies[s, S_FAST]], features[r, strategies[s, S_SLOW]]
-        if strategies[s, S_SLOPE] >= 0:  # only of fast windows
+        if strategies[s, S_SLOPE] >= 0:  # fast windows only
             x[SLOPE], x[ACCELERATION] = features[r, strategies[s, S_SLOPE]], features[r, strategies[s, S_ACCELERATION]]
         stretched = 0
         if models[m, M_STRETCH] and x[MINUTE] > 3.0 * x[DAY] / 1440.0:  # false when one is missing
@@ -204,8 +206,8 @@ def score(
         # --- the gates --------------------------------------------------------------------------------------------------
         n_gates = models[m, M_N_GATES] if warm else 0
         blocked, no_entry = False, False
-        block_text = -1  # span of why it is blocked
-        words = -1  # place of the gate that says so with a number
+        block_text = -1  # span of the reason of the block
+        words = -1  # index of the gate whose reason contains a number
         word_value = np.nan
         reasons = np.full(max(n_gates, 1), -1, dtype=np.int64)
         gate_values = np.full(max(n_gates, 1), np.nan)
@@ -411,7 +413,7 @@ def score(
                 at = _text(out, at + 1, blob, spans, reasons[n])
         out[at] = 0
         at += 1
-        # Names of the absent inputs that it reads, then of the stale ones among them, then the values of those that are there.
+        # Names of the absent inputs that the strategy reads, then of the stale ones among them, then the values of the present ones.
         first_input, n_inputs = strategies[s, S_INPUTS], models[m, M_N_INPUTS]
         for wanted in range(3):
             count = 0

@@ -1,4 +1,4 @@
-"""What a scoring model is made of: layers of points, gates, tiers, and what it asks of a configuration."""
+"""The parts of a scoring model: layers of points, gates, tiers, and its requirements of a configuration."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from stream_apps.core.signals.strategy import StrategyConfig
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer: sub-scores that add up to raw points, weighted to a most.
+    """A layer: sub-scores that add up to raw points, scaled to a maximum.
 
     Attributes:
         name: Name in the record.
         parts: Sub-scores.
-        raw_max: Most raw points.
-        most: Most points after weighting; None when the configuration's weights say.
-        weights: Weights of the configuration that the layer shares, if so.
+        raw_max: Maximum of the raw points.
+        most: Maximum after weighting. None: the configuration's weights give it.
+        weights: Weights of the configuration that this layer shares with others, if any.
         share: Its share of them: numerator, denominator.
-        floor: A sub-score below which the raw points never fall.
+        floor: A sub-score that is a lower bound of the raw points.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Layer:
     floor: Part | None = None
 
     def most_of(self, config: StrategyConfig) -> float:
-        """Return the most points after weighting."""
+        """Return the maximum after weighting."""
         if self.most is not None:
             return self.most
         return float(sum(getattr(config, name) for name in self.weights)) * self.share[0] / self.share[1]
@@ -47,7 +47,7 @@ class Layer:
 
 
 class Judged(IntEnum):
-    """By which rule of the compiled scorer (``kernel``) a gate is judged; ``Gate.judge`` says the same in plain words."""
+    """The rule by which the compiled scorer (``kernel``) judges a gate. ``Gate.judge`` is the readable form."""
 
     VOLATILITY = 0
     RESONANCE = 1
@@ -64,23 +64,23 @@ class Judged(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A condition that an evaluation must keep.
+    """A condition that an evaluation must satisfy.
 
     Attributes:
         name: Name in the record.
         inputs: Inputs that it reads.
-        blocks: When it blocks, for people.
+        blocks: Text for people: when it blocks.
         judge: (view, configuration) -> (judged value, reason why it blocks or None). Pure.
-        limit: Field of the configuration, or a number, that the value is held against.
-        limit_elsewhere: The limit for instruments other than BTC, where it is another.
-        enabled: Field of the configuration that switches it; None: always on.
-        on_missing: Field of the configuration that says what a missing input does; None: it blocks (or cannot be missing).
+        limit: Field of the configuration, or a number, with which the value is compared.
+        limit_elsewhere: The limit for instruments other than BTC, if it differs.
+        enabled: Field of the configuration that switches it. None: always on.
+        on_missing: Field of the configuration that decides for a missing input. None: it blocks (or cannot be missing).
         settings: Further fields of the configuration that it reads.
-        needs_direction: Without a direction nothing after it is judged.
-        entry_only: It forbids entries; the score stands and may close a position.
+        needs_direction: Without a direction it blocks, and later gates are not judged.
+        entry_only: It forbids entries only. The score stands and may close a position.
         source: Section of the specification.
         judged: Its rule in the compiled scorer.
-        words: (judged value, configuration) -> the reason, where it names the value.
+        words: (judged value, configuration) -> the reason, for gates whose reason contains the value.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Gate:
     limit_elsewhere: float | None = None
 
     def is_on(self, config: StrategyConfig) -> bool:
-        """Return whether it can block."""
+        """Return whether it can block with this configuration."""
         return self.enabled is None or bool(getattr(config, self.enabled))
 
     def limit_of(self, config: StrategyConfig) -> float:
@@ -110,14 +110,14 @@ class Gate:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Fields of the configuration that decide what it says."""
+        """Return the fields of the configuration that affect its verdict."""
         named = (self.enabled, self.limit if isinstance(self.limit, str) else None, self.on_missing, *self.settings)
         return tuple(name for name in named if name is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A tier, reached at ``field`` of the configuration plus ``plus``, but not below ``least``."""
+    """A tier. It begins at the configuration's ``field`` plus ``plus``, but not below ``least``."""
 
     name: str
     field: str
@@ -125,7 +125,7 @@ class Tier:
     least: float = 0.0
 
     def start(self, config: StrategyConfig) -> float:
-        """Return the score from which it holds."""
+        """Return the score at which it begins."""
         return max(float(getattr(config, self.field)) + self.plus, self.least)
 
 
@@ -135,18 +135,18 @@ class Model:
 
     Attributes:
         name: The strategy_version of scores and signals.
-        title: For people.
+        title: Name for people.
         source: Sections of the specification.
         layers: In the order of the record.
-        gates: In the order in which they are judged.
+        gates: In the order of judgement.
         tiers: Highest first.
-        fixed: Fields that a configuration of this model must have so.
-        defaults: Values of fields that a strategy file leaves out, where they are not the factory's.
-        ranges: Ranges of fields, inclusive, where they are not the factory's.
+        fixed: Fields with a value that a configuration of this model must have.
+        defaults: Defaults of fields that differ from the factory's.
+        ranges: Ranges of fields, inclusive, that differ from the factory's.
         stretch: A minute of heavy trading stretches the fast window (V5.0).
         two_an_hour: At most two entries within an hour.
-        variants: Field of the configuration -> the model that holds instead when it is true.
-        notes: What a reader should know.
+        variants: Field of the configuration -> the model that applies instead when the field is true.
+        notes: Notes for the reader.
         parts: All sub-scores.
         inputs: All inputs, in the order of ``INPUT_ORDER``.
     """
@@ -178,11 +178,11 @@ class Model:
         object.__setattr__(self, "inputs", tuple(name for name in INPUT_ORDER if name in used))
 
     def mosts(self, config: StrategyConfig) -> list[float]:
-        """Return the most points of each layer after weighting; they depend on ``weight_fields`` only."""
+        """Return the maximum of each layer after weighting. It depends on ``weight_fields`` only."""
         return [layer.most_of(config) for layer in self.layers]
 
     def of(self, config: StrategyConfig) -> Model:
-        """Return the variant of this model that a configuration asks for."""
+        """Return the variant of this model that a configuration selects."""
         for name, variant in self.variants.items():
             if getattr(config, name):
                 return variant
@@ -190,16 +190,16 @@ class Model:
 
     @property
     def weight_fields(self) -> tuple[str, ...]:
-        """Weights of the configuration that the layers share."""
+        """Return the weights of the configuration that the layers share."""
         return tuple(dict.fromkeys(name for layer in self.layers for name in layer.weights))
 
     @property
     def gate_fields(self) -> tuple[str, ...]:
-        """Fields of the configuration that decide what the gates say."""
+        """Return the fields of the configuration that affect the gates."""
         return tuple(dict.fromkeys(name for gate in self.gates for name in gate.fields))
 
 
-# Without these nothing is judged (D11), or no risk distance is known.
+# Without these inputs there is no judgement (D11), or no risk distance.
 ALWAYS = ("cvd_fast", "cvd_slow", "atr", "quantity_p99")
 # The order in which records list inputs: those of the strategy's windows, then the others.
 INPUT_ORDER = (

@@ -1,4 +1,4 @@
-"""Points: conditions on inputs and what they are worth. The numbers stand here as data; scorer and documentation read the same."""
+"""Points: conditions on inputs and their value. The numbers are data, which scorer and documentation share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stream_apps.core.signals.scoring.view import INPUTS, View
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 _SIDES = {"LONG": 1, "SHORT": -1, "any": 0}
-# A row, looked up: side, points, and its conditions: comparison, place of the input, limit, place of the input that multiplies it or -1.
+# A row after lookup: side, points, and its conditions: comparison, index of the input, limit, index of the input that multiplies it or -1.
 _Test = tuple[int, float, tuple[tuple[Callable[[float, float], bool], int, float, int], ...]]
 
 
@@ -54,11 +54,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A sub-score: the first row that holds, of those for the direction.
+    """A sub-score: of the rows for the direction, the first that holds.
 
     Attributes:
         name: Name in the record's parts.
-        rows: In the order in which they are tried.
+        rows: In the order of evaluation.
         source: Section of the specification.
         otherwise: Points when no row holds.
         missing: Points when an input is missing.
@@ -77,7 +77,7 @@ class Steps:
     def __post_init__(self) -> None:
         names = [name for row in self.rows for when in row.when for name in (when.input, when.of) if name is not None]
         object.__setattr__(self, "inputs", tuple(dict.fromkeys(names)))
-        # What the rows name is looked up here, once, and not for every evaluation.
+        # Names are resolved here, once, and not in every evaluation.
         place = {name: at for at, name in enumerate(self.inputs)}
         tests = tuple(
             (
@@ -118,11 +118,11 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class AgainstFunding:
-    """Points for being paid by funding: proportional to the rate's share of the largest one so far (S1 4.4, signal document).
+    """Points for receiving funding, proportional to the rate's share of the largest rate so far (S1 4.4, signal document).
 
     Attributes:
         name: Name in the record's parts.
-        most: Points when the rate is the largest.
+        most: Points at the largest rate.
         source: Section of the specification.
     """
 
@@ -158,7 +158,7 @@ def every(side: str, points: float, *conditions: tuple[str, str, float] | tuple[
 
 
 def with_sign(points: float, *names: str) -> tuple[Row, Row]:
-    """Return the rows of inputs that must all have the direction's sign."""
+    """Return the rows of inputs that must all have the sign of the direction."""
     return (
         every("LONG", points, *((name, ">", 0.0) for name in names)),
         every("SHORT", points, *((name, "<", 0.0) for name in names)),

@@ -1,4 +1,4 @@
-"""What a model reads in a snapshot, in plain words: ``kernel`` does the same compiled."""
+"""A model's evaluation of a snapshot in readable form. ``kernel`` is the compiled form."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RegimeLimits:
-    """Limits of the regime label (D15). The label informs; it decides nothing.
+    """Limits of the regime label (D15). The label informs only; no decision uses it.
 
     Attributes:
         crash: ATR/price from which the regime is crash.
         high_vol: ATR/price from which it is high_vol.
-        trend: |acceleration| of the fast CVD, as a share of the quantity traded in its window, above which it is a trend.
+        trend: |acceleration| of the fast CVD, as a share of the quantity traded in its window, above which the regime is trend.
     """
 
     crash: float
@@ -46,7 +46,7 @@ class RawLayer(NamedTuple):
 
 
 class GateSettings(NamedTuple):
-    """What the gates of a model need of a configuration; it depends on ``model.gate_fields`` only.
+    """The settings of a model's gates. They depend on ``model.gate_fields`` only.
 
     Attributes:
         config: The configuration.
@@ -79,7 +79,7 @@ class GateResult(NamedTuple):
 
 
 class GateVerdict(NamedTuple):
-    """What the gates said: one by one, why the first one blocked, whether entries are forbidden, inputs missing and stale."""
+    """Result of the gates: verdict of each, reason of the first that blocked, whether entries are forbidden, missing and stale inputs."""
 
     gates: list[GateResult]
     block: str | None
@@ -89,20 +89,20 @@ class GateVerdict(NamedTuple):
 
 
 class Weighted(NamedTuple):
-    """Points and most points of each layer, and what the layers add up to."""
+    """Points and maximum of each layer, and the sum of the points."""
 
     layers: list[tuple[float, float]]
     total: float
 
 
 class Reading(NamedTuple):
-    """A snapshot as a model sees it.
+    """A snapshot as a model evaluates it.
 
     Attributes:
         model: The model.
         view: The view.
         warm: The history is long enough to judge (D11).
-        regime: Label; unknown while not warm.
+        regime: Label. "unknown" while not warm.
         layers: Raw layers; none while not warm.
         inputs: Values of the model's inputs by their names in records.
         absent: (name in the model, name in records) of the inputs without a value.
@@ -117,7 +117,7 @@ class Reading(NamedTuple):
     absent: list[tuple[str, str]]
 
     def judge(self, settings: GateSettings) -> GateVerdict:
-        """Return what the gates say."""
+        """Return the result of the gates."""
         missing = [shown for name, shown in self.absent if name in settings.reads] if self.absent else []
         stale_inputs = self.view.snapshot.stale_inputs
         stale = [name for name in missing if name in stale_inputs] if stale_inputs else []
@@ -145,11 +145,11 @@ class Reading(NamedTuple):
         return GateVerdict(results, block, no_entry, missing, stale)
 
     def weigh(self, mosts: list[float]) -> Weighted:
-        """Return the weighted layers and their sum; ``mosts`` are the most points of each layer."""
+        """Return the weighted layers and their sum. ``mosts``: maximum of each layer."""
         layers: list[tuple[float, float]] = []
         total = 0.0
         for (layer, raw, _), most in zip(self.layers, mosts, strict=False):  # none while not warm
-            # Multiplied before divided: 40 x 41.25 / 55 is 30 exactly, 40 / 55 x 41.25 is not.
+            # Multiply before dividing: 40 x 41.25 / 55 is exactly 30, 40 / 55 x 41.25 is not.
             score = min(raw * most / layer.raw_max, most)
             layers.append((score, most))
             total += score
@@ -160,11 +160,11 @@ _ALWAYS_READ = ("atr", "quantity_p99", "cvd_fast", "cvd_slow", "volume_1m", "vol
 
 
 def read(snapshot: Snapshot, model: Model, fast_window: str, slow_window: str, limits: RegimeLimits = REGIME_LIMITS) -> Reading:
-    """Return what a model reads in a snapshot.
+    """Return a model's evaluation of a snapshot.
 
     Args:
         snapshot: Market state.
-        model: A model, or the variant that the strategies ask for.
+        model: A model, or the variant that the strategies select.
         fast_window, slow_window: The strategies' windows.
         limits: Limits of the regime label.
     """
@@ -192,7 +192,7 @@ def _raw(layer: Layer, view: View) -> RawLayer:
 
 
 def _regime(view: View, fast_window: str, limits: RegimeLimits) -> str:
-    """Return the regime label, first match (S1 3.7 with D15)."""
+    """Return the regime label; the first match holds (S1 3.7 with D15)."""
     if view.volatility >= limits.crash:
         return "crash"
     if view.volatility >= limits.high_vol:

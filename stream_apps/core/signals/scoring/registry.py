@@ -1,4 +1,4 @@
-"""All scoring models by name. A new one is a file with its data and a line here."""
+"""All scoring models by name. A new model is a file with its data and a line here."""
 
 from __future__ import annotations
 

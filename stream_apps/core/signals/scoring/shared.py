@@ -12,7 +12,7 @@ CVD_RESONANCE = Steps("cvd_resonance", with_sign(30.0, "cvd_fast", "cvd_slow"), 
 
 
 def large_trades(name: str, aligned: float, none: float, source: str) -> Steps:
-    """Return the sub-score of large trades in 15 minutes: on the same side, none at all, only against."""
+    """Return the sub-score of large trades in 15 minutes: on the same side, none at all, or only against."""
     rows = (
         every("LONG", aligned, ("large_buys", ">=", 1.0)),
         every("SHORT", aligned, ("large_sells", ">=", 1.0)),
@@ -49,7 +49,7 @@ TOP_TRADERS = Steps(
 
 
 def open_interest(strong: float, mild: float, shrinking: float, source: str) -> Steps:
-    """Return the sub-score of money coming in; unknown counts as mild (D8)."""
+    """Return the sub-score of growing open interest. An unknown change counts as mild (D8)."""
     rows = (every("any", strong, ("open_interest_change", ">=", 0.03)), every("any", mild, ("open_interest_change", ">", 0.0)))
     return Steps("open_interest", rows, source, otherwise=shrinking, missing=mild)
 
@@ -77,7 +77,7 @@ COINBASE_PREMIUM = Steps(
     "S1 3.8",
     missing=2.0,
 )
-# Fast variant of V5.3: pressure that grows and a large trade on its side need no agreement of the two CVDs (S1 3.9, S2 8.1).
+# Fast variant of V5.3: growing pressure with a large trade on its side needs no agreement of the two CVDs (S1 3.9, S2 8.1).
 ACCEL_INDEPENDENT = Steps(
     "accel_independent",
     (
@@ -90,7 +90,7 @@ ACCEL_INDEPENDENT = Steps(
 
 # --- gates -----------------------------------------------------------------------------------------------------------
 def on_missing(rule: str, name: str) -> str | None:
-    """Return why a missing input blocks, or None when it may pass (D10)."""
+    """Return the reason why a missing input blocks, or None if it may pass (D10)."""
     return f"missing({name})" if rule == "block" else None
 
 
@@ -119,7 +119,7 @@ def _whale_veto(flow: float, config: StrategyConfig) -> str:
 
 
 def whale_adverse(config: StrategyConfig) -> str:
-    """Return why big trades block where all of them must be adverse."""
+    """Return the reason why big trades block, for instruments where all of them must be adverse."""
     return f"whale_adverse(>${config.whale_usd_threshold / 1000.0:g}k)"
 
 
@@ -129,7 +129,7 @@ def _whale(view: View, config: StrategyConfig) -> tuple[float | None, str | None
         return None, None
     if is_btc(view.snapshot.instrument):
         return flow, _whale_veto(flow, config) if flow * view.lean < -config.whale_flow_pct else None
-    # An aligned one of that size answers the adverse ones, so all must be adverse.
+    # One aligned trade of that size outweighs the adverse ones, so all must be adverse.
     return flow, whale_adverse(config) if flow * view.lean <= -1.0 else None
 
 

@@ -1,4 +1,4 @@
-"""A model's data for people, as Markdown: what is scored is what is printed."""
+"""A model's data as Markdown. The scorer reads the same data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _ANY = "both"
 
 
 def markdown(model: Model) -> str:
-    """Return a model's inputs, points, gates and thresholds with their sections of the specification."""
+    """Return a model's inputs, points, gates and thresholds, with their sections of the specification."""
     lines = [f"## {model.name}: {model.title}", "", f"Source: {model.source}.", ""]
     lines += _inputs(model)
     lines += ["### Layers", "", "| layer | part | side | when | points | source |", "|---|---|---|---|---|---|"]
@@ -50,7 +50,7 @@ def markdown(model: Model) -> str:
 
 
 def summary(models: list[Model]) -> list[tuple[str, str, str, str, str]]:
-    """Return name, title, layers with their most points, gates and source of each model."""
+    """Return name, title, layers with their maximum, gates and source of each model."""
     return [
         (
             model.name,

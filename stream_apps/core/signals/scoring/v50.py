@@ -1,12 +1,14 @@
 """V5.0, the rule engine: three conditions that must all hold, and a bonus that sizes the position (S2 6, S1 4.2).
 
-The plan gives no score from 0 to 100, only a bonus of 0 to 60 that decides the share of capital. Here the three conditions are worth the other 40, so
-that a score, a tier and a flip mean the same as in the other models: 40-55 light, 60-80 standard, 85-100 heavy are its bonuses of 0-15, 20-40 and
-45-60. Its shares of capital, 2, 5 and 8 %, become multiples of the risk in the same proportion. "Any opposite signal closes" is flip_threshold = 40.
+The plan gives no score from 0 to 100. It has a bonus of 0 to 60 that decides the share of capital. Here the three conditions are worth the
+other 40, so that score, tier and flip mean the same as in the other models. Scores 40-55 are light, 60-80 standard, 85-100 heavy; they are
+the bonuses 0-15, 20-40 and 45-60. The shares of capital, 2, 5 and 8 %, become multiples of the risk in the same proportion. "Any opposite
+signal closes" is flip_threshold = 40.
 
-Left open by the plan: how fast "moves from below 40 to above 60" must be (here: within the last 12 closed 5m bars), and over what the mean minute is
-taken that a heavy minute is three times of (here: the day). The two texts differ in the funding condition; S2 6, "below / above 0.01 %", holds.
-Rules of the account (10 % of capital on one side of BTC and ETH, trailing of the second target) are not a matter of scoring.
+The plan leaves two points open. How fast must the percentile "move from below 40 to above 60"? Here: within the last 12 closed 5m bars.
+Over what period is the mean minute, of which a heavy minute has three times the volume? Here: the day. The two texts differ in the funding
+condition; S2 6, "below / above 0.01 %", holds. Account rules (10 % of capital on one side of BTC and ETH, trailing of the second target)
+are not part of scoring.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ def _sign(name: str) -> Callable[[float, StrategyConfig], str]:
 
 
 def _signed(name: str, value: float | None, view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
-    """Judge a value that must have the direction's sign."""
+    """Judge a value that must have the sign of the direction."""
     if value is None:
         return None, f"missing({view.name_of(name)})"
     return value, None if value * view.lean > 0.0 else _sign(name)(value, config)

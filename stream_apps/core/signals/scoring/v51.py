@@ -1,9 +1,9 @@
 """V5.1 baseline and V5.2 with eight signals: layers that add up, no vetoes (S1 4.1-4.5, 6.1; S2 7).
 
-The numbers are those of the signal documents, which were deployed. The direction is the fast CVD's; when the slow one disagrees the score stands and
-may close a position, but opens none (S2 7.1). Confirmation is as built: it repeats the agreement of the two CVDs (S1 4.3 calls it collinear; V5.3
-removed it). An entry or flip below 75 was given up in V5.2, and D17 wants the flip no lower than the entry: both default to 75.
-Heavy begins at entry + 10, at least 85 (S2 7.4), whatever the flip threshold.
+The numbers are those of the signal documents, which were deployed. The fast CVD gives the direction. If the slow one disagrees, the score
+stands and may close a position, but it opens none (S2 7.1). Confirmation repeats the agreement of the two CVDs, as in the original code (S1
+4.3 calls it collinear; V5.3 removed it). V5.2 no longer enters or flips below 75. D17 wants the flip no lower than the entry, so both
+default to 75. Heavy begins at entry + 10, at least 85 (S2 7.4), whatever the flip threshold.
 """
 
 from __future__ import annotations

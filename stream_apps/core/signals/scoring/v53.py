@@ -1,8 +1,9 @@
-"""V5.3 in its three variants: the factory's layers and gates with fixed weights, the raw points themselves (S1 4.1, 4.6-4.8; S2 8).
+"""V5.3 in its three variants: the factory's layers and gates with fixed weights; the raw points are the score (S1 4.1, 4.6-4.8; S2 8).
 
-The steps are those of the code (S1 4.6: the design's linear ones were never built). Where V5.4 scales raw points by the strategy's weights, V5.3 adds
-them up: 55 + 25 + 15 + 5. The fast variant has the order-book bonus and the rule that growing pressure with a large trade needs no agreement
-of the two CVDs; in the original its own gate switched that rule off (S1 3.9, 16.2 #12), here the gate knows it.
+The point steps are those of the original code (S1 4.6: the design's linear ones were never built). V5.4 scales raw points by the strategy's
+weights; V5.3 adds them up: 55 + 25 + 15 + 5. The fast variant has the order-book bonus. It also has a rule: growing pressure with a large
+trade needs no agreement of the two CVDs. In the original a gate of its own switched that rule off (S1 3.9, 16.2 #12); here the gate
+includes the rule.
 """
 
 from __future__ import annotations

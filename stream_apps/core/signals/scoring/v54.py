@@ -1,17 +1,18 @@
 """V5.4, the strategy factory: the reference scorer (S1 3 with DECISIONS D6, D8, D10-D16).
 
-Where the specification leaves something open or unsymmetric, this holds:
+Where the specification is open or asymmetric, these rules hold:
 
-- Gates are judged in order up to the first that blocks; the later ones are skipped. A switched-off gate never judges.
-- A gate whose input is missing blocks, or passes if its ``on_missing`` says so. The volatility and the whale gate cannot miss their
-  inputs here: without ATR and large-trade quantile the strategy is not warm (D11), and no whale trades in 15 minutes is an
-  observation, "nothing adverse", with the value None.
-- A fast CVD of exactly zero (or none at all) has no direction, also with the resonance gate off; S1 called zero SHORT, by which a
-  mirrored market did not give the mirrored result. Such an evaluation is blocked by ``no_direction``.
-- No signal without a risk distance: an ATR or price of zero blocks by ``no_risk_distance`` (S1 3.4, 8.2) even with the volatility gate off.
-- There is no tier "light" in this model: below entry_score there is no tier.
-- Missing inputs of layers take the neutral points and are listed; an undefined acceleration or order-book imbalance earns no bonus.
-- The fast variant's ``accel_independent`` rule is left out: no configuration of V5.4 could switch it on (S1 3.9); ``v53_fast`` has it.
+- Gates are judged in order up to the first that blocks; later ones are skipped. A gate that is switched off never judges.
+- A gate with a missing input blocks, or passes if its ``on_missing`` says so. The volatility and the whale gate cannot miss their inputs.
+  Without ATR and large-trade quantile the strategy is not warm (D11). No whale trades in 15 minutes is an observation, "nothing adverse",
+  with the value None.
+- A fast CVD of exactly zero (or undefined) has no direction, even with the resonance gate off. S1 called zero SHORT, so a mirrored market
+  did not give the mirrored result. Such an evaluation is blocked by ``no_direction``.
+- There is no signal without a risk distance. An ATR or price of zero blocks with ``no_risk_distance`` (S1 3.4, 8.2), even with the
+  volatility gate off.
+- This model has no tier "light": below entry_score there is no tier.
+- Missing inputs of layers get the neutral points and are listed. An undefined acceleration or order-book imbalance earns no bonus.
+- The fast variant's ``accel_independent`` rule is left out: no configuration of V5.4 could switch it on (S1 3.9). ``v53_fast`` has it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One instrument at one instant as a scoring model sees it: the inputs that points and gates are given for."""
+"""One instrument at one instant as a scoring model sees it: the inputs of points and gates."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from stream_apps.core.market.snapshot import Snapshot, whale_flow
 LONG, SHORT, NONE = "LONG", "SHORT", "NONE"
 DIRECTION_NAMES = {1: LONG, -1: SHORT, 0: NONE}
 
-# Inputs that are of the strategy's own window: name -> prefix of the window's name in records.
+# Inputs of the strategy's own window: name -> prefix of the window's name in records.
 _OF_FAST = {"cvd_fast": "cvd", "slope_fast": "slope", "acceleration_fast": "acceleration"}
 _OF_SLOW = {"cvd_slow": "cvd"}
-# V5.0: a minute that trades more than three times the day's mean minute stretches the fast window to an hour (S2 5.2).
+# V5.0: a minute with more than three times the day's mean minute volume stretches the fast window to an hour (S2 5.2).
 STRETCH_VOLUME = 3.0
 _MINUTES_A_DAY = 1440.0
 
@@ -30,9 +30,9 @@ class View(NamedTuple):
         fast_window, slow_window: The windows.
         fast, slow: Their CVDs, base units; None while undefined.
         slope, acceleration: Of the fast CVD.
-        lean: Direction that the fast CVD says: 1, -1, or 0 when it is zero or undefined.
+        lean: Direction of the fast CVD: 1, -1, or 0 when it is zero or undefined.
         agree: Both CVDs have that sign.
-        volatility: ATR/price; 0 when one of them is missing or the price is not positive.
+        volatility: ATR/price. 0 when one of them is missing or the price is not positive.
         large_buys, large_sells: Number of large trades in 15 minutes.
     """
 
@@ -63,7 +63,7 @@ def shown(name: str, fast_window: str, slow_window: str) -> str:
 
 
 def look(snapshot: Snapshot, fast_window: str, slow_window: str, stretch: bool) -> View:
-    """Return a snapshot's view; with ``stretch`` the fast window of a minute of heavy trading is an hour."""
+    """Return a snapshot's view. With ``stretch`` the fast window is an hour in a minute of heavy trading."""
     slope = snapshot.slope.get(fast_window)
     acceleration = snapshot.acceleration.get(fast_window)
     if stretch and _heavy_minute(snapshot):
@@ -129,9 +129,9 @@ def is_btc(instrument: str) -> bool:
 
 
 def big_money(view: View, whale_usd: float) -> float | None:
-    """Return the flow, in [-1, 1], of big trades of at least ``whale_usd`` at their own price; None when there were none.
+    """Return the flow, in [-1, 1], of big trades of at least ``whale_usd`` at their own price. None without such trades.
 
-    BTC: of all whale prints (D6). Elsewhere they are too few for a balance, so of the large trades (S1 3.6).
+    For BTC it is the flow of all whale prints (D6). Other instruments have too few of them, so it is that of the large trades (S1 3.6).
     """
     snapshot = view.snapshot
     return whale_flow(snapshot.whale_prints if is_btc(snapshot.instrument) else snapshot.large_trades, whale_usd)
