@@ -133,7 +133,7 @@ def test_somebody_who_writes_at_the_same_moment_makes_it_fail_cleanly(ready: Set
         return log
 
     monkeypatch.setattr(strategy_log, "read", read_and_be_late)
-    with pytest.raises(StaleRevision, match="at this very moment"):
+    with pytest.raises(StaleRevision, match="edited a strategy at the same time"):
         publish_together(ready, pair(), NOW + 2, EDITOR)
     newest = revisions.read(ready)
     assert (newest["a"].revision, newest["b"].entry_score, newest["b"].revision) == (1, 72.0, 2) and "c" not in newest
