@@ -1,1 +1,1 @@
-"""Order-flow state, scoring and the paper model as pure cores; Faust agents and replay that drive them."""
+"""Market state, scoring and the paper model as pure cores; Faust agents and a replay that run them."""

@@ -1,4 +1,4 @@
-"""What people see of an engine's settings: the numbers that hold and where each comes from, the table of all settings, a file of revisions.
+"""An engine's settings for people: the numbers that hold and their origins, the table of all settings, files of revisions.
 
 A settings file is TOML. Replay of files uses it in place of the log:
 
@@ -35,7 +35,7 @@ class Number:
 
     Attributes:
         name, unit, fixed: Of its setting.
-        value: The number; None: the state works it out.
+        value: The number. None: the state computes it.
         origin: ``log (instrument)``, ``log``, ``environment`` or ``default``.
     """
 
@@ -47,7 +47,7 @@ class Number:
 
 
 def rules_of(settings: Settings, engine: str) -> SettingsLog:
-    """Return a log without revisions: an engine and the rules of its settings. Raises ValueError when there is no such engine."""
+    """Return an empty log of revisions: an engine and the rules of its settings. Raises ValueError if there is no such engine."""
     spec = engine_of(engine)
     return spec.kind()(0, spec.config(settings), settings.codec).settings
 

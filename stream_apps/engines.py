@@ -1,8 +1,8 @@
 """The engines by name. Worker and replay run any of them.
 
-An engine of another package is registered by a function that the environment variable ``PERPFLOW_ENGINES`` names, ``module:function`` (several with
-commas). The command line calls these functions before anything else. Each calls ``register``, and ``schemas.catalogue.register`` for the topics that its
-engine writes.
+The environment variable ``PERPFLOW_ENGINES`` names functions that register engines of other packages: ``module:function``, several
+separated by commas. The command line calls these functions before anything else. Each calls ``register``, and
+``schemas.catalogue.register`` for the topics that its engine writes.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ VARIABLE = "PERPFLOW_ENGINES"
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """How an engine is run.
+    """How to run an engine.
 
     Attributes:
-        kind: Returns the class. It is imported only when the engine runs.
-        config: Returns the engine's numbers from the environment's settings; raises ValueError naming the setting at fault.
-        results: Topics whose records make up a run's result: replay compares them with what the services wrote.
-        compile: Compiles the engine's kernels. A worker does that before it joins its group.
-        number: Returns a number of the configuration by the name of its setting, and where it is set for instruments the base asset.
+        kind: Returns the class, which is imported only when the engine runs.
+        config: Returns the engine's numbers from the environment's settings. Raises ValueError naming the setting at fault.
+        results: Topics with a run's results. Replay compares them with the records of the services.
+        compile: Compiles the engine's kernels. A worker calls it before it joins its group.
+        number: Returns a number of the configuration by the name of its setting. For a setting of instruments it needs the base asset.
         paper: Whether the paper model trades the engine's decisions in a replay.
     """
 
@@ -73,14 +73,14 @@ ENGINES: dict[str, EngineSpec] = {"signals": SIGNALS}
 
 
 def register(name: str, spec: EngineSpec) -> None:
-    """Make an engine known under a name. A second registration of the same name replaces the first."""
+    """Register an engine under a name. A second registration of the same name replaces the first."""
     ENGINES[name] = spec
 
 
 def engine_of(name: str) -> EngineSpec:
-    """Return an engine by its name. Raises ValueError when there is none; the message lists those that there are."""
+    """Return an engine by its name. Raises ValueError if there is none; the message lists the engines."""
     if name not in ENGINES:
-        load_plugins()  # a process of a pool has not come through the command line
+        load_plugins()  # a pool's process did not pass the command line
     if name not in ENGINES:
         raise ValueError(f"no engine {name!r}; there are: {', '.join(ENGINES)} ({VARIABLE} can add others)")
     return ENGINES[name]

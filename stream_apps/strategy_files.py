@@ -1,7 +1,7 @@
 """Strategy files: one TOML file a strategy, its keys the fields of the ``strategies`` topic (see ``default_strategies``).
 
-A file may name the ``revision`` that it was exported from: then it is an edit of that one and is refused when a newer one is there. Without it the file
-says what shall hold, whatever holds now.
+A file may name the ``revision`` from which it was exported. Then it is an edit of that revision, and is refused if a newer one exists.
+Without it the file replaces the present revision.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ def default_files() -> list[Path]:
 
 
 def recorded_files() -> list[Path]:
-    """Return the files of the strategies for the recordings that the demo plays."""
+    """Return the files of the strategies for the demo's recordings."""
     return sorted((_FOLDER / "recorded").glob("*.toml"))
 
 
 def generated_files() -> list[Path]:
-    """Return the files of the strategies for the market that the demo makes up."""
+    """Return the files of the strategies for the demo's made-up market."""
     return sorted((_FOLDER / "generated").glob("*.toml"))
 
 
 def parse_strategy(text: str, source: str) -> StrategyConfig:
-    """Return the valid strategy that a TOML text describes; what it leaves out takes the default of its model, the revision 1.
+    """Return the valid strategy that a TOML text describes. Omitted fields get the defaults of its model; the revision is 1.
 
     Args:
         text: TOML.
         source: File name, for the error.
 
     Raises:
-        StrategyError: not TOML, an unknown field, a field of the writer's, or a broken rule; names source and field.
+        StrategyError: not TOML, an unknown field, a field that only the writer sets, or a broken rule. It names source and field.
     """
     return _parse(text, source)[0]
 
@@ -66,7 +66,7 @@ def _parse(text: str, source: str) -> tuple[StrategyConfig, bool]:
 
 
 def strategy_text(config: StrategyConfig) -> str:
-    """Return the TOML that ``parse_strategy`` reads as this revision of a strategy, every field stated."""
+    """Return a revision as TOML with every field, which ``parse_strategy`` reads."""
     lines = [f"{name} = {_toml(value)}" for name, value in config.to_record().items() if name not in _WRITERS_OWN and value is not None]
     return "\n".join(lines) + "\n"
 
@@ -75,14 +75,14 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")  # JSON's escapes are TOML's, but for DEL
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")  # JSON's escapes are TOML's, except for DEL
     if isinstance(value, list):
         return f"[{', '.join(_toml(one) for one in value)}]"
     return repr(value)
 
 
 def load_strategy_files(paths: Iterable[Path]) -> list[StrategyConfig]:
-    """Return the strategies of some files, in their order; not yet stamped with a time.
+    """Return the strategies of some files, in their order. They have no time yet.
 
     Raises:
         StrategyError: as ``parse_strategy``, or two files that describe the same strategy.
@@ -92,7 +92,7 @@ def load_strategy_files(paths: Iterable[Path]) -> list[StrategyConfig]:
 
 
 def load_strategy_edits(paths: Iterable[Path]) -> tuple[list[StrategyConfig], dict[str, int]]:
-    """As ``load_strategy_files``; also return strategy id -> the revision that its file was made from, where it names one."""
+    """Like ``load_strategy_files``. Also return strategy id -> the revision from which its file was made, if the file names one."""
     found: dict[str, str] = {}
     configs, named = [], {}
     for path in paths:

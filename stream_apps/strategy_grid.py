@@ -8,7 +8,7 @@ from typing import Any
 from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.core.signals.strategy_rules import validate
 
-# S1 3.5. Assets without a row take the factory's defaults.
+# S1 3.5. Other assets use the factory's defaults.
 GATES: dict[str, dict[str, float]] = {
     "BTC": {"vol_atr_pct_min": 0.002, "whale_usd_threshold": 100_000.0, "obi_threshold": 0.30, "spot_perp_threshold": 0.003},
     "ETH": {"vol_atr_pct_min": 0.003, "whale_usd_threshold": 50_000.0, "obi_threshold": 0.35, "spot_perp_threshold": 0.005},
@@ -23,7 +23,7 @@ _TRIALS: dict[str, tuple[tuple[int, int, int, int], float, bool]] = {
     "SOL": ((38, 42, 8, 12), 65.0, True),
 }
 _WINDOWS = (("5m", "30m"), ("5m", "1h"), ("15m", "1h"), ("15m", "4h"), ("30m", "1h"), ("30m", "4h"))
-# In R, behind a stop of 2 ATR.
+# In R, with a stop at 2 ATR.
 _TARGETS = (("conservative", 0.75, 1.5), ("balanced", 1.0, 2.0), ("aggressive", 1.5, 2.5))
 _STOP_ATR = 2.0
 ASSETS = tuple(_TRIALS)
@@ -32,7 +32,7 @@ BOOTSTRAPPED = ("ETH", "XRP", "SOL")
 
 
 def recommended_gates(asset: str) -> dict[str, Any]:
-    """Return the gate settings recommended for an asset; none for one that the specification does not name."""
+    """Return the recommended gate settings for an asset. Empty for an asset that the specification does not name."""
     return dict(GATES.get(asset, {}))
 
 
@@ -40,12 +40,12 @@ def grid(assets: Iterable[str] = BOOTSTRAPPED, venue: str = "BINANCE", quote: st
     """Return the grid: per asset six pairs of windows by three profiles of targets, named ``COIN_CVD{fast minutes}x{slow}_TP{profile}``.
 
     Args:
-        assets: Of ``ASSETS``.
-        venue, quote: Their perpetuals.
+        assets: Assets, of ``ASSETS``.
+        venue, quote: Venue and quote asset of their perpetuals.
 
     Raises:
         KeyError: an asset without recommended numbers.
-        StrategyError: an instrument that cannot be.
+        StrategyError: an invalid instrument.
     """
     strategies = []
     for asset in assets:

@@ -1,1 +1,4 @@
-"""Replay: the topics are the backtest. The same cores as the worker and the paper executor, in process, without Faust."""
+"""Replay: the backtest over topics, archive, database or files.
+
+It runs the cores of worker and paper executor in process, without Faust.
+"""

@@ -1,4 +1,7 @@
-"""What is kept of a replay while it runs: lists of what is rare, thinned series and counts of what is not. Memory does not grow with the trades read."""
+"""The results that a replay keeps while it runs: lists of rare records, thinned series and counts of the rest.
+
+Memory does not grow with the trades.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,20 @@ from stream_apps.replay.run import Result
 from stream_apps.replay.source import Piece
 
 Record = dict[str, Any]
-# A series keeps at least so many points and at most twice as many.
+# A series keeps at least this many points and at most twice as many.
 POINTS = 4_000
 TIMEFRAMES = ("1m", "5m", "15m", "1h", "4h", "1d")
-# Bars of a timeframe are kept until there are more than this; then a longer one will be drawn.
+# Maximum number of bars kept of a timeframe. Beyond it a longer timeframe is drawn.
 MOST_BARS = 800
 SILENCE_MS = 300_000
-# Scores are counted in steps of so many points.
+# Width in points of a step in the counts of scores.
 SCORE_STEP = 5
 DECODED = frozenset({"features", "bars", "scores", "signals", "trades_closed", "fills", "orders", "dead_letters"})
 
 
 @dataclass
 class Thinned:
-    """Rows of a series; of too many every other one is dropped. The newest is always kept."""
+    """Rows of a series. When there are too many, every other one is dropped. The newest is always kept."""
 
     rows: list[Sequence[float]] = field(default_factory=list)
     last: Sequence[float] | None = None
@@ -47,23 +50,23 @@ class Thinned:
         self._seen += 1
 
     def all(self) -> list[Sequence[float]]:
-        """Return the rows, the newest included."""
+        """Return the rows, including the newest."""
         return [*self.rows, self.last] if self.last is not None and self.rows[-1] is not self.last else self.rows
 
 
 @dataclass
 class MarketSeen:
-    """One instrument.
+    """Results of one instrument.
 
     Attributes:
-        features: (time, one value of each of the collector's feature names); NaN: undefined.
-        bars: Timeframe -> (end, open, high, low, close, volume); a timeframe with too many bars is left out.
+        features: (time, one value of each of the collector's feature names). NaN: undefined.
+        bars: Timeframe -> (end, open, high, low, close, volume). A timeframe with too many bars is omitted.
         flow: (end of a 1m bar with trades, close, running CVD).
-        instants: Evaluated. first, last: of them, ms UTC.
-        missing, stale: Input -> instants without a value, and of these with one that was too old.
-        late: Trades that came after their instant.
+        instants: Number of evaluated instants. first, last: their times, ms UTC.
+        missing, stale: Input -> number of instants without a value, and of these the number with a stale value.
+        late: Number of late trades.
         silences: Stretches of instants without a trade, at least ``SILENCE_MS`` long.
-        trades: Closed panes' trades in sum: aggregate trades.
+        trades: Number of aggregate trades in closed panes.
     """
 
     features: Thinned = field(default_factory=Thinned)
@@ -83,12 +86,12 @@ class MarketSeen:
 
 @dataclass
 class StrategySeen:
-    """One strategy's evaluations: one entry of each array per evaluation.
+    """Evaluations of one strategy: one entry of each array per evaluation.
 
     Attributes:
         times: ms UTC. scores: Points after gates. states: Index into ``Collector.states``. sides: 1 LONG, -1 SHORT, 0 none.
-        ungated: Floor of the points before gates / ``SCORE_STEP`` -> warm evaluations, by the side that was judged.
-        passed: The same of those that passed all gates.
+        ungated: Floor of the points before gates / ``SCORE_STEP`` -> number of warm evaluations, by the judged side.
+        passed: The same for those that passed all gates.
     """
 
     times: array[int] = field(default_factory=lambda: array("q"))
@@ -102,13 +105,13 @@ class StrategySeen:
 
 
 class Collector:
-    """Takes every result of a run.
+    """Collects the results of a run.
 
     Args:
         codec: Codec of the environment.
-        instruments: To keep; None: all.
-        since, until: Results of this period are kept, ms UTC, both inclusive; None: no limit.
-        features: Names of features that are kept as series.
+        instruments: Instruments to keep. None: all.
+        since, until: Only results of this period are kept, ms UTC, both inclusive. None: no limit.
+        features: Names of features to keep as series.
     """
 
     def __init__(
@@ -136,7 +139,7 @@ class Collector:
     # --- what comes ----------------------------------------------------------------------------------------------------
 
     def hear(self, piece: Piece) -> None:
-        """Count a piece of the input; keep its gaps."""
+        """Count a piece of the input and keep its gaps."""
         self.inputs[piece.topic] += len(piece.records)
         if piece.topic == "gaps":
             for row in range(len(piece.records)):
@@ -169,7 +172,7 @@ class Collector:
         getattr(self, f"_{topic}")(record)
 
     def hashes(self) -> dict[str, str]:
-        """Return topic -> sha256 over the sha256 of each strategy's records (of features: each instrument's) in their order, each with its length."""
+        """Return topic -> sha256 over the sha256 of each strategy's records (for features: each instrument's), in order, each with its length."""
         found = {}
         for topic in RESULT_TOPICS:
             whole = hashlib.sha256()
@@ -182,16 +185,16 @@ class Collector:
     # --- parts of a run --------------------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what another process needs to merge it: the codec stays, and hashes are final."""
+        """Return the data that another process needs to merge it. The codec is left out, and hashes are final."""
         kept = {name: value for name, value in vars(self).items() if name != "_codec"}
         return {**kept, "_hashes": {place: _digest(digest) for place, digest in self._hashes.items()}}
 
     def merge(self, other: Collector, market: bool = True) -> None:
-        """Take in what another collector saw: other strategies, or other partitions.
+        """Add the results of another collector: other strategies, or other partitions.
 
         Args:
-            other: Of another part of the same run.
-            market: Take its inputs, features and bars too; False where they are here already.
+            other: Collector of another part of the same run.
+            market: Add its inputs, features and bars too. False if they are here already.
         """
         self.strategies.update({name: _renumbered(seen, other.states, self.states) for name, seen in other.strategies.items()})
         for mine, theirs in ((self.signals, other.signals), (self.trades, other.trades), (self.fills, other.fills)):
@@ -209,7 +212,7 @@ class Collector:
                 self.holes.add(gap)
 
     def settle(self) -> None:
-        """Put everything in an order of its own, so that nothing tells how the run was cut into parts."""
+        """Sort everything, so that the result does not depend on how the run was split."""
         names = sorted(self.states)
         self.strategies = {name: _renumbered(self.strategies[name], self.states, names) for name in sorted(self.strategies)}
         self.states = names
@@ -308,14 +311,14 @@ def _digest(digest: Any) -> bytes:
 
 
 def _renumbered(seen: StrategySeen, before: Sequence[str], after: list[str]) -> StrategySeen:
-    """Return a strategy's evaluations with their states by their place in ``after``, to which names that are new are added."""
+    """Return a strategy's evaluations. Their states are indices into ``after``, which is extended by new names."""
     after.extend(name for name in before if name not in after)
     places = [after.index(name) for name in before]
     return replace(seen, states=array("b", (places[state] for state in seen.states)))
 
 
 def state_of(score: Record) -> str:
-    """Return what became of an evaluation: ``not warm``, the kind of the block, ``signal``, ``flip signal``, ``cooldown``, ``below entry``, ``no signal``."""
+    """Return the outcome of an evaluation: ``not warm``, the kind of the block, ``signal``, ``flip signal``, ``cooldown``, ``below entry``, ``no signal``."""
     if not score["warm"]:
         return "not warm"
     if score["gate_block"] is not None:

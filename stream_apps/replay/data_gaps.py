@@ -1,7 +1,7 @@
-"""No trading through holes: which closed trades rest on data that is not there (pure).
+"""Closed trades that rest on missing market data (pure).
 
-A hole is a stretch in which ids prove that trades are missing and nothing brought them back. What happened in it is not known: a window of which it
-takes a good part is wrong, and a stop inside it may have been hit. Such trades stay in the lists, marked; statistics leave them out.
+A hole is a stretch in which ids prove that trades are missing and were not fetched later. The market in it is unknown. A window with a
+large share of it is wrong, and a stop inside it may have been hit. Such trades stay in the lists, with a mark. Statistics leave them out.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from stream_apps.core.market.windows import WINDOW_MS
 
 Record = Mapping[str, Any]
-# Shorter holes lose some trades of a window of minutes; they are listed only.
+# Shorter holes lose some trades of a window of minutes. They are only listed.
 LEAST_HOLE_MS = 60_000
-# A window of which more than this share is a hole says something else than the market did.
+# A window with a larger share of holes than this does not show the market.
 MOST_MISSING = 0.05
-# ATR looks back 14 bars of 5 minutes before it has forgotten two thirds of a bar (D4).
+# ATR looks back this far: after 14 bars of 5 minutes it has forgotten two thirds of a bar (D4).
 ATR_REACH_MS = 14 * 300_000
 WINDOW, HELD = "window_over_hole", "held_over_hole"
 
@@ -27,7 +27,7 @@ class Hole(NamedTuple):
 
     Attributes:
         since, until: Times of the trades before and after, ms UTC.
-        missing: Ids that are missing; None: not known.
+        missing: Number of missing ids. None: unknown.
     """
 
     instrument: str
@@ -38,7 +38,7 @@ class Hole(NamedTuple):
 
 @dataclass
 class Holes:
-    """Gap records as they come; a later one of the same hole that says that it was repaired takes it away."""
+    """Collects gap records. A later record that reports the repair of a hole removes it."""
 
     gaps: list[Record] = field(default_factory=list)
     _open: dict[tuple[str, str, int | None, int | None], Record] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Holes:
             self._open[key] = gap
 
     def found(self, least_ms: int = LEAST_HOLE_MS) -> list[Hole]:
-        """Return the holes in trades that are at least so long, by instrument and time."""
+        """Return the holes in trades of at least the minimum length, by instrument and time."""
         holes = [
             Hole(
                 gap["instrument"],
@@ -68,12 +68,12 @@ class Holes:
 
 
 def rests_on_hole(trade: Record, windows: Iterable[str], holes: Iterable[Hole]) -> str | None:
-    """Return why a closed trade cannot be judged: ``held_over_hole``, ``window_over_hole``, or None when it can.
+    """Return the reason why a closed trade cannot be judged: ``held_over_hole`` or ``window_over_hole``. None if it can.
 
     Args:
         trade: A ``trades_closed`` record.
-        windows: The strategy's CVD windows; what ATR looks back on counts as one too.
-        holes: Of any instruments.
+        windows: The strategy's CVD windows. The look-back of ATR counts as one more.
+        holes: Holes of any instruments.
     """
     known = [hole for hole in holes if hole.instrument == trade["instrument"]]
     if any(hole.since < trade["event_time"] and trade["signal_time"] < hole.until for hole in known):
@@ -92,7 +92,7 @@ def marked(trades: Iterable[Record], windows_of: Callable[[str], Iterable[str]],
     Args:
         trades: ``trades_closed`` records.
         windows_of: Strategy id -> its CVD windows.
-        holes: Of any instruments.
+        holes: Holes of any instruments.
     """
     known = list(holes)
     return [{**trade, "void": rests_on_hole(trade, windows_of(trade["strategy_id"]), known)} for trade in trades]

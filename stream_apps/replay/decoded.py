@@ -1,4 +1,4 @@
-"""Records decoded, and their keys matched, once for all that read them: the engine and the paper model take the same trades."""
+"""Decoding of records and matching of their keys, done once for all readers: engine and paper model take the same trades."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _Message = tuple[int, int, bytes | None, bytes | None]
 
 
 def with_columns(codec: Codec, topic: str, records: RecordSet, names: tuple[str, ...], keys: KeyTable) -> RecordSet:
-    """Return records of a flat topic with the columns that their readers want; those that came with columns as they are.
+    """Return records of a flat topic with the columns that their readers want. Records that already have columns are returned unchanged.
 
     Args:
         codec: Codec of the environment.
         topic: A flat topic.
         records: The records.
         names: Fields wanted.
-        keys: The keys seen so far; new ones are added. Keep one table per partition.
+        keys: The keys seen so far. New ones are added. Keep one table per partition.
     """
     if isinstance(records, DecodedRecords) or not len(records):
         return records

@@ -1,4 +1,7 @@
-"""The archive as a source of replay: columns go into the engine without being bytes in between, a row group of each file in memory at a time."""
+"""The archive as a source of replay.
+
+Columns go into the engine without an encoded form in between; one row group of each file is in memory.
+"""
 
 from __future__ import annotations
 
@@ -26,21 +29,24 @@ class Archive(Stored):
 
     @classmethod
     def of(cls, root: Path, settings: Settings) -> Archive:
-        """Return all of an archive."""
+        """Return a source of the whole archive."""
         return cls(settings.codec, settings.grid_ms, settings.allowed_lateness_ms, root=root)
 
     @contextmanager
     def opened(self, topics: tuple[str, ...]) -> Iterator[Readers]:
-        """Open partition -> topic -> reader. Raises ArchiveError when it is none, a file is missing or broken, or nothing to replay is there."""
+        """Open partition -> topic -> reader.
+
+        Raises ArchiveError if the folder is no archive, a file is missing or broken, or it holds nothing to replay.
+        """
         found: dict[int, dict[str, PartitionReader]] = {}
         for manifest in manifests(self.root):
             if manifest.topic in topics and (self.partitions is None or manifest.partition in self.partitions):
                 state = manifest.load()
                 if state.next_offset:
-                    # Other fields stay on disk.
+                    # Other fields are not read from disk.
                     fields = TRADE_FIELDS if manifest.topic == "agg_trades" else None
                     reader = PartitionReader(self.root, self.codec, manifest.topic, state, fields)
                     found.setdefault(manifest.partition, {})[manifest.topic] = reader
         if not found and set(topics) & set(self.inputs()):
-            raise ArchiveError(f"{self.root}: holds no market data of these partitions")
+            raise ArchiveError(f"{self.root}: the archive holds no market data of these partitions")
         yield found

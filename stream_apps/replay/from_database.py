@@ -1,7 +1,7 @@
-"""The tables that the sink writes as a source of replay: each row is the record that stood at its offset of its topic, and is read in that order.
+"""The tables of the sink as a source of replay. Each row is the record at its offset of its topic, and rows are read in that order.
 
-All is read in one transaction, so a sink that goes on writing changes nothing of what is seen, and through cursors of the server, so memory does not
-grow with the tables. The sink keeps no repeats: offsets are left out where it passed one over, as the engine does.
+All is read in one transaction, so a sink that still writes changes nothing. Cursors of the server keep memory constant. The sink stores no
+repeats, so their offsets are missing; the engine ignores repeats anyway.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from schemas.codec.recordset import I64, RecordSet
 from schemas.settings import Settings
 from stream_apps.replay.stored import Message, Readers, Stored
 
-# Rows that are in memory of each topic at a time.
+# Rows of each topic in memory at a time.
 ROWS = 20_000
-# The sink's name in its own book of offsets.
+# The sink's name in the table of its offsets.
 SINK = "timescale"
-# Of a period only rows from two days around it are looked for: what comes later than that changes no window.
+# For a period, only rows within two days of it are read. Later arrivals change no window.
 REACH_MS = 2 * 86_400_000
 UNBOUND = ("instruments", "strategies", "engine_settings")
 
@@ -39,7 +39,7 @@ class Database(Stored):
     """The sink's tables as a source.
 
     Args:
-        url: Of the database.
+        url: URL of the database.
     """
 
     url: str
@@ -48,12 +48,12 @@ class Database(Stored):
 
     @classmethod
     def of(cls, url: str, settings: Settings) -> Database:
-        """Return all of a database."""
+        """Return a source of the whole database."""
         return cls(settings.codec, settings.grid_ms, settings.allowed_lateness_ms, url=url)
 
     @contextmanager
     def opened(self, topics: tuple[str, ...]) -> Iterator[Readers]:
-        """Open partition -> topic -> reader. Raises DatabaseError when it does not answer, lacks a table, or holds nothing to replay."""
+        """Open partition -> topic -> reader. Raises DatabaseError if it does not answer, lacks a table, or holds nothing to replay."""
         try:
             with psycopg.connect(self.url, connect_timeout=10, application_name="perpflow-replay") as connection:
                 connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
@@ -102,7 +102,7 @@ class TableReader:
     rows: int
 
     def windows(self, start: int = 0) -> Iterator[RecordSet]:
-        """Yield the records from an offset on as they were in the topic."""
+        """Yield the records from an offset on, as they were in the topic."""
         for rows in self._fetched(self._columns(), start):
             yield RecordSet.from_messages([self._message(row) for row in rows])
         nothing = RecordSet.from_messages([])
@@ -121,7 +121,7 @@ class TableReader:
             yield pairs[:, 0], pairs[:, 1]
 
     def offset_at(self, time_ms: int) -> int:
-        """Return the offset of the first record with an event time at or after a time; ``next_offset`` when every record is older."""
+        """Return the offset of the first record with an event time at or after a time; ``next_offset`` if every record is older."""
         query = sql.SQL("SELECT min(kafka_offset) FROM {} WHERE kafka_partition = {} AND event_time >= {} AND {}").format(
             sql.Identifier(self.topic), sql.Literal(self.partition), _bound(time_ms, ""), self.within
         )
@@ -149,7 +149,7 @@ class TableReader:
                 offsets = np.array([row[0] for row in rows], dtype=np.int64)
                 if offsets[0] <= previous or (np.diff(offsets) <= 0).any():
                     raise DatabaseError(
-                        f"{self.topic}: partition {self.partition} holds an offset twice: the rows of two logs (a topic made anew)"
+                        f"{self.topic}: partition {self.partition} holds an offset twice: these are rows of two logs (the topic was created again)"
                     )
                 previous = int(offsets[-1])
                 yield rows

@@ -1,4 +1,4 @@
-"""``perpflow replay --from-topics``: run all partitions of the topics through the cores, and compare with what the services wrote."""
+"""Replay of all partitions of the topics through the cores, and comparison with the records of the services (``replay --verify``)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from stream_apps.replay.topics import TopicSource
 
 @dataclass
 class ReplayReport:
-    """What a replay did.
+    """The result of a replay.
 
     Attributes:
         results: Records by result topic.
-        outputs: Topic -> records of every kind written by the cores.
-        inputs: Topic -> records read.
+        outputs: Topic -> number of records of every kind written by the cores.
+        inputs: Topic -> number of records read.
         seconds: Duration, wall clock.
-        differences: Against the topics, when compared.
+        differences: Differences from the topics, if compared.
     """
 
     results: ResultSet
@@ -41,7 +41,7 @@ Progress = Callable[[int, str, int], None]
 
 
 def read_results(settings: Settings, topics: tuple[str, ...] = RESULT_TOPICS) -> ResultSet:
-    """Return what the services have written to result topics."""
+    """Return the records that the services have written to result topics."""
     written = ResultSet.of(settings.codec, topics)
     with TopicSource(settings, topics) as source:
         for _, topic, records in source.everything():
@@ -61,10 +61,10 @@ def replay_topics(
 
     Args:
         settings: Environment.
-        paper: Numbers of the paper model; must be the executor's for a comparison.
-        compare: Read what the services wrote and list the differences.
+        paper: Numbers of the paper model. For a comparison they must be the executor's.
+        compare: Read the services' results and list the differences.
         progress: Called with (partition, topic, records) as records are read.
-        engine: The engine that decided.
+        engine: The engine whose results are compared.
 
     Raises:
         TopicsError: no broker answers, or it refuses.

@@ -1,4 +1,4 @@
-"""What a replay found, as one JSON document: statistics with their units, breakdowns, curves, data quality, configuration, hashes (pure)."""
+"""The report of a replay as one JSON document: statistics with units, breakdowns, curves, data quality, configuration, hashes (pure)."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from stream_apps.replay.data_gaps import LEAST_HOLE_MS, marked
 
 Json = dict[str, Any]
 VERSION = 1
-# Columns of trades.csv that trades_closed does not have.
+# Columns of trades.csv that trades_closed lacks.
 TRADE_EXTRAS = ("maker_notional", "notional", "void")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What was asked for.
+    """The request of a replay, and facts of its run.
 
     Attributes:
         source: As given. files: name, bytes and sha256 of each.
-        since, until: Bounds of the period, ms UTC, as given; None: that of the data.
-        warm_up_ms: Market data before ``since`` that was run in.
-        strategies: As they ran. seconds: Wall clock. checks: Results of --twice and --future-shift.
+        since, until: Bounds of the period, ms UTC, as given. None: those of the data.
+        warm_up_ms: Length of the market data before ``since`` that warms the engine up.
+        strategies: The strategies that ran. seconds: Wall clock. checks: Results of --twice and --future-shift.
     """
 
     source: Sequence[str]
@@ -50,7 +50,7 @@ class Run:
 
 
 def build(collected: Collector, run: Run) -> Json:
-    """Return the report. Money is in quote units; times are ms UTC; what is undefined is null."""
+    """Return the report. Money is in quote units, times are ms UTC, undefined values are null."""
     holes = collected.holes.found()
     trades = all_trades(collected, run)
     strategies = [_strategy(one, collected, [row for row in trades if row["strategy_id"] == one.strategy_id]) for one in run.strategies]
@@ -128,7 +128,7 @@ def _strategy(config: StrategyConfig, collected: Collector, trades: list[Json]) 
 
 
 def _account(trades: Iterable[Json], balance: float, period: Json | None) -> Json:
-    """Return statistics, breakdowns and curve of the trades that can be judged, and what was left out."""
+    """Return statistics, breakdowns and curve of the trades that can be judged, and which trades were left out."""
     listed_ = list(trades)
     sound = [row for row in listed_ if row["void"] is None]
     void = [row for row in listed_ if row["void"] is not None]
@@ -165,7 +165,7 @@ def _counted(seen: StrategySeen, states: Sequence[str]) -> dict[str, int]:
 
 
 def _histogram(seen: StrategySeen) -> list[Json]:
-    """Return warm evaluations by score before gates: from, to, how many, and of these how many passed all gates."""
+    """Return warm evaluations by score before gates: from, to, how many, and how many of these passed all gates."""
     places = sorted({place for _, place in seen.ungated})
     return [
         {
@@ -207,12 +207,12 @@ def _plain(value: Any) -> Any:
 
 
 def write_trades(file: TextIO, trades: Iterable[Json]) -> None:
-    """Write closed trades as CSV: the fields of ``trades_closed``, then ``TRADE_EXTRAS``; times as ISO 8601, UTC."""
+    """Write closed trades as CSV: the fields of ``trades_closed``, then ``TRADE_EXTRAS``. Times are ISO 8601, UTC."""
     _write(file, (*field_names("trades_closed"), *TRADE_EXTRAS), trades)
 
 
 def write_signals(file: TextIO, signals: Iterable[Json]) -> None:
-    """Write signals as CSV: the fields of ``signals``; times as ISO 8601, UTC."""
+    """Write signals as CSV: the fields of ``signals``. Times are ISO 8601, UTC."""
     _write(file, tuple(field_names("signals")), signals)
 
 

@@ -1,4 +1,4 @@
-"""Results of a run as sets of records: hashes, and the first difference between two runs, field by field."""
+"""Results of a run as sets of records: hashes, and the differences between two runs, field by field."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from schemas.catalogue import RESULT_TOPICS, TOPICS
 from schemas.codec.avro import Codec
 
 Identity = tuple[Any, ...]
-# Mode of the trades that the cores close.
+# Mode of the trades that the paper model closes.
 PAPER = "paper"
 
 
 @dataclass
 class ResultSet:
-    """Records of the result topics by their id; repeats of a restarted service are dropped, the first one stays.
+    """Records of the result topics by their id. Repeats from a restarted service are dropped; the first one stays.
 
     Attributes:
-        keeps_order: Entries of maps count in their order, as bytes do. A database keeps none: False puts them in order of their keys first.
-        repeats: Topic -> repeats that equalled the first.
-        conflicts: (topic, id) of repeats with another content: never to be seen in a sound run.
+        keeps_order: True: entries of maps keep their order, as bytes do. False: they are sorted by key first, because a database keeps no
+            order.
+        repeats: Topic -> number of repeats that equalled the first.
+        conflicts: (topic, id) of repeats with another content. A correct run has none.
     """
 
     codec: Codec
@@ -33,17 +34,17 @@ class ResultSet:
 
     @classmethod
     def of(cls, codec: Codec, topics: Iterable[str], keeps_order: bool = True) -> ResultSet:
-        """Return an empty set of the records of other topics than ``RESULT_TOPICS``."""
+        """Return an empty set for other topics than ``RESULT_TOPICS``."""
         names = tuple(topics)
         return cls(codec, keeps_order, {topic: {} for topic in names}, dict.fromkeys(names, 0))
 
     def add(self, topic: str, value: bytes | None) -> None:
-        """Add one encoded record; topics that are no results are passed over. Raises CodecError for bytes that are no record."""
+        """Add one encoded record. Other topics are ignored. Raises CodecError for bytes that are no record."""
         if topic not in self.records:
             return
         record = self.codec.decode(topic, value)
         if record.get("mode", PAPER) != PAPER:
-            return  # a trade at a venue: no replay makes those
+            return  # a trade at a venue: no replay makes it
         if not self.keeps_order:
             value = self.codec.encode(topic, _in_order(record))
         identity = tuple(record[name] for name in TOPICS[topic].record_id)
@@ -82,7 +83,7 @@ class ResultSet:
 
 
 def _in_order(value: Any) -> Any:
-    """Return a value with every map in order of its keys."""
+    """Return a value with the entries of every map sorted by key."""
     if isinstance(value, dict):
         return {name: _in_order(value[name]) for name in sorted(value)}
     return [_in_order(one) for one in value] if isinstance(value, list) else value
@@ -90,7 +91,7 @@ def _in_order(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two runs part: a record that one of them lacks, or the first field that differs."""
+    """A difference between two runs: a record that one of them lacks, or the first field that differs."""
 
     topic: str
     identity: Identity
@@ -108,13 +109,13 @@ class Difference:
 def differences(
     expected: ResultSet, found: ResultSet, topics: Iterable[str] | None = None, event_time_until: int | None = None
 ) -> list[Difference]:
-    """Return the differences of each topic in order of event time; of each record its first differing field.
+    """Return the differences by topic and event time: for each record its first differing field.
 
     Args:
-        expected: What the services wrote.
-        found: What the replay made.
+        expected: The records of the services.
+        found: The records of the replay.
         topics: Topics to compare; None: all of ``expected``.
-        event_time_until: Compare records up to this event time only (a live pipeline goes on writing).
+        event_time_until: Compare records up to this event time only, because a live pipeline goes on writing.
     """
     out: list[tuple[int, Difference]] = []
     for topic in expected.records if topics is None else topics:

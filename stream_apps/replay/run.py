@@ -1,4 +1,4 @@
-"""One partition of the pipeline in process: an engine, and the paper model for signals, over the same records that the services read."""
+"""One partition of the pipeline in process: an engine, and for signals the paper model, over the records that the services read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from stream_apps.engines import SIGNALS, EngineSpec
 from stream_apps.replay.decoded import with_columns
 from stream_apps.replay.source import Piece, Source
 
-# Beyond every offset: marks that wait for records of a topic that is not read are not held up.
+# Beyond every offset: no mark waits for records of a topic that is not read.
 _NEVER = 2**62
 
 
@@ -40,11 +40,11 @@ class Result(NamedTuple):
 
 
 class EngineReplay:
-    """Feed the input topics of one partition to an engine in offset order; take what it writes.
+    """Feeds the input topics of one partition to an engine in offset order, and returns its outputs.
 
     Args:
         engine: The engine, new or restored.
-        revisions: Its settings instead of those of the log; None: those of the log.
+        revisions: Settings to use instead of those of the log. None: those of the log.
 
     Raises:
         SettingsError: a revision breaks a rule.
@@ -59,11 +59,11 @@ class EngineReplay:
         self._decisions = 0
 
     def feed(self, topic: str, records: RecordSet) -> Iterator[Result]:
-        """Take records of a topic and yield what is written because of them, in order."""
+        """Feed records of a topic. Yield the engine's outputs in order."""
         yield from self._pass_on((*self.engine.feed(topic, records), *self.engine.advance()))
 
     def _pass_on(self, outputs: Iterable[OutputRecord]) -> Iterator[Result]:
-        """Yield what the engine wrote; progress records get their last field as the worker writes it."""
+        """Yield the engine's outputs. Progress records get their last field as the worker writes it."""
         decisions, progress = self.engine.DECISIONS, self.engine.PROGRESS
         for topic, key, value, _ in outputs:
             if topic == progress:
@@ -81,8 +81,8 @@ class PartitionReplay(EngineReplay):
         config: Numbers of the market state.
         codec: Codec of the environment.
         paper: Numbers of the paper model.
-        strategies: To run instead of those of the log; None: those of the log.
-        revisions: Settings of the engine instead of those of the log; None: those of the log.
+        strategies: Strategies to run instead of those of the log. None: those of the log.
+        revisions: Settings to use instead of those of the log. None: those of the log.
 
     Raises:
         StrategyError: a strategy breaks a rule.
@@ -112,7 +112,7 @@ class PartitionReplay(EngineReplay):
         self._encode = {topic: codec.encoder(topic) for topic in ("orders", "fills", "positions", "trades_closed")}
 
     def feed(self, topic: str, records: RecordSet) -> Iterator[Result]:
-        """Take records of a topic and yield what engine and paper model write because of them, in order."""
+        """Feed records of a topic. Yield the outputs of engine and paper model in order."""
         if topic == "agg_trades":
             records = with_columns(self._codec, topic, records, TRADE_FIELDS, self._keys)
         outputs = self.engine.feed(topic, records)
@@ -128,7 +128,7 @@ class PartitionReplay(EngineReplay):
                     try:
                         rows.append((offset, self._codec.decode(topic, plain.value(row))))
                     except CodecError:
-                        continue  # the engine makes the dead letter of it
+                        continue  # the engine writes its dead letter
                 (self._feed.add_settlements if topic == "funding" else self._feed.add_instruments)(rows)
         for result in self._pass_on((*outputs, *self.engine.advance())):
             yield result
@@ -152,18 +152,18 @@ def drive(
     revisions: Sequence[SettingsRevision] | None = None,
     hear: Callable[[Piece], None] = lambda piece: None,
 ) -> dict[int, EngineReplay]:
-    """Run a source through an engine, and through the paper model where it trades the engine's decisions.
+    """Run a source through an engine, and through the paper model if it trades the engine's decisions.
 
     Args:
-        source: What is replayed.
+        source: The source.
         config: The engine's numbers.
         codec: Codec of the environment.
-        take: Is given (partition, result) of every result, each partition's in order.
+        take: Called with (partition, result) for every result, in order within a partition.
         engine: The engine.
         paper: Numbers of the paper model.
-        strategies: Partition -> the strategies to run; None: those of the log.
-        revisions: Settings of the engine instead of those of the log, oldest first; None: those of the log.
-        hear: Is given every piece before it is fed: progress, gaps.
+        strategies: Partition -> the strategies to run. None: those of the log.
+        revisions: Settings to use instead of those of the log, oldest first. None: those of the log.
+        hear: Called with every piece before it is fed; for progress and gaps.
 
     Returns:
         Partition -> its engine and paper model after the last record.

@@ -1,7 +1,8 @@
-"""Look-ahead as a command: what comes after a time is altered beyond recognition, and nothing decided up to it may change.
+"""The future-shift check: alter all data after a time, and compare the decisions up to that time. None may change.
 
-Doubles are doubled (which keeps them on every decimal grid), takers change sides, liquidated sides are swapped, the quantities of the two sides of
-a book change places, funding changes its sign. Times, ids and marks stay: the log has the same shape.
+The alterations keep every record in place. Doubles are doubled (so they stay on every decimal grid). Takers change sides, liquidated sides
+are swapped, the quantities of both sides of a book change places, funding changes its sign. Times, ids and marks stay, so the log keeps its
+shape.
 """
 
 from __future__ import annotations
@@ -50,14 +51,14 @@ class Shifted:
                     value = self.codec.encode(topic, altered(topic, record))
                     self.altered += 1
             except CodecError:
-                pass  # it stays the dead letter that it is
+                pass  # it cannot be decoded and stays a dead letter
             messages.append((offset, timestamp, records.key(row), value))
         made = RecordSet.from_messages(messages)
         return RecordSet(made.buffer, made.index, following)
 
 
 def altered(topic: str, record: dict[str, Any]) -> dict[str, Any]:
-    """Return a market record with other content at the same place."""
+    """Return a market record with other values at the same offset and time."""
     made = {name: _doubled(value) for name, value in record.items()}
     if topic == "agg_trades":
         made["buyer_is_maker"] = not record["buyer_is_maker"]

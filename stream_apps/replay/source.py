@@ -1,7 +1,7 @@
-"""Where a replay's records come from: pieces of topics, as a log of this environment would hold them.
+"""The source of a replay's records: pieces of topics, as a log of this environment would hold them.
 
-A source with a progress log (the topics) is taken as it is. For one without (files) ``SynthesisedLog`` writes the log that an importer would have
-written: the same records, one mark a grid step (DESIGN 3).
+A source with a progress log (the topics) is used as it is. For a source without one (files) ``SynthesisedLog`` writes the log that an
+importer would have written: the same records, one mark a grid step (DESIGN 3).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from schemas.codec.recordset import RecordSet
 from stream_apps.core.log.engine import PartitionEngine
 from stream_apps.replay.topics import TopicSource
 
-# Records of all topics after which a synthesised log is fed on; some seconds of the busiest market, and little memory.
+# Number of records of all topics after which a synthesised log is passed on: some seconds of the busiest market, and little memory.
 PIECE = 20_000
 AUTHOR = "replay"
 SIGNALS_INPUTS = (*ENGINE_INPUTS, "progress")
@@ -32,15 +32,15 @@ class Piece(NamedTuple):
 
 
 class Source(Protocol):
-    """Something that can be replayed, any number of times."""
+    """A source that can be replayed any number of times."""
 
     def pieces(self, engine_of: Callable[[int], PartitionEngine]) -> Iterator[Piece]:
-        """Yield the pieces, each topic in offset order. ``engine_of`` gives the engine that a partition's pieces go to."""
+        """Yield the pieces, each topic in offset order. ``engine_of`` returns the engine that receives a partition's pieces."""
         ...
 
 
 class Entry(NamedTuple):
-    """A record on its way into a synthesised log, without ``receive_time``: history was received when it happened."""
+    """A record for a synthesised log, without ``receive_time``: history counts as received when it happened."""
 
     partition: int
     topic: str
@@ -49,13 +49,13 @@ class Entry(NamedTuple):
 
 @dataclass
 class SynthesisedLog:
-    """Gives records offsets and marks.
+    """Assigns offsets to records and writes marks.
 
     Args:
         codec: How values are encoded.
-        venue: Of the marks.
-        partitions: That the instruments live in.
-        size: Records after which pieces are handed on.
+        venue: Venue of the marks.
+        partitions: Partitions of the instruments.
+        size: Number of records after which pieces are passed on.
     """
 
     codec: Codec
@@ -67,7 +67,7 @@ class SynthesisedLog:
     _count: int = 0
 
     def step(self, time: int | None, entries: Iterable[Entry]) -> Iterator[Piece]:
-        """Append records and, when ``time`` is given, a mark at it in every partition; yield what is full."""
+        """Append records, and a mark in every partition when ``time`` is given. Yield full pieces."""
         for entry in entries:
             self._append(entry.partition, entry.topic, str(entry.record["instrument"]), entry.record)
         if time is not None:
@@ -78,7 +78,7 @@ class SynthesisedLog:
                 yield from self.flush()
 
     def flush(self) -> Iterator[Piece]:
-        """Yield what was appended since; marks last, so that what they wait for is there."""
+        """Yield the appended records. Marks come last, so that the records before them are there."""
         for (partition, topic), messages in sorted(self._open.items(), key=lambda item: (item[0][0], item[0][1] == "progress", item[0][1])):
             yield Piece(partition, topic, RecordSet.from_messages(messages))
         self._open, self._count = {}, 0
@@ -98,11 +98,11 @@ class Topics:
 
     Args:
         read: Opens a reader of the topics.
-        partitions: To read.
-        since: Market data from here on, ms UTC, to warm up by; None: from the beginning of the topics. Contracts are always read whole.
-        until: Stop when every producer's marks are beyond, ms UTC; None: at the present end.
-        strategies: Take the strategies from the log too; else they are given to the engine.
-        inputs: Topics that the engine is fed with.
+        partitions: Partitions to read.
+        since: Begin of the market data, ms UTC, warm-up included. None: the begin of the topics. Instruments are always read in full.
+        until: Stop when the marks of every producer are later, ms UTC. None: at the present end.
+        strategies: Read the strategies from the log too. False: they are given to the engine.
+        inputs: Topics of the engine.
     """
 
     read: Callable[[tuple[str, ...]], TopicSource]
@@ -113,7 +113,7 @@ class Topics:
     inputs: tuple[str, ...] = SIGNALS_INPUTS
 
     def pieces(self, engine_of: Callable[[int], PartitionEngine]) -> Iterator[Piece]:
-        """Yield what the topics hold, a partition after the other; ``gaps`` too, which no engine reads."""
+        """Yield the records of the topics, one partition after the other. ``gaps`` is included, though no engine reads it."""
         names = tuple(name for name in (*self.inputs, "gaps") if self.strategies or name != "strategies")
         with self.read(names) as source:
             starts_of = {partition: source.starts(partition, self.since) for partition in self.partitions}

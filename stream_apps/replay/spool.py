@@ -1,4 +1,4 @@
-"""The results of a run on disk, a file a partition in their order, so that two runs are compared byte by byte in constant memory."""
+"""The results of a run on disk, one file a partition in order. So two runs are compared byte by byte in constant memory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _HEAD = struct.Struct(">III")
 
 
 class Parting(NamedTuple):
-    """Where two runs part.
+    """The first difference between two runs.
 
     Attributes:
-        partition, place: Which record of which partition, counted from 0 over those that were compared.
-        topic: Of the first run's record; of the second's where the first has none.
-        field: First field that differs; None: one run lacks the record, or they are of different topics.
+        partition, place: Partition and position of the record, counted from 0 over the compared ones.
+        topic: Topic of the first run's record, or of the second's if the first has none.
+        field: First field that differs. None: one run lacks the record, or the topics differ.
         first, second: That field's values, or the records.
         event_time: ms UTC.
     """
@@ -44,7 +44,7 @@ class Spool:
     """Writes results. Use as a context manager.
 
     Args:
-        folder: Is made; must be empty.
+        folder: Is created. Must be empty if it exists.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,7 +69,7 @@ class Spool:
 
 
 def spooled(folder: Path, partition: int) -> Iterator[Result]:
-    """Yield a partition's results; none where the run had none."""
+    """Yield a partition's results; nothing for a partition without results."""
     path = folder / f"{partition}.results"
     if not path.is_file():
         return
@@ -88,7 +88,7 @@ def compare(
     Args:
         one, two: Their folders.
         codec: Codec of the environment.
-        chosen: Which records are compared, by their content; None: all.
+        chosen: Selects the records to compare, by content. None: all.
 
     Returns:
         Records compared, records of the first run that were not chosen, of these how many the second run does not have alike at the same place,

@@ -1,7 +1,9 @@
-"""What was kept as rows with their offsets (the archive, the database) as a source of replay: each topic read on as the engine wants it, in constant memory.
+"""Stored rows with their offsets (archive, database) as a source of replay.
 
-With the progress log kept the marks are the topics' own, and so are the results, byte for byte. Without it the log of an importer is written: the mark
-of instant T stands at T + the allowed lateness, after everything up to there (DESIGN 3).
+Each topic is read as far as the engine wants, in constant memory.
+
+With a stored progress log the marks are those of the topics, and the results are equal byte for byte. Without it the log of an importer is
+written: the mark of instant T stands at T + the allowed lateness, after all records up to there (DESIGN 3).
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ from stream_apps.replay.run import Result, drive
 from stream_apps.replay.source import SIGNALS_INPUTS, Piece
 
 GAPS = "gaps"
-# Topics that are read record by record: few records, and their readers want bytes.
+# Topics read record by record: they are small, and their readers want bytes.
 AS_MESSAGES = ("instruments", GAPS)
-# Configuration holds whatever its age, so it is read whole.
+# Configuration holds at any age, so it is read in full.
 WHOLE = ("instruments", "strategies", "engine_settings")
 _MESSAGES = 10_000
 
@@ -36,21 +38,21 @@ Message = tuple[int, int, bytes | None, bytes | None]
 
 
 class Reader(Protocol):
-    """One topic and partition as it was kept."""
+    """One topic and partition of the store."""
 
     @property
     def first_offset(self) -> int:
-        """Offset of the first record; ``next_offset`` when there is none."""
+        """Return the offset of the first record; ``next_offset`` without records."""
         ...
 
     @property
     def next_offset(self) -> int:
-        """First offset that was not kept."""
+        """Return the first offset that is not stored."""
         ...
 
     @property
     def rows(self) -> int:
-        """Records from the first on."""
+        """Return the number of records."""
         ...
 
     def windows(self, start: int = 0) -> Iterator[RecordSet]:
@@ -66,7 +68,7 @@ class Reader(Protocol):
         ...
 
     def offset_at(self, time_ms: int) -> int:
-        """Return the offset of the first record with an event time at or after a time; ``next_offset`` when every record is older."""
+        """Return the offset of the first record with an event time at or after a time; ``next_offset`` if every record is older."""
         ...
 
 
@@ -75,17 +77,17 @@ Readers = Mapping[int, Mapping[str, Reader]]
 
 @dataclass
 class Stored:
-    """Rows as a source. Subclasses open the readers.
+    """Stored rows as a source. Subclasses open the readers.
 
     Args:
         codec: Codec of the environment.
-        grid_ms: Grid of the marks that are written where none were kept, ms.
+        grid_ms: Grid of the synthesised marks, ms.
         lateness_ms: Allowed lateness, ms.
-        partitions: To read; None: all that are there.
-        since: Market data from here on, ms UTC, to warm up by; None: from the beginning. Contracts and strategies are always read whole.
-        until: Stop when every producer's marks are beyond, ms UTC; None: at the end.
-        strategies: Take what was kept of the strategies too; else they are given to the engine.
-        reads: Topics that the engine is fed with.
+        partitions: Partitions to read. None: all.
+        since: Begin of the market data, ms UTC, warm-up included. None: from the begin. Instruments and strategies are always read in full.
+        until: Stop when the marks of every producer are later, ms UTC. None: at the end.
+        strategies: Read the stored strategies too. False: they are given to the engine.
+        reads: Topics of the engine.
     """
 
     codec: Codec
@@ -97,11 +99,11 @@ class Stored:
     strategies: bool = True
     reads: tuple[str, ...] = SIGNALS_INPUTS
 
-    # Whether entries of maps come back in the order in which they were written.
+    # Whether entries of maps come back in the order of writing.
     KEEPS_ORDER: ClassVar[bool] = True
 
     def opened(self, topics: tuple[str, ...]) -> AbstractContextManager[Readers]:
-        """Open partition -> topic -> reader of the topics of which something is there."""
+        """Open partition -> topic -> reader, for topics that have records."""
         raise NotImplementedError
 
     def inputs(self) -> tuple[str, ...]:
@@ -109,12 +111,12 @@ class Stored:
         return tuple(name for name in (*self.reads, GAPS) if self.strategies or name != "strategies")
 
     def total(self) -> int:
-        """Return the number of records of a replay of all that is there."""
+        """Return the number of records of a replay of the whole store."""
         with self.opened(self.inputs()) as partitions:
             return sum(reader.rows for readers in partitions.values() for reader in readers.values())
 
     def pieces(self, engine_of: Callable[[int], PartitionEngine]) -> Iterator[Piece]:
-        """Yield what is there, a partition after the other; ``gaps`` too, which no engine reads."""
+        """Yield the records, one partition after the other. ``gaps`` is included, though no engine reads it."""
         with self.opened(self.inputs()) as partitions:
             for partition, readers in sorted(partitions.items()):
                 yield from self._partition(partition, engine_of(partition), readers)
@@ -137,7 +139,7 @@ class Stored:
             yield Piece(partition, GAPS, records)
         while True:
             wanted = engine.wants()
-            # What the next mark waits for comes first; when there is no more of it, no later mark can be passed.
+            # Records that the next mark waits for come first. When there are no more of them, no later mark can be passed.
             first = next((topic for topic in flows if topic in wanted), None)
             if first is None:
                 break
@@ -154,14 +156,14 @@ class Stored:
 def replay_stored(
     source: Stored, settings: Settings, paper: PaperSettings | None = None, progress: Progress | None = None, engine: EngineSpec = SIGNALS
 ) -> ReplayReport:
-    """Replay everything that was kept, and list the differences from the results that were kept beside it.
+    """Replay the whole store, and list the differences from the results stored beside it.
 
     Args:
         source: The rows.
-        settings: Numbers of the market state and codec; no broker is asked.
-        paper: Numbers of the paper model; must be the executor's.
+        settings: Numbers of the market state, and codec. No broker is used.
+        paper: Numbers of the paper model. They must be the executor's.
         progress: Called with (partition, topic, records) as records are read.
-        engine: The engine that decided.
+        engine: The engine whose results are compared.
     """
     source = replace(source, reads=engine.kind().inputs())
     report = ReplayReport(
@@ -207,9 +209,9 @@ def _sets(topic: str, reader: Reader, start: int) -> Iterator[RecordSet]:
 
 
 def _synthesised(codec: Codec, readers: Mapping[str, Reader], starts: dict[str, int], grid_ms: int, lateness_ms: int) -> RecordSet:
-    """Return the marks of an importer of these records: one a grid step and author, each after everything up to it.
+    """Return the marks of an importer of these records: one a grid step and author, each after all records up to it.
 
-    Contracts are known from the first mark on, whenever they were written.
+    Instruments are known from the first mark on, whenever they were written.
     """
     authors, contracts = _authors(codec, readers.get("instruments"))
     ends: dict[str, dict[int, int]] = {}
@@ -241,9 +243,11 @@ def _synthesised(codec: Codec, readers: Mapping[str, Reader], starts: dict[str, 
 
 
 def _steps(there: list[int], longest: int) -> Iterator[int]:
-    """Yield the step before the first, so that the first instant after it fires, and all up to the last, but those within pauses of a day and more.
+    """Yield the step before the first, so that the first instant after it fires, and all steps up to the last.
 
-    A record whose time lies far from all others would else cost marks of years.
+    Steps within pauses of a day or more are left out.
+
+    Otherwise a single record with a distant time would cost years of marks.
     """
     previous: int | None = None
     for step in there:
@@ -252,14 +256,14 @@ def _steps(there: list[int], longest: int) -> Iterator[int]:
 
 
 def _authors(codec: Codec, reader: Reader | None) -> tuple[list[tuple[str, str]], int]:
-    """Return (author, venue) of every contract, and the offset after which every contract is known."""
+    """Return (author, venue) of every instrument, and the offset after which all instruments are known."""
     seen: dict[str, Any] = {}
     reach = 0
     for offset, _, _, value in reader.messages() if reader is not None else ():
         try:
             record = codec.decode("instruments", value)
         except CodecError:
-            continue  # the engine makes the dead letter of it
+            continue  # the engine writes its dead letter
         if record["instrument"] not in seen:
             reach = offset + 1
         seen[record["instrument"]] = (record["author"], record["venue"])

@@ -1,4 +1,4 @@
-"""Reading topics from their beginning to where they ended when they were opened, as raw record sets, without a consumer group."""
+"""Reads topics from their begin to their end at the time of opening, as raw record sets, without a consumer group."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from schemas.codec.frames import fetch_in_place
 from schemas.codec.recordset import RecordSet
 from schemas.settings import Settings
 
-# Records read ahead of what can be used before their topic is paused: some seconds of the busiest market.
+# Number of records read ahead before a topic is paused: some seconds of the busiest market.
 READ_AHEAD = 200_000
-# Of one partition in one fetch: large enough that a fetch costs little beside its records, small beside the memory of a process.
+# Bytes of one partition in one fetch. So large that a fetch costs little beside its records, and small beside the memory of a process.
 FETCH_BYTES = 8 * 1024 * 1024
-# The broker answers one request of a connection after another: a fetch that waits for more at the end of a partition would hold up the next.
+# The broker answers one request of a connection after another. A fetch that waits for more at the end of a partition would delay the next.
 FETCH_WAIT_MS = 10
 
 T = TypeVar("T")
@@ -32,18 +32,18 @@ class TopicsError(RuntimeError):
 
 
 class TopicSource:
-    """Reads plain topics of the catalogue. Use as a context manager.
+    """Reads topics of the catalogue. Use as a context manager.
 
-    A thread of its own reads ahead while the caller works: the client is asyncio's, replay is not. Where all partitions begin and end is
-    asked once, and the first records of the partition that comes next are fetched while one is worked on: a broker's answer takes as
-    long as some ten thousand trades.
+    A thread reads ahead while the caller works, because the client uses asyncio and replay does not. The bounds of all partitions are asked
+    once. The first records of the next partition are fetched during the present one, because a broker's answer takes as long as some ten
+    thousand trades.
 
     Args:
-        settings: Where and with which prefix.
+        settings: Broker address and topic prefix.
         topics: Plain topic names.
 
     Raises:
-        TopicsError: by every method: no broker answers, or it refuses.
+        TopicsError: raised by every method when no broker answers, or it refuses.
     """
 
     def __init__(self, settings: Settings, topics: tuple[str, ...]) -> None:
@@ -53,7 +53,7 @@ class TopicSource:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="replay-reader", daemon=True)
         self._bounds: dict[TopicPartition, tuple[int, int]] = {}  # (first offset kept, next offset to be written)
-        self._early: dict[TopicPartition, list[RawRecords]] = {}  # fetched before their partition's turn
+        self._early: dict[TopicPartition, list[RawRecords]] = {}  # fetched before the turn of their partition
 
     def __enter__(self) -> TopicSource:
         self._thread.start()
@@ -104,7 +104,7 @@ class TopicSource:
 
     async def _ask_bounds(self) -> dict[TopicPartition, tuple[int, int]]:
         places = [self._place(topic, partition) for topic in self._topics for partition in range(self._settings.partitions)]
-        # An assignment makes all topics known in one request; asked for offsets, the client learns of one unknown topic after the other.
+        # An assignment resolves all topics in one request. Without it the client asks for one unknown topic after the other.
         self._assign(dict.fromkeys(places, 0))
         self._consumer.pause(*places)
         lows = await self._consumer.beginning_offsets(places)
@@ -112,16 +112,16 @@ class TopicSource:
         return {place: (lows[place], highs[place]) for place in places}
 
     def ends(self, partition: int) -> dict[str, tuple[int, int]]:
-        """Return topic -> (first offset kept, next offset to be written) of a partition; empty topics are left out."""
+        """Return topic -> (first offset kept, next offset to be written) of a partition. Empty topics are omitted."""
         bounds = {topic: self._bounds[self._place(topic, partition)] for topic in self._topics}
         return {topic: (low, high) for topic, (low, high) in bounds.items() if high > low}
 
     def starts(self, partition: int, since: int | None = None) -> dict[str, int]:
-        """Return topic -> offset to read from: the first kept, or of streams the first record at or after a time.
+        """Return topic -> offset to read from: the first offset kept, or for streams the first record at or after a time.
 
         Args:
             partition: Partition.
-            since: ms UTC. Compacted topics say what holds, whenever it was written: they are read from their beginning.
+            since: ms UTC. Compacted topics hold configuration of any age, so they are read from their begin.
         """
         ends = self.ends(partition)
         found = {topic: low for topic, (low, _) in ends.items()}
@@ -141,18 +141,18 @@ class TopicSource:
         starts: Mapping[str, int] | None = None,
         then: tuple[int, Mapping[str, int]] | None = None,
     ) -> Iterator[tuple[str, RecordSet]]:
-        """Yield (topic, records) of one partition until every topic is read to where it ended at the start.
+        """Yield (topic, records) of one partition, until every topic is read to its end at the time of opening.
 
         Args:
             partition: Partition.
-            backlog: Topic -> records read and not used; a topic beyond READ_AHEAD is not read on, unless it is wanted.
-            wants: Topics that something waits for.
-            starts: Offsets to begin at; those of topics that are left out: the first kept.
-            then: The partition that is read next, and its ``starts``: its first records are fetched meanwhile.
+            backlog: Topic -> number of unused records. A topic beyond READ_AHEAD is paused unless it is wanted.
+            wants: Topics that the engine waits for.
+            starts: Offsets to begin at. Other topics begin at the first offset kept.
+            then: The next partition and its ``starts``. Its first records are fetched meanwhile.
 
         Raises:
             TopicsError: no broker answers, or it refuses.
-            RecordSetError: what it holds is no record set.
+            RecordSetError: the broker sent no valid record set.
         """
         unread = self._unread(partition, starts)
         next_up = {} if then is None else self._unread(*then)
@@ -175,21 +175,21 @@ class TopicSource:
             ahead = backlog() if backlog is not None else {}
             wanted = wants() if wants is not None else set()
             chosen = {place for place in unread if (topic := self._names[place.topic]) in wanted or ahead.get(topic, 0) <= READ_AHEAD}
-            # Everything that is left waits for something that is there to the end already: it is read for what it holds.
+            # All other topics are read to their end, so nothing more will come for what waits. Read the rest anyway.
             found = self._call(self._fetch(chosen or set(unread), next_up.keys() - self._early.keys()))
             self._early |= {place: found.pop(place) for place in next_up.keys() & found.keys()}
         if missing := next_up.keys() - self._early.keys():
             self._early |= self._call(self._fetch(set(), missing, wait_ms=0))
 
     def everything(self) -> Iterator[tuple[int, str, RecordSet]]:
-        """Yield (partition, topic, records) of all partitions, one after the other, each topic whole. Raises as ``records``."""
+        """Yield (partition, topic, records) of all partitions, one after the other, each topic in full. Raises as ``records``."""
         for partition in range(self._settings.partitions):
             then: tuple[int, Mapping[str, int]] | None = (partition + 1, {}) if partition + 1 < self._settings.partitions else None
             for topic, records in self.records(partition, then=then):
                 yield partition, topic, records
 
     def _unread(self, partition: int, starts: Mapping[str, int] | None) -> dict[TopicPartition, int]:
-        """Return the places of a partition that are to be read, and where they begin."""
+        """Return the topic partitions of a partition to be read, and where they begin."""
         first = {topic: low for topic, (low, _) in self.ends(partition).items()} | dict(starts or {})
         places = {self._place(topic, partition): offset for topic, offset in first.items()}
         return {place: offset for place, offset in places.items() if offset < self._bounds[place][1]}
@@ -205,7 +205,7 @@ class TopicSource:
     async def _fetch(
         self, chosen: set[TopicPartition], early: set[TopicPartition], wait_ms: int = 200
     ) -> dict[TopicPartition, list[RawRecords]]:
-        """Return what is there of the chosen places and of those that are wanted early; the others are neither fetched nor touched."""
+        """Return the fetched records of the chosen topic partitions and of those wanted early. Others are not fetched."""
         asked = chosen | early
         paused = self._consumer.paused()
         if resting := self._consumer.assignment() - asked - paused:
