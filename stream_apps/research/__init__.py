@@ -1,1 +1,1 @@
-"""Research on what replays left: labels, splits that keep the future out, and what a search through many trials is worth. Pure functions."""
+"""Research on the results of replays: labels, splits without look-ahead, parameter search and its statistics. Pure functions."""

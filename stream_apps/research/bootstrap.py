@@ -1,8 +1,9 @@
-"""How sure a mean is: the stationary bootstrap, studentised (pure).
+"""Confidence of a mean: the stationary bootstrap, studentised (pure).
 
-Blocks of geometric length are drawn with replacement and wrap round (Politis and Romano, The Stationary Bootstrap, JASA 89 (1994)), so that results that
-follow each other keep their dependence. Interval and p-value come from the resamples' own t statistics (bootstrap-t, Efron and Tibshirani 1993, chapter
-12), which takes skewed results, as those of stops and targets are, for what they are. The seed is fixed: the same trades give the same figures.
+Blocks of geometric length are drawn with replacement and wrap round (Politis and Romano, The Stationary Bootstrap, JASA 89 (1994)). So
+consecutive results keep their dependence. Interval and p-value come from the t statistics of the resamples (bootstrap-t, Efron and
+Tibshirani 1993, chapter 12). This handles skewed results, which stops and targets produce. The seed is fixed: the same trades give the same
+figures.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 RESAMPLES = 5_000
 SEED = 20_260_302
-# Drawn at once, so that memory does not grow with the sample.
+# Number drawn at once, so that memory does not grow with the sample.
 _DRAWS = 1_000_000
-# What a resample of values that are all alike says; where it decides a bound, there is none.
+# The statistic of a resample whose values are all equal. A bound that it would decide is undefined.
 _NO_BOUND = 1e9
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean and how sure it is.
+    """A mean and its confidence.
 
     Attributes:
-        count: Values. mean: Of them.
-        low, high: Two-sided interval of ``confidence``; None below two values, without spread, or of so few that
-            resamples do not bound it.
-        p: One-sided: chance of a mean at least so high if the true one were not above zero; None likewise.
+        count: Number of values. mean: Their mean.
+        low, high: Two-sided interval of ``confidence``. None below two values, without spread, or with so few values that resamples do not
+            bound it.
+        p: One-sided: the chance of a mean at least this high if the true mean were zero. None likewise.
     """
 
     count: int
@@ -44,14 +45,14 @@ class Mean:
 def mean_of(
     values: Sequence[float] | Floats, confidence: float = 0.95, *, block: float | None = None, seed: int = SEED, resamples: int = RESAMPLES
 ) -> Mean | None:
-    """Return the mean of values in their order with its interval and p-value; None without values.
+    """Return the mean of values with its interval and p-value; None without values.
 
     Args:
         values: In order of time.
-        confidence: Of the interval.
+        confidence: Confidence of the interval.
         block: Mean length of a block, at least 1 (independent values); None: the cube root of the number of values, the order that is optimal
             for a mean (Hall, Horowitz and Jing 1995).
-        seed, resamples: Of the bootstrap.
+        seed, resamples: Settings of the bootstrap.
 
     Raises:
         ValueError: a confidence outside (0, 1), or a block below 1.
@@ -76,7 +77,7 @@ def mean_of(
 
 
 def _t_statistics(sample: Floats, centre: float, block: float, seed: int, resamples: int) -> Floats:
-    """Return (mean - centre) / standard error of each resample; one whose values are all alike says nothing finite and counts as extreme."""
+    """Return (mean - centre) / standard error of each resample. A resample whose values are all equal counts as extreme."""
     source = np.random.default_rng(seed)
     count = len(sample)
     rows = max(1, _DRAWS // count)
@@ -93,7 +94,7 @@ def _t_statistics(sample: Floats, centre: float, block: float, seed: int, resamp
 
 
 def _places(source: np.random.Generator, shape: tuple[int, int], block: float) -> npt.NDArray[np.int64]:
-    """Return which value stands where: blocks begin anywhere, go on round the end, and end with probability 1 / block after each value."""
+    """Return the drawn indices. A block begins anywhere, wraps round the end, and ends with probability 1 / block after each value."""
     at = np.arange(shape[1])
     begins = source.random(shape) < 1 / block
     begins[:, 0] = True

@@ -1,4 +1,4 @@
-"""What research keeps of a replay: the closed trades of each strategy, those that rest on a hole left out."""
+"""The results that research keeps of a replay: the closed trades of each strategy, without those that rest on a data gap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream_apps.research.splits import Interval
 
 
 class ClosedTrades:
-    """Takes the results of a run; decodes nothing but closed trades and gaps, so that hundreds of strategies cost little."""
+    """Collects the results of a run. It decodes only closed trades and gaps, so hundreds of strategies cost little."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -33,7 +33,7 @@ class ClosedTrades:
             self._trades.append(self._codec.decode(result.topic, result.value))
 
     def of(self, strategies: Sequence[StrategyConfig], within: Interval, run_out: bool) -> list[list[dict[str, Any]]]:
-        """Return each strategy's trades entered within an interval and closed within it (or later, with ``run_out``), in order of their exits."""
+        """Return each strategy's trades entered and closed within an interval (or closed later, with ``run_out``), in order of their exits."""
         windows = {one.strategy_id: (one.cvd_fast_window, one.cvd_slow_window) for one in strategies}
         found: dict[str, list[dict[str, Any]]] = {one.strategy_id: [] for one in strategies}
         for trade in marked(self._trades, windows.__getitem__, self._holes.found()):

@@ -1,7 +1,7 @@
-"""The cost gate: what a strategy earns before costs must exceed what it pays, by more than chance (pure).
+"""The cost gate: a strategy's earnings before costs must exceed its costs, by more than chance (pure).
 
-Per trade, in R: edge = gross_r + slippage_r (slippage stands inside gross_r), cost = fee_r + slippage_r + funding_r, net_r = edge - cost. All of it is
-measured, by the paper model or at the venue; nothing is assumed.
+Per trade, in R: edge = gross_r + slippage_r (gross_r contains slippage), cost = fee_r + slippage_r + funding_r, net_r = edge - cost. All
+numbers are measured, by the paper model or at the venue. Nothing is assumed.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ PASSES, FAILS, NOT_SHOWN, TOO_FEW = "passes", "fails", "not shown", "too few tra
 MEANING = {
     PASSES: "the edge exceeds the cost by more than chance",
     FAILS: "the cost exceeds the edge by more than chance",
-    NOT_SHOWN: "the interval of the net result holds zero: nothing is shown either way",
-    TOO_FEW: f"with fewer than {LEAST_TRADES} trades nothing is said",
+    NOT_SHOWN: "the interval of the net result contains zero: neither is shown",
+    TOO_FEW: f"fewer than {LEAST_TRADES} trades: no verdict",
 }
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What trades earned and paid, mean R a trade; None without trades.
+    """Earnings and costs of trades, mean R a trade. None without trades.
 
     Attributes:
-        trades: Number.
-        edge: Before any cost. fees, slippage, funding: Paid; funding received is below zero. cost: Their sum.
-        net: Edge less cost, with its interval.
-        share: Cost / edge, where the edge is above zero.
+        trades: Number of trades.
+        edge: Earnings before any cost. fees, slippage, funding: Costs; received funding is negative. cost: Their sum.
+        net: Edge minus cost, with its interval.
+        share: Cost / edge, if the edge is positive.
         verdict: One of ``MEANING``.
     """
 
@@ -48,9 +48,10 @@ class Gate:
 
 
 def cost_gate(trades: Sequence[Mapping[str, Any]], confidence: float = 0.95, least: int = LEAST_TRADES, seed: int = SEED) -> Gate:
-    """Judge ``trades_closed`` records (gross_r, fee_r, funding_r, slippage_r are used), in order of their exits.
+    """Judge ``trades_closed`` records in order of their exits. The fields gross_r, fee_r, funding_r and slippage_r are used.
 
-    The verdict is one-sided on each side: ``passes`` when the net result is above zero with ``confidence``, ``fails`` when it is below likewise.
+    Each side of the verdict is one-sided: ``passes`` if the net result is above zero with ``confidence``, ``fails`` if it is below zero
+    with it.
 
     Raises:
         ValueError: a confidence outside (0.5, 1).

@@ -1,8 +1,8 @@
-"""What a feature knows of the returns that follow: rank information coefficient, its t statistic, its ratio over time, and importance (pure).
+"""How well a feature predicts returns: rank information coefficient, its t statistic, its ratio over time, and importance (pure).
 
-Features and returns of one instrument are two series on the evaluation grid. Returns of a horizon overlap, and features of a window hardly change from one
-instant to the next; an ordinary t statistic takes that for evidence. So the error of the coefficient is that of Newey and West (1987) with the horizon as
-lag.
+Features and returns of one instrument are two series on the evaluation grid. Returns of a horizon overlap, and features of a window hardly
+change from one instant to the next. An ordinary t statistic mistakes that for evidence. So the error of the coefficient is that of Newey
+and West (1987) with the horizon as lag.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from stream_apps.research.splits import purged_k_fold
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
-# Fewer instants than this many horizons say nothing.
+# With fewer instants than this many horizons the coefficient is undefined.
 LEAST_HORIZONS = 5
-# A feature that is missing more often is left out of the model whose importance is asked for.
+# A feature that is missing more often is left out of the importance model.
 LEAST_COVERAGE = 0.5
 
 
@@ -30,11 +30,11 @@ class Coefficient:
     """Rank information coefficient of a feature at a horizon.
 
     Attributes:
-        feature, horizon_ms: Of what.
-        count: Instants with both.
-        ic: Spearman's correlation of feature and return. t: Its Newey-West t statistic. p: Two-sided, normal. None where nothing can be said.
-        ir: Mean / standard deviation of the coefficients of the blocks of time. blocks: With a coefficient.
-        same_sign: Share of the blocks with the whole's sign.
+        feature, horizon_ms: Feature and horizon.
+        count: Number of instants with both values.
+        ic: Spearman's correlation of feature and return. t: Its Newey-West t statistic. p: Two-sided, normal. None where undefined.
+        ir: Mean / standard deviation of the coefficients of the blocks of time. blocks: Number of blocks with a coefficient.
+        same_sign: Share of the blocks with the sign of the whole.
     """
 
     feature: str
@@ -49,12 +49,12 @@ class Coefficient:
 
 
 def forward_returns(times: Times, prices: Floats, horizon_ms: int, stale_ms: int) -> Floats:
-    """Return the return from each instant to ``horizon_ms`` later; NaN where either price is not known.
+    """Return the return from each instant to ``horizon_ms`` later; NaN where a price is unknown.
 
     Args:
-        times: Instants, ms UTC, ascending. prices: At them; NaN: not known.
+        times: Instants, ms UTC, ascending. prices: Prices at them; NaN: unknown.
         horizon_ms: Above zero.
-        stale_ms: How much older than wanted the later price may be.
+        stale_ms: Maximum age of the later price.
     """
     known = np.flatnonzero(np.isfinite(prices))
     found = np.full(len(times), np.nan)
@@ -69,7 +69,7 @@ def forward_returns(times: Times, prices: Floats, horizon_ms: int, stale_ms: int
 
 
 def ranks(values: Floats) -> Floats:
-    """Return the ranks from 1 on, equal values sharing their mean rank."""
+    """Return the ranks from 1 on. Equal values share their mean rank."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)
     found: Floats = (last - (count - 1) / 2)[place].astype(np.float64)
@@ -77,7 +77,7 @@ def ranks(values: Floats) -> Floats:
 
 
 def rank_correlation(x: Floats, y: Floats) -> float | None:
-    """Return Spearman's correlation of the pairs that are both known; None below three or without spread."""
+    """Return Spearman's correlation of the pairs with two known values; None below three pairs or without spread."""
     both = np.isfinite(x) & np.isfinite(y)
     one, other = x[both], y[both]
     if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
@@ -106,10 +106,10 @@ def coefficient(
 
     Args:
         feature: Its name.
-        times: Instants, ms UTC, ascending. values, returns: At them; NaN: not known.
-        horizon_ms: Of the returns. grid_ms: Step of the instants.
-        block_ms: Length of the blocks of time whose coefficients make the ratio; a day, or less where there are few.
-        least_block: Pairs that a block must have.
+        times: Instants, ms UTC, ascending. values, returns: Values at them; NaN: unknown.
+        horizon_ms: Horizon of the returns. grid_ms: Step of the instants.
+        block_ms: Length of the blocks of time whose coefficients make the ratio: a day, or less with few instants.
+        least_block: Minimum number of pairs in a block.
     """
     both = np.isfinite(values) & np.isfinite(returns)
     count = int(both.sum())
@@ -140,7 +140,7 @@ def coefficient(
 
 @dataclass(frozen=True)
 class Importance:
-    """What a linear model of the ranks loses out of sample when a feature is moved away from its instants.
+    """Permutation importance: the loss of a linear rank model out of sample when a feature is shifted in time.
 
     Attributes:
         feature: Name.
@@ -154,10 +154,10 @@ class Importance:
 
 @dataclass(frozen=True)
 class Model:
-    """A model over all features.
+    """Importance of all features in one model.
 
     Attributes:
-        score: Mean out-of-sample rank correlation over the folds; None: too little data.
+        score: Mean out-of-sample rank correlation over the folds. None: too little data.
         folds: (training samples, test samples, correlation) of each.
         importances: Most important first. left_out: Features that are missing too often or never change.
     """
@@ -180,18 +180,18 @@ def importance(
     ridge: float = 0.02,
     seed: int = 0,
 ) -> Model:
-    """Return the importance of features by permutation, over purged K folds with embargo.
+    """Return the permutation importance of features, over purged K folds with embargo.
 
-    The model is a ridge regression of the ranks. Within a test fold a feature is moved by rolling it round by a random number of instants, which breaks its
-    tie to the returns and keeps its own dependence on time. A sample is an instant and lasts until its return is known, so purging takes out of the
-    training what shares a moment with the test.
+    The model is a ridge regression of the ranks. Within a test fold a feature is rolled round by a random number of instants. This breaks
+    its relation to the returns and keeps its own dependence on time. A sample is an instant and lasts until its return is known; purging
+    removes training samples that overlap the test.
 
     Args:
         times: Instants, ms UTC, ascending. features: Name -> values. returns: Of ``horizon_ms``; NaN: not known.
         folds, embargo_ms: As in ``purged_k_fold``.
-        repeats: Rolls of each feature and fold.
-        ridge: Penalty, a share of the number of samples.
-        seed: Of the rolls.
+        repeats: Number of rolls of each feature and fold.
+        ridge: Penalty, as a share of the number of samples.
+        seed: Seed of the rolls.
     """
     known = np.isfinite(returns)
     at, y = times[known], returns[known]
@@ -213,7 +213,7 @@ def importance(
     for train, test in purged_k_fold(spans, folds, embargo_ms):
         if len(train) <= len(names) or len(test) < 3:
             continue
-        # Ranks are those among the training's values: the test adds nothing to what the model knows.
+        # Ranks are those among the training's values, so that the test adds no information to the model.
         weights = _ridge(_ranked(columns, train, train), ranks(y[train]) / len(train) - 0.5, ridge)
         inside = _ranked(columns, train, test)
         score = rank_correlation(inside @ weights, y[test])
@@ -232,7 +232,7 @@ def importance(
 
 
 def _ranked(columns: Sequence[Floats], among: Sequence[int], of: Sequence[int]) -> Floats:
-    """Return where samples stand among the known values of others, -0.5 to 0.5; what is missing stands in the middle, where it says nothing."""
+    """Return the rank of samples among the known values of others, -0.5 to 0.5. A missing value gets the middle, which is neutral."""
     found = np.zeros((len(of), len(columns)))
     for place, column in enumerate(columns):
         base = np.sort(column[among])
@@ -250,5 +250,5 @@ def _ridge(x: Floats, y: Floats, ridge: float) -> Floats:
 
 
 def strongest(found: Sequence[Coefficient]) -> list[Coefficient]:
-    """Return coefficients with the largest |t| first; those without one last, in their order."""
+    """Return coefficients with the largest |t| first. Those without one come last, in their order."""
     return sorted(found, key=lambda one: -abs(one.t) if one.t is not None else 1.0)

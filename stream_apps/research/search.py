@@ -1,11 +1,11 @@
-"""Parameter search that is out of sample by construction: each fold is searched on its training stretches alone, and what the fold reports was tested after.
+"""Parameter search that is out of sample by construction: each fold is searched on its training only, and its reported result comes from the test after it.
 
-An evaluator is given strategies and one stretch of time, and gives back their closed trades; the search asks it for training stretches only, settles the
-choice, and only then asks for the test. Every trial is kept and counted: what the best of them is worth is deflated by all of them (``trials``).
+An evaluator takes strategies and one stretch of time, and returns their closed trades. The search asks it for training stretches, makes the
+choice, and only then asks for the test. Every trial is kept and counted; the result of the best is deflated by all of them (``trials``).
 
-**The same search gives the same trials**, at any number of processes and after any number of interruptions: trials are asked for in batches of a fixed
-size, by a sampler (Optuna's TPE) seeded anew for each batch, from the history of the batches before; what a batch found is stored before the next one.
-A search that was killed in a batch asks for that batch again and evaluates what of it is missing.
+**The same search gives the same trials**, with any number of processes and after any number of interruptions. Trials are requested in
+batches of a fixed size. The sampler (Optuna's TPE) gets a new seed for each batch, and the history of the batches before. The results of a
+batch are stored before the next one. A killed search requests its last batch again and evaluates only what is missing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OBJECTIVES = {
     "net_r": "sum of net R",
     "mean_r": "mean net R a trade",
 }
-# Below every value of a trial with enough trades; more trades are nearer to enough.
+# Below every value of a trial with enough trades. The value grows with the number of trades.
 _TOO_FEW = -1e6
 
 
@@ -47,26 +47,26 @@ class Evaluator(Protocol):
     def __call__(self, strategies: Sequence[StrategyConfig], within: Interval, run_out: bool = False) -> list[list[Trade]]:
         """Return the closed trades of each strategy that were entered and closed within the interval, in order of their exits.
 
-        With ``run_out`` also those that were entered within it and closed later: in a test a trade that is open at the end counts as it ended. In a
-        training nothing after the end of the interval may be looked at.
+        With ``run_out`` also those that were entered within it and closed later: in a test, a trade that is open at the end counts with its
+        result. A training must not look beyond the end of its interval.
         """
         ...
 
 
 class SearchMismatch(ValueError):
-    """A storage that holds another search than the one asked for."""
+    """The storage holds another search."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to search.
+    """Settings of a search.
 
     Attributes:
-        trials: Of each fold, the parent itself included as the first.
-        batch: Asked for together.
-        seed: Of the sampler.
+        trials: Number of trials of each fold, including the parent as the first.
+        batch: Number of trials requested together.
+        seed: Seed of the sampler.
         objective: One of ``OBJECTIVES``, over the training's trades.
-        least_trades: Fewer in the training are no result.
+        least_trades: With fewer training trades there is no result.
     """
 
     trials: int = 60
@@ -76,7 +76,7 @@ class Plan:
     least_trades: int = 10
 
     def __post_init__(self) -> None:
-        """Raise ValueError, naming the number, for what cannot be."""
+        """Raise ValueError, naming the number, for an impossible value."""
         for name in ("trials", "batch", "least_trades"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
@@ -86,12 +86,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of the space on the training of a fold.
+    """One point of the space, evaluated on the training of a fold.
 
     Attributes:
         number: In the fold, from 0.
-        point: Where. value: Objective; None: too few trades.
-        trades, net_r: On the training. sharpe: Mean / standard deviation of a trade's net R; 0 where it is undefined.
+        point: Its coordinates. value: Objective. None: too few trades.
+        trades, net_r: On the training. sharpe: Mean / standard deviation of a trade's net R; 0 if undefined.
     """
 
     number: int
@@ -104,14 +104,14 @@ class Trial:
 
 @dataclass
 class FoldResult:
-    """What a fold found.
+    """The result of a fold.
 
     Attributes:
-        fold: Its stretches. trials: All. chosen: The best on the training; None: none had enough trades and an objective above
-            zero, so nothing is traded in the test.
+        fold: Its stretches. trials: All trials. chosen: The best on the training. None: none had enough trades and an objective above zero,
+            so the test has no trades.
         config: Its strategy.
-        train_trades, test_trades: Of the chosen. parent_trades: Of the parent in the test.
-        deflated: Probability that the choice is better on the training than what chance gives the best of all trials.
+        train_trades, test_trades: Of the chosen strategy. parent_trades: Of the parent in the test.
+        deflated: Probability that the choice is better on the training than the best of all trials would be by chance.
     """
 
     fold: Fold
@@ -126,16 +126,16 @@ class FoldResult:
 
 @dataclass
 class Found:
-    """A search through all folds.
+    """The result of a search through all folds.
 
     Attributes:
         folds: In order of their tests.
         trials: Number of all trials.
-        test: Mean net R of the test trades of all folds, one-sided p-value in it.
-        train: The same of the choices on their own training: what one would have believed.
+        test: Mean net R of the test trades of all folds, with one-sided p-value.
+        train: The same for the choices on their own training. It shows the optimism of the training.
         parent: Mean net R of the parent in the same tests.
         gate: Cost gate of the test trades.
-        deflated: Median over the folds of ``FoldResult.deflated``, each with all trials of all folds counted.
+        deflated: Median over the folds of ``FoldResult.deflated``, computed with all trials of all folds.
     """
 
     folds: list[FoldResult]
@@ -148,12 +148,12 @@ class Found:
 
     @property
     def test_trades(self) -> list[Trade]:
-        """Trades of all tests, in order of their exits."""
+        """Return the trades of all tests, in order of their exits."""
         return _in_order(trade for one in self.folds for trade in one.test_trades)
 
 
 def value_of(trades: Sequence[Trade], plan: Plan) -> float | None:
-    """Return the objective of trades; None when they are too few."""
+    """Return the objective of trades; None if they are too few."""
     results = [float(row["net_r"]) for row in trades]
     if len(results) < plan.least_trades:
         return None
@@ -166,7 +166,7 @@ def value_of(trades: Sequence[Trade], plan: Plan) -> float | None:
 
 
 def fingerprint(space: Space, folds: Sequence[Fold], plan: Plan, data: str) -> str:
-    """Return what makes a search this one: parent, space, folds, plan but the number of trials, and data (a hash of it, say)."""
+    """Return the identity of a search: parent, space, folds, plan without the number of trials, and data (for example a hash)."""
     text = json.dumps(
         [config_hash(space.parent), space.describe(), [[list(one.train), one.test] for one in folds],
          [plan.batch, plan.seed, plan.objective, plan.least_trades], data, optuna.__version__]
@@ -185,17 +185,17 @@ def search(
     data: str = "",
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Found:
-    """Search every fold on its training and test what was chosen.
+    """Search every fold on its training, and test the choices.
 
     Args:
         evaluate: Runs strategies.
-        space: What may be chosen; its parent is the first trial of every fold.
-        folds: Training and test.
+        space: The space to search. Its parent is the first trial of every fold.
+        folds: Trainings and tests.
         plan: How.
-        storage: SQLite file of Optuna studies, one a fold, in which a search goes on where it ended; None: in memory.
-        name: Of the studies.
-        data: What identifies the data; a storage of other data is refused.
-        tell: Hears of (trials done, trials of all folds).
+        storage: SQLite file of Optuna studies, one a fold, from which an interrupted search continues. None: in memory.
+        name: Name of the studies.
+        data: Identity of the data. A storage of other data is refused.
+        tell: Called with (trials done, trials of all folds).
 
     Raises:
         SearchMismatch: the storage holds another search under this name.
@@ -220,7 +220,7 @@ def search(
             assert one.config is not None
             one.train_trades = _over(evaluate, [one.config], one.fold.train)[0]
             one.deflated = deflated_sharpe([row["net_r"] for row in one.train_trades], every)
-            # The choice is settled: only now does anything look at the test.
+            # The choice is made. Only now is the test evaluated.
             one.test_trades, one.parent_trades = evaluate([one.config, parent], one.fold.test, True)
         else:
             (one.parent_trades,) = evaluate([parent], one.fold.test, True)
@@ -248,7 +248,7 @@ def _search_fold(
                 "sharpe": mean(results) / spread if spread > 0 else 0.0,
                 "value": value,
             }
-            # The parent may stand off the axes; its point is empty and stands in the history without coordinates.
+            # The parent may lie off the axes. Its point is empty, and it is in the history without coordinates.
             study.add_trial(
                 optuna.create_trial(
                     params=dict(point), distributions={name: distributions[name] for name in point}, value=_TOO_FEW + len(results) if value is None else value,
@@ -261,11 +261,11 @@ def _search_fold(
         Trial(place, dict(one.params), one.user_attrs["value"], one.user_attrs["trades"], one.user_attrs["net_r"], one.user_attrs["sharpe"])
         for place, one in enumerate(known)
     ]
-    # What loses where it was chosen is not traded where it was not.
+    # A choice that loses on its training is not traded in the test.
     judged = [trial for trial in trials if trial.value is not None and trial.value > 0]
     result = FoldResult(fold, trials)
     if judged:
-        # The first of equals: the parent before its likes.
+        # The first of equal values: the parent before others.
         result.chosen = max(judged, key=lambda trial: (trial.value, -trial.number))
         result.config = space.config(result.chosen.point, strategy_id=_id(space, f"{number}.chosen"))
     return result
@@ -276,7 +276,7 @@ def _completed(study: optuna.Study, most: int) -> list[FrozenTrial]:
 
 
 def _ask(history: Sequence[FrozenTrial], distributions: dict[str, BaseDistribution], plan: Plan, batch: int) -> list[dict[str, Any]]:
-    """Return the points of a batch: a function of the trials before it, the seed and its number."""
+    """Return the points of a batch. They depend on the trials before it, the seed and the number of the batch only."""
     sampler = optuna.samplers.TPESampler(
         seed=plan.seed * 1_000_003 + batch, n_startup_trials=min(20, plan.trials // 2 + 1), constant_liar=True
     )
@@ -327,5 +327,5 @@ def _summed(results: list[FoldResult], trials: int, plan: Plan) -> Found:
 
 def _quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # constant_liar is marked experimental; nothing of a later release changes what is stored here.
+    # constant_liar is marked experimental. A change in a later release does not affect stored trials.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -1,7 +1,7 @@
-"""The space of parameters that a search may choose from: the ranges of D17, drawn so that every point of it is a valid strategy (pure).
+"""The parameter space of a search: the ranges of D17, arranged so that every point is a valid strategy (pure).
 
-What must hold between fields holds by construction: the four weights come from three shares of what the ranges leave, the second target from its distance
-to the first, the flip threshold from its distance to the entry score, and the windows as a pair.
+The rules between fields hold by construction. The four weights come from three shares of what the ranges leave. The second target comes
+from its distance to the first, the flip threshold from its distance to the entry score. The windows are a pair.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Axis:
     choices: tuple[str, ...] = ()
 
 
-# Field of a strategy -> step of its axis. What a field means and its range stand with the strategy.
+# Field of a strategy -> step of its axis. ``strategy_rules`` has the ranges of the fields.
 STEPS = {
     "entry_score": 1.0,
     "flip_threshold": 1.0,
@@ -45,7 +45,7 @@ STEPS = {
     "spot_perp_threshold": 0.0005,
 }
 GROUPS = ("windows", "weights")
-# What is varied when nothing is said; a day is as long as a trade may sensibly be held here.
+# The fields that vary by default. A holding time of more than a day makes no sense here.
 DEFAULT = ("windows", "weights", "entry_score", "flip_threshold", "sl_atr_multiplier", "tp1_ratio", "tp2_ratio", "timeout_minutes")
 SHORTER = {"timeout_minutes": (30.0, 480.0), "cooldown_minutes": (0.0, 60.0)}
 _LEAST_BETWEEN_TARGETS = 0.2
@@ -55,12 +55,12 @@ class Space:
     """Parameters around a strategy.
 
     Args:
-        parent: What is not varied stays as in it; instrument and model are its own.
-        vary: Names of ``STEPS`` and ``GROUPS``; None: ``DEFAULT`` as far as its model leaves it open.
-        limits: Field -> (least, most), within the field's range.
+        parent: Fields that do not vary keep its values. Instrument and model never vary.
+        vary: Names of ``STEPS`` and ``GROUPS``. None: those of ``DEFAULT`` that its model leaves open.
+        limits: Field -> (smallest, largest), within the field's range.
 
     Raises:
-        StrategyError: a name that cannot be varied, or limits outside the range.
+        StrategyError: a name that cannot vary, or limits outside the range.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Space:
             if name not in STEPS and name not in GROUPS:
                 raise StrategyError(name, f"cannot be varied (known: {', '.join([*GROUPS, *STEPS])})")
             if name in fixed:
-                raise StrategyError(name, f"means nothing to the model {parent.model}, or is fixed by it")
+                raise StrategyError(name, f"has no effect in the model {parent.model}, or is fixed by it")
         self._ranges = ranges(parent.model)
         self._limits = {**SHORTER}
         for name, (low, high) in (limits or {}).items():
@@ -105,7 +105,7 @@ class Space:
         return {name: Axis(low, low + step * int((high - low) / step + 1e-9), step)}
 
     def limit(self, name: str) -> tuple[float, float]:
-        """Return the least and the most that a field may take."""
+        """Return the smallest and the largest value of a field."""
         return self._limits.get(name, self._ranges[name])
 
     def config(self, point: Point, **more: Any) -> StrategyConfig:
@@ -113,7 +113,7 @@ class Space:
 
         Args:
             point: A value for every axis.
-            more: Further fields, such as its id.
+            more: Values of further fields, such as the id.
 
         Raises:
             StrategyError: a point outside the space.
@@ -142,7 +142,7 @@ class Space:
         return made
 
     def _weights(self, point: Point) -> dict[str, int]:
-        """Return weights within their ranges that sum to 100: each takes a share of what it may take, direction the rest."""
+        """Return weights within their ranges that sum to 100. Each takes a share of its free range, and direction the rest."""
         (d_low, d_high), (e_low, e_high), (a_low, a_high), (m_low, m_high) = (self._ranges[name] for name in WEIGHTS)
         left, found = 100.0, {}
         rest_low, rest_high = d_low + e_low + a_low, d_high + e_high + a_high

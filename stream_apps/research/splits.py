@@ -1,4 +1,4 @@
-"""Splits of time that keep what is tested out of what is trained on (pure).
+"""Splits of time into training and test without leakage (pure).
 
 Walk-forward: S1 10.5. Purged K-fold with embargo: Lopez de Prado, Advances in Financial Machine Learning (2018), chapter 7. Intervals are
 [begin, end), times ms UTC.
@@ -21,14 +21,14 @@ class Interval(NamedTuple):
 
 
 class Split(NamedTuple):
-    """What is trained on, and what is tested after it."""
+    """A training stretch and the test after it."""
 
     train: Interval
     test: Interval
 
 
 class Fold(NamedTuple):
-    """What may be trained on, in one or several stretches, and what is tested."""
+    """Training in one or several stretches, and a test."""
 
     train: tuple[Interval, ...]
     test: Interval
@@ -43,14 +43,14 @@ def walk_forward(
     embargo_ms: int = 0,
     anchored: bool = False,
 ) -> list[Split]:
-    """Return the steps of a walk-forward over [since, until); a last test that would be cut short is left out.
+    """Return the steps of a walk-forward over [since, until). A last test that would be shorter is omitted.
 
     Args:
-        since, until: The data.
-        train_ms, step_ms: Lengths of the training and of a step.
-        test_ms: Length of a test; default: a step, so that the tests follow each other without hole or overlap.
-        embargo_ms: Between training and test: labels of the last training samples reach so far.
-        anchored: Training begins at ``since`` in every step, and grows.
+        since, until: Bounds of the data.
+        train_ms, step_ms: Length of the training, and of a step.
+        test_ms: Length of a test. The default is a step, so that tests neither overlap nor leave gaps.
+        embargo_ms: Time between training and test: the reach of the labels of the last training samples.
+        anchored: Every training begins at ``since`` and grows.
 
     Raises:
         ValueError: a length that is not above zero, tests that overlap, or an embargo below zero.
@@ -75,16 +75,16 @@ def walk_forward(
 def purged_k_fold(spans: Sequence[tuple[int, int]], folds: int, embargo_ms: int = 0) -> Iterator[tuple[list[int], list[int]]]:
     """Yield (training samples, test samples) of each fold, as positions in ``spans``.
 
-    Folds are consecutive in order of begin and differ by at most one sample. A training sample is purged when its span shares a moment with the time
-    that the test's spans cover, and embargoed when it begins within ``embargo_ms`` after their end.
+    Folds are consecutive in order of begin, and differ by at most one sample. A training sample is purged if its span overlaps the time of
+    the test's spans. It is embargoed if it begins within ``embargo_ms`` after their end.
 
     Args:
-        spans: Of each sample from its instant to where its label is known, both included, ms UTC, in any order.
-        folds: At least 2, at most the samples.
-        embargo_ms: Serial correlation reaches so far beyond a label.
+        spans: For each sample its instant and the time at which its label is known, both included, ms UTC, in any order.
+        folds: From 2 to the number of samples.
+        embargo_ms: Reach of serial correlation beyond a label.
 
     Raises:
-        ValueError: folds or embargo that cannot be, or a span that runs backwards.
+        ValueError: an impossible number of folds or embargo, or a span that runs backwards.
     """
     if not 2 <= folds <= len(spans):
         raise ValueError(f"folds: must be from 2 to the number of samples ({len(spans)}), got {folds}")
@@ -111,11 +111,11 @@ def purged_k_fold(spans: Sequence[tuple[int, int]], folds: int, embargo_ms: int 
 def purged_folds(since: int, until: int, folds: int, purge_ms: int = 0, embargo_ms: int = 0) -> list[Fold]:
     """Return [since, until) in equal test stretches, each with the rest of the time as its training.
 
-    Training ends ``purge_ms`` before a test and begins again ``purge_ms`` + ``embargo_ms`` after it: what reaches from one into the other (a trade
-    that is held, a window that looks back) is in neither.
+    Training ends ``purge_ms`` before a test and begins again ``purge_ms`` + ``embargo_ms`` after it. So trades and look-back windows that
+    reach from one into the other are in neither.
 
     Raises:
-        ValueError: fewer than two folds, a length below zero, or nothing left to train on.
+        ValueError: fewer than two folds, a negative length, or no time left for training.
     """
     if folds < 2:
         raise ValueError(f"folds: must be at least 2, got {folds}")

@@ -1,4 +1,4 @@
-"""What the best of many trials is worth (pure): deflated Sharpe ratio and control of false discoveries."""
+"""Statistics of the best of many trials (pure): deflated Sharpe ratio and control of false discoveries."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ EULER = 0.5772156649015329
 
 
 def expected_best_sharpe(trials: int, variance: float) -> float:
-    """Return the Sharpe ratio that the best of some trials without any edge is expected to show.
+    """Return the expected Sharpe ratio of the best of several trials that have no edge.
 
-    sqrt(V) ((1 - g) Phi^-1(1 - 1/N) + g Phi^-1(1 - 1/(N e))), g the Euler-Mascheroni constant. Bailey and Lopez de Prado, The Deflated Sharpe Ratio,
-    Journal of Portfolio Management 40 (2014). One trial: 0, nothing was chosen.
+    sqrt(V) ((1 - g) Phi^-1(1 - 1/N) + g Phi^-1(1 - 1/(N e))), g the Euler-Mascheroni constant. Bailey and Lopez de Prado, The Deflated
+    Sharpe Ratio, Journal of Portfolio Management 40 (2014). For one trial it is 0: there was no choice.
 
     Args:
-        trials: Independent trials, at least 1.
-        variance: Of the trials' Sharpe ratios, in the same period as what it is compared with.
+        trials: Number of independent trials, at least 1.
+        variance: Variance of the trials' Sharpe ratios, of the same period as the compared ratio.
 
     Raises:
         ValueError: no trial, or a variance below zero.
@@ -36,11 +36,11 @@ def expected_best_sharpe(trials: int, variance: float) -> float:
 
 
 def deflated_sharpe(returns: Sequence[float], trial_sharpes: Sequence[float]) -> float | None:
-    """Return the probability that the chosen trial's true Sharpe ratio is above what chance gives the best of all (Bailey and Lopez de Prado 2014).
+    """Return the probability that the chosen trial's true Sharpe ratio exceeds the expected best by chance (Bailey and Lopez de Prado 2014).
 
     Args:
-        returns: Of the chosen trial, one for each day or each trade.
-        trial_sharpes: Sharpe ratios of all trials, the chosen one included, of returns of the same kind, not annualised.
+        returns: Returns of the chosen trial, one for each day or each trade.
+        trial_sharpes: Sharpe ratios of all trials, including the chosen one, of returns of the same kind, not annualised.
 
     Returns:
         None below two returns or without spread.
@@ -58,10 +58,10 @@ def deflated_sharpe(returns: Sequence[float], trial_sharpes: Sequence[float]) ->
 
 
 def false_discovery_control(p_values: Sequence[float], rate: float) -> list[bool]:
-    """Return which hypotheses are accepted so that the expected share of false ones among them is at most ``rate``.
+    """Return which hypotheses are accepted, so that the expected share of false ones among them is at most ``rate``.
 
-    The step-up procedure of Benjamini and Hochberg, Journal of the Royal Statistical Society B 57 (1995): all up to the largest k with p(k) <= k rate / n;
-    for tests that are independent or positively dependent.
+    The step-up procedure of Benjamini and Hochberg, Journal of the Royal Statistical Society B 57 (1995). It accepts all up to the largest
+    k with p(k) <= k rate / n. It is for tests that are independent or positively dependent.
 
     Raises:
         ValueError: a rate outside (0, 1), or a p-value outside [0, 1].

@@ -1,4 +1,7 @@
-"""What several searches may claim together (pure): an edge is what is out of sample, after costs, and not one of many tries that had luck."""
+"""The joint verdict of several searches (pure).
+
+An edge must hold out of sample, after costs, and after a correction for the number of tries.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,18 @@ from stream_apps.research.trials import false_discovery_control
 
 EDGE, NONE, TOO_FEW = "edge", "no edge shown", "too few trades"
 MEANING = {
-    EDGE: "the test trades earn more than they cost, beyond chance, at the stated rate of false discoveries",
+    EDGE: "the test trades earn more than they cost, by more than chance, at the stated rate of false discoveries",
     NONE: "the test trades show no edge beyond costs and chance",
-    TOO_FEW: f"fewer than {LEAST_TRADES} test trades: nothing is said",
+    TOO_FEW: f"fewer than {LEAST_TRADES} test trades: no verdict",
 }
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of one search.
+    """The verdict of one search.
 
     Attributes:
-        verdict: One of ``MEANING``. p: One-sided, of the mean net R of its test trades; None: too few.
+        verdict: One of ``MEANING``. p: One-sided p-value of the mean net R of its test trades. None: too few trades.
     """
 
     verdict: str
@@ -30,7 +33,7 @@ class Verdict:
 
 
 def verdicts(found: Mapping[str, Found], rate: float = 0.05) -> dict[str, Verdict]:
-    """Return name -> verdict; of all that are called an edge, at most ``rate`` are expected to be none (Benjamini and Hochberg).
+    """Return name -> verdict. Of all edges found, at most the share ``rate`` is expected to be false (Benjamini and Hochberg).
 
     Raises:
         ValueError: a rate outside (0, 1).
@@ -38,7 +41,7 @@ def verdicts(found: Mapping[str, Found], rate: float = 0.05) -> dict[str, Verdic
     p_values = {
         name: None if one.test is None or one.test.count < LEAST_TRADES or one.test.p is None else one.test.p for name, one in found.items()
     }
-    # What cannot be judged is a try all the same.
+    # A search that cannot be judged still counts as a try.
     accepted = false_discovery_control([1.0 if p is None else p for p in p_values.values()], rate)
     said = {}
     for (name, p), taken in zip(p_values.items(), accepted, strict=True):
