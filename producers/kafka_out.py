@@ -9,7 +9,7 @@ restart, is waited for without limit; meanwhile ``congested`` tells the readers 
 
 aiokafka writes: one request takes the batches of all partitions of a broker, and the next one leaves when it is answered. librdkafka sends a request for
 each partition (its issue 1700), and 12 partitions of five topics are thousands of requests a second, which cost broker and producer more than the records.
-Its ``send`` makes a future a record: records are put straight into the batches that wait in its accumulator (inside of a pinned version, ``schemas.pins``).
+Its ``send`` makes a future a record: records are put straight into the batches that wait in its accumulator (inside of a pinned version, ``process.pins``).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from producers.sequencer import Step
 from schemas import metrics
 from schemas.codec import zstd
 from schemas.codec.avro import Record
-from schemas.pins import check_pins
+from schemas.process.pins import check_pins
 from schemas.settings import Settings
 
 # (topic of the catalogue, partition, key, Avro value, event time ms, received at ms)

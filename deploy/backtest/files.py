@@ -29,8 +29,8 @@ from producers.venue.book import OrderBook, Outcome, Top
 from producers.venues import adapter_of
 from schemas.codec.avro import Record
 from schemas.codec.recordset import RecordSet
-from schemas.deadletter import dead_letter
 from schemas.partition import base_of_instrument, instrument_id, partition_of
+from schemas.process.dead_letters import dead_letter
 from schemas.settings import Settings
 from stream_apps.core.log.engine import PartitionEngine
 from stream_apps.replay.source import AUTHOR, PIECE, Entry, Piece, SynthesisedLog

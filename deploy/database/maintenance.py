@@ -19,7 +19,7 @@ from psycopg import sql
 from deploy.database import columnstore
 from deploy.database.migrate import DatabaseError, connect
 from schemas import metrics
-from schemas.service import Service
+from schemas.process.service import Service
 from sinks.timescale import partitions
 from sinks.timescale.tables import tables
 

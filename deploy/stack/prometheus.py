@@ -1,6 +1,6 @@
 """The Prometheus of the local stack, an optional part: where its programs come from, its configuration, and how to know that it answers.
 
-It scrapes the processes that say where they are: each service of perpflow that is started with PERPFLOW_TARGETS_DIR writes a file there (schemas/service.py),
+It scrapes the processes that say where they are: each service of perpflow that is started with PERPFLOW_TARGETS_DIR writes a file there (schemas/process),
 and Prometheus watches that folder. The rules are those of production.
 """
 

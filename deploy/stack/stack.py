@@ -21,7 +21,7 @@ from deploy.stack import processes
 from deploy.stack import prometheus as prometheus_part
 from deploy.stack.errors import StackError
 from deploy.stack.java import Progress, find_java
-from schemas.service import TARGETS_VARIABLE
+from schemas.process.service import TARGETS_VARIABLE
 from schemas.settings import ROLES
 
 DEFAULT_DIR = ".perpflow"

@@ -23,8 +23,8 @@ from producers.kafka_out import KafkaOut, Outgoing
 from producers.sequencer import Step
 from producers.venue.adapter import Adapter
 from schemas.codec.avro import Codec, Record
-from schemas.deadletter import dead_letter
 from schemas.partition import base_of_instrument, instrument_id, partition_of
+from schemas.process.dead_letters import dead_letter
 from schemas.settings import Settings
 
 SERVICE = "import"

@@ -13,7 +13,7 @@ from producers.pipeline import Pipeline, Source
 from producers.venue.state import Feed
 from schemas import metrics
 from schemas.codec.avro import Record
-from schemas.deadletter import dead_letter
+from schemas.process.dead_letters import dead_letter
 
 
 class Holes:

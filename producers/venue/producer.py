@@ -36,7 +36,7 @@ from producers.venue.state import Feed, Line
 from producers.venue.trades import RecentIds, TradeIds, holes
 from schemas.codec.avro import Record
 from schemas.partition import partition_of
-from schemas.service import Service
+from schemas.process.service import Service
 from schemas.settings import Settings
 
 # Held records of back-fills leave before those of connections: what was missed is older than what is new.

@@ -5,7 +5,7 @@ sent them, with the first offset that was asked for and the last that they cover
 compaction, control batches or aborted transactions took out of the log between them: continuity can be checked exactly.
 
 Takes from aiokafka's inside ``Fetcher._proc_fetch_request`` and how ``FetchResult`` uses ``PartitionRecords``. The version is pinned in
-``schemas.pins``; the worker's tests hold what is assumed here.
+``schemas.process.pins``; the worker's tests hold what is assumed here.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 aiokafka's reader copies each byte three times more (into a buffer that grows, out of it, and into the partition's bytes), each time into memory that the
 system must find first: a third of what the thread that fetches uses of a core while a worker catches up.
 
-Takes from aiokafka's inside ``AIOKafkaClient._get_conn``, ``AIOKafkaConnection`` and its protocol. The version is pinned in ``schemas.pins``.
+Takes from aiokafka's inside ``AIOKafkaClient._get_conn``, ``AIOKafkaConnection`` and its protocol. The version is pinned in ``schemas.process.pins``.
 """
 
 from __future__ import annotations

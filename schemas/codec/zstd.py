@@ -55,7 +55,7 @@ def decompress(data: Any) -> bytes:
 
 
 def use_in_aiokafka() -> None:
-    """Have aiokafka's producers compress with ``compress`` (inside of a pinned version, ``schemas.pins``: the name that its batch builder calls)."""
+    """Have aiokafka's producers compress with ``compress`` (inside of a pinned version, ``schemas.process.pins``: the name that its batch builder calls)."""
     from aiokafka.record.default_records import DefaultRecordBatchBuilder  # not at the top: who only reads record sets needs no client
 
     sys.modules[DefaultRecordBatchBuilder.__module__].zstd_encode = compress  # type: ignore[attr-defined]

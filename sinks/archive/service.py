@@ -23,7 +23,7 @@ from confluent_kafka import KafkaException
 
 from schemas import catalogue, metrics
 from schemas.archive.manifest import ArchiveError
-from schemas.service import Service
+from schemas.process.service import Service
 from schemas.settings import Settings
 from sinks.archive.writer import ArchiveWriter, WriteResult
 from sinks.consuming.loop import Loop

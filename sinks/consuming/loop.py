@@ -21,7 +21,7 @@ from typing import Any
 import tenacity
 from confluent_kafka import KafkaException
 
-from schemas.service import Service
+from schemas.process.service import Service
 from sinks.consuming.reader import PartitionBatch, PartitionState, Place, Reader
 
 POLL_SECONDS = 0.1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from schemas.codec.avro import Codec, CodecError, Record
-from schemas.codec.columnar import KeyTable
+from schemas.codec.key_table import KeyTable
 from schemas.codec.recordset import RecordSet
 from stream_apps.core.paper.book_lookup import BookBlock
 from stream_apps.core.paper.feed import TradeBlock

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from schemas.catalogue import TOPICS
 from schemas.codec.avro import Codec, CodecError, Record
-from schemas.codec.columnar import KeyTable
+from schemas.codec.key_table import KeyTable
 from sinks.executor.decode import Message, Refuse, books_of, records_of, trades_of
 from sinks.executor.journal import Checkpoint, OutboxRow
 from stream_apps.core.paper.feed import DEPTH, FUNDING, INPUTS, INSTRUMENTS, SIGNALS, TRADES, PaperFeed, Step

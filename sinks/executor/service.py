@@ -25,8 +25,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas import metrics
 from schemas.codec.avro import CodecError
-from schemas.deadletter import dead_letter
-from schemas.service import Service
+from schemas.process.dead_letters import dead_letter
+from schemas.process.service import Service
 from schemas.settings import Settings
 from sinks.executor.decode import Message
 from sinks.executor.journal import FencedError, Journal

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.codec.avro import CodecError, Record
-from schemas.deadletter import dead_letter
+from schemas.process.dead_letters import dead_letter
 from schemas.settings import Settings
 from sinks.executor.publish import QUIET
 from stream_apps.core.execution.account.guard import DAY_MS, HOUR_MS, ClosedTrade, Command, OpenPosition, Share

@@ -21,7 +21,7 @@ import psycopg
 from confluent_kafka import KafkaException, Producer
 
 from schemas import metrics
-from schemas.service import Service
+from schemas.process.service import Service
 from schemas.settings import Settings
 from sinks.executor.publish import QUIET
 from sinks.guard import switch

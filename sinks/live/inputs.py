@@ -19,7 +19,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
 
 from schemas import metrics
 from schemas.codec.avro import CodecError, Record
-from schemas.deadletter import dead_letter
+from schemas.process.dead_letters import dead_letter
 from schemas.settings import Settings
 from sinks.executor.publish import QUIET
 from stream_apps.core.execution.orders.events import GuardChanged, QuoteSeen

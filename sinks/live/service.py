@@ -29,8 +29,8 @@ import structlog
 
 from schemas import metrics
 from schemas.codec.avro import Record
-from schemas.deadletter import dead_letter
-from schemas.service import Service
+from schemas.process.dead_letters import dead_letter
+from schemas.process.service import Service
 from schemas.settings import Settings
 from sinks.executor.journal import FencedError
 from sinks.executor.publish import Publisher

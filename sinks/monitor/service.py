@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas import metrics
 from schemas.codec.recordset import RecordSet
-from schemas.service import Service
+from schemas.process.service import Service
 from schemas.settings import Settings
 from sinks.executor.journal import OutboxRow
 from sinks.executor.publish import QUIET, NotAcknowledged, Publisher

@@ -26,9 +26,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas import catalogue, metrics
 from schemas.codec.avro import CodecError
-from schemas.deadletter import dead_letter
+from schemas.process.dead_letters import dead_letter
+from schemas.process.service import Service
 from schemas.secret import Secrets
-from schemas.service import Service
 from schemas.settings import Settings
 from sinks.executor.journal import OutboxRow
 from sinks.executor.publish import QUIET, NotAcknowledged, Publisher

@@ -6,8 +6,8 @@ from typing import Any
 
 from confluent_kafka import KafkaException, Producer
 
-from schemas import deadletter
 from schemas.codec.avro import Record
+from schemas.process.dead_letters import dead_letter as record_of
 from schemas.settings import Settings
 
 SERVICE = "sink"
@@ -36,7 +36,7 @@ class DeadLetterWriter:
         self._records: dict[tuple[str, int, int], Record] = {}
 
     def write(self, letters: list[dict[str, Any]]) -> None:
-        """Write letters and wait for the broker. A letter is given as the arguments of ``schemas.deadletter.dead_letter`` without the service.
+        """Write letters and wait for the broker. A letter has the arguments of ``schemas.process.dead_letters``, without the service.
 
         Raises:
             NotDelivered: not all were acknowledged in time; acknowledged ones are not sent again.
@@ -101,4 +101,4 @@ def _record(letter: dict[str, Any]) -> Record:
     if value is not None and len(value) > LARGEST_VALUE:
         clean["value"] = value[:LARGEST_VALUE]
         clean["reason"] = f"{clean['reason']} (value cut from {len(value)} bytes)"
-    return deadletter.dead_letter(SERVICE, **clean)
+    return record_of(SERVICE, **clean)

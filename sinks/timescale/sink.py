@@ -22,7 +22,7 @@ import psycopg
 from confluent_kafka import KafkaException
 
 from schemas import catalogue, metrics
-from schemas.service import Service
+from schemas.process.service import Service
 from schemas.settings import Settings
 from sinks.consuming.fetcher import FETCH_BYTES
 from sinks.consuming.loop import Loop

@@ -1,7 +1,7 @@
 """Output as whole record batches instead of single records.
 
 The producer's own builder makes the batches, and each goes to an explicit partition. The futures are kept: a checkpoint waits for them, and
-a failed batch is never ignored. Internals of aiokafka in use (pinned in ``schemas.pins``): ``BatchBuilder``, ``DefaultRecordBatch``.
+a failed batch is never ignored. Internals of aiokafka in use (pinned in ``schemas.process.pins``): ``BatchBuilder``, ``DefaultRecordBatch``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The only module that uses internals of Faust and aiokafka. Both versions are pinned (``schemas.pins``).
+"""The only module that uses internals of Faust and aiokafka. Both versions are pinned (``schemas.process.pins``).
 
 Faust gets a transport of our own. Its consumer delivers one message per partition and fetch (``schemas.codec.fetching``); its producer is
 idempotent (``output``). Faust 0.15.3 has defects that lose records. This is where each is fixed:

@@ -25,8 +25,8 @@ from faust.serializers.schemas import Schema
 
 from schemas import catalogue, metrics
 from schemas.codec import zstd
-from schemas.pins import check_pins
-from schemas.service import Service, configure_logging
+from schemas.process.pins import check_pins
+from schemas.process.service import Service, configure_logging
 from schemas.settings import Settings
 from stream_apps.agents.output import CHECKPOINT_MAX_BYTES, COMPRESSION
 from stream_apps.agents.partitions import Partitions

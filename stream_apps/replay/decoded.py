@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from schemas.codec.avro import Codec
-from schemas.codec.columnar import DecodedRecords, KeyTable, decode
+from schemas.codec.columnar import DecodedRecords, decode
+from schemas.codec.key_table import KeyTable
 from schemas.codec.recordset import RecordSet
 from stream_apps.core.paper.market_rows import numbers_of
 

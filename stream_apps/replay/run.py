@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from schemas.catalogue import TOPICS
 from schemas.codec.avro import Codec, CodecError
-from schemas.codec.columnar import KeyTable
+from schemas.codec.key_table import KeyTable
 from schemas.codec.recordset import RecordSet
-from schemas.process_memory import seldom_collected
+from schemas.process.memory import seldom_collected
 from stream_apps.core.log.engine import PartitionEngine
 from stream_apps.core.log.engine_settings import TOPIC as SETTINGS_TOPIC
 from stream_apps.core.log.engine_settings import SettingsRevision

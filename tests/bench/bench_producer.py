@@ -35,7 +35,8 @@ from producers.venue.book import APPLIED, OrderBook
 from producers.venue.rest import Rest, limiter_of
 from producers.venues import adapter_of
 from schemas.codec.avro import Codec
-from schemas.codec.columnar import KeyTable, decode
+from schemas.codec.columnar import decode
+from schemas.codec.key_table import KeyTable
 from schemas.partition import partition_of
 from schemas.settings import Settings
 from stream_apps.core.paper.market_rows import numbers_of

@@ -25,7 +25,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from schemas.archive.manifest import Manifest
 from schemas.archive.read import PartitionReader
-from schemas.service import Service
+from schemas.process.service import Service
 from schemas.settings import Settings
 from sinks.archive import inspect
 from sinks.archive.service import Archiver, Options

@@ -17,7 +17,7 @@ from schemas import catalogue
 from schemas.codec import avro as codec_module
 from schemas.codec import columnar
 from schemas.codec.avro import Codec, CodecError
-from schemas.codec.columnar import KeyTable
+from schemas.codec.key_table import KeyTable
 from schemas.codec.recordset import RecordSet, RecordSetError
 
 CODEC = Codec()

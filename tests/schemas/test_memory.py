@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from schemas.process_memory import seldom_collected
+from schemas.process.memory import seldom_collected
 
 
 def test_the_collector_looks_as_before_afterwards_also_after_an_error() -> None:

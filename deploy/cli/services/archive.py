@@ -37,7 +37,7 @@ def run(
     """Write topics into the archive: each record once, whatever is killed or restarted. Any number of archivers of one folder share the work."""
     from deploy.cli import settings as surroundings
     from schemas import catalogue
-    from schemas.service import Service, configure_logging
+    from schemas.process.service import Service, configure_logging
     from sinks.archive.service import Archiver, Options
 
     chosen = tuple(name.strip() for name in topics.split(",") if name.strip()) or tuple(catalogue.TOPICS)

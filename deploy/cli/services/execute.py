@@ -10,7 +10,7 @@ import typer
 from deploy.cli import settings as surroundings
 from deploy.cli.options.paper import Fees, LatencyMs, MakerFee, SlippageBps, TakerFee, UseFilters, WalkBook, paper_settings
 from schemas.errors import UserError
-from schemas.service import Service, configure_logging
+from schemas.process.service import Service, configure_logging
 from schemas.settings import Settings
 from sinks.executor.service import Executor
 from stream_apps.core.paper.model import PaperSettings

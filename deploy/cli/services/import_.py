@@ -20,7 +20,7 @@ from producers.kafka_out import DeliveryFailed
 from producers.log_tail import LogError
 from producers.venues import adapter_of
 from schemas.errors import UserError
-from schemas.service import configure_logging
+from schemas.process.service import configure_logging
 
 KINDS = ("trades", "klines", "depth", "funding")
 

@@ -8,7 +8,7 @@ import typer
 
 from deploy.cli import settings as surroundings
 from schemas.errors import UserError
-from schemas.service import Service, configure_logging
+from schemas.process.service import Service, configure_logging
 from sinks.monitor.service import MEMORY_MS, Monitor
 from stream_apps.core.quality.rules import QualityRules
 from stream_apps.core.quality.warmup import compile_quality_kernels

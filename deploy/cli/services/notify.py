@@ -9,7 +9,7 @@ import typer
 
 from deploy.cli import settings as surroundings
 from schemas.errors import UserError
-from schemas.service import Service, configure_logging
+from schemas.process.service import Service, configure_logging
 from sinks.notifier.rules.config import ConfigError, NotifierConfig, load
 from sinks.notifier.service import Notifier, send_test
 

@@ -16,8 +16,8 @@ from producers.venue.producer import ConfigurationError, VenueProducer
 from producers.venue.rest import RestError
 from producers.venues import VENUES, adapter_of
 from schemas.errors import UserError
-from schemas.process_memory import spare_collector
-from schemas.service import Service, configure_logging
+from schemas.process.memory import spare_collector
+from schemas.process.service import Service, configure_logging
 from schemas.settings import Settings
 
 app = typer.Typer(help="Write a venue's market data into the topics.")

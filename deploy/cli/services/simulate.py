@@ -16,7 +16,7 @@ from producers.simulated.market.generated import PAST_TRADES, Making
 from producers.simulated.market.recording import Recording
 from producers.simulated.venue import RecordedVenue
 from schemas import metrics
-from schemas.service import Service, configure_logging
+from schemas.process.service import Service, configure_logging
 from schemas.settings import Settings
 
 app = typer.Typer(help="Serve recordings and made-up markets in any venue's protocol on real sockets.")

@@ -8,7 +8,7 @@ import typer
 
 from schemas import catalogue
 from schemas.errors import UserError
-from schemas.service import Service, configure_logging
+from schemas.process.service import Service, configure_logging
 from schemas.settings import Settings
 from sinks.timescale.sink import Options, Sink
 

@@ -9,7 +9,7 @@ import typer
 
 from deploy.cli import settings as surroundings
 from schemas.errors import UserError
-from schemas.process_memory import return_large_buffers, spare_collector
+from schemas.process.memory import return_large_buffers, spare_collector
 from stream_apps.agents.runner import BACKLOG, Limits
 from stream_apps.agents.worker import SESSION_TIMEOUT_S, WorkerError, run
 from stream_apps.engines import engine_of

@@ -12,7 +12,7 @@ from rich.table import Table
 from deploy.database import backup as backups
 from deploy.database import maintenance as upkeep
 from deploy.database import migrate as database
-from schemas.service import Service, configure_logging
+from schemas.process.service import Service, configure_logging
 from schemas.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Create and look after the database's tables.")

@@ -16,8 +16,8 @@ from confluent_kafka import KafkaException
 
 from deploy.cli.trading.preflight import show
 from schemas.errors import UserError
+from schemas.process.service import Service, configure_logging
 from schemas.secret import SecretError, Secrets
-from schemas.service import Service, configure_logging
 from schemas.settings import Settings
 from sinks.executor.journal import FencedError
 from sinks.guard.preflight import AccountRequirements, CheckResult, passed, preflight

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from deploy.cli import settings as surroundings
 from schemas.errors import UserError
+from schemas.process.service import Service, configure_logging
 from schemas.secret import SecretError, Secrets
-from schemas.service import Service, configure_logging
 from schemas.settings import Settings
 from sinks.commands.risk import CommandReceipt, give
 from sinks.guard.inputs import newest_state

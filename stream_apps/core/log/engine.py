@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.codec.avro import Codec, CodecError
-from schemas.codec.columnar import KeyTable
+from schemas.codec.key_table import KeyTable
 from schemas.codec.markreader import Mark, MarkReader
 from schemas.codec.recordset import RecordSet
 from stream_apps.core.log import checkpoint

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from schemas.codec import columnar
 from schemas.codec.avro import Codec
-from schemas.codec.columnar import Columns, DecodedRecords, KeyTable, Rejected
+from schemas.codec.columnar import Columns, DecodedRecords, Rejected
+from schemas.codec.key_table import KeyTable
 from schemas.codec.recordset import RecordSet
 
 # A producer's records come in many small sets, and what a call costs is paid for each: neighbours with fewer records are joined before they are taken.

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.codec.avro import Codec, CodecError
-from schemas.codec.columnar import KeyTable, decode
+from schemas.codec.columnar import decode
+from schemas.codec.key_table import KeyTable
 from schemas.codec.recordset import RecordSet
 from stream_apps.core.paper.book_lookup import BookBlock
 from stream_apps.core.paper.feed import TradeBlock

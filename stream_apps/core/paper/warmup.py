@@ -11,7 +11,7 @@ import numpy as np
 
 from schemas.catalogue import schema
 from schemas.codec.avro import Codec, Record
-from schemas.codec.columnar import KeyTable
+from schemas.codec.key_table import KeyTable
 from schemas.codec.recordset import RecordSet
 from stream_apps.core.market.config import EngineConfig
 from stream_apps.core.market.state import MarketState

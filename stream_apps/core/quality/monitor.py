@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from schemas.catalogue import ENGINE_INPUTS
 from schemas.codec.avro import Codec, CodecError
-from schemas.codec.columnar import Columns, KeyTable
+from schemas.codec.columnar import Columns
+from schemas.codec.key_table import KeyTable
 from schemas.codec.markreader import Mark, MarkReader
 from schemas.codec.recordset import RecordSet
 from stream_apps.core.log.engine import MARK_JUMP_MS

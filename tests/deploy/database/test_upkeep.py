@@ -21,7 +21,7 @@ from deploy.database import maintenance as upkeep
 from deploy.database import migrate as database
 from deploy.database.migrate import DatabaseError
 from schemas import metrics
-from schemas.service import Service, summed
+from schemas.process.service import Service, summed
 from schemas.settings import Settings
 from sinks.timescale import partitions
 from sinks.timescale.tables import tables

@@ -25,7 +25,7 @@ from deploy.stack import processes
 from deploy.stack.prometheus import Prometheus, url
 from producers.simulated.market.recording import Recording
 from schemas import metrics
-from schemas.service import TARGETS_VARIABLE
+from schemas.process.service import TARGETS_VARIABLE
 from schemas.settings import Settings
 from tests.deploy.dashboard_queries import boards, promql
 from tests.support.paths import DATA

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 import pytest
 
 from deploy.stack import processes, prometheus
-from schemas.service import TARGETS_VARIABLE, Service
+from schemas.process.service import TARGETS_VARIABLE, Service
 from sinks.notifier.rules.config import AlertChecks
 from sinks.notifier.rules.events import Event, Level
 from sinks.notifier.watching import AlertWatcher

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from deploy.cli import load_app
 from deploy.database.migrate import migrate
 from schemas import metrics
-from schemas.service import Service
+from schemas.process.service import Service
 from schemas.settings import Settings
 from tests.support.paths import ROOT
 

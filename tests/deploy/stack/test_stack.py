@@ -301,7 +301,7 @@ def _live_as_normal_user(home: Path) -> None:
 
 SERVICE = """
 import sys, time
-from schemas.service import Service, configure_logging
+from schemas.process.service import Service, configure_logging
 configure_logging()
 with Service(sys.argv[1], 0, lambda: {}) as service:
     print(service.http_port, flush=True)

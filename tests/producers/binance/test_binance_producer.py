@@ -32,7 +32,7 @@ from producers.venue.state import Line
 from schemas.catalogue import TOPICS
 from schemas.codec.avro import Record
 from schemas.partition import partition_of
-from schemas.service import Service
+from schemas.process.service import Service
 from schemas.settings import Settings
 from tests.support.markets.recorded_client import BTC_2023, BTC_2024, LTC, head
 

@@ -16,7 +16,7 @@ from producers.venue.config import ProducerConfig
 from producers.venue.producer import VenueProducer
 from producers.venues import adapter_of
 from schemas.codec.avro import Record
-from schemas.service import Service
+from schemas.process.service import Service
 from schemas.settings import Settings
 from stream_apps.replay.from_topics import replay_topics
 from tests.producers.venue.venue_runs import VENUES, Run, made, read_all, run, written

@@ -21,7 +21,7 @@ from producers.venues import adapter_of
 from schemas import metrics
 from schemas.catalogue import TOPICS
 from schemas.codec.avro import Record
-from schemas.service import Service
+from schemas.process.service import Service
 from schemas.settings import Settings
 
 VENUES = ("BINANCE", "BINANCE_SPOT", "BYBIT", "OKX", "BITGET", "HYPERLIQUID", "COINBASE")

@@ -16,7 +16,7 @@ from schemas.archive.manifest import Manifest, manifests
 from schemas.archive.read import PartitionReader
 from schemas.codec.avro import Codec
 from schemas.codec.recordset import RecordSet
-from schemas.service import Service
+from schemas.process.service import Service
 from schemas.settings import Settings
 from sinks.archive.service import Archiver, Options
 from sinks.archive.writer import ArchiveWriter

@@ -21,7 +21,7 @@ import pytest
 
 from deploy.stack.processes import free_port
 from schemas import catalogue, metrics
-from schemas.service import summed
+from schemas.process.service import summed
 from schemas.settings import Settings
 from sinks.archive import inspect
 from tests.sinks.archive.archive_helpers import Feeder, archiver_thread, content, in_topics

@@ -18,7 +18,7 @@ import pytest
 from deploy.stack import Stack
 from deploy.stack.topics import create_topics
 from schemas import metrics
-from schemas.service import Service, summed
+from schemas.process.service import Service, summed
 from schemas.settings import Settings
 from sinks.executor.journal import Checkpoint, FencedError, Journal, OutboxRow
 from sinks.executor.service import Executor

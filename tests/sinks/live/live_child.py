@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from schemas.service import Service, configure_logging
+from schemas.process.service import Service, configure_logging
 from schemas.settings import Settings
 from sinks.executor.publish import Publisher
 from sinks.live.journal import LiveJournal

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from schemas.process.service import Service
 from schemas.secret import Secrets
-from schemas.service import Service
 from sinks.venues.binance.venue import BinanceVenue
 from stream_apps.core.execution.orders.ids import client_order_id
 from stream_apps.core.execution.orders.venue_reports import OrderRequest, OrderType, Side

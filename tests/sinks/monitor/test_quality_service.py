@@ -22,7 +22,7 @@ from deploy.database.migrate import migrate
 from deploy.stack.processes import free_port
 from schemas import metrics
 from schemas.partition import partition_of
-from schemas.service import Service, summed
+from schemas.process.service import Service, summed
 from schemas.settings import Settings
 from sinks.monitor.service import Monitor
 from sinks.timescale.sink import Options, Sink

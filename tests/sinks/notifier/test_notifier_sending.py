@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from deploy.cli.services.notify import notify
 from schemas import metrics
 from schemas.errors import UserError
+from schemas.process.service import summed
 from schemas.secret import Secrets
-from schemas.service import summed
 from sinks.notifier.delivery import channel as channel_module
 from sinks.notifier.delivery.channel import Channel, DeliveryResult, TokenBucket
 from sinks.notifier.delivery.offsets import PartitionOffsets, SourceRecord

@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from deploy.stack.processes import free_port
 from schemas import catalogue, metrics
 from schemas.partition import base_of_instrument, partition_of
-from schemas.service import Service, summed
+from schemas.process.service import Service, summed
 from schemas.settings import Settings
 from sinks.notifier import service as service_module
 from sinks.notifier.delivery import channel as channel_module

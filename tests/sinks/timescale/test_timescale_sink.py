@@ -12,7 +12,7 @@ import pytest
 
 from schemas import catalogue, metrics
 from schemas.codec.avro import Record
-from schemas.service import summed
+from schemas.process.service import summed
 from schemas.settings import Settings
 from tests.support.timescale.timescale_helpers import (
     CODEC,

@@ -22,11 +22,11 @@ from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from schemas import pins
 from schemas.codec import fetching
 from schemas.codec.avro import Codec
 from schemas.codec.recordset import RecordSet
-from schemas.deadletter import dead_letter
+from schemas.process import pins
+from schemas.process.dead_letters import dead_letter
 from stream_apps.agents import transport
 from stream_apps.agents.changelog import CLAIM_KEY, Fold, Ownership, chunks
 from stream_apps.agents.output import Outbox, OutputError

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.codec.avro import Codec
-from schemas.codec.columnar import KeyTable
+from schemas.codec.key_table import KeyTable
 from schemas.codec.recordset import RecordSet
 from stream_apps.core.paper.book_lookup import BookBlock
 from stream_apps.core.paper.feed import DEPTH, FUNDING, INSTRUMENTS, SIGNALS, TRADES, PaperFeed, Step, TradeBlock

@@ -22,7 +22,7 @@ from psycopg import sql
 from deploy.database import migrate as database
 from schemas import catalogue
 from schemas.codec.avro import Codec, Record
-from schemas.service import Service
+from schemas.process.service import Service
 from schemas.settings import Settings
 from sinks.timescale.sink import Options, Sink
 from sinks.timescale.tables import table

@@ -18,8 +18,8 @@ from producers.simulated.exchange.core.rules import Contract
 from producers.simulated.exchange.keys import AccountSpec, ApiKey
 from producers.simulated.exchange.server import CONTRACTS, SimulatedExchange
 from schemas.partition import base_of_instrument, partition_of
+from schemas.process.service import Service
 from schemas.secret import Secrets
-from schemas.service import Service
 from schemas.settings import Settings
 from sinks.live.service import LiveExecutor
 from sinks.venues.binance.venue import BinanceVenue

@@ -8,8 +8,8 @@ from typing import Any
 from producers.simulated.exchange.core.rules import Contract
 from producers.simulated.exchange.keys import AccountSpec, ApiKey
 from producers.simulated.exchange.server import SimulatedExchange
+from schemas.process.service import Service
 from schemas.secret import Secrets
-from schemas.service import Service
 from schemas.settings import Settings
 from sinks.live.service import LiveExecutor
 from sinks.venues.binance_spot.venue import BinanceSpotVenue

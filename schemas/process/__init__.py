@@ -1,0 +1,1 @@
+"""What every process has: health and metrics endpoint, stop on SIGTERM, memory settings, pinned libraries, dead letters."""
