@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from stream_apps.core.quality import columns as col
 from stream_apps.core.quality import kernels
 from stream_apps.core.quality.memory import Memory
 from stream_apps.core.quality.rules import KINDS, QualityRules
@@ -243,7 +244,7 @@ def _check_trades(lines: Sequence[CaptureLine], rules: QualityRules, found: list
 def _take(memory: Memory, written: int, void: set[int], found: list[LineFinding]) -> None:
     for row in range(written):
         kind, _, line, _ = (int(value) for value in memory.found[row])
-        if kind == kernels.INVALID_VALUE and line in void:
+        if kind == col.INVALID_VALUE and line in void:
             continue
         value, limit = (float(number) for number in memory.numbers[row])
         found.append(LineFinding(line, line, "agg_trades", KINDS[kind].name, value, limit, KINDS[kind].meaning.partition(".")[0]))

@@ -1,6 +1,6 @@
 """The compiled checks of every record: one pass over a topic's records in log order, with the state in arrays, one row an instrument.
 
-``L`` (int64) and ``D`` (float64) hold the scalars named by the constants below. A finding is a row of ``found`` (kind, instrument, offset,
+``L`` (int64) and ``D`` (float64) hold the scalars named in ``columns``. A finding is a row of ``found`` (kind, instrument, offset,
 event time) and of ``numbers`` (value, limit). ``counts`` counts every finding of the window. ``found`` holds at most ``most`` of a kind and
 instrument.
 """
@@ -12,33 +12,15 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from stream_apps.core.quality.rules import NUMBER
-
-NONE = np.iinfo(np.int64).min
-
-# --- columns of L ------------------------------------------------------------------------------------------------------
-(
-    SEEN, RECORDS, LAST_TIME, PREVIOUS_TIME, LAST_ID, PREVIOUS_ID, FIRST_ID, LAST_OFFSET, GAP_BEFORE, GAP_TIME, GAP_OFFSET, SKIPPED, DELAYS, LEAST_DELAY,
-    LATE, SKEWED, SIDE, RUN, RUN_START, RUN_LAST, RUN_TOLD, PRICES, PENDING, PENDING_SIDE, EPOCH, INVALID, COMPARED, OUTSIDE, IS_STALE, HOLES, QUOTE_TIME,
-    LONGS,
-) = range(32)  # fmt: skip
-MEDIAN, EDGE, QUOTE_BID, QUOTE_ASK, DOUBLES = range(5)
-
-MEMORY = 256  # number of records remembered by id
-PRICE_MEMORY = 64
-PRICES_LEAST = 20
-RENEW = 16
-FOLLOWERS = 8
-MAX_HOLES = 16
-
-UNDECODABLE, INVALID_VALUE, ID_GAP, GAP_REPAIRED = (NUMBER[name] for name in ("undecodable", "invalid_value", "id_gap", "gap_repaired"))
-ALTERED_ID, DUPLICATE, TIME_BACKWARDS = (NUMBER[name] for name in ("altered_id", "duplicate", "time_backwards"))
-CROSSED, LOCKED, BOOK_ORDER = (NUMBER[name] for name in ("crossed_book", "locked_book", "book_order"))
-OUTLIER, JUMP, ONE_SIDED = (NUMBER[name] for name in ("price_outlier", "price_jump", "one_sided"))
-BOOK_INVALID, RESYNC, STALE, SKEW = (NUMBER[name] for name in ("book_invalid", "book_resync", "stale", "clock_skew"))
-
-# Relation of a record to the earlier ones.
-NEW, OLD = 0, 1
+# fmt: off
+from stream_apps.core.quality.columns import (  # isort: skip
+    ALTERED_ID, BOOK_INVALID, BOOK_ORDER, CROSSED, DELAYS, DUPLICATE, EDGE, EPOCH, FIRST_ID, FOLLOWERS, GAP_BEFORE, GAP_OFFSET,
+    GAP_REPAIRED, GAP_TIME, HOLES, ID_GAP, INVALID, INVALID_VALUE, IS_STALE, JUMP, LAST_ID, LAST_OFFSET, LAST_TIME, LATE, LEAST_DELAY,
+    LOCKED, MAX_HOLES, MEDIAN, MEMORY, NEW, NONE, OLD, ONE_SIDED, OUTLIER, PENDING, PENDING_SIDE, PREVIOUS_ID, PREVIOUS_TIME,
+    PRICE_MEMORY, PRICES, PRICES_LEAST, RECORDS, RENEW, RESYNC, RUN, RUN_LAST, RUN_START, RUN_TOLD, SEEN, SIDE, SKEW, SKEWED, SKIPPED,
+    STALE, TIME_BACKWARDS, UNDECODABLE,
+)
+# fmt: on
 
 
 @njit(cache=True, nogil=True)
@@ -482,24 +464,6 @@ def plain(instrument: Any, good: Any, time: Any, received: Any, offset: Any, bad
             L[i, PREVIOUS_TIME] = time[r]
             L[i, IS_STALE] = 0
     return n
-
-
-@njit(cache=True, nogil=True)
-def compare(order: Any, instrument: Any, time: Any, is_trade: Any, a: Any, b: Any, L: Any, D: Any, tolerance: float, age_ms: int) -> None:
-    """Walk trades (``a``: price) and quotes (``a``: bid, ``b``: ask) by time.
-
-    Count the trades outside the newest quote. L, D: of the trades.
-    """
-    for k in order:
-        i = instrument[k]
-        if not is_trade[k]:
-            L[i, QUOTE_TIME] = time[k]
-            D[i, QUOTE_BID] = a[k]
-            D[i, QUOTE_ASK] = b[k]
-        elif L[i, QUOTE_TIME] != NONE and 0 <= time[k] - L[i, QUOTE_TIME] <= age_ms:
-            L[i, COMPARED] += 1
-            if a[k] > D[i, QUOTE_ASK] * (1.0 + tolerance) or a[k] < D[i, QUOTE_BID] * (1.0 - tolerance):
-                L[i, OUTSIDE] += 1
 
 
 @njit(cache=True, nogil=True)

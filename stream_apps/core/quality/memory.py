@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stream_apps.core.quality import kernels as k
+from stream_apps.core.quality import columns as col
 from stream_apps.core.quality.rules import KINDS, Freshness, QualityRules
 
 _ROWS = 8  # initial size; doubled when full
@@ -39,26 +39,28 @@ class Memory:
         kinds, windows = len(KINDS), self.rules.score_windows
         prices, memory = (size if self.priced else 0), (size if self.numbered else 0)
         made: dict[str, Any] = {
-            "L": np.full((size, k.LONGS), k.NONE, dtype=np.int64),
-            "D": np.full((size, k.DOUBLES), np.nan),
-            "ids": np.full((memory, k.MEMORY, 2), k.NONE, dtype=np.int64),
-            "contents": np.full((memory, k.MEMORY, 2), np.nan),
-            "holes": np.zeros((size if self.stream == "agg_trades" else 0, k.MAX_HOLES, 3), dtype=np.int64),
-            "prices": np.full((prices, k.PRICE_MEMORY), np.nan),
-            "pending": np.zeros((prices, k.FOLLOWERS, 2), dtype=np.int64),
-            "pending_prices": np.full((prices, k.FOLLOWERS), np.nan),
+            "L": np.full((size, col.LONGS), col.NONE, dtype=np.int64),
+            "D": np.full((size, col.DOUBLES), np.nan),
+            "ids": np.full((memory, col.MEMORY, 2), col.NONE, dtype=np.int64),
+            "contents": np.full((memory, col.MEMORY, 2), np.nan),
+            "holes": np.zeros((size if self.stream == "agg_trades" else 0, col.MAX_HOLES, 3), dtype=np.int64),
+            "prices": np.full((prices, col.PRICE_MEMORY), np.nan),
+            "pending": np.zeros((prices, col.FOLLOWERS, 2), dtype=np.int64),
+            "pending_prices": np.full((prices, col.FOLLOWERS), np.nan),
             "counts": np.zeros((size, kinds), dtype=np.int64),
             "past": np.zeros((size, windows, kinds), dtype=np.int64),
             "volumes": np.full((size, WINDOWS), -1, dtype=np.int64),
-            "delays": np.full((size, WINDOWS), k.NONE, dtype=np.int64),
+            "delays": np.full((size, WINDOWS), col.NONE, dtype=np.int64),
             "limits": np.zeros(size, dtype=np.int64),
             "clocked": np.zeros(size, dtype=np.bool_),
-            "first_time": np.full(size, k.NONE, dtype=np.int64),
+            "first_time": np.full(size, col.NONE, dtype=np.int64),
         }
-        zero = (k.SEEN, k.RECORDS, k.SKIPPED, k.DELAYS, k.LATE, k.SKEWED, k.RUN, k.RUN_TOLD, k.PRICES, k.PENDING, k.INVALID, k.COMPARED, k.OUTSIDE,
-                k.IS_STALE, k.HOLES)  # fmt: skip
+        zero = (
+            col.SEEN, col.RECORDS, col.SKIPPED, col.DELAYS, col.LATE, col.SKEWED, col.RUN, col.RUN_TOLD, col.PRICES,
+            col.PENDING, col.INVALID, col.COMPARED, col.OUTSIDE, col.IS_STALE, col.HOLES,
+        )  # fmt: skip
         made["L"][:, zero] = 0
-        made["L"][:, k.LEAST_DELAY] = np.iinfo(np.int64).max
+        made["L"][:, col.LEAST_DELAY] = np.iinfo(np.int64).max
         made["limits"][:] = 0 if self.freshness is None else self.freshness.most_ms
         for name, array in made.items():
             if self.rows and len(array):
@@ -90,7 +92,7 @@ class Memory:
 
     def room(self, records: int) -> None:
         """Make room for the findings of this many records: at most four each, and those that waited before."""
-        need = 4 * records + (k.FOLLOWERS + 2) * self.rows + 16
+        need = 4 * records + (col.FOLLOWERS + 2) * self.rows + 16
         if len(self.found) < need:
             self.found = np.empty((2 * need, 4), dtype=np.int64)
             self.numbers = np.empty((2 * need, 2), dtype=np.float64)
@@ -102,12 +104,12 @@ class Memory:
         self.past[i, 0] = self.counts[i]
         self.counts[i] = 0
         self.volumes[i] = np.roll(self.volumes[i], 1)
-        self.volumes[i, 0] = row[k.RECORDS]
+        self.volumes[i, 0] = row[col.RECORDS]
         self.delays[i] = np.roll(self.delays[i], 1)
-        self.delays[i, 0] = row[k.LEAST_DELAY] if row[k.DELAYS] else k.NONE
-        row[[k.RECORDS, k.DELAYS, k.LATE, k.SKEWED, k.COMPARED, k.OUTSIDE]] = 0
-        row[k.LEAST_DELAY] = np.iinfo(np.int64).max
-        if self.freshness is not None and not row[k.IS_STALE]:  # a silence must not extend its own limit
+        self.delays[i, 0] = row[col.LEAST_DELAY] if row[col.DELAYS] else col.NONE
+        row[[col.RECORDS, col.DELAYS, col.LATE, col.SKEWED, col.COMPARED, col.OUTSIDE]] = 0
+        row[col.LEAST_DELAY] = np.iinfo(np.int64).max
+        if self.freshness is not None and not row[col.IS_STALE]:  # a silence must not extend its own limit
             known = self.volumes[i][self.volumes[i] >= 0]
             if (total := int(known.sum())) > 0:
                 usual = self.rules.stale_factor * len(known) * self.rules.window_ms / total

@@ -11,10 +11,9 @@ Until that record arrives, only the instrument's records are checked.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,17 +27,16 @@ from schemas.codec.recordset import RecordSet
 from stream_apps.core.log.engine import MARK_JUMP_MS
 from stream_apps.core.log.inbox import Chunk, Inbox
 from stream_apps.core.log.marks import MarkLog
-from stream_apps.core.quality import kernels
+from stream_apps.core.quality import columns as col
+from stream_apps.core.quality import kernels, quote_kernel
+from stream_apps.core.quality.findings import NO_NUMBER, Findings, QualityRecord, age_text, worst
 from stream_apps.core.quality.memory import Memory
 from stream_apps.core.quality.rules import (
-    ERROR,
-    INFO,
     KINDS,
     NUMBER,
     OVERALL,
     SCORE,
     STREAMS,
-    WARNING,
     QualityRules,
     overall_score,
     stream_score,
@@ -46,15 +44,6 @@ from stream_apps.core.quality.rules import (
 
 Record = dict[str, Any]
 Flags = npt.NDArray[np.bool_]
-
-_NO_NUMBER = math.nan
-
-
-class QualityRecord(NamedTuple):
-    """A ``data_quality`` record to write, and the offset of the mark that produced it."""
-
-    mark: int
-    record: Record
 
 
 @dataclass(slots=True)
@@ -99,7 +88,7 @@ class PartitionMonitor:
         self._mine: dict[str, list[int]] | None = None
         self._indicators: dict[tuple[int, str], int] = {}
         self._missing: set[tuple[int, str]] = set()
-        self._outputs: list[QualityRecord] = []
+        self._findings = Findings(self._keys, self.memories)
 
     # --- intake ------------------------------------------------------------------------------------------------------
     def next_offset(self, topic: str) -> int | None:
@@ -141,7 +130,7 @@ class PartitionMonitor:
     # --- stepping ----------------------------------------------------------------------------------------------------
     def advance(self, limit: int | None = None) -> list[QualityRecord]:
         """Pass every mark whose records have been fed, at most ``limit``. Return findings and scores in order."""
-        self._outputs = []
+        self._findings.records = []
         passed = 0
         while self.marks.waiting and (limit is None or passed < limit):
             mark = self.marks.waiting.first()
@@ -161,7 +150,7 @@ class PartitionMonitor:
             self.marks.passed(mark, self.marks.cut_after(mark), self.rules.check_ms, 0)
             self.marks.waiting.drop()
             passed += 1
-        return self._outputs
+        return self._findings.records
 
     def _apply(self, cut: dict[str, int], mark: Mark) -> None:
         for chunk, rows in self._inboxes["instruments"].take(cut.get("instruments", 0)):
@@ -260,7 +249,7 @@ class PartitionMonitor:
                 memory.numbers, most, *clocks,
             )  # fmt: skip
         reasons = {int(offsets[rejected.row - rows.start]): rejected.reason for rejected in chunk.rejected(rows)}
-        self._write(topic, memory, n, mark, reasons)
+        self._findings.write(topic, memory, n, mark, reasons)
 
     def _plain(
         self, topic: str, chunk: Chunk, columns: Columns, part: slice, instrument: Any, time: Any, good: Flags
@@ -279,7 +268,7 @@ class PartitionMonitor:
             wrong = [(~((v > 0) & np.isfinite(v)), v) for v in (price, quantity)]
             if chunk.derived is None:
                 chunk.derived = columns.good & (columns.choices("side", ("LONG", "SHORT")) < 0)
-            wrong.append((chunk.derived[part], np.full(len(time), _NO_NUMBER)))
+            wrong.append((chunk.derived[part], np.full(len(time), NO_NUMBER)))
             ordered = np.zeros(len(time), dtype=np.bool_)
         else:
             values = columns.double("value")[part]
@@ -287,10 +276,10 @@ class PartitionMonitor:
             for at, row in enumerate(range(part.start, part.stop)):
                 if good[at] and instrument[at] >= 0:
                     name = (int(instrument[at]), columns.text("indicator", row))
-                    self._indicators[name] = max(int(time[at]), self._indicators.get(name, kernels.NONE))
+                    self._indicators[name] = max(int(time[at]), self._indicators.get(name, col.NONE))
             ordered = np.zeros(len(values), dtype=np.bool_)
         bad = np.zeros(len(time), dtype=np.bool_)
-        value = np.full(len(time), _NO_NUMBER)
+        value = np.full(len(time), NO_NUMBER)
         for flags, numbers in wrong:
             value = np.where(flags & ~bad, numbers, value)
             bad |= flags
@@ -303,7 +292,7 @@ class PartitionMonitor:
         instrument, time, offset, is_trade, a, b = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         order = np.lexsort((offset, ~is_trade, time))  # event time, topic, offset
         trades = self.memories["agg_trades"]
-        kernels.compare(
+        quote_kernel.compare(
             order, instrument, time, is_trade, a, b, trades.L, trades.D, self.rules.quote_tolerance, self.rules.quote_age_ms
         )  # fmt: skip
 
@@ -340,31 +329,33 @@ class PartitionMonitor:
                 rows, now, self.rules.outlier_wait_ms, memory.L, memory.D, memory.holes, memory.pending, memory.pending_prices, memory.counts,
                 self.rules.findings_per_window, memory.found, memory.numbers,
             )  # fmt: skip
-            self._write(stream, memory, n, mark, {})
+            self._findings.write(stream, memory, n, mark, {})
 
     def _check_freshness(self, rows: npt.NDArray[np.int64], now: int, mark: Mark) -> None:
         # The end of a recording is no silence. After it, a stream is compared with the instrument's other streams, not with later marks.
-        newest = np.max([memory.L[rows, kernels.LAST_TIME] for memory in self.memories.values()], axis=0)
+        newest = np.max([memory.L[rows, col.LAST_TIME] for memory in self.memories.values()], axis=0)
         clocks = np.where(self.memories["agg_trades"].clocked[rows], now, np.minimum(now, newest))
         for stream, memory in self.memories.items():
             if memory.freshness is None:
                 continue
-            last = memory.L[rows, kernels.LAST_TIME]
-            known = last != kernels.NONE
-            old = known & (clocks - np.where(known, last, clocks) > memory.limits[rows]) & (memory.L[rows, kernels.IS_STALE] == 0)
+            last = memory.L[rows, col.LAST_TIME]
+            known = last != col.NONE
+            old = known & (clocks - np.where(known, last, clocks) > memory.limits[rows]) & (memory.L[rows, col.IS_STALE] == 0)
             for i in rows[old].tolist():
                 if self.facts[self._keys.keys[i]].trading:
-                    memory.L[i, kernels.IS_STALE] = 1
-                    age = now - int(memory.L[i, kernels.LAST_TIME])
-                    self._find(i, stream, "stale", now, float(age), float(memory.limits[i]), mark, None, _age_text(age))
+                    memory.L[i, col.IS_STALE] = 1
+                    age = now - int(memory.L[i, col.LAST_TIME])
+                    self._findings.find(i, stream, "stale", now, float(age), float(memory.limits[i]), mark, None, age_text(age))
         for stream in self.rules.expected:
             memory = self.memories[stream]
-            for i in rows[memory.L[rows, kernels.SEEN] == 0].tolist():
+            for i in rows[memory.L[rows, col.SEEN] == 0].tolist():
                 facts = self.facts[self._keys.keys[i]]
                 waited = now - facts.known_since
                 if facts.trading and facts.kind == "perp" and waited > self.rules.missing_ms and (i, stream) not in self._missing:
                     self._missing.add((i, stream))
-                    self._find(i, stream, "missing", now, float(waited), float(self.rules.missing_ms), mark, None, _age_text(waited))
+                    self._findings.find(
+                        i, stream, "missing", now, float(waited), float(self.rules.missing_ms), mark, None, age_text(waited)
+                    )
         limit = self.memories["market_indicators"].freshness
         if limit is not None:
             mine = set(rows.tolist())
@@ -372,9 +363,9 @@ class PartitionMonitor:
                 # The stream's own row reports the newest indicator. This reports each other indicator that stopped.
                 age = now - last_time
                 before = age - self.rules.check_ms
-                newest = int(self.memories["market_indicators"].L[i, kernels.LAST_TIME])
+                newest = int(self.memories["market_indicators"].L[i, col.LAST_TIME])
                 if age > limit.least_ms >= before and i in mine and last_time < newest and self.facts[self._keys.keys[i]].trading:
-                    self._find(
+                    self._findings.find(
                         i,
                         "market_indicators",
                         "stale",
@@ -383,7 +374,7 @@ class PartitionMonitor:
                         float(limit.least_ms),
                         mark,
                         None,
-                        f"{indicator}: {_age_text(age)}",
+                        f"{indicator}: {age_text(age)}",
                     )
 
     # --- at the end of a window --------------------------------------------------------------------------------------------
@@ -394,120 +385,67 @@ class PartitionMonitor:
         scores: dict[str, float] = {}
         for stream, memory in self.memories.items():
             missing = (i, stream) in self._missing
-            if not memory.L[i, kernels.SEEN] and not missing:
+            if not memory.L[i, col.SEEN] and not missing:
                 continue
-            if memory.L[i, kernels.SEEN]:
+            if memory.L[i, col.SEEN]:
                 self._missing.discard((i, stream))
                 self._judge_window(i, stream, memory, time, mark)
             row = memory.L[i]
-            records, last = int(row[kernels.RECORDS]), int(row[kernels.LAST_TIME])
+            records, last = int(row[col.RECORDS]), int(row[col.LAST_TIME])
             window = memory.counts[i].copy()
             memory.close_window(i)
             counts = memory.past[i].sum(axis=0)
             # A repaired gap no longer counts. A silence or an absence counts until it ends.
             counts[NUMBER["id_gap"]] = max(0, counts[NUMBER["id_gap"]] - counts[NUMBER["gap_repaired"]])
-            for lasting, still in ((NUMBER["stale"], bool(row[kernels.IS_STALE])), (NUMBER["missing"], missing),
-                                   (NUMBER["one_sided"], bool(row[kernels.RUN_TOLD])), (NUMBER["book_invalid"], bool(row[kernels.INVALID]))):  # fmt: skip
+            for lasting, still in ((NUMBER["stale"], bool(row[col.IS_STALE])), (NUMBER["missing"], missing),
+                                   (NUMBER["one_sided"], bool(row[col.RUN_TOLD])), (NUMBER["book_invalid"], bool(row[col.INVALID]))):  # fmt: skip
                 if still:
                     counts[lasting] = max(counts[lasting], 1)
             score, deductions = stream_score({kind.name: int(count) for kind, count in zip(KINDS, counts, strict=True)})
-            if missing or (row[kernels.IS_STALE] and time - last > 5 * int(memory.limits[i])):
+            if missing or (row[col.IS_STALE] and time - last > 5 * int(memory.limits[i])):
                 score = 0.0  # a stream that stopped gets no points
             scores[stream] = self.scores[name, stream] = score
             found = {kind.name: int(count) for kind, count in zip(KINDS, window, strict=True) if count}
-            age = None if last == kernels.NONE else max(0, time - last)
-            self._emit(name, stream, SCORE, time, mark, _worst(deductions), score=score, deductions=deductions, findings=found, records=records,
+            age = None if last == col.NONE else max(0, time - last)
+            self._findings.emit(name, stream, SCORE, time, mark, worst(deductions), score=score, deductions=deductions, findings=found, records=records,
                        rate=records * 1000.0 / self.rules.window_ms, age_ms=age)  # fmt: skip
         overall = overall_score(scores)
         if overall is not None:
             self.scores[name, OVERALL] = overall
             lost = {stream: 10.0 - score for stream, score in scores.items() if score < 10.0}
-            self._emit(name, OVERALL, SCORE, time, mark, _worst(lost), score=overall, deductions=lost)
+            self._findings.emit(name, OVERALL, SCORE, time, mark, worst(lost), score=overall, deductions=lost)
 
     def _judge_window(self, i: int, stream: str, memory: Memory, time: int, mark: Mark) -> None:
         rules, row = self.rules, memory.L[i]
         volumes = memory.volumes[i][memory.volumes[i] >= 0]
-        if len(volumes) >= rules.score_windows and memory.freshness is not None and not row[kernels.IS_STALE]:
+        if len(volumes) >= rules.score_windows and memory.freshness is not None and not row[col.IS_STALE]:
             usual = float(np.median(volumes))
-            if usual >= rules.rate_least and 0 < row[kernels.RECORDS] < rules.rate_share * usual:  # none at all counts as silence
+            if usual >= rules.rate_least and 0 < row[col.RECORDS] < rules.rate_share * usual:  # none at all counts as silence
                 limit = rules.rate_share * usual
-                self._find(i, stream, "rate_low", time, float(row[kernels.RECORDS]), limit, mark, None, f"usually {usual:.0f} a window")
-        if row[kernels.DELAYS]:
-            if 2 * row[kernels.LATE] > row[kernels.DELAYS]:
-                share = float(row[kernels.LATE] / row[kernels.DELAYS])
-                self._find(
+                self._findings.find(
+                    i, stream, "rate_low", time, float(row[col.RECORDS]), limit, mark, None, f"usually {usual:.0f} a window"
+                )
+        if row[col.DELAYS]:
+            if 2 * row[col.LATE] > row[col.DELAYS]:
+                share = float(row[col.LATE] / row[col.DELAYS])
+                self._findings.find(
                     i, stream, "delay", time, share, float(rules.delay_ms), mark, None, f"{share:.0%} later than {rules.delay_ms} ms"
                 )
-            before = memory.delays[i][memory.delays[i] != kernels.NONE]
+            before = memory.delays[i][memory.delays[i] != col.NONE]
             if len(before) >= rules.score_windows:
-                usual, now = float(np.median(before)), float(row[kernels.LEAST_DELAY])
+                usual, now = float(np.median(before)), float(row[col.LEAST_DELAY])
                 if abs(now - usual) > rules.drift_ms:
-                    self._find(
+                    self._findings.find(
                         i, stream, "clock_drift", time, now, usual, mark, None, f"shortest delay {now:+.0f} ms, usually {usual:+.0f} ms"
                     )
-        if stream == "agg_trades" and row[kernels.COMPARED] >= rules.quote_least and 2 * row[kernels.OUTSIDE] > row[kernels.COMPARED]:
-            share = float(row[kernels.OUTSIDE] / row[kernels.COMPARED])
-            text = f"{row[kernels.OUTSIDE]} of {row[kernels.COMPARED]} trades lie outside the quotes"
-            self._find(i, stream, "quote_disagreement", time, share, rules.quote_tolerance, mark, None, text)
-
-    # --- output ------------------------------------------------------------------------------------------------------
-    def _write(self, stream: str, memory: Memory, n: int, mark: Mark, reasons: dict[int, str]) -> None:
-        for at in range(n):
-            kind, i, offset, time = (int(value) for value in memory.found[at])
-            value, limit = (float(number) for number in memory.numbers[at])
-            self._emit_finding(
-                i, stream, KINDS[kind].name, time, value, limit, mark, offset, reasons.get(offset) if kind == kernels.UNDECODABLE else None
-            )
-
-    def _find(
-        self, i: int, stream: str, kind: str, time: int, value: float, limit: float, mark: Mark, offset: int | None, detail: str | None
-    ) -> None:
-        self.memories[stream].counts[i, NUMBER[kind]] += 1
-        self._emit_finding(i, stream, kind, time, value, limit, mark, offset, detail)
-
-    def _emit_finding(
-        self, i: int, stream: str, kind: str, time: int, value: float, limit: float, mark: Mark, offset: int | None, detail: str | None
-    ) -> None:
-        severity = KINDS[NUMBER[kind]].severity
-        self._emit(self._keys.keys[i], stream, kind, time, mark, severity, value=value, limit=limit, offset=offset, detail=detail)
-
-    def _emit(self, name: str, stream: str, kind: str, time: int, mark: Mark, severity: str, *, value: float = _NO_NUMBER, limit: float = _NO_NUMBER,
-              offset: int | None = None, detail: str | None = None, score: float | None = None, deductions: dict[str, float] | None = None,
-              findings: dict[str, int] | None = None, records: int | None = None, rate: float | None = None, age_ms: int | None = None) -> None:  # fmt: skip
-        record = {
-            "quality_id": f"{name}|{stream}|{kind}|{time}|{'' if offset is None else offset}|{'' if detail is None or offset is not None else detail}",
-            "instrument": name,
-            "event_time": time,
-            "receive_time": mark.time,
-            "stream": stream,
-            "kind": kind,
-            "severity": severity,
-            "value": None if math.isnan(value) else value,
-            "limit_value": None if math.isnan(limit) else limit,
-            "source_offset": offset,
-            "detail": detail,
-            "score": score,
-            "deductions": deductions or {},
-            "findings": findings or {},
-            "records": records,
-            "rate": rate,
-            "age_ms": age_ms,
-        }
-        self._outputs.append(QualityRecord(mark.offset, record))
+        if stream == "agg_trades" and row[col.COMPARED] >= rules.quote_least and 2 * row[col.OUTSIDE] > row[col.COMPARED]:
+            share = float(row[col.OUTSIDE] / row[col.COMPARED])
+            text = f"{row[col.OUTSIDE]} of {row[col.COMPARED]} trades lie outside the quotes"
+            self._findings.find(i, stream, "quote_disagreement", time, share, rules.quote_tolerance, mark, None, text)
 
     def instruments(self) -> Iterable[str]:
         """Return the instruments seen so far."""
         return tuple(self._keys.keys)
-
-
-def _worst(deductions: dict[str, float]) -> str:
-    """Return the severity of a score: error from 3 points off, warning below 10."""
-    lost = sum(deductions.values())
-    return ERROR if lost >= 3.0 else WARNING if lost > 0 else INFO
-
-
-def _age_text(age_ms: int) -> str:
-    return f"nothing for {age_ms / 1000:.1f} s"
 
 
 def _is_live(columns: Columns, chunk: Chunk, rows: range) -> Flags:
