@@ -1,8 +1,8 @@
 """Avro values on the wire (DESIGN 2).
 
-Without a schema registry a value is Avro single-object encoding: ``C3 01``, the little-endian CRC-64-AVRO fingerprint of
-the writer's schema, then the Avro body; it needs no server. With SCHEMA_REGISTRY_URL it is the Confluent frame: ``00``,
-the big-endian schema id, then the body. Readers accept both and resolve to the schema of this release by Avro's rules.
+Without a schema registry a value is Avro single-object encoding: ``C3 01``, the little-endian CRC-64-AVRO fingerprint of the writer's
+schema, then the Avro body. It needs no server. With SCHEMA_REGISTRY_URL it is the Confluent frame: ``00``, the big-endian schema id, then
+the body. Readers accept both, and resolve to the schema of this release by Avro's rules.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class CodecError(ValueError):
 
     Attributes:
         topic: The topic.
-        field: The field at fault, where known.
+        field: The field at fault, if known.
     """
 
     def __init__(self, topic: str, reason: str, field: str | None = None) -> None:
@@ -46,7 +46,7 @@ class CodecError(ValueError):
 
 
 def plain_timestamps(kind: Any) -> Any:
-    """Return a schema without logical types, so that times stay integer milliseconds (never datetimes) in our hands."""
+    """Return a schema without logical types, so that times stay integer milliseconds and never become datetimes."""
     if isinstance(kind, dict):
         return {key: plain_timestamps(value) for key, value in kind.items() if key not in ("logicalType", "doc")}
     if isinstance(kind, list):
@@ -61,7 +61,7 @@ def parsed(topic: str) -> Any:
 
 
 def fingerprint_of(schema: dict[str, Any]) -> bytes:
-    """Return the 8-byte CRC-64-AVRO fingerprint of a schema's canonical form, as it stands on the wire (little-endian)."""
+    """Return the 8-byte CRC-64-AVRO fingerprint of a schema's canonical form, as on the wire (little-endian)."""
     canonical = to_parsing_canonical_form(plain_timestamps(schema))
     digest: str = fingerprint(canonical, "CRC-64-AVRO")
     return bytes.fromhex(digest)
@@ -74,7 +74,7 @@ def topic_fingerprint(topic: str) -> bytes:
 
 
 class Registry:
-    """A Confluent schema registry, asked once per schema and id. Thin over the client of confluent-kafka."""
+    """A Confluent schema registry, asked once per schema and id. A thin layer over confluent-kafka's client."""
 
     def __init__(self, url: str, prefix: str = "") -> None:
         from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -85,7 +85,7 @@ class Registry:
         self._schemas: dict[int, Any] = {}
 
     def id_of(self, topic: str) -> int:
-        """Return the id of the topic's current schema, registering it under ``<topic>-value`` when new."""
+        """Return the id of the topic's current schema. A new schema is registered under ``<topic>-value``."""
         from confluent_kafka.schema_registry import Schema
 
         if topic not in self._ids:
@@ -94,7 +94,7 @@ class Registry:
         return self._ids[topic]
 
     def schema_of(self, schema_id: int) -> Any:
-        """Return the parsed writer schema of an id; raises the client's error when the registry does not know it."""
+        """Return the parsed writer schema of an id. Raises the client's error if the registry does not know it."""
         if schema_id not in self._schemas:
             text = self._client.get_schema(schema_id).schema_str
             self._schemas[schema_id] = parse_schema(plain_timestamps(json.loads(text or "null")))
@@ -115,11 +115,11 @@ class Codec:
         self._writers: dict[tuple[str, bytes], Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Go to other processes without the encoders: they are functions made here, and made anew there."""
+        """Pickle without the encoders: they are generated functions, and another process generates them again."""
         return {**self.__dict__, "_encoders": {}}
 
     def header(self, topic: str) -> bytes:
-        """Return the frame header that values of a topic start with."""
+        """Return the frame header of a topic's values."""
         header = self._headers.get(topic)
         if header is None:
             if self.registry is not None:
@@ -130,7 +130,7 @@ class Codec:
         return header
 
     def encoder(self, topic: str) -> Callable[[Record], bytes]:
-        """Return a function that encodes one record of a topic; it raises CodecError naming the field."""
+        """Return a function that encodes one record of a topic. It raises CodecError naming the field."""
         encode = self._encoders.get(topic)
         if encode is None:
             encode = self._encoders[topic] = self._new_encoder(topic)
@@ -147,7 +147,7 @@ class Codec:
                 try:
                     return fast(record)
                 except (ValueError, TypeError, KeyError, OverflowError, AttributeError, struct.error):
-                    pass  # the reference decides whether it can be written, and says what is wrong
+                    pass  # fastavro decides whether it can be written, and names the fault
             out = io.BytesIO()
             out.write(header)
             try:
@@ -169,7 +169,7 @@ class Codec:
         return self.encoder(topic)(record)
 
     def decode(self, topic: str, value: bytes | None) -> Record:
-        """Decode a value in either frame, resolved to the topic's current schema; times are integer milliseconds.
+        """Decode a value in either frame, resolved to the topic's current schema. Times are integer milliseconds.
 
         Raises:
             CodecError: no value, unknown frame, unknown fingerprint or id, or a body that does not fit.
@@ -227,10 +227,10 @@ def earlier_schemas(topic: str) -> dict[bytes, Any]:
 
 
 def _flags(schema: dict[str, Any]) -> list[tuple[str, str | None, bool | None]]:
-    """Return the booleans of a schema: each one's name, the array of records it is a field of (None: the record itself), its default.
+    """Return the booleans of a schema: name, the array of records that contains it (None: the record itself), and default.
 
-    They are looked at before fastavro writes them: it writes a missing one, or a text, as what Python takes it for, and an aggressor
-    that is not known is no buyer.
+    They are checked before fastavro writes them. fastavro writes a missing value or a text by its truth value in Python, and an unknown
+    aggressor must not become a buyer.
     """
     found: list[tuple[str, str | None, bool | None]] = []
     for field in schema["fields"]:
@@ -251,7 +251,7 @@ def _bad_field(topic: str, record: Record) -> str | None:
         one = parse_schema(plain_timestamps({"type": "record", "name": "One", "fields": [field]}))
         try:
             fastavro.schemaless_writer(io.BytesIO(), one, {name: record.get(name, field.get("default"))})
-        except Exception:  # any failure means: this is the field
+        except Exception:  # any failure shows that this is the field
             return str(name)
     return None
 

@@ -1,8 +1,8 @@
 """Flat Avro records to numpy columns, without a Python object per record.
 
-A compiled kernel walks the Avro bodies of a topic by a small program made from its schema. What does not start with the expected frame header
-is decoded by the plain codec, row by row; what cannot be decoded at all is reported with its reason. ``schemas.codec.avro`` is the reference that the
-tests hold this module to.
+A compiled kernel reads the Avro bodies of a topic by a small program made from its schema. Values without the expected frame header go to
+the plain codec, one by one. Values that cannot be decoded are reported with their reason. ``schemas.codec.avro`` is the reference, against
+which the tests compare this module.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from schemas.codec.recordset import I64, U8, RecordSet, zigzag
 
 F64 = npt.NDArray[np.float64]
 
-NULL_LONG = np.iinfo(np.int64).min  # null of a nullable long; no venue sends a time or an id like it
+NULL_LONG = np.iinfo(np.int64).min  # null of a nullable long; no venue sends such a time or id
 MAX_LEVELS = 20  # depth carries the top 20 levels (schemas/avro/depth.avsc)
 
 # --- Avro bodies -----------------------------------------------------------------------------------------------------
@@ -31,7 +31,7 @@ STRING, LONG, DOUBLE, BOOLEAN, DOUBLES, NULL_DOUBLE, NULL_LONG_OP, NULL_STRING =
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """How the kernel walks one flat schema: an opcode a field, and the column that each field goes to; -1: it is not kept."""
+    """The program for one flat schema: an opcode for each field, and the column of the field; -1: it is not kept."""
 
     topic: str
     names: tuple[str, ...]
@@ -60,7 +60,7 @@ def program(topic: str) -> Program:
     """Return the decoding program of a topic.
 
     Raises:
-        ValueError: the schema has a field that is not flat (only the market-data topics are).
+        ValueError: the schema has a field that is not flat (only market-data topics are flat).
     """
     fields = catalogue.schema(topic)["fields"]
     ops, columns = [], []
@@ -78,7 +78,7 @@ def program(topic: str) -> Program:
 
 @cache
 def narrowed(topic: str, names: tuple[str, ...]) -> Program:
-    """Return a topic's program that keeps some of its fields, their columns close together in the order of the schema."""
+    """Return a topic's program that keeps some of its fields, with consecutive columns in the order of the schema."""
     whole = program(topic)
     columns, counts = [], [0, 0, 0]
     for name, op in zip(whole.names, whole.ops.tolist(), strict=True):
@@ -94,7 +94,7 @@ _REASONS = {MALFORMED: "body does not fit its schema", LEFT_OVER: "bytes left af
 
 @njit(cache=True, nogil=True)
 def _eight(buf: U8, at: int) -> Any:
-    """Return eight bytes, little end first, as one number (unsigned places: the compiler makes one load of it)."""
+    """Return eight little-endian bytes as one number. Indices are unsigned, so that the compiler makes one load."""
     place = np.uint64(at)
     value = np.uint64(0)
     for j in range(8):
@@ -127,7 +127,7 @@ def _is_ascii(buf: U8, at: int, end: int) -> bool:
 
 @njit(cache=True, nogil=True)
 def _decode(buf: U8, index: I64, header: U8, ops: I64, columns: I64, longs: I64, doubles: Any, arrays: Any, status: U8) -> None:
-    """Walk the bodies; ``doubles`` and ``arrays`` are float64 seen as uint64. Fields whose column is -1 are checked and not kept."""
+    """Read the bodies. ``doubles`` and ``arrays`` are float64 viewed as uint64. Fields with column -1 are checked and not kept."""
     header_length = len(header)
     not_a_number = np.uint64(0x7FF8000000000000)
     for row in range(index.shape[0]):
@@ -152,7 +152,7 @@ def _decode(buf: U8, index: I64, header: U8, ops: I64, columns: I64, longs: I64,
         for f in range(len(ops)):
             op = ops[f]
             column = columns[f]
-            # A nullable field is its branch, and then the field.
+            # A nullable field has a branch number before its value.
             if op >= NULL_DOUBLE:
                 branch, at = zigzag(buf, at, end)
                 if at < 0 or branch < 0 or branch > 1:
@@ -189,7 +189,7 @@ def _decode(buf: U8, index: I64, header: U8, ops: I64, columns: I64, longs: I64,
                 if column >= 0:
                     longs[row, column] = (at << 20) | min(size, (1 << 20) - 1)
                 if not _is_ascii(buf, at, at + size):
-                    plain = False  # the codec judges whether this is UTF-8
+                    plain = False  # the codec decides whether this is UTF-8
                 at += size
             elif op == BOOLEAN:
                 if at >= end or buf[np.uint64(at)] > 1:
@@ -235,7 +235,7 @@ def _decode(buf: U8, index: I64, header: U8, ops: I64, columns: I64, longs: I64,
 
 @njit(cache=True, nogil=True)
 def _choose(buf: U8, places: I64, texts: U8, starts: I64, out: I64) -> None:
-    """Find which text each string is (position << 20 | length in ``buf``); -1: none."""
+    """Find the text that equals each string (position << 20 | length in ``buf``); -1: none."""
     for row in range(len(places)):
         out[row] = -1
         if places[row] < 0:  # null
@@ -255,7 +255,7 @@ def _choose(buf: U8, places: I64, texts: U8, starts: I64, out: I64) -> None:
 
 @cache
 def _packed_texts(texts: tuple[str, ...]) -> tuple[U8, I64]:
-    """Return texts in a row, and where each begins and the last one ends."""
+    """Return texts in one buffer, and the bounds of each."""
     encoded = [text.encode() for text in texts]
     return np.frombuffer(b"".join(encoded), dtype=np.uint8), np.cumsum([0, *(len(text) for text in encoded)]).astype(np.int64)
 
@@ -272,8 +272,8 @@ class Rejected:
 class Columns:
     """Decoded columns of a record set; row i belongs to row i of ``records``.
 
-    Nullable doubles hold NaN, nullable longs (and the places of nullable strings) ``NULL_LONG``.
-    Rows in ``rejected`` have undefined values and ``good[row]`` False; rows in ``other_frames`` were decoded by the codec.
+    Nullable doubles hold NaN; nullable longs (and positions of nullable strings) hold ``NULL_LONG``. Rows in ``rejected`` have undefined
+    values and ``good[row]`` False. The codec decoded rows in ``other_frames``.
     """
 
     def __init__(
@@ -314,7 +314,7 @@ class Columns:
         return column
 
     def text(self, name: str, row: int) -> str:
-        """Return one string; of a nullable field only where it is not null (see ``text_or_none``)."""
+        """Return one string. For a nullable field only where it is not null (see ``text_or_none``)."""
         column = self._where[name][1]
         other = self._strings.get(column, {}).get(row)
         if other is not None:
@@ -328,7 +328,7 @@ class Columns:
         return None if self._longs[row, self._where[name][1]] == NULL_LONG else self.text(name, row)
 
     def choices(self, name: str, texts: tuple[str, ...]) -> I64:
-        """Return which of some texts each row of a string column is, its place in ``texts``, int64 of shape (n,); -1: none of them, or null."""
+        """Return for each row of a string column the index of the equal text in ``texts``, int64 of shape (n,); -1: none of them, or null."""
         column = self._where[name][1]
         out = np.empty(len(self._longs), dtype=np.int64)
         _choose(self.records.buffer, self._longs[:, column], *_packed_texts(texts), out)
@@ -339,11 +339,11 @@ class Columns:
 
     @property
     def longs(self) -> I64:
-        """All long columns, shape (n, count), in the places that ``program.columns`` names."""
+        """Return all long columns, shape (n, count), in the order of ``program.columns``."""
         return self._longs
 
     def packed(self, name: str) -> tuple[I64, dict[int, str]]:
-        """Return the places of a string column in the buffer (position << 20 | length), and the rows that stand elsewhere, with their text."""
+        """Return the positions of a string column in the buffer (position << 20 | length), and the rows whose text is elsewhere, with the text."""
         column = self._where[name][1]
         places: I64 = self._longs[:, column]
         return places, self._strings.get(column, {})
@@ -367,15 +367,15 @@ class Columns:
 
 
 class DecodedRecords(RecordSet):
-    """Records that come as columns (from the archive); their bytes are made when somebody asks for them.
+    """Records that exist as columns (from the archive). Their bytes are encoded on demand.
 
     Attributes:
         index: int64 of shape (n, 2): offset, timestamp ms.
-        columns: What ``decode`` returns of them.
-        names: Keys.
-        numbers: Place of each record's key in ``names``; -1: none that names an instrument.
+        columns: The result of ``decode`` for them.
+        names: Record keys.
+        numbers: Index of each record's key in ``names``; -1: a key that names no instrument.
         message: Returns (offset, timestamp ms, key, value) of the record at an offset.
-        messages: Returns those of all records, in order.
+        messages: Returns the same for all records, in order.
     """
 
     columns: Columns
@@ -399,19 +399,19 @@ class DecodedRecords(RecordSet):
 
 
 def decode(codec: Codec, topic: str, records: RecordSet, names: tuple[str, ...] | None = None) -> Columns:
-    """Decode the values of a flat topic to columns. Never raises for bad bytes: see ``Columns.rejected``.
+    """Decode the values of a flat topic to columns. Bad bytes raise no error: see ``Columns.rejected``.
 
     Args:
         codec: Codec of the environment.
         topic: Topic of the catalogue.
-        records: The records; columns that they come with are returned as they are.
+        records: The records. Existing columns are returned unchanged.
         names: Fields to keep; None: all.
     """
     if isinstance(records, DecodedRecords):
         return records.columns
     prog = program(topic) if names is None else narrowed(topic, names)
     n = len(records)
-    # A column lies together: who takes one reads no other.
+    # Each column is contiguous: a reader of one column touches no other.
     longs = np.empty((max(prog.n_longs, 1), n), dtype=np.int64).T
     doubles = np.empty((max(prog.n_doubles, 1), n)).T
     arrays = np.full((n if prog.n_arrays else 0, max(prog.n_arrays, 1), MAX_LEVELS), np.nan)

@@ -1,8 +1,8 @@
-"""Reading Kafka by whole record sets instead of records, for the worker and for replay.
+"""Reads whole record sets from Kafka instead of records, for the worker and for replay.
 
-A Python object per record costs more than all that is done with it. Here a fetch yields one object per partition, the raw bytes as the broker
-sent them, with the first offset that was asked for and the last that they cover. Two consecutive ones of a partition therefore touch, whatever
-compaction, control batches or aborted transactions took out of the log between them: continuity can be checked exactly.
+A Python object per record costs more than all further work on it. Here a fetch yields one object per partition: the raw bytes from the
+broker, the first requested offset, and the last covered offset. So two consecutive objects of a partition are always contiguous, whatever
+compaction, control batches or aborted transactions removed between them. Continuity can be checked exactly.
 
 Takes from aiokafka's inside ``Fetcher._proc_fetch_request`` and how ``FetchResult`` uses ``PartitionRecords``. The version is pinned in
 ``schemas.process.pins``; the worker's tests hold what is assumed here.
@@ -41,7 +41,7 @@ class RawRecords:
     Attributes:
         topic: Wire name of the topic.
         partition: Partition.
-        first: First offset wanted; the first batch may begin before it.
+        first: First requested offset. The first batch may begin before it.
         last: Last offset covered, which may lie beyond the last record.
         data: The batches.
     """
@@ -54,7 +54,7 @@ class RawRecords:
 
 
 class _RawSet:
-    """Stands in for aiokafka's ``MemoryRecords``: keeps the bytes and looks no further than whether a whole batch is there."""
+    """Replaces aiokafka's ``MemoryRecords``. It keeps the bytes, and checks only whether a complete batch is there."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -89,7 +89,7 @@ class _RawPartitionRecords:
         self._done = True
         first = self.next_fetch_offset
         end, self.next_fetch_offset = _checked(self._tp, self._data, first)
-        # Without what the broker cut off in the middle of a batch.
+        # Without a batch that the broker cut off.
         data: bytes | memoryview = self._data if end == len(self._data) else memoryview(self._data)[:end]
         if self._aborted:
             data = _committed(data, self._aborted)
@@ -97,7 +97,7 @@ class _RawPartitionRecords:
 
 
 def _checked(tp: TopicPartition, data: bytes, position: int) -> tuple[int, int]:
-    """Check every whole batch; return where the whole batches end and the offset after them."""
+    """Check every complete batch. Return where they end, and the offset after them."""
     view = memoryview(data)
     at, total = 0, len(view)
     while total - at >= _HEADER.size:
@@ -115,11 +115,11 @@ def _checked(tp: TopicPartition, data: bytes, position: int) -> tuple[int, int]:
 
 
 def _committed(data: bytes | memoryview, aborted: Iterable[tuple[int, int]]) -> bytes:
-    """Return whole batches without those of aborted transactions.
+    """Return complete batches without those of aborted transactions.
 
     Args:
         data: Whole batches.
-        aborted: (producer id, first offset) of the transactions that were aborted, as the broker lists them with a fetch.
+        aborted: (producer id, first offset) of the aborted transactions, as the broker lists them with a fetch.
     """
     waiting = sorted(aborted, key=lambda one: one[1])
     ended: set[int] = set()
@@ -133,15 +133,15 @@ def _committed(data: bytes | memoryview, aborted: Iterable[tuple[int, int]]) -> 
         while waiting and waiting[0][1] <= base_offset:
             ended.add(waiting.pop(0)[0])
         if attributes & _CONTROL:
-            ended.discard(producer)  # the end of its transaction; a control batch holds no record
+            ended.discard(producer)  # the end of its transaction; a control batch has no records for readers
         elif not (attributes & _TRANSACTIONAL and producer in ended):
             kept.append(view[at:stop])
         at = stop
     return b"".join(kept)
 
 
-# aiokafka names both classes as globals of its module. A copy of the method with other globals changes the consumers it is bound
-# to and leaves every other aiokafka consumer of the process alone.
+# aiokafka refers to both classes as globals of its module. A copy of the method with other globals changes only the consumers that it is
+# bound to. Other aiokafka consumers of the process are not affected.
 _FETCH = aiokafka_fetcher.Fetcher._proc_fetch_request
 _RAW_FETCH = FunctionType(
     _FETCH.__code__,
@@ -155,17 +155,18 @@ _RAW_FETCH = FunctionType(
 def deliver_raw(consumer: AIOKafkaConsumer) -> None:
     """Make a started consumer deliver RawRecords (``getmany`` gives a list of at most one per partition).
 
-    It reads what is committed: strategies are written in transactions (``sinks.commands.strategies.revisions``), and what was aborted holds nowhere.
+    It reads committed records only. Strategies are written in transactions (``sinks.commands.strategies.revisions``), and aborted records
+    hold nowhere.
     """
     consumer._fetcher._isolation_level = _READ_COMMITTED
     consumer._fetcher._proc_fetch_request = MethodType(_RAW_FETCH, consumer._fetcher)
 
 
 async def read_to_end(bootstrap: str, tps: Iterable[TopicPartition], fetch_bytes: int) -> AsyncIterator[RawRecords]:
-    """Yield all that partitions hold now, from their beginning, through the same door as live intake; in offset order per partition.
+    """Yield all present records of partitions from their begin, with the same code as live intake, in offset order per partition.
 
     Raises:
-        KafkaError: what the client could not retry.
+        KafkaError: an error after the client's retries.
     """
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap,

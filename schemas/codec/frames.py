@@ -1,9 +1,10 @@
-"""Fetched bytes stay where the socket put them: a response is read into one buffer, and a partition's record set is a view of it.
+"""Fetched bytes are not copied: a response is read into one buffer, and a partition's record set is a view of it.
 
-aiokafka's reader copies each byte three times more (into a buffer that grows, out of it, and into the partition's bytes), each time into memory that the
-system must find first: a third of what the thread that fetches uses of a core while a worker catches up.
+aiokafka's reader copies each byte three times: into a growing buffer, out of it, and into the partition's bytes. Each copy needs new memory
+from the system. While a worker catches up, this costs a third of a core in the fetching thread.
 
-Takes from aiokafka's inside ``AIOKafkaClient._get_conn``, ``AIOKafkaConnection`` and its protocol. The version is pinned in ``schemas.process.pins``.
+It uses internals of aiokafka: ``AIOKafkaClient._get_conn``, ``AIOKafkaConnection`` and its protocol. The version is pinned in
+``schemas.process.pins``.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from aiokafka import client as aiokafka_client
 from aiokafka import conn as aiokafka_conn
 from aiokafka.protocol.fetch import FetchRequest
 
-# What has arrived before anybody asked for it; responses that fit in are read as aiokafka reads them.
+# Size of the buffer for bytes that arrive before they are requested. A response that fits is read as aiokafka reads it.
 AHEAD_BYTES = 64 << 10
-# A view keeps its whole response: a part that is smaller than a sixteenth of it is copied, so that what is kept is no more than sixteen times what
-# is wanted. And no text of the protocol is as long as 32 KiB: what is larger are record sets.
+# A view keeps its whole response in memory. So a part smaller than a sixteenth of it is copied, and at most sixteen times the wanted memory
+# is kept. No text of the protocol is as long as 32 KiB: larger parts are record sets.
 _PARTS = 16
 _LONGEST_TEXT = 32 << 10
 
 
 class _Frames(aiokafka_conn.AIOKafkaProtocol, asyncio.BufferedProtocol):
-    """Reads responses into buffers of their size; has its stream reader hand them out."""
+    """Reads responses into buffers of their size. Its stream reader returns them."""
 
     def __init__(self, closed: asyncio.Future[None], reader: asyncio.StreamReader, *, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(closed, reader, loop=loop)
@@ -46,11 +47,11 @@ class _Frames(aiokafka_conn.AIOKafkaProtocol, asyncio.BufferedProtocol):
         self._read_from = transport
 
     def get_buffer(self, sizehint: int) -> memoryview:  # type: ignore[override]
-        """Return where the next bytes go."""
+        """Return the buffer for the next bytes."""
         return self._ahead[self._end :] if self._frame is None else self._frame[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Learn that so many bytes are there."""
+        """Note the number of received bytes."""
         if self._frame is None:
             self._end += nbytes
             if self._end == AHEAD_BYTES:
@@ -76,7 +77,7 @@ class _Frames(aiokafka_conn.AIOKafkaProtocol, asyncio.BufferedProtocol):
             self._waiting.set_result(None)
 
     async def _more(self, wanted: int) -> None:
-        """Wait until something has come. Raises what ended the connection."""
+        """Wait for data. Raises the error that ended the connection."""
         if (error := self._stream.exception()) is not None:
             raise error
         if self._stream.at_eof():
@@ -89,13 +90,13 @@ class _Frames(aiokafka_conn.AIOKafkaProtocol, asyncio.BufferedProtocol):
             self._waiting = None
 
     async def readexactly(self, n: int) -> bytes | memoryview:
-        """Return the next n bytes; many of them as the buffer into which they were read.
+        """Return the next n bytes. A large part is returned as the buffer into which it was read.
 
         Raises:
-            IncompleteReadError: the connection ended before; or what ended it.
+            IncompleteReadError: the connection ended before; or the error that ended it.
         """
         if n > AHEAD_BYTES:
-            frame = np.empty(n, dtype=np.uint8).data  # not zeroed, and of huge pages where the system has them
+            frame = np.empty(n, dtype=np.uint8).data  # not zeroed, and on huge pages if the system has them
             self._filled = self._end - self._begin
             frame[: self._filled] = self._ahead[self._begin : self._end]
             self._begin = self._end = 0
@@ -120,7 +121,7 @@ class _Frames(aiokafka_conn.AIOKafkaProtocol, asyncio.BufferedProtocol):
 
 
 class _Response:
-    """A response as aiokafka's types read one, whose large parts are views."""
+    """A response for aiokafka's types, whose large parts are views."""
 
     def __init__(self, data: bytes | memoryview) -> None:
         self._data = memoryview(data)
@@ -128,14 +129,14 @@ class _Response:
         self._view_from = max(len(data) // _PARTS, _LONGEST_TEXT)
 
     def read(self, n: int) -> bytes | memoryview:
-        """Return the next n bytes, or as many as there are."""
+        """Return the next n bytes, or all that are left."""
         part = self._data[self._at : self._at + n]
         self._at += len(part)
         return part if n >= self._view_from else bytes(part)
 
 
 def _with(function: Any, **names: Any) -> Any:
-    """Return a copy of a function that sees some globals otherwise: whoever else uses aiokafka in this process is left alone."""
+    """Return a copy of a function with some other globals. Other users of aiokafka in this process are not affected."""
     copy = FunctionType(
         function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__, function.__closure__
     )
@@ -144,7 +145,7 @@ def _with(function: Any, **names: Any) -> Any:
 
 
 class _Connection(aiokafka_conn.AIOKafkaConnection):
-    """A connection whose responses to fetches are not copied."""
+    """A connection that does not copy responses to fetches."""
 
     connect = _with(aiokafka_conn.AIOKafkaConnection.connect, AIOKafkaProtocol=_Frames)
     _handle_in_place = _with(aiokafka_conn.AIOKafkaConnection._handle_frame, io=SimpleNamespace(BytesIO=_Response))
@@ -162,6 +163,6 @@ _get_connection = _with(aiokafka_client.AIOKafkaClient._get_conn, create_conn=_c
 
 
 def fetch_in_place(consumer: AIOKafkaConsumer) -> None:
-    """Have a consumer that has not been started leave what it fetches where the socket put it."""
+    """Make a consumer that has not started keep fetched bytes in their response buffer."""
     client = consumer._client
     client._get_conn = MethodType(_get_connection, client)

@@ -1,8 +1,9 @@
 """Progress marks of a record set, read with one compiled call.
 
-Marks repeat for ever: the same author, venue and topics, other numbers. The kernel parts a mark into its texts and its numbers. What texts mean is learned
-from the codec, once; from then on a mark is its numbers and a look into a table. What the kernel does not read as it knows it (another frame, an earlier
-schema, a map in several blocks, damage) is decoded by the codec, record by record: ``schemas.codec.avro`` is the reference that the tests hold this module to.
+Marks repeat the same author, venue and topics with other numbers. The kernel splits a mark into its texts and its numbers. The codec
+decodes each new combination of texts once; from then on a mark costs its numbers and a table look-up. Marks in an unexpected form (another
+frame, an earlier schema, a map in several blocks, damage) go to the codec, one by one. ``schemas.codec.avro`` is the reference, against
+which the tests compare this module.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ TOPIC = "progress"
 # A mark with longer texts or more topics is left to the codec. The catalogue has some twenty topics.
 _MOST_TEXT = 1024
 _MOST_TOPICS = 32
-_LONG = 9  # bytes of a number that is read here; a longer one does not occur, or not by us
-# Patterns of texts: one an author and set of topics. Forgotten when there are too many.
+_LONG = 9  # maximum bytes of a number read here; our producers write no longer ones
+# Patterns of texts: one an author and set of topics. Cleared when there are too many.
 _MOST_PATTERNS = 1000
-_AT_ONCE = 1024  # marks a call
-_NEWEST = 16  # texts of a call that a mark is compared with: authors take turns
-# Columns of what a call finds, a row a mark: its row in the record set, its offset, the number of its texts (-1: it was not read), its time, where in the
-# numbers its cut begins, and how many topics it has.
+_AT_ONCE = 1024  # marks per call
+_NEWEST = 16  # number of recent texts with which a mark is compared: authors alternate
+# Columns of a call's results, one row a mark: its row in the record set, its offset, the number of its texts (-1: not read), its time, the
+# begin of its cut in the numbers, and its number of topics.
 _ROW, _OFFSET, _TEXTS, _TIME, _START, _TOPICS = range(6)
 _N_COLUMNS = 6
 
 
 class Mark(NamedTuple):
-    """One progress mark: 'all that ``author`` has up to ``time`` lies before ``cut``'. Times in ms of event time."""
+    """One progress mark: all records of ``author`` up to ``time`` lie before the offsets ``cut``. Times in ms of event time."""
 
     offset: int
     author: str
@@ -42,11 +43,11 @@ class Mark(NamedTuple):
 
 
 class Patterns:
-    """What the texts of marks say, by number.
+    """The texts of marks, by number.
 
     Attributes:
         authors, venues: Texts.
-        topics: Those of the cut, in the mark's order.
+        topics: Topics of the cut, in the mark's order.
     """
 
     def __init__(self) -> None:
@@ -59,7 +60,7 @@ class Patterns:
         return len(self.authors)
 
     def number(self, author: str, venue: str, topics: tuple[str, ...]) -> int:
-        """Return the number of a pattern, a new one when it has none."""
+        """Return the number of a pattern. A new pattern gets a new number."""
         found = self._numbers.setdefault((author, venue, topics), len(self.authors))
         if found == len(self.authors):
             self.authors.append(author)
@@ -69,14 +70,14 @@ class Patterns:
 
 
 class Marks(NamedTuple):
-    """Marks in order of the log, by columns.
+    """Marks in log order, as columns.
 
     Attributes:
-        offsets, times: Of the log; ms of event time.
+        offsets, times: Offsets in the log; ms of event time.
         patterns: Numbers in ``table``.
-        starts: Where in ``numbers`` a mark's cut begins: an offset a topic of its pattern.
-        numbers: Of all cuts.
-        table: What the patterns are.
+        starts: The begin of each mark's cut in ``numbers``: one offset a topic of its pattern.
+        numbers: Offsets of all cuts.
+        table: The patterns.
     """
 
     offsets: I64
@@ -87,7 +88,7 @@ class Marks(NamedTuple):
     table: Patterns
 
     def mark(self, i: int) -> Mark:
-        """Return one of them."""
+        """Return one mark."""
         pattern, start, table = int(self.patterns[i]), int(self.starts[i]), self.table
         topics = table.topics[pattern]
         cut = dict(zip(topics, self.numbers[start : start + len(topics)].tolist(), strict=True))
@@ -101,7 +102,7 @@ def _long(buf: U8, at: int, end: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def _text(buf: U8, at: int, end: int, texts: U8, size: int, room: int) -> Any:
-    """Append a text with its length to ``texts``; returns (new size, position after it), position -1 when it does not fit."""
+    """Append a text with its length to ``texts``. Returns (new size, position after it); position -1 if it does not fit."""
     length, after = _long(buf, at, end)
     if after < 0 or length < 0 or length > end - after or after - at + length > room - size:
         return size, -1
@@ -113,7 +114,10 @@ def _text(buf: U8, at: int, end: int, texts: U8, size: int, room: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def _mark(buf: U8, at: int, end: int, texts: U8, size: int, numbers: I64, used: int) -> Any:
-    """Read one body: its texts to ``texts``, its offsets to ``numbers``; returns (new size, number of topics, time), -1 topics when it is not read."""
+    """Read one body: its texts to ``texts``, its offsets to ``numbers``.
+
+    Returns (new size, number of topics, time); -1 topics if it is not read.
+    """
     room = size + _MOST_TEXT
     size, at = _text(buf, at, end, texts, size, room)
     if at < 0:
@@ -124,7 +128,7 @@ def _mark(buf: U8, at: int, end: int, texts: U8, size: int, numbers: I64, used: 
     time, at = _long(buf, at, end)
     if at < 0:
         return size, -1, 0
-    _, at = _long(buf, at, end)  # the time of receipt
+    _, at = _long(buf, at, end)  # the receive time
     if at < 0:
         return size, -1, 0
     topics, at = _long(buf, at, end)
@@ -146,9 +150,9 @@ def _mark(buf: U8, at: int, end: int, texts: U8, size: int, numbers: I64, used: 
 
 @njit(cache=True, nogil=True)
 def _read(buf: U8, index: I64, header: U8, least: int, texts: U8, spans: I64, numbers: I64, columns: I64) -> Any:
-    """Read the marks from offset ``least`` on; returns how many marks there are, how many texts, and how much of ``numbers`` was written.
+    """Read the marks from offset ``least`` on. Returns the number of marks, the number of texts, and the used part of ``numbers``.
 
-    Texts that occur again are written once; ``spans`` gets where they begin and end.
+    Repeated texts are written once. ``spans`` receives their bounds.
     """
     size = used = n = known = 0
     for row in range(index.shape[0]):
@@ -203,13 +207,13 @@ class MarkReader:
         self._columns = np.empty((_AT_ONCE, _N_COLUMNS), dtype=np.int64)
 
     def read(self, records: RecordSet, least: int = 0) -> tuple[list[Marks], list[tuple[int, CodecError]]]:
-        """Return the marks of a record set in order, and the rows that are none, each with what the codec says of it.
+        """Return the marks of a record set in order, and the rows that are no marks, each with the codec's error.
 
         Args:
             records: Records of the topic progress.
-            least: Those of a smaller offset are passed over.
+            least: Marks with a smaller offset are skipped.
         """
-        if self._header is None:  # now, because with a schema registry it is asked for
+        if self._header is None:  # not earlier, because a schema registry is asked for it
             self._header = np.frombuffer(self._codec.header(TOPIC), dtype=np.uint8)
         found: list[Marks] = []
         refused: list[tuple[int, CodecError]] = []
@@ -222,7 +226,7 @@ class MarkReader:
         return found, refused
 
     def _read_some(self, records: RecordSet, header: U8, first: int, least: int, refused: list[tuple[int, CodecError]]) -> Marks:
-        """Return what stands in ``_AT_ONCE`` rows from ``first`` on."""
+        """Return the marks of ``_AT_ONCE`` rows from ``first`` on."""
         index = records.index[first : first + _AT_ONCE]
         n, known, used = _read(records.buffer, index, header, least, self._texts, self._spans, self._numbers, self._columns)
         texts = [self._texts[begin:end].tobytes() for begin, end in self._spans[:known].tolist()]
@@ -237,7 +241,7 @@ class MarkReader:
         self, records: RecordSet, first: int, columns: list[list[int]], texts: list[bytes], patterns: list[int], numbers: I64,
         refused: list[tuple[int, CodecError]],
     ) -> Marks:  # fmt: skip
-        """Return marks some of which the codec must read: their texts are new, or the kernel does not read them."""
+        """Return marks of which the codec must read some: their texts are new, or the kernel cannot read them."""
         rows: list[tuple[int, int, int, int]] = []
         more: list[int] = []
         for row, offset, text, time, start, topics in columns:
@@ -250,7 +254,7 @@ class MarkReader:
                     continue
                 cut = record["cut"]
                 pattern = self._table.number(record["author"], record["venue"], tuple(cut))
-                if text >= 0 and len(cut) == topics:  # no topic stands in it twice
+                if text >= 0 and len(cut) == topics:  # no topic occurs twice
                     if len(self._known) >= _MOST_PATTERNS:
                         self._known.clear()
                     self._known[texts[text]] = patterns[text] = pattern

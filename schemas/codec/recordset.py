@@ -1,6 +1,6 @@
-"""Raw Kafka record batches as a block of bytes with an index: no Python object per record.
+"""Raw Kafka record batches as one buffer with an index, without a Python object per record.
 
-One compiled kernel walks Kafka's record format v2 (KIP-98) and finds keys and values.
+One compiled kernel reads Kafka's record format v2 (KIP-98) and finds keys and values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ U8 = npt.NDArray[np.uint8]
 
 # Base offset 8, length 4, leader epoch 4, format 1, CRC 4, attributes 2, last offset delta 4, base time 8, largest time 8, producer 8 + 2 + 4, count 4.
 _HEADER = 61
-_LEAST_RECORD = 7  # a length, attributes, two deltas, two lengths and a count of headers
+_LEAST_RECORD = 7  # smallest record: a length, attributes, two deltas, two lengths and a count of headers
 _CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 _XERIAL = b"\x82SNAPPY\x00"
 
@@ -33,7 +33,7 @@ class RecordSetError(ValueError):
 
 
 def _unsnappy(data: bytes) -> bytes:
-    """Undo snappy, with or without the xerial block framing that Java clients write."""
+    """Decompress snappy, with or without the xerial block framing that Java clients write."""
     if not data.startswith(_XERIAL):
         return bytes(cramjam.snappy.decompress_raw(data))
     out, at = bytearray(), 16
@@ -45,7 +45,7 @@ def _unsnappy(data: bytes) -> bytes:
 
 
 def _decompress(kind: int, data: memoryview) -> Any:
-    """Return the bytes as something that can be joined with others."""
+    """Return the bytes in a form that can be concatenated."""
     if kind == 0:
         return data
     if kind == 1:
@@ -61,7 +61,7 @@ def _decompress(kind: int, data: memoryview) -> Any:
 
 @njit(cache=True, nogil=True)
 def zigzag(buf: U8, at: int, end: int) -> Any:
-    """Read a zigzag varint; returns (value, next position), position -1 when it runs over the end."""
+    """Read a zigzag varint. Returns (value, next position); position -1 if it ends outside the buffer."""
     value = np.uint64(0)
     shift = np.uint64(0)
     while at < end:
@@ -78,7 +78,7 @@ def zigzag(buf: U8, at: int, end: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def _walk(buf: U8, at: int, end: int, base_offset: int, base_time: int, fixed_time: int, first: int, last: int, out: I64, n: int) -> int:
-    """Append the index row of each wanted record (see RecordSet.index); returns the new n, or -1 when a record is broken."""
+    """Append the index row of each wanted record (see RecordSet.index). Returns the new n, or -1 for a broken record."""
     while at < end:
         length, at = zigzag(buf, at, end)
         if at < 0 or length < 0 or at + length > end:
@@ -126,13 +126,18 @@ def _big_endian(buf: U8, at: int, size: int) -> Any:
 
 
 _WHOLE, _NO_HEADER, _CUT_OFF, _OLD, _BACKWARDS = range(5)
-# What is noted of a batch: its records' first and last byte, codec, base offset, base time, and the time of all of them (-1: each has its own).
+# Facts of a batch: first and last byte of its records, codec, base offset, base time, and the common time of all records (-1: each has its
+# own).
 _BEGIN, _END, _CODEC, _BASE, _TIME, _FIXED_TIME = range(6)
 
 
 @njit(cache=True, nogil=True)
 def _survey(buf: U8, first: int, last: int) -> Any:
-    """Return what is wrong with a set and where, the batches with wanted records, the records in them, the offset after all, and whether one is packed."""
+    """Check a set and count what is wanted of it.
+
+    Returns the fault and its position, the batches with wanted records, the number of their records, the offset after all, and whether a
+    batch is compressed.
+    """
     at, total, batches, records, packed = 0, len(buf), 0, 0, False
     following: Any = np.int64(first)
     while at < total:
@@ -144,7 +149,7 @@ def _survey(buf: U8, first: int, last: int) -> Any:
         if size < _HEADER - 12 or size > total - at - 12:
             return _CUT_OFF, at, batches, records, following, packed
         begin, delta = _big_endian(buf, at, 8), _big_endian(buf, at + 23, 4)
-        if delta >= 1 << 31:  # the sign of a 32-bit number
+        if delta >= 1 << 31:  # sign of a 32-bit number
             return _BACKWARDS, at, batches, records, following, packed
         end = begin + delta
         following = max(following, end + 1)
@@ -178,7 +183,7 @@ def _note(buf: U8, first: int, last: int, noted: I64) -> None:
 
 @njit(cache=True, nogil=True)
 def _walk_all(buf: U8, noted: I64, first: int, last: int, out: I64) -> Any:
-    """Fill the index of the wanted records of all noted batches; returns how many there are, and the row of a broken batch or -1."""
+    """Fill the index of the wanted records of the surveyed batches. Returns their number, and the row of a broken batch or -1."""
     n = 0
     for row in range(noted.shape[0]):
         begin, end, base = noted[row, _BEGIN], noted[row, _END], noted[row, _BASE]
@@ -195,7 +200,7 @@ class RecordSet:
     Attributes:
         buffer: The bytes, uint8.
         index: int64 of shape (n, 6): offset, timestamp ms, key position, key length (-1: null), value position, value length (-1: null).
-        next_offset: Offset after the last one covered, which may lie beyond the last record (compaction, control batches).
+        next_offset: Offset after the last covered one. It may lie beyond the last record (compaction, control batches).
     """
 
     buffer: U8
@@ -234,7 +239,7 @@ class RecordSet:
 
     @classmethod
     def joined(cls, parts: Sequence[RecordSet]) -> RecordSet:
-        """Return record sets that follow one another, at least one, as one."""
+        """Return consecutive record sets, at least one, as one set."""
         if len(parts) == 1:
             return parts[0]
         index = np.concatenate([part.index for part in parts])
@@ -246,9 +251,9 @@ class RecordSet:
 
     @classmethod
     def from_raw(cls, raw: bytes | memoryview, first_offset: int, last_offset: int) -> RecordSet:
-        """Walk a raw record set (whole v2 batches) and keep records with first_offset <= offset <= last_offset.
+        """Read a raw record set (complete v2 batches). Keep records with first_offset <= offset <= last_offset.
 
-        CRCs are the fetcher's business. A set without a compressed batch is not copied.
+        The fetcher checks CRCs. A set without a compressed batch is not copied.
 
         Raises:
             RecordSetError: an old message format, a truncated batch or a broken record.
@@ -268,7 +273,7 @@ class RecordSet:
             noted[:, _END] = np.cumsum([len(piece) for piece in pieces])
             noted[0, _BEGIN] = 0
             noted[1:, _BEGIN] = noted[:-1, _END]
-        # A count that the bytes cannot hold is the batch's lie; the walk stops at it.
+        # A header may claim more records than its bytes can hold. The walk stops there.
         index = np.empty((min(records, len(buffer) // _LEAST_RECORD), 6), dtype=np.int64)
         n, broken = _walk_all(buffer, noted, first_offset, last_offset, index)
         if broken >= 0:
@@ -299,7 +304,7 @@ class RecordSet:
 
 
 def _unpacked(row: list[int], view: memoryview) -> Any:
-    """Return the bytes of a noted batch's records."""
+    """Return the bytes of a batch's records, decompressed."""
     try:
         return _decompress(row[_CODEC], view[row[_BEGIN] : row[_END]])
     except (ZstdError, cramjam.DecompressionError, struct.error) as error:
@@ -307,7 +312,7 @@ def _unpacked(row: list[int], view: memoryview) -> Any:
 
 
 def _damage(state: int, buffer: U8, at: int) -> RecordSetError:
-    """Return what is wrong with the batch at a byte."""
+    """Return the fault of the batch at a byte."""
     if state == _NO_HEADER:
         return RecordSetError(f"truncated batch header at byte {at}")
     base_offset, size = struct.unpack_from(">qi", buffer.data, at)

@@ -1,7 +1,8 @@
-"""One record to Avro, by code that is made for its schema: several times as fast as walking the schema for every record.
+"""Encodes one record as Avro with code generated for its schema, several times as fast as walking the schema for every record.
 
-Only flat records are written (numbers, texts, booleans, lists of doubles, maps of longs, each but the last three also nullable), and of those only what
-is plainly right. For the rest, ``NotPlain`` says that fastavro must look at it: it is the reference, also for what is refused and why.
+Only flat records are written: numbers, texts, booleans, lists of doubles, maps of longs. All but the last three may be nullable. Only
+values of the exact type are written. For all others ``NotPlain`` passes the record to fastavro, which is the reference, also for refusals
+and their reasons.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ _GROUP = 1 << _GROUP_BITS
 # Two groups of seven bits at a time: as the last ones of a number, and with more to follow.
 _LAST = [bytes((n,)) if n < 0x80 else bytes((n & 0x7F | 0x80, n >> 7)) for n in range(_GROUP)]
 _MORE = [bytes((n & 0x7F | 0x80, n >> 7 | 0x80)) for n in range(_GROUP)]
-# Texts that were written before: instruments, states. Forgotten when there are too many.
+# Texts written before: instruments, states. Cleared when there are too many.
 _MOST_TEXTS = 10_000
-# Times that were written before: records of a busy second share their milliseconds.
+# Times written before: records of a busy second share their milliseconds.
 _MOST_TIMES = 4096
-# Lists up to this length, such as the levels of a book, have their format made beforehand.
+# Lists up to this length, such as the levels of a book, have a precompiled format.
 _USUAL = 64
 
 
@@ -46,7 +47,7 @@ def text_bytes(value: str) -> bytes:
 
 
 def _number(value: Any) -> bytes:
-    """Return an Avro long or int that is not negative. A time in ms takes three looks into the tables."""
+    """Return an Avro long or int that is not negative. A time in ms takes three table look-ups."""
     if type(value) is not int or value < 0:
         raise NotPlain
     rest = value << 1
@@ -66,7 +67,7 @@ def _number(value: Any) -> bytes:
 
 
 class _Times(dict[int, bytes]):
-    """Times as Avro longs, kept for a while."""
+    """Times as Avro longs, cached."""
 
     def __missing__(self, value: int) -> bytes:
         if len(self) >= _MOST_TIMES:
@@ -91,7 +92,7 @@ def _texts() -> Callable[[Any], bytes]:
     return text
 
 
-# By length: how a block of so many doubles begins, and what packs them.
+# By length: the begin of a block of so many doubles, and its struct.
 _BLOCKS = [(long_bytes(n), struct.Struct(f"<{n}d").pack) for n in range(_USUAL + 1)]
 
 
@@ -123,20 +124,20 @@ def _longs_by(text: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
     return longs
 
 
-# Avro type -> the expression that writes a value {0} of it; those of one struct format are joined.
+# Avro type -> the expression that writes a value {0} of it. Consecutive fields of one struct format are joined.
 _CALLS = {"string": "text({0})", "long": "number({0})", "int": "number({0})", "time": "(times[{0}] if type({0}) is int else number({0}))"}
 _FORMATS = {"double": "d", "boolean": "?"}
 
 
 def compiled(schema: dict[str, Any], header: bytes) -> Write | None:
-    """Return a function that writes records of a schema without logical types; None when the schema is not a flat one.
+    """Return a function that writes records of a schema without logical types. None if the schema is not flat.
 
     Args:
-        schema: As parsed JSON.
-        header: What every value begins with.
+        schema: Parsed JSON.
+        header: First bytes of every value.
 
     Returns:
-        It raises NotPlain, or another error, for a record that fastavro must look at.
+        It raises NotPlain, or another error, for a record that fastavro must handle.
     """
     text = _texts()
     names: dict[str, Any] = {
@@ -145,7 +146,7 @@ def compiled(schema: dict[str, Any], header: bytes) -> Write | None:
     }  # fmt: skip
     lines: list[str] = []
     parts = ["header"]
-    run: list[tuple[str, str]] = []  # format and variable of the doubles and booleans that follow on one another
+    run: list[tuple[str, str]] = []  # format and variable of consecutive doubles and booleans
 
     def end_run() -> None:
         if run:

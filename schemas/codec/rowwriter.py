@@ -1,7 +1,8 @@
 """Batch encoding: rows of numbers to Avro, without a Python object per field.
 
-For records of which one run of fields is numeric and many are written at a time: a compiled kernel writes that run for all rows, what stands before
-and after it (text, lists) comes as bytes. ``schemas.codec.avro`` is the reference that the tests hold this module to.
+It is for records with one run of numeric fields, many of which are written at a time. A compiled kernel writes that run for all rows. The
+fields before and after it (texts, lists) come as bytes. ``schemas.codec.avro`` is the reference, against which the tests compare this
+module.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from schemas.codec.recordwriter import long_bytes, text_bytes
 from schemas.codec.varints import write_long
 
 LONG, DOUBLE, NULL_DOUBLE = range(3)
-_WIDEST = 10  # bytes of a long; a double has 8, a nullable one 9
+_WIDEST = 10  # maximum bytes of a long; a double has 8, a nullable one 9
 
 
 def _kind(of: Any) -> int | None:
-    """Return how a field is written, or None when it is not a number."""
+    """Return the encoding of a field; None if it is not a number."""
     if isinstance(of, list):
         return NULL_DOUBLE if of == ["null", "double"] else None
     if isinstance(of, dict):
@@ -69,7 +70,7 @@ class RowWriter:
     Args:
         topic: Topic of the catalogue.
         longs: Names of the columns of long and int fields.
-        doubles: Names of the columns of double fields; in nullable ones NaN is null.
+        doubles: Names of the columns of double fields. In nullable ones NaN is null.
 
     Attributes:
         before, after: Names of the fields before and after the run.
@@ -94,7 +95,7 @@ class RowWriter:
         self._columns = np.array([(longs if name in longs else doubles).index(name) for name in run], dtype=np.int64)
 
     def write(self, longs: npt.NDArray[np.int64], doubles: npt.NDArray[np.float64]) -> list[bytes]:
-        """Return the run's bytes for each row; ``longs`` and ``doubles`` have a row each and the named columns."""
+        """Return the run's bytes for each row. ``longs`` and ``doubles`` have one row a record and the named columns."""
         out = np.empty(len(longs) * len(self._kinds) * _WIDEST, dtype=np.uint8)
         ends = np.empty(len(longs), dtype=np.int64)
         _write(self._kinds, self._columns, longs, doubles, out, ends)
