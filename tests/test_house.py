@@ -28,7 +28,6 @@ CROWDED = {
     "producers": "one folder a venue",
     # Split in the changes that follow; each line goes with its folder.
     "deploy": "rooms of the operator beside the health of services, to be set apart",
-    "stream_apps/replay": "sources and results of a replay, to be set apart",
     "producers/venue": "connection, book, history and pipeline of a venue, to be set apart",
     "producers/simulated/exchange": "matching, accounts and answers, to be set apart",
     "producers/simulated/market": "recordings and made-up markets, to be set apart",

@@ -14,7 +14,7 @@ from schemas.settings import Settings
 from stream_apps.replay.report import iso
 from stream_apps.replay.run import Result
 from stream_apps.replay.shift import Shifted
-from stream_apps.replay.source import PIECE
+from stream_apps.replay.sources.source import PIECE
 from stream_apps.replay.spool import Spool, compare
 
 # The second of two runs is cut at other places.

@@ -13,7 +13,7 @@ from schemas.catalogue import TOPICS
 from schemas.codec.avro import CodecError, Record
 from schemas.errors import UserError
 from schemas.settings import Settings
-from stream_apps.replay.topics import TopicSource
+from stream_apps.replay.sources.topics import TopicSource
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from deploy.backtest.job import Opened
 from schemas.catalogue import field_names
 from stream_apps.replay.results import ResultSet
 from stream_apps.replay.run import Result
-from stream_apps.replay.source import Piece
+from stream_apps.replay.sources.source import Piece
 
 
 def write_engine_report(

@@ -23,7 +23,7 @@ from sinks.commands.strategies.revisions import PublishResult
 from sinks.commands.strategies.transaction import StrategyEdit, publish_together
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from stream_apps.replay.run import Result
-from stream_apps.replay.topics import TopicSource
+from stream_apps.replay.sources.topics import TopicSource
 from stream_apps.research import evolve
 from stream_apps.research.evolve import DAY_MS, EDITOR, Change, Fitness, Judged, Limits
 from stream_apps.research.search import Plan, Trade, value_of

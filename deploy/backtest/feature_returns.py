@@ -18,7 +18,7 @@ from schemas.catalogue import schema
 from schemas.errors import UserError
 from stream_apps.replay.report import iso
 from stream_apps.replay.run import Result
-from stream_apps.replay.source import Piece
+from stream_apps.replay.sources.source import Piece
 from stream_apps.research.information import Coefficient, coefficient, forward_returns, importance, strongest
 from stream_apps.research.labels import NET_HOURS, LabelRules, MarkPath, labels_of, net_labels
 from stream_apps.research.trials import false_discovery_control

@@ -1,7 +1,7 @@
 """Files as the source of a replay: the venues' public dump files and recordings of the simulator's formats, merged by venue time.
 
 The records are those that an import of the files, or a producer at the recording's simulated venue, would have written; the log around them is
-synthesised (``stream_apps.replay.source``). Every file is read twice: to find what its contracts and holes are, and to be replayed.
+synthesised (``stream_apps.replay.sources.source``). Every file is read twice: to find what its contracts and holes are, and to be replayed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from schemas.partition import base_of_instrument, instrument_id, partition_of
 from schemas.process.dead_letters import dead_letter
 from schemas.settings import Settings
 from stream_apps.core.log.engine import PartitionEngine
-from stream_apps.replay.source import AUTHOR, PIECE, Entry, Piece, SynthesisedLog
+from stream_apps.replay.sources.source import AUTHOR, PIECE, Entry, Piece, SynthesisedLog
 
 Tell = Callable[[str, int, int], None]
 """Called with the phase (``reading`` or ``replaying``), events done, and their number if known (0: not)."""

@@ -24,12 +24,12 @@ from stream_apps.core.signals.scoring.registry import MODELS
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError
 from stream_apps.core.signals.strategy_rules import strategy_from_record, validate
 from stream_apps.engines import EngineSpec, engine_of
-from stream_apps.replay.from_archive import Archive
-from stream_apps.replay.from_database import Database, DatabaseError
 from stream_apps.replay.run import EngineReplay, Result, drive
-from stream_apps.replay.source import PIECE, Piece, Source, Topics
-from stream_apps.replay.stored import Stored
-from stream_apps.replay.topics import TopicsError, TopicSource
+from stream_apps.replay.sources.archive import Archive
+from stream_apps.replay.sources.database import Database, DatabaseError
+from stream_apps.replay.sources.source import PIECE, Piece, Source, Topics
+from stream_apps.replay.sources.stored import Stored
+from stream_apps.replay.sources.topics import TopicsError, TopicSource
 from stream_apps.strategy_files import default_files, load_strategy_files, recorded_files
 
 TOPICS = "topics"

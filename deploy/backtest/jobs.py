@@ -17,7 +17,7 @@ from schemas.partition import base_of_instrument, partition_of
 from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.collect import Collector
 from stream_apps.replay.run import PartitionReplay
-from stream_apps.replay.source import Piece
+from stream_apps.replay.sources.source import Piece
 
 # Fewer strategies than this cost less than reading and windowing the market for them once more.
 LEAST_STRATEGIES = 16

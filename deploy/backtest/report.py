@@ -16,7 +16,7 @@ from deploy.backtest.jobs import collect
 from deploy.report.replay import write_page
 from producers.simulated.market.formats import recording_files
 from stream_apps.replay.report import Run, all_trades, build, write_signals, write_trades
-from stream_apps.replay.source import Piece
+from stream_apps.replay.sources.source import Piece
 
 
 def write_report(

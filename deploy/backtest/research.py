@@ -20,7 +20,7 @@ from schemas.errors import UserError
 from schemas.settings import Settings
 from stream_apps.core.log.engine import PartitionEngine
 from stream_apps.core.signals.strategy import StrategyConfig
-from stream_apps.replay.source import Piece, Source
+from stream_apps.replay.sources.source import Piece, Source
 from stream_apps.research.closed import ClosedTrades
 from stream_apps.research.search import Trade
 from stream_apps.research.splits import Interval

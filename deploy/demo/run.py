@@ -38,7 +38,7 @@ from schemas.partition import instrument_id
 from sinks.venues.account_login import SIMULATED
 from stream_apps.core.paper.warmup import compile_decisions, compile_kernels
 from stream_apps.core.signals.strategy import StrategyConfig
-from stream_apps.replay.from_topics import ReplayReport, replay_topics
+from stream_apps.replay.verify import ReplayReport, replay_topics
 from stream_apps.strategy_files import default_files, generated_files, load_strategy_files, recorded_files
 
 ROOT = Path(__file__).parents[2]

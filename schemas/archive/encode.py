@@ -30,9 +30,9 @@ from schemas.codec.columnar import (
     STRING,
     U8,
     Columns,
-    KeyTable,
     RecordSet,
-)  # fmt: skip
+)
+from schemas.codec.key_table import KeyTable  # fmt: skip
 
 _INT_LEAST, _INT_MOST = -(2**31), 2**31 - 1
 # Topics that replay reads as bytes although they are not flat: their bytes are kept beside the columns, which is cheaper than making them again.

@@ -16,7 +16,7 @@ from schemas.catalogue import RESULT_TOPICS
 from schemas.codec.avro import Codec
 from stream_apps.replay.data_gaps import Holes
 from stream_apps.replay.run import Result
-from stream_apps.replay.source import Piece
+from stream_apps.replay.sources.source import Piece
 
 Record = dict[str, Any]
 # A series keeps at least this many points and at most twice as many.

@@ -25,7 +25,7 @@ from stream_apps.core.signals.engine import SignalsEngine
 from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.engines import SIGNALS, EngineSpec
 from stream_apps.replay.decoded import with_columns
-from stream_apps.replay.source import Piece, Source
+from stream_apps.replay.sources.source import Piece, Source
 
 # Beyond every offset: no mark waits for records of a topic that is not read.
 _NEVER = 2**62

@@ -14,7 +14,7 @@ from typing import Any
 from schemas.codec.avro import Codec, CodecError
 from schemas.codec.recordset import RecordSet
 from stream_apps.core.log.engine import PartitionEngine
-from stream_apps.replay.source import Piece, Source
+from stream_apps.replay.sources.source import Piece, Source
 
 MARKET = ("agg_trades", "depth", "funding", "klines", "liquidations", "market_indicators", "quotes")
 

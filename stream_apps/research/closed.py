@@ -9,7 +9,7 @@ from schemas.codec.avro import Codec
 from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.data_gaps import Holes, marked
 from stream_apps.replay.run import Result
-from stream_apps.replay.source import Piece
+from stream_apps.replay.sources.source import Piece
 from stream_apps.research.splits import Interval
 
 

@@ -40,7 +40,7 @@ from schemas.codec.key_table import KeyTable
 from schemas.partition import partition_of
 from schemas.settings import Settings
 from stream_apps.core.paper.market_rows import numbers_of
-from stream_apps.replay.topics import TopicSource
+from stream_apps.replay.sources.topics import TopicSource
 from tests.bench.measured_producer import spread, steady
 from tests.bench.rows import Figure, Row
 from tests.bench.running import ROOT, Run

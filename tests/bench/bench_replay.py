@@ -31,10 +31,10 @@ from sinks.archive import inspect
 from sinks.archive.service import Archiver, Options
 from stream_apps.core.log.inbox import TRADE_FIELDS
 from stream_apps.core.market.config import EngineConfig
-from stream_apps.replay.from_archive import Archive
 from stream_apps.replay.run import drive
-from stream_apps.replay.source import Piece, Source, Topics
-from stream_apps.replay.topics import TopicSource
+from stream_apps.replay.sources.archive import Archive
+from stream_apps.replay.sources.source import Piece, Source, Topics
+from stream_apps.replay.sources.topics import TopicSource
 from tests.bench.rows import Figure, Row, alternate
 from tests.bench.running import Run
 from tests.bench.worker_workload import Workload, add_strategies, fill

@@ -29,7 +29,7 @@ from sinks.timescale.tables import tables
 from stream_apps.core.market.config import EngineConfig
 from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.run import Result, drive
-from stream_apps.replay.source import Piece
+from stream_apps.replay.sources.source import Piece
 from stream_apps.strategy_files import load_strategy_files, recorded_files
 from tests.bench.rows import Figure, Row
 from tests.bench.running import ROOT, Run

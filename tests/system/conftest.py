@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stream_apps.replay.from_topics import read_results
+from stream_apps.replay.verify import read_results
 from tests.system.system_lab import BTC, LTC, Lab, Reference, contents, sound
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.demo.pipeline.pipeline import Pipeline
 from schemas.catalogue import field_names
-from stream_apps.replay.from_topics import read_results
+from stream_apps.replay.verify import read_results
 from tests.system.system_lab import (
     BTC,
     LTC,

@@ -14,7 +14,7 @@ from deploy.demo.pipeline.pipeline import Pipeline
 from deploy.demo.pipeline.process import Process
 from deploy.stack import Stack
 from schemas.partition import partition_of
-from stream_apps.replay.from_topics import read_results
+from stream_apps.replay.verify import read_results
 from tests.system.system_lab import (
     BTC,
     LTC,

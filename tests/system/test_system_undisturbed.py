@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from stream_apps.replay.from_topics import read_results, replay_topics
+from stream_apps.replay.verify import read_results, replay_topics
 from tests.system.system_lab import (
     BTC,
     LTC,

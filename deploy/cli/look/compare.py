@@ -36,7 +36,7 @@ def compare(
     from deploy.backtest.comparison import Chosen, from_database, from_topics
     from deploy.cli import settings
     from stream_apps.core.performance.comparison import compare as compared
-    from stream_apps.replay.topics import TopicsError
+    from stream_apps.replay.sources.topics import TopicsError
 
     environment = settings()
     chosen = [Chosen.parse(a), Chosen.parse(b)]

@@ -20,7 +20,7 @@ from stream_apps.core.paper.position import PaperSettings
 
 if TYPE_CHECKING:
     from stream_apps.core.log.engine_settings import SettingsRevision
-    from stream_apps.replay.source import Piece
+    from stream_apps.replay.sources.source import Piece
 
 _DEFAULT = PaperSettings()
 _SHOWN = ("trades", "win_rate", "net_r", "expectancy_r", "profit_factor", "max_drawdown_r", "cost_per_trade_r", "sharpe", "net_pnl")
@@ -240,8 +240,8 @@ def _verify(source: str, paper: Any, json_file: Path | None, show: int, console:
     from deploy.backtest.job import EXPECTED, TOPICS, UNREADABLE, is_log, stored
     from deploy.cli import settings
     from stream_apps.engines import engine_of
-    from stream_apps.replay.from_topics import replay_topics
-    from stream_apps.replay.stored import replay_stored
+    from stream_apps.replay.sources.stored import replay_stored
+    from stream_apps.replay.verify import replay_topics
 
     if not is_log(source):
         raise UserError(f"--source: expected {EXPECTED}, got {source!r}")

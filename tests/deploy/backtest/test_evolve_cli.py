@@ -27,7 +27,7 @@ from sinks.commands.strategies.history import history
 from sinks.commands.strategies.revisions import StaleRevision
 from sinks.commands.strategies.transaction import StrategyEdit, publish_together
 from stream_apps.core.signals.strategy import StrategyConfig
-from stream_apps.replay.topics import TopicSource
+from stream_apps.replay.sources.topics import TopicSource
 from stream_apps.research.evolve import EDITOR, TAG, Change
 from tests.support.markets.made_markets import PARENT, MadeMarket
 

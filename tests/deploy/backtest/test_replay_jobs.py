@@ -16,7 +16,7 @@ from deploy.backtest.job import Job, Opened, open_job
 from deploy.backtest.report import write_report
 from schemas.errors import UserError
 from sinks.commands.strategies.assignments import varied
-from stream_apps.replay.source import Piece
+from stream_apps.replay.sources.source import Piece
 from tests.deploy.backtest.test_replay_files import agg_dump, rows, settings
 
 

@@ -18,7 +18,7 @@ from producers.venues import adapter_of
 from schemas.codec.avro import Record
 from schemas.process.service import Service
 from schemas.settings import Settings
-from stream_apps.replay.from_topics import replay_topics
+from stream_apps.replay.verify import replay_topics
 from tests.producers.venue.venue_runs import VENUES, Run, made, read_all, run, written
 
 pytestmark = pytest.mark.stack

@@ -13,8 +13,8 @@ from schemas.archive.manifest import ArchiveError
 from schemas.catalogue import RESULT_TOPICS
 from schemas.codec.recordset import RecordSet
 from stream_apps.core.market.config import EngineConfig
-from stream_apps.replay.from_archive import Archive
 from stream_apps.replay.run import PartitionReplay, Result, drive
+from stream_apps.replay.sources.archive import Archive
 from stream_apps.strategy_files import load_strategy_files
 from tests.sinks.archive.archive_helpers import archived
 from tests.support.markets.logs import CODEC, LTC, Log, ltc_trades

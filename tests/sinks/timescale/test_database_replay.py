@@ -14,11 +14,11 @@ from deploy.cli import load_app
 from schemas.catalogue import RESULT_TOPICS
 from schemas.settings import Settings
 from stream_apps.core.market.config import EngineConfig
-from stream_apps.replay.from_database import Database, DatabaseError
 from stream_apps.replay.run import Result, drive
-from stream_apps.replay.source import Source, Topics
-from stream_apps.replay.stored import replay_stored
-from stream_apps.replay.topics import TopicSource
+from stream_apps.replay.sources.database import Database, DatabaseError
+from stream_apps.replay.sources.source import Source, Topics
+from stream_apps.replay.sources.stored import replay_stored
+from stream_apps.replay.sources.topics import TopicSource
 from stream_apps.strategy_files import load_strategy_files
 from tests.support.markets.logs import CODEC, LTC, Log, ltc_trades
 from tests.support.markets.quality_logs import as_log, btc_rows

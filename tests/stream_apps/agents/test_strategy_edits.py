@@ -21,8 +21,8 @@ from schemas.settings import Settings
 from sinks.commands.strategies import revisions
 from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.core.signals.strategy_rules import strategy_from_record
-from stream_apps.replay.from_topics import read_results, replay_topics
 from stream_apps.replay.results import differences
+from stream_apps.replay.verify import read_results, replay_topics
 from stream_apps.strategy_files import load_strategy_files, recorded_files
 from tests.stream_apps.agents.faust_lab import Lab
 from tests.support.markets import logs

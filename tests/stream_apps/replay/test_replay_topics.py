@@ -8,8 +8,8 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from schemas.settings import Settings
-from stream_apps.replay import topics as reading
-from stream_apps.replay.topics import TopicSource
+from stream_apps.replay.sources import topics as reading
+from stream_apps.replay.sources.topics import TopicSource
 
 pytestmark = pytest.mark.stack
 

@@ -14,7 +14,7 @@ from stream_apps.core.market.config import EngineConfig
 from stream_apps.core.paper.position import FeeRates, PaperSettings
 from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.run import drive
-from stream_apps.replay.source import AUTHOR, Entry, Piece, SynthesisedLog
+from stream_apps.replay.sources.source import AUTHOR, Entry, Piece, SynthesisedLog
 from stream_apps.research.closed import ClosedTrades
 from stream_apps.research.splits import Interval
 

@@ -14,7 +14,7 @@ from schemas.archive.manifest import ArchiveError, manifests
 from schemas.archive.read import PartitionReader
 from schemas.settings import Settings
 from stream_apps.core.log.inbox import TRADE_FIELDS
-from stream_apps.replay.stored import Readers, Stored
+from stream_apps.replay.sources.stored import Readers, Stored
 
 
 @dataclass(kw_only=True)

@@ -19,7 +19,7 @@ from schemas import catalogue
 from schemas.codec.avro import Codec
 from schemas.codec.recordset import I64, RecordSet
 from schemas.settings import Settings
-from stream_apps.replay.stored import Message, Readers, Stored
+from stream_apps.replay.sources.stored import Message, Readers, Stored
 
 # Rows of each topic in memory at a time.
 ROWS = 20_000

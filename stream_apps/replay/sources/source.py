@@ -15,7 +15,7 @@ from schemas.catalogue import ENGINE_INPUTS
 from schemas.codec.avro import Codec, Record
 from schemas.codec.recordset import RecordSet
 from stream_apps.core.log.engine import PartitionEngine
-from stream_apps.replay.topics import TopicSource
+from stream_apps.replay.sources.topics import TopicSource
 
 # Number of records of all topics after which a synthesised log is passed on: some seconds of the busiest market, and little memory.
 PIECE = 20_000

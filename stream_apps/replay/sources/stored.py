@@ -22,10 +22,10 @@ from schemas.settings import Settings
 from stream_apps.core.log.engine import PartitionEngine
 from stream_apps.core.paper.position import PaperSettings
 from stream_apps.engines import SIGNALS, EngineSpec
-from stream_apps.replay.from_topics import Progress, ReplayReport
 from stream_apps.replay.results import ResultSet, differences
 from stream_apps.replay.run import Result, drive
-from stream_apps.replay.source import SIGNALS_INPUTS, Piece
+from stream_apps.replay.sources.source import SIGNALS_INPUTS, Piece
+from stream_apps.replay.verify import Progress, ReplayReport
 
 GAPS = "gaps"
 # Topics read record by record: they are small, and their readers want bytes.

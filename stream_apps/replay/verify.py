@@ -13,8 +13,8 @@ from stream_apps.core.paper.position import PaperSettings
 from stream_apps.engines import SIGNALS, EngineSpec
 from stream_apps.replay.results import Difference, ResultSet, differences
 from stream_apps.replay.run import Result, drive
-from stream_apps.replay.source import Piece, Topics
-from stream_apps.replay.topics import TopicSource
+from stream_apps.replay.sources.source import Piece, Topics
+from stream_apps.replay.sources.topics import TopicSource
 
 
 @dataclass

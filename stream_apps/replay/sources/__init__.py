@@ -1,0 +1,1 @@
+"""Sources of a replay: topics, archive, database, and a synthesised log for files."""
