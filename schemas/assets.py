@@ -1,10 +1,10 @@
-"""Which asset a venue's spelling of a base asset means, and how many units of it one contract unit is.
+"""The asset behind a venue's spelling of a base asset, and the units of it in one contract unit.
 
-The same asset must meet itself across venues (spreads, premium, one partition, DESIGN 2), and two assets must never be taken for one. Cheap tokens
-trade by the thousand or million: ``1000PEPE``, ``10000SATS``, ``1000000MOG``, ``1MBABYDOGE``, ``kPEPE``, ``SHIB1000``. Those follow rules; what does
-not is in the tables below. A spelling that stands in no table and follows no rule is its own asset: not joining is the safe side.
+The same asset must have one name on all venues (spreads, premium, one partition, DESIGN 2), and two assets must never share one. Cheap
+tokens trade by the thousand or million: ``1000PEPE``, ``10000SATS``, ``1000000MOG``, ``1MBABYDOGE``, ``kPEPE``, ``SHIB1000``. Rules cover
+these; the tables below hold the exceptions. A spelling in no table that follows no rule is its own asset: not joining is the safe side.
 
-``tests/schemas/test_assets.py`` holds the tables to the instrument lists that the venues published (tests/data/venues).
+``tests/schemas/test_assets.py`` compares the tables with the instrument lists that the venues published (tests/data/venues).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-# What stands before a letter counts units. 1INCH, 0G, 2Z, 4, 10SET have no such number; an upper-case K is a letter (KAVA, KAS).
+# A multiplier stands before a letter. 1INCH, 0G, 2Z, 4, 10SET have none; an upper-case K is a letter (KAVA, KAS).
 _PREFIX = re.compile(r"(1000000|100000|10000|1000|1M|k)(?=[A-Z])(.+)")
 _PREFIX_UNITS = {"1000000": 1_000_000, "100000": 100_000, "10000": 10_000, "1000": 1_000, "1M": 1_000_000, "k": 1_000}
-# Bybit's way. Not a suffix of its own: KODEX200, NDX100, SP500, BANANAS31.
+# Bybit's suffix. These are no multipliers: KODEX200, NDX100, SP500, BANANAS31.
 _SUFFIX = re.compile(r"([A-Z]{2,})1000")
 
 # Spellings of an asset -> (the asset, units of it in one). Applied after the rules, so 1000NEIROCTO is 1000 x NEIRO.
 SPELLINGS: dict[str, tuple[str, int]] = {
-    # Codes of other lists.
+    # Codes in other lists.
     "XBT": ("BTC", 1),
     "BCHABC": ("BCH", 1),
     "BCHSV": ("BSV", 1),
@@ -32,7 +32,7 @@ SPELLINGS: dict[str, tuple[str, int]] = {
     "KNEIRO": ("NEIRO", 1000),
     "KPEPE": ("PEPE", 1000),
     "KSHIB": ("SHIB", 1000),
-    # A venue had, or has, another contract under the plain name.
+    # A venue has, or had, another contract under the plain name.
     "BEAMX": ("BEAM", 1),
     "BOBBOB": ("BOB", 1),
     "BTTC": ("BTT", 1),
@@ -43,18 +43,18 @@ SPELLINGS: dict[str, tuple[str, int]] = {
     "RAYDIUM": ("RAY", 1),
     "RAYSOL": ("RAY", 1),
     "SOLAYER": ("LAYER", 1),
-    # Written out.
+    # Full names.
     "CORECHAIN": ("CORE", 1),
     "JUPITER": ("JUP", 1),
     "LIGHTER": ("LIT", 1),
     "MANTLE": ("MNT", 1),
     "RONIN": ("RON", 1),
-    # Renamed, and not by all venues yet: in the recorded lists of August to October 2026 OKX, Bybit and Bitget have the new name
-    # in the old one's place, Coinbase the old one, Binance's contracts both.
+    # Renamed, and not yet by all venues. In the recorded lists of August to October 2026 OKX, Bybit and Bitget have the new name in place
+    # of the old one, Coinbase has the old one, and Binance's contracts have both.
     "TON": ("GRAM", 1),
     "IP": ("DATA", 1),
     "DATAIP": ("DATA", 1),
-    # Shares: of these the plain ticker is no token on any venue.
+    # Shares: on no venue is the plain ticker a token.
     "AMDSTOCK": ("AMD", 1),
     "APPSTOCK": ("APP", 1),
     "GMESTOCK": ("GME", 1),
@@ -65,18 +65,18 @@ SPELLINGS: dict[str, tuple[str, int]] = {
     "WENSTOCK": ("WEN", 1),
 }
 
-# Where a name means something else than it seems: (venue, or "" for all; spelling) -> as above, before any rule.
+# Names with another meaning than they suggest: (venue, or "" for all; spelling) -> as above, before any rule.
 VENUE_SPELLINGS: dict[tuple[str, str], tuple[str, int]] = {
-    # A token of BNB Chain; BOB is Build on Bitcoin, which trades beside it.
+    # A token of BNB Chain. BOB is Build on Bitcoin, which trades beside it.
     ("", "1000000BOB"): ("1000000BOB", 1),
-    # Caterpillar; the token of that name is their 1000CAT.
+    # Caterpillar. The token of that name is their 1000CAT.
     ("BINANCE", "CAT"): ("CATSTOCK", 1),
     ("BITGET", "CAT"): ("CATSTOCK", 1),
 }
 
 
 class Asset(NamedTuple):
-    """An asset, and how many units of it one unit of the contract or pair is: 1000PEPE is (``PEPE``, 1000)."""
+    """An asset, and the units of it in one unit of the contract or pair: 1000PEPE is (``PEPE``, 1000)."""
 
     name: str
     units: int
@@ -87,8 +87,8 @@ def asset_of(spelling: str, venue: str = "") -> Asset:
     """Return the asset behind a venue's spelling of a base asset.
 
     Args:
-        spelling: As the venue writes it, upper and lower case kept (``kPEPE``).
-        venue: E.g. ``BITGET``; without it what a venue alone means by a name is not known.
+        spelling: The venue's spelling, with upper and lower case (``kPEPE``).
+        venue: E.g. ``BITGET``. Without it, names with a meaning on one venue only are not resolved.
     """
     special = VENUE_SPELLINGS.get((venue, spelling)) or VENUE_SPELLINGS.get(("", spelling))
     if special is not None:

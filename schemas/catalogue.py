@@ -1,6 +1,6 @@
 """The topic catalogue: every topic exists once, here (DESIGN 2).
 
-From it topics are created, tables are named, documentation is printed and the codec finds its schemas.
+Topics, tables, documentation and the codec's schemas come from it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from importlib import resources
 from typing import Any
 
 DAY_MS = 24 * 3600 * 1000
-# Market data stays long enough to replay a week; disk a day is what bounds it.
+# Long enough to replay a week. Disk a day is the limit.
 MARKET_RETENTION_MS = 7 * DAY_MS
-# Decisions and their consequences are small and are what one is asked about later.
+# Decisions and their consequences are small, and people ask about them later.
 DECISION_RETENTION_MS = 90 * DAY_MS
-# A compacted topic that replay reads must keep every revision as long as the market data it decides on.
+# A compacted topic that replay reads must keep every revision as long as the market data.
 COMPACTION_LAG_MS = MARKET_RETENTION_MS
 
 
@@ -27,13 +27,13 @@ class Topic:
 
     Attributes:
         name: Plain name; the wire name has the environment's prefix.
-        key: Field (or fields joined by ``|``) that makes the record key, for the documentation.
-        record_id: Fields that identify a record for ever; readers drop repeats by them. Empty: the whole record does, times of receipt included.
-        rising: Fields of which at least one grows with each new record of a key: what is above the highest known of one is no repeat.
+        key: Field (or fields joined by ``|``) of the record key, for the documentation.
+        record_id: Fields that identify a record for ever. Readers drop repeats by them. Empty: the whole record, receive time included.
+        rising: Fields of which at least one grows with each new record of a key. A record above the highest known value is no repeat.
         co_partitioned: Partition by base asset, with the market data's partition count.
         compacted: Log compaction by key instead of retention by time.
-        retention_ms: Retention by record timestamp; for compacted topics the least age before compaction.
-        partitions: Fixed count, or None for the environment's market-data count.
+        retention_ms: Retention by record timestamp. For compacted topics: minimum age before compaction.
+        partitions: Fixed number, or None for the environment's market-data count.
         market_data: Written by producers.
     """
 
@@ -69,7 +69,7 @@ def _decision(name: str, key: str, record_id: tuple[str, ...], **more: Any) -> T
 _TOPICS = (
     _market("agg_trades", ("instrument", "agg_id"), ("agg_id",)),
     _market("depth", ("instrument", "epoch", "last_update_id", "state"), ("epoch", "last_update_id", "event_time")),
-    # Update ids of some venues are times, and some begin again: the time belongs to the id.
+    # Update ids of some venues are times, and some restart. So the time is part of the id.
     _market("quotes", ("instrument", "update_id", "event_time"), ("update_id", "event_time")),
     _market("liquidations", ()),
     _market("funding", ()),
@@ -78,7 +78,7 @@ _TOPICS = (
     _market("gaps", ()),
     _market("instruments", (), compacted=True, retention_ms=COMPACTION_LAG_MS),
     Topic("progress", "author", (), ("event_time",)),
-    # The number of a refused revision is free for the next one.
+    # The number of a refused revision may be used again.
     _decision("strategies", "strategy_id", ("strategy_id", "revision", "event_time"), compacted=True),
     _decision("engine_settings", "settings_id", ("settings_id", "revision", "event_time"), compacted=True),
     _decision("features", "instrument", ("instrument", "event_time")),
@@ -100,23 +100,23 @@ _TOPICS = (
 
 TOPICS: dict[str, Topic] = {topic.name: topic for topic in _TOPICS}
 
-# What the engine reads, in the order in which topics break ties between records of one event time (DESIGN 3).
+# Inputs of the engine, in the order of topics among records of one event time (DESIGN 3).
 ENGINE_INPUTS = (
     "agg_trades", "depth", "engine_settings", "funding", "instruments", "klines", "liquidations", "market_indicators", "quotes", "strategies",
 )  # fmt: skip
-# Whose records make up a run's result (hashes in tests, demo and replay).
+# Topics whose records are a run's result (hashes in tests, demo and replay).
 RESULT_TOPICS = ("features", "scores", "signals", "trades_closed")
 
 
-# Schemas of registered topics; those of the catalogue stand in avro/.
+# Schemas of registered topics. Those of the catalogue are in avro/.
 _REGISTERED: dict[str, str] = {}
 
 
 def register(topic: Topic, schema_text: str) -> None:
-    """Add the topic of an engine that is no part of perpflow (``stream_apps.engines``), with its .avsc text.
+    """Add the topic of an engine outside perpflow (``stream_apps.engines``), with its .avsc text.
 
     Raises:
-        ValueError: the catalogue has a topic of that name.
+        ValueError: the catalogue already has a topic of that name.
     """
     if topic.name in TOPICS and topic.name not in _REGISTERED:
         raise ValueError(f"topic: {topic.name!r} is in the catalogue already")

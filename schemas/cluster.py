@@ -1,4 +1,4 @@
-"""Ask a Kafka cluster what it has."""
+"""Questions to a Kafka cluster: its topics and partition counts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schemas.settings import Settings
 
 
 class TopicError(UserError):
-    """The cluster cannot be used as it is: unreachable, or topics that do not fit the catalogue."""
+    """The cluster cannot be used: it is unreachable, or its topics do not fit the catalogue."""
 
 
 def admin(settings: Settings) -> AdminClient:

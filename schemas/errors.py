@@ -1,7 +1,7 @@
-"""What the command line shows as a plain message instead of a traceback."""
+"""Errors that the command line shows as a plain message instead of a traceback."""
 
 from __future__ import annotations
 
 
 class UserError(RuntimeError):
-    """Something the person at the terminal can act on: what is wrong, and what to do about it."""
+    """An error that a person at the terminal can fix. The message says what is wrong and what to do."""

@@ -1,7 +1,7 @@
 """The metric catalogue: every metric is declared once, here, with its meaning, unit and labels.
 
-Labels are bounded: venues, topics, partitions, services, reasons from fixed lists; never ids, and of instruments only the recorded venue's few.
-``catalogue`` lists all of it for people (``perpflow metrics``), with what prometheus_client adds of its own.
+Labels are bounded: venues, topics, partitions, services, reasons from fixed lists. They are never ids; instruments occur only for the few
+of a recorded venue. ``catalogue`` lists all metrics for people (``perpflow metrics``), including those of prometheus_client.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ JOURNAL_SECONDS = Histogram("perpflow_journal_seconds", "Duration of a transacti
 # --- the catalogue -------------------------------------------------------------------------------------------------
 Metric = Counter | Gauge | Histogram
 
-# Who sets it. Every process lists all names at /metrics; those with labels have values only where they are set.
+# The process that sets each metric. Every process lists all names at /metrics; those with labels have values only where they are set.
 PROCESSES: dict[str, tuple[Metric, ...]] = {
     "every service": (DEAD_LETTERS, UP, WALL_TIME, DISK_FREE, DISK_SIZE),
     "several services": (RECORDS_PRODUCED, FENCED, CONTINUITY_HEALED),
@@ -200,7 +200,7 @@ PROCESSES: dict[str, tuple[Metric, ...]] = {
     "notifier": (NOTIFICATIONS_SENT, NOTIFICATIONS_FAILED, NOTIFICATIONS_SUPPRESSED, NOTIFICATIONS_QUEUED, NOTIFICATION_SECONDS),
 }
 
-# A name ends with its unit (prometheus.io, "Metric and label naming"); of the others:
+# A name ends with its unit (prometheus.io, "Metric and label naming"). The units of the others:
 _ENDINGS = {"_time_seconds": "Unix time, s", "_seconds": "s", "_bytes": "bytes", "_ratio": "share", "_records": "records"}
 _UNITS = {
     UP: "1 or 0",
@@ -221,15 +221,15 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One metric as people look for it.
+    """One metric of the catalogue.
 
     Attributes:
-        name: Name of the series; a counter's with ``_total``, a histogram's without ``_bucket``, ``_sum`` and ``_count``.
+        name: Name of the series: for a counter with ``_total``, for a histogram without ``_bucket``, ``_sum`` and ``_count``.
         kind: counter, gauge or histogram.
         unit: Unit of its value.
         labels: Names of its labels.
-        meaning: What it says.
-        process: Who sets it.
+        meaning: Its meaning.
+        process: The process that sets it.
     """
 
     name: str
@@ -241,7 +241,7 @@ class Entry:
 
 
 def catalogue() -> list[Entry]:
-    """Return every metric: ours by process, then what prometheus_client tells of the process by itself (where the system lets it)."""
+    """Return every metric: ours by process, then the process metrics of prometheus_client (where the system provides them)."""
     found = [_entry(metric, process) for process, metrics in PROCESSES.items() for metric in metrics]
     return [*found, *_of_the_library()]
 

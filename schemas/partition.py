@@ -53,10 +53,10 @@ def instrument_id(venue: str, symbol: str, kind: str) -> str:
     return f"{venue}:{symbol}-PERP" if kind == "perp" else f"{venue}:{symbol}"
 
 
-# Longest first, so that FDUSD is not read as ...FD + USD. TUSD is left out: XBTUSD is bitcoin against the dollar.
-# U is a dollar of Binance's and Bitget's lists of 2026 (BTCU).
+# Longest first, so that FDUSD is not read as ...FD + USD. TUSD is left out: XBTUSD is bitcoin against the dollar. U is a dollar token in
+# Binance's and Bitget's lists of 2026 (BTCU).
 _QUOTES = ("FDUSD", "USDT", "USDC", "BUSD", "USD1", "USD", "BTC", "ETH", "EUR", "TRY", "U")
-# Venues whose perpetuals are named by the base asset alone (``BTC``, ``kPEPE``).
+# Venues that name a perpetual by the base asset alone (``BTC``, ``kPEPE``).
 _BARE_VENUES = ("HYPERLIQUID", "LIGHTER")
 _SEPARATORS = ("-", "_", "/")
 
@@ -64,8 +64,8 @@ _SEPARATORS = ("-", "_", "/")
 def base_of_instrument(instrument: str) -> str:
     """Return the mapped base asset of an instrument id.
 
-    Used only where no ``instruments`` record is at hand (a strategy file names its instrument); producers take the
-    base asset from the venue's own exchange information.
+    It is used only without an ``instruments`` record (a strategy file names its instrument). Producers take the base asset from the venue's
+    own exchange information.
 
     Raises:
         ValueError: the id has no venue or no known quote asset.
@@ -80,7 +80,7 @@ def base_of_instrument(instrument: str) -> str:
         base, found, _ = symbol.partition(separator)
         if found and base:
             return base_asset(base, venue)
-    # Bybit's contracts against USDC: BTCPERP. A token of that name has a quote behind it (PERPUSDT).
+    # Bybit's contracts against USDC: BTCPERP. A token of that name is followed by a quote asset (PERPUSDT).
     if venue == "BYBIT" and symbol != rest and symbol.endswith("PERP") and symbol != "PERP":
         return base_asset(symbol.removesuffix("PERP"), venue)
     try:

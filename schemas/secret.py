@@ -1,31 +1,31 @@
-"""Secrets: read from the environment or from files, and kept out of every text that leaves the process (D28)."""
+"""Secrets: read from the environment or from files, and removed from every text that leaves the process (D28)."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-# Shorter texts would redact ordinary words.
+# A shorter text would redact ordinary words.
 SHORTEST = 6
 
 
 class SecretError(ValueError):
-    """A secret that is not there. The message names the variable or file, never a value."""
+    """A secret is missing. The message names the variable or file, never a value."""
 
 
 class Secrets:
-    """Every secret that was read, to be replaced wherever it shows."""
+    """The secrets read so far, to be replaced in texts."""
 
     def __init__(self) -> None:
         self._values: set[str] = set()
 
     def read(self, where: str, env: str | None, file: Path | None) -> str | None:
-        """Return the secret that a variable or a file holds, without surrounding blanks; None when neither is named.
+        """Return the secret that a variable or a file holds, without surrounding blanks. None if neither is named.
 
         Args:
             where: Key of the configuration, for messages.
             env: Name of an environment variable.
-            file: A file that holds nothing else.
+            file: A file that holds only the secret.
 
         Raises:
             SecretError: it is unset, empty or unreadable.
@@ -47,7 +47,7 @@ class Secrets:
         return value
 
     def add(self, value: str) -> None:
-        """Remember a secret, or the part of one that gives access."""
+        """Register a secret, or the part of one that gives access."""
         if len(value) >= SHORTEST:
             self._values.add(value)
 

@@ -1,4 +1,4 @@
-"""Settings of every process, from the environment (or files for secrets). One class, one place, the same names everywhere."""
+"""Settings of every process, from the environment (secrets also from files). One class, with the same names everywhere."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.codec.avro import Codec, Registry
 
-# Roles of the database with least privilege, each named perpflow_<role> there. Whoever owns the tables migrates, maintains, backs up.
+# Roles of the database with least privilege; each is perpflow_<role> there. The owner of the tables migrates, maintains and backs up.
 ROLES = ("writer", "reader", "executor")
 
 
 class Settings(BaseSettings):
-    """What a process of perpflow needs to know of its surroundings. Environment variables as named by the aliases."""
+    """The settings of a process. The aliases name the environment variables."""
 
     model_config = SettingsConfigDict(populate_by_name=True, extra="ignore")
 
@@ -25,11 +25,15 @@ class Settings(BaseSettings):
         "localhost:9092", alias="KAFKA_BOOTSTRAP_SERVERS", description="Kafka brokers, host:port,host:port."
     )
     database_url: str = Field("", alias="DATABASE_URL", description="PostgreSQL or TimescaleDB, postgresql://user@host:port/name.")
-    writer_password: str = Field("", alias="PERPFLOW_WRITER_PASSWORD", repr=False, description="Of the role perpflow_writer (the sink).")
-    reader_password: str = Field(
-        "", alias="PERPFLOW_READER_PASSWORD", repr=False, description="Of the role perpflow_reader (Grafana, reports)."
+    writer_password: str = Field(
+        "", alias="PERPFLOW_WRITER_PASSWORD", repr=False, description="Password of the role perpflow_writer (the sink)."
     )
-    executor_password: str = Field("", alias="PERPFLOW_EXECUTOR_PASSWORD", repr=False, description="Of the role perpflow_executor.")
+    reader_password: str = Field(
+        "", alias="PERPFLOW_READER_PASSWORD", repr=False, description="Password of the role perpflow_reader (Grafana, reports)."
+    )
+    executor_password: str = Field(
+        "", alias="PERPFLOW_EXECUTOR_PASSWORD", repr=False, description="Password of the role perpflow_executor."
+    )
     schema_registry_url: str = Field(
         "", alias="SCHEMA_REGISTRY_URL", description="Confluent schema registry; empty: single-object encoding."
     )
@@ -54,14 +58,14 @@ class Settings(BaseSettings):
     analytics: str = Field(
         "all",
         alias="PERPFLOW_ANALYTICS",
-        description="Measures of stream_apps/core/analytics that are kept: all, none, or names with commas.",
+        description="Measures of stream_apps/core/market/analytics to keep: all, none, or names separated by commas.",
     )
     vpin_buckets: str = Field(
         "",
         alias="PERPFLOW_VPIN_BUCKETS",
         description="Volume of a VPIN bucket by base asset, base units: BTC=100,ETH=1000. Others have 1/50 of 24 h.",
     )
-    vpin_bucket_count: int = Field(50, alias="PERPFLOW_VPIN_BUCKET_COUNT", ge=1, description="Buckets that VPIN averages over.")
+    vpin_bucket_count: int = Field(50, alias="PERPFLOW_VPIN_BUCKET_COUNT", ge=1, description="Number of buckets in VPIN.")
     engine_settings: str = Field(
         "",
         alias="PERPFLOW_ENGINE_SETTINGS",
@@ -73,7 +77,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _passwords_from_files(self) -> Settings:
-        """A password may stand in a file that ``<variable>_FILE`` names, as secrets of container engines do."""
+        """A password may be in a file that ``<variable>_FILE`` names, as container engines provide secrets."""
         for role in ROLES:
             path = os.environ.get(f"PERPFLOW_{role.upper()}_PASSWORD_FILE")
             if path and not getattr(self, f"{role}_password"):
@@ -84,7 +88,7 @@ class Settings(BaseSettings):
         return self
 
     def role_url(self, role: str) -> str:
-        """Return DATABASE_URL as one of ROLES: with its name and password where the password is known, else as it is."""
+        """Return DATABASE_URL for one of ROLES: with its name and password if the password is known, else unchanged."""
         password = getattr(self, f"{role}_password")
         if not password or not self.database_url:
             return self.database_url
@@ -93,7 +97,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def codec(self) -> Codec:
-        """The codec that fits SCHEMA_REGISTRY_URL."""
+        """Return the codec for SCHEMA_REGISTRY_URL."""
         return Codec(Registry(self.schema_registry_url, self.topic_prefix) if self.schema_registry_url else None)
 
     def topic(self, name: str) -> str:

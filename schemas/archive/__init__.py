@@ -1,4 +1,4 @@
-"""The archive's format: topics as Parquet files by topic, day and instrument, with a manifest that says what counts.
+"""The archive's format: topics as Parquet files by topic, day and instrument, with a manifest of the valid files.
 
     DIR/agg_trades/2024-08-08/BINANCE%3ABTCUSDT-PERP/p03-00000000000000001000-1a2b3c4d.parquet
     DIR/_manifest/agg_trades/03/0000000007.json

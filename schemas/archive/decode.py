@@ -1,4 +1,4 @@
-"""Archived columns back to records: exact bytes where bytes are wanted, decoded columns where columns are (replay), merged by offset."""
+"""Archived columns back to records: exact bytes, or decoded columns (for replay), merged by offset."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def parsed(text: bytes) -> Any:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a file says of its records: where they are from, and how their bytes are made again."""
+    """The metadata of a file: the origin of its records, and how to encode their bytes again."""
 
     topic: str
     partition: int
@@ -56,7 +56,7 @@ class Origin:
 
     @classmethod
     def of(cls, file: pq.ParquetFile) -> Origin:
-        """Return the origin that stands in a file's metadata. Raises KeyError when the file is none of an archive."""
+        """Return the origin in a file's metadata. Raises KeyError if the file is not from an archive."""
         meta = file.metadata.metadata or {}
         return cls(
             meta[layout.META_TOPIC].decode(),
@@ -68,7 +68,7 @@ class Origin:
 
     @property
     def fields(self) -> list[dict[str, Any]]:
-        """Fields of the schema by which the columns were written."""
+        """Return the fields of the schema with which the columns were written."""
         fields: list[dict[str, Any]] = parsed(self.schema)["fields"]
         return fields
 
@@ -81,7 +81,7 @@ class Origin:
 
 
 def _plain(array: pa.ChunkedArray | pa.Array) -> Any:
-    """Return an array with times as integers, those inside lists and records too."""
+    """Return an array with times as integers, also inside lists and records."""
     plain = _plain_type(array.type)
     return array if plain == array.type else array.cast(plain)
 
@@ -113,7 +113,10 @@ def messages(origin: Origin, table: pa.Table) -> list[Message]:
 
 
 def raw_messages(origin: Origin, table: pa.Table) -> list[Message]:
-    """As ``messages``, for topics whose bytes are kept beside the columns (``encode.BYTES_KEPT``); needs ``event_time`` and the own columns only."""
+    """Like ``messages``, for topics with stored bytes (``encode.BYTES_KEPT``).
+
+    It needs ``event_time`` and the archive's own columns only.
+    """
     own = [_plain(table[name]).to_pylist() for name in (layout.OFFSET, layout.TIMESTAMP, layout.KEY, layout.RAW)]
     times = _plain(table["event_time"]).to_pylist()
     return [
@@ -124,13 +127,13 @@ def raw_messages(origin: Origin, table: pa.Table) -> list[Message]:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one row group that belong into a window.
+    """Rows of one row group within a window.
 
     Attributes:
-        origin: Of the file.
-        table: The rows, with the columns that are wanted.
+        origin: Metadata of the file.
+        table: The rows, with the wanted columns.
         offsets: Their offsets.
-        whole: Returns so many of the rows from one on, with all columns.
+        whole: Returns rows (first, number) with all columns.
     """
 
     origin: Origin
@@ -140,7 +143,7 @@ class Part:
 
 
 def _numbers(one: pa.Array, kind: Any, null: Any) -> npt.NDArray[Any]:
-    """Return a numeric or boolean column as numpy values of ``kind``, ``null`` where it is null."""
+    """Return a numeric or boolean column as numpy values of ``kind``, with ``null`` for nulls."""
     if pa.types.is_timestamp(one.type):
         one = one.view(pa.int64())
     if one.null_count:
@@ -156,16 +159,16 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
 
 
 def window(codec: Codec, topic: str, parts: Sequence[Part], names: tuple[str, ...], next_offset: int) -> DecodedRecords:
-    """Return rows of several files as one set of decoded records in order of offset.
+    """Return rows of several files as one set of decoded records, in order of offset.
 
-    What the kernels of ``columnar.decode`` would make of the bytes is what stands here: rows whose bytes do not follow from their columns are decoded from
-    the bytes.
+    The result equals that of ``columnar.decode`` for the bytes. Rows whose bytes do not follow from their columns are decoded from the
+    bytes.
 
     Args:
         codec: Codec of the environment.
         topic: A flat topic.
         parts: The rows.
-        names: Fields wanted; others are not there.
+        names: Wanted fields. Others are omitted.
         next_offset: Offset after the window.
     """
     program = columnar.narrowed(topic, names)
@@ -224,13 +227,16 @@ def window(codec: Codec, topic: str, parts: Sequence[Part], names: tuple[str, ..
 
 
 def _filled(topic: str, name: str, n: int) -> pa.Array:
-    """Return the default of a field that a file does not have: it was written before the field was added."""
+    """Return the default of a field that a file lacks, because it was written before the field was added."""
     default = next(field for field in catalogue.schema(topic)["fields"] if field["name"] == name)["default"]
     return pa.array([default] * n, layout.arrow_schema(topic).field(name).type)
 
 
 def _packed(values: pa.Array, base: int) -> tuple[I64, npt.NDArray[np.uint8]]:
-    """Return places (position << 20 | length; NULL_LONG where null) into a buffer whose part from ``base`` on is the second value."""
+    """Return positions (position << 20 | length; NULL_LONG for null) into a buffer.
+
+    The second value is the buffer's part from ``base`` on.
+    """
     _, ends, data = values.buffers()
     bounds = np.frombuffer(ends, dtype=np.int32)[values.offset : values.offset + len(values) + 1].astype(np.int64)
     first, last = int(bounds[0]), int(bounds[-1])
@@ -243,14 +249,14 @@ def _packed(values: pa.Array, base: int) -> tuple[I64, npt.NDArray[np.uint8]]:
 
 
 def _unpacked(values: pa.Array) -> npt.NDArray[np.float64]:
-    """Return lists as rows of MAX_LEVELS values, NaN beyond the end."""
+    """Return lists as rows of MAX_LEVELS values, with NaN after the end."""
     out = np.full((len(values), MAX_LEVELS), np.nan)
     sizes = np.minimum(values.value_lengths().fill_null(0).to_numpy(zero_copy_only=False), MAX_LEVELS)
     there = np.arange(MAX_LEVELS)[None, :] < sizes[:, None]
     flat = values.flatten().to_numpy(zero_copy_only=False)
     if len(flat) == int(sizes.sum()):
         out[there] = flat
-    else:  # longer lists than a row has places: only in rows whose bytes are kept, which are decoded from them
+    else:  # a longer list: only in rows with stored bytes, which are decoded from them
         for row, levels in enumerate(values.to_pylist()):
             for level, value in enumerate((levels or [])[:MAX_LEVELS]):
                 out[row, level] = value
@@ -258,7 +264,7 @@ def _unpacked(values: pa.Array) -> npt.NDArray[np.float64]:
 
 
 class _Messages:
-    """Finds the bytes of single rows of a window."""
+    """Returns the bytes of single rows of a window."""
 
     def __init__(self, parts: tuple[Part, ...]) -> None:
         self._parts = parts
@@ -278,7 +284,7 @@ class _Messages:
 
 
 def _put_kept(codec: Codec, topic: str, records: DecodedRecords, rows: I64) -> None:
-    """Decode the rows whose bytes were kept, and put what the codec makes of them into the columns."""
+    """Decode the rows with stored bytes, and put the results into the columns."""
     columns = records.columns
     raw = RecordSet.from_messages([records.message(offset) for offset in records.offsets[rows].tolist()])
     refused = {one.row: one for one in columnar.decode(codec, topic, raw).rejected}

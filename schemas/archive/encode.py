@@ -1,4 +1,7 @@
-"""Records to Arrow columns. Flat topics go by compiled kernels from the record set to columns; only rows in other frames become Python objects."""
+"""Records to Arrow columns.
+
+Compiled kernels turn the record sets of flat topics into columns; only rows in other frames become Python objects.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,8 @@ from schemas.codec.columnar import (
 from schemas.codec.key_table import KeyTable  # fmt: skip
 
 _INT_LEAST, _INT_MOST = -(2**31), 2**31 - 1
-# Topics that replay reads as bytes although they are not flat: their bytes are kept beside the columns, which is cheaper than making them again.
+# Topics that replay reads as bytes, although they are not flat. Their bytes are stored beside the columns, which is cheaper than encoding
+# them again.
 BYTES_KEPT = ("progress", "strategies", "engine_settings")
 
 
@@ -51,7 +55,7 @@ def is_flat(topic: str) -> bool:
 
 @njit(cache=True, nogil=True)
 def _varint_end(buf: U8, at: int, end: int) -> int:
-    """Return the position after a varint of the shortest form; -1 when it is longer than need be or runs over the end."""
+    """Return the position after a varint of the shortest form. -1 if it is longer than necessary or ends outside the buffer."""
     for size in range(10):
         if at >= end:
             return -1
@@ -64,10 +68,10 @@ def _varint_end(buf: U8, at: int, end: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _as_written(buf: U8, index: I64, header_length: int, ops: I64, narrow: Any, longs: I64, columns: I64, good: Any, out: Any) -> None:
-    """Tell of each good row whether its columns, encoded again, give its bytes.
+    """Return for each good row whether its columns, encoded again, give its bytes.
 
-    Avro leaves a writer freedom in the length of varints and the blocks of arrays; columns have no place for NaN beside null, for more than MAX_LEVELS
-    levels and for the long that stands for null.
+    Avro leaves freedom in the length of varints and in the blocks of arrays. Columns cannot hold NaN beside null, more than MAX_LEVELS
+    levels, or the long that stands for null.
     """
     scratch = np.empty(8, dtype=np.uint8)
     as_double = scratch.view(np.float64)
@@ -140,7 +144,7 @@ def _as_written(buf: U8, index: I64, header_length: int, ops: I64, narrow: Any, 
 
 @njit(cache=True, nogil=True)
 def _gather(buf: U8, packed: I64, use: Any, sizes: Any, out: U8) -> int:
-    """Copy the strings at ``packed`` places one after another; returns the number of bytes."""
+    """Copy the strings at ``packed`` positions into one buffer. Returns the number of bytes."""
     n = 0
     sizes[0] = 0
     for row in range(len(packed)):
@@ -179,7 +183,7 @@ def _levels(values: F64, use: npt.NDArray[np.bool_]) -> pa.Array:
 
 
 def _flat_columns(codec: Codec, topic: str, records: RecordSet) -> tuple[dict[str, pa.Array], npt.NDArray[np.int8], I64]:
-    """Return the field columns, the states and the event times (0 where undecodable)."""
+    """Return the field columns, the states and the event times (0 if undecodable)."""
     program = columnar.program(topic)
     columns = columnar.decode(codec, topic, records)
     good, n = columns.good, len(records)
@@ -215,7 +219,7 @@ def _flat_columns(codec: Codec, topic: str, records: RecordSet) -> tuple[dict[st
 
 
 def _nested_columns(codec: Codec, topic: str, records: RecordSet) -> tuple[dict[str, pa.Array], npt.NDArray[np.int8], I64]:
-    """As ``_flat_columns``, record by record: topics of decisions are small beside the market data."""
+    """Like ``_flat_columns``, record by record. Topics of decisions are small beside the market data."""
     encode = codec.encoder(topic)
     rows: list[dict[str, Any] | None] = []
     state = np.empty(len(records), dtype=np.int8)
@@ -240,7 +244,7 @@ def _nested_columns(codec: Codec, topic: str, records: RecordSet) -> tuple[dict[
 
 @dataclass(frozen=True)
 class Group:
-    """Records that belong into one file: a folder's records of one day, in order of offset, with their times by which the day was chosen."""
+    """Records for one file: those of one folder and day, in order of offset, with the times that gave the day."""
 
     folder: str
     day: str
@@ -270,7 +274,7 @@ def to_groups(codec: Codec, topic: str, records: RecordSet) -> list[Group]:
     schema = layout.arrow_schema(topic)
     table = pa.table([arrays[name] for name in schema.names], schema=schema)
     days = times // layout.DAY_MS
-    order = np.lexsort((days, number))  # stable: within a group the order of offsets stays
+    order = np.lexsort((days, number))  # stable: within a group the order of offsets is kept
     starts = np.flatnonzero(np.diff(number[order], prepend=-1) | np.diff(days[order], prepend=days[order[0]] - 1)).tolist()
     groups: dict[tuple[str, str], list[I64]] = {}
     for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):

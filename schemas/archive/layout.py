@@ -1,4 +1,4 @@
-"""Where an archived record belongs, and what its file looks like: paths, days, Arrow schemas, file metadata."""
+"""Place and form of an archived record: paths, days, Arrow schemas, file metadata."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from schemas.codec.avro import plain_timestamps
 DAY_MS = 86_400_000
 MANIFEST = "_manifest"
 TEMPORARY = ".tmp"
-# Folder of the records of topics that are not keyed by instrument, and of keys that name no instrument.
+# Folder for topics without instrument keys, and for keys that name no instrument.
 ALL, OTHER = "all", "other"
-# Day of times that no calendar date can say.
+# Day of times outside the calendar.
 NO_DAY = "0000-00-00"
 EXACT, KEPT, UNDECODABLE, EMPTY = range(4)  # column _state
 OFFSET, TIMESTAMP, KEY, STATE, RAW = OWN_COLUMNS = ("_offset", "_timestamp", "_key", "_state", "_raw")
@@ -32,12 +32,12 @@ _FIRST_MS, _LAST_MS = 0, int(datetime(9999, 1, 1, tzinfo=UTC).timestamp()) * 100
 
 
 def by_instrument(topic: str) -> bool:
-    """Return whether the records of a topic are kept in a folder an instrument."""
+    """Return whether a topic's records have one folder an instrument."""
     return catalogue.TOPICS[topic].key == "instrument"
 
 
 def folder_of(topic: str, key: bytes | None) -> str:
-    """Return the plain name of the folder of a key: the instrument, ``all`` or ``other``."""
+    """Return the plain folder name of a key: the instrument, ``all`` or ``other``."""
     if not by_instrument(topic):
         return ALL
     text = (key or b"").decode("utf-8", "replace")
@@ -50,22 +50,22 @@ def day_of(time_ms: int) -> str:
 
 
 def day_start(day: str) -> int:
-    """Return the first millisecond of a UTC day. Raises ValueError when the text is no day."""
+    """Return the first millisecond of a UTC day. Raises ValueError if the text is no day."""
     return int(datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()) * 1000
 
 
 def prefix_of(partition: int) -> str:
-    """Return what the names of all files of a partition begin with."""
+    """Return the common begin of the names of a partition's files."""
     return f"p{partition:02d}-"
 
 
 def path_of(topic: str, day: str, folder: str, partition: int, first_offset: int, unique: str) -> str:
-    """Return a file's path within the archive. ``unique`` keeps apart what several writers make of the same records."""
+    """Return a file's path within the archive. ``unique`` distinguishes files of several writers with the same records."""
     return f"{topic}/{day}/{quote(folder, safe='')}/{prefix_of(partition)}{first_offset:020d}-{unique}.parquet"
 
 
 def arrow_type(kind: Any) -> pa.DataType:
-    """Return the Arrow type of an Avro type. Integers are 64 bits wide, times milliseconds UTC.
+    """Return the Arrow type of an Avro type. Integers have 64 bits, times are milliseconds UTC.
 
     Raises:
         TypeError: no field of the catalogue has such a type.
@@ -104,7 +104,7 @@ def arrow_schema(topic: str) -> pa.Schema:
 
 
 def file_metadata(topic: str, partition: int, folder: str, header: bytes) -> dict[bytes, bytes]:
-    """Return what a file says of itself: with it the bytes of its records can be made again whatever this release's schema is."""
+    """Return a file's metadata. With it the bytes of its records can be encoded again, whatever the schema of this release."""
     schema = json.dumps(plain_timestamps(catalogue.schema(topic)), separators=(",", ":")).encode()
     return {
         META_TOPIC: topic.encode(),

@@ -1,8 +1,8 @@
-"""What an archive holds of one topic and partition: a log of numbered manifests, each made once (DESIGN 4).
+"""The files of one topic and partition of an archive: a log of numbered manifests, each written once (DESIGN 4).
 
-Version n + 1 says what changed since version n: files added and removed, and the next offset to read. It is made by linking a finished file to its
-number, which one process alone can do; whoever comes second is fenced and must look again. A new owner of a partition makes a version that changes nothing,
-and by that shuts out what a former owner may still be about to write. Needs a file system with atomic hard links (every POSIX one; no object store).
+Version n + 1 holds the changes since version n: files added and removed, and the next offset to read. It is made by linking a finished file
+to its number. Only one process can do that; a second one is fenced and must read the log again. A new owner of a partition makes a version
+without changes. This fences writes of a former owner. It needs a file system with atomic hard links (every POSIX one; no object store).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any
 
 from schemas.archive import layout
 
-# A version with this number is whole: older ones need not be read. Those older than the one before it are removed once they are this old.
+# A version with this number is complete: older ones need not be read. Versions older than the one before it are removed at this age.
 WHOLE_EVERY = 64
 KEEP_SECONDS = 7 * 86_400.0
 
 
 class ArchiveError(ValueError):
-    """An archive that is not what its manifest says, or a folder that is no archive."""
+    """The archive differs from its manifest, or the folder is no archive."""
 
 
 class Fenced(RuntimeError):
-    """Another archiver has made the version that this one was about to make."""
+    """Another archiver made the version that this one was about to make."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class File:
         bytes: Size of the file.
         first_offset: Offset of the first record.
         last_offset: Offset of the last record.
-        min_event_time: ms; of records that cannot be decoded the record timestamp.
+        min_event_time: ms. For undecodable records: the record timestamp.
         max_event_time: ms.
-        sha256: Of the file, hexadecimal.
+        sha256: Hash of the file, hexadecimal.
         schema: CRC-64-AVRO fingerprint of the schema of its columns, hexadecimal.
-        header: Frame header of the values whose bytes follow from the columns, hexadecimal.
+        header: Frame header of values whose bytes follow from the columns, hexadecimal.
     """
 
     path: str
@@ -67,14 +67,14 @@ class File:
 
 @dataclass(frozen=True)
 class State:
-    """What a partition's newest manifest adds up to.
+    """The state of a partition after its newest manifest.
 
     Attributes:
-        version: Number of the newest manifest; -1: there is none.
+        version: Number of the newest manifest. -1: there is none.
         topic_id: Kafka's id of the topic that was read.
         next_offset: First offset that is not in the archive.
         files: Path -> file.
-        holes: Ranges [first, end) of offsets below ``next_offset`` at which the log held no record (compaction, retention, control records).
+        holes: Ranges [first, end) of offsets below ``next_offset`` without records in the log (compaction, retention, control records).
     """
 
     version: int = -1
@@ -85,12 +85,12 @@ class State:
 
     @property
     def rows(self) -> int:
-        """Number of records."""
+        """Return the number of records."""
         return sum(file.rows for file in self.files.values())
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -99,7 +99,7 @@ def sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, durably."""
+    """Make a folder and its parents, durably."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -108,7 +108,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write a file and force it to disk."""
+    """Write a file and flush it to disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -154,7 +154,7 @@ class Manifest:
         return found
 
     def load(self) -> State:
-        """Return what the newest manifest says.
+        """Return the state after the newest manifest.
 
         Raises:
             ArchiveError: a manifest is missing, broken or altered.
@@ -185,11 +185,11 @@ class Manifest:
         holes: Iterable[tuple[int, int]] = (),
         topic_id: str | None = None,
     ) -> State:
-        """Make the next version and return what it adds up to. The added files must be on disk.
+        """Make the next version and return the new state. The added files must be on disk.
 
         Raises:
-            Fenced: the version exists or ``state`` is older than the newest one.
-            OSError: the disk does not take it; nothing has changed.
+            Fenced: the version exists, or ``state`` is older than the newest one.
+            OSError: the disk refuses it. Nothing has changed.
         """
         added, removed, new_holes = list(add), list(remove), [list(hole) for hole in holes]
         files = {path: file for path, file in state.files.items() if path not in set(removed)}
@@ -232,7 +232,7 @@ class Manifest:
         return new
 
     def _forget(self, versions: list[int], before: int) -> None:
-        """Remove versions that no reader needs. Not soon: their numbers are what fences an archiver that was frozen meanwhile."""
+        """Remove versions that no reader needs. This waits, because their numbers fence an archiver that was frozen meanwhile."""
         for version in versions:
             path = self._path(version)
             if version < before and time.time() - path.stat().st_mtime > KEEP_SECONDS:

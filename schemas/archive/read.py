@@ -1,4 +1,4 @@
-"""Reading a partition of an archive: its files merged by offset, a row group of each in memory at a time."""
+"""Reads a partition of an archive: its files merged by offset, one row group of each in memory at a time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_file(root: Path, file: File) -> pq.ParquetFile:
 
 
 def read_rows(file: pq.ParquetFile, path: str, group: int, names: list[str] | None) -> pa.Table:
-    """Read a row group. Raises ArchiveError when the file's bytes do not make sense."""
+    """Read a row group. Raises ArchiveError if the file's bytes are damaged."""
     try:
         return file.read_row_group(group, columns=names, use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
@@ -44,7 +44,7 @@ def _last_offset(file: pq.ParquetFile, group: int) -> int:
     """Return the last offset of a row group, from its statistics."""
     place = file.schema_arrow.names.index(layout.OFFSET)
     columns = file.metadata.row_group(group)
-    # Nested fields have several columns each, before the offset's.
+    # Nested fields have several columns each, before that of the offset.
     while columns.column(place).path_in_schema != layout.OFFSET:
         place += 1
     last: int = columns.column(place).statistics.max
@@ -52,7 +52,7 @@ def _last_offset(file: pq.ParquetFile, group: int) -> int:
 
 
 class _Cursor:
-    """One file: the row group that is being read, and how far."""
+    """One file: the present row group, and the position in it."""
 
     def __init__(self, root: Path, file: File, names: list[str] | None, start: int) -> None:
         self._root = root
@@ -65,7 +65,7 @@ class _Cursor:
         self.table: pa.Table | None = None
         self.offsets: I64 = np.empty(0, dtype=np.int64)
         self.at = 0
-        held = self._file.schema_arrow.names  # made anew at every look
+        held = self._file.schema_arrow.names  # pyarrow builds it at every access
         self._columns = None if names is None else [name for name in names if name in held]
         while self._group + 1 < self._file.num_row_groups and _last_offset(self._file, self._group + 1) < start:
             self._group += 1
@@ -78,7 +78,7 @@ class _Cursor:
         return self.table is None
 
     def advance(self) -> None:
-        """Go to the next row group."""
+        """Read the next row group."""
         self._group += 1
         if self._group >= self._file.num_row_groups:
             self.table = None
@@ -120,8 +120,8 @@ class PartitionReader:
         root: The archive.
         codec: Codec of the environment.
         topic: Plain topic name.
-        state: What the manifest says.
-        names: Fields wanted of a flat topic; all when None.
+        state: State of the manifest.
+        names: Wanted fields of a flat topic. None: all.
     """
 
     def __init__(self, root: Path, codec: Codec, topic: str, state: State, names: tuple[str, ...] | None = None) -> None:
@@ -139,26 +139,26 @@ class PartitionReader:
 
     @property
     def next_offset(self) -> int:
-        """First offset that is not in the archive."""
+        """Return the first offset that is not in the archive."""
         return self._state.next_offset
 
     @property
     def rows(self) -> int:
-        """Records in the archive."""
+        """Return the number of records in the archive."""
         return self._state.rows
 
     def parts(self, names: tuple[str, ...] | None, start: int = 0) -> Iterator[tuple[list[decode.Part], int]]:
-        """Yield windows: the rows of several files up to an offset, and that offset.
+        """Yield windows: rows of several files up to an offset, and that offset.
 
         Args:
-            names: Columns wanted beside the archive's own; all when None.
-            start: First offset wanted.
+            names: Columns wanted beside the archive's own. None: all.
+            start: First wanted offset.
         """
         wanted = None if names is None else list(dict.fromkeys(["event_time", *names, layout.OFFSET, layout.TIMESTAMP, layout.STATE]))
         closed = sorted((one for one in self._state.files.values() if one.last_offset >= start), key=lambda one: -one.first_offset)
         opened: list[_Cursor] = []
         while opened or closed:
-            # Everything before ``until`` is in the row groups that are in memory, or in files whose turn it is.
+            # All records before ``until`` are in the row groups in memory, or in files that come next.
             until = min((int(cursor.offsets[-1]) + 1 for cursor in opened), default=self._state.next_offset)
             while closed and (closed[-1].first_offset < until or not opened):
                 cursor = _Cursor(self._root, closed.pop(), wanted, start)
@@ -168,7 +168,9 @@ class PartitionReader:
             opened = [cursor for cursor in opened if not cursor.done]
 
     def windows(self, start: int = 0) -> Iterator[RecordSet]:
-        """Yield the records from an offset on: columns of flat topics, bytes of others. The last set is empty and ends where the archive ends.
+        """Yield the records from an offset on: columns for flat topics, bytes for others.
+
+        The last set is empty and ends at the end of the archive.
 
         Raises:
             ArchiveError: a file is missing or broken.
@@ -190,13 +192,13 @@ class PartitionReader:
         yield nothing
 
     def times(self, start: int = 0) -> Iterator[tuple[I64, I64]]:
-        """Yield (offsets, event times ms) of the records from an offset on, each pair of one file, in about the order of offsets."""
+        """Yield (offsets, event times ms) of the records from an offset on, each pair from one file, in approximate order of offsets."""
         for parts, _ in self.parts((), start):
             for part in parts:
                 yield part.offsets, _times(part)
 
     def offset_at(self, time_ms: int) -> int:
-        """Return the offset of the first record with an event time at or after a time; ``next_offset`` when every record is older."""
+        """Return the offset of the first record with an event time at or after a time; ``next_offset`` if every record is older."""
         late = replace(self._state, files={path: file for path, file in self._state.files.items() if file.max_event_time >= time_ms})
         for parts, _ in PartitionReader(self._root, self._codec, self._topic, late).parts(()):
             found = [int(part.offsets[rows[0]]) for part in parts if len(rows := np.flatnonzero(_times(part) >= time_ms))]
@@ -205,13 +207,13 @@ class PartitionReader:
         return self._state.next_offset
 
     def messages(self, start: int = 0) -> Iterator[decode.Message]:
-        """Yield the records from an offset on as they were in the topic, in order of offset. Raises ArchiveError."""
+        """Yield the records from an offset on, as they were in the topic, in order of offset. Raises ArchiveError."""
         for parts, _ in self.parts(None, start):
             yield from sorted((row for part in parts for row in decode.messages(part.origin, part.table)), key=_by_offset)
 
 
 def _times(part: decode.Part) -> I64:
-    """Return the event times of a part, ms; of what cannot be decoded the record timestamps."""
+    """Return the event times of a part, ms. For undecodable records: the record timestamps."""
     times: I64 = pc.coalesce(part.table["event_time"], part.table[layout.TIMESTAMP]).cast(pa.int64()).to_numpy()
     return times
 

@@ -1,4 +1,4 @@
-"""Making dead letters: the bytes, where they came from, the field and the reason; counted in one metric."""
+"""Makes dead letters: the bytes, their origin, the field and the reason. One metric counts them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def dead_letter(
     key: bytes | None = None,
     value: bytes | None = None,
 ) -> Record:
-    """Return a ``dead_letters`` record and count it. ``event_time`` is the refused record's timestamp in ms; now, where it has none."""
+    """Return a ``dead_letters`` record and count it. ``event_time`` is the refused record's timestamp in ms, or now if it has none."""
     now = int(time.time() * 1000)
     metrics.DEAD_LETTERS.labels(service, source).inc()
     return {

@@ -1,4 +1,4 @@
-"""How a process through which millions of records pass deals with its memory."""
+"""Memory settings of a process through which millions of records pass."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-# Records refer to nothing that refers to them, but each looks to the collector like something that might. Looking for cycles among them at its own
-# pace costs a worker a twentieth of a core, and a replay, which holds a stretch of results at a time, a third of its rate.
+_M_MMAP_THRESHOLD = -3  # from glibc's malloc.h
+# Records hold no reference cycles, but the garbage collector examines each of them. At its default pace this costs a worker a twentieth of
+# a core. A replay, which holds a stretch of results at a time, loses a third of its rate.
 _SELDOM = (100_000, 20, 100)
 
 
 def spare_collector() -> None:
-    """Have the garbage collector look seldom, and never at what is there now; for the rest of the process."""
+    """Make the garbage collector run seldom, and ignore all present objects, for the rest of the process."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_SELDOM)
@@ -22,7 +22,7 @@ def spare_collector() -> None:
 
 @contextmanager
 def seldom_collected() -> Iterator[None]:
-    """Have the garbage collector look seldom meanwhile."""
+    """Make the garbage collector run seldom within a block."""
     before = gc.get_threshold()
     gc.set_threshold(*_SELDOM)
     try:
@@ -32,9 +32,10 @@ def seldom_collected() -> Iterator[None]:
 
 
 def return_large_buffers() -> None:
-    """Have glibc give buffers from 1 MB on back to the system when they are freed; elsewhere nothing is done.
+    """Make glibc return buffers of 1 MB and more to the system when they are freed. Does nothing elsewhere.
 
-    By itself it comes to keep all below 32 MB for later: a worker that had caught up with a day kept a third of a gigabyte of fetched records' room.
+    By default glibc comes to keep all buffers below 32 MB. A worker that had caught up with a day kept a third of a gigabyte for fetched
+    records.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

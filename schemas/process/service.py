@@ -1,4 +1,4 @@
-"""What every long-running process shares: structured log lines, clean stop on SIGTERM, /health and /metrics."""
+"""The common parts of every long-running process: structured log lines, clean stop on SIGTERM, /health and /metrics."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from schemas import metrics
 
 HealthCheck = Callable[[], dict[str, Any]]
-# A folder in which every process says where its /metrics are, in the form of Prometheus' file_sd_configs; the local stack's Prometheus reads it.
+# Every process announces its /metrics in this folder, in the form of Prometheus' file_sd_configs. The local stack's Prometheus reads it.
 TARGETS_VARIABLE = "PERPFLOW_TARGETS_DIR"
 
 
 def configure_logging(level: str = "info") -> None:
-    """Send structured lines to standard error: one JSON object per line, or readable ones on a terminal."""
+    """Write structured log lines to standard error: one JSON object per line, or readable text on a terminal."""
     renderer: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -47,14 +47,14 @@ def configure_logging(level: str = "info") -> None:
 
 
 class Service:
-    """One process of perpflow: its name, its stop flag, its health and its HTTP endpoint.
+    """One process of perpflow: its name, stop flag, health and HTTP endpoint.
 
     Use as a context manager around the work; ``stopping`` is set on SIGTERM and SIGINT.
 
     Args:
         name: Service name, the ``service`` label of its metrics.
         http_port: Port of /health and /metrics; 0 takes any free one (see ``http_port`` afterwards).
-        health: Returns details; an entry ``ok: False`` makes /health answer 503.
+        health: Returns details. An entry ``ok: False`` makes /health answer 503.
     """
 
     def __init__(self, name: str, http_port: int = 0, health: HealthCheck | None = None) -> None:
@@ -70,7 +70,7 @@ class Service:
 
     @property
     def job(self) -> str:
-        """What Prometheus calls processes of this kind: the name, but of all producers the same."""
+        """Return the name by which Prometheus knows processes of this kind: the service name, and one name for all producers."""
         return "producer" if self.name.startswith("produce-") else self.name
 
     def set_health(self, health: HealthCheck) -> None:
@@ -78,20 +78,20 @@ class Service:
         self._health = health
 
     def on_stop(self, call: Callable[[], None]) -> None:
-        """Have ``call`` run (in the signal handler's thread) when a stop is asked for, e.g. ``loop.call_soon_threadsafe``."""
+        """Run ``call`` (in the signal handler's thread) at a stop request, e.g. ``loop.call_soon_threadsafe``."""
         self._on_stop.append(call)
 
     def health(self) -> dict[str, Any]:
-        """Return the health report; ``ok`` is False when the check says so or fails."""
+        """Return the health report. ``ok`` is False if the check says so or fails."""
         try:
             report = {"service": self.name, "ok": True, **self._health()}
-        except Exception as error:  # a failing check is an unhealthy service, not a dead endpoint
+        except Exception as error:  # a failing check means an unhealthy service; the endpoint still answers
             report = {"service": self.name, "ok": False, "error": f"{type(error).__name__}: {error}"}
         metrics.UP.labels(self.name).set(1 if report["ok"] else 0)
         return report
 
     def _measure(self) -> None:
-        """Bring up to date what holds for the moment of a scrape: health, clock, disk."""
+        """Update the values that belong to the moment of a scrape: health, clock, disk."""
         self.health()
         disk = shutil.disk_usage(Path.cwd())
         metrics.DISK_FREE.labels(self.name).set(disk.free)
@@ -99,7 +99,10 @@ class Service:
         metrics.WALL_TIME.labels(self.name).set_to_current_time()
 
     def _announce(self) -> None:
-        """Say where /metrics are, if somebody wants to know. The file of a killed process stays, so that it is missed, until another of its kind starts."""
+        """Announce /metrics if the folder is set.
+
+        The file of a killed process stays until another of its kind starts, so that its absence is noticed.
+        """
         folder = os.environ.get(TARGETS_VARIABLE)
         if not folder:
             return
@@ -147,7 +150,7 @@ class Service:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Requests of the monitoring are not news."""
+                """Do not log requests of the monitoring."""
 
         try:
             self._server = ThreadingHTTPServer(("0.0.0.0", self.http_port), Handler)
@@ -175,8 +178,8 @@ class Service:
 
 
 def _lives(pid: int) -> bool:
-    """Return whether there is a process of this id."""
-    with contextlib.suppress(PermissionError):  # another user's
+    """Return whether a process with this id exists."""
+    with contextlib.suppress(PermissionError):  # a process of another user
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
