@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from producers.venue.adapter import Adapter
+from producers.venue.adapter.base import Adapter
 
 # Name for --venue -> module and class. Names of instrument ids (``Adapter.venue``) are those of the exchange: BINANCE_SPOT writes BINANCE:BTCUSDT.
 VENUES = {
     "BINANCE": ("producers.binance.adapter", "BinanceUsdm"),
-    "BINANCE_SPOT": ("producers.binance_spot.adapter", "BinanceSpot"),
+    "BINANCE_SPOT": ("producers.binance.spot_adapter", "BinanceSpot"),
     "BITGET": ("producers.bitget.adapter", "BitgetFutures"),
     "BYBIT": ("producers.bybit.adapter", "BybitLinear"),
     "BYBIT_SPOT": ("producers.bybit.adapter", "BybitSpot"),

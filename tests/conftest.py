@@ -69,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for role in ROLES:
         os.environ.pop(f"PERPFLOW_{role.upper()}_PASSWORD", None)
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
-        from producers.warmup import compile_frames
+        from producers.binance.warmup import compile_frames
         from schemas.codec.avro import Codec
         from stream_apps.core.paper.warmup import compile_decisions, compile_kernels
         from stream_apps.core.quality.warmup import compile_quality_kernels

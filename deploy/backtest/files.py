@@ -21,11 +21,11 @@ from producers.importer.layouts import LAYOUTS
 from producers.importer.merge import UNKNOWN_DECIMALS, contract_facts, merged
 from producers.importer.report import FileReport
 from producers.importer.rows import Decimals, Event
-from producers.simulated.market import events as recorded
-from producers.simulated.market.formats import recording_files
-from producers.simulated.market.recording import Recording
-from producers.venue.adapter import Adapter, MappingError
-from producers.venue.book import OrderBook, Outcome, Top
+from producers.simulated.recording import events as recorded
+from producers.simulated.recording.formats import recording_files
+from producers.simulated.recording.recording import Recording
+from producers.venue.adapter.base import Adapter, MappingError
+from producers.venue.state.order_book import OrderBook, Outcome, Top
 from producers.venues import adapter_of
 from schemas.codec.avro import Record
 from schemas.codec.recordset import RecordSet

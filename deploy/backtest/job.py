@@ -12,7 +12,7 @@ from typing import Any
 
 from deploy.backtest.files import FileArgument, Files, Tell
 from producers.importer.files import ImportFailed
-from producers.simulated.market.events import FormatError
+from producers.simulated.recording.events import FormatError
 from producers.venues import adapter_of
 from schemas.archive.manifest import ArchiveError
 from schemas.errors import UserError

@@ -14,7 +14,7 @@ from deploy.backtest.files import FileArgument
 from deploy.backtest.job import FILE, Job, Opened
 from deploy.backtest.jobs import collect
 from deploy.report.replay import write_page
-from producers.simulated.market.formats import recording_files
+from producers.simulated.recording.formats import recording_files
 from stream_apps.replay.report import Run, all_trades, build, write_signals, write_trades
 from stream_apps.replay.sources.source import Piece
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from deploy.backtest.files import FileArgument
 from deploy.backtest.job import FILE, Job, Opened, open_job
-from producers.simulated.market.formats import recording_files
+from producers.simulated.recording.formats import recording_files
 from schemas.errors import UserError
 from schemas.settings import Settings
 from stream_apps.core.log.engine import PartitionEngine

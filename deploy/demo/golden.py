@@ -22,7 +22,7 @@ import orjson
 
 from deploy.demo.outcome import Check, DemoFacts, InstrumentFacts, Top, decimal_text
 from deploy.report.formatting import utc
-from producers.simulated.market.formats import recording_files
+from producers.simulated.recording.formats import recording_files
 from schemas.partition import instrument_id
 
 VENUE = "BINANCE"

@@ -30,8 +30,8 @@ from deploy.demo.summary import print_summary
 from deploy.grafana.preview.pages import Rendered
 from deploy.grafana.preview.render import render
 from deploy.stack import Stack, prometheus
-from producers.simulated.market.recording import Recording
-from producers.warmup import compile_frames
+from producers.binance.warmup import compile_frames
+from producers.simulated.recording.recording import Recording
 from schemas.codec.avro import Codec
 from schemas.errors import UserError
 from schemas.partition import instrument_id

@@ -24,7 +24,7 @@ import orjson
 import structlog
 
 from producers.binance import indicators, mapping
-from producers.venue.adapter import (
+from producers.venue.adapter.base import (
     Adapter,
     BookSnapshot,
     Channel,
@@ -39,8 +39,8 @@ from producers.venue.adapter import (
     Scanner,
     mapped,
 )
-from producers.venue.rest import Limit, Rest
-from producers.venue.rows import usable
+from producers.venue.adapter.rest_rows import usable
+from producers.venue.network.rest import Limit, Rest
 from schemas.codec.avro import Codec, Record
 
 PAGE = 1000

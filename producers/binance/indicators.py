@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from producers.binance import mapping
-from producers.venue.adapter import MappingError, Market, Poll
-from producers.venue.rest import Rest
-from producers.venue.rows import usable
-from producers.venue.values import get, integer, number, positive, quantity, text
+from producers.venue.adapter.base import MappingError, Market, Poll
+from producers.venue.adapter.json_values import get, integer, number, positive, quantity, text
+from producers.venue.adapter.rest_rows import usable
+from producers.venue.network.rest import Rest
 from schemas.codec.avro import Record
 
 PERIOD = "5m"

@@ -12,9 +12,9 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from producers.venue import klines
-from producers.venue.adapter import BookDiff, BookSnapshot, MappingError, Market
-from producers.venue.values import (
+from producers.venue.adapter import klines
+from producers.venue.adapter.base import BookDiff, BookSnapshot, MappingError, Market
+from producers.venue.adapter.json_values import (
     MAX_AHEAD_MS,
     MAX_LONG,
     get,

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from producers.venue.adapter import Scanned
-from producers.venue.values import MAX_AHEAD_MS
+from producers.venue.adapter.base import Scanned
+from producers.venue.adapter.json_values import MAX_AHEAD_MS
 from schemas.codec.avro import Codec
 from schemas.codec.recordwriter import text_bytes
 from schemas.codec.varints import write_long

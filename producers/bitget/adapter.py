@@ -15,10 +15,11 @@ import orjson
 
 from producers.bitget import mapping
 from producers.bitget.mapping import VENUE
-from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, MappingError, Market, Part, Plan, Poll, Refused, mapped
-from producers.venue.rest import SLOW_DOWN_S, Limit, Rest
-from producers.venue.rows import usable
-from producers.venue.values import get, listed, one_of, text, time_ms
+from producers.venue.adapter.base import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll, Refused, mapped
+from producers.venue.adapter.json_values import get, listed, one_of, text, time_ms
+from producers.venue.adapter.rest_rows import usable
+from producers.venue.network.connection import Heartbeat
+from producers.venue.network.rest import SLOW_DOWN_S, Limit, Rest
 from schemas.codec.avro import Record
 
 PRODUCT = "USDT-FUTURES"

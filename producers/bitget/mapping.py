@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from producers.venue import klines
-from producers.venue.adapter import BookDiff, BookSnapshot, Event, Level, MappingError, Market
-from producers.venue.values import (
+from producers.venue.adapter import klines
+from producers.venue.adapter.base import BookDiff, BookSnapshot, Event, Level, MappingError, Market
+from producers.venue.adapter.json_values import (
     decimal,
     exact_step,
     get,

@@ -15,10 +15,11 @@ import orjson
 
 from producers.bybit import history, mapping
 from producers.bybit.tickers import merged
-from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, MappingError, Market, Part, Plan, Poll, Refused, mapped
-from producers.venue.rest import Limit, Rest
-from producers.venue.rows import usable
-from producers.venue.values import integer, listed, text, time_ms
+from producers.venue.adapter.base import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll, Refused, mapped
+from producers.venue.adapter.json_values import integer, listed, text, time_ms
+from producers.venue.adapter.rest_rows import usable
+from producers.venue.network.connection import Heartbeat
+from producers.venue.network.rest import Limit, Rest
 from schemas.codec.avro import Record
 
 # Length of all arguments of a connection, in characters; the document says 21,000.

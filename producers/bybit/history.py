@@ -9,9 +9,9 @@ from typing import Any
 import structlog
 
 from producers.bybit import mapping
-from producers.venue.adapter import MappingError
-from producers.venue.rest import Rest, RestError
-from producers.venue.values import integer, product
+from producers.venue.adapter.base import MappingError
+from producers.venue.adapter.json_values import integer, product
+from producers.venue.network.rest import Rest, RestError
 from schemas.codec.avro import Record
 
 PAGE = 200

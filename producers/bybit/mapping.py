@@ -12,9 +12,23 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from producers.venue import klines
-from producers.venue.adapter import BookDiff, BookSnapshot, MappingError, Market
-from producers.venue.values import decimal, get, integer, levels, listed, number, one_of, optional, positive, quantity, step, text, time_ms
+from producers.venue.adapter import klines
+from producers.venue.adapter.base import BookDiff, BookSnapshot, MappingError, Market
+from producers.venue.adapter.json_values import (
+    decimal,
+    get,
+    integer,
+    levels,
+    listed,
+    number,
+    one_of,
+    optional,
+    positive,
+    quantity,
+    step,
+    text,
+    time_ms,
+)
 from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 

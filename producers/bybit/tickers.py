@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from producers.bybit import mapping
-from producers.venue.adapter import Event
-from producers.venue.values import get, one_of, time_ms
+from producers.venue.adapter.base import Event
+from producers.venue.adapter.json_values import get, one_of, time_ms
 from schemas.codec.avro import Record
 
 FUNDING_REPEAT_MS = 1_000

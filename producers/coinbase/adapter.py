@@ -14,10 +14,10 @@ import orjson
 from producers.coinbase import mapping
 from producers.coinbase.mapping import VENUE
 from producers.coinbase.reference import EVERY_S, REFERENCE_URL, Reference
-from producers.venue.adapter import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll, Refused, mapped
-from producers.venue.rest import Limit, Rest
-from producers.venue.rows import usable
-from producers.venue.values import MAX_LONG, integer, text
+from producers.venue.adapter.base import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll, Refused, mapped
+from producers.venue.adapter.json_values import MAX_LONG, integer, text
+from producers.venue.adapter.rest_rows import usable
+from producers.venue.network.rest import Limit, Rest
 from schemas.codec.avro import Record
 
 # Trades of a page, the venue's most.

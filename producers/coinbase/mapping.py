@@ -11,9 +11,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from producers.venue import klines
-from producers.venue.adapter import Event, MappingError, Market
-from producers.venue.values import MAX_AHEAD_MS, get, integer, one_of, optional, positive, product, quantity, step, text
+from producers.venue.adapter import klines
+from producers.venue.adapter.base import Event, MappingError, Market
+from producers.venue.adapter.json_values import MAX_AHEAD_MS, get, integer, one_of, optional, positive, product, quantity, step, text
 from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 

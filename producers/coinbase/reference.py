@@ -12,10 +12,10 @@ import orjson
 
 from producers.coinbase import premium
 from producers.coinbase.mapping import VENUE
-from producers.venue.adapter import MappingError, Market
-from producers.venue.rest import Limit, Rest, limiter_of
-from producers.venue.rows import usable
-from producers.venue.values import positive, text
+from producers.venue.adapter.base import MappingError, Market
+from producers.venue.adapter.json_values import positive, text
+from producers.venue.adapter.rest_rows import usable
+from producers.venue.network.rest import Limit, Rest, limiter_of
 from schemas.codec.avro import Record
 
 EVERY_S = 60.0

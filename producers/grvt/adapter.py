@@ -14,11 +14,11 @@ import orjson
 
 from producers.grvt import mapping
 from producers.grvt.mapping import NS_PER_MS, VENUE
-from producers.venue.adapter import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll
-from producers.venue.rest import Limit, Rest
-from producers.venue.rows import usable
-from producers.venue.settlements import new_settlements
-from producers.venue.values import get, text
+from producers.venue.adapter.base import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll
+from producers.venue.adapter.json_values import get, text
+from producers.venue.adapter.rest_rows import usable
+from producers.venue.adapter.settlements import new_settlements
+from producers.venue.network.rest import Limit, Rest
 from schemas.codec.avro import Record
 
 PATH = "/full/v1"

@@ -8,10 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from producers.venue.adapter import Event, MappingError
-from producers.venue.funding_schedule import Rule
-from producers.venue.rows import usable
-from producers.venue.values import MAX_AHEAD_MS, decimal, get, integer, listed, optional, positive, product, quantity, step, text
+from producers.venue.adapter.base import Event, MappingError
+from producers.venue.adapter.json_values import (
+    MAX_AHEAD_MS,
+    decimal,
+    get,
+    integer,
+    listed,
+    optional,
+    positive,
+    product,
+    quantity,
+    step,
+    text,
+)
+from producers.venue.adapter.rest_rows import usable
+from producers.venue.state.funding_schedule import Rule
 from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 

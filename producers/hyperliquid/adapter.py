@@ -14,11 +14,12 @@ import orjson
 
 from producers.hyperliquid import mapping
 from producers.hyperliquid.mapping import VENUE
-from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, MappingError, Market, Part, Plan, Poll, Refused, mapped
-from producers.venue.clock import note_time, untimed
-from producers.venue.rest import Limit, Rest
-from producers.venue.rows import usable
-from producers.venue.values import get, listed, text, time_ms
+from producers.venue.adapter.base import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll, Refused, mapped
+from producers.venue.adapter.json_values import get, listed, text, time_ms
+from producers.venue.adapter.message_time import note_time, untimed
+from producers.venue.adapter.rest_rows import usable
+from producers.venue.network.connection import Heartbeat
+from producers.venue.network.rest import Limit, Rest
 from schemas.codec.avro import Record
 
 PATH = "/info"

@@ -12,9 +12,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from producers.venue import klines
-from producers.venue.adapter import BookSnapshot, Event, Level, MappingError, Market
-from producers.venue.values import get, integer, listed, number, one_of, optional, positive, product, quantity, text, time_ms
+from producers.venue.adapter import klines
+from producers.venue.adapter.base import BookSnapshot, Event, Level, MappingError, Market
+from producers.venue.adapter.json_values import get, integer, listed, number, one_of, optional, positive, product, quantity, text, time_ms
 from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 

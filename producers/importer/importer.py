@@ -19,9 +19,9 @@ from producers.importer.merge import UNKNOWN_DECIMALS, contract_facts, merged
 from producers.importer.report import Report, utc
 from producers.importer.resume import Past, check_retention, read_past
 from producers.importer.rows import DumpFile, Event, Stream, look, ordered
-from producers.kafka_out import KafkaOut, Outgoing
-from producers.sequencer import Step
-from producers.venue.adapter import Adapter
+from producers.output.kafka_writer import KafkaOut, Outgoing
+from producers.output.sequencer import Step
+from producers.venue.adapter.base import Adapter
 from schemas.codec.avro import Codec, Record
 from schemas.partition import base_of_instrument, instrument_id, partition_of
 from schemas.process.dead_letters import dead_letter

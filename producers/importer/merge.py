@@ -10,8 +10,8 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from producers.importer.rows import Event
-from producers.sequencer import Step
-from producers.venue.adapter import Adapter
+from producers.output.sequencer import Step
+from producers.venue.adapter.base import Adapter
 from schemas.codec.avro import Record
 from schemas.partition import base_of_instrument, split_symbol
 

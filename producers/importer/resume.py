@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from producers.importer.files import ImportFailed
 from producers.importer.rows import Event
-from producers.log_tail import TIMEOUT_S, LogError, Tail, read_tail, scan
+from producers.output.log_tail import TIMEOUT_S, LogError, Tail, read_tail, scan
 from schemas.codec.avro import Record
 from schemas.settings import Settings
 

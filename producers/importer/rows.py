@@ -15,7 +15,7 @@ from typing import NamedTuple
 from producers.importer.files import ImportFailed, Source, lines, verified
 from producers.importer.layouts import BadRow, Cells, Fill, Layout, Other, Parsed, layout_of
 from producers.importer.report import FileReport
-from producers.venue.trades import RecentIds, TradeIds, Verdict
+from producers.venue.state.trade_ids import RecentIds, TradeIds, Verdict
 from schemas.codec.avro import Record
 
 DAY_MS = 86_400_000

@@ -15,11 +15,12 @@ import orjson
 
 from producers.lighter import mapping
 from producers.lighter.mapping import VENUE
-from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, MappingError, Market, Part, Plan, Poll
-from producers.venue.rest import SLOW_DOWN_S, Limit, Rest
-from producers.venue.rows import usable
-from producers.venue.settlements import new_settlements
-from producers.venue.values import get, text
+from producers.venue.adapter.base import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll
+from producers.venue.adapter.json_values import get, text
+from producers.venue.adapter.rest_rows import usable
+from producers.venue.adapter.settlements import new_settlements
+from producers.venue.network.connection import Heartbeat
+from producers.venue.network.rest import SLOW_DOWN_S, Limit, Rest
 from schemas.codec.avro import Record
 
 PATH = "/api/v1"

@@ -11,9 +11,9 @@ from decimal import Decimal
 from math import inf
 from typing import Any
 
-from producers.venue.adapter import Event, MappingError
-from producers.venue.funding_schedule import HOUR_MS, FundingSchedule, Rule
-from producers.venue.values import decimal, get, integer, listed, one_of, optional, quantity, text, time_ms
+from producers.venue.adapter.base import Event, MappingError
+from producers.venue.adapter.json_values import decimal, get, integer, listed, one_of, optional, quantity, text, time_ms
+from producers.venue.state.funding_schedule import HOUR_MS, FundingSchedule, Rule
 from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 

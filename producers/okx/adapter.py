@@ -20,10 +20,11 @@ import structlog
 
 from producers.okx import mapping, polls
 from producers.okx.contracts import Contract, contract
-from producers.venue.adapter import Adapter, Channel, Event, Facts, Heartbeat, MappingError, Market, Part, Plan, Poll, Refused, mapped
-from producers.venue.rest import Limit, Rest, RestError
-from producers.venue.rows import usable
-from producers.venue.values import get, integer, listed, text, time_ms
+from producers.venue.adapter.base import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll, Refused, mapped
+from producers.venue.adapter.json_values import get, integer, listed, text, time_ms
+from producers.venue.adapter.rest_rows import usable
+from producers.venue.network.connection import Heartbeat
+from producers.venue.network.rest import Limit, Rest, RestError
 from schemas.codec.avro import Record
 
 # Channels of one subscribe message; the document allows 64 kB.

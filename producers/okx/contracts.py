@@ -10,8 +10,8 @@ from decimal import Context, Decimal
 from functools import lru_cache
 from math import inf
 
-from producers.venue.adapter import Level, MappingError
-from producers.venue.values import get, levels, number
+from producers.venue.adapter.base import Level, MappingError
+from producers.venue.adapter.json_values import get, levels, number
 
 # Digits enough for the product of any two numbers that a venue writes.
 _EXACT = Context(prec=400)

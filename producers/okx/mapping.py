@@ -13,9 +13,9 @@ from fractions import Fraction
 from typing import Any
 
 from producers.okx.contracts import Contract
-from producers.venue import klines
-from producers.venue.adapter import BookDiff, BookSnapshot, MappingError, Market
-from producers.venue.values import (
+from producers.venue.adapter import klines
+from producers.venue.adapter.base import BookDiff, BookSnapshot, MappingError, Market
+from producers.venue.adapter.json_values import (
     decimal,
     exact_step,
     get,

@@ -10,10 +10,10 @@ from typing import Any
 import structlog
 
 from producers.okx import mapping
-from producers.venue.adapter import MappingError, Market, Poll
-from producers.venue.rest import Rest, RestError
-from producers.venue.rows import usable
-from producers.venue.values import listed, text, time_ms
+from producers.venue.adapter.base import MappingError, Market, Poll
+from producers.venue.adapter.json_values import listed, text, time_ms
+from producers.venue.adapter.rest_rows import usable
+from producers.venue.network.rest import Rest, RestError
 from schemas.codec.avro import Record
 
 Polled = list[tuple[str, str, Record]]

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import orjson
 from aiohttp import web
 
-from producers.simulated.dialects.dialect import Endpoint, VenueView
-from producers.simulated.dialects.protocol import Query, VenueError
-from producers.simulated.faults import FaultPlan
-from producers.simulated.limits import WeightLimiter
+from producers.simulated.dialects.shared.dialect import Endpoint, VenueView
+from producers.simulated.wire.faults import FaultPlan
+from producers.simulated.wire.limits import WeightLimiter
+from producers.simulated.wire.protocol import Query, VenueError
 
 
 class RestHost(VenueView, Protocol):

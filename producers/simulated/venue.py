@@ -12,18 +12,18 @@ from typing import Any
 import orjson
 from aiohttp import WSCloseCode, web
 
-from producers.simulated.connection import Connection
 from producers.simulated.dialects.registry import dialect_of
 from producers.simulated.exchange.feed import Trading
-from producers.simulated.exchange.keys import AccountSpec
-from producers.simulated.faults import Fault, FaultPlan
+from producers.simulated.exchange.session.keys import AccountSpec
 from producers.simulated.market.generated import GeneratedMarket, Generation, Making
 from producers.simulated.market.instrument import spec_named, spec_of
 from producers.simulated.market.market import Market
 from producers.simulated.market.playback import Playback
 from producers.simulated.market.pregenerated import MadeAhead
-from producers.simulated.market.recording import Recording, read_funding, survey
+from producers.simulated.recording.recording import Recording, read_funding, survey
 from producers.simulated.rest import Rest
+from producers.simulated.wire.connection import Connection
+from producers.simulated.wire.faults import Fault, FaultPlan
 from schemas.partition import split_symbol
 
 END_REASON = "end of recording"

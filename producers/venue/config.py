@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from producers.venue.adapter import Adapter, Channel
+from producers.venue.adapter.base import Adapter, Channel
 
 TOPICS = ("agg_trades", "depth", "quotes", "funding", "liquidations", "market_indicators", "klines")
 

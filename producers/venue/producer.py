@@ -15,25 +15,25 @@ from typing import Any
 
 import structlog
 
-from producers.kafka_out import KafkaOut, Outgoing
-from producers.log_tail import LogError, Tail, read_tail
-from producers.pipeline import Pipeline
-from producers.sequencer import Sequencer
-from producers.venue.adapter import Adapter, Facts, MappingError, Market
-from producers.venue.backfill import BackFill
-from producers.venue.book import OrderBook
-from producers.venue.books import Books
+from producers.output.kafka_writer import KafkaOut, Outgoing
+from producers.output.log_tail import LogError, Tail, read_tail
+from producers.output.pipeline import Pipeline
+from producers.output.sequencer import Sequencer
+from producers.venue.adapter.base import Adapter, Facts, MappingError, Market
 from producers.venue.config import ProducerConfig
-from producers.venue.connection import Connection, Ended
-from producers.venue.feeds import Feeds, content_key
-from producers.venue.funding_schedule import FundingSchedule, Rule
-from producers.venue.history import History
-from producers.venue.holes import Holes
-from producers.venue.past_bars import PastBars
-from producers.venue.polls import Polls
-from producers.venue.rest import Limit, Rest, RestError, limiter_of
-from producers.venue.state import Feed, Line
-from producers.venue.trades import RecentIds, TradeIds, holes
+from producers.venue.network.connection import Connection, Ended
+from producers.venue.network.rest import Limit, Rest, RestError, limiter_of
+from producers.venue.polling.cold_start import History
+from producers.venue.polling.past_bars import PastBars
+from producers.venue.polling.polls import Polls
+from producers.venue.state.feed import Feed, Line
+from producers.venue.state.funding_schedule import FundingSchedule, Rule
+from producers.venue.state.order_book import OrderBook
+from producers.venue.state.trade_ids import RecentIds, TradeIds, holes
+from producers.venue.streams.book_sync import Books
+from producers.venue.streams.feeds import Feeds, content_key
+from producers.venue.streams.gap_repair import Holes
+from producers.venue.streams.trade_backfill import BackFill
 from schemas.codec.avro import Record
 from schemas.partition import partition_of
 from schemas.process.service import Service

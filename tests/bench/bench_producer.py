@@ -30,9 +30,9 @@ import psutil
 from confluent_kafka import Consumer, TopicPartition
 
 from deploy.stack import processes
-from producers.venue.adapter import Channel, Market
-from producers.venue.book import APPLIED, OrderBook
-from producers.venue.rest import Rest, limiter_of
+from producers.venue.adapter.base import Channel, Market
+from producers.venue.network.rest import Rest, limiter_of
+from producers.venue.state.order_book import APPLIED, OrderBook
 from producers.venues import adapter_of
 from schemas.codec.avro import Codec
 from schemas.codec.columnar import decode

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.cli import main as command_line
-from producers.kafka_out import KafkaOut, _Batch
-from producers.pipeline import Pipeline
-from producers.sequencer import Sequencer
-from producers.venue.socket import Socket
+from producers.output.kafka_writer import KafkaOut, _Batch
+from producers.output.pipeline import Pipeline
+from producers.output.sequencer import Sequencer
+from producers.venue.network.websocket import Socket
 
 # In that time the broker makes the files of some hundred partitions at their first record, and of the marks' at the first instants: 2 s of its core.
 WARM_UP_S = 15.0

@@ -26,7 +26,7 @@ from psycopg import sql
 from deploy.demo.pipeline.pipeline import Pipeline, RecordedFeed
 from deploy.demo.pipeline.process import Process
 from deploy.stack.topics import create_topics, delete_topics
-from producers.simulated.market.recording import Recording
+from producers.simulated.recording.recording import Recording
 from schemas.catalogue import TOPICS, field_names
 from schemas.cluster import admin
 from schemas.settings import Settings

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.cli import settings
-from producers.simulated.market.capture_lines import capture_lines
-from producers.simulated.market.events import FormatError
+from producers.simulated.recording.capture_lines import capture_lines
+from producers.simulated.recording.events import FormatError
 from schemas.errors import UserError
 from sinks.queries import data_quality as topic
 from stream_apps.core.quality.capture_check import check_capture

@@ -16,8 +16,8 @@ from producers.importer.files import ImportFailed, source_of
 from producers.importer.importer import Importer, Plan
 from producers.importer.layouts import LAYOUTS
 from producers.importer.report import Report, utc
-from producers.kafka_out import DeliveryFailed
-from producers.log_tail import LogError
+from producers.output.kafka_writer import DeliveryFailed
+from producers.output.log_tail import LogError
 from producers.venues import adapter_of
 from schemas.errors import UserError
 from schemas.process.service import configure_logging

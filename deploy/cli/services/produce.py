@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import ValidationError
 
-from producers.log_tail import LogError
-from producers.venue.adapter import MappingError
+from producers.output.log_tail import LogError
+from producers.venue.adapter.base import MappingError
 from producers.venue.config import TOPICS, ProducerConfig
+from producers.venue.network.rest import RestError
 from producers.venue.producer import ConfigurationError, VenueProducer
-from producers.venue.rest import RestError
 from producers.venues import VENUES, adapter_of
 from schemas.errors import UserError
 from schemas.process.memory import spare_collector

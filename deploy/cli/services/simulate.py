@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from producers.simulated.dialects.registry import DIALECTS
-from producers.simulated.exchange.keys import read_accounts
-from producers.simulated.market.events import FormatError
+from producers.simulated.exchange.session.keys import read_accounts
 from producers.simulated.market.generated import PAST_TRADES, Making
-from producers.simulated.market.recording import Recording
+from producers.simulated.recording.events import FormatError
+from producers.simulated.recording.recording import Recording
 from producers.simulated.venue import RecordedVenue
 from schemas import metrics
 from schemas.process.service import Service, configure_logging

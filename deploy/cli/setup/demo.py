@@ -48,7 +48,7 @@ def demo(
         perpflow demo --recording trades.csv.gz=ETHUSDT --speed 60 --keep --json demo.json
     """
     from deploy.demo.run import DemoOptions, run_demo
-    from producers.simulated.market.recording import Recording
+    from producers.simulated.recording.recording import Recording
 
     stopped: list[int] = []
 

@@ -22,7 +22,7 @@ from deploy.demo.pipeline.progress import Progress
 from deploy.grafana.build import GENERATED_AUTHORS
 from deploy.stack.topics import create_topics
 from producers.binance.adapter import BinanceUsdm
-from producers.simulated.market.recording import Recording, survey
+from producers.simulated.recording.recording import Recording, survey
 from schemas.settings import Settings
 from sinks.commands.risk import give
 from sinks.commands.strategies.revisions import publish

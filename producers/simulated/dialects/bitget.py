@@ -13,13 +13,13 @@ from zlib import crc32
 
 import orjson
 
-from producers.simulated.dialects.dialect import Dialect, Endpoint, VenueView
-from producers.simulated.dialects.protocol import Answer, Change, Query, Stream, VenueError, dumps
-from producers.simulated.market.book import Levels, Top
-from producers.simulated.market.events import AGG, DEPTH, INTEREST, MARK, TICKER, TRADE, Event
-from producers.simulated.market.history import Trade, trade_of
+from producers.simulated.dialects.shared.dialect import Dialect, Endpoint, VenueView
 from producers.simulated.market.market import Market
-from producers.simulated.market.recording import decimal_step
+from producers.simulated.recording.book import Levels, Top
+from producers.simulated.recording.events import AGG, DEPTH, INTEREST, MARK, TICKER, TRADE, Event
+from producers.simulated.recording.recording import decimal_step
+from producers.simulated.recording.trade_history import Trade, trade_of
+from producers.simulated.wire.protocol import Answer, Change, Query, Stream, VenueError, dumps
 
 PRODUCT = "USDT-FUTURES"
 _MARKET = "/api/v2/mix/market"

@@ -11,14 +11,14 @@ from uuid import UUID
 
 import orjson
 
-from producers.simulated.dialects.dialect import Dialect, Endpoint, VenueView
-from producers.simulated.dialects.protocol import Answer, Change, Query, Stream, VenueError, dumps
-from producers.simulated.market.book import Top
-from producers.simulated.market.events import AGG, DEPTH, INTEREST, LIQUIDATION, MARK, TICKER, TRADE, Event
-from producers.simulated.market.history import Trade, trade_of
+from producers.simulated.dialects.shared.dialect import Dialect, Endpoint, VenueView
 from producers.simulated.market.market import Market
-from producers.simulated.market.recording import decimal_step
-from producers.simulated.market.statistics import Bar
+from producers.simulated.recording.book import Top
+from producers.simulated.recording.events import AGG, DEPTH, INTEREST, LIQUIDATION, MARK, TICKER, TRADE, Event
+from producers.simulated.recording.recording import decimal_step
+from producers.simulated.recording.statistics import Bar
+from producers.simulated.recording.trade_history import Trade, trade_of
+from producers.simulated.wire.protocol import Answer, Change, Query, Stream, VenueError, dumps
 
 SAID_AGAIN_MS = 3_000
 LINEAR, SPOT = "/v5/public/linear", "/v5/public/spot"

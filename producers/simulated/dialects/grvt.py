@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 import orjson
 
-from producers.simulated.dialects.dialect import Dialect, Endpoint, VenueView
-from producers.simulated.dialects.protocol import Answer, Query, Stream, VenueError, dumps
-from producers.simulated.market.events import INTEREST, MARK, Event
+from producers.simulated.dialects.shared.dialect import Dialect, Endpoint, VenueView
 from producers.simulated.market.market import Market
-from producers.simulated.market.recording import decimal_step
+from producers.simulated.recording.events import INTEREST, MARK, Event
+from producers.simulated.recording.recording import decimal_step
+from producers.simulated.wire.protocol import Answer, Query, Stream, VenueError, dumps
 
 _TICKER = "v1.ticker.s"
 _RATE = "500"

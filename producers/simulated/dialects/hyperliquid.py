@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 
 import orjson
 
-from producers.simulated.dialects.dialect import Dialect, Endpoint, VenueView
-from producers.simulated.dialects.protocol import Answer, Query, Stream, VenueError, dumps
-from producers.simulated.market.book import Levels
-from producers.simulated.market.events import AGG, DEPTH, INTEREST, MARK, TICKER, TRADE, Event
-from producers.simulated.market.history import Trade, trade_of
+from producers.simulated.dialects.shared.dialect import Dialect, Endpoint, VenueView
 from producers.simulated.market.market import Market
+from producers.simulated.recording.book import Levels
+from producers.simulated.recording.events import AGG, DEPTH, INTEREST, MARK, TICKER, TRADE, Event
+from producers.simulated.recording.trade_history import Trade, trade_of
+from producers.simulated.wire.protocol import Answer, Query, Stream, VenueError, dumps
 
 _LEVELS = 20
 _HASH = "0x" + "0" * 64

@@ -14,11 +14,11 @@ from zlib import crc32
 
 import orjson
 
-from producers.simulated.dialects.dialect import Dialect, Endpoint, VenueView
-from producers.simulated.dialects.protocol import Answer, Query, Stream, VenueError, dumps
-from producers.simulated.market.events import INTEREST, MARK, Event
+from producers.simulated.dialects.shared.dialect import Dialect, Endpoint, VenueView
 from producers.simulated.market.market import Market
-from producers.simulated.market.recording import decimal_step
+from producers.simulated.recording.events import INTEREST, MARK, Event
+from producers.simulated.recording.recording import decimal_step
+from producers.simulated.wire.protocol import Answer, Query, Stream, VenueError, dumps
 
 _CHANNEL = "market_stats"
 _ALL = "market_stats/all"

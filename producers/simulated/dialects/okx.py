@@ -14,13 +14,13 @@ from typing import Any, ClassVar
 
 import orjson
 
-from producers.simulated.dialects.dialect import Dialect, Endpoint, VenueView
-from producers.simulated.dialects.protocol import Answer, Change, Query, Stream, VenueError, dumps
-from producers.simulated.market.book import Levels, Top
-from producers.simulated.market.events import AGG, DEPTH, INTEREST, LIQUIDATION, MARK, TICKER, TRADE, Event
-from producers.simulated.market.history import Trade, trade_of
+from producers.simulated.dialects.shared.dialect import Dialect, Endpoint, VenueView
 from producers.simulated.market.market import Market
-from producers.simulated.market.recording import decimal_step
+from producers.simulated.recording.book import Levels, Top
+from producers.simulated.recording.events import AGG, DEPTH, INTEREST, LIQUIDATION, MARK, TICKER, TRADE, Event
+from producers.simulated.recording.recording import decimal_step
+from producers.simulated.recording.trade_history import Trade, trade_of
+from producers.simulated.wire.protocol import Answer, Change, Query, Stream, VenueError, dumps
 
 PUBLIC, BUSINESS = "/ws/v5/public", "/ws/v5/business"
 _CONTRACTS = {"BTC": 2, "ETH": 1, "LTC": 0, "SOL": 0, "BNB": 2, "XRP": -2, "DOGE": -3, "TRX": -3, "ADA": -2}

@@ -18,10 +18,10 @@ from producers.simulated.exchange.core.funds import available
 from producers.simulated.exchange.core.market_state import Level
 from producers.simulated.exchange.core.orders import BUY, SELL
 from producers.simulated.exchange.core.rules import Refusal
+from producers.simulated.exchange.session.trading_session import Desk
+from producers.simulated.exchange.session.users import UserStreams
 from producers.simulated.exchange.spot.engine import SpotExchange
 from producers.simulated.exchange.spot.truth import spot_truth
-from producers.simulated.exchange.trading_session import Desk
-from producers.simulated.exchange.users import UserStreams
 
 # Levels of the book that ``price`` makes, and lots on each.
 LEVELS, LOTS = 20, 100_000

@@ -17,15 +17,15 @@ from producers.simulated.exchange.control import LOTS, Control
 from producers.simulated.exchange.core import risk
 from producers.simulated.exchange.core.market_state import Level
 from producers.simulated.exchange.core.rules import Contract
-from producers.simulated.exchange.faults import ExchangePlan
-from producers.simulated.exchange.keys import AccountSpec
-from producers.simulated.exchange.protocols import PROTOCOLS
+from producers.simulated.exchange.registry import PROTOCOLS
 from producers.simulated.exchange.server import TradingServer
-from producers.simulated.exchange.trading_session import Desk
-from producers.simulated.limits import WeightLimiter
-from producers.simulated.market.events import AGG, DEPTH, MARK, TICKER, TRADE, Event
+from producers.simulated.exchange.session.faults import ExchangePlan
+from producers.simulated.exchange.session.keys import AccountSpec
+from producers.simulated.exchange.session.trading_session import Desk
 from producers.simulated.market.market import Market
-from producers.simulated.market.recording import decimal_step
+from producers.simulated.recording.events import AGG, DEPTH, MARK, TICKER, TRADE, Event
+from producers.simulated.recording.recording import decimal_step
+from producers.simulated.wire.limits import WeightLimiter
 
 # Levels a side that the core is given of a book.
 DEPTH_LEVELS = 100

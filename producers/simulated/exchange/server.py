@@ -12,18 +12,18 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from producers.simulated.dialects.protocol import Query, VenueError
-from producers.simulated.exchange.call import Action, Call
 from producers.simulated.exchange.control import Control
 from producers.simulated.exchange.core import risk
 from producers.simulated.exchange.core.market_state import Level
 from producers.simulated.exchange.core.rules import Contract
-from producers.simulated.exchange.faults import ExchangeFault, ExchangePlan
-from producers.simulated.exchange.keys import AccountSpec
-from producers.simulated.exchange.protocol import Protocol
-from producers.simulated.exchange.protocols import PROTOCOLS
-from producers.simulated.exchange.trading_session import ORDER_LIMITS, Desk
-from producers.simulated.limits import WeightLimiter
+from producers.simulated.exchange.registry import PROTOCOLS
+from producers.simulated.exchange.session.call import Action, Call
+from producers.simulated.exchange.session.faults import ExchangeFault, ExchangePlan
+from producers.simulated.exchange.session.keys import AccountSpec
+from producers.simulated.exchange.session.protocol import Protocol
+from producers.simulated.exchange.session.trading_session import ORDER_LIMITS, Desk
+from producers.simulated.wire.limits import WeightLimiter
+from producers.simulated.wire.protocol import Query, VenueError
 
 # How often due things are looked at while nobody asks.
 TICK_S = 0.05

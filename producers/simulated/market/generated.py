@@ -14,12 +14,12 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from producers.simulated.connection import Connection
-from producers.simulated.dialects.protocol import MarketDialect
-from producers.simulated.faults import FaultPlan
-from producers.simulated.market.events import DEPTH, INTEREST, LIQUIDATION, MARK, TICKER, Event
 from producers.simulated.market.instrument import Instrument, Spec
 from producers.simulated.market.market import Market
+from producers.simulated.recording.events import DEPTH, INTEREST, LIQUIDATION, MARK, TICKER, Event
+from producers.simulated.wire.connection import Connection
+from producers.simulated.wire.faults import FaultPlan
+from producers.simulated.wire.protocol import MarketDialect
 
 # Share of the kinds of messages, of 1,000. Per symbol, trades and liquidations come more often where more is traded, the rest evenly.
 TRADES = "trades"

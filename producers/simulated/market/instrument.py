@@ -15,10 +15,10 @@ from random import Random
 from typing import Any
 from zlib import crc32
 
-from producers.simulated.market.events import AGG, DEPTH, INTEREST, LIQUIDATION, MARK, SNAPSHOT, TICKER, TRADE, Event
-from producers.simulated.market.history import Trade
-from producers.simulated.market.recording import Facts
-from producers.simulated.market.statistics import DAY_MINUTES, MINUTE_MS, Bar
+from producers.simulated.recording.events import AGG, DEPTH, INTEREST, LIQUIDATION, MARK, SNAPSHOT, TICKER, TRADE, Event
+from producers.simulated.recording.recording import Facts
+from producers.simulated.recording.statistics import DAY_MINUTES, MINUTE_MS, Bar
+from producers.simulated.recording.trade_history import Trade
 
 HOUR_MS = 3_600_000
 # Levels a side: contiguous ticks from the best one on.

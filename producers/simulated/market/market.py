@@ -11,15 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from producers.simulated.connection import Connection, text_frame
-from producers.simulated.dialects.protocol import Change, MarketDialect, Stream
-from producers.simulated.faults import FaultPlan
-from producers.simulated.market.book import Levels, RecordedBook, Top, Window
-from producers.simulated.market.events import AGG, DEPTH, INTEREST, LIQUIDATION, MARK, SNAPSHOT, TICKER, TRADE, Event
-from producers.simulated.market.frames import DepthMerger, depth_cadence_ms
-from producers.simulated.market.history import TradeHistory, trade_of
-from producers.simulated.market.recording import Facts
-from producers.simulated.market.statistics import Bar, Statistics
+from producers.simulated.recording.book import Levels, RecordedBook, Top, Window
+from producers.simulated.recording.events import AGG, DEPTH, INTEREST, LIQUIDATION, MARK, SNAPSHOT, TICKER, TRADE, Event
+from producers.simulated.recording.frames import DepthMerger, depth_cadence_ms
+from producers.simulated.recording.recording import Facts
+from producers.simulated.recording.statistics import Bar, Statistics
+from producers.simulated.recording.trade_history import TradeHistory, trade_of
+from producers.simulated.wire.connection import Connection, text_frame
+from producers.simulated.wire.faults import FaultPlan
+from producers.simulated.wire.protocol import Change, MarketDialect, Stream
 
 
 @dataclass

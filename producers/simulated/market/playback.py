@@ -20,11 +20,11 @@ from typing import Any
 
 import structlog
 
-from producers.simulated.connection import Connection
-from producers.simulated.dialects.protocol import MarketDialect
-from producers.simulated.faults import FaultPlan
 from producers.simulated.market.market import Market
-from producers.simulated.market.recording import Facts, Recording
+from producers.simulated.recording.recording import Facts, Recording
+from producers.simulated.wire.connection import Connection
+from producers.simulated.wire.faults import FaultPlan
+from producers.simulated.wire.protocol import MarketDialect
 
 # Messages between two looks at the sockets and the other tasks when playback need not wait for its clock.
 BATCH = 256

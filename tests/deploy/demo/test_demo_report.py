@@ -35,7 +35,7 @@ from deploy.report.charts import account_figure, broken, instrument_figure, outs
 from deploy.report.page import table
 from deploy.report.series import Silence
 from producers.binance import mapping
-from producers.simulated.market.recording import Recording
+from producers.simulated.recording.recording import Recording
 from schemas import catalogue
 from tests.deploy.databases import migrated
 from tests.support.paths import DATA

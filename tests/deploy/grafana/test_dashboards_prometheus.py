@@ -23,7 +23,7 @@ from deploy.demo.run import strategies_for
 from deploy.grafana.preview.source import Prometheus as Source
 from deploy.stack import processes
 from deploy.stack.prometheus import Prometheus, url
-from producers.simulated.market.recording import Recording
+from producers.simulated.recording.recording import Recording
 from schemas import metrics
 from schemas.process.service import TARGETS_VARIABLE
 from schemas.settings import Settings

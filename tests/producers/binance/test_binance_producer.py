@@ -22,13 +22,13 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from producers.binance.adapter import BinanceUsdm
-from producers.simulated.market.recording import Recording
+from producers.simulated.recording.recording import Recording
 from producers.simulated.venue import RecordedVenue
-from producers.venue import feeds as feeds_module
-from producers.venue.adapter import BookSnapshot
+from producers.venue.adapter.base import BookSnapshot
 from producers.venue.config import ProducerConfig
 from producers.venue.producer import ConfigurationError, VenueProducer
-from producers.venue.state import Line
+from producers.venue.state.feed import Line
+from producers.venue.streams import feeds as feeds_module
 from schemas.catalogue import TOPICS
 from schemas.codec.avro import Record
 from schemas.partition import partition_of

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from producers.binance.adapter import AGG_TRADE, BOOK_TICKER, DEPTH, FORCE_ORDER, MARK_PRICE, BinanceUsdm
-from producers.venue.adapter import BookDiff, BookSnapshot, Channel, MappingError, Market, Scanned, Scanner
-from producers.venue.book import TOP, OrderBook
-from producers.venue.values import MAX_AHEAD_MS
+from producers.venue.adapter.base import BookDiff, BookSnapshot, Channel, MappingError, Market, Scanned, Scanner
+from producers.venue.adapter.json_values import MAX_AHEAD_MS
+from producers.venue.state.order_book import TOP, OrderBook
 from schemas.codec.avro import Codec
 from schemas.codec.recordwriter import text_bytes
 from tests.support.paths import DATA

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.binance_spot.adapter import AGG_TRADE, BOOK_TICKER, DEPTH, BinanceSpot
-from producers.binance_spot.mapping import depth_diff
-from producers.venue.adapter import BookDiff, BookSnapshot
-from producers.venue.book import OrderBook
+from producers.binance.spot_adapter import AGG_TRADE, BOOK_TICKER, DEPTH, BinanceSpot
+from producers.binance.spot_mapping import depth_diff
+from producers.venue.adapter.base import BookDiff, BookSnapshot
+from producers.venue.state.order_book import OrderBook
 
 T0 = 1_700_000_000_000
 

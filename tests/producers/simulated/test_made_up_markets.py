@@ -17,9 +17,9 @@ from websockets.exceptions import ConnectionClosed
 
 from deploy.cli.services.simulate import app
 from producers.simulated.dialects.registry import DIALECTS, dialect_of
-from producers.simulated.market.events import AGG, DEPTH, SNAPSHOT, TICKER, TRADE
 from producers.simulated.market.generated import Making
 from producers.simulated.market.instrument import Instrument, spec_of
+from producers.simulated.recording.events import AGG, DEPTH, SNAPSHOT, TICKER, TRADE
 from producers.simulated.venue import RecordedVenue
 from tests.producers.simulated.dialect_readers import FUNDING_READERS, READERS
 from tests.producers.simulated.dialect_sessions import START, VENUES, heard, pace, run

@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from producers.simulated.market.recording import Recording
+from producers.simulated.recording.recording import Recording
 from producers.simulated.venue import RecordedVenue
 from tests.producers.simulated.dialect_readers import READERS, BybitReader
 from tests.producers.simulated.dialect_sessions import VENUES, connected, heard, run

@@ -5,8 +5,8 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from producers.simulated.faults import Fault, FaultPlan
-from producers.simulated.limits import REFUSALS_BEFORE_BAN, WeightLimiter
+from producers.simulated.wire.faults import Fault, FaultPlan
+from producers.simulated.wire.limits import REFUSALS_BEFORE_BAN, WeightLimiter
 
 NAMES = [f'{{"E":{n},"p":"{n}.0"}}'.encode() for n in range(40)]
 

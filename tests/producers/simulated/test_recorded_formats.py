@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from producers.simulated.market.events import AGG, DEPTH, SNAPSHOT, TRADE, FormatError
-from producers.simulated.market.formats import read_events, recording_files
-from producers.simulated.market.recording import Recording, decimal_step, read_funding, survey
+from producers.simulated.recording.events import AGG, DEPTH, SNAPSHOT, TRADE, FormatError
+from producers.simulated.recording.formats import read_events, recording_files
+from producers.simulated.recording.recording import Recording, decimal_step, read_funding, survey
 from tests.support.markets.recorded_client import BTC_2023, CAPTURES, LTC, head
 
 DUMP = "101,0.2310,243.0,900,902,1741046404349,true\n102,0.2311,1,903,903,1741046404350,false\n"

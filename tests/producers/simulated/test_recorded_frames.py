@@ -8,11 +8,11 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.simulated.market.book import RecordedBook
-from producers.simulated.market.events import AGG, DEPTH, SNAPSHOT, TICKER, TRADE, Event
-from producers.simulated.market.formats import read_events
-from producers.simulated.market.frames import DepthMerger, with_aggregates
-from producers.simulated.market.history import TradeHistory, trade_of
+from producers.simulated.recording.book import RecordedBook
+from producers.simulated.recording.events import AGG, DEPTH, SNAPSHOT, TICKER, TRADE, Event
+from producers.simulated.recording.formats import read_events
+from producers.simulated.recording.frames import DepthMerger, with_aggregates
+from producers.simulated.recording.trade_history import TradeHistory, trade_of
 from tests.support.markets.recorded_client import BTC_2024, CAPTURES, Book
 
 

@@ -17,7 +17,7 @@ import orjson
 import pytest
 from websockets.asyncio.client import connect
 
-from producers.simulated.market.recording import Recording
+from producers.simulated.recording.recording import Recording
 from producers.simulated.venue import RecordedVenue
 from tests.support.markets.recorded_client import BTC_2023, BTC_2024, CAPTURES, LTC, Book, Client, get, head, post, until
 from tests.support.paths import ROOT

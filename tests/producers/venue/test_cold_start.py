@@ -68,7 +68,7 @@ def test_a_cold_start_has_the_venues_bars_up_to_the_first_whole_one_of_our_own(
     environment: Settings, topics: list[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Trades begin 6 s before the end of a bar: its bar is fetched once it has ended, and the ATR is there at the first instants."""
-    monkeypatch.setattr("producers.venue.past_bars.AGAIN_S", 0.2)
+    monkeypatch.setattr("producers.venue.polling.past_bars.AGAIN_S", 0.2)
     end = 1_795_000_200_000
     making = Making(2, 300.0, 12 * 300, start=end - 6_000)
     found = run(environment, name, {"generated": making}, streams="agg_trades,klines")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.venue.funding_schedule import HOUR_MS, TOLERANCE_MS, FundingSchedule, Rule, next_boundary, roll
+from producers.venue.state.funding_schedule import HOUR_MS, TOLERANCE_MS, FundingSchedule, Rule, next_boundary, roll
 
 # 2025-12-12 00:00 UTC; the hours below are of that day.
 DAY = 1_765_497_600_000

@@ -12,10 +12,10 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from producers import kafka_out
-from producers.kafka_out import MAX_IN_FLIGHT, DeliveryFailed, KafkaOut, Outgoing
-from producers.log_tail import FIRST_LOOK, LogError, read_tail
-from producers.sequencer import Step
+from producers.output import kafka_writer as kafka_out
+from producers.output.kafka_writer import MAX_IN_FLIGHT, DeliveryFailed, KafkaOut, Outgoing
+from producers.output.log_tail import FIRST_LOOK, LogError, read_tail
+from producers.output.sequencer import Step
 from schemas.codec.avro import Record
 from schemas.settings import Settings
 

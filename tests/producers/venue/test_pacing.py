@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.pacing import BATCH_S, LEAST_S, MOST_S, REQUEST_S, Pace
+from producers.output.pacing import BATCH_S, LEAST_S, MOST_S, REQUEST_S, Pace
 
 # What leaves when it is due: (seconds until it is looked at, batches that it makes).
 leavings = st.lists(st.tuples(st.floats(0.0, 0.005), st.integers(1, 40)), min_size=1, max_size=300)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.sequencer import Sequencer, Step
+from producers.output.sequencer import Sequencer, Step
 
 STEP, GRID, LATENESS = 250, 1000, 500
 

@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from producers.binance.mapping import depth_diff, depth_snapshot
-from producers.venue.adapter import BookDiff, BookSnapshot
-from producers.venue.book import BUFFER, OrderBook, Outcome
+from producers.venue.adapter.base import BookDiff, BookSnapshot
+from producers.venue.state.order_book import BUFFER, OrderBook, Outcome
 from tests.support.paths import DATA
 
 CAPTURE = DATA / "binance_usdm_raw/btcusdt_20240808.gz"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.venue.adapter import BookDiff, BookSnapshot, Level
-from producers.venue.book import OrderBook, Outcome
+from producers.venue.adapter.base import BookDiff, BookSnapshot, Level
+from producers.venue.state.order_book import OrderBook, Outcome
 
 # How ids move: (name, mode of the book). Truth: Binance USD-M ranges with pu; Binance spot ranges without; Bybit one by one; OKX jumps, resets.
 RULES: dict[str, Literal["rest", "stream", "full"]] = {

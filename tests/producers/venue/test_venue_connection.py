@@ -17,10 +17,10 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from producers.binance.adapter import BinanceUsdm
-from producers.simulated.market.recording import Recording
+from producers.simulated.recording.recording import Recording
 from producers.simulated.venue import RecordedVenue
-from producers.venue.connection import END_OF_RECORDING, Connection, Ended, backoff_delays, retry_after
-from producers.venue.rest import Limit, Limiter, Rest, RestError
+from producers.venue.network.connection import END_OF_RECORDING, Connection, Ended, backoff_delays, retry_after
+from producers.venue.network.rest import Limit, Limiter, Rest, RestError
 from tests.support.markets.recorded_client import BTC_2024, head
 
 

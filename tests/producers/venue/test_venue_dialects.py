@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from producers.simulated.market.generated import Making
-from producers.simulated.market.recording import Recording
+from producers.simulated.recording.recording import Recording
 from producers.simulated.venue import RecordedVenue
 from producers.venues import adapter_of
 from schemas import metrics
@@ -228,7 +228,7 @@ def test_two_hundred_gaps_fifty_disconnects_twenty_silences_a_thousand_broken_fr
 ) -> None:
     shorten(monkeypatch, name, 0.4)
     # Fifty outages in minutes would else be waited for for half an hour.
-    monkeypatch.setattr("producers.venue.connection.backoff_delays", lambda *_: repeat(0.3))
+    monkeypatch.setattr("producers.venue.network.connection.backoff_delays", lambda *_: repeat(0.3))
     faults = [f"gap:stream=trades,symbol={{symbol}},at={60 + 70 * number},n=5" for number in range(100)]
     faults += [f"gap:stream=depth,at={50 + 100 * number},n=3" for number in range(50)]
     faults += [f"garbage:mode=insert,at={30 + 12 * number},n=1" for number in range(700)]

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from producers.venue.adapter import Adapter, BookDiff, BookSnapshot, Channel, Event, MappingError, Market, Refused
-from producers.venue.rest import Limiter, Rest, RestError
+from producers.venue.adapter.base import Adapter, BookDiff, BookSnapshot, Channel, Event, MappingError, Market, Refused
+from producers.venue.network.rest import Limiter, Rest, RestError
 from schemas.codec.avro import Codec
 from tests.support.paths import DATA
 

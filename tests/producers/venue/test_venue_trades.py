@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.venue.trades import TradeIds, Verdict, holes
+from producers.venue.state.trade_ids import TradeIds, Verdict, holes
 
 
 def test_ids_in_order_doubled_and_missing() -> None:

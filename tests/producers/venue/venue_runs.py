@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from producers.simulated.market.market import Market
 from producers.simulated.venue import RecordedVenue
-from producers.venue.adapter import Channel
+from producers.venue.adapter.base import Channel
 from producers.venue.config import ProducerConfig
 from producers.venue.producer import VenueProducer
 from producers.venues import adapter_of

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producers.bitget.adapter import BOOKS, BitgetFutures
-from producers.venue.adapter import BookDiff, BookSnapshot, Market
-from producers.venue.book import OrderBook, Outcome
+from producers.venue.adapter.base import BookDiff, BookSnapshot, Market
+from producers.venue.state.order_book import OrderBook, Outcome
 
 ADAPTER = BitgetFutures()
 T0 = 1_700_000_000_000

@@ -17,7 +17,7 @@ from producers.coinbase import mapping as coinbase
 from producers.coinbase.adapter import CoinbaseSpot
 from producers.hyperliquid import mapping as hyperliquid
 from producers.hyperliquid.adapter import Hyperliquid
-from producers.venue.adapter import Adapter, MappingError, Market
+from producers.venue.adapter.base import Adapter, MappingError, Market
 from tests.support.paths import DATA
 
 ADAPTERS: list[Adapter] = [BitgetFutures(), Hyperliquid(), CoinbaseSpot()]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from producers.bybit.adapter import BybitLinear, BybitSpot
 from producers.okx.adapter import OkxSwap
 from producers.okx.contracts import Contract, contract
-from producers.venue.adapter import Adapter, BookDiff, BookSnapshot, Channel, MappingError, Market
-from producers.venue.book import OrderBook, Outcome
-from producers.venue.rest import RestError
+from producers.venue.adapter.base import Adapter, BookDiff, BookSnapshot, Channel, MappingError, Market
+from producers.venue.network.rest import RestError
+from producers.venue.state.order_book import OrderBook, Outcome
 
 ADAPTERS: tuple[Adapter, ...] = (BybitLinear(), BybitSpot(), OkxSwap())
 NOW = 1_800_000_000_000

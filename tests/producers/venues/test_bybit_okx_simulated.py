@@ -19,11 +19,11 @@ from websockets.exceptions import ConnectionClosed
 
 from producers.bybit.adapter import BybitLinear
 from producers.okx.adapter import OkxSwap
-from producers.simulated.market.recording import Recording
+from producers.simulated.recording.recording import Recording
 from producers.simulated.venue import RecordedVenue
-from producers.venue.adapter import Adapter, BookDiff, BookSnapshot, Market, Plan
-from producers.venue.book import OrderBook, Outcome
-from producers.venue.rest import Limiter, Rest
+from producers.venue.adapter.base import Adapter, BookDiff, BookSnapshot, Market, Plan
+from producers.venue.network.rest import Limiter, Rest
+from producers.venue.state.order_book import OrderBook, Outcome
 from schemas.codec.avro import Codec, Record
 from tests.support.markets.recorded_client import BTC_2024, head
 

@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from producers.coinbase.adapter import MATCHES, CoinbaseSpot
-from producers.venue.adapter import Market
-from producers.venue.rest import Limiter, Rest, RestError
+from producers.venue.adapter.base import Market
+from producers.venue.network.rest import Limiter, Rest, RestError
 from schemas.codec.avro import Record
 
 NOW = 1_700_000_100_000

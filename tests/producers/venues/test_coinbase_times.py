@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.coinbase.mapping import iso_ms
-from producers.venue.adapter import MappingError
+from producers.venue.adapter.base import MappingError
 
 DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 

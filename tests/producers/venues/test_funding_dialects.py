@@ -18,10 +18,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from producers.simulated.dialects.lighter import market_id
-from producers.simulated.market.events import INTEREST, MARK, Event
 from producers.simulated.market.generated import Making
 from producers.simulated.market.market import Market
-from producers.simulated.market.recording import Recording
+from producers.simulated.recording.events import INTEREST, MARK, Event
+from producers.simulated.recording.recording import Recording
 from producers.simulated.venue import RecordedVenue
 from schemas.settings import Settings
 from tests.producers.simulated.dialect_readers import FUNDING_READERS
@@ -116,7 +116,7 @@ def test_disconnects_and_garbage_cost_only_themselves(
     environment: Settings, topics: list[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     truth = Truth(monkeypatch)
-    monkeypatch.setattr("producers.venue.connection.backoff_delays", lambda *_: iter([0.05] * 100))
+    monkeypatch.setattr("producers.venue.network.connection.backoff_delays", lambda *_: iter([0.05] * 100))
     stride, rate, messages = (60, 300.0, 900) if name == "LIGHTER" else (2, 100.0, 900)
     symbol = FUNDING_READERS[name][1]
     faults = [f"garbage:mode=insert,form={form},symbol={symbol},at={2 + number}" for number, form in enumerate(("json", "type", "field"))]
@@ -143,7 +143,7 @@ def test_disconnects_and_garbage_cost_only_themselves(
 def test_silence_is_alarmed_within_the_limit(environment: Settings, topics: list[str], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The connection has no other stream: the alarm makes it anew, and what a subscription begins with ends a silence of five seconds early."""
     shorten(monkeypatch, name, 0.8, "funding")
-    monkeypatch.setattr("producers.venue.connection.backoff_delays", lambda *_: iter([0.05] * 100))
+    monkeypatch.setattr("producers.venue.network.connection.backoff_delays", lambda *_: iter([0.05] * 100))
     at, length = (150, 500) if name == "LIGHTER" else (3, 10)
     making = Making(1, 100.0, 700, kinds=KINDS)
     found = run(environment, name, {"generated": making, "faults": [f"silence:stream=ticker,at={at},n={length}"]}, poll_recorded=False)

@@ -11,8 +11,8 @@ import pytest
 from producers.grvt.adapter import TICKER, Grvt
 from producers.lighter.adapter import STATS, Lighter
 from producers.lighter.mapping import hours_between, settled
-from producers.venue.adapter import MappingError, Market
-from producers.venue.funding_schedule import HOUR_MS, FundingSchedule, Rule
+from producers.venue.adapter.base import MappingError, Market
+from producers.venue.state.funding_schedule import HOUR_MS, FundingSchedule, Rule
 
 HOUR = 1_763_532_000_000  # 2025-11-19 06:00 UTC
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producers.hyperliquid.adapter import BOOK, TRADES, Hyperliquid
-from producers.venue.adapter import BookSnapshot, Market
-from producers.venue.book import OrderBook, Outcome
+from producers.venue.adapter.base import BookSnapshot, Market
+from producers.venue.state.order_book import OrderBook, Outcome
 
 ADAPTER = Hyperliquid()
 T0 = 1_764_842_873_000

@@ -20,8 +20,8 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from deploy.database.migrate import migrate
-from producers.simulated.exchange.keys import AccountSpec, ApiKey
 from producers.simulated.exchange.server import SimulatedExchange
+from producers.simulated.exchange.session.keys import AccountSpec, ApiKey
 from schemas import catalogue
 from schemas.partition import partition_of
 from schemas.secret import Secrets

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from producers.simulated.exchange.keys import AccountSpec, ApiKey
 from producers.simulated.exchange.server import SimulatedExchange
+from producers.simulated.exchange.session.keys import AccountSpec, ApiKey
 from schemas.secret import Secrets
 from sinks.guard.kill import close_everything
 from sinks.guard.preflight import AccountRequirements, passed, preflight

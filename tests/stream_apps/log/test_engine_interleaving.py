@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from producers.sequencer import Sequencer
+from producers.output.sequencer import Sequencer
 from stream_apps.core.market.config import EngineConfig
 from tests.support.markets.logs import CODEC, LTC, Log, decoded, ltc_trades, run
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from producers.simulated.market.capture_lines import CaptureLine, capture_lines
-from producers.simulated.market.events import FormatError
+from producers.simulated.recording.capture_lines import CaptureLine, capture_lines
+from producers.simulated.recording.events import FormatError
 from stream_apps.core.quality.capture_check import LineFinding, check_capture
 from tests.support.markets.logs import DATA
 

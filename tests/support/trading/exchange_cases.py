@@ -22,8 +22,8 @@ from producers.simulated.exchange.core.account import Account
 from producers.simulated.exchange.core.engine import Exchange
 from producers.simulated.exchange.core.orders import NewOrder, Order
 from producers.simulated.exchange.core.rules import Contract
-from producers.simulated.exchange.keys import AccountSpec, ApiKey
 from producers.simulated.exchange.server import SimulatedExchange
+from producers.simulated.exchange.session.keys import AccountSpec, ApiKey
 
 D = Decimal
 NOW = 1_700_000_000_000

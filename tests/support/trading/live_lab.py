@@ -15,8 +15,8 @@ import psycopg
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from producers.simulated.exchange.core.rules import Contract
-from producers.simulated.exchange.keys import AccountSpec, ApiKey
 from producers.simulated.exchange.server import CONTRACTS, SimulatedExchange
+from producers.simulated.exchange.session.keys import AccountSpec, ApiKey
 from schemas.partition import base_of_instrument, partition_of
 from schemas.process.service import Service
 from schemas.secret import Secrets

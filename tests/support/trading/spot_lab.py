@@ -6,8 +6,8 @@ from decimal import Decimal
 from typing import Any
 
 from producers.simulated.exchange.core.rules import Contract
-from producers.simulated.exchange.keys import AccountSpec, ApiKey
 from producers.simulated.exchange.server import SimulatedExchange
+from producers.simulated.exchange.session.keys import AccountSpec, ApiKey
 from schemas.process.service import Service
 from schemas.secret import Secrets
 from schemas.settings import Settings

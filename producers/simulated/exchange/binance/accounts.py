@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from producers.simulated.dialects.protocol import VenueError
 from producers.simulated.exchange.binance import errors, wire_format
 from producers.simulated.exchange.binance.call import BinanceCall as Call
-from producers.simulated.exchange.call import Action
+from producers.simulated.exchange.session.call import Action
+from producers.simulated.wire.protocol import VenueError
 
 WEEK_MS = 7 * 86_400_000
 DONE = {"code": 200, "msg": "success"}

@@ -9,8 +9,8 @@ from producers.simulated.exchange.binance.accounts import ACCOUNT
 from producers.simulated.exchange.binance.call import BinanceCall
 from producers.simulated.exchange.binance.markets import MARKET, PUBLIC
 from producers.simulated.exchange.binance.orders import ORDERS
-from producers.simulated.exchange.call import Action, Call
 from producers.simulated.exchange.core.rules import Refusal
+from producers.simulated.exchange.session.call import Action, Call
 
 TRADING = (*ORDERS, *ACCOUNT, *PUBLIC)
 __all__ = ["MARKET", "TRADING", "Action", "Call", "verdict"]

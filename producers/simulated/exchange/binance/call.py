@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-from producers.simulated.dialects.protocol import VenueError
 from producers.simulated.exchange.binance import errors
-from producers.simulated.exchange.call import Call
 from producers.simulated.exchange.core.rules import Contract
+from producers.simulated.exchange.session.call import Call
+from producers.simulated.wire.protocol import VenueError
 
 # The venue takes plain decimals of up to 20 characters.
 NUMBER, MOST_DIGITS = re.compile(r"^-?[0-9]{1,20}(\.[0-9]{1,20})?$", re.ASCII), 20

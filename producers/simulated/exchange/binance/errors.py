@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from producers.simulated.dialects.protocol import VenueError
 from producers.simulated.exchange.core.rules import Reason, Refusal
+from producers.simulated.wire.protocol import VenueError
 
 CODES: dict[Reason, tuple[int, str]] = {
     Reason.UNKNOWN_SYMBOL: (-1121, "Invalid symbol."),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from producers.simulated.dialects.protocol import VenueError
 from producers.simulated.exchange.binance import wire_format
 from producers.simulated.exchange.binance.call import BinanceCall as Call
-from producers.simulated.exchange.call import Action
 from producers.simulated.exchange.core.rules import ZERO
+from producers.simulated.exchange.session.call import Action
+from producers.simulated.wire.protocol import VenueError
 
 
 def _ping(call: Call) -> Any:

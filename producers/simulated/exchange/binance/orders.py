@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from producers.simulated.dialects.protocol import VenueError
 from producers.simulated.exchange.binance import errors, wire_format
 from producers.simulated.exchange.binance.call import BinanceCall as Call
-from producers.simulated.exchange.call import Action
 from producers.simulated.exchange.core import conditional
 from producers.simulated.exchange.core.orders import BUY, CONDITIONAL_TYPES, SELL, Conditional, NewConditional, NewOrder, Order
 from producers.simulated.exchange.core.rules import ZERO
+from producers.simulated.exchange.session.call import Action
+from producers.simulated.wire.protocol import VenueError
 
 TIFS = ("GTC", "IOC", "FOK", "GTX", "GTD")
 

@@ -8,17 +8,17 @@ from urllib.parse import parse_qsl, unquote_plus
 
 from aiohttp import web
 
-from producers.simulated.dialects.protocol import VenueError
 from producers.simulated.exchange.binance import errors, wire_format
 from producers.simulated.exchange.binance.api import MARKET, TRADING, verdict
 from producers.simulated.exchange.binance.stream import ListenKeyStreams
-from producers.simulated.exchange.call import Action, Call
 from producers.simulated.exchange.core.engine import Exchange
 from producers.simulated.exchange.core.orders import Event
-from producers.simulated.exchange.faults import ExchangeFault
-from producers.simulated.exchange.keys import ApiKey
-from producers.simulated.exchange.protocol import Protocol
-from producers.simulated.exchange.trading_session import Desk
+from producers.simulated.exchange.session.call import Action, Call
+from producers.simulated.exchange.session.faults import ExchangeFault
+from producers.simulated.exchange.session.keys import ApiKey
+from producers.simulated.exchange.session.protocol import Protocol
+from producers.simulated.exchange.session.trading_session import Desk
+from producers.simulated.wire.protocol import VenueError
 
 RECV_WINDOW_MS, MOST_RECV_WINDOW_MS, AHEAD_MS = 5000, 60_000, 1000
 STATUS_WORDS = {

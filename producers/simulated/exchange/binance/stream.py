@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from producers.simulated.exchange.users import Listener, UserStreams
+from producers.simulated.exchange.session.users import Listener, UserStreams
 
 
 class ListenKeyStreams(UserStreams):

@@ -7,13 +7,13 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from producers.simulated.dialects.protocol import VenueError
 from producers.simulated.exchange.binance.call import MOST_DIGITS, NUMBER
 from producers.simulated.exchange.bybit import wire_format
-from producers.simulated.exchange.call import Action, Call
 from producers.simulated.exchange.core import conditional
 from producers.simulated.exchange.core.orders import BUY, SELL, Conditional, NewConditional, NewOrder, Order
 from producers.simulated.exchange.core.rules import ZERO, Reason, Refusal
+from producers.simulated.exchange.session.call import Action, Call
+from producers.simulated.wire.protocol import VenueError
 
 CODES: dict[Reason, tuple[int, str]] = {
     Reason.UNKNOWN_SYMBOL: (10001, "params error: symbol invalid"),

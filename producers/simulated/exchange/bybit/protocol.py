@@ -9,17 +9,17 @@ from urllib.parse import parse_qsl
 import orjson
 from aiohttp import web
 
-from producers.simulated.dialects.protocol import VenueError
 from producers.simulated.exchange.bybit import wire_format
 from producers.simulated.exchange.bybit.api import CODES, MARKET, TRADING, verdict, wrong
-from producers.simulated.exchange.call import Action, Call
 from producers.simulated.exchange.core.engine import Exchange
 from producers.simulated.exchange.core.orders import Event
-from producers.simulated.exchange.faults import ExchangeFault
-from producers.simulated.exchange.keys import ApiKey
-from producers.simulated.exchange.protocol import Protocol
-from producers.simulated.exchange.trading_session import Desk
-from producers.simulated.exchange.users import Listener, UserStreams
+from producers.simulated.exchange.session.call import Action, Call
+from producers.simulated.exchange.session.faults import ExchangeFault
+from producers.simulated.exchange.session.keys import ApiKey
+from producers.simulated.exchange.session.protocol import Protocol
+from producers.simulated.exchange.session.trading_session import Desk
+from producers.simulated.exchange.session.users import Listener, UserStreams
+from producers.simulated.wire.protocol import VenueError
 
 AHEAD_MS = 1000
 TOPICS = frozenset(("order", "execution", "position", "wallet"))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from producers.simulated.dialects.protocol import VenueError
 from producers.simulated.exchange.binance import accounts, markets
 from producers.simulated.exchange.binance.call import BinanceCall
 from producers.simulated.exchange.binance.errors import missing
-from producers.simulated.exchange.call import Action
 from producers.simulated.exchange.core.orders import BUY, SELL, NewOrder, Order
 from producers.simulated.exchange.core.rules import Reason, Refusal
+from producers.simulated.exchange.session.call import Action
 from producers.simulated.exchange.spot import wire_format
 from producers.simulated.exchange.spot.engine import STOP, SpotExchange
 from producers.simulated.exchange.spot.lists import NewList, OrderList
+from producers.simulated.wire.protocol import VenueError
 
 TYPES = ("LIMIT", "LIMIT_MAKER", "MARKET", STOP)
 DAY_MS = 86_400_000

@@ -8,19 +8,19 @@ from typing import Any, ClassVar
 import orjson
 from aiohttp import web
 
-from producers.simulated.dialects.protocol import VenueError
 from producers.simulated.exchange.binance.errors import refused as refused_by_futures
 from producers.simulated.exchange.binance.protocol import AHEAD_MS, RECV_WINDOW_MS, BinanceProtocol
-from producers.simulated.exchange.call import Action, Call
 from producers.simulated.exchange.core.engine import Exchange
 from producers.simulated.exchange.core.orders import Event
 from producers.simulated.exchange.core.rules import Refusal
-from producers.simulated.exchange.faults import ExchangeFault
+from producers.simulated.exchange.session.call import Action, Call
+from producers.simulated.exchange.session.faults import ExchangeFault
+from producers.simulated.exchange.session.trading_session import Desk
+from producers.simulated.exchange.session.users import Listener, UserStreams
 from producers.simulated.exchange.spot import errors, wire_format
 from producers.simulated.exchange.spot.api import MARKET, TRADING, SpotCall
 from producers.simulated.exchange.spot.engine import SpotExchange
-from producers.simulated.exchange.trading_session import Desk
-from producers.simulated.exchange.users import Listener, UserStreams
+from producers.simulated.wire.protocol import VenueError
 
 SUBSCRIBE = "userDataStream.subscribe.signature"
 

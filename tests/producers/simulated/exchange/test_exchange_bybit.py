@@ -11,8 +11,8 @@ import pytest
 from pybit.exceptions import FailedRequestError, InvalidRequestError
 from pybit.unified_trading import HTTP
 
-from producers.simulated.exchange.keys import ApiKey
 from producers.simulated.exchange.server import SimulatedExchange
+from producers.simulated.exchange.session.keys import ApiKey
 from schemas.secret import Secrets
 from sinks.venues.bybit.venue import BybitVenue
 from sinks.venues.common.adapter import OutcomeUnknown, RequestRejected

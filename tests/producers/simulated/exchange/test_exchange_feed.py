@@ -21,7 +21,7 @@ from pybit.unified_trading import HTTP
 from websockets.asyncio.client import connect
 
 from producers.simulated.market.generated import Making
-from producers.simulated.market.recording import Recording
+from producers.simulated.recording.recording import Recording
 from producers.simulated.venue import RecordedVenue
 from tests.support.markets.recorded_client import BTC_2024, LTC, head
 from tests.support.trading.exchange_cases import KEY, SECRET, SYMBOL, Client, D, desk_account, runs, until

@@ -6,14 +6,14 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.simulated.dialects.protocol import Query, VenueError
 from producers.simulated.exchange.binance import errors, wire_format
 from producers.simulated.exchange.binance.api import MARKET, TRADING, verdict
 from producers.simulated.exchange.bybit import api as bybit
 from producers.simulated.exchange.bybit import wire_format as bybit_words
-from producers.simulated.exchange.call import Action, Call
 from producers.simulated.exchange.core.rules import SPOT_REASONS, Reason
-from producers.simulated.exchange.trading_session import Desk
+from producers.simulated.exchange.session.call import Action, Call
+from producers.simulated.exchange.session.trading_session import Desk
+from producers.simulated.wire.protocol import Query, VenueError
 from tests.support.trading.exchange_cases import KEY, NOW, SYMBOL, D, bench, desk_account
 
 NAMES = {

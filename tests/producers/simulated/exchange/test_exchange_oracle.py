@@ -23,7 +23,7 @@ from binance_sdk_derivatives_trading_usds_futures.rest_api.models import (
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from producers.simulated.exchange.keys import ApiKey
+from producers.simulated.exchange.session.keys import ApiKey
 from tests.support.trading.exchange_cases import KEY, SYMBOL, D, desk_account, official, runs, serving
 
 # What the venue tells of other kinds of contracts and orders, or leaves empty.

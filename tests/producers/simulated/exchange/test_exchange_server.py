@@ -14,8 +14,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from producers.simulated.exchange.faults import ExchangeFault, ExchangePlan
-from producers.simulated.exchange.keys import AccountSpec, ApiKey, read_accounts
+from producers.simulated.exchange.session.faults import ExchangeFault, ExchangePlan
+from producers.simulated.exchange.session.keys import AccountSpec, ApiKey, read_accounts
 from tests.support.trading.exchange_cases import KEY, SECRET, SYMBOL, Client, D, Heard, desk_account, runs, serving, until
 
 

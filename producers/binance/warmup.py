@@ -1,0 +1,13 @@
+"""Compile what reads frames in bulk before several processes would: the first call of a compiled function on a new machine takes seconds."""
+
+from __future__ import annotations
+
+from producers.binance.adapter import BinanceUsdm
+from producers.venue.state.order_book import OrderBook
+from schemas.codec.avro import Codec
+
+
+def compile_frames(codec: Codec) -> None:
+    """Compile the venue's scanner and the books in arrays."""
+    BinanceUsdm().scanner([], codec)
+    OrderBook().compile(codec.header("depth"))

@@ -1,0 +1,1 @@
+"""From records to Kafka: order, pace, progress marks; the same for all producers."""

@@ -1,0 +1,1 @@
+"""The dialects of Binance USD-M and Binance spot."""

@@ -1,0 +1,215 @@
+"""The one shape of all simulated venues' protocols.
+
+Timelines, books, faults and sockets are the same for all venues. A dialect says how the venue's messages look and how clients talk to it. Market messages
+arrive as ``events.Event``; their bodies have the fields of Binance USD-M. A dialect holds no state of a market: what it must remember between messages
+lies in ``Market.memory``.
+
+Sequence numbers of books are of the venue's kind, made from the recording's update ids. A break in the recording stays a break.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+from producers.simulated.market.market import Market
+from producers.simulated.recording.book import Top
+from producers.simulated.recording.events import DEPTH, Event
+from producers.simulated.recording.recording import Facts
+from producers.simulated.wire.protocol import Answer, Change, Query, Stream, VenueError
+from schemas.partition import split_symbol
+
+
+class VenueView(Protocol):
+    """What a venue's protocol sees of the venue around it.
+
+    Attributes:
+        dialect: The protocol itself.
+        markets: By the venue's symbol.
+        weight_limit: REST request weight a window.
+    """
+
+    dialect: Dialect
+    weight_limit: int
+    markets: dict[str, Market]
+
+    def now(self) -> int:
+        """Return the venue's clock, ms UTC."""
+
+    def targets(self, wire: str, path: str) -> list[tuple[Market, str]]:
+        """Return the markets and their stream that a wire name means on a websocket path."""
+
+    def snapshot_fetched(self, market: Market) -> None:
+        """Note that a depth snapshot was answered."""
+
+
+class Endpoint(NamedTuple):
+    """One REST endpoint.
+
+    Attributes:
+        method: GET or POST. path: from the root; may hold aiohttp's ``{name}``, which becomes a parameter.
+        weight: What a request costs; a function of the request where the venue says so.
+        answer: Returns what goes out as JSON, or bytes of it.
+    """
+
+    method: str
+    path: str
+    weight: int | Callable[[Query], int]
+    answer: Callable[[VenueView, Query], Any]
+
+
+class Dialect(ABC):
+    """A venue's protocol.
+
+    Attributes:
+        venue: Name, as in ``perpflow produce --venue``. kind: ``perp`` or ``spot``.
+        quote: Quote asset of made-up markets. funding_hours: their funding interval; None: several.
+        streams: Its streams.
+        sockets: Websocket path -> (route, frames carry their stream's name); one route unless the venue splits its streams.
+        trade_source: ``trade``: single trades are the venue's trades (where a recording has them), ``aggTrade``: aggregates.
+        rest_book: A client joins a book by a REST snapshot.
+        vital: Fields that a garbage fault spoils, wherever they stand; the first two are time and price.
+        max_streams: Streams a connection may carry. inbound: most client messages (count, seconds); None: no limit.
+        ping_s: The venue pings every so many seconds; None: it does not. pong_s: and waits so long for the pong.
+        client_idle_s: The venue ends a connection on which the client said nothing for so long; server_idle_s: or it itself.
+        max_age_s: Age at which the venue cuts a connection.
+        weight_limit: REST weight (or requests, where it has none) in ``weight_s`` seconds.
+    """
+
+    venue: ClassVar[str]
+    kind: ClassVar[Literal["perp", "spot"]] = "perp"
+    quote: ClassVar[str] = "USDT"
+    funding_hours: ClassVar[int | None] = None
+    streams: ClassVar[tuple[Stream, ...]]
+    sockets: ClassVar[Mapping[str, tuple[str, bool]]]
+    trade_source: ClassVar[str] = "trade"
+    rest_book: ClassVar[bool] = False
+    vital: ClassVar[tuple[str, ...]]
+    max_streams: ClassVar[int | None] = None
+    inbound: ClassVar[tuple[int, float] | None] = None
+    ping_s: ClassVar[float | None] = None
+    pong_s: ClassVar[float] = 600.0
+    client_idle_s: ClassVar[float | None] = None
+    server_idle_s: ClassVar[float | None] = None
+    max_age_s: ClassVar[float] = 24 * 3600.0
+    weight_limit: ClassVar[int] = 1200
+    weight_s: ClassVar[float] = 60.0
+
+    def __init__(self) -> None:
+        self.by_name = {stream.name: stream for stream in self.streams}
+        self.by_source: dict[str, list[Stream]] = {}
+        for stream in self.streams:
+            for source in stream.sources:
+                self.by_source.setdefault(source, []).append(stream)
+
+    # --- names -------------------------------------------------------------------------------------------------------
+    def symbol(self, base: str, quote: str) -> str:
+        """Return the venue's spelling of a contract or pair."""
+        return base + quote
+
+    def recorded_symbol(self, text: str) -> str:
+        """Return the symbol by which recordings (of Binance) know what a user calls ``text``: their spelling, or this venue's."""
+        return text
+
+    def market_symbol(self, recorded: str) -> str:
+        """Return the venue's spelling of a recording's symbol."""
+        return self.symbol(*split_symbol(recorded))
+
+    def head(self, stream: str) -> str:
+        """Return a stream's name without its variant: ``depth@100ms`` -> ``depth``, ``orderbook.50`` -> ``orderbook``."""
+        return stream.partition("@")[0].partition(".")[0]
+
+    def topic(self, stream: str) -> str:
+        """Return what a stream carries; empty for one that is not known."""
+        known = self.by_name.get(stream)
+        return known.topic if known else ""
+
+    def route(self, stream: str) -> str:
+        """Return the route of a stream."""
+        return "public"
+
+    def routes(self, facts: Facts) -> frozenset[str]:
+        """Return the routes on which a market has streams."""
+        return frozenset({"public"})
+
+    def quantity(self, market: Market, text: str) -> str:
+        """Return a quantity in base units as the venue writes it (contracts, where it counts those)."""
+        return text
+
+    # --- websocket ---------------------------------------------------------------------------------------------------
+    def initial(self, path: str, parameters: Mapping[str, str]) -> list[str]:
+        """Return the wire names that the address of a websocket asks for."""
+        return []
+
+    @abstractmethod
+    def target(self, wire: str, path: str) -> tuple[str, str] | None:
+        """Return (symbol, stream) of a wire name on a websocket path; None when it is no name of this venue. Symbol ``*``: of all markets."""
+
+    @abstractmethod
+    def answer(self, venue: VenueView, streams: Mapping[str, None], text: str, path: str) -> Answer:
+        """Return what a client's message does.
+
+        Args:
+            venue: For what exists. streams: what the connection is subscribed to (wire names).
+            path: Websocket path of the connection.
+        """
+
+    def frame(self, market: Market, stream: str, data: bytes, *, named: bool) -> bytes:
+        """Return the text that goes over the wire for a message."""
+        return data
+
+    def show(self, market: Market, event: Event) -> None:
+        """Emit what an event makes the venue say; the market's state already contains it."""
+        if event.kind == DEPTH:
+            market.show_depth(event)
+        for stream in self.by_source.get(event.kind, ()):
+            if stream.book != "diff" and market.wants(stream.name) and market.due(stream, event):
+                data = self.encode(market, stream, event)
+                if data is not None:
+                    market.emit(stream.name, data)
+
+    def merged(self, market: Market, event: Event) -> bytes:
+        """Return the message of book changes merged by ``Market.merge``."""
+        return event.data
+
+    def encode(self, market: Market, stream: Stream, event: Event) -> bytes | None:
+        """Return a stream's message after an event; None: it has nothing to say."""
+        raise NotImplementedError
+
+    def change(self, market: Market, stream: Stream, change: Change) -> bytes:
+        """Return a message of a book's changes (``book`` diff)."""
+        raise NotImplementedError
+
+    def snapshot(self, market: Market, stream: Stream, top: Top, number: int) -> bytes:
+        """Return the snapshot with which a book's stream begins (``book`` diff); ``number`` precedes that of the next change."""
+        raise NotImplementedError
+
+    def opening(self, market: Market, stream: Stream) -> list[bytes]:
+        """Return with what another stream begins for a new subscriber."""
+        return []
+
+    # --- REST --------------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def endpoints(self) -> list[Endpoint]:
+        """Return the REST interface."""
+
+    @abstractmethod
+    def error(self, error: VenueError) -> tuple[int, Any]:
+        """Return HTTP status and body of an error answer."""
+
+    @abstractmethod
+    def refusal(self, status: int, retry_after: int) -> VenueError:
+        """Return the venue's words for an HTTP status of a fault or of the rate limit (429, 418, 5xx)."""
+
+    @abstractmethod
+    def unknown(self, path: str) -> VenueError:
+        """Return the answer to a path that the venue does not have."""
+
+    def malformed(self, name: str) -> VenueError:
+        """Return the answer to a parameter that is missing or malformed."""
+        return VenueError(400, 400, f"parameter {name} error")
+
+    def headers(self, used: int) -> dict[str, str]:
+        """Return headers of every answer, with the weight used in this minute."""
+        return {}

@@ -1,0 +1,1 @@
+"""API calls, keys and user streams: what all simulated exchanges share."""

@@ -1,0 +1,1 @@
+"""Connections of the simulated venues: subscriptions, faults, rate limits."""

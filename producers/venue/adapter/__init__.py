@@ -1,0 +1,1 @@
+"""The interface that each venue implements, and the helpers for its implementations."""

@@ -1,0 +1,174 @@
+"""Checked reading of a venue's JSON values (pure): every failure is a ``MappingError`` that names the field.
+
+Decimal text becomes the double whose shortest text is that decimal.
+"""
+
+from __future__ import annotations
+
+from decimal import Context, Decimal, InvalidOperation
+from math import inf
+from typing import Any
+
+from producers.venue.adapter.base import Level, MappingError
+
+# A venue time this far ahead of our clock is no skew but a broken frame; taken as a clock it would stop the merge of connections.
+MAX_AHEAD_MS = 60_000
+# Ids and times are written as 64-bit numbers.
+MAX_LONG = 2**63 - 1
+# Digits enough for the product of any two numbers that a venue writes.
+_EXACT = Context(prec=400)
+
+
+def get(data: Any, field: str, record: str) -> Any:
+    """Return a field that must be there."""
+    try:
+        return data[field]
+    except KeyError:
+        raise MappingError(record, field, "is missing") from None
+    except TypeError:
+        raise MappingError(record, field, f"the message is no object but {type(data).__name__}") from None
+
+
+def integer(data: Any, field: str, record: str) -> int:
+    """Return a whole number >= 0, given as number or, as some venues do, as text of digits."""
+    value = get(data, field, record)
+    if type(value) is str and len(value) < 20 and value.isascii() and value.isdigit():
+        value = int(value)
+    if type(value) is int and 0 <= value <= MAX_LONG:
+        return value
+    raise MappingError(record, field, f"expected a whole number >= 0, got {value!r}")
+
+
+def text(data: Any, field: str, record: str) -> str:
+    """Return a text that is not empty."""
+    value = get(data, field, record)
+    if type(value) is not str or not value:
+        raise MappingError(record, field, f"expected text, got {value!r}")
+    return value
+
+
+def listed(data: Any, field: str, record: str) -> list[Any]:
+    """Return a list."""
+    value = get(data, field, record)
+    if type(value) is not list:
+        raise MappingError(record, field, f"expected a list, got {value!r}")
+    return value
+
+
+def time_ms(data: Any, field: str, record: str, received: int) -> int:
+    """Return a venue time that does not lie in the future, ms UTC."""
+    value = integer(data, field, record)
+    if value > received + MAX_AHEAD_MS:
+        raise MappingError(record, field, f"{value} lies {value - received} ms ahead of our clock")
+    return value
+
+
+def number(value: Any, field: str, record: str) -> float:
+    """Return decimal text as a finite number."""
+    if type(value) is not str:
+        raise MappingError(record, field, f"expected decimal text, got {value!r}")
+    try:
+        result = float(value)
+    except ValueError:
+        raise MappingError(record, field, f"expected decimal text, got {value!r}") from None
+    if not -inf < result < inf or "_" in value:
+        raise MappingError(record, field, f"expected a finite decimal, got {value!r}")
+    return result
+
+
+def positive(data: Any, field: str, record: str) -> float:
+    """Return decimal text > 0."""
+    value = get(data, field, record)
+    result = number(value, field, record)
+    if result <= 0.0:
+        raise MappingError(record, field, f"expected a number > 0, got {value!r}")
+    return result
+
+
+def quantity(data: Any, field: str, record: str) -> float:
+    """Return decimal text >= 0."""
+    value = get(data, field, record)
+    result = number(value, field, record)
+    if result < 0.0:
+        raise MappingError(record, field, f"expected a number >= 0, got {value!r}")
+    return result
+
+
+def optional(data: dict[str, Any], field: str, record: str) -> float | None:
+    """Return decimal text, or None for a field that is absent, null or empty: it says nothing."""
+    value = data.get(field)
+    return None if value is None or value == "" else number(value, field, record)
+
+
+def product(data: Any, left: str, right: str, record: str) -> float:
+    """Return the product of two decimal texts, multiplied exactly and rounded once; a failure names ``left``."""
+    for field in (left, right):
+        number(get(data, field, record), field, record)
+    result = float(_EXACT.multiply(_EXACT.create_decimal(data[left]), _EXACT.create_decimal(data[right])))
+    if not -inf < result < inf:
+        raise MappingError(record, left, f"{data[left]!r} times {right} {data[right]!r} is no finite number")
+    return result
+
+
+def step(data: Any, field: str, record: str) -> tuple[float, int]:
+    """Return a price or quantity step given as decimal text > 0, and its number of decimals."""
+    return exact_step(decimal(get(data, field, record), field, record), field, record)
+
+
+def exact_step(value: Decimal, field: str, record: str) -> tuple[float, int]:
+    """Return an exact step > 0 as a number, and its number of decimals."""
+    exponent = value.normalize().as_tuple().exponent
+    if value <= 0 or not isinstance(exponent, int) or exponent < -30 or not 0.0 < float(value) < inf:
+        raise MappingError(record, field, f"expected a step > 0, got {value}")
+    return float(value), max(0, -exponent)
+
+
+def decimal(value: Any, field: str, record: str) -> Decimal:
+    """Return decimal text as an exact finite number."""
+    number(value, field, record)
+    try:
+        return Decimal(value)
+    except InvalidOperation:
+        raise MappingError(record, field, f"expected decimal text, got {value!r}") from None
+
+
+def one_of(data: Any, field: str, record: str, allowed: tuple[str, ...]) -> str:
+    """Return a text that must be one of a few."""
+    value = get(data, field, record)
+    if value not in allowed:
+        raise MappingError(record, field, f"expected {' or '.join(allowed)}, got {value!r}")
+    return str(value)
+
+
+def levels(data: Any, field: str, record: str) -> list[Level]:
+    """Return price levels ``[[price, quantity, ...], ...]`` of decimal texts."""
+    rows = get(data, field, record)
+    try:
+        # A busy depth stream has a million levels a minute: one pass over good ones, and a second look only at bad ones.
+        found = [
+            (price, size)
+            for row in rows
+            if type(row) is list
+            and type(row[0]) is str is type(row[1])
+            and 0.0 < (price := float(row[0])) < inf
+            and 0.0 <= (size := float(row[1])) < inf
+        ]
+        if len(found) == len(rows):
+            return found
+    except (TypeError, ValueError, IndexError, KeyError):
+        pass  # the second look names the level
+    return _checked_levels(rows, field, record)
+
+
+def _checked_levels(rows: Any, field: str, record: str) -> list[Level]:
+    if type(rows) is not list:
+        raise MappingError(record, field, f"expected a list of levels, got {rows!r}")
+    found = []
+    for row in rows:
+        if type(row) is not list or len(row) < 2:
+            raise MappingError(record, field, f"expected [price, quantity], got {row!r}")
+        price, size = number(row[0], field, record), number(row[1], field, record)
+        if price <= 0.0 or size < 0.0:
+            raise MappingError(record, field, f"expected price > 0 and quantity >= 0, got {row!r}")
+        found.append((price, size))
+    return found

@@ -1,0 +1,108 @@
+"""The venue's own bars of a cold start: what the market state's ATR and its percentile need of the past, in a call or two a symbol (D4, D11).
+
+Trades of the past come as far as a venue serves them, which is days on some and seconds on others; its bars reach back for all. They are 5 minutes long,
+as the ATR's are. Times are the bar's end, ms UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from producers.venue.adapter.base import Adapter, MappingError, Market, Refused
+from producers.venue.adapter.json_values import positive, quantity
+from producers.venue.network.rest import Rest
+from schemas.codec.avro import Record
+
+FRAME = "5m"
+FRAME_MS = 300_000
+# 288 values of the ATR, 14 true ranges before the first of them and a close before those; and two to spare.
+LEAST_BARS = 305
+# A bar that has just ended may still change at the venue.
+SETTLED_MS = 2_000
+
+PRICES = ("open", "high", "low", "close")
+
+
+def cells(row: Any, names: Sequence[str], record: str) -> dict[str, Any]:
+    """Return the first cells of a row by name. Raises MappingError: it is no list, or too short."""
+    if type(row) is not list or len(row) < len(names):
+        raise MappingError(record, names[0], f"expected [{', '.join(names)}, ...], got {row!r}")
+    return dict(zip(names, row, strict=False))
+
+
+def kline(
+    market: Market,
+    start: int,
+    fields: dict[str, Any],
+    received: int,
+    record: str,
+    *,
+    volume: float | None = None,
+    trades: int | None = None,
+) -> Record:
+    """Return the ``klines`` record of a bar.
+
+    Args:
+        market: Whose. start: first millisecond of the bar, ms UTC.
+        fields: ``open``, ``high``, ``low``, ``close`` as decimal text; ``volume`` too unless it is given, ``taker_buy_volume`` if the venue states it.
+        received: Our clock, ms UTC.
+        record: For errors.
+        volume: Base quantity, where it is no plain field. trades: Number of single trades, if the venue states it.
+
+    Raises:
+        MappingError: a price or quantity is none, or the four prices make no bar, or it begins at no full 5 minutes.
+    """
+    opened, high, low, close = (positive(fields, name, record) for name in PRICES)
+    if not low <= min(opened, close) <= max(opened, close) <= high:
+        raise MappingError(record, "high", f"open {opened}, high {high}, low {low} and close {close} make no bar")
+    if start % FRAME_MS or start + FRAME_MS > received + SETTLED_MS + FRAME_MS:
+        raise MappingError(record, "start", f"{start} begins no 5-minute bar up to now")
+    whole = quantity(fields, "volume", record) if volume is None else volume
+    bought = quantity(fields, "taker_buy_volume", record) if "taker_buy_volume" in fields else None
+    if bought is not None and bought > whole * (1 + 1e-9):
+        raise MappingError(record, "taker_buy_volume", f"{bought} is more than the volume {whole}")
+    return {
+        "instrument": market.instrument, "event_time": start + FRAME_MS, "receive_time": received, "timeframe": FRAME,
+        "open": opened, "high": high, "low": low, "close": close, "volume": whole, "taker_buy_volume": bought, "trades": trades, "backfilled": True,
+    }  # fmt: skip
+
+
+async def past(adapter: Adapter, rest: Rest, market: Market, after: int, now: int, received: int) -> list[Record | Refused]:
+    """Return the venue's bars that ended after a time and have settled, ascending; bars of quiet times filled where the venue leaves them out.
+
+    Args:
+        adapter, rest, market: Whose, and where to ask.
+        after: End of the last bar that is known, or the time since which bars are wanted, ms UTC.
+        now: The venue's clock, ms UTC. received: Ours.
+
+    Raises:
+        RestError, MappingError: the venue does not answer, or not as documented.
+    """
+    first, last = -(-after // FRAME_MS) * FRAME_MS, (now - SETTLED_MS) // FRAME_MS * FRAME_MS - FRAME_MS
+    found: list[Record | Refused] = []
+    for start in range(first, last + 1, adapter.kline_page * FRAME_MS):
+        until = min(last, start + (adapter.kline_page - 1) * FRAME_MS)
+        found += await adapter.klines(rest, market, start, until, received)
+    refused = [row for row in found if isinstance(row, Refused)]
+    good = sorted((row for row in found if not isinstance(row, Refused) and first < row["event_time"] <= last + FRAME_MS), key=_end)
+    return [*refused, *(filled(good) if adapter.klines_leave_out_quiet else good)]
+
+
+def filled(bars: Iterable[Record]) -> Iterator[Record]:
+    """Yield bars with those between that a venue leaves out because nothing was traded: the close before, no volume (D4)."""
+    before: Record | None = None
+    for bar in bars:
+        while before is not None and before["event_time"] + FRAME_MS < bar["event_time"]:
+            price = before["close"]
+            before = {
+                **before, "event_time": before["event_time"] + FRAME_MS, "open": price, "high": price, "low": price, "close": price, "volume": 0.0,
+                "taker_buy_volume": None if before["taker_buy_volume"] is None else 0.0, "trades": None if before["trades"] is None else 0,
+            }  # fmt: skip
+            yield before
+        before = bar
+        yield bar
+
+
+def _end(record: Record) -> int:
+    return int(record["event_time"])

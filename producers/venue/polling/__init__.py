@@ -1,0 +1,1 @@
+"""Data that comes over REST only: history, past bars, polls."""

@@ -1,0 +1,1 @@
+"""State of each symbol: order book, trade ids, funding schedule."""

@@ -1,0 +1,1 @@
+"""From websocket frames to records, with repair of gaps."""

@@ -1,0 +1,446 @@
+"""From frames to records: every message is checked, mapped, freed of doubles, and emitted into the pipeline.
+
+Holes are mended over REST while the connection that showed them is held (bounded), so that the mended records come in their place and the
+log stays a function of what the venue sent; a REST interface that takes longer mends in the background.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Iterator, Sequence
+from typing import Any
+
+import structlog
+
+from producers.output.pipeline import Pipeline, Source
+from producers.venue.adapter.base import Adapter, BookDiff, BookSnapshot, Channel, Event, MappingError, Part, Scanned
+from producers.venue.state.feed import Feed, Line, Stream, StreamState
+from producers.venue.state.trade_ids import DUPLICATE, GAP
+from producers.venue.streams.book_sync import Books
+from producers.venue.streams.gap_repair import Holes
+from producers.venue.streams.trade_backfill import BackFill
+from schemas import metrics
+from schemas.codec.avro import CodecError, Record
+from schemas.codec.recordwriter import text_bytes
+
+# So few frames at once are read one by one: reading in bulk has a price a call.
+FEW_FRAMES = 4
+# The delay histogram is fed by every n-th frame: a sample shows the same shape at a fraction of the cost.
+DELAY_SAMPLE = 16
+# More trades than the two days that REST reaches back: an id so far ahead is a broken frame, not a hole.
+MAX_JUMP = 20_000_000
+# While thinning out, one record of a symbol's depth and quotes is written in so many ms of venue time: the step of the progress marks.
+THIN_MS = 250
+# A stream that says nothing for so long after its connection came back is subscribed, and quiet.
+MISSED_AFTER_S = 15.0
+# What tells messages of different streams of a venue apart; the schedule is filled in whatever they bring.
+FUNDING_VALUES = ("mark_price", "index_price", "estimated_settle_price", "estimated_rate", "settled_rate")
+
+
+class Feeds:
+    """All symbols of one producer.
+
+    Args:
+        adapter: The venue.
+        pipeline: Where records go.
+        books, backfill, holes: Keep order books, mend holes, and note them.
+        conflate_after_s: Seconds behind the venue from which on depth and quotes are thinned out.
+    """
+
+    def __init__(
+        self, adapter: Adapter, pipeline: Pipeline, books: Books, backfill: BackFill, holes: Holes, conflate_after_s: float = 5.0
+    ) -> None:
+        self.feeds: dict[str, Feed] = {}
+        self.streams: dict[str, Stream] = {}
+        self.frames_read = 0
+        self.thinned = 0
+        self._adapter = adapter
+        self._venue = adapter.venue
+        self._split = adapter.split
+        self._take = adapter.take
+        self._consecutive = adapter.consecutive_ids
+        self._books = books
+        self._pipeline = pipeline
+        self._backfill = backfill
+        self._holes = holes
+        self._conflate_after_ms = conflate_after_s * 1000
+        # Names of streams of whole-market subscriptions begin with the channel's name.
+        self._whole_market = tuple(channel.name for channel in adapter.channels if channel.whole_market)
+        self._log = structlog.get_logger().bind(venue=adapter.venue)
+
+    def subscribe(self, feed: Feed, channel: Channel, line: Line) -> None:
+        """Add a symbol's stream to a connection."""
+        name = self._adapter.wire_name(feed.symbol, channel)
+        stream = Stream(name, channel, feed, line, time.monotonic())
+        self.feeds[feed.symbol] = feed
+        self.streams[name] = stream
+        line.streams.append(stream)
+
+    def compile(self, line: Line) -> None:
+        """Have the frames of a connection read in bulk from now on, if the venue's adapter can; all its streams are subscribed by now."""
+        line.scanned = list(line.streams)
+        markets = [(stream.name, stream.channel, stream.feed.market) for stream in line.scanned]
+        line.scanner = self._adapter.scanner(markets, self._pipeline.codec)
+        if line.scanner is not None:
+            for stream in line.scanned:
+                if stream.channel.topic == "depth":
+                    stream.feed.book.compile(self._pipeline.codec.header("depth") + text_bytes(stream.feed.instrument))
+
+    # --- frames ------------------------------------------------------------------------------------------------------
+
+    def frames(self, line: Line, raws: Sequence[bytes]) -> Iterator[Awaitable[None]]:
+        """Take frames of a connection in their order.
+
+        Yields:
+            What must be awaited before the next frame is taken: a hole is being mended.
+        """
+        scanner = line.scanner
+        if scanner is None or len(raws) < FEW_FRAMES:
+            for raw in raws:
+                held = self.frame(line, raw)
+                if held is not None:
+                    yield held
+            return
+        received = self._holes.wall_ms()
+        line.source.heard = time.monotonic()
+        found = scanner.scan(raws, received)
+        for row, index in enumerate(found.streams):
+            if index < 0 or not self._scanned(line, line.scanned[index], found, row, received):
+                held = self.frame(line, raws[row])
+                if held is not None:
+                    yield held
+
+    def _scanned(self, line: Line, stream: Stream, found: Scanned, row: int, received: int) -> bool:
+        """Take a message that was read in bulk; False, and nothing is done, unless it is the plain next one of a stream in order."""
+        feed, source = stream.feed, line.source
+        if line.lost_at is not None or stream.missed_since is not None or stream.silent:
+            return False
+        topic = stream.channel.topic
+        clock, number, at = found.clocks[row], found.ids[row], found.times[row]
+        late = received - clock > self._conflate_after_ms and not feed.recorded
+        value: bytes | None = found.values[row]
+        if topic == "agg_trades":
+            if not feed.ids.follow(number):
+                return False
+            feed.trade_time = at
+        elif topic == "quotes":
+            update, newest = feed.quote
+            if late or (number <= update and at <= newest):
+                return False
+            feed.quote = (number, at)
+        else:
+            if late or feed.broken is not None:
+                return False
+            value = feed.book.follow(found.previous[row], number, at, found.levels, found.spans[row], received)
+        if value is None:
+            return False
+        if line.clock is None or clock > line.clock or source.suspended:
+            self._pipeline.advance(source, clock)
+            line.clock = clock if line.clock is None else max(clock, line.clock)
+        self._pipeline.emit_encoded(source, topic, feed.partition, feed.market.instrument, value, at, received)
+        self.frames_read += 1
+        stream.seen = source.heard
+        stream.count += 1
+        stream.last_time = clock
+        if stream.count % DELAY_SAMPLE == 0:
+            metrics.RECEIVE_DELAY.labels(self._venue, stream.channel.name).observe(max(0, received - clock) / 1000)
+        return True
+
+    def frame(self, line: Line, raw: bytes) -> Awaitable[None] | None:
+        """Take one frame of a connection. What cannot be used becomes a dead letter with its bytes.
+
+        Returns:
+            An awaitable when a hole is being mended: read on when it is done.
+        """
+        received = self._holes.wall_ms()
+        self.frames_read += 1
+        line.source.heard = time.monotonic()
+        try:
+            parts = self._split(raw, received)
+        except MappingError as error:
+            stream = self.streams.get(error.record)
+            instrument = None if stream is None else stream.feed.instrument
+            field = None if error.field == "frame" else error.field  # the whole frame is at fault
+            self._holes.refuse(raw, "frame" if stream is None else stream.name, str(error), field, instrument)
+            return None
+        if len(parts) == 1:
+            return self._part(line, parts[0], raw, received)
+        for index, part in enumerate(parts):
+            held = self._part(line, part, raw, received)
+            if held is not None:
+                return self._rest_of(line, parts[index + 1 :], raw, received, held) if index + 1 < len(parts) else held
+        return None
+
+    async def _rest_of(self, line: Line, parts: Sequence[Part], raw: bytes, received: int, held: Awaitable[None]) -> None:
+        """Take the other messages of a frame once a hole that the first one showed is mended."""
+        await held
+        for part in parts:
+            again = self._part(line, part, raw, received)
+            if again is not None:
+                await again
+
+    def _part(self, line: Line, part: Part, raw: bytes, received: int) -> Awaitable[None] | None:
+        name, clock, data = part
+        stream = self.streams.get(name)
+        if stream is None or stream.line is not line:
+            if not name.startswith(self._whole_market) or not self._whole_market:
+                self._holes.refuse(raw, "frame", f"{name}: no stream of this connection", "stream", None)
+            return None
+        if clock == 0:
+            clock = line.clock or received
+        if line.lost_at is not None:
+            self._outage(line, clock)
+        try:
+            events = self._take(stream.channel, data, stream.feed.market, received)
+            if stream.missed_since is not None:
+                result: Awaitable[None] | None = self._behind_what_was_missed(stream, events, clock, received, raw)
+            else:
+                result = self._events(stream, events, clock, received)
+        except (MappingError, CodecError) as error:
+            self._holes.refuse(raw, stream.name, str(error), error.field, stream.feed.instrument)
+            return None
+        if line.clock is None or clock > line.clock:
+            line.clock = clock
+        stream.seen = line.source.heard
+        stream.count += 1
+        if stream.silent:
+            self._heard_again(stream, clock)
+        stream.last_time = clock
+        if stream.count % DELAY_SAMPLE == 0:
+            metrics.RECEIVE_DELAY.labels(self._venue, stream.channel.name).observe(max(0, received - clock) / 1000)
+        return result
+
+    def _events(self, stream: Stream, events: Sequence[Event], clock: int, received: int) -> Awaitable[None] | None:
+        if len(events) == 1:
+            return self._event(stream, events[0], clock, received)
+        if not events:
+            self._pipeline.advance(stream.line.source, clock)
+            return None
+        for index, event in enumerate(events):
+            held = self._event(stream, event, clock, received)
+            if held is not None:
+                return self._events_after(stream, events[index + 1 :], clock, received, held) if index + 1 < len(events) else held
+        return None
+
+    async def _events_after(self, stream: Stream, events: Sequence[Event], clock: int, received: int, held: Awaitable[None]) -> None:
+        await held
+        for event in events:
+            again = self._event(stream, event, clock, received)
+            if again is not None:
+                await again
+
+    # --- what messages say -------------------------------------------------------------------------------------------
+
+    def _event(self, stream: Stream, event: Event, clock: int, received: int) -> Awaitable[None] | None:
+        topic, what = event
+        if topic == "agg_trades":
+            assert isinstance(what, dict)
+            return self._trade(stream, what, clock)
+        self._pipeline.advance(stream.line.source, clock)
+        if topic == "depth":
+            assert isinstance(what, (BookDiff, BookSnapshot))
+            return self._books.take(stream, what, received, self._thin(stream.feed, topic, clock, received))
+        assert isinstance(what, dict)
+        if topic == "quotes":
+            self._quote(stream, what, clock, received)
+        elif topic == "liquidations":
+            self._liquidation(stream, what)
+        else:
+            self._newest(stream.feed, stream.line.source, topic, what)
+        return None
+
+    def _trade(self, stream: Stream, record: Record, clock: int) -> Awaitable[None] | None:
+        feed = stream.feed
+        source = stream.line.source
+        if self._consecutive:
+            number = record["agg_id"]
+            verdict = feed.ids.offer(number)
+            if verdict is GAP:
+                if number > (feed.ids.last or 0) + MAX_JUMP:
+                    raise MappingError(stream.name, "id", f"{number} lies {number - (feed.ids.last or 0)} ids ahead")
+                return self._backfill.before(stream, record, clock)
+            self._pipeline.advance(source, clock)
+            if verdict is DUPLICATE:
+                self._holes.duplicates += 1
+                return None
+        else:
+            self._pipeline.advance(source, clock)
+            assigned = feed.recent.offer(record["venue_trade_id"], record["event_time"])
+            if assigned is None:
+                self._holes.duplicates += 1
+                return None
+            record["agg_id"] = record["first_trade_id"] = record["last_trade_id"] = assigned
+        self._pipeline.emit(source, "agg_trades", feed.partition, record)
+        feed.trade_time = record["event_time"]
+        return None
+
+    def _quote(self, stream: Stream, record: Record, clock: int, received: int) -> None:
+        feed = stream.feed
+        update, at = feed.quote
+        if record["update_id"] <= update and record["event_time"] <= at:
+            self._holes.duplicates += 1  # or overtaken by a newer one: the newest is what counts
+            return
+        feed.quote = (record["update_id"], record["event_time"])
+        if not self._thin(feed, "quotes", clock, received):
+            self._pipeline.emit(stream.line.source, "quotes", feed.partition, record)
+
+    def _liquidation(self, stream: Stream, record: Record) -> None:
+        feed = stream.feed
+        print_ = (record["event_time"], record["side"], record["price"], record["quantity"], record["filled_quantity"])
+        if print_ in feed.liquidations:
+            self._holes.duplicates += 1
+            return
+        feed.liquidations.append(print_)
+        self._pipeline.emit(stream.line.source, "liquidations", feed.partition, record)
+
+    def _newest(self, feed: Feed, source: Source | None, topic: str, record: Record) -> None:
+        """Write a record of a stream without ids (funding, indicators) unless it is a repeat, or older than what is known."""
+        key = content_key(topic, record)
+        known = feed.newest.get(key)
+        if known is not None and (record["event_time"] < known["event_time"] or _same(record, known)):
+            self._holes.duplicates += 1
+            return
+        feed.newest[key] = record
+        if topic == "funding":
+            record = feed.schedule.apply(record)
+        if source is not None:
+            self._pipeline.emit(source, topic, feed.partition, record)
+        else:
+            self._pipeline.emit_aside(topic, feed.partition, record)
+
+    def polled(self, feed: Feed, topic: str, record: Record, source: Source | None = None) -> None:
+        """Take a record that came over REST, of the feed's instrument unless it names another of the same asset.
+
+        It is written before the next mark, or at the clock of ``source``, if one is given.
+
+        Raises:
+            CodecError: it does not fit its schema.
+        """
+        self._newest(feed, source, topic, {"instrument": feed.instrument, **record})
+
+    # --- falling behind ----------------------------------------------------------------------------------------------
+
+    def _thin(self, feed: Feed, topic: str, clock: int, received: int) -> bool:
+        """Return True when a record of a conflatable stream (depth, quotes) is to be left out: the producer is behind a live venue.
+
+        The newest state of a book or quote makes the older ones worthless to a live reader; trades, liquidations and the rest are never left out.
+        """
+        if received - clock <= self._conflate_after_ms or feed.recorded:
+            return False
+        if clock - feed.thinned.get(topic, 0) >= THIN_MS:
+            feed.thinned[topic] = clock
+            return False
+        self.thinned += 1
+        metrics.CONFLATED.labels(self._venue, topic).inc()
+        return True
+
+    # --- holes and silence -------------------------------------------------------------------------------------------
+
+    def _outage(self, line: Line, clock: int) -> None:
+        """A connection is back, or is heard for the first time in this run: note where something may be missing, and what is to be fetched.
+
+        At the first time, that is what came since the end of what the log has of a symbol. A cold start misses nothing: it has no past, or the
+        past that was asked for, whose trades go on without a hole.
+        """
+        lost, line.lost_at = line.lost_at, None
+        first = line.clock is None
+        for stream in line.streams:
+            topic, feed = stream.channel.topic, stream.feed
+            if topic == "agg_trades":
+                # What is written by now was fetched up to a moment ago. Consecutive ids show their holes themselves.
+                since = (feed.trade_time or feed.log_end) if first else lost
+                if since is not None and not self._consecutive and stream.missed_since is None:
+                    stream.missed_since = since
+            elif topic != "depth":
+                since = feed.log_end if first else lost
+                if since is not None:
+                    self._uncertain(stream, "disconnect", since, clock, "no producer ran" if first else "the connection was down")
+
+    async def _behind_what_was_missed(self, stream: Stream, events: Sequence[Event], clock: int, received: int, raw: bytes) -> None:
+        """Fetch what a stream missed, now that it is heard, and take its message behind it.
+
+        Not when the connection is back: other streams of it may be subscribed later, and what came between would be lost.
+        """
+        await self._fetch_missed(stream, clock)
+        try:
+            held = self._events(stream, events, clock, received)
+        except CodecError as error:
+            self._holes.refuse(raw, stream.name, str(error), error.field, stream.feed.instrument)
+            return
+        if held is not None:
+            await held
+
+    async def _fetch_missed(self, stream: Stream, clock: int | None) -> None:
+        since, stream.missed_since = stream.missed_since, None
+        if since is not None:
+            source = stream.line.source
+            busy = self._backfill.busy
+            task = self._holes.task(self._backfill.since(stream.feed, source, since, clock, "disconnect"), source)
+            await self._holes.hold_unless(busy, task, source, lambda: self._backfill.trades)
+
+    def _uncertain(self, stream: Stream, kind: str, since: int, clock: int, detail: str) -> None:
+        self._holes.emit_gap(
+            stream.feed, stream.line.source, stream.channel.topic, kind, clock, certain=False, ids=(None, None),
+            times=(since, clock), repaired=False, detail=detail,
+        )  # fmt: skip
+
+    def _heard_again(self, stream: Stream, clock: int) -> None:
+        stream.silent = False
+        self._log.info("stream is heard again", stream=stream.name)
+        if stream.last_time is None:
+            return
+        if stream.channel.topic not in ("agg_trades", "depth"):
+            self._uncertain(stream, "silence", stream.last_time, clock, "the stream was silent")
+        elif stream.channel.topic == "agg_trades" and not self._consecutive:
+            self._holes.task(
+                self._backfill.since(stream.feed, stream.line.source, stream.last_time, clock, "silence"), stream.line.source
+            )  # fmt: skip
+
+    def watch(self, now: float) -> list[str]:
+        """Raise the alarm of streams that are silent beyond their limit; return the names of all silent ones."""
+        silent = []
+        for stream in self.streams.values():
+            limit = stream.channel.silence_s
+            if stream.feed.closed or (stream.feed.recorded and stream.count == 0):
+                stream.silent = False
+                continue  # recordings hold what was recorded; at a live venue it would be the wrong route
+            if stream.missed_since is not None and now - stream.seen > MISSED_AFTER_S:
+                # A quiet stream: it is subscribed by now, and may not speak for long.
+                self._holes.task(self._fetch_missed(stream, None), stream.line.source)
+            if stream.line.source.busy:
+                stream.seen = max(stream.seen, stream.line.source.heard)
+                continue  # we are not reading: the stream cannot be heard
+            if limit is not None and now - stream.seen > limit:
+                if not stream.silent:
+                    stream.silent = True
+                    self._log.error("stream is silent", stream=stream.name, limit_s=limit)
+                silent.append(stream.name)
+        return silent
+
+    def states(self) -> Counter[tuple[str, StreamState]]:
+        """Return how many streams of each channel are in each state."""
+        return Counter((stream.channel.name, stream.state) for stream in self.streams.values())
+
+    def count(self) -> None:
+        """Bring the frame counters and the gauges of states up to date (done in bulk: a counter is dearer than a frame)."""
+        for stream in self.streams.values():
+            if stream.count != stream.counted:
+                metrics.FRAMES_RECEIVED.labels(self._venue, stream.channel.name).inc(stream.count - stream.counted)
+                stream.counted = stream.count
+        states = self.states()
+        for channel in {stream.channel.name for stream in self.streams.values()}:
+            for state in StreamState:
+                metrics.STREAMS.labels(self._venue, channel, state.value).set(states[channel, state])
+
+
+def content_key(topic: str, record: Record) -> str:
+    """Return what a record without id is about: the indicator, or the fields that it brings (venues send some apart from others)."""
+    if topic == "market_indicators":
+        return str(record["indicator"])
+    return topic + "".join(f".{name}" for name in FUNDING_VALUES if record.get(name) is not None)
+
+
+def _same(record: Record, known: dict[str, Any]) -> bool:
+    # A record of the log has its schedule filled in: what the message itself says is compared.
+    return all(value is None or known.get(name) == value for name, value in record.items() if name != "receive_time")

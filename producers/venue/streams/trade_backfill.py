@@ -1,0 +1,218 @@
+"""Missing trades fetched over REST: by their ids where those are consecutive, else as far back as the venue's newest trades reach."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from producers.output.pipeline import Pipeline, Source
+from producers.venue.adapter.base import Adapter, MappingError, Refused
+from producers.venue.network.rest import Rest, RestError
+from producers.venue.state.feed import Feed, Stream
+from producers.venue.state.trade_ids import Verdict
+from producers.venue.streams.gap_repair import Holes
+from schemas import metrics
+from schemas.codec.avro import CodecError, Record
+
+# REST may lag the stream by a moment: asked again so often for ids that the stream has already passed.
+LAG_TRIES = 5
+LAG_PAUSE_S = 0.25
+# Background repairs of a hole before it is given up.
+REPAIR_TRIES = 10
+
+
+class BackFill:
+    """Mends holes in the trades of all symbols.
+
+    Args:
+        adapter: The venue. pipeline: Where records go. rest: where trades come from. holes: gap rows and holding.
+    """
+
+    def __init__(self, adapter: Adapter, pipeline: Pipeline, rest: Rest, holes: Holes) -> None:
+        self.trades = 0
+        self._repairing = asyncio.Lock()
+        self._adapter = adapter
+        self._pipeline = pipeline
+        self._rest = rest
+        self._holes = holes
+        self._log = structlog.get_logger().bind(venue=adapter.venue)
+
+    @property
+    def busy(self) -> bool:
+        """True while REST is busy."""
+        return self._rest.limiter.busy
+
+    # --- consecutive ids ---------------------------------------------------------------------------------------------
+
+    async def before(self, stream: Stream, record: Record, clock: int) -> None:
+        """Mend the hole before a trade, then write the trade."""
+        feed, source = stream.feed, stream.line.source
+        first, last = (feed.ids.last or 0) + 1, record["agg_id"] - 1
+        before = feed.trade_time
+        busy = self._rest.limiter.busy
+        fill = self._holes.task(self.fill(feed, source, first, last), source)
+        await self._holes.hold_unless(busy, fill, source, lambda: self.trades)
+        if not fill.done():
+            outcome = "REST is slow: the back-fill goes on"
+            fill.add_done_callback(lambda _: self._filled_later(feed, source, first, last))
+        elif fill.result() is None:
+            outcome = "filled over REST"
+        else:
+            outcome = str(fill.result())
+        feed.ids.skip(record["agg_id"])
+        self._holes.emit_gap(
+            feed, source, "agg_trades", "id_gap", record["event_time"], certain=True, ids=(first, last), times=(before, record["event_time"]),
+            repaired=not feed.ids.lacks(first, last), detail=outcome,
+        )  # fmt: skip
+        self._pipeline.advance(source, clock)
+        if feed.ids.offer(record["agg_id"]) is Verdict.NEW:
+            self._pipeline.emit(source, "agg_trades", feed.partition, record)
+            feed.trade_time = record["event_time"]
+
+    def _filled_later(self, feed: Feed, source: Source, first: int, last: int) -> None:
+        """Say that a hole is mended which was noted as open; one that is still open is tried again by ``repair``."""
+        if not feed.ids.lacks(first, last):
+            feed.repairs.pop((first, last), None)
+            self._emit_repaired(feed, source, first, last)
+
+    def _emit_repaired(self, feed: Feed, source: Source, first: int, last: int) -> None:
+        self._holes.emit_gap(
+            feed, source, "agg_trades", "id_gap", feed.trade_time or 0, certain=True, ids=(first, last), times=(None, None),
+            repaired=True, detail="filled over REST later",
+        )  # fmt: skip
+
+    async def fill(self, feed: Feed, source: Source, first: int, last: int | None) -> str | None:
+        """Fetch trades ``first``..``last`` over REST and write those that are new; ``last`` None: all that the venue has.
+
+        Returns:
+            None when the range is complete, else what is wrong.
+        """
+        at, tries = first, 0
+        while last is None or at <= last:
+            try:
+                rows, full = await self._adapter.trades_from(self._rest, feed.market, at, self._holes.wall_ms())
+            except (RestError, MappingError) as error:
+                self._log.warning("back-fill failed", symbol=feed.symbol, from_id=at, to_id=last, error=str(error))
+                return f"back-fill failed: {error}"
+            newest = self._take_page(feed, source, rows, last)
+            if newest is not None:
+                at, tries = newest + 1, 0
+            if last is None and not full:
+                return None
+            if newest is None:
+                tries += 1
+                if tries >= LAG_TRIES:
+                    return f"the venue does not serve the ids from {at}"
+                await asyncio.sleep(LAG_PAUSE_S)
+            if self._pipeline.must_wait(source):
+                await self._pipeline.gate(source)
+        return "some trades of the range are missing" if last is not None and feed.ids.lacks(first, last) else None
+
+    def _take_page(self, feed: Feed, source: Source, rows: Iterable[Record | Refused], last: int | None) -> int | None:
+        """Write the new trades of a page; return the newest id in it (cut at ``last``), None for an empty page."""
+        newest: int | None = None
+        for record in rows:
+            if isinstance(record, Refused):
+                self._refuse(feed, record.raw, record.error)
+                continue
+            trade_id = record["agg_id"]
+            if last is not None and trade_id > last:
+                return last  # the venue has nothing (more) below it
+            newest = trade_id
+            verdict = feed.ids.offer(trade_id)
+            if verdict is Verdict.GAP:
+                if last is None:  # else the row of the whole range says it
+                    self._holes.emit_gap(
+                        feed, source, "agg_trades", "id_gap", record["event_time"], certain=True,
+                        ids=((feed.ids.last or 0) + 1, trade_id - 1), times=(feed.trade_time, record["event_time"]),
+                        repaired=False, detail="the venue no longer serves them",
+                    )  # fmt: skip
+                feed.ids.skip(trade_id)
+                verdict = feed.ids.offer(trade_id)
+            if verdict is Verdict.NEW:
+                self._write(feed, source, record)
+        return newest
+
+    async def repair(self, streams: Iterable[Stream]) -> None:
+        """Try once more to fetch what is still missing; holes that the venue never serves are given up after some rounds.
+
+        One round at a time: a connection that ends waits for the round under way before it leaves the merge, and later rounds pass it over.
+        """
+        async with self._repairing:
+            for stream in streams:
+                if not stream.line.ended:
+                    await self._repair(stream)
+
+    async def _repair(self, stream: Stream) -> None:
+        feed = stream.feed
+        for first, last in list(feed.ids.missing):
+            tried = feed.repairs.get((first, last), 0) + 1
+            if tried > REPAIR_TRIES:
+                continue
+            feed.repairs[first, last] = tried
+            problem = await self.fill(feed, stream.line.source, first, last)
+            if not feed.ids.lacks(first, last):
+                feed.repairs.pop((first, last), None)
+                self._emit_repaired(feed, stream.line.source, first, last)
+            elif tried == REPAIR_TRIES:
+                self._log.error("trades are lost", symbol=feed.symbol, from_id=first, to_id=last, problem=problem)
+
+    # --- other ids ---------------------------------------------------------------------------------------------------
+
+    async def since(self, feed: Feed, source: Source, lost: int, clock: int | None, kind: str) -> None:
+        """Fetch the trades since a time (ms UTC), write those that are new, and note how far back that reached.
+
+        Args:
+            feed, source: Whose trades, and where they go.
+            lost: Venue time since which trades may be missing.
+            clock: Venue time at which the stream is heard again, for the gap row; None: at the newest trade fetched.
+            kind: Kind of the gap row, e.g. ``disconnect``.
+        """
+        before = self.trades
+        # The newest trade in the log is fetched again: seeing it proves that nothing lies between.
+        since = lost if feed.trade_time is None else min(lost, feed.trade_time)
+        try:
+            rows, complete = await self._adapter.trades_since(self._rest, feed.market, since, self._holes.wall_ms())
+        except (RestError, MappingError) as error:
+            rows, complete, detail = [], False, f"back-fill failed: {error}"
+        else:
+            detail = "filled over REST" if complete else "the venue's newest trades do not reach back so far"
+        oldest = self._take_recent(feed, source, rows)
+        self._holes.emit_gap(
+            feed, source, "agg_trades", kind, clock or feed.trade_time or lost, certain=False, ids=(None, None),
+            times=(since, clock or feed.trade_time if complete else oldest), repaired=complete,
+            detail=f"{detail} ({self.trades - before} trades)",
+        )  # fmt: skip
+
+    def _take_recent(self, feed: Feed, source: Source, rows: Iterable[Record | Refused]) -> int | None:
+        """Write the trades of an answer that are not in the log; return the time of its oldest."""
+        oldest: int | None = None
+        for record in rows:
+            if isinstance(record, Refused):
+                self._refuse(feed, record.raw, record.error)
+                continue
+            oldest = record["event_time"] if oldest is None else min(oldest, record["event_time"])
+            number = feed.recent.offer(record["venue_trade_id"], record["event_time"])
+            if number is not None:
+                self._write(feed, source, {**record, "agg_id": number, "first_trade_id": number, "last_trade_id": number})
+        return oldest
+
+    # --- both --------------------------------------------------------------------------------------------------------
+
+    def _write(self, feed: Feed, source: Source, record: Record) -> None:
+        try:
+            self._pipeline.advance(source, record["event_time"])
+            self._pipeline.emit(source, "agg_trades", feed.partition, record)
+        except CodecError as error:
+            self._refuse(feed, repr(record).encode(), error)
+            return
+        feed.trade_time = max(feed.trade_time or 0, record["event_time"])
+        if feed.begun is None:
+            feed.begun = record["event_time"]
+        self.trades += 1
+        metrics.BACKFILLED.labels(self._adapter.venue).inc()
+
+    def _refuse(self, feed: Feed, raw: bytes, error: MappingError | CodecError) -> None:
+        self._holes.refuse(raw, f"rest trades {feed.symbol}", str(error), error.field, feed.instrument)
