@@ -24,24 +24,24 @@ from schemas.errors import UserError
 COMMANDS: dict[str, str] = {
     "demo": "Run the whole pipeline on recorded market data and write a report.",
     "doctor": "Check this machine; name what is missing and how to get it.",
-    "stack": "Run a Kafka broker and PostgreSQL on this machine, in one folder.",
+    "stack": "Run a Kafka broker and PostgreSQL on this machine, without containers.",
     "db": "Migrate, maintain, back up and restore the database.",
     "topics": "Create, list, read and document topics; show consumer lag.",
     "strategies": "Create, edit, pause, retire and list strategies.",
-    "settings": "Show and change the numbers of the engines.",
-    "explain": "Explain one evaluation of a strategy: scores, gates, inputs.",
-    "simulate": "Serve a recording or a generated market as a simulated exchange.",
+    "settings": "Show and change the settings of the engines.",
+    "explain": "Show how a strategy reached one decision: scores, gates, inputs.",
+    "simulate": "Run a simulated exchange from a recording or a generated market.",
     "produce": "Read an exchange and write its market data to Kafka.",
     "import": "Import the public dump files of an exchange into Kafka.",
     "worker": "Compute features, scores and signals from market data.",
     "sink": "Write the topics to the database.",
-    "execute": "Execute signals: on paper, or at an exchange.",
+    "execute": "Trade the signals, on paper or at an exchange.",
     "preflight": "Check an exchange account before trading starts.",
     "positions": "Show open positions and their current value.",
-    "orders": "Show open orders, or all.",
+    "orders": "Show open orders, or all orders.",
     "trades": "Show closed trades and their execution costs.",
     "routing": "Propose entry routing from measured execution costs.",
-    "risk": "Run the risk guard; halt, resume, close everything.",
+    "risk": "Run the risk guard; halt or resume trading; close all positions.",
     "archive": "Archive topics as Parquet files.",
     "monitor": "Monitor the quality of the market data.",
     "metrics": "List every metric with unit, labels and meaning.",
@@ -50,10 +50,10 @@ COMMANDS: dict[str, str] = {
     "quality": "Show data quality scores, or check recorded files.",
     "compare": "Compare the results of two strategies.",
     "replay": "Backtest: replay files or topics, and write a report.",
-    "research": "Search parameters, test features, compare edges with costs.",
-    "evolve": "Test paper strategies and their mutations out of sample, daily.",
+    "research": "Search parameters, test features, compare the edge with costs.",
+    "evolve": "Test mutations of the paper strategies out of sample.",
     "bench": "Benchmark perpflow and comparable frameworks on this machine.",
-    "report": "Report execution costs; compare the reports of replays.",
+    "report": "Report execution costs; compare replay reports.",
 }
 
 
@@ -86,13 +86,13 @@ class LazyGroup(typer.core.TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a stand-in that has the name and the help text."""
+        """Return a placeholder with the name and the help text."""
         if cmd_name not in COMMANDS:
             return None
         return typer.core.TyperCommand(cmd_name, help=COMMANDS[cmd_name])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Import the chosen sub-command; running it and completing its arguments both come through here."""
+        """Import the chosen sub-command. Running it and completing its arguments both call this."""
         name, stand_in, rest = super().resolve_command(ctx, args)
         return name, load(name) if name is not None and stand_in is not None else stand_in, rest
 
@@ -102,14 +102,16 @@ app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_show_lo
 
 @app.callback()
 def perpflow() -> None:
-    """Order flow of crypto perpetual futures as scored trading signals, on Kafka, Faust and TimescaleDB.
+    """Turn the order flow of crypto perpetual futures into scored trading signals, on Kafka, Faust and TimescaleDB.
 
-    Example: perpflow stack up && eval "$(perpflow stack env)" && perpflow topics create
+    First run: perpflow demo
+
+    Start your own: perpflow stack up && eval "$(perpflow stack env)" && perpflow topics create && perpflow db migrate
     """
 
 
 def settings() -> Any:
-    """Return the settings of the environment. Raises UserError naming the variable that does not fit."""
+    """Return the settings of the environment. Raises UserError naming the invalid variable."""
     from pydantic import ValidationError
 
     from schemas.settings import Settings
@@ -122,9 +124,9 @@ def settings() -> Any:
 
 
 def main() -> None:
-    """Run the command line; errors that are for people are shown without a traceback."""
+    """Run the command line. A UserError is printed without a traceback."""
     try:
-        if os.environ.get("PERPFLOW_ENGINES"):  # importing it costs what only its users should pay
+        if os.environ.get("PERPFLOW_ENGINES"):  # the import is slow, so only users of plug-ins pay for it
             from stream_apps.engines import load_plugins
 
             try:

@@ -1,7 +1,7 @@
-"""Read what a run left in the database: counts, exact sums, statistics (``facts.DemoFacts``).
+"""Read the results of a run from the database: counts, exact sums, statistics (``outcome.DemoFacts``).
 
-Everything is read in one read-only snapshot, so the figures belong together. Quantities and prices are summed as the decimals that the
-doubles of the tables carry: PostgreSQL's own cast of a double to numeric keeps 15 digits only, its text keeps all.
+One read-only snapshot gives consistent figures. Quantities and prices are summed as the decimals that the doubles carry. The sums use the
+text form of a double, because PostgreSQL's cast of a double to numeric keeps only 15 digits.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Connection = psycopg.Connection[DictRow]
 
 
 class ClosedTrade(NamedTuple):
-    """What the statistics need of a closed trade, in order of exit."""
+    """Fields of a closed trade for the statistics, in order of exit."""
 
     net_r: float
     net_pnl: float
@@ -79,15 +79,15 @@ def ms(column: LiteralString) -> sql.SQL:
 
 
 def collect(database_url: str, instruments: Sequence[str] | None = None) -> DemoFacts:
-    """Return what the tables say.
+    """Return the content of the tables.
 
     Args:
         database_url: Database that ``perpflow db migrate`` prepared.
-        instruments: Instruments to describe; None: every one that any table names. Row counts are of whole tables either way.
+        instruments: Instruments to describe. None: all. Row counts always cover whole tables.
 
     Raises:
         DatabaseError: the database does not answer.
-        psycopg.errors.UndefinedTable: it was never migrated.
+        psycopg.errors.UndefinedTable: the database is not migrated.
     """
     with snapshot(database_url) as connection:
         chosen = sorted(set(instruments)) if instruments is not None else named_instruments(connection)
@@ -108,9 +108,9 @@ def collect(database_url: str, instruments: Sequence[str] | None = None) -> Demo
 
 
 def named_instruments(connection: Connection) -> list[str]:
-    """Return every instrument of which something is stored."""
+    """Return every instrument with stored data."""
     tables = ("instruments", "agg_trades", "depth", "quotes", "funding", "features", "gaps")
-    # A loose scan over the index (instrument, event_time): one step an instrument instead of one a row.
+    # A loose index scan over (instrument, event_time): one step per instrument instead of one per row.
     names: set[str] = set()
     for name in tables:
         table = sql.Identifier(name)
@@ -148,7 +148,7 @@ _SILENCES = sql.SQL("""
         SELECT lag({time}) OVER (ORDER BY event_time) AS since, {time} AS until FROM agg_trades WHERE instrument = %s) AS pairs
     WHERE until - since >= %s ORDER BY until - since DESC, since LIMIT %s""").format(time=ms("event_time"))
 
-# The last book that had levels: a producer that stops may end with an invalid one, which says nothing about the recording.
+# The last book with levels. A producer that stops may write an invalid book last, which is not part of the recording.
 _BOOK = sql.SQL("""
     SELECT {time} AS event_time, bid_prices[1]::text::numeric AS bid_price, bid_quantities[1]::text::numeric AS bid_quantity,
            ask_prices[1]::text::numeric AS ask_price, ask_quantities[1]::text::numeric AS ask_quantity
@@ -171,7 +171,7 @@ _GAP_ROWS = sql.SQL("SELECT count(*) AS gap_rows, count(*) FILTER (WHERE NOT rep
 
 
 def _one(connection: Connection, query: sql.SQL | sql.Composed, name: str) -> dict[str, Any]:
-    """Return the query's first row, empty when there is none."""
+    """Return the first row of a query, or an empty row."""
     return connection.execute(query, (name,)).fetchone() or {}
 
 
@@ -203,7 +203,7 @@ def _instrument(connection: Connection, name: str) -> InstrumentFacts:
 
 
 def _top(row: Mapping[str, Any]) -> Top | None:
-    """Return the best prices of a row; None when there is no row or a side of the book is empty."""
+    """Return the best prices of a row. None without a row or with an empty side of the book."""
     names = ("event_time", "bid_price", "bid_quantity", "ask_price", "ask_quantity")
     if any(row.get(name) is None for name in names):
         return None
@@ -211,7 +211,7 @@ def _top(row: Mapping[str, Any]) -> Top | None:
 
 
 def _unnested(connection: Connection, table: str, column: str, instrument: str, strategy_id: str | None = None) -> dict[str, int]:
-    """Return how often each text stands in an array column, most frequent first."""
+    """Return how often each text occurs in an array column, most frequent first."""
     query = sql.SQL("SELECT name, count(*) AS n FROM {}, unnest({}) AS name WHERE instrument = %s{} GROUP BY 1 ORDER BY 2 DESC, 1").format(
         sql.Identifier(table), sql.Identifier(column), sql.SQL(" AND strategy_id = %s" if strategy_id is not None else "")
     )
@@ -235,7 +235,7 @@ _SCORES = """
            count(*) FILTER (WHERE signalled) AS signalled, max(score) FILTER (WHERE gate_passed) AS best_score
     FROM scores WHERE instrument = ANY(%s) GROUP BY 1, 2 ORDER BY 1, 2"""
 
-# Reasons end with the measured value in brackets, which would make every one of them a kind of its own.
+# A reason ends with its measured value in brackets. It is removed, so that equal reasons group together.
 _BLOCKS = """
     SELECT regexp_replace(gate_block, '\\(.*\\)$', '') AS name, count(*) AS n FROM scores
     WHERE instrument = %s AND strategy_id = %s AND gate_block IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"""
@@ -259,7 +259,7 @@ _SIGNALS = """
     SELECT instrument, strategy_id, direction, tier, entry, flip, count(*) AS count FROM signals WHERE instrument = ANY(%s)
     GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6"""
 
-# An order has one row for each status that it went through: the last one says what became of it.
+# An order has one row per status. The last row is its final status.
 _ORDERS = """
     SELECT instrument, leg, status, reason, count(*) AS count FROM (
         SELECT DISTINCT ON (order_id) instrument, leg, status, reason FROM orders WHERE instrument = ANY(%s) AND mode = 'paper'
@@ -317,7 +317,7 @@ NO_TRADES = PaperFacts(
 
 
 def paper_facts(trades: Sequence[ClosedTrade]) -> PaperFacts:
-    """Return the statistics of closed trades that are given in order of exit (pure)."""
+    """Return the statistics of closed trades in order of exit (pure)."""
     exits: dict[str, int] = {}
     for trade in trades:
         exits[trade.exit_reason] = exits.get(trade.exit_reason, 0) + 1
@@ -346,9 +346,9 @@ def paper_facts(trades: Sequence[ClosedTrade]) -> PaperFacts:
 
 
 def max_drawdown(changes: Sequence[float]) -> float:
-    """Return the deepest fall of the running sum from its highest point before, the start included; >= 0.
+    """Return the largest fall of a running sum from its previous peak, the start included; >= 0.
 
-    The sums are of the changes' decimals, so that a fall that was made good exactly counts as none.
+    The sums are exact decimals, so a fall that is exactly recovered counts as zero.
     """
     total = peak = deepest = Decimal(0)
     for change in changes:

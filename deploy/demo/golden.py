@@ -1,7 +1,7 @@
-"""What a recording must come to, told by the file alone, and whether the database says the same.
+"""Expected figures of a recording, computed from its files, and their comparison with the database.
 
-The files are read here a second time, by other code than the recorded venue's, with exact decimals: an error in the pipeline's own reading,
-grouping, transport or storage cannot hide in the expected figures. Only the names of files are found by the shared function.
+Separate code reads the files a second time, with exact decimals. So an error in the pipeline's reading, grouping, transport or storage
+cannot hide in the expected figures. Only the function that finds the files is shared.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VENUE = "BINANCE"
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of a recording: its name, size, and the sha256 of its bytes as they lie on disk."""
+    """One file of a recording: its name, size, and the sha256 of its bytes on disk."""
 
     name: str
     size: int
@@ -39,7 +39,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Published:
-    """Figures of a recording that are known from elsewhere: see tests/data/PROVENANCE.md."""
+    """Published figures of a recording: see tests/data/PROVENANCE.md."""
 
     name: str
     trades: int
@@ -54,7 +54,7 @@ class Published:
         return self.buy - self.sell
 
 
-# By sha256 of the unpacked content, so that a renamed file is known and an altered one is not.
+# By sha256 of the unpacked content: a renamed file is recognised, an altered one is not.
 PUBLISHED = {
     "9a0505c20c5a6a013cfe0d4e341a53f600266ca314623bc73a29e43d05693ded": Published(
         "btcusdt_20240808",
@@ -72,19 +72,19 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Golden:
-    """What a recording holds.
+    """Content of a recording.
 
     Attributes:
         content_sha256: Of the unpacked content of all files in order.
         trades: Single trades that join aggregate trades (market trades with price and quantity above zero).
         other_trades: Prints of another kind (insurance fund, ADL); they are in no aggregate trade.
-        refused: Rows that no venue could have sent: price or quantity not above zero.
+        refused: Invalid rows: price or quantity not above zero.
         buy, sell: Taker quantity.
         first_time .. last_price: By (trade time, id); None without trades.
-        holes: Breaks in the update ids of depth diffs and in the ids of recorded aggregate trades.
+        holes: Gaps in the update ids of depth diffs and in the ids of recorded aggregate trades.
         quote: Last bookTicker.
-        book: Best prices of the book after the first snapshot and all diffs; None without a snapshot or with a break.
-        published: Figures known from elsewhere.
+        book: Best prices of the book after the first snapshot and all diffs; None without a snapshot or after a gap.
+        published: Published figures.
     """
 
     instrument: str
@@ -113,16 +113,16 @@ class Golden:
 
 
 def golden_of_recording(path: str | Path, symbol: str, kind: str = "perp") -> Golden:
-    """Return what the recording of ``symbol`` at ``path`` holds. Reads line by line, in constant memory.
+    """Return the content of the recording of ``symbol`` at ``path``. Reads line by line, in constant memory.
 
     Args:
         path: File, folder, glob or comma-separated list, as the recorded venue takes it.
-        symbol: The venue's symbol; files that do not name a symbol are taken to be of it.
+        symbol: The venue's symbol; files that do not name a symbol belong to it.
         kind: ``perp`` or ``spot``.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file is of no known format or a line of it cannot be read; the message names file and line.
+        ValueError: a file has an unknown format or an unreadable line. The message names file and line.
     """
     reading = _Reading(symbol)
     content = hashlib.sha256()
@@ -159,7 +159,7 @@ def golden_of_recording(path: str | Path, symbol: str, kind: str = "perp") -> Go
 
 @contextmanager
 def _unpacked(file: Path) -> Iterator[list[BinaryIO]]:
-    """Open a plain, gzip or zip file, told by its first bytes."""
+    """Open a plain, gzip or zip file. Its first bytes tell the format."""
     with file.open("rb") as stored:
         start = stored.read(4)
         stored.seek(0)
@@ -210,7 +210,7 @@ class _Tally:
 
 
 class _Reading:
-    """Takes files in order, line by line, and tells what all of them together say."""
+    """Reads files in order, line by line, and sums up their content."""
 
     def __init__(self, symbol: str) -> None:
         self.symbol = symbol
@@ -223,7 +223,7 @@ class _Reading:
         self._aggregate_id: int | None = None
 
     def read(self, name: str, stream: BinaryIO, digest: Callable[[bytes], None]) -> None:
-        """Read one file; ``digest`` is given every byte of it. Raises ValueError with file and line."""
+        """Read one file and add every byte to ``digest``. Raises ValueError with file and line."""
         take: Callable[[str], None] | None = None
         number = 0
         try:
@@ -241,10 +241,10 @@ class _Reading:
         except (KeyError, TypeError, ValueError, InvalidOperation) as error:
             raise ValueError(f"{name}:{number}: {type(error).__name__}: {error}") from error
         if take is None:
-            raise ValueError(f"{name}:{number}: the file holds no line of data")
+            raise ValueError(f"{name}:{number}: the file has no data lines")
 
     def _taker(self, text: str) -> tuple[Callable[[str], None], bool]:
-        """Return what takes the lines of a file that starts with ``text``, and whether that line is a header."""
+        """Return the reader for a file whose first line is ``text``, and whether that line is a header."""
         stamp, _, rest = text.partition(" ")
         cells = text.split(",")
         if stamp.isdigit() and rest.startswith("{"):
@@ -258,7 +258,7 @@ class _Reading:
         raise ValueError(f"not a known recording format: {text[:80]!r}")
 
     def _rows(self, columns: list[str], take: Callable[[dict[str, str]], None]) -> Callable[[str], None]:
-        # None of the formats quotes its cells.
+        # No format quotes its cells.
         return lambda text: take(dict(zip(columns, text.split(","), strict=False)))
 
     def _trade_row(self, row: dict[str, str]) -> None:
@@ -279,7 +279,7 @@ class _Reading:
             self.single.add(int(row["TransactionTime"]), int(row["TradeId"]), Decimal(row["Price"]), Decimal(row["Quantity"]), maker)
         elif row.get("StreamType", "DIFFERENCE_DEPTH_STREAM") == "DIFFERENCE_DEPTH_STREAM":
             final = int(row["FinalUpdateId"])
-            if final != self._update_id:  # one row a level: the first of a message tells
+            if final != self._update_id:  # one row per level: the first row of a message decides
                 self._chain(final, int(row["FinalUpdateIdInLastStream"]))
 
     def _message(self, text: str) -> None:
@@ -316,9 +316,9 @@ class _Reading:
 
 
 class _Book:
-    """The book of the first snapshot and the diffs; the recorder may have got the snapshot after the diffs that follow it."""
+    """The book of the first snapshot and the diffs. The recorder may have received the snapshot after its following diffs."""
 
-    # Diffs kept until a snapshot is met: minutes of the fastest stream. A snapshot older than all of them gives no book.
+    # Diffs to keep until a snapshot arrives: minutes of the fastest stream. A snapshot older than all of them gives no book.
     EARLY = 50_000
 
     def __init__(self) -> None:
@@ -357,7 +357,7 @@ class _Book:
                     side.pop(price, None)
 
     def top(self) -> Top | None:
-        """Return the best prices; None when no book is known."""
+        """Return the best prices. None if no book is known."""
         if not self._bids or not self._asks or not self._sound:
             return None
         bid, ask = max(self._bids), min(self._asks)
@@ -365,16 +365,16 @@ class _Book:
 
 
 def _milliseconds(stamp: int) -> int:
-    # Bulk files of spot have microseconds since 2025; 16 digits of milliseconds are the year 33658.
+    # Spot bulk files have microseconds since 2025. 16 digits of milliseconds would be the year 33658.
     return stamp // 1000 if stamp >= 10**15 else stamp
 
 
 def golden_checks(facts: DemoFacts, goldens: Sequence[Golden] = ()) -> list[Check]:
-    """Return the comparisons of a run with its recordings.
+    """Compare a run with its recordings.
 
     Args:
-        facts: What the database says.
-        goldens: What each played recording holds (``golden_of_recording``). Instruments without one are only checked for doubled rows.
+        facts: Results in the database.
+        goldens: Content of each played recording (``golden_of_recording``). Other instruments are only checked for duplicate rows.
     """
     checks = [_check(one.instrument, "repeated agg_trades rows", 0, one.repeated_trades, "ids are unique") for one in facts.instruments]
     for golden in goldens:
@@ -397,7 +397,7 @@ def _recording_checks(golden: Golden, found: InstrumentFacts) -> Iterator[Check]
         }
 
     def both(what: str, counted: Value, value: Value, source: str = "the recording") -> Iterator[Check]:
-        """One check where the count and a published figure agree, two where they do not."""
+        """Return one check if the computed and the published figure agree, else two."""
         other = published.get(what)
         if other is not None and _same(counted, other):
             source, other = f"{source}; published figures", None
@@ -420,9 +420,9 @@ def _recording_checks(golden: Golden, found: InstrumentFacts) -> Iterator[Check]
     yield from both("last quote", golden.quote, found.quote)
     yield from both("last book, best prices", golden.book, found.book, "its snapshot and diffs")
     if golden.quote is not None and golden.book is not None and _same(golden.quote, golden.book):
-        yield _check(name, "last book equals last quote", found.quote, found.book, "they agree in the recording")
+        yield _check(name, "last book equals last quote", found.quote, found.book, "equal in the recording")
     whole = not golden.holes and not golden.refused
-    yield from both("gap rows", 0 if whole else None, found.gap_rows, "it has no hole")
+    yield from both("gap rows", 0 if whole else None, found.gap_rows, "it has no gap")
 
 
 def _time(value: int | None) -> str | None:
@@ -434,7 +434,7 @@ Value = int | str | Decimal | Top | None
 
 def _same(one: Value, other: Value) -> bool:
     if isinstance(one, Top) and isinstance(other, Top):
-        return one.values == other.values  # a merged diff has another time, and the same book
+        return one.values == other.values  # a merged diff has a different time and the same book
     return one == other
 
 
@@ -444,7 +444,7 @@ def _check(instrument: str, name: str, expected: Value, found: Value, source: st
 
 
 def value_text(value: Value) -> str:
-    """Return a figure for people: ``21,313``, ``73.786``, ``61659.7 x 1.486 / 61659.8 x 0.981``, or ``none``."""
+    """Return a figure as text: ``21,313``, ``73.786``, ``61659.7 x 1.486 / 61659.8 x 0.981``, or ``none``."""
     if value is None:
         return "none"
     if isinstance(value, Top):

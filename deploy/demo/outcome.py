@@ -1,7 +1,7 @@
-"""What a run left in the database, as plain values.
+"""Results of a run in the database, as plain values.
 
-Times are ms UTC. Sums and prices of market data are exact decimals (the venue's own, since the tables' doubles carry them). None: there is no
-such value; it is never replaced by a number.
+Times are ms UTC. Sums and prices of market data are exact decimals: the tables' doubles carry the venue's decimals exactly. None means that
+there is no value; it is never replaced by a number.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ class Top:
 
     @property
     def values(self) -> tuple[Decimal, Decimal, Decimal, Decimal]:
-        """Prices and quantities without the time: what two sources of one book are compared by."""
+        """Prices and quantities without the time, to compare two sources of one book."""
         return (self.bid_price, self.bid_quantity, self.ask_price, self.ask_quantity)
 
 
 @dataclass(frozen=True)
 class InstrumentFacts:
-    """What is stored of one instrument.
+    """Stored data of one instrument.
 
     Attributes:
-        recorded: Whether its producer says that the data is played from a recording; None: no ``instruments`` row.
+        recorded: Whether its producer labels the data as a recording. None: no ``instruments`` row.
         author: Its producer; None: no ``instruments`` row.
         first_time, last_time: Event times of the first and the last trade.
-        agg_trades: Rows; repeated_trades: of these, repeats of an aggregate id (never to be seen).
+        agg_trades: Rows; repeated_trades: of these, repeats of an aggregate id (expected: 0).
         missing_agg_ids: Aggregate ids between the first and the last that have no row.
         backfilled: Rows fetched over REST after a gap.
         trades: Single trades by id range: sum of ``last_trade_id - first_trade_id + 1``.
         buy, sell: Taker quantity, exact.
         low, high: Price range. largest: Largest aggregate trade, base quantity.
-        silences: Longest stretches without a trade, longest first.
-        book: Best prices of the last valid ``depth`` row; None: there is none. book_state, book_epoch: of the last row of all.
+        silences: Longest periods without a trade, longest first.
+        book: Best prices of the last valid ``depth`` row; None: there is none. book_state, book_epoch: of the very last row.
         quote: Last ``quotes`` row.
         gap_rows: Rows of ``gaps``; gap_rows_open: of these not repaired.
         features: Evaluated instants. first_instant, last_instant: event times of the first and the last.
-        late_trades: Trades that came after their instant had fired, at the last instant; None: no instant.
-        missing_inputs, stale_inputs: Input -> instants at which it had no value, or one that was too old.
+        late_trades: Trades that arrived after their instant had fired, counted at the last instant. None: no instant.
+        missing_inputs, stale_inputs: Input -> number of instants at which it was missing or stale.
     """
 
     instrument: str
@@ -91,16 +91,16 @@ class InstrumentFacts:
 
     @property
     def book_equals_quote(self) -> bool | None:
-        """Whether the last book says what the last quote says; None when one of them does not exist."""
+        """Whether the last book equals the last quote. None if one of them does not exist."""
         return None if self.book is None or self.quote is None else self.book.values == self.quote.values
 
 
 @dataclass(frozen=True)
 class StrategyFacts:
-    """The newest revision of a strategy: what a reader of the scores needs to know of it.
+    """The newest revision of a strategy: settings that explain its scores.
 
     Attributes:
-        gates_off: Names of the gates that are switched off.
+        gates_off: Names of the disabled gates.
     """
 
     strategy_id: str
@@ -118,14 +118,14 @@ class StrategyFacts:
 
 @dataclass(frozen=True)
 class EvaluationFacts:
-    """What became of one strategy's evaluations. ``evaluations = not_warm + blocked + passed``.
+    """Outcomes of one strategy's evaluations. ``evaluations = not_warm + blocked + passed``.
 
     Attributes:
-        below_entry: Passed all gates, but has no tier.
-        cooling: Wanted to enter while the cooldown ran.
+        below_entry: Passed all gates, but the score has no tier.
+        cooling: An entry that the cooldown blocked.
         signalled: Emitted a signal.
         best_score: Highest score of those that passed; None when none passed.
-        blocks: Reason -> evaluations that it blocked; measured values in a reason are left out.
+        blocks: Reason (without measured values) -> evaluations that it blocked.
         missing_inputs, stale_inputs: Input -> evaluations without it.
         regimes: Regime -> evaluations.
     """
@@ -148,7 +148,7 @@ class EvaluationFacts:
 
 @dataclass(frozen=True)
 class SignalCount:
-    """Signals of one kind. entry: may open; flip: closes the other side."""
+    """Signals of one kind. entry: may open a position; flip: closes an opposite position."""
 
     instrument: str
     strategy_id: str
@@ -161,7 +161,7 @@ class SignalCount:
 
 @dataclass(frozen=True)
 class OrderCount:
-    """Orders of one leg in one status, with the reason of a refusal or cancellation."""
+    """Orders of one leg in one status, with the reason of a rejection or cancellation."""
 
     instrument: str
     leg: str
@@ -180,8 +180,8 @@ class PaperFacts:
         profit_factor: Gross profit / |gross loss|, money; None without a loss.
         profit_factor_bounds: Its 95 % interval; None without a win or a loss.
         net_r, net_pnl: Sums, in R and in quote units. fees, funding: sums in quote units.
-        max_drawdown_r: Deepest fall of the cumulated net R from its highest point before (start included), >= 0; None without trades.
-        max_drawdown_pnl: The same of money.
+        max_drawdown_r: Largest fall of the cumulative net R from its previous peak (start included), >= 0. None without trades.
+        max_drawdown_pnl: The same for net P&L.
         exits: Exit reason -> trades.
     """
 
@@ -213,7 +213,7 @@ class StrategyPaper:
 
 @dataclass(frozen=True)
 class OpenPosition:
-    """A position that the data's end left open (or pending): it is in no statistic."""
+    """A position that was open or pending at the end of the data. It is in no statistic."""
 
     instrument: str
     strategy_id: str
@@ -228,7 +228,7 @@ class OpenPosition:
 
 @dataclass(frozen=True)
 class DeadLetterCount:
-    """Refused records of one service, source and reason."""
+    """Dead letters of one service, source and reason."""
 
     service: str
     source: str
@@ -240,7 +240,7 @@ class DeadLetterCount:
 
 @dataclass(frozen=True)
 class GapCount:
-    """Holes of one kind in one stream of an instrument."""
+    """Gaps of one kind in one stream of an instrument."""
 
     instrument: str
     stream: str
@@ -252,7 +252,7 @@ class GapCount:
 
 @dataclass(frozen=True)
 class DemoFacts:
-    """Everything that is said of a run.
+    """All results of a run.
 
     Attributes:
         rows: Topic -> rows of its table.
@@ -271,7 +271,7 @@ class DemoFacts:
     gaps: tuple[GapCount, ...]
 
     def instrument(self, name: str) -> InstrumentFacts | None:
-        """Return the facts of one instrument; None when nothing of it is stored."""
+        """Return the data of one instrument. None if nothing is stored."""
         return next((one for one in self.instruments if one.instrument == name), None)
 
     def to_json(self) -> dict[str, Any]:
@@ -282,10 +282,10 @@ class DemoFacts:
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison of what was found with what must be.
+    """One comparison of a found value with the expected value.
 
     Attributes:
-        source: Where the expected value comes from.
+        source: Source of the expected value.
     """
 
     name: str
@@ -297,9 +297,9 @@ class Check:
 
 
 def as_json(value: Any) -> Any:
-    """Return dataclasses, mappings and sequences as JSON values; decimals become text, so that they stay exact.
+    """Return dataclasses, mappings and sequences as JSON values. Decimals become text, so that they stay exact.
 
-    Computed properties that a reader expects beside the sums (``cvd``) are included.
+    The computed property ``cvd`` is included.
     """
     if is_dataclass(value) and not isinstance(value, type):
         plain = {one.name: as_json(getattr(value, one.name)) for one in fields(value)}
@@ -316,7 +316,7 @@ def as_json(value: Any) -> Any:
 
 
 def decimal_text(value: Decimal) -> str:
-    """Return a decimal without exponent and without zeros at the end: ``1E+1`` -> ``10``, ``1.500`` -> ``1.5``, ``-0.0`` -> ``0``."""
+    """Return a decimal without exponent and trailing zeros: ``1E+1`` -> ``10``, ``1.500`` -> ``1.5``, ``-0.0`` -> ``0``."""
     if value == 0:
         return "0"
     text = format(value, "f")

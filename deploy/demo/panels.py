@@ -1,4 +1,4 @@
-"""Does every panel of the dashboards that asks the database show something of what the demo left there (pure)."""
+"""Check that every SQL panel of the dashboards shows data of the demo (pure)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from deploy.demo.outcome import Check
 from deploy.grafana import BOARDS
 from deploy.grafana.preview.pages import Rendered
 
-# Panels that the demo's data cannot fill, with the reason; each says so itself, too.
+# Panels that the demo's data cannot fill, with the reason. Each panel shows the reason too.
 MAY_BE_EMPTY = {
-    "Sharpe": "a ratio of daily returns says nothing before the third day, and the longest recording has two",
-    # On a machine so busy that signals are decided late, the live executor refuses all of them as too old, which is right.
-    "Costs of live trades": "no live trade ended: the made-up market lasts less than a minute, and late signals are not traded",
-    "Friction of live trades": "no live trade ended: the made-up market lasts less than a minute, and late signals are not traded",
+    "Sharpe": "a ratio of daily returns needs three days, and the longest recording has two",
+    # On a busy machine signals are late. Then the live executor correctly rejects all of them as too old.
+    "Costs of live trades": "no live trade closed: the generated market lasts less than a minute, and late signals are not traded",
+    "Friction of live trades": "no live trade closed: the generated market lasts less than a minute, and late signals are not traded",
 }
 
 
 def panel_checks(pages: Sequence[Rendered]) -> list[Check]:
-    """Return a check a dashboard: of its panels of SQL, how many show something for at least one of the markets.
+    """Return one check per dashboard: the number of SQL panels that show data for at least one market.
 
     Args:
         pages: The dashboards, drawn for each market.
@@ -30,7 +30,7 @@ def panel_checks(pages: Sequence[Rendered]) -> list[Check]:
         wanted = [title for title in asked if title not in MAY_BE_EMPTY]
         mine = [page for page in pages if page.title == board["title"]]
         blank = [title for title in wanted if all(title in page.empty or title in page.errors for page in mine)]
-        found = f"{len(wanted) - len(blank)} of {len(wanted)}" + (f"; nothing in {', '.join(blank)}" if blank else "")
+        found = f"{len(wanted) - len(blank)} of {len(wanted)}" + (f"; no data in {', '.join(blank)}" if blank else "")
         checks.append(
             Check(
                 f"panels with rows: {board['title']}",
@@ -38,7 +38,7 @@ def panel_checks(pages: Sequence[Rendered]) -> list[Check]:
                 found,
                 not blank,
                 "",
-                "the dashboards' own queries",
+                "the queries of the dashboards",
             )
         )
     return checks

@@ -1,4 +1,4 @@
-"""Take pictures of what a demo made: its report and a dashboard, as a browser shows them. The top README shows them."""
+"""Take pictures of the demo's report and of a dashboard in a browser. The top README shows them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from schemas.errors import UserError
 
-# Names that a Chromium has on PATH: Debian's, Google's, Arch's.
+# Names of Chromium on PATH: Debian, Google, Arch.
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
-# The least width at which a dashboard shows all its columns; a reader of a README sees the picture at about this size.
+# Smallest width at which a dashboard shows all columns. A README shows the picture at about this size.
 WIDTH, HEIGHT = 1200, 760
-# plotly draws after the page has loaded; a chart that is not there by then has failed.
+# plotly draws after the page has loaded. A chart that is still missing after this time has failed.
 DRAWN_MS = 20_000
 
 
@@ -23,7 +23,7 @@ class Picture:
 
     Attributes:
         page: HTML file.
-        name: Name of the PNG file, without its ending.
+        name: Name of the PNG file, without suffix.
         top: CSS selector of the element at the upper edge of the picture.
     """
 
@@ -36,7 +36,7 @@ def take_pictures(pictures: Sequence[Picture], folder: Path) -> list[Path]:
     """Write a PNG file of ``WIDTH`` x ``HEIGHT`` pixels for each picture into ``folder``; return their paths.
 
     Raises:
-        UserError: there is no browser, no playwright, or a page has no such element or no chart.
+        UserError: no browser, no playwright, or a page lacks the element or the chart.
     """
     browser_path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser_path is None:
@@ -48,7 +48,7 @@ def take_pictures(pictures: Sequence[Picture], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with sync_playwright() as playwright:
-        # A container's root user has no namespaces for Chromium's sandbox; the pages are our own files.
+        # Root in a container has no namespaces for Chromium's sandbox. The pages are our own files.
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
         try:
             view = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})

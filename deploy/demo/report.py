@@ -1,4 +1,4 @@
-"""Write one self-contained HTML page about a run: charts, tables, checks, data quality. It says where every figure comes from."""
+"""Write the HTML report of a run: charts, tables, checks, data quality. It names the source of every figure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from deploy.report.tables import count, cut_note, number, signals_table, signed,
 from schemas.catalogue import TOPICS, schema
 
 RECORDED = "Recorded data, played back"
-GENERATED = "Generated data, made up to show what no recording holds: no venue traded it"
+GENERATED = "Generated data, for features that no recording has. Not real trades of a venue"
 
 
 def write_report(
@@ -41,16 +41,16 @@ def write_report(
     """Write the report and return its path.
 
     Args:
-        path: File to write; its folder is made.
+        path: File to write. Its folder is created.
         database_url: Database from which the series are read.
         facts: ``collect.collect`` of the same database.
         checks: ``golden.golden_checks``.
         title: Heading of the page.
-        goldens: The recordings that were played: file names and hashes stand in the report as its sources.
-        rates: Name -> figure, e.g. records a second; None shows as "none".
+        goldens: The played recordings. The report lists their file names and hashes as sources.
+        rates: Name -> figure, e.g. records per second. None shows as "none".
         hashes: Topic -> sha256 over its sorted records.
         pages: Heading -> page of a dashboard, linked.
-        generated_at: Time to print; default now.
+        generated_at: Time to print. Default: now.
 
     Raises:
         DatabaseError: the database does not answer.
@@ -85,8 +85,8 @@ def write_report(
         _records(facts, rates, hashes),
         _dashboards(pages or {}, Path(path)),
         _sources(facts, goldens),
-        f"<footer>All times are UTC. Written {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC by perpflow from its database. Paper trades are "
-        "computed by a model from recorded trades: no order was sent anywhere.</footer>",
+        f"<footer>All times are UTC. Written {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC by perpflow from its database. A model computes the paper "
+        "trades from recorded trades. No real order was sent.</footer>",
         with_figures=drawn or account is not None,
     )
     target = Path(path)
@@ -96,14 +96,14 @@ def write_report(
 
 
 def origin(one: InstrumentFacts, goldens: Sequence[Golden]) -> str:
-    """Return what the data of an instrument is, as its producer labelled it; a played recording is one in any case."""
+    """Return the label of an instrument's data: recorded, generated or unknown. A played recording is always recorded."""
     names = [file.name for golden in goldens if golden.instrument == one.instrument for file in golden.files]
     if one.recorded or names:
         label = RECORDED
     elif one.author is not None and one.author.startswith(GENERATED_AUTHORS):
         label = GENERATED
     elif one.recorded is None:
-        label = "Origin not known: the producer wrote no instruments record"
+        label = "Origin unknown: the producer wrote no instruments record"
     else:
         label = "Live data"
     if not names:
@@ -117,7 +117,7 @@ def _head(title: str, facts: DemoFacts, checks: Sequence[Check], goldens: Sequen
     recorded = bool(labels) and all(label.startswith(RECORDED) for label in labels)
     banner = f"{RECORDED}: nothing on this page is live" if recorded else "; ".join(sorted({label.partition(":")[0] for label in labels}))
     yield f"<h1>{text(title)}</h1>"
-    yield f'<div class="label">{text(banner or "No data: none of the tables holds an instrument")}</div>'
+    yield f'<div class="label">{text(banner or "No data: the tables contain no instrument")}</div>'
     for one, label in zip(facts.instruments, labels, strict=True):
         span = (
             f"{utc(one.first_time)} to {utc(one.last_time)} UTC"
@@ -139,9 +139,9 @@ def _head(title: str, facts: DemoFacts, checks: Sequence[Check], goldens: Sequen
             ("trades (by id range)", count(sum(one.trades for one in facts.instruments if one.trades is not None))),
             ("evaluations", f"{sum(one.evaluations for one in facts.evaluations):,}"),
             ("signals", f"{sum(one.count for one in facts.signals):,}"),
-            ("paper trades closed", f"{paper.trades:,}"),
+            ("closed paper trades", f"{paper.trades:,}"),
             ("net, R", signed(paper.net_r, "+.2f")),
-            ("net, money", signed(paper.net_pnl, "+,.2f")),
+            ("net P&L", signed(paper.net_pnl, "+,.2f")),
         ]
     )
 
@@ -165,7 +165,7 @@ def _instrument(number: int, one: InstrumentFacts, chart: str, facts: DemoFacts,
     ]
     half = len(market) // 2
     strategies = table(
-        ["strategy", "windows", ">entry", ">flip", "gates switched off", "~description"],
+        ["strategy", "windows", ">entry", ">flip", "disabled gates", "~description"],
         [
             (
                 f"{strategy.display_name} (revision {strategy.revision})",
@@ -181,7 +181,7 @@ def _instrument(number: int, one: InstrumentFacts, chart: str, facts: DemoFacts,
     shaded = ""
     if one.silences:
         shaded = note(
-            f"Shaded: stretches of at least {SILENCE_MS // 60_000} minutes without a trade. Evaluations go on there, and windows empty."
+            f"Shaded: at least {SILENCE_MS // 60_000} minutes without a trade. Evaluations continue, and the windows become empty."
         )
     return section(
         f"i{number}",
@@ -200,10 +200,10 @@ def _paper(facts: DemoFacts, closed: Sequence[Row], account: Html) -> str:
     if len(per_strategy) > 1:
         per_strategy.append(("all", paper))
     statistics = table(
-        ["", ">trades", ">win rate", ">profit factor", ">net R", ">net money", ">fees", ">funding", ">best / worst R", ">max drawdown R",
+        ["", ">trades", ">win rate", ">profit factor", ">net R", ">net P&L", ">fees", ">funding", ">best / worst R", ">max drawdown R",
          ">in money", ">mean hold", "~exits"],
         [_statistics(name, one) for name, one in per_strategy],
-        "none: no paper trade was closed",
+        "none: no closed paper trade",
     )  # fmt: skip
     opened = table(
         ["instrument", "strategy", "status", "side", "entry (UTC)", ">entry price", ">open quantity", ">realised"],
@@ -214,7 +214,7 @@ def _paper(facts: DemoFacts, closed: Sequence[Row], account: Html) -> str:
             )
             for one in facts.open_positions
         ],
-        "none: no position was left open",
+        "none: no open position",
     )  # fmt: skip
     orders = table(
         ["instrument", "leg", "last status", "~reason", ">orders"],
@@ -224,12 +224,12 @@ def _paper(facts: DemoFacts, closed: Sequence[Row], account: Html) -> str:
         "paper",
         "Paper trades",
         note(
-            "Computed by the paper model from the trades played back. 1 R is the money that a strategy risks per trade; net R is after fees and funding."
+            "The paper model computes these trades from the played market data. 1 R is the money at risk per trade; net R is after fees and funding."
         ),
         account,
         block("Statistics of closed trades", statistics),
         block("Closed trades", trades_table(closed), cut_note(len(closed))),
-        columns(block("Positions that the end of the data left open (in no statistic)", opened), block("Orders", orders)),
+        columns(block("Open positions at the end of the data (in no statistic)", opened), block("Orders", orders)),
     )
 
 
@@ -250,18 +250,16 @@ def _signals(facts: DemoFacts, signals: Sequence[Row]) -> str:
             (one.instrument, one.strategy_id, one.direction, one.tier, yes(one.entry), yes(one.flip), f"{one.count:,}")
             for one in facts.signals
         ],
-        "none: no evaluation became a signal",
+        "none: no signal",
     )
     entries = [row for row in signals if row["entry"]]
-    explained = note("A signal without entry came during the cooldown: it closes a position of the other side and opens nothing.")
-    return section(
-        "signals", "Signals", explained, counts, block("Signals that may open a position", signals_table(entries), cut_note(len(entries)))
-    )
+    explained = note("A signal during the cooldown has no entry: it only closes an opposite position.")
+    return section("signals", "Signals", explained, counts, block("Entry signals", signals_table(entries), cut_note(len(entries))))
 
 
 def _evaluations(facts: DemoFacts) -> str:
     overview = table(
-        ["instrument", "strategy", ">evaluations", ">not warm", ">blocked by a gate", ">passed", ">below entry", ">cooling down", ">signalled", ">best score"],
+        ["instrument", "strategy", ">evaluations", ">not warm", ">blocked by a gate", ">passed", ">below entry", ">in cooldown", ">signalled", ">best score"],
         [
             (
                 one.instrument, one.strategy_id, f"{one.evaluations:,}", f"{one.not_warm:,}", f"{one.blocked:,}", f"{one.passed:,}",
@@ -269,10 +267,10 @@ def _evaluations(facts: DemoFacts) -> str:
             )
             for one in facts.evaluations
         ],
-        "none: nothing was evaluated",
+        "none: no evaluation",
     )  # fmt: skip
     parts: list[str] = [
-        note("Not warm: the history was too short to judge. An evaluation that a gate blocked counts under the first gate that did."),
+        note("Not warm: the history was too short for an evaluation. A blocked evaluation counts under the first gate that blocked it."),
         overview,
     ]
     for one in facts.evaluations:
@@ -283,9 +281,9 @@ def _evaluations(facts: DemoFacts) -> str:
 
 def _histograms(one: EvaluationFacts) -> Iterator[str]:
     for title, counts, empty in (
-        ("Gate blocks", one.blocks, "none: no gate blocked"),
-        ("Inputs without a value", one.missing_inputs, "none: every input had a value"),
-        ("Of these, too old", one.stale_inputs, "none: no input was stale"),
+        ("Gate blocks", one.blocks, "none: no gate blocked an evaluation"),
+        ("Missing inputs", one.missing_inputs, "none: every input had a value"),
+        ("Of these stale", one.stale_inputs, "none: no input was stale"),
         ("Regime", one.regimes, "none"),
     ):
         yield block(title, table(["", ">count", ">share"], _histogram(counts, one.evaluations), empty))
@@ -297,7 +295,7 @@ def _histogram(counts: Mapping[str, int], total: int) -> list[Sequence[Any]]:
 
 def _quality(facts: DemoFacts, gaps: Sequence[Row]) -> str:
     overview = table(
-        ["instrument", ">late trades", ">gap rows", ">not repaired", ">ids not stored", ">repeated rows", ">back-filled",
+        ["instrument", ">late trades", ">gap rows", ">not repaired", ">missing ids", ">repeated rows", ">back-filled",
          "last book = last quote", "last book", ">epoch"],
         [
             (
@@ -342,7 +340,7 @@ def _quality(facts: DemoFacts, gaps: Sequence[Row]) -> str:
             )
             for row in gaps[:MOST_ROWS]
         ],
-        "none: no gap was recorded",
+        "none: no gaps",
     )
     letters = table(
         ["service", "source", "instrument", "field", "~reason", ">records"],
@@ -350,32 +348,32 @@ def _quality(facts: DemoFacts, gaps: Sequence[Row]) -> str:
             (one.service, one.source, one.instrument, one.field, one.reason[:300], f"{one.count:,}")
             for one in facts.dead_letters[:MOST_ROWS]
         ],
-        "none: no record was refused",
+        "none: no rejected records",
     )
     return section(
         "quality",
         "Data quality",
         overview,
         block("Gaps", holes, cut_note(len(gaps))),
-        block("Refused records (dead_letters)", letters, cut_note(len(facts.dead_letters))),
-        columns(block("Longest stretches without a trade", silences), block("Missing and stale inputs by evaluated instant", missing)),
+        block("Rejected records (dead_letters)", letters, cut_note(len(facts.dead_letters))),
+        columns(block("Longest periods without a trade", silences), block("Missing and stale inputs by evaluated instant", missing)),
     )
 
 
 def _checks(checks: Sequence[Check]) -> str:
     listed = table(
-        ["", "instrument", "check", ">expected", ">found", "~expected from"],
+        ["", "instrument", "check", ">expected", ">found", "~source of the expected value"],
         [
             (marked("ok" if one.ok else "DIFFERS", one.ok), one.instrument, one.name, one.expected, one.found, one.source)
             for one in sorted(checks, key=lambda check: check.ok)
         ],
-        "none: no recording was given to compare with",
+        "none: no recording to compare with",
     )
     return section(
         "checks",
         "Checks against the recordings",
         note(
-            "Expected figures are counted from the recorded files by separate code in exact decimals; found figures come from the database."
+            "Separate code computes the expected figures from the recorded files in exact decimals. Found figures come from the database."
         ),
         listed,
     )
@@ -383,26 +381,26 @@ def _checks(checks: Sequence[Check]) -> str:
 
 def _records(facts: DemoFacts, rates: Rates | None, hashes: Mapping[str, str] | None) -> str:
     stored = table(["topic", ">rows stored", "~meaning"], [(name, f"{facts.rows.get(name, 0):,}", _meaning(name)) for name in TOPICS])
-    measured = table(["", ">rate"], [(name, rate_text(value)) for name, value in (rates or {}).items()], "none: nothing was measured")
+    measured = table(["", ">rate"], [(name, rate_text(value)) for name, value in (rates or {}).items()], "none: not measured")
     digests = table(
         ["topic", "~sha256 over the sorted records"],
         [(topic, Html(f"<code>{text(digest)}</code>")) for topic, digest in (hashes or {}).items()],
-        "none: no hashes were taken",
+        "none: no hashes",
     )
     return section(
         "records",
         "Records, rates, hashes",
-        columns(block("Rates (records a second, where a topic is named)", measured), block("Hashes of the results", digests)),
+        columns(block("Rates (records per second for topics)", measured), block("Hashes of the results", digests)),
         block("Records by topic", stored),
     )
 
 
 def _dashboards(pages: Mapping[str, Path], report: Path) -> str:
-    """The links to the dashboards' pages; nothing where there are none."""
+    """Return links to the dashboards' pages, or nothing if there are none."""
     if not pages:
         return ""
     links = [Html(f'<a href="{text(os.path.relpath(page, report.absolute().parent))}">{text(name)}</a>') for name, page in pages.items()]
-    told = note("What the operator's dashboards show of this run, drawn without a Grafana.")
+    told = note("The operator's dashboards for this run, drawn without Grafana.")
     return section("dashboards", "Dashboards", told, Html(f"<p>{'<br>'.join(links)}</p>"))
 
 
@@ -412,16 +410,16 @@ def _meaning(topic: str) -> str:
 
 def _sources(facts: DemoFacts, goldens: Sequence[Golden]) -> str:
     files = table(
-        ["instrument", "file", ">bytes", "~sha256", "~what the recording holds"],
+        ["instrument", "file", ">bytes", "~sha256", "~content of the recording"],
         [
             (golden.instrument, file.name, f"{file.size:,}", Html(f"<code>{text(file.sha256)}</code>"), _holds(golden) if not place else "")
             for golden in goldens
             for place, file in enumerate(golden.files)
         ],
-        "none: no recording was named",
+        "none: no recording",
     )
     labels = table(
-        ["instrument", "label of its producer"],
+        ["instrument", "label of the producer"],
         [(one.instrument, {True: "recorded", False: "live", None: None}[one.recorded]) for one in facts.instruments],
     )
     return section("sources", "Sources", block("Files played back", files), block("Instruments", labels))
@@ -430,11 +428,11 @@ def _sources(facts: DemoFacts, goldens: Sequence[Golden]) -> str:
 def _holds(golden: Golden) -> str:
     said = [f"{golden.trades:,} trades"]
     if golden.other_trades:
-        said.append(f"{golden.other_trades:,} insurance-fund or ADL prints, which are in no aggregate trade")
+        said.append(f"{golden.other_trades:,} insurance-fund or ADL trades, which are in no aggregate trade")
     if golden.refused:
-        said.append(f"{golden.refused:,} rows with a price or quantity that cannot be")
+        said.append(f"{golden.refused:,} rows with an invalid price or quantity")
     if golden.holes:
-        said.append(f"{golden.holes:,} breaks of its ids")
+        said.append(f"{golden.holes:,} gaps in its ids")
     if golden.published is not None:
         said.append(f"known as {golden.published.name}")
     return ", ".join(said)

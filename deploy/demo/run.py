@@ -1,4 +1,4 @@
-"""``perpflow demo``: everything missing is set up, recordings go through the whole pipeline, and what happened is shown."""
+"""``perpflow demo``: start the stack, play recordings through the whole pipeline, and show the results."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ RECORDINGS = (
     Recording(ROOT / "tests" / "data" / "ltcusdt_spot_trades", "LTCUSDT", "spot"),
     Recording(ROOT / "tests" / "data" / "binance_usdm_raw" / "btcusdt_20240808.gz", "BTCUSDT"),
 )
-# Long enough for a day's capture on a slow machine; a demo that stands still ends with an error instead of never.
+# Long enough for a one-day capture on a slow machine. A demo that hangs ends with an error.
 TIMEOUT_S = 1800.0
-# Of the made-up market's time, its past included, on its dashboards.
+# Period that the dashboards of the generated market show, including its history.
 MADE_UP_SHOWN = timedelta(minutes=40)
-# What is not Kafka's, the database's or a service's work, beside which it is done: compiling, and drawing one market's dashboards while another's are drawn.
+# Threads for work beside Kafka, database and services: compiling kernels and drawing the dashboards of several markets.
 HELPERS = 2
 GENERATED = "generated"
 SHOWN = ("agg_trades", "quotes", "depth", "progress", "features", "scores", "signals", "fills", "trades_closed", "dead_letters", "gaps")
@@ -59,16 +59,16 @@ SHOWN = ("agg_trades", "quotes", "depth", "progress", "features", "scores", "sig
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What the user asked for.
+    """Options of the command.
 
     Attributes:
-        recordings: Recordings to play; empty: the demo's own.
+        recordings: Recordings to play. Empty: the shipped recordings.
         speed: ``max`` or a factor of the recorded speed.
         keep: Leave broker and database running at the end.
         json_file: Where to write counts, rates, checks and hashes.
         report: Where to write the HTML report.
-        folder: Folder of the stack, the logs and the report; emptied at the start.
-        prometheus: Fetch a Prometheus for the panels of metrics if none is at hand; one that is is used in any case.
+        folder: Folder of the stack, the logs and the report. It is emptied at the start.
+        prometheus: Download Prometheus for the metric panels if it is not installed.
         pictures: Folder for pictures of the report and of a dashboard; None: take none.
     """
 
@@ -83,7 +83,7 @@ class DemoOptions:
 
 
 def strategies_for(recordings: Sequence[Recording]) -> list[StrategyConfig]:
-    """Return the strategies of the repository whose instrument is played: those made for recordings, else the default set's."""
+    """Return the shipped strategies of the played instruments: those for recordings, otherwise those of the default set."""
     played = {instrument_id("BINANCE", recording.symbol, recording.kind) for recording in recordings}
     made_for = [config for config in load_strategy_files(recorded_files()) if config.instrument in played]
     covered = {config.instrument for config in made_for}
@@ -91,10 +91,10 @@ def strategies_for(recordings: Sequence[Recording]) -> list[StrategyConfig]:
 
 
 def run_demo(options: DemoOptions, console: Console) -> int:
-    """Run the demo; returns the exit status: 0 when every check held.
+    """Run the demo. Returns the exit code: 0 if every check passed.
 
     Raises:
-        UserError: a part could not run; the message says which and why.
+        UserError: a part could not run. The message names the part and the reason.
     """
     recordings = list(options.recordings) or list(RECORDINGS)
     for recording in recordings:
@@ -107,16 +107,16 @@ def run_demo(options: DemoOptions, console: Console) -> int:
     helpers = ProcessPoolExecutor(HELPERS, mp_context=multiprocessing.get_context("spawn"))
     try:
         compiling = [helpers.submit(kernels, Codec()) for kernels in (compile_kernels, compile_decisions, compile_frames)]
-        with console.status("setting up the broker and the database") as status:
+        with console.status("starting the broker and the database") as status:
             stack.reset()
             measured = options.prometheus or prometheus.at_hand() is not None
             stack.up(lambda message: status.update(f"setting up: {message}"), prometheus=measured)
             generated = None if options.recordings else GeneratedMarket()
             strategies = strategies_for(recordings) + (load_strategy_files(generated_files()) if generated is not None else [])
             pipeline = Pipeline(stack.env(), folder / "logs", recordings, options.speed, strategies, monitored=True, generated=generated)
-            status.update("setting up: topics, tables and strategies")
+            status.update("creating topics, tables and strategies")
             pipeline.prepare()
-            status.update("compiling the kernels (the first time takes a while)")
+            status.update("compiling the kernels (takes longer the first time)")
             for kernels in compiling:
                 kernels.result()
             status.update("starting the services")
@@ -127,10 +127,10 @@ def run_demo(options: DemoOptions, console: Console) -> int:
         with console.status("drawing the dashboards"):
             pages = _dashboards(pipeline, folder / "dashboards", helpers)
         pipeline.stop()
-        with console.status("replaying the topics in process, and counting"):
+        with console.status("replaying the topics and checking the results"):
             replayed = replay_topics(pipeline.settings)
             status_code = _conclude(pipeline, replayed, options, console, seconds, folder, pages)
-        console.print(f"[bold]{time.monotonic() - began:.0f} s in all.[/bold]")
+        console.print(f"[bold]{time.monotonic() - began:.0f} s in total.[/bold]")
         if options.keep:
             _point_at(stack, options, console)
         return status_code
@@ -167,7 +167,7 @@ def _watch(pipeline: Pipeline, console: Console) -> None:
                 raise PipelineError(f"demo: still {stage} after {TIMEOUT_S:.0f} s; the logs are in {pipeline.folder}")
             time.sleep(0.5)
             for name in pipeline.supervise():
-                console.print(f"{name} was started again")
+                console.print(f"{name} was restarted")
             newest, now = pipeline.progress.counts(), time.monotonic()
             for played in pipeline.played:
                 time_ms = pipeline.progress.newest_mark(played.author, played.recording.symbol)
@@ -189,7 +189,7 @@ def _counters(counts: dict[str, int], before: dict[str, int], seconds: float, st
 
 
 def _dashboards(pipeline: Pipeline, folder: Path, helpers: Executor) -> dict[str, Rendered]:
-    """Draw the dashboards of each market's time, while the services can still be asked; return heading -> what became of a page.
+    """Draw the dashboards of each market while the services still run. Return heading -> result of a page.
 
     Raises:
         PipelineError: a panel's query failed.
@@ -207,7 +207,7 @@ def _dashboards(pipeline: Pipeline, folder: Path, helpers: Executor) -> dict[str
     for heading, instrument, author in markets:
         generated = author == GENERATED
         given = {"instrument": [instrument], **({"mode": [SIMULATED]} if generated else {})}
-        # Indicators of the made-up market come every five minutes, and its account is closed after the last evaluation.
+        # Indicators of the generated market arrive every five minutes, and its account closes after the last evaluation.
         since, until = (now - MADE_UP_SHOWN, now) if generated else (None, None)
         place = folder / author.removeprefix("recorded-")
         arguments = (place, pipeline.settings.database_url, pipeline.environment.get("PROMETHEUS_URL"), since, until, given)
@@ -237,8 +237,8 @@ def _conclude(
         checks += panel_checks(list(pages.values()))
     counts = pipeline.progress.counts()
     rates = {topic: count / seconds for topic, count in counts.items() if count}
-    assert replayed.written is not None  # replay_topics compares unless told otherwise
-    # The made-up market runs by the wall clock: its records are held to its replay like all others, but are new in every run.
+    assert replayed.written is not None  # replay_topics compares by default
+    # The generated market runs by the wall clock. Its records are compared with its replay too, but differ in every run.
     aside = () if pipeline.generated is None else pipeline.generated.instruments
     recorded = replayed.written.without(aside)
     hashes = {"written": recorded.hashes(), "replayed": replayed.results.without(aside).hashes()}
@@ -257,7 +257,7 @@ def _conclude(
         pages={f"{name} ({one.filled} of {one.filled + len(one.empty)} panels have data)": one.path for name, one in pages.items()},
     )
     print_summary(console, facts, checks, rates)
-    table = Table("topic", "records", "sha256 of the services' records", "replay in process", title="The same log gives the same bytes")
+    table = Table("topic", "records", "sha256 of the services' records", "replay", title="Replay is byte-identical")
     for topic, count in recorded.counts().items():
         same = hashes["written"][topic] == hashes["replayed"][topic]
         table.add_row(topic, f"{count:,}", hashes["written"][topic][:32], "[green]identical[/green]" if same else "[red]different[/red]")
@@ -294,7 +294,7 @@ def _conclude(
 
 
 def _point_at(stack: Stack, options: DemoOptions, console: Console) -> None:
-    console.print("\nBroker and database keep running. Look into them with:", style="bold")
+    console.print("\nBroker and database keep running. Inspect them with:", style="bold")
     stack_folder = options.folder / "stack"
     for line in (
         f'eval "$(perpflow stack env --dir {stack_folder})"',

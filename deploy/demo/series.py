@@ -1,7 +1,7 @@
-"""Read from the database what a report draws and lists.
+"""Read the data of charts and lists from the database.
 
-Long series are thinned to what a screen can show; what is thinned is lines only, never signals, trades or states. Times are ms UTC as numbers, prices and
-quantities doubles (for drawing; exact sums are in ``facts``). None in the database is NaN in a series: a line is broken there.
+Long lines are thinned to the resolution of a screen; signals, trades and states are not. Times are ms UTC as numbers. Prices and
+quantities are doubles for drawing; exact sums are in ``facts``. NULL in the database is NaN in a series and interrupts a line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from deploy.report.series import BUCKETS, FEATURES, LARGEST_PRINTS, MOST_CANDLES
 
 
 def read_series(connection: Connection, facts: InstrumentFacts) -> Series:
-    """Return what is drawn of an instrument. ``connection`` is one of ``collect.snapshot``."""
+    """Return the chart data of an instrument. ``connection`` is one of ``collect.snapshot``."""
     name = facts.instrument
     times = [time for time in (facts.first_time, facts.last_time, facts.first_instant, facts.last_instant) if time is not None]
     span = max(times) - min(times) if times else 0
@@ -73,7 +73,7 @@ def _trades(connection: Connection, name: str, bucket: int) -> tuple[Array, Arra
                sum(CASE WHEN buyer_is_maker THEN -quantity::text::numeric ELSE quantity::text::numeric END) AS flow
         FROM agg_trades WHERE instrument = %s GROUP BY 1 ORDER BY 1""").format(time=ms("event_time"), bucket=sql.Literal(bucket))
     found = connection.execute(query, (name,)).fetchall()
-    # Summed as decimals, so that the line ends at the exact CVD.
+    # The sums are decimals, so the line ends at the exact CVD.
     running = [float(total) for total in accumulate(row["flow"] for row in found)]
     return (
         np.array([float(row["time"]) for row in found]),

@@ -1,4 +1,4 @@
-"""Print what happened to a terminal."""
+"""Print the results to a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deploy.demo.outcome import Check, DemoFacts
 from deploy.report.formatting import LEGS, Rates, duration, rate_text, utc
 from schemas.catalogue import TOPICS
 
-# Further reasons are counted, not listed.
+# Most reasons to list. The others are counted.
 LISTED_LETTERS = 20
 
 
@@ -48,12 +48,12 @@ def _show(console: Console, title: str, columns: Sequence[str], rows: Sequence[S
     console.print(shown)
 
 
-# A terminal of 80 columns holds so many columns of figures beside their names.
+# Columns of figures that fit beside the names in a terminal of 80 columns.
 ABREAST = 2
 
 
 def _sheet(console: Console, title: str, heads: Sequence[str], fields: Mapping[str, Sequence[Any]], empty: str = "none") -> None:
-    """Print a table turned on its side: a line per field, a column per head."""
+    """Print a transposed table: one row per field, one column per heading."""
     if not heads:
         _show(console, title, [], [], empty)
     for start in range(0, len(heads), ABREAST):
@@ -104,8 +104,8 @@ def _evaluations(console: Console, facts: DemoFacts) -> None:
         "not warm": [one.not_warm for one in every],
         "blocked by a gate": [one.blocked for one in every],
         "passed": [one.passed for one in every],
-        "below the entry score": [one.below_entry for one in every],
-        "cooling down": [one.cooling for one in every],
+        "below entry score": [one.below_entry for one in every],
+        "in cooldown": [one.cooling for one in every],
         "signalled": [one.signalled for one in every],
     }
     unambiguous = len({one.instrument for one in every}) == len(every)
@@ -114,10 +114,10 @@ def _evaluations(console: Console, facts: DemoFacts) -> None:
     gates_off = {strategy.strategy_id: ", ".join(strategy.gates_off) or "none" for strategy in facts.strategies}
     for one in every:
         console.print(f"{one.strategy_id} on {one.instrument}", markup=False, highlight=False)
-        for name, found in (("blocked by", one.blocks), ("without a value", one.missing_inputs), ("of these, too old", one.stale_inputs)):
+        for name, found in (("blocked by", one.blocks), ("missing", one.missing_inputs), ("of these stale", one.stale_inputs)):
             listed = ", ".join(f"{key} {count:,}" for key, count in found.items()) or "none"
             console.print(f"  {name}: {listed}", markup=False, highlight=False)
-        console.print(f"  gates switched off in its settings: {gates_off.get(one.strategy_id, 'none')}\n", markup=False, highlight=False)
+        console.print(f"  disabled gates: {gates_off.get(one.strategy_id, 'none')}\n", markup=False, highlight=False)
     _show(
         console,
         "Signals",
@@ -151,7 +151,7 @@ def _paper(console: Console, facts: DemoFacts) -> None:
     }
     _sheet(console, "Paper trades (closed)", [name for name, _ in every], fields, "none closed")
     for one in facts.open_positions:
-        left = f"Left open by the end of the data: {one.instrument} {one.direction} {value_text(one.open_quantity)} ({one.status})\n"
+        left = f"Open at the end of the data: {one.instrument} {one.direction} {value_text(one.open_quantity)} ({one.status})\n"
         console.print(left, markup=False, highlight=False)
 
 
@@ -162,18 +162,20 @@ def _quality(console: Console, facts: DemoFacts) -> None:
         "gap rows": [f"{one.gap_rows:,}" for one in every],
         "of these not repaired": [f"{one.gap_rows_open:,}" for one in every],
         "repeated trade rows": [f"{one.repeated_trades:,}" for one in every],
-        "longest pause of trades": [duration(one.silences[0].until - one.silences[0].since) if one.silences else None for one in every],
+        "longest time without a trade": [
+            duration(one.silences[0].until - one.silences[0].since) if one.silences else None for one in every
+        ],
         "last book equals last quote": [{True: "yes", False: "no", None: None}[one.book_equals_quote] for one in every],
     }
     _sheet(console, "Data quality", [one.instrument for one in every], fields)
     letters = [(one.service, one.source, one.reason[:120], f"{one.count:,}") for one in facts.dead_letters[:LISTED_LETTERS]]
-    _show(console, "Refused records (dead letters)", ["service", "source", "reason", ">records"], letters)
+    _show(console, "Rejected records (dead letters)", ["service", "source", "reason", ">records"], letters)
     if len(facts.dead_letters) > len(letters):
-        console.print(f"and {len(facts.dead_letters) - len(letters):,} further reasons")
+        console.print(f"and {len(facts.dead_letters) - len(letters):,} more reasons")
 
 
 def _checks(console: Console, checks: Sequence[Check]) -> None:
-    """Print each instrument's checks; where found and expected are the same, once."""
+    """Print the checks of each instrument. An expected value equal to the found value is not repeated."""
     if not checks:
         console.print("[bold]Checks against the recordings[/bold]: [dim]none[/dim]")
         return
@@ -188,6 +190,6 @@ def _checks(console: Console, checks: Sequence[Check]) -> None:
         console.print(shown)
     failed = sum(not one.ok for one in checks)
     if failed:
-        console.print(f"[bold red]{failed} of {len(checks)} checks differ[/bold red]")
+        console.print(f"[bold red]{failed} of {len(checks)} checks FAILED[/bold red]")
     else:
-        console.print(f"[green]All {len(checks)} checks hold.[/green]")
+        console.print(f"[green]All {len(checks)} checks passed.[/green]")

@@ -1,1 +1,1 @@
-"""Self-contained HTML pages about what strategies did: of the demo's run, and of replays."""
+"""Reports: self-contained HTML pages, Markdown and terminal tables."""

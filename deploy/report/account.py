@@ -1,4 +1,4 @@
-"""Draw what an account did: equity and drawdown, score distributions, excursions (plotly figures; no I/O)."""
+"""Charts of an account: equity and drawdown, score distributions, excursions (plotly figures; no I/O)."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from deploy.report.formatting import LEGS, utc
 from deploy.report.series import Row
 
 COLOURS = (BLUE, ORANGE, PURPLE, BUY, SELL, "#5c6f87", "#d4a373", "#55b89b", MUTED)
-# Score panels side by side.
+# Score panels per row.
 ABREAST = 3
 Curve = Sequence[Sequence[float]]
 
 
 def equity_figure(curves: Mapping[str, Curve]) -> go.Figure | None:
-    """Return result and drawdown, in R on the left and in money on the right; a line per account. None without a closed trade.
+    """Return equity and drawdown, in R on the left and in money on the right, one line per account. None without a closed trade.
 
-    Money is drawn from the initial balance, so that accounts of different size stand on one axis.
+    Money is relative to the initial balance, so accounts of different size share one axis.
 
     Args:
-        curves: Name -> points (time in ms UTC, running sum of net R, equity), the first at the beginning of the period.
+        curves: Name -> points (time in ms UTC, cumulative net R, equity). The first point is the start of the period.
     """
     drawn = {name: points for name, points in curves.items() if len(points) > 1}
     if not drawn:
         return None
-    titles = ("Net R, running sum", "Net result, money", "Drawdown, R", "Drawdown, money")
+    titles = ("Cumulative net R", "Cumulative net P&L", "Drawdown, R", "Drawdown of P&L")
     figure = make_subplots(
         rows=2, cols=2, shared_xaxes=True, row_heights=[0.66, 0.34], vertical_spacing=0.09, horizontal_spacing=0.07, subplot_titles=titles
     )
@@ -58,7 +58,7 @@ def equity_figure(curves: Mapping[str, Curve]) -> go.Figure | None:
 
 
 def score_figure(histograms: Mapping[str, Sequence[Row]], entries: Mapping[str, float]) -> go.Figure | None:
-    """Return how often each score was reached before gates, and by how many that passed them; a panel per strategy. None without a warm evaluation.
+    """Return the distribution of scores before gates, with the part that passed all gates. One panel per strategy. None without a warm evaluation.
 
     Args:
         histograms: Strategy -> rows from, to, warm, passed.
@@ -75,7 +75,7 @@ def score_figure(histograms: Mapping[str, Sequence[Row]], entries: Mapping[str, 
     for place, (name, rows) in enumerate(drawn.items()):
         where = {"row": place // columns + 1, "col": place % columns + 1}
         middle = [(row["from"] + row["to"]) / 2 for row in rows]
-        for label, key, colour in (("warm evaluations", "warm", "#c3ccd8"), ("of these passed all gates", "passed", BLUE)):
+        for label, key, colour in (("warm evaluations", "warm", "#c3ccd8"), ("passed all gates", "passed", BLUE)):
             hover = f"%{{customdata}} points: %{{y:,}} {label}<extra></extra>"
             spans = [f"{row['from']:g} to {row['to']:g}" for row in rows]
             width = [row["to"] - row["from"] for row in rows]
@@ -94,10 +94,10 @@ def score_figure(histograms: Mapping[str, Sequence[Row]], entries: Mapping[str, 
 
 
 def excursion_figure(trades: Sequence[Row]) -> go.Figure | None:
-    """Return MFE against MAE of each closed trade, and the distribution of net R. None without trades."""
+    """Return a scatter plot of MFE and MAE, and a histogram of net R, of the closed trades. None without trades."""
     if not trades:
         return None
-    titles = ("How far a trade went right (MFE) and wrong (MAE), R", "Net R of closed trades")
+    titles = ("Best (MFE) and worst (MAE) excursion of each trade, R", "Net R of closed trades")
     figure = make_subplots(rows=1, cols=2, column_widths=[0.6, 0.4], horizontal_spacing=0.08, subplot_titles=titles)
     for won, name, colour in ((True, "won", BUY), (False, "lost", SELL)):
         chosen = [row for row in trades if (row["net_pnl"] > 0) == won]
@@ -122,7 +122,7 @@ def excursion_figure(trades: Sequence[Row]) -> go.Figure | None:
 
 
 def _titles_left(figure: go.Figure) -> None:
-    """Put the titles of subplots at their left edge, where the tools of the chart do not cover them."""
+    """Align subplot titles to the left, where the chart's toolbar does not cover them."""
     for title in figure.layout.annotations:
         starts = [axis.domain for axis in figure.select_xaxes() if axis.domain[0] <= title.x <= axis.domain[1]]
         title.update(x=starts[0][0], xanchor="left", font={"size": 12, "color": INK})

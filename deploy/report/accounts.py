@@ -1,4 +1,4 @@
-"""Positions, orders, closed trades and figures of execution as tables of a terminal. A narrow one leaves columns out, the least needed first."""
+"""Terminal tables of positions, orders, closed trades and execution figures. A narrow terminal drops the least important columns."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rich.text import Text
 from sinks.queries.accounts import Row
 
 OLD_PRICE_S = 10.0
-# KPI -> (words, target, whether the figure must be at least it). Signal-engine-product 10.3.
+# KPI -> (label, target, whether the target is a minimum). Source: signal-engine-product 10.3.
 TARGETS: dict[str, tuple[str, float, bool]] = {
     "maker_ratio_entry": ("entries filled as maker", 0.50, True),
     "maker_ratio_tp": ("targets filled as maker", 0.80, True),
     "friction_r": ("mean friction, R", 0.15, False),
     "entry_timeout_rate": ("entries timed out", 0.30, False),
     "tp_overshoot_rate": ("targets overshot", 0.20, False),
-    "flips": ("most flips of a position", 1.0, False),
+    "flips": ("maximum flips of a position", 1.0, False),
 }
 FIGURES = {
     "slippage_bps_entry": "entry slippage, bps",
@@ -32,13 +32,13 @@ FIGURES = {
     "signal_to_order_p95_ms": "signal to order, p95 ms",
     "order_to_fill_p50_ms": "order to fill, median ms",
     "order_to_fill_p95_ms": "order to fill, p95 ms",
-    "protection_gap_max_ms": "longest without a stop, ms",
+    "protection_gap_max_ms": "longest time without a stop order, ms",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column; where the terminal is too narrow those of the highest ``rank`` are left out first, those of rank 0 never."""
+    """A column. A narrow terminal drops columns of the highest ``rank`` first, and never those of rank 0."""
 
     name: str
     cell: Callable[[Row], str | Text]
@@ -47,7 +47,7 @@ class Column:
 
 
 def _table(title: str, columns: Sequence[Column], rows: Sequence[Row], width: int) -> Table:
-    """Return a table of as many columns as the terminal has room for."""
+    """Return a table with as many columns as fit into the terminal."""
     console = Console(width=10_000)
     for most in sorted({one.rank for one in columns}, reverse=True):
         table = Table(title=title, title_justify="left", pad_edge=False, box=None, header_style="bold", padding=(0, 1))
@@ -62,7 +62,7 @@ def _table(title: str, columns: Sequence[Column], rows: Sequence[Row], width: in
 
 
 def number(value: float | None, digits: int = 6) -> str:
-    """Return a number with so many significant digits at least, never in powers of ten; ``-`` for None."""
+    """Return a number with at least ``digits`` significant digits, without exponent; ``-`` for None."""
     if value is None:
         return "-"
     if value == 0 or not math.isfinite(value):
@@ -73,14 +73,14 @@ def number(value: float | None, digits: int = 6) -> str:
 
 
 def signed(value: float | None, places: int = 2) -> Text:
-    """Return a gain in green, a loss in red."""
+    """Return a number: gains green, losses red."""
     if value is None:
         return Text("-")
     return Text(f"{value:+,.{places}f}", style="green" if value > 0 else "red" if value < 0 else "")
 
 
 def span(since: datetime | None, until: datetime | None = None) -> str:
-    """Return a time span in its two largest units."""
+    """Return a duration in its two largest units."""
     if since is None:
         return "-"
     seconds = int(((until or datetime.now(UTC)) - since).total_seconds())
@@ -121,7 +121,7 @@ POSITIONS = (
     Column("tp1", lambda row: number(row["tp1_price"]), 6, right=True),
     Column("tp2", lambda row: number(row["tp2_price"]), 6, right=True),
     Column("held", lambda row: span(row["since"]), 3, right=True),
-    Column("stop is at", _protection),
+    Column("stop held by", _protection),
 )
 ORDERS = (
     Column("time (UTC)", lambda row: stamp(row["event_time"])),
@@ -178,9 +178,9 @@ def trades_table(rows: Sequence[Row], width: int) -> Table:
 
 
 def figures_table(found: dict[str, dict[str, float | None]]) -> Table:
-    """Return the figures of execution, an account a column; green what reaches its target, red what does not."""
+    """Return execution figures, one column per account. Green: target reached; red: target missed."""
     table = Table(
-        title="Execution, from closed trades", title_justify="left", box=None, header_style="bold", padding=(0, 1), pad_edge=False
+        title="Execution figures of closed trades", title_justify="left", box=None, header_style="bold", padding=(0, 1), pad_edge=False
     )
     table.add_column("")
     table.add_column("target", justify="right")
@@ -200,19 +200,19 @@ def figures_table(found: dict[str, dict[str, float | None]]) -> Table:
 
 
 def short(instrument: str) -> str:
-    """Return an instrument id without its venue, which the account's name holds."""
+    """Return an instrument id without its venue. The account's name contains the venue."""
     return instrument.partition(":")[2]
 
 
 def stamp(time: datetime | None) -> str:
-    """Return a time to the second; today's without its date."""
+    """Return a time to the second, without the date if it is today."""
     if time is None:
         return "-"
     return f"{time:%H:%M:%S}" if time.date() == datetime.now(UTC).date() else f"{time:%m-%d %H:%M}"
 
 
 def share(value: float | None) -> str:
-    """Return a share in per cent."""
+    """Return a share as a percentage."""
     return "-" if value is None else f"{value:.0%}"
 
 

@@ -1,6 +1,6 @@
-"""Draw a run: one figure of linked panels per instrument, and the paper account's curve (plotly figures; no I/O).
+"""Charts of a run: one figure with linked panels per instrument, and the paper account's curve (plotly figures; no I/O).
 
-Numbers of time are ms UTC, which plotly's date axes take as they are and show in UTC.
+Times are ms UTC. plotly's date axes accept and show them as UTC.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from deploy.report.formatting import LEGS, utc
 from deploy.report.series import LARGEST_PRINTS, MOST_POINTS, SILENCE_MS, TIMEFRAMES, Array, Drawn, Row, Scores, Series, Silence
 
 BUY, SELL, INK, MUTED, BLUE, ORANGE, PURPLE = "#0b7a5f", "#c2412d", "#1f2937", "#9aa3af", "#2563a8", "#d98314", "#7a4fb0"
-# With fewer candles than this the trades themselves are drawn too.
+# With fewer candles than this, single trades are drawn too.
 FEW_CANDLES = 60
-# What became of an evaluation -> colour; kinds of blocks that are not named here take the spare colours in order.
+# Outcome of an evaluation -> colour. Other outcomes take the spare colours in order.
 STATE_COLOURS = {
     "not warm": "#d5dae1",
     "low_vol": "#94a9c4",
@@ -41,7 +41,7 @@ SPARE_COLOURS = ("#a3b18a", "#c9ada7", "#b5c99a", "#a5a58d", "#d4a373", "#90a4ae
 
 @dataclass(frozen=True)
 class Panel:
-    """One row of a figure: title, relative height, and what draws into it."""
+    """One row of a figure: title, relative height and drawing function."""
 
     title: str
     height: float
@@ -56,13 +56,13 @@ class Pen:
         self.row = row
 
     def add(self, trace: Any, legend_of: int = 0) -> None:
-        """Add a trace; it stands in the legend of this row, or of the row so many above."""
+        """Add a trace to the legend of this row, or of the row ``above`` rows higher."""
         row = self.row - legend_of
         trace.legend = "legend" if row == 1 else f"legend{row}"
         self.figure.add_trace(trace, row=self.row, col=1)
 
     def line(self, name: str, time: Array, values: Array, colour: str, text: str = "", **more: Any) -> None:
-        """Add a line; NaN breaks it. ``text``: how hover shows a value."""
+        """Add a line. NaN interrupts it. ``text``: hover template of a value."""
         style = {"color": colour, "width": 1.4, **more.pop("line", {})}
         hover = f"%{{x|%Y-%m-%d %H:%M:%S}} UTC<br>{name}: {text or '%{y}'}<extra></extra>"
         self.add(go.Scatter(x=time, y=values, name=name, mode="lines", line=style, hovertemplate=hover, **more))
@@ -80,7 +80,7 @@ class Pen:
 
 
 def instrument_figure(series: Series, silences: Sequence[Silence], strategies: Sequence[Drawn]) -> go.Figure | None:
-    """Return the panels of an instrument on one time axis; None when there is nothing to draw."""
+    """Return the panels of an instrument on one time axis. None without data."""
     panels = list(_panels(series, strategies, silences))
     if not panels:
         return None
@@ -125,7 +125,7 @@ def _legend(top: float) -> dict[str, Any]:
 
 
 def dress(figure: go.Figure, height: int) -> None:
-    """Give a figure the look that all figures of a report have; ``height`` in pixels."""
+    """Apply the common style of report figures. ``height`` in pixels."""
     figure.update_layout(
         template="plotly_white",
         height=height,
@@ -153,25 +153,25 @@ def _panels(series: Series, strategies: Sequence[Drawn], silences: Sequence[Sile
         kind = f"{series.timeframe} candles" if series.timeframe else "last trade"
         yield Panel(f"Price ({kind}) and paper trades", 330, lambda pen: _price(pen, series, has["vwap_30m"], silences))
     if len(series.trade_time) or has["cvd_30m"] or has["cvd_4h"]:
-        yield Panel("CVD: taker buy less taker sell quantity", 170, lambda pen: _cvd(pen, series, has, silences))
+        yield Panel("CVD: taker buy minus taker sell quantity", 170, lambda pen: _cvd(pen, series, has, silences))
     if series.scores:
         yield Panel("Score (0-100) of evaluations that passed all gates", 220, lambda pen: _score(pen, series.scores, strategies))
-        yield Panel("What became of each evaluation", 34 + 26 * len(series.scores), lambda pen: _states(pen, series.scores, strategies))
+        yield Panel("Outcome of each evaluation", 34 + 26 * len(series.scores), lambda pen: _states(pen, series.scores, strategies))
     if len(series.prints["time"]):
-        yield Panel(f"Largest trades (the {LARGEST_PRINTS} of most quantity)", 130, lambda pen: _prints(pen, series))
+        yield Panel(f"Largest trades (top {LARGEST_PRINTS} by quantity)", 130, lambda pen: _prints(pen, series))
     if has["obi"]:
         yield Panel("Order-book imbalance (top 10 levels)", 110, lambda pen: _obi(pen, series))
     if has["mark_price"] or has["index_price"]:
-        yield Panel("Mark and index price less last trade, basis points", 110, lambda pen: _basis(pen, series, has))
+        yield Panel("Mark and index price minus last trade, basis points", 110, lambda pen: _basis(pen, series, has))
     if has["estimated_funding_rate"]:
         yield Panel("Estimated funding rate, %", 100, lambda pen: _funding(pen, series))
 
 
 def broken(silences: Sequence[Silence], time: Array, *values: Array) -> tuple[Array, ...]:
-    """Return series with a NaN wherever nothing came for ``SILENCE_MS`` or a hole lies, so that no line is drawn over what is not known."""
+    """Return series with a NaN in every silence of ``SILENCE_MS`` and in every gap, so that no line bridges unknown data."""
     apart = np.diff(time) >= SILENCE_MS
     for one in silences:
-        # Points stand at the ends of buckets, so the one before a hole lies in it by a part of a bucket.
+        # A point marks the end of its bucket, so the point before a gap may lie inside the gap.
         apart |= 2 * (np.minimum(time[1:], one.until) - np.maximum(time[:-1], one.since)) > np.diff(time)
     places = np.flatnonzero(apart) + 1
     return (np.insert(time, places, time[places - 1] + 1), *(np.insert(one.astype(np.float64), places, np.nan) for one in values))
@@ -180,7 +180,7 @@ def broken(silences: Sequence[Silence], time: Array, *values: Array) -> tuple[Ar
 def outside(
     silences: Sequence[Silence], start: tuple[float, float], end: tuple[float, float]
 ) -> Iterator[tuple[float | None, float | None]]:
-    """Yield the points of a straight line between two points (ms UTC, price) that lies over no silence; (None, None) after each piece."""
+    """Yield a straight line between two points (ms UTC, price), cut at silences. (None, None) follows each piece."""
     (first, low), (last, high) = start, end
 
     def at(time: float) -> tuple[float, float]:
@@ -200,7 +200,7 @@ def _price(pen: Pen, series: Series, has_vwap: bool, silences: Sequence[Silence]
     bars = series.bars
     with_line = len(series.trade_time) > 0 and len(bars["time"]) < FEW_CANDLES
     if series.timeframe:
-        # Bars carry their end; a bar without trades repeats the close, which is no trade: it is left out.
+        # A bar's time is its end. A bar without trades repeats the last close, so it is not drawn.
         traded = bars["volume"] > 0
         step = dict(TIMEFRAMES)[series.timeframe]
         time = bars["time"][traded]
@@ -248,9 +248,9 @@ def _step(bucket_ms: int) -> str:
 
 
 def _paper(pen: Pen, series: Series, silences: Sequence[Silence]) -> None:
-    """Draw entries, exits and the way between them; a marker's hover says how the trade ended."""
+    """Draw entries, exits and a line between them. Hover shows how the trade ended."""
     closed = {row["trade_id"]: row for row in series.closed}
-    for won, colour, name in ((True, BUY, "paper trade, won"), (False, SELL, "paper trade, lost")):
+    for won, colour, name in ((True, BUY, "winning paper trade"), (False, SELL, "losing paper trade")):
         x: list[float | None] = []
         y: list[float | None] = []
         for row in series.closed:
@@ -361,7 +361,7 @@ def _score(pen: Pen, scores: Sequence[Scores], strategies: Sequence[Drawn]) -> N
     if not states & drawn:
         pen.figure.add_annotation(
             row=pen.row, col=1, x=0.5, xref="x domain", y=0.2, yref="y domain", showarrow=False, font={"size": 13, "color": MUTED},
-            text="none: " + ("the history was too short for every evaluation (not warm)" if states == {"not warm"} else "no evaluation passed"),
+            text="none: " + ("warm-up: the history was too short for every evaluation" if states == {"not warm"} else "no evaluation passed all gates"),
         )  # fmt: skip
     passed = [float(score) for one in scores for score, state in zip(one.score, one.state, strict=True) if state in drawn]
     limits = [strategy.entry_score for strategy in strategies]
@@ -369,7 +369,7 @@ def _score(pen: Pen, scores: Sequence[Scores], strategies: Sequence[Drawn]) -> N
 
 
 def segments(time: Array, state: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
-    """Return, per state, the stretches of time over which it held: from each evaluation to the next, to itself at the end or before a silence."""
+    """Return the time spans of each state: from one evaluation to the next. At the end or before a silence, a span ends at its evaluation."""
     found: dict[str, list[tuple[float, float]]] = {}
     start = 0
     for at in range(1, len(state) + 1):
@@ -400,7 +400,7 @@ def _states(pen: Pen, scores: Sequence[Scores], strategies: Sequence[Drawn]) -> 
                            line={"color": colours[state], "width": 16}, marker={"symbol": "line-ns-open", "size": 14, "color": BUY},
                            name=state if len(scores) > 1 else f"{state}: {count:,}", legendgroup="states", showlegend=state not in shown,
                            legendgrouptitle_text=None if shown else "evaluations",
-                           text=[f"{names.get(one.strategy_id, one.strategy_id)}: {state} ({count:,} evaluations in all)"] * len(x),
+                           text=[f"{names.get(one.strategy_id, one.strategy_id)}: {state} ({count:,} evaluations in total)"] * len(x),
                            hovertemplate="%{x|%Y-%m-%d %H:%M:%S} UTC<br>%{text}<extra></extra>"),
                 legend_of=1,
             )  # fmt: skip
@@ -453,9 +453,9 @@ def _funding(pen: Pen, series: Series) -> None:
 
 
 def account_figure(closed: Sequence[Row]) -> go.Figure | None:
-    """Return the running net R of closed trades, in order of exit, a line per strategy; None without trades.
+    """Return the cumulative net R of closed trades in order of exit, one line per strategy. None without trades.
 
-    Over the number of the trade, not over time: recordings of different years would leave a hair to each.
+    The x axis is the trade number, because recordings of different years would leave no room on a time axis.
     """
     if not closed:
         return None
@@ -475,10 +475,10 @@ def account_figure(closed: Sequence[Row]) -> go.Figure | None:
         figure.add_trace(
             go.Scatter(x=list(range(len(total))), y=total, name=strategy, mode="lines+markers",
                        line={"shape": "hv", "width": 1.6, "color": colour}, marker={"size": 6}, text=text,
-                       hovertemplate="%{text}<br>together %{y:+.2f} R<extra></extra>")
+                       hovertemplate="%{text}<br>cumulative %{y:+.2f} R<extra></extra>")
         )  # fmt: skip
     dress(figure, 240)
     figure.update_layout(showlegend=True, legend=_legend(1.0))
-    figure.update_xaxes(title_text="closed trades of the strategy", title_font={"size": 11}, rangemode="tozero")
-    figure.update_yaxes(title_text="net R, running sum", title_font={"size": 11})
+    figure.update_xaxes(title_text="closed trades of the strategy, in order of exit", title_font={"size": 11}, rangemode="tozero")
+    figure.update_yaxes(title_text="cumulative net R", title_font={"size": 11})
     return figure

@@ -1,4 +1,4 @@
-"""Several reports of replays side by side."""
+"""Compare several replay reports."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SHOWN = (
 
 
 def load(paths: Sequence[Path]) -> dict[str, Json]:
-    """Return name -> report; a name is the report's folder, with more of the path where folders have one name.
+    """Return name -> report. The name is the report's folder, with parent folders where needed to be unique.
 
     Raises:
-        UserError: a file is not there, or is no report of this release.
+        UserError: a file does not exist, or is not a report of this release.
     """
     files = [path / "report.json" if path.is_dir() else path for path in paths]
     found: dict[str, Json] = {}
@@ -35,13 +35,13 @@ def load(paths: Sequence[Path]) -> dict[str, Json]:
         except (OSError, ValueError) as error:
             raise UserError(f"report: {file}: {error}") from error
         if not isinstance(report, dict) or report.get("report") != "perpflow replay" or report.get("version") != VERSION:
-            raise UserError(f"report: {file}: is no report.json of a replay that this release reads")
-        # A report.json stands in its run's folder; another name is the run's own.
+            raise UserError(f"report: {file}: not a replay report of this release")
+        # A file named report.json takes its folder's name; any other file its own.
         parts = file.resolve().with_suffix("").parts
         ending = parts[:-1] if file.name == "report.json" else parts
         length = next((n for n in range(1, len(ending) + 1) if "/".join(ending[-n:]) not in found), None)
         if length is None:
-            raise UserError(f"report: {file}: is named twice")
+            raise UserError(f"report: {file}: given twice")
         found["/".join(ending[-length:])] = report
     return found
 
@@ -52,7 +52,7 @@ def gathered(reports: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def differences(reports: Mapping[str, Json]) -> Iterator[str]:
-    """Yield what was not the same in the runs: data, period, costs, engine, and strategies of one id with several configurations."""
+    """Yield differences between the runs: data, period, costs, engine, and strategies with several configurations."""
     views: dict[str, Any] = {
         "input files": lambda report: sorted(one["sha256"] for one in report["files"]) or report["source"],
         "period": lambda report: [(one["first"], one["last"]) for one in report["instruments"]] + [report["since"], report["until"]],
@@ -63,7 +63,7 @@ def differences(reports: Mapping[str, Json]) -> Iterator[str]:
     for what, view in views.items():
         values = {name: json.dumps(view(report), sort_keys=True) for name, report in reports.items()}
         if len(set(values.values())) > 1:
-            yield f"Not the same: {what}."
+            yield f"The runs differ in {what}."
     hashes: dict[str, dict[str, str]] = {}
     for name, report in reports.items():
         for one in report["strategies"]:
@@ -76,7 +76,7 @@ def differences(reports: Mapping[str, Json]) -> Iterator[str]:
             same = [one for report in reports.values() for one in report["strategies"] if one["strategy_id"] == strategy]
             results = {json.dumps(one["statistics"], sort_keys=True) for one in same}
             if len(results) == 1:
-                yield f"{strategy}: the same results in all runs that have it."
+                yield f"{strategy}: identical results in all runs that contain it."
 
 
 def write_page(path: Path, reports: Mapping[str, Json]) -> None:
@@ -85,7 +85,7 @@ def write_page(path: Path, reports: Mapping[str, Json]) -> None:
     drawn = equity_figure({name: one["curve"] for name, one in accounts.items()})
     definitions = next(iter(reports.values()))["definitions"]
     runs = table(
-        ["run", "source", "~instruments and spans (UTC)", ">strategies"],
+        ["run", "source", "~instruments and periods (UTC)", ">strategies"],
         [
             (
                 name, ", ".join(report["source"]),
@@ -97,11 +97,11 @@ def write_page(path: Path, reports: Mapping[str, Json]) -> None:
     )  # fmt: skip
     lines = list(differences(reports))
     document = page(
-        "Replays compared",
-        f"<h1>{text('Replays compared')}</h1>",
-        '<div class="label">Replays of recorded data on paper: no order was sent</div>',
+        "Comparison of replays",
+        f"<h1>{text('Comparison of replays')}</h1>",
+        '<div class="label">Paper trading on replayed data: no order was sent</div>',
         section("runs", "Runs", runs, *(note(line) for line in lines)),
-        section("equity", "Result and drawdown", none_line("none: no closed trade counts") if drawn is None else figure("chart-equity", drawn)),
+        section("equity", "Equity and drawdown", none_line("none: no valid closed trade") if drawn is None else figure("chart-equity", drawn)),
         section("statistics", "Statistics of closed trades",
                 statistics_table(definitions, {name: one["statistics"] for name, one in accounts.items()})),
         with_figures=drawn is not None,

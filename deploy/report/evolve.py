@@ -13,13 +13,13 @@ Json = Mapping[str, Any]
 
 
 def markdown(report: Json) -> str:
-    """Return the report for people: strategies, regimes, what was tried, judged, changed."""
+    """Return the report as Markdown: strategies, regimes, tested mutations, verdicts, changes."""
     limits, changes = report["limits"], report["changes"]
     written = report["mode"] == "apply"
     lines = [
         f"# Auto-evolve, {utc(report['generated_at'])} UTC", "",
-        f"Mode: **{report['mode']}**; paper strategies only. Look-back {utc(report['period']['begin'])} to {utc(report['period']['end'])}, judged from "
-        f"{utc(report['test']['begin'])} on, replayed from {', '.join(report['source'])} after fees, slippage and funding. "
+        f"Mode: **{report['mode']}**; paper strategies only. Look-back period {utc(report['period']['begin'])} to {utc(report['period']['end'])}, test period "
+        f"from {utc(report['test']['begin'])}, replayed from {', '.join(report['source'])} after fees, slippage and funding. "
         f"{len(report['running_strategies'])} strategies run.", "",
         "## Markets, last 24 h", "",
         *_table(("instrument", "regime", "evaluations", "share by regime", "signals"), [
@@ -34,22 +34,22 @@ _won(one["fitness"]), f"{one['entry_signals_24h']:,} of {one['ticks_24h']:,}",
              "-" if one["avg_signal_score_24h"] is None else f"{one['avg_signal_score_24h']:.1f}", "yes" if one["evolved"] else "no")
             for one in report["running_strategies"]]),
         f"Top 3: {', '.join(report['top3']) or 'none'}. Bottom 3: {', '.join(report['bottom3']) or 'none'}.", "",
-        *(f"- left alone: {one['strategy_id']}: {one['reason']}" for one in report["left_alone"]), *([""] if report["left_alone"] else []),
+        *(f"- not changed: {one['strategy_id']}: {one['reason']}" for one in report["left_alone"]), *([""] if report["left_alone"] else []),
         "## Tried", "", *(f"- {line}" for line in report["plan"]), "",
-        "## Judged out of sample", "",
+        "## Out-of-sample tests", "",
         *_table(("candidate", "name", "parent", "training mean R", "test trades", "test mean R (95 %)", "test net R", "parent net R", "verdict"), [
             (one["strategy_id"], one["display_name"], one["parent"], mean_text(one["train"]), 0 if one["test"] is None else one["test"]["count"],
              mean_text(one["test"]),
              f"{one['test_net_r']:+.2f}", f"{one['parent_net_r']:+.2f}", ("accepted: " if one["accepted"] else "not accepted: ") + one["reason"])
             for one in report["candidates"]]),
-        "## Changes" if written else "## Changes that --apply would make", "",
+        "## Changes" if written else "## Proposed changes (use --apply)", "",
         *_table(("what", "strategy", "instrument", "revision", "why"), [
-            (one["kind"], one["strategy_id"], one["instrument"], one["written_revision"] or ("DRY RUN" if not written else "holds already"), one["reason"])
+            (one["kind"], one["strategy_id"], one["instrument"], one["written_revision"] or ("DRY RUN" if not written else "already applied"), one["reason"])
             for one in changes]),
         *(f"- {note}" for note in report["notes"]), *([""] if report["notes"] else []),
-        f"Limits: {limits['max_new_per_symbol']} new for each instrument and run, {limits['max_running_per_symbol']} evolved running for each, "
-        f"{limits['max_changes_per_day']} changes a day, none deprecated before {limits['min_age_ms'] / 3_600_000:g} h, "
-        f"{limits['min_closed_trades']} closed trades for a judgement, false discoveries {limits['rate']:.0%}, seed {limits['seed']}.",
+        f"Limits: {limits['max_new_per_symbol']} new per instrument and run, {limits['max_running_per_symbol']} evolved strategies per instrument, "
+        f"{limits['max_changes_per_day']} changes per day, minimum age {limits['min_age_ms'] / 3_600_000:g} h before deprecation, "
+        f"at least {limits['min_closed_trades']} closed trades for a verdict, false discovery rate {limits['rate']:.0%}, seed {limits['seed']}.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 

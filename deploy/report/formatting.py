@@ -1,14 +1,14 @@
-"""How figures and names are written for people; the same in the terminal and in the report."""
+"""Formatting of figures and names, the same in the terminal and in reports."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-# Name -> measured figure; None: it was not measured.
+# Name -> measured figure. None: not measured.
 Rates = Mapping[str, float | str | None]
 
-# Leg of an order, or reason of an exit -> word.
+# Leg of an order, or reason of an exit -> label.
 LEGS = {
     "entry": "entry",
     "tp1": "TP1",
@@ -21,14 +21,14 @@ LEGS = {
 
 
 def utc(time: int | float) -> str:
-    """Return a time (ms UTC) as text: ``2024-08-08 23:54:16.322``; whole seconds without the point."""
+    """Return a time (ms UTC) as text: ``2024-08-08 23:54:16.322``; whole seconds without decimals."""
     at = datetime.fromtimestamp(int(time) // 1000, UTC)
     part = int(time) % 1000
     return f"{at:%Y-%m-%d %H:%M:%S}" + (f".{part:03d}" if part else "")
 
 
 def duration(milliseconds: float | None) -> str | None:
-    """Return a length of time: ``12 s``, ``4 min 05 s``, ``5 h 01 min``."""
+    """Return a duration: ``12 s``, ``4 min 05 s``, ``5 h 01 min``."""
     if milliseconds is None:
         return None
     seconds = round(milliseconds / 1000)
@@ -38,20 +38,20 @@ def duration(milliseconds: float | None) -> str | None:
 
 
 def rate_text(value: float | str | None) -> str | None:
-    """Return a measured figure: numbers with thousands separators, text as it is."""
+    """Return a measured figure: numbers with thousands separators, text unchanged."""
     if value is None or isinstance(value, str):
         return value
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
 
 
 def bounded(value: float | None, low: float | None, high: float | None, count: int, form: str, reason: str = "no closed trades") -> str:
-    """Return an estimate with its count and its 95 % interval, ``45.0% (n 20, 26.0% to 65.0%)``, or why there is none.
+    """Return an estimate with its count and 95 % interval, ``45.0% (n 20, 26.0% to 65.0%)``, or the reason why it is missing.
 
     Args:
-        low, high: Ends of the interval; None: there is none.
-        count: Trades behind it.
+        low, high: Ends of the interval; None: no interval.
+        count: Number of trades.
         form: Format of the numbers.
-        reason: Why the value is None.
+        reason: Reason why the value is None.
     """
     if value is None:
         return f"{reason} (n {count:,})"

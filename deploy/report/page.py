@@ -1,4 +1,4 @@
-"""Pieces of a self-contained HTML page: escaping, tables, figures, the frame around them. Nothing here knows what it shows."""
+"""Building blocks of a self-contained HTML page: escaping, tables, figures, page frame. Independent of the content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 
 NONE = "none"
 
-# The page may run its own script and style and load nothing at all: a browser enforces what the report promises.
+# The page may run its own scripts and styles but load nothing. The browser enforces this.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 
 _STYLE = """
@@ -44,7 +44,7 @@ footer { color: var(--muted); font-size: 12px; margin-top: 18px; }
 
 
 class Html(str):
-    """Text that is HTML already and is not escaped again."""
+    """Text that is already HTML and is not escaped again."""
 
 
 def text(value: Any) -> Html:
@@ -57,18 +57,18 @@ def text(value: Any) -> Html:
 
 
 def marked(value: str, good: bool) -> Html:
-    """Return a text in the colour of good or bad."""
+    """Return a text in green (good) or red (bad)."""
     return Html(f'<span class="{"good" if good else "bad"}">{escape(value)}</span>')
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = NONE, *, whole: bool = False) -> Html:
-    """Return a table, or the line ``empty`` when there is no row.
+    """Return a table, or the text ``empty`` if there are no rows.
 
     Args:
         columns: Headings. ``>heading`` aligns to the right as a number, ``~heading`` lets long text wrap.
         rows: Cells; None shows as "none".
-        empty: What to say without rows.
-        whole: Show all of it, however long; else a long one scrolls.
+        empty: Text to show without rows.
+        whole: Show all rows. Otherwise a long table scrolls.
     """
     kinds = [{">": "number", "~": "text"}.get(name[:1], "") for name in columns]
     body = ["".join(f'<td class="{kind}">{text(cell)}</td>' for kind, cell in zip(kinds, row, strict=True)) for row in rows]
@@ -82,7 +82,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = NO
 
 
 def none_line(what: str) -> Html:
-    """Return the line that says that there is nothing."""
+    """Return a line for missing content."""
     return Html(f'<p class="none">{escape(what)}</p>')
 
 
@@ -92,17 +92,17 @@ def note(what: str) -> Html:
 
 
 def block(title: str, *parts: str) -> Html:
-    """Return a part of a section with its heading."""
+    """Return a subsection with its heading."""
     return Html(f"<div><h3>{escape(title)}</h3>{''.join(parts)}</div>")
 
 
 def folded(title: str, *parts: str, opened: bool = False) -> Html:
-    """Return parts under a heading that folds them away."""
+    """Return a collapsible block."""
     return Html(f"<details{' open' if opened else ''}><summary>{escape(title)}</summary>{''.join(parts)}</details>")
 
 
 def columns(*parts: str, least: int = 380) -> Html:
-    """Return parts side by side where the window gives each at least so many pixels."""
+    """Return parts side by side if each gets at least ``least`` pixels."""
     return Html(f'<div class="columns" style="grid-template-columns: repeat(auto-fit, minmax({least}px, 1fr))">{"".join(parts)}</div>')
 
 
@@ -112,7 +112,7 @@ def section(anchor: str, title: str, *parts: str) -> Html:
 
 
 def tiles(values: Iterable[tuple[str, Any]]) -> Html:
-    """Return large figures with their labels."""
+    """Return tiles: large figures with labels."""
     return Html(
         '<div class="tiles">'
         + "".join(f'<div class="tile"><b>{text(value)}</b><span>{escape(name)}</span></div>' for name, value in values)
@@ -121,13 +121,13 @@ def tiles(values: Iterable[tuple[str, Any]]) -> Html:
 
 
 def figure(anchor: str, drawn: go.Figure) -> Html:
-    """Return a figure; ``page`` adds the library that draws it."""
+    """Return a figure. ``page`` adds the library that draws it."""
     config = {"displaylogo": False, "responsive": True, "scrollZoom": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
     return Html(drawn.to_html(full_html=False, include_plotlyjs=False, div_id=anchor, config=config, default_width="100%"))
 
 
 def page(title: str, *parts: str, with_figures: bool) -> str:
-    """Return the whole document. It needs nothing but a browser; ``with_figures`` adds plotly.js to it."""
+    """Return the whole document. It needs only a browser. ``with_figures`` embeds plotly.js."""
     library = f"<script>{get_plotlyjs()}</script>" if with_figures else ""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -1,4 +1,4 @@
-"""Write the page of a replay: what its ``report.json`` says, with the charts."""
+"""Write the HTML report of a replay: the content of ``report.json`` with charts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.collect import TIMEFRAMES, Collector, MarketSeen, StrategySeen
 
 Json = dict[str, Any]
-# Evaluations of a strategy that are drawn; signals are never left out.
+# Most evaluations to draw per strategy. Signals are always drawn.
 MOST_EVALUATIONS = 20_000
-# Fewer days make ratios of daily returns arbitrary.
+# With fewer days, ratios of daily returns are meaningless.
 BREAKDOWN_NAMES = {
     "symbol": "By symbol", "side": "By side", "tier": "By tier", "hour": "By hour of entry (UTC)", "weekday": "By weekday of entry (UTC)",
     "regime": "By regime at the signal", "exit_reason": "By exit",
@@ -38,9 +38,9 @@ def write_page(
         path: File to write.
         title: Heading.
         report: ``stream_apps.replay.report.build`` of the run.
-        collected: What the run left.
+        collected: Results of the run.
         trades: Closed trades with ``void``.
-        strategies: As they ran.
+        strategies: Their configurations during the run.
 
     Raises:
         OSError: the file cannot be written.
@@ -49,27 +49,27 @@ def write_page(
     accounts = {one["strategy_id"]: one for one in report["strategies"]}
     curves = {name: one["curve"] for name, one in accounts.items()}
     if len(accounts) > 1 and report["all"] is not None:
-        curves["all together"] = report["all"]["curve"]
+        curves["all strategies"] = report["all"]["curve"]
     equity = equity_figure(curves)
     scores = score_figure({name: one["scores"] for name, one in accounts.items()}, {one.strategy_id: one.entry_score for one in strategies})
     excursions = excursion_figure(sound)
     document = page(
         title,
         *_head(title, report),
-        section("equity", "Equity and drawdown", _drawn("chart-equity", equity, "none: no closed trade counts"), _left_out(report)),
+        section("equity", "Equity and drawdown", _drawn("chart-equity", equity, "none: no valid closed trade"), _left_out(report)),
         *_markets(report, collected, trades, strategies),
         section("statistics", "Statistics of closed trades", _statistics(report)),
         section("breakdowns", "Breakdowns", *_breakdowns(report)),
-        section("excursions", "Excursions", _drawn("chart-excursions", excursions, "none: no closed trade counts")),
-        section("scores", "Scores", note("Before gates, of warm evaluations; logarithmic. The dotted line is the entry score."),
-                _drawn("chart-scores", scores, "none: no evaluation was warm"), _evaluations(report)),
-        section("trades", "Closed trades", trades_table(trades, "none: no trade was closed"), cut_note(len(trades))),
+        section("excursions", "Excursions", _drawn("chart-excursions", excursions, "none: no valid closed trade")),
+        section("scores", "Scores", note("Scores before gates of warm evaluations, on a logarithmic axis. Dotted line: entry score."),
+                _drawn("chart-scores", scores, "none: no evaluation after the warm-up"), _evaluations(report)),
+        section("trades", "Closed trades", trades_table(trades, "none: no closed trade"), cut_note(len(trades))),
         section("signals", "Signals", signals_table([row for row in collected.signals if row["entry"]]),
                 cut_note(sum(row["entry"] for row in collected.signals))),
         _quality(report),
         _configuration(report),
-        f"<footer>All times are UTC. Written {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC by perpflow. Trades are computed by the paper model from the "
-        "market data named above: no order was sent anywhere. What is undefined says none; it is never shown as zero.</footer>",
+        f"<footer>All times are UTC. Written {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC by perpflow. The paper model computes the trades from "
+        "the market data named above. No order was sent. An undefined value shows as none, never as zero.</footer>",
         with_figures=True,
     )  # fmt: skip
     path.write_text(document, encoding="utf-8")
@@ -81,9 +81,9 @@ def _drawn(anchor: str, drawn: Any, empty: str) -> Html:
 
 def _head(title: str, report: Json) -> Iterator[str]:
     yield f"<h1>{text(title)}</h1>"
-    yield '<div class="label">Replay of recorded data on paper: no order was sent</div>'
+    yield '<div class="label">Paper trading on replayed data: no order was sent</div>'
     for one in report["instruments"]:
-        span = f"{utc(one['first'])} to {utc(one['last'])} UTC" if one["first"] is not None else "no instant was evaluated"
+        span = f"{utc(one['first'])} to {utc(one['last'])} UTC" if one["first"] is not None else "no evaluation"
         yield f'<div class="source"><b>{text(one["instrument"])}</b> {text(span)}, {one["trades"]:,} trades. {text(", ".join(report["source"]))}</div>'
     anchors = ("equity", "statistics", "breakdowns", "excursions", "scores", "trades", "signals", "quality", "configuration")
     links = [(f"i{place}", one["instrument"]) for place, one in enumerate(report["instruments"], 1)]
@@ -97,9 +97,9 @@ def _head(title: str, report: Json) -> Iterator[str]:
     yield tiles(
         [
             ("strategies", count(len(report["strategies"]))),
-            ("closed trades that count", count(values["trades"])),
+            ("valid closed trades", count(values["trades"])),
             ("net, R", signed(values["net_r"])),
-            ("net, money", signed(values["net_pnl"], "+,.2f")),
+            ("net P&L", signed(values["net_pnl"], "+,.2f")),
             ("win rate (95 %)", win_rate_text(report["all"]["statistics"])),
             ("profit factor (95 %)", profit_factor_text(report["all"]["statistics"])),
             ("max drawdown, R", number(fall)),
@@ -113,7 +113,9 @@ def _left_out(report: Json) -> str:
     if not void:
         return ""
     listed = "; ".join(f"{name}: {one['trades']} trades, {one['net_r']:+.2f} R" for name, one in void)
-    return note(f"Not in this curve nor in the statistics, because trades are missing where they were decided or held: {listed}.")
+    return note(
+        f"Excluded from this curve and from the statistics, because market data was missing at the decision or while the trade was open: {listed}."
+    )
 
 
 # --- markets -----------------------------------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ def _markets(report: Json, collected: Collector, trades: Sequence[Json], strateg
         silences = [Silence(pause["since"], pause["until"]) for pause in one["silences"]]
         silences += [Silence(hole["since"], hole["until"]) for hole in report["quality"]["holes"] if hole["instrument"] == name]
         made = instrument_figure(series, silences, running)
-        shaded = note("Shaded: stretches of at least 5 minutes without a trade, and holes in the data.") if silences else ""
+        shaded = note("Shaded: at least 5 minutes without a trade, and gaps in the data.") if silences else ""
         yield section(f"i{place}", name, _drawn(f"chart-{place}", made, "none: no bar and no evaluation"), shaded)
 
 
@@ -185,7 +187,7 @@ def _scores(strategy_id: str, collected: Collector) -> Scores:
 
 
 def stated(one: Json, unit: str) -> str | Html | None:
-    """Return a statistic for people: its value, or why it has none."""
+    """Return a statistic as text: its value, or the reason why it is missing."""
     return value_text(one["value"], unit) if one["value"] is not None else one.get("reason")
 
 
@@ -205,7 +207,7 @@ def _bounded(statistics: Mapping[str, Json], name: str, form: str) -> str:
 
 
 def value_text(value: float | int | None, unit: str) -> str | Html | None:
-    """Return a statistic's value for people."""
+    """Return a statistic's value as text."""
     if value is None:
         return None
     if unit == "ms UTC":
@@ -222,7 +224,7 @@ def value_text(value: float | int | None, unit: str) -> str | Html | None:
 
 
 def statistics_table(definitions: Mapping[str, Json], accounts: Mapping[str, Mapping[str, Json]]) -> Html:
-    """Return a row per statistic, a column per account; hovering a name shows its formula.
+    """Return one row per statistic and one column per account. Hover over a name shows its formula.
 
     Args:
         definitions: Name -> unit, group, meaning.
@@ -242,7 +244,7 @@ def statistics_table(definitions: Mapping[str, Json], accounts: Mapping[str, Map
 
 
 def shown_cell(name: str, values: Mapping[str, Json], unit: str) -> str | Html | None:
-    """Return a statistic as reports and terminal show it: win rate and profit factor with count and interval, what is undefined with its reason."""
+    """Return a statistic as reports and terminal show it: win rate and profit factor with count and interval, an undefined value with its reason."""
     if name == "win_rate":
         return win_rate_text(values)
     if name == "profit_factor":
@@ -253,13 +255,13 @@ def shown_cell(name: str, values: Mapping[str, Json], unit: str) -> str | Html |
 def _accounts(report: Json) -> dict[str, Json]:
     accounts = {one["strategy_id"]: one for one in report["strategies"]}
     if len(accounts) > 1 and report["all"] is not None:
-        accounts["all together"] = report["all"]
+        accounts["all strategies"] = report["all"]
     return accounts
 
 
 def _statistics(report: Json) -> str:
     explained = note(
-        "Closed trades only. Fees and funding are inside net figures, slippage inside prices. Hover a name for its formula and source."
+        "Closed trades only. Net figures include fees and funding; prices include slippage. Hover over a name for its formula and source."
     )
     return explained + statistics_table(report["definitions"], {name: one["statistics"] for name, one in _accounts(report).items()})
 
@@ -286,16 +288,16 @@ def _breakdowns(report: Json) -> Iterator[str]:
                 ">trades",
                 ">won",
                 ">net R",
-                ">R a trade",
+                ">R per trade",
                 ">profit factor",
-                ">net money",
+                ">net P&L",
                 ">fees",
                 ">funding",
                 ">slippage",
                 ">held",
             ]
-            parts.append(block(title, table(heads, rows, "none: no closed trade counts")))
-        yield folded(name, *parts, opened=len(accounts) == 1 or name == "all together")
+            parts.append(block(title, table(heads, rows, "none: no valid closed trade")))
+        yield folded(name, *parts, opened=len(accounts) == 1 or name == "all strategies")
 
 
 def _evaluations(report: Json) -> str:
@@ -306,7 +308,7 @@ def _evaluations(report: Json) -> str:
         )
         for one in report["strategies"]
     ]  # fmt: skip
-    return table(["strategy", "model", ">evaluations", ">signals", ">open at the end", "~what became of the evaluations"], rows)
+    return table(["strategy", "model", ">evaluations", ">signals", ">open at the end", "~outcomes of evaluations"], rows)
 
 
 # --- quality and configuration -----------------------------------------------------------------------------------------
@@ -320,16 +322,16 @@ def _quality(report: Json) -> str:
             (one["instrument"], utc(one["since"]), utc(one["until"]), duration(one["until"] - one["since"]), count(one["missing"]))
             for one in quality["holes"]
         ],
-        f"none of {quality['least_hole_ms'] // 1000} s or more that ids prove",
+        f"none of {quality['least_hole_ms'] // 1000} s or more, by trade ids",
     )
     void = table(
-        ["strategy", ">trades", ">net R", ">net money", "~why"],
+        ["strategy", ">trades", ">net R", ">net P&L", "~why"],
         [
             (one["strategy_id"], count(one["void"]["trades"]), signed(one["void"]["net_r"]), signed(one["void"]["net_pnl"], "+,.2f"),
              ", ".join(f"{name} {times}" for name, times in one["void"]["reasons"].items()))
             for one in report["strategies"] if one["void"]["trades"]
         ],
-        "none: no trade was decided or held over a hole",
+        "none: no trade overlaps a gap",
     )  # fmt: skip
     silences = table(
         ["instrument", "from (UTC)", "to (UTC)", ">length"],
@@ -338,50 +340,48 @@ def _quality(report: Json) -> str:
         "none of 5 minutes or more",
     )  # fmt: skip
     missing = table(
-        ["instrument", "input", ">instants without it", ">of these too old", ">share"],
+        ["instrument", "input", ">instants without it", ">of these stale", ">share"],
         [(one["instrument"], name, count(times), count(one["stale_inputs"].get(name, 0)), f"{times / one['instants']:.1%}")
          for one in report["instruments"] for name, times in one["missing_inputs"].items()],
         "none: every input had a value at every instant",
     )  # fmt: skip
     late = table(
-        ["instrument", ">trades", ">came late", ">evaluated instants"],
+        ["instrument", ">trades", ">late", ">evaluated instants"],
         [(one["instrument"], count(one["trades"]), count(one["late_trades"]), count(one["instants"])) for one in report["instruments"]],
     )
     files = table(
         ["file", "from (UTC)", "to (UTC)", ">rows", ">bad rows", ">gaps", ">missing ids", ">doubles", ">out of order", "checksum"],
         [(one["file"], time_text(one["first"]), time_text(one["last"]), count(one["rows"]), count(one["bad"]), count(one["gaps"]), count(one["missing"]),
           count(one["duplicates"]), count(one["out_of_order"]), one["checksum"]) for one in quality["files"]],
-        "none: no dump file was read",
+        "none: no dump files",
     )  # fmt: skip
     letters = table(
         ["source", "field", "~reason", ">records"],
         [(one["source"], one["field"], one["reason"], count(one["records"])) for one in quality["dead_letters"][:100]],
-        "none: no record was refused",
+        "none: no rejected records",
     )
-    refused = table(
-        ["why no entry was made", ">signals"], [(name, count(times)) for name, times in quality["refused_entries"].items()], "none"
-    )
+    refused = table(["reason", ">signals"], [(name, count(times)) for name, times in quality["refused_entries"].items()], "none")
     return section(
         "quality",
         "Data quality",
-        columns(block("Holes in the trades", holes), block("Trades that do not count", void)),
-        columns(block("Late records", late), block("Stretches without a trade", silences)),
-        columns(block("Missing and stale inputs", missing), block("Entries that were refused or expired", refused)),
+        columns(block("Gaps in the trades", holes), block("Excluded trades", void)),
+        columns(block("Late records", late), block("Periods without a trade", silences)),
+        columns(block("Missing and stale inputs", missing), block("Rejected and expired entries", refused)),
         block("Files", files),
-        block("Refused records", letters),
+        block("Rejected records", letters),
     )
 
 
 def _configuration(report: Json) -> str:
     strategies = report["strategies"]
     checks = table(
-        ["check", "result", "~what was done"],
+        ["check", "result", "~method"],
         [(name, marked("holds" if one["ok"] else "FAILS", one["ok"]), one["text"]) for name, one in report["checks"].items()],
-        "none: neither --twice nor --future-shift was asked for",
+        "none: run with --twice or --future-shift",
     )
     hashes = table(["result", "~sha256"], [(name, Html(f"<code>{text(value)}</code>")) for name, value in report["hashes"].items()])
     inputs = [(one["name"], count(one["bytes"]), Html(f"<code>{text(one['sha256'])}</code>")) for one in report["files"]]
-    files = table(["input file", ">bytes", "~sha256"], inputs, "none: the topics were read")
+    files = table(["input file", ">bytes", "~sha256"], inputs, "none: the source is the topics")
     fields = [name for name in strategies[0]["config"] if name not in ("event_time", "receive_time")] if strategies else []
     configs = table(["field", *(f"~{one['strategy_id']}" for one in strategies)], [
         ("config_hash", *(Html(f"<code>{text(one['config_hash'])}</code>") for one in strategies)),

@@ -1,4 +1,4 @@
-"""The reports of research as pages and as Markdown: searches, features, cost gates."""
+"""Research reports as HTML and Markdown: parameter searches, features, cost gates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deploy.report.page import columns, figure, marked, none_line, note, page, s
 from deploy.report.tables import count, number, signed, trades_table
 
 Json = Mapping[str, Any]
-LABEL = '<div class="label">Replays of recorded data on paper: no order was sent</div>'
+LABEL = '<div class="label">Paper trading on replayed data: no order was sent</div>'
 
 
 # --- searches ----------------------------------------------------------------------------------------------------------
@@ -32,15 +32,15 @@ def write_search(path: Path, report: Json, trades: Mapping[str, Sequence[Json]])
         "<h1>Parameter search</h1>",
         LABEL,
         f'<p class="source">{text(", ".join(report["source"]))}; {utc(report["since"])} to {utc(report["until"])} UTC</p>',
-        tiles([("searches", count(len(report["searches"]))), ("trials, all counted", count(sum(one["trials"] for one in report["searches"]))),
+        tiles([("searches", count(len(report["searches"]))), ("trials", count(sum(one["trials"] for one in report["searches"]))),
                ("edges found", count(sum(one["verdict"] == "edge" for one in report["searches"]))),
-               ("rate of false discoveries", f"{report['rate']:.0%}")]),
-        section("verdict", "Verdict, from the tests alone", _verdicts(report), note(
-            "Each fold chose its parameters on its training and was tested afterwards on time that the choice never saw. p: chance of such a mean net R if "
-            "there were no edge (studentised stationary bootstrap); over several searches the false discovery rate is controlled. Training: what "
-            "the same choices earned where they were chosen, which is what one would have believed. Deflated: probability that the choice is better on its "
-            "training than what chance gives the best of all trials.")),
-        section("equity", "Result of the tests", none_line("none: no test trade") if drawn is None else figure("chart-tests", drawn)),
+               ("false discovery rate", f"{report['rate']:.0%}")]),
+        section("verdict", "Verdict, from the test periods only", _verdicts(report), note(
+            "Each fold chooses parameters on its training period and tests them on a later period. p: probability of this mean net R if "
+            "there is no edge (studentised stationary bootstrap). Over several searches the false discovery rate is controlled. "
+            "Training: result of the same parameters on the training period. Deflated: probability that the choice is better on its "
+            "training period than the best of as many random trials.")),
+        section("equity", "Results of the test periods", none_line("none: no trades in the test periods") if drawn is None else figure("chart-tests", drawn)),
     ]  # fmt: skip
     for place, one in enumerate(report["searches"]):
         parts.append(section(f"search-{place}", one["strategy"], *_search(place, one)))
@@ -93,7 +93,7 @@ def _search(place: int, one: Json) -> Iterable[str]:
 
 
 def chosen_text(fold: Json) -> str:
-    """Return what a fold chose: windows, weights, thresholds and exits of its strategy."""
+    """Return the parameters that a fold chose: windows, weights, thresholds and exits."""
     config = fold["config"]
     text_ = (
         f"{config['cvd_fast_window']}/{config['cvd_slow_window']}, weights {config['weight_direction']}/{config['weight_env']}/{config['weight_aux']}/"
@@ -114,7 +114,9 @@ def _trials_figure(one: Json) -> go.Figure:
         )  # fmt: skip
     dress(drawn, 300)
     drawn.update_layout(
-        margin={"r": 20}, legend={"orientation": "h", "y": -0.25, "x": 0}, title={"text": "Trials on the trainings", "font": {"size": 13}}
+        margin={"r": 20},
+        legend={"orientation": "h", "y": -0.25, "x": 0},
+        title={"text": "Trials on the training periods", "font": {"size": 13}},
     )
     drawn.update_xaxes(title_text="trial")
     drawn.update_yaxes(title_text="objective")
@@ -122,7 +124,7 @@ def _trials_figure(one: Json) -> go.Figure:
 
 
 def curve_figure(tests: Mapping[str, Sequence[Json]], others: Mapping[str, Sequence[Sequence[float]]]) -> go.Figure | None:
-    """Return running sums of net R: of trades, and of curves (time, value) dotted beside them; None without a trade."""
+    """Return cumulative net R: of trades, and of curves (time, value) as dotted lines. None without a trade."""
     drawn = go.Figure()
     for (name, rows), colour in zip(tests.items(), cycle(COLOURS), strict=False):
         if rows:
@@ -141,16 +143,16 @@ def curve_figure(tests: Mapping[str, Sequence[Json]], others: Mapping[str, Seque
     dress(drawn, 320)
     drawn.update_layout(margin={"r": 20}, legend={"orientation": "h", "y": -0.15, "x": 0})
     drawn.update_xaxes(type="date")
-    drawn.update_yaxes(title_text="net R, running sum")
+    drawn.update_yaxes(title_text="cumulative net R")
     return drawn
 
 
 def search_markdown(report: Json) -> str:
-    """Return a search report in short."""
+    """Return a search report as Markdown."""
     lines = [
         "# Parameter search", "",
-        f"{', '.join(report['source'])}; {utc(report['since'])} to {utc(report['until'])} UTC; {report['scheme']}; replayed on paper, after fees, "
-        f"slippage and funding; rate of false discoveries {report['rate']:.0%}", "",
+        f"{', '.join(report['source'])}; {utc(report['since'])} to {utc(report['until'])} UTC; {report['scheme']}; paper trading, after fees, "
+        f"slippage and funding; false discovery rate {report['rate']:.0%}", "",
         "| strategy | verdict | trials | test trades | mean net R (95 %) | p | edge R | cost R | training mean R | unchanged mean R | deflated |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -167,13 +169,13 @@ def search_markdown(report: Json) -> str:
             "",
             f"## {one['strategy']}",
             "",
-            "| fold | test (UTC) | chosen on the training | training net R | test trades | test net R |",
+            "| fold | test (UTC) | parameters chosen on the training period | training net R | test trades | test net R |",
             "|---|---|---|---|---|---|",
         ]
         for number_, fold in enumerate(one["folds"]):
             chosen = fold["chosen"]
             line = (number_, f"{utc(fold['test']['begin'])} to {utc(fold['test']['end'])}",
-                     "none: too few trades, or all lose" if chosen is None else chosen_text(fold),
+                     "none: too few trades, or all trials lose" if chosen is None else chosen_text(fold),
                      "-" if chosen is None else f"{chosen['net_r']:+.2f}", fold["test_trades"], f"{fold['test_net_r']:+.2f}")  # fmt: skip
             lines.append("| " + " | ".join(str(cell) for cell in line) + " |")
     return "\n".join(lines) + "\n"
@@ -194,30 +196,30 @@ def _cell(value: float | None, form: str) -> str:
 
 
 def write_features(path: Path, report: Json) -> None:
-    """Write a report of features as a page. Raises OSError."""
+    """Write a feature report as HTML. Raises OSError."""
     parts = [
-        "<h1>Features and the returns that follow</h1>",
+        "<h1>Features and future returns</h1>",
         '<div class="label">Recorded data</div>',
         f'<p class="source">{text(", ".join(report["source"]))}; {utc(report["since"])} to {utc(report["until"])} UTC; returns by {text(report["price"])}</p>',
     ]
     for place, one in enumerate(report["instruments"]):
         found = one["coefficients"]
         parts.append(section(f"ic-{place}", one["instrument"], _heat(place, one), table(
-            ["feature", ">horizon (min)", ">instants", ">IC", ">t", ">p", "kept at the rate", ">IR", ">blocks", ">same sign"],
+            ["feature", ">horizon (min)", ">instants", ">IC", ">t", ">p", "kept at this false discovery rate", ">IR", ">blocks", ">same sign"],
             [(row["feature"], f"{row['horizon_ms'] / 60_000:g}", count(row["count"]), signed(row["ic"], "+.4f"), number(row["t"], "+.2f"),
               number(row["p"], ".4f"), "yes" if row["accepted"] else "no", number(row["ir"], "+.2f"), count(row["blocks"]), number(row["same_sign"], ".0%"))
              for row in found], "none: no feature has enough instants"),
-            note("IC: Spearman's correlation of a feature with the return that follows. t: Newey-West with the horizon as lag. Kept: Benjamini and "
-                 f"Hochberg over all rows at {report['rate']:.0%}. IR: mean / standard deviation of the coefficients of blocks of "
+            note("IC: Spearman correlation of a feature with the future return. t: Newey-West, lag = horizon. Kept: Benjamini-"
+                 f"Hochberg over all rows at {report['rate']:.0%}. IR: mean / standard deviation of the IC over blocks of "
                  f"{report['block_ms'] / 3_600_000:g} h.")))  # fmt: skip
         for model in one["models"]:
             parts.append(section(f"model-{place}-{model['horizon_ms']}", f"{one['instrument']}: importance at {model['horizon_ms'] / 60_000:g} min", columns(
-                table(["feature", ">fall of the rank correlation", ">spread"],
+                table(["feature", ">loss of rank correlation", ">spread"],
                       [(row["feature"], signed(row["drop"], "+.4f"), number(row["spread"], ".4f")) for row in model["importances"]], "none: too little data"),
                 table([">training instants", ">test instants", ">rank correlation"], [(count(a), count(b), signed(c, "+.4f")) for a, b, c in model["folds"]])),
-                note("Ridge regression of ranks over purged folds with embargo; out-of-sample rank correlation "
-                     f"{'none' if model['score'] is None else format(model['score'], '+.4f')}. Left out, missing too often or constant: "
-                     f"{', '.join(model['left_out']) or 'none'}. Returns overlap: the period holds {model['independent']:,} that do not.")))  # fmt: skip
+                note("Ridge regression of ranks with purged folds and embargo. Out-of-sample rank correlation: "
+                     f"{'none' if model['score'] is None else format(model['score'], '+.4f')}. Left out (often missing, or constant): "
+                     f"{', '.join(model['left_out']) or 'none'}. Non-overlapping returns in the period: {model['independent']:,}.")))  # fmt: skip
     path.write_text(page("Features", *parts, with_figures=True), encoding="utf-8")
 
 
@@ -244,7 +246,7 @@ def _heat(place: int, one: Json) -> str:
 
 def gate_markdown(gates: Mapping[str, Json], source: str) -> str:
     """Return cost gates as a Markdown table."""
-    lines = ["# Cost gate", "", f"Closed trades of {source}; R a trade", "",
+    lines = ["# Cost gate", "", f"Closed trades of {source}; R per trade", "",
              "| strategy | trades | edge | fees | slippage | funding | cost | net (interval) | cost of the edge | verdict |",
              "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for name, gate in gates.items():

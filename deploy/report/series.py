@@ -1,4 +1,4 @@
-"""What a report draws of an instrument. Times are ms UTC as numbers, prices and quantities doubles; NaN: there is none, and a line is broken there."""
+"""Data of an instrument for charts. Times are ms UTC as numbers; prices and quantities are doubles. NaN: no value, interrupts a line."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
-# A pause this long is worth naming; liquid pairs trade every few seconds.
+# Shortest pause to report. Liquid pairs trade every few seconds.
 SILENCE_MS = 300_000
 LONGEST_SILENCES = 10
-# Points of a line; more than a wide screen has columns.
+# Most points of a line: more than a wide screen has pixels.
 MOST_POINTS = 4_000
-# Buckets of the trade line, ms, from one trade at a time to a day.
+# Bucket lengths of the trade line, ms, from single trades to one day.
 BUCKETS = (100, 250, 1_000, 5_000, 15_000, 60_000, 300_000, 900_000, 3_600_000, 14_400_000, 86_400_000)
-# Candles: the finest that gives at most so many.
+# Most candles. The finest timeframe with at most this many is used.
 TIMEFRAMES = (("1m", 60_000), ("5m", 300_000), ("15m", 900_000), ("1h", 3_600_000), ("4h", 14_400_000), ("1d", 86_400_000))
 MOST_CANDLES = 800
 LARGEST_PRINTS = 300
-# Longer lists than this are cut in the report, which says so.
+# Longer lists are cut, with a note in the report.
 MOST_ROWS = 500
 
 Row = dict[str, Any]
@@ -28,14 +28,14 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Silence:
-    """A stretch without a trade: times of the trades before and after it."""
+    """A period without a trade: times of the trades before and after it."""
 
     since: int
     until: int
 
 
 class Drawn(Protocol):
-    """What a chart needs to know of a strategy."""
+    """Settings of a strategy that a chart shows."""
 
     @property
     def strategy_id(self) -> str: ...
@@ -51,12 +51,12 @@ class Drawn(Protocol):
 
 @dataclass(frozen=True)
 class Scores:
-    """One strategy's evaluations of one instrument, in order of time.
+    """Evaluations of one strategy on one instrument, in order of time.
 
     Attributes:
-        state: What became of each: ``not warm``, the kind of the block, ``below entry``, ``cooldown``, ``signal``, ``flip signal`` (during the
-            cooldown: it closes the other side and opens nothing), or ``no signal`` (the strategy's direction forbids it).
-        counts: State -> evaluations, where those listed are thinned; None: all are listed.
+        state: Outcome of each: ``not warm``, the kind of the block, ``below entry``, ``cooldown``, ``signal``, ``flip signal`` (during the
+            cooldown: it only closes an opposite position), or ``no signal`` (the strategy's direction forbids it).
+        counts: State -> number of evaluations, if the lists are thinned. None: the lists are complete.
     """
 
     strategy_id: str
@@ -69,7 +69,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Series:
-    """What is drawn of one instrument.
+    """Chart data of one instrument.
 
     Attributes:
         bucket_ms: Step of ``trade_time``: the end of each bucket that had a trade, with its last price and the running CVD there.
@@ -96,5 +96,5 @@ class Series:
     closed: list[Row] = field(default_factory=list)
 
 
-# Inputs of a decision that are drawn.
+# Inputs of a decision to draw.
 FEATURES = ("price", "cvd_30m", "cvd_4h", "vwap_30m", "obi", "mark_price", "index_price", "estimated_funding_rate", "whale_flow", "atr")

@@ -1,4 +1,4 @@
-"""How values stand in the cells of a report, and the tables that every report has: closed trades and signals."""
+"""Table cells, and the tables that every report has: closed trades and signals."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def count(value: int | None) -> str | None:
 
 
 def number(value: float | None, form: str = ",.2f") -> str | None:
-    """Return a number by a format."""
+    """Return a formatted number."""
     return None if value is None else format(value, form)
 
 
 def signed(value: float | None, form: str = "+.2f") -> Html | None:
-    """Return a number with its sign, coloured by it."""
+    """Return a signed number: positive green, negative red."""
     return None if value is None else marked(format(value, form), value >= 0)
 
 
@@ -36,21 +36,21 @@ def yes(value: bool) -> str:
 
 
 def cut_note(rows: int) -> str:
-    """Return the line that says that a list was cut, or nothing."""
-    return note(f"The first {MOST_ROWS:,} of {rows:,} are listed.") if rows > MOST_ROWS else ""
+    """Return a note if a list was cut, else nothing."""
+    return note(f"Showing the first {MOST_ROWS:,} of {rows:,} rows.") if rows > MOST_ROWS else ""
 
 
 def trades_table(trades: Sequence[Row], empty: str = "none") -> Html:
-    """Return closed trades, the first ``MOST_ROWS`` of them. Rows with a ``void`` show why they do not count."""
+    """Return closed trades, the first ``MOST_ROWS`` of them. Rows with a ``void`` show why they are excluded."""
     has_void = any("void" in row for row in trades)
-    heads = ["entry (UTC)", "exit (UTC)", "instrument", "side", "tier", ">score", ">entry", ">exit", "exit by", ">net R", ">net money", ">held",
+    heads = ["entry (UTC)", "exit (UTC)", "instrument", "side", "tier", ">score", ">entry", ">exit", "exit by", ">net R", ">net P&L", ">held",
              ">quantity", ">fees R", ">funding R", ">slippage R", ">MFE R", ">MAE R", "strategy"]  # fmt: skip
     rows = [(*_trade(row), *((_counts(row),) if has_void else ())) for row in trades[:MOST_ROWS]]
     return table([*heads, *(["counts"] if has_void else [])], rows, empty)
 
 
 def _counts(row: Row) -> str:
-    return {None: "yes", "held_over_hole": "no: held over a hole", "window_over_hole": "no: a hole in its windows"}[row["void"]]
+    return {None: "yes", "held_over_hole": "no: open during a gap", "window_over_hole": "no: a gap in its windows"}[row["void"]]
 
 
 def _trade(row: Row) -> Sequence[Any]:
@@ -63,7 +63,7 @@ def _trade(row: Row) -> Sequence[Any]:
     )  # fmt: skip
 
 
-def signals_table(signals: Sequence[Row], empty: str = "none: no signal may open a position") -> Html:
+def signals_table(signals: Sequence[Row], empty: str = "none: no entry signal") -> Html:
     """Return signals, the first ``MOST_ROWS`` of them."""
     return table(
         ["instant (UTC)", "decided (UTC)", "instrument", "side", ">score", "tier", "flips too", "regime", ">price", ">ATR", ">risk distance", "strategy"],

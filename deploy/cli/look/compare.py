@@ -1,4 +1,4 @@
-"""``perpflow compare``: two strategies side by side."""
+"""``perpflow compare``: compare two strategies."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ from stream_apps.core.performance.comparison import CONFIDENCE, LEAST_IN_GROUP, 
 
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="Strategy id, or ID@HASH for one configuration of it.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
-    topics: Annotated[bool, typer.Option("--from-topics", help="Read the topics; default when DATABASE_URL is not set.")] = False,
-    since: Annotated[datetime | None, typer.Option(help="Trades closed and instants from here on, UTC.")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Up to here, UTC.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = SEED,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to a file.")] = None,
+    b: Annotated[str, typer.Argument(metavar="B", help="The other strategy, likewise.")],
+    topics: Annotated[
+        bool, typer.Option("--from-topics", help="Read the topics instead of the database. Default if DATABASE_URL is not set.")
+    ] = False,
+    since: Annotated[
+        datetime | None, typer.Option(help="Start of the period, UTC: closing times of trades, evaluation instants of scores.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="End of the period, UTC.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the bootstrap.")] = SEED,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file, as JSON.")] = None,
 ) -> None:
     """Compare closed trades and scores of two strategies: win rate, mean R with its confidence interval, profit factor, drawdown, correlation.
 
-    Says that the sample is too small below 100 closed trades of either side (50 in a group), and which one is better only when
-    the 95 % interval of the difference of their mean R does not hold 0.
+    A verdict needs 100 closed trades of each strategy (50 in a group) and a 95 % confidence interval of the difference in mean R
+    that does not contain 0.
 
     Example: perpflow compare eth-quick eth-slow --since 2026-11-01
     """
@@ -58,11 +62,11 @@ def compare(
     for name, pairs in result.groups.items():
         console.print(_group(name, pairs))
     correlation = "not defined" if result.correlation is None else f"{result.correlation:+.3f}"
-    typer.echo(f"Correlation of scores: {correlation}, over {result.instants:,} instants that both judged.")
+    typer.echo(f"Correlation of scores: {correlation}, over {result.instants:,} instants that both evaluated.")
     for name, side_ in ((a, result.all.a), (b, result.all.b)):
         if len(side_.configurations) > 1:
             typer.echo(
-                f"{name} mixes {len(side_.configurations)} configurations ({', '.join(side_.configurations)}); take one with {name}@HASH."
+                f"{name} has {len(side_.configurations)} configurations ({', '.join(side_.configurations)}); choose one with {name}@HASH."
             )
     typer.echo(_verdict(a, b, result.all))
     if json_file is not None:
@@ -76,12 +80,12 @@ def _ms(time: datetime | None) -> int | None:
 def _verdict(a: str, b: str, pair: Pair) -> str:
     if pair.verdict == "too few trades":
         return (
-            f"The sample is too small for a verdict: {pair.a.trades} and {pair.b.trades} closed trades, each side needs {pair.least} "
+            f"Too few trades for a verdict: {pair.a.trades} and {pair.b.trades} closed trades, each side needs {pair.least} "
             f"(in a group {LEAST_IN_GROUP})."
         )
-    shown = f"mean R {a} less {b}: {_signed(pair.difference)}, {CONFIDENCE:.0%} interval {_interval(pair.interval)}"
+    shown = f"mean R of {a} minus mean R of {b}: {_signed(pair.difference)}, {CONFIDENCE:.0%} interval {_interval(pair.interval)}"
     if pair.verdict == "neither":
-        return f"No difference is shown: {shown}, which holds 0."
+        return f"No significant difference: {shown}, which contains 0."
     return f"{a if pair.verdict == 'A' else b} is better: {shown}."
 
 

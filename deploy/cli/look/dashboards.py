@@ -1,4 +1,4 @@
-"""``perpflow dashboards``: look at the dashboards without a Grafana."""
+"""``perpflow dashboards``: draw the Grafana dashboards without Grafana."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import typer
 from deploy.cli import settings
 from schemas.errors import UserError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at the dashboards without a Grafana.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Draw the Grafana dashboards as HTML pages, without Grafana.")
 
 
 @app.callback()
 def dashboards() -> None:
-    """Look at the dashboards without a Grafana."""
+    """Draw the Grafana dashboards as HTML pages, without Grafana."""
 
 
 @app.command(epilog="Example: perpflow dashboards render --out pages --set instrument=BINANCE:BTCUSDT-PERP")
 def render(
-    out: Annotated[Path, typer.Option(help="Folder of the pages; made when it is not there.")] = Path("dashboards"),
+    out: Annotated[Path, typer.Option(help="Folder for the pages. It is created if needed.")] = Path("dashboards"),
     prometheus: Annotated[
         str | None,
-        typer.Option(
-            envvar="PROMETHEUS_URL", help="Prometheus to ask for metrics; `perpflow stack env` names the local one.", metavar="URL"
-        ),
+        typer.Option(envvar="PROMETHEUS_URL", help="URL of Prometheus. `perpflow stack env` sets it for the local stack.", metavar="URL"),
     ] = None,
-    since: Annotated[datetime | None, typer.Option("--from", help="Beginning of the range, UTC; default: what was evaluated.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option("--from", help="Start of the range, UTC. Default: the range of the evaluations.")
+    ] = None,
     until: Annotated[datetime | None, typer.Option("--to", help="End of the range, UTC.")] = None,
     chosen: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Value of a variable, e.g. instrument; may be repeated.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Value of a dashboard variable, e.g. instrument. Repeatable.")
     ] = None,
 ) -> None:
-    """Write each dashboard as a page of HTML, its panels drawn from the database and Prometheus, in Grafana's grid.
+    """Write each dashboard as an HTML page in Grafana's layout, with data from the database and Prometheus.
 
-    Ends with 1 when a panel's query fails.
+    Exit code 1: the query of a panel failed.
     """
     from deploy.grafana.preview.render import render as render_pages
 
@@ -44,7 +44,7 @@ def render(
     for text in chosen or []:
         name, equals, value = text.partition("=")
         if not equals:
-            raise UserError(f"dashboards: --set takes NAME=VALUE, not {text!r}")
+            raise UserError(f"dashboards: --set: expected NAME=VALUE, got {text!r}")
         given.setdefault(name, []).append(value)
     begin, end = (None if one is None else one.replace(tzinfo=UTC) for one in (since, until))
     failed = 0

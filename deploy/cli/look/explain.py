@@ -1,4 +1,4 @@
-"""``perpflow explain``: one evaluation as a person reads it."""
+"""``perpflow explain``: show how one decision of a strategy came about."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sinks.queries.scores import ScoreId, find
 
 Record = dict[str, Any]
 
-# Verdict -> what it means. Written from the record alone, so that a score of an old release can be read, too.
+# Verdict -> its meaning. It uses only the record, so scores of an old release can be read too.
 _VERDICTS = {
     "entry": "signal: enter {direction}",
-    "entry+flip": "signal: enter {direction}, and close what is open on the other side",
-    "flip": "signal: close what is open against {direction}; no entry",
+    "entry+flip": "signal: enter {direction}, and close the opposite position",
+    "flip": "signal: close the position opposite to {direction}; no entry",
     "below_entry": "no signal: {score:g} is below the entry score {entry_score:g}",
-    "cooldown": "no signal: the strategy entered too short a time ago (cooldown)",
-    "hourly_limit": "no signal: the strategy entered twice within the hour",
-    "no_entry": "no signal: a gate forbids the entry, and nothing is open that could be closed",
+    "cooldown": "no signal: cooldown after the strategy's last entry",
+    "hourly_limit": "no signal: the strategy entered twice within one hour",
+    "no_entry": "no signal: a gate blocks the entry, and there is no opposite position to close",
     "direction_limit": "no signal: the strategy does not trade {direction}",
     "blocked": "no signal: blocked by {gate_block}",
-    "not_warm": "not judged: the history is too short",
+    "not_warm": "not evaluated: the history is too short (warm-up)",
 }
 
 
@@ -32,9 +32,9 @@ def explain(
     score_id: Annotated[str, typer.Argument(help="Id of a score or signal: instrument|strategy|T in ms.", metavar="SCORE_ID")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
-    """Say why a strategy did what it did at an instant: layers, gates with value and limit, inputs, what was missing, stale or late.
+    """Show how a strategy decided at one instant: layer scores, gates with value and limit, inputs, and missing, stale or late data.
 
-    The score is looked up in the scores topic by the time in its id, then in the database.
+    The score is read from the scores topic, or from the database if the topic no longer has it.
 
     Example: perpflow explain "BINANCE:BTCUSDT-PERP|default-btcusdt|1760000010000"
     """
@@ -43,7 +43,7 @@ def explain(
 
 
 def render(record: Record, place: str) -> str:
-    """Return a score in words and tables.
+    """Return a score as text with tables.
 
     Args:
         record: Record of the ``scores`` topic.
@@ -62,7 +62,7 @@ def render(record: Record, place: str) -> str:
     for title, table in (("Layers", _layers(record)), ("Gates", _gates(record)), ("Inputs", _inputs(record))):
         if table:
             lines += ["", title, *table]
-    lines += ["", f"Without a value: {_absent(record)}", f"Late trades of the instrument so far: {record['late_trades']:,}"]
+    lines += ["", f"Missing or stale inputs: {_absent(record)}", f"Late trades of the instrument so far: {record['late_trades']:,}"]
     return "\n".join(lines)
 
 
@@ -72,12 +72,12 @@ def _market(record: Record) -> str:
         volatility = "ATR not known"
     else:
         volatility = f"ATR {atr:.6g}" + (f" ({atr / price:.3%} of it)" if price > 0.0 else "")
-    return f"price {price:.10g}, {volatility}, regime {record['regime']}, leaning {record['lean']}"
+    return f"price {price:.10g}, {volatility}, regime {record['regime']}, score direction {record['lean']}"
 
 
 def _verdict(record: Record) -> str:
     pattern = _VERDICTS.get(record["verdict"])
-    if pattern is None:  # of a release that did not write one
+    if pattern is None:  # an older release did not write a verdict
         return "signal" if record["signalled"] else f"no signal{': ' + record['gate_block'] if record['gate_block'] else ''}"
     shown = {**record, "direction": record["direction"] if record["direction"] != "NONE" else record["lean"]}
     text = pattern.format(**shown)
@@ -96,7 +96,7 @@ def _score(record: Record) -> str:
 
 
 def _layers(record: Record) -> list[str]:
-    lines = [f"  {'':32}{'points':>8}{'most':>8}{'raw':>8}{'most':>8}"] if record["layers"] else []
+    lines = [f"  {'':32}{'points':>8}{'max':>8}{'raw':>8}{'max':>8}"] if record["layers"] else []
     for layer in record["layers"]:
         lines.append(f"  {layer['name']:32}{layer['score']:8.2f}{layer['max']:8.2f}{layer['raw']:8.2f}{layer['raw_max']:8.2f}")
         lines += [f"    {name:46}{points:8.2f}" for name, points in layer["parts"].items()]
@@ -109,7 +109,7 @@ def _gates(record: Record) -> list[str]:
         if not gate["enabled"]:
             said = "off"
         elif gate["skipped"]:
-            said = "not judged: one before it blocked"
+            said = "not evaluated: an earlier gate blocked"
         else:
             value = "no value" if gate["value"] is None else f"{gate['value']:.6g}"
             limit = "" if gate["limit"] is None else f", limit {gate['limit']:.6g}"

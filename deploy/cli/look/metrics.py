@@ -1,4 +1,4 @@
-"""``perpflow metrics``: the catalogue of what the processes tell Prometheus."""
+"""``perpflow metrics``: list the Prometheus metrics of all processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas import metrics as catalogue
 
 
 class Form(StrEnum):
-    """How the catalogue is printed."""
+    """Output format."""
 
     text = "text"
     markdown = "markdown"
@@ -21,10 +21,10 @@ class Form(StrEnum):
 
 
 def metrics(
-    word: Annotated[str, typer.Argument(help="Only metrics whose name, process or meaning has this word.")] = "",
-    form: Annotated[Form, typer.Option("--form", "-f", help="Text for a terminal, Markdown for the documentation, or JSON.")] = Form.text,
+    word: Annotated[str, typer.Argument(help="Only metrics whose name, process or meaning contains this text.")] = "",
+    form: Annotated[Form, typer.Option("--form", "-f", help="Output format: text, markdown or json.")] = Form.text,
 ) -> None:
-    """Print every metric: name, kind, unit, labels, meaning, and the process that sets it.
+    """List every metric: name, type, unit, labels, meaning, and the process that exports it.
 
     Example: perpflow metrics lag
     """

@@ -1,4 +1,4 @@
-"""``perpflow quality``: the scores of the market data, or the faults of a recorded file."""
+"""``perpflow quality``: show data quality scores, or check recorded files."""
 
 from __future__ import annotations
 
@@ -24,29 +24,31 @@ _UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 def quality(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Recorded capture files (CSV, also .gz) to check line by line.", metavar="FILE...")
+        list[Path] | None, typer.Argument(help="Capture files (CSV or CSV.gz) to check. Default: show the live scores.", metavar="FILE...")
     ] = None,
-    instrument: Annotated[list[str] | None, typer.Option(help="Only this one, e.g. BINANCE:BTCUSDT-PERP; may be repeated.")] = None,
-    since: Annotated[str, typer.Option(help="How far back from the newest record, event time: 90s, 10m, 6h, 2d.")] = "10m",
+    instrument: Annotated[list[str] | None, typer.Option(help="Only this instrument, e.g. BINANCE:BTCUSDT-PERP. Repeatable.")] = None,
+    since: Annotated[str, typer.Option(help="Period before the newest record, in event time: 90s, 10m, 6h, 2d.")] = "10m",
 ) -> None:
-    """Show the newest quality scores, 0 to 10, and what was found lately; or check recorded files and leave with 1 when they have faults.
+    """Show the newest quality scores (0 to 10) and recent findings of the live data, or check capture files.
+
+    Exit code 1: a file has faults.
 
     Examples: perpflow quality --since 1h     perpflow quality capture.csv.gz
     """
     console = Console()
     if not console.is_terminal:
-        console = Console(width=200)  # wide enough that no column is cut in a file or pipe
+        console = Console(width=200)  # a file or pipe: wide enough that no column is cut
     if files:
         raise typer.Exit(1 if sum(_show_file(console, path) for path in files) else 0)
     found = topic.read(settings(), _span(since), tuple(instrument or ()))
     if not found.scores and not found.findings:
-        typer.echo("nothing: perpflow monitor has not written for these yet")
+        typer.echo("no data: is `perpflow monitor` running?")
         return
     console.print(_scores(found))
     if found.findings:
         console.print(_findings(found))
     for venue, (mean, lowest, count) in found.venues().items():
-        typer.echo(f"{venue}: {mean:.2f} of 10 over {count} instrument{'s' if count > 1 else ''}, the lowest {lowest:.2f}")
+        typer.echo(f"{venue}: {mean:.2f} of 10 over {count} instrument{'s' if count > 1 else ''}, lowest {lowest:.2f}")
 
 
 def _span(text: str) -> int:
@@ -62,7 +64,7 @@ def _time(ms: int) -> str:
 
 
 def _scores(found: topic.QualityReport) -> Table:
-    shown = Table("instrument", "stream", "score", "off", "records/s", "age s", "at (UTC)")
+    shown = Table("instrument", "stream", "score", "deductions", "records/s", "age s", "at (UTC)")
     for (name, stream), record in sorted(found.scores.items(), key=lambda item: (item[0][0], item[0][1] == OVERALL, item[0][1])):
         off = ", ".join(f"{kind} -{points:g}" for kind, points in sorted(record["deductions"].items(), key=lambda one: -one[1]))
         rate = "" if record["rate"] is None else f"{record['rate']:.1f}"

@@ -1,4 +1,4 @@
-"""``perpflow report``: how execution goes, and the reports of replays side by side."""
+"""``perpflow report``: report execution costs; compare replay reports."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rich.table import Table
 from deploy.cli.options.accounts import Json, Mode, Strategy, Symbol, wanted
 from schemas.errors import UserError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="How execution goes; reports of replays side by side.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Report execution costs; compare replay reports.")
 
 
 @app.callback()
 def report() -> None:
-    """How execution goes; reports of replays side by side."""
+    """Report execution costs; compare replay reports."""
 
 
 @app.command(epilog="Example: perpflow report execution --mode live --days 7")
@@ -27,10 +27,12 @@ def execution(
     mode: Mode = "",
     strategy: Strategy = "",
     symbol: Symbol = "",
-    days: Annotated[int | None, typer.Option(min=1, help="Trades closed within so many days; default: all.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Only trades closed within this many days. Default: all.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Hold what execution cost at each venue account against its targets: maker shares, friction, time-outs, slippage, latencies, time without a stop."""
+    """Compare the execution costs of each venue account with their targets.
+
+    Figures: maker shares, friction, time-outs, slippage, latencies, time without a stop order."""
     from deploy.cli import settings
     from deploy.report.accounts import figures_table
     from sinks.queries.accounts import figures, open_accounts
@@ -43,7 +45,7 @@ def execution(
         rows = [row for row in rows if row["event_time"] >= begin]
     names = sorted({row["account"] for row in rows if row["measured"]})
     if not names:
-        raise UserError("report execution: no closed trade of an account at a venue")
+        raise UserError("report execution: no closed trades of an account at a venue")
     found = {name: figures([row for row in rows if row["account"] == name]) for name in names}
     if as_json:
         typer.echo(json.dumps(found))
@@ -53,22 +55,22 @@ def execution(
 
 @app.command(epilog="Example: perpflow report compare week-1/report.json week-2 --out both.html")
 def compare(
-    reports: Annotated[list[Path], typer.Argument(metavar="REPORT...", help="report.json files, or the folders that hold one.")],
-    out: Annotated[Path | None, typer.Option(help="Also write a page with the equity curves and all statistics.")] = None,
-    statistic: Annotated[list[str] | None, typer.Option(help="Which statistics to show; default: the most telling.")] = None,
+    reports: Annotated[list[Path], typer.Argument(metavar="REPORT...", help="Files report.json, or the folders that contain one.")],
+    out: Annotated[Path | None, typer.Option(help="Also write an HTML page with equity curves and all statistics.")] = None,
+    statistic: Annotated[list[str] | None, typer.Option(help="Statistic to show. Repeatable. Default: a selection.")] = None,
 ) -> None:
-    """Hold the strategies of several reports side by side: statistics, and what was not the same (period, costs, data)."""
+    """Compare the strategies of several replay reports: statistics, and differences in period, costs and data."""
     from deploy.report.compare import SHOWN, differences, gathered, load, write_page
     from deploy.report.replay import value_text
 
     if len(reports) < 2:
-        raise UserError("report compare: name at least two reports")
+        raise UserError("report compare: expected at least two reports")
     loaded = load(reports)
     accounts = gathered(loaded)
     definitions = next(iter(loaded.values()))["definitions"]
     unknown = [name for name in statistic or () if name not in definitions]
     if unknown:
-        raise UserError(f"--statistic: {', '.join(unknown)}: not one of {', '.join(definitions)}")
+        raise UserError(f"--statistic: unknown: {', '.join(unknown)}; expected some of {', '.join(definitions)}")
     shown = Table("", title="Closed trades, after fees, funding and slippage", title_justify="left")
     for name in accounts:
         shown.add_column(name, justify="right", overflow="fold")

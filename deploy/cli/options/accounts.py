@@ -1,4 +1,4 @@
-"""What ``positions``, ``orders``, ``trades`` and ``report execution`` have in common: options, watching, JSON."""
+"""Options and output of ``positions``, ``orders``, ``trades`` and ``report execution``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from deploy.report.accounts import plain
 from schemas.errors import UserError
 from sinks.queries.accounts import MODES, AccountFilter, Row
 
-Mode = Annotated[str, typer.Option(help=f"{', '.join(MODES)}; default: all.")]
-Strategy = Annotated[str, typer.Option(help="Of one strategy.")]
-Symbol = Annotated[str, typer.Option(help="Part of the instrument's name, e.g. BTC.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, one row a line.")]
-Watch = Annotated[float, typer.Option(min=0, help="Show it anew every so many seconds until Ctrl-C; 0: once.")]
+Mode = Annotated[str, typer.Option(help=f"Only accounts of this mode: {', '.join(MODES)}. Default: all.")]
+Strategy = Annotated[str, typer.Option(help="Only this strategy.")]
+Symbol = Annotated[str, typer.Option(help="Only instruments whose name contains this text, e.g. BTC.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one row per line.")]
+Watch = Annotated[float, typer.Option(min=0, help="Refresh every this many seconds until Ctrl-C. 0: print once.")]
 
 
 def wanted(mode: str, strategy: str, symbol: str) -> AccountFilter:
@@ -31,13 +31,13 @@ def wanted(mode: str, strategy: str, symbol: str) -> AccountFilter:
 
 
 def screen() -> Console:
-    """Return the terminal; what is no terminal is 160 columns wide unless COLUMNS says otherwise."""
+    """Return the console. A file or pipe is 160 columns wide unless COLUMNS is set."""
     console = Console()
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=160)
 
 
 def show(rows: Callable[[], list[Row]], table: Callable[[list[Row], int], RenderableType], as_json: bool, watch: float) -> None:
-    """Print rows as a table, or as JSON; with ``watch`` again and again."""
+    """Print rows as a table or as JSON. With ``watch`` (seconds), refresh the table until Ctrl-C."""
     if as_json:
         for row in rows():
             typer.echo(json.dumps(plain(row)))

@@ -12,31 +12,36 @@ from stream_apps.core.paper.position import FeeRates, PaperSettings
 
 _DEFAULT = PaperSettings()
 
-LatencyMs = Annotated[int, typer.Option(min=0, help="From a decision to its order at the venue, ms.")]
+LatencyMs = Annotated[int, typer.Option(min=0, help="Time from a decision until its order reaches the venue, ms.")]
 SlippageBps = Annotated[
     float,
     typer.Option(
-        min=0, help="What market and stop orders pay beyond the trade that fills them, 1/10,000 of its price, where no order book is known."
+        min=0, help="Slippage of market and stop orders where no order book is known, bps of the price of the trade that fills them."
     ),
 ]
-TakerFee = Annotated[float, typer.Option(help="Fraction of notional.")]
-MakerFee = Annotated[float, typer.Option(help="Fraction of notional; negative: a rebate.")]
+TakerFee = Annotated[float, typer.Option(help="Taker fee, fraction of notional.")]
+MakerFee = Annotated[float, typer.Option(help="Maker fee, fraction of notional. Negative: a rebate.")]
 Fees = Annotated[
     list[str] | None,
-    typer.Option("--fees", metavar="VENUE=TAKER/MAKER", help="Fees of your tier at a venue, e.g. BINANCE=0.0004/0.00016; repeatable."),
+    typer.Option("--fees", metavar="VENUE=TAKER/MAKER", help="Fees of your tier at one venue, e.g. BINANCE=0.0004/0.00016. Repeatable."),
 ]
 WalkBook = Annotated[
-    bool, typer.Option("--walk-book/--no-walk-book", help="Market and stop orders walk the order book where one is known.")
+    bool,
+    typer.Option("--walk-book/--no-walk-book", help="Fill market and stop orders level by level from the order book where one is known."),
 ]
 UseFilters = Annotated[
-    bool, typer.Option("--filters/--no-filters", help="Quantities and prices keep the steps of the contract; what is too small is refused.")
+    bool,
+    typer.Option(
+        "--filters/--no-filters",
+        help="Round quantities and prices to the contract's lot and tick size, and reject orders below its minimum.",
+    ),
 ]
 
 
 def paper_settings(
     latency_ms: int, slippage_bps: float, taker_fee: float, maker_fee: float, fees: Sequence[str] | None, walk_book: bool, use_filters: bool
 ) -> PaperSettings:
-    """Return the settings of the paper model. Raises UserError, naming the option, for what cannot be."""
+    """Return the settings of the paper model. Raises UserError, naming the option, for an invalid value."""
     try:
         return PaperSettings(
             latency_ms=latency_ms,

@@ -12,29 +12,31 @@ from schemas.errors import UserError
 Source = Annotated[
     list[str],
     typer.Option(
-        metavar="topics|archive:DIR|db:[URL]|file:PATH[=SYMBOL][@VENUE]", help="Where the market data is; files are repeatable and merged."
+        metavar="topics|archive:DIR|db:[URL]|file:PATH[=SYMBOL][@VENUE]", help="Where the market data is. Repeat it to merge several files."
     ),
 ]
 Symbol = Annotated[
     list[str] | None,
-    typer.Option(help="Instrument ids or symbols (topics, archive, db), or the symbol of files that name none; repeatable."),
+    typer.Option(
+        help="Instrument id or symbol to read from topics, archive or db; for files, the symbol if the file does not name one. Repeatable."
+    ),
 ]
 Strategy = Annotated[
-    list[str] | None, typer.Option(metavar="FILE|NAME", help="Strategy file, shipped strategy, or scoring model; repeatable.")
+    list[str] | None, typer.Option(metavar="FILE|NAME", help="Strategy file, name of a shipped strategy, or scoring model. Repeatable.")
 ]
-Assigned = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="For all strategies; repeatable.")]
-Rebind = Annotated[bool, typer.Option(help="Run strategies of other instruments on those of the source.")]
-Since = Annotated[str | None, typer.Option("--from", metavar="TIME", help="First instant that counts: ISO 8601, UTC.")]
-Until = Annotated[str | None, typer.Option("--to", metavar="TIME", help="Last instant that counts.")]
-WarmUp = Annotated[float, typer.Option(min=0, help="Hours of market data before the period that are run in.")]
-Venue = Annotated[str, typer.Option(help="Of files and symbols that name none: BINANCE, BINANCE_SPOT, BYBIT, OKX, ...")]
+Assigned = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Set a field of every strategy. Repeatable.")]
+Rebind = Annotated[bool, typer.Option(help="Run strategies of other instruments on the instruments of the source.")]
+Since = Annotated[str | None, typer.Option("--from", metavar="TIME", help="Start of the period, ISO 8601, UTC. Default: all data.")]
+Until = Annotated[str | None, typer.Option("--to", metavar="TIME", help="End of the period, ISO 8601, UTC. Default: all data.")]
+WarmUp = Annotated[float, typer.Option(min=0, help="Hours of market data before the period that fill the indicators.")]
+Venue = Annotated[str, typer.Option(help="Venue of files and symbols that do not name one: BINANCE, BINANCE_SPOT, BYBIT, OKX, ...")]
 
-# What ``--set`` may not name, and why.
-FIXED: dict[str, str | None] = {"strategy_id": "names the strategy", "instrument": "is the source's (see --rebind)"}
+# Fields that ``--set`` cannot change, and why.
+FIXED: dict[str, str | None] = {"strategy_id": "names the strategy", "instrument": "comes from the source (see --rebind)"}
 
 
 def time_ms(option: str, text: str | None) -> int | None:
-    """Return an ISO 8601 time, UTC where it names no zone, as ms UTC. Raises UserError, naming the option."""
+    """Return an ISO 8601 time as ms UTC; a time without a zone is UTC. Raises UserError, naming the option."""
     if text is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""``perpflow evolve``: a daily report on the paper strategies and what might follow them; with --apply also the change."""
+"""``perpflow evolve``: rank the paper strategies, test mutations, and create or retire strategies with --apply."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from schemas.errors import UserError
 
 def evolve(
     source: Source = ["topics"],  # noqa: B006
-    apply: Annotated[bool, typer.Option("--apply", help="Write the changes, all or none. Without it nothing is written but the report.")] = False,
-    strategy: Annotated[list[str] | None, typer.Option(help="Running strategies to look at; repeatable. Default: all that run on paper.")] = None,
-    until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="End of the look-back; default: the newest market data.")] = None,
-    lookback: Annotated[str, typer.Option(help="What is looked back on: 7d, 36h.")] = "7d",
-    test: Annotated[str, typer.Option(help="Its last part, which judges; the rest chooses.")] = "2d",
-    min_closed_trades: Annotated[int, typer.Option(min=2, help="Fewer are no judgement.")] = 12,
-    candidates: Annotated[int, typer.Option(min=1, help="Mutations tried for each instrument.")] = 12,
-    max_new_per_symbol: Annotated[int, typer.Option(min=0, help="Created in a run for each instrument; 0: none.")] = 1,
-    max_running_per_symbol: Annotated[int, typer.Option(min=0, help="Evolved strategies that may run on an instrument; beyond, the worst is deprecated.")] = 3,
-    min_age: Annotated[str, typer.Option(help="Younger evolved strategies are not deprecated.")] = "24h",
-    max_changes_per_day: Annotated[int, typer.Option(min=0, help="Revisions within 24 hours.")] = 8,
-    rate: Annotated[float, typer.Option(help="Of what is created at most this share is expected to be no better than nothing.")] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the mutations.")] = 1,
+    apply: Annotated[bool, typer.Option("--apply", help="Write the changes. Default: only write the report.")] = False,
+    strategy: Annotated[list[str] | None, typer.Option(help="Running strategy to consider. Repeatable. Default: all paper strategies.")] = None,
+    until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="End of the look-back period, UTC. Default: newest market data.")] = None,
+    lookback: Annotated[str, typer.Option(help="Length of the look-back period, e.g. 7d or 36h.")] = "7d",
+    test: Annotated[str, typer.Option(help="Length of the test period at its end. The part before it is the training period.")] = "2d",
+    min_closed_trades: Annotated[int, typer.Option(min=2, help="Fewest closed trades for a verdict.")] = 12,
+    candidates: Annotated[int, typer.Option(min=1, help="Mutations to test per instrument.")] = 12,
+    max_new_per_symbol: Annotated[int, typer.Option(min=0, help="Most strategies to create per instrument and run. 0: none.")] = 1,
+    max_running_per_symbol: Annotated[int, typer.Option(min=0, help="Most evolved strategies per instrument; the worst beyond it is deprecated.")] = 3,
+    min_age: Annotated[str, typer.Option(help="Keep evolved strategies that are younger than this.")] = "24h",
+    max_changes_per_day: Annotated[int, typer.Option(min=0, help="Most revisions to write within 24 hours.")] = 8,
+    rate: Annotated[float, typer.Option(help="False discovery rate: share of created strategies without an edge.")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the mutations.")] = 1,
     warm_up: WarmUp = 26.0,
-    processes: Annotated[int | None, typer.Option(min=1, help="Of the replays; default: one a core.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Processes for the replays. Default: one per core.")] = None,
     venue: Venue = "BINANCE",
-    out: Annotated[Path, typer.Option(help="Folder; the report goes into YYYY-MM-DD/HHMMSS_auto_evolve.md and .json in it.")] = Path("reports/auto-evolve"),
+    out: Annotated[Path, typer.Option(help="Folder for reports. Files: YYYY-MM-DD/HHMMSS_auto_evolve.md and .json.")] = Path("reports/auto-evolve"),
 ) -> None:  # fmt: skip
-    """Rank the running paper strategies, try mutations of the best, judge them out of sample, and propose what to create and what to deprecate.
+    """Rank the running paper strategies, test mutations of the best out of sample, and propose strategies to create or deprecate.
 
-    A dry run unless --apply is given. Strategies that may be traded with money (tag live or testnet, or a position that was not on paper) are never changed.
-    --apply writes everything in one transaction or nothing; the audit trail of each strategy names auto-evolve and the reason.
+    Without --apply this is a dry run. --apply writes all changes in one transaction; the audit trail names auto-evolve and the reason.
+    Strategies that may trade real money never change: those with the tag live or testnet, or with a position outside paper.
 
     Examples:
 
@@ -72,7 +72,7 @@ def evolve(
         done = "would be" if not apply else "is"
         typer.echo(f"{one['strategy_id']}: {done} {'created' if one['kind'] == 'create' else 'deprecated'}: {one['reason']}")
     if not report["changes"]:
-        typer.echo("nothing to change")
+        typer.echo("no changes")
     for note in report["notes"]:
         console.print(note, markup=False)
     console.print(f"Report: {path}", markup=False, highlight=False)

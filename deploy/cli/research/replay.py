@@ -1,4 +1,4 @@
-"""``perpflow replay``: the backtest is a replay of what was recorded, by the cores that trade."""
+"""``perpflow replay``: backtest by replaying recorded market data through the same cores that trade live."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHOWN = ("trades", "win_rate", "net_r", "expectancy_r", "profit_factor", "max_d
 
 
 class _Rate(ProgressColumn):
-    """Records a second."""
+    """Shows records per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -41,20 +41,20 @@ def replay(
     set_: Assigned = None,
     vary: Annotated[
         list[str] | None,
-        typer.Option(metavar="FIELD=VALUE,VALUE", help="Run every strategy with each of these values; repeatable: with each combination."),
+        typer.Option(metavar="FIELD=VALUE,VALUE", help="Run every strategy with each of these values. Repeatable: runs every combination."),
     ] = None,
     rebind: Rebind = False,
     since: Since = None,
     until: Until = None,
     marks: Annotated[
         str | None,
-        typer.Option(metavar="FIRST:LAST", help="topics: the period of these offsets of the progress log, in place of --from and --to."),
+        typer.Option(metavar="FIRST:LAST", help="Source topics: the period as offsets of the progress topic, instead of --from and --to."),
     ] = None,
     warm_up: WarmUp = 26.0,
-    out: Annotated[Path | None, typer.Option(help="Folder for report.html, report.json, trades.csv and signals.csv.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report: report.html, report.json, trades.csv and signals.csv.")] = None,
     venue: Venue = "BINANCE",
     contract_value: Annotated[
-        list[str] | None, typer.Option(metavar="SYMBOL=UNITS", help="OKX swaps: base units of a contract; repeatable.")
+        list[str] | None, typer.Option(metavar="SYMBOL=UNITS", help="OKX swaps: contract size in base units. Repeatable.")
     ] = None,
     latency_ms: LatencyMs = _DEFAULT.latency_ms,
     slippage_bps: SlippageBps = _DEFAULT.slippage_bps,
@@ -63,30 +63,43 @@ def replay(
     fees: Fees = None,
     walk_book: WalkBook = _DEFAULT.walk_book,
     use_filters: UseFilters = _DEFAULT.use_filters,
-    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0: one a core, where that is faster. Results do not depend on it.")] = 0,
-    twice: Annotated[bool, typer.Option("--twice", help="Run in two processes and compare the results byte by byte.")] = False,
-    future_shift: Annotated[
-        bool, typer.Option("--future-shift", help="Alter the market data after a time and prove that nothing decided before changes.")
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Number of processes. It does not change the results. 0: one per core, if that is faster.")
+    ] = 0,
+    twice: Annotated[
+        bool, typer.Option("--twice", help="Check determinism: run twice in separate processes and compare the results byte by byte.")
     ] = False,
-    shift_at: Annotated[str | None, typer.Option(metavar="TIME", help="That time; default: the middle.")] = None,
+    future_shift: Annotated[
+        bool,
+        typer.Option(
+            "--future-shift", help="Check for look-ahead: change the market data after a time and verify that no earlier decision changes."
+        ),
+    ] = False,
+    shift_at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The time for --future-shift. Default: the middle of the period.")
+    ] = None,
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="topics, archive, db: decide again all that they hold and compare with what the services wrote."),
+        typer.Option("--verify", help="Recompute everything in topics, archive or db, and compare it with what the services wrote."),
     ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write what --verify, --twice and --future-shift found to a file.")
+        Path | None, typer.Option("--json", help="Write the results of --verify, --twice and --future-shift to this file.")
     ] = None,
-    show: Annotated[int, typer.Option(help="--verify: how many differences to show.", min=1)] = 10,
+    show: Annotated[int, typer.Option(help="Most differences to print with --verify.", min=1)] = 10,
     settings_file: Annotated[
         Path | None,
-        typer.Option("--settings", metavar="FILE", help="Settings of the engine (TOML, [[revision]]) in place of those of the log."),
+        typer.Option(
+            "--settings", metavar="FILE", help="Engine settings to use instead of those in the log: TOML file with [[revision]] tables."
+        ),
     ] = None,
-    engine: Annotated[str, typer.Option(help="Which engine runs; others than signals write a CSV file a topic to --out.")] = "signals",
+    engine: Annotated[
+        str, typer.Option(help="Engine to run. Engines other than signals write one CSV file per topic to --out.")
+    ] = "signals",
 ) -> None:
-    """Drive engine, scorer and paper model over recorded market data, and report. No order is sent, and files need no broker.
+    """Backtest: replay recorded market data through engine, scoring and paper trading, and write a report. No orders are sent.
 
-    Files are the venues' public dumps (zip, gzip or CSV) or recordings of the simulator's formats; several are merged by venue time.
-    With --twice, --future-shift or --verify a report is written only when --out names its folder. Ends with 1 when a check fails.
+    A file is a public dump of a venue (zip, gzip or CSV) or a recording of `perpflow simulate`. Several files are merged by the venue's time.
+    Files need no Kafka. --twice, --future-shift and --verify do not need --out. Exit code 1: a check failed.
 
     Examples:
 
@@ -125,8 +138,8 @@ def replay(
             or out
         ):
             raise UserError(
-                "--verify: decides again all that the topics, an archive or a database hold: --source topics, archive:DIR or db:, without period, "
-                "strategies, settings, other checks or --out"
+                "--verify: recomputes everything in one source: topics, archive:DIR or db:. Remove period, strategies, settings, "
+                "other checks and --out"
             )
         _verify(source[0], paper, json_file, show, console, engine)
         return
@@ -148,7 +161,7 @@ def replay(
         paper=paper,
     )
     if out is None and not (twice or future_shift):
-        raise UserError("--out: name the folder for the report")
+        raise UserError("--out: missing; it names the folder for the report")
     environment = settings()
     checks: dict[str, Any] = {}
     columns = (
@@ -175,7 +188,7 @@ def replay(
             bar.reset(task, total=None, description="running twice")
             checks["twice"] = check_twice(job, environment)
         if future_shift:
-            bar.reset(task, total=None, description="altering the future")
+            bar.reset(task, total=None, description="checking for look-ahead")
             checks["future_shift"] = check_future(opened, time_ms("--shift-at", shift_at))
         report = None
         if out is not None:
@@ -206,7 +219,7 @@ def replay(
 
 
 def _summary(report: dict[str, Any]) -> Table:
-    """Return a line per statistic, a column per strategy."""
+    """Return a table with one row per statistic and one column per strategy."""
     from deploy.report.replay import shown_cell
 
     accounts = {one["strategy_id"]: one for one in report["strategies"]}
@@ -221,7 +234,7 @@ def _summary(report: dict[str, Any]) -> Table:
         shown.add_row(f"{key} ({unit})" if unit in ("R", "money") else key, *("none" if cell is None else str(cell) for cell in cells))
     left_out = sum(one["void"]["trades"] for one in report["strategies"])
     if left_out:
-        shown.caption = f"{left_out} trades do not count: trades of the market are missing where they were decided or held."
+        shown.caption = f"{left_out} trades are excluded: market data was missing when they were decided or while they were open."
     return shown
 
 
@@ -236,7 +249,7 @@ def _revisions(file: Path, engine: str) -> tuple[SettingsRevision, ...]:
 
 
 def _verify(source: str, paper: Any, json_file: Path | None, show: int, console: Console, engine: str) -> None:
-    """Compare a replay of all topics, or of what is kept of them, with what the services wrote; end with 1 at a difference."""
+    """Compare a replay of everything in a source with what the services wrote. Exits with 1 at a difference."""
     from deploy.backtest.job import EXPECTED, TOPICS, UNREADABLE, is_log, stored
     from deploy.cli import settings
     from stream_apps.engines import engine_of
@@ -285,7 +298,7 @@ def _verify(source: str, paper: Any, json_file: Path | None, show: int, console:
     for difference in report.differences[:show]:
         console.print(str(difference), markup=False, soft_wrap=True)
     for topic, identity in report.written.conflicts[:show]:
-        console.print(f"{topic} {identity}: the topics hold two different records of this id", markup=False)
+        console.print(f"{topic} {identity}: two different records have this id", markup=False)
     if json_file is not None:
         result = {
             "inputs": report.inputs,

@@ -1,4 +1,4 @@
-"""``perpflow research``: what can be learned from replays without fooling oneself."""
+"""``perpflow research``: search parameters and test features out of sample, label signals, compare the edge with costs."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from deploy.backtest.job import Job
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Search parameters, judge features, label signals, hold edges against costs."
+    add_completion=False, no_args_is_help=True, help="Search parameters, test features, label signals, compare the edge with costs."
 )
 
 _DEFAULT = PaperSettings()
 
-Rate = Annotated[float, typer.Option(help="Of what is called a discovery at most this share is expected to be none.")]
+Rate = Annotated[float, typer.Option(help="False discovery rate (Benjamini-Hochberg).")]
 Out = Annotated[Path, typer.Option(help="Folder for the report.")]
-Price = Annotated[str, typer.Option(metavar="mark|trade", help="Prices of returns and labels; spot has no mark price.")]
+Price = Annotated[str, typer.Option(metavar="mark|trade", help="Price for returns and labels. Spot has no mark price.")]
 
 
 @app.callback()
 def research() -> None:
-    """Search parameters, judge features, label signals, hold edges against costs."""
+    """Search parameters, test features, label signals, compare the edge with costs."""
     # A worker process must not outlive its command.
     signal.signal(signal.SIGTERM, _ended)
 
@@ -56,29 +56,44 @@ def search(
     until: Until = None,
     warm_up: WarmUp = 26.0,
     scheme: Annotated[
-        str, typer.Option(metavar="walkforward|kfold", help="Train, then test on what follows; or each part tested by the rest.")
+        str,
+        typer.Option(
+            metavar="walkforward|kfold",
+            help="walkforward: train, then test on the following period. kfold: test on each part, train on the others.",
+        ),
     ] = "walkforward",
-    train: Annotated[str, typer.Option(help="Walk-forward: length of a training: 30d, 12h, 90m.")] = "30d",
-    step: Annotated[str, typer.Option(help="Walk-forward: length of a step, and of a test where --test says nothing.")] = "7d",
-    test: Annotated[str | None, typer.Option(help="Walk-forward: length of a test, at most a step.")] = None,
-    anchored: Annotated[bool, typer.Option(help="Walk-forward: every training begins at the beginning.")] = False,
-    folds: Annotated[int, typer.Option(min=2, help="K-fold: parts.")] = 5,
-    purge: Annotated[str | None, typer.Option(help="K-fold: between training and test; default: as long as a trade may be held.")] = None,
-    embargo: Annotated[str, typer.Option(help="After a training (walk-forward) or after a test (K-fold).")] = "0m",
+    train: Annotated[str, typer.Option(help="Walk-forward: length of the training period, e.g. 30d, 12h, 90m.")] = "30d",
+    step: Annotated[str, typer.Option(help="Walk-forward: distance between two folds.")] = "7d",
+    test: Annotated[str | None, typer.Option(help="Walk-forward: length of the test period, at most --step. Default: --step.")] = None,
+    anchored: Annotated[bool, typer.Option(help="Walk-forward: every training period starts at the beginning of the data.")] = False,
+    folds: Annotated[int, typer.Option(min=2, help="K-fold: number of parts.")] = 5,
+    purge: Annotated[
+        str | None, typer.Option(help="K-fold: gap between training and test. Default: the longest time that a trade may be held.")
+    ] = None,
+    embargo: Annotated[str, typer.Option(help="Gap after the training period (walk-forward) or after the test period (k-fold).")] = "0m",
     trials: Annotated[
-        int, typer.Option(min=1, help="Of each fold and strategy; the first is the strategy unchanged. 1: no search, only tests.")
+        int, typer.Option(min=1, help="Trials per fold and strategy. The first is the unchanged strategy. 1: no search, only tests.")
     ] = 60,
     batch: Annotated[
-        int, typer.Option(min=1, help="Trials that are chosen and run together. The result depends on it, and not on --processes.")
+        int, typer.Option(min=1, help="Trials that are chosen together. The result depends on this number, but not on --processes.")
     ] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same trials.")] = 1,
-    objective: Annotated[str, typer.Option(metavar="t|net_r|mean_r", help="t: mean net R / its error; net_r: sum; mean_r: a trade.")] = "t",
-    least_trades: Annotated[int, typer.Option(min=1, help="Fewer trades in a training are no result.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed. The same seed gives the same trials.")] = 1,
+    objective: Annotated[
+        str,
+        typer.Option(
+            metavar="t|net_r|mean_r",
+            help="What a trial maximises. t: mean net R divided by its standard error; net_r: total net R; mean_r: net R per trade.",
+        ),
+    ] = "t",
+    least_trades: Annotated[int, typer.Option(min=1, help="Fewest trades in a training period for a valid trial.")] = 10,
     vary: Annotated[
-        list[str] | None, typer.Option(help="What may change: windows, weights, or a field; repeatable. Default: those and the exits.")
+        list[str] | None,
+        typer.Option(help="Parameters to search: windows, weights, or a field. Repeatable. Default: windows, weights and exits."),
     ] = None,
-    limit: Annotated[list[str] | None, typer.Option(metavar="FIELD=FROM:TO", help="Narrower than the field's range; repeatable.")] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Default: one a core.")] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=FROM:TO", help="Search range of a field, within its valid range. Repeatable.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Number of processes. Default: one per core.")] = None,
     rate: Rate = 0.05,
     venue: Venue = "BINANCE",
     latency_ms: LatencyMs = _DEFAULT.latency_ms,
@@ -89,10 +104,10 @@ def search(
     walk_book: WalkBook = _DEFAULT.walk_book,
     use_filters: UseFilters = _DEFAULT.use_filters,
 ) -> None:
-    """Search a strategy's parameters on trainings and report what the choices did on the tests after them, and nothing else.
+    """Search the parameters of a strategy on training periods, and report only the results on the test periods.
 
-    Writes search.html, search.md, search.json, trials.csv (every trial), test_trades.csv, and the last fold's choice as a strategy file (paused). Killed or
-    interrupted it goes on where it was when it is called again with the same --out.
+    Writes search.html, search.md, search.json, trials.csv, test_trades.csv, and the parameters of the last fold as a paused strategy file.
+    After an interruption, run it again with the same --out: it resumes where it stopped.
     """
     from deploy.backtest.parameter_search import Scheme, run
     from deploy.backtest.research import length_ms
@@ -160,18 +175,20 @@ def features(
     until: Until = None,
     warm_up: WarmUp = 26.0,
     feature: Annotated[
-        list[str] | None, typer.Option(help="Fields of the features topic; repeatable. Default: all but levels of price.")
+        list[str] | None, typer.Option(help="Field of the features topic. Repeatable. Default: all except price levels.")
     ] = None,
-    horizon: Annotated[list[str] | None, typer.Option(help="Of the returns; repeatable. Default: 15m, 30m, 60m.")] = None,
-    block: Annotated[str, typer.Option(help="Coefficients of blocks this long make the information ratio.")] = "1d",
-    folds: Annotated[int, typer.Option(min=2, help="Purged folds of the importance.")] = 5,
-    embargo: Annotated[str, typer.Option(help="After each test fold.")] = "60m",
+    horizon: Annotated[list[str] | None, typer.Option(help="Horizon of the returns. Repeatable. Default: 15m, 30m and 60m.")] = None,
+    block: Annotated[str, typer.Option(help="Length of the blocks whose coefficients form the information ratio.")] = "1d",
+    folds: Annotated[int, typer.Option(min=2, help="Number of purged folds for the feature importance.")] = 5,
+    embargo: Annotated[str, typer.Option(help="Gap after each test fold.")] = "60m",
     price: Price = "mark",
     rate: Rate = 0.05,
-    seed: Annotated[int, typer.Option(min=0, help="Of the permutations.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the permutations.")] = 1,
     venue: Venue = "BINANCE",
 ) -> None:
-    """Rank correlation of each feature with the return that follows, with honest errors, and the importance of all together out of sample.
+    """Measure how well features predict returns: rank correlation (IC) per feature, and importance of all features out of sample.
+
+    Standard errors account for overlapping returns.
 
     Writes features.html and features.json.
     """
@@ -183,7 +200,7 @@ def features(
 
     _check_price(price)
     _check_rate(rate)
-    # A replay needs a strategy; what it scores is not looked at here.
+    # A replay needs a strategy. Its scores are not used here.
     job = _job(source, symbol, ["v54_factory"], None, False, since, until, warm_up, venue)
     with _reading() as hear:
         report = judged(
@@ -225,14 +242,14 @@ def labels(
     until: Until = None,
     warm_up: WarmUp = 26.0,
     price: Price = "mark",
-    cost: Annotated[float, typer.Option(min=0, help="Estimated cost of a round trip, fraction of price, taken off the returns.")] = 0.001,
-    leverage: Annotated[float, typer.Option(min=0.01, help="Of the margin in the net labels; 1: the cost of spot.")] = 1.0,
+    cost: Annotated[float, typer.Option(min=0, help="Estimated round-trip cost to subtract from returns, fraction of price.")] = 0.001,
+    leverage: Annotated[float, typer.Option(min=0.01, help="Leverage for the net labels. 1: spot.")] = 1.0,
     venue: Venue = "BINANCE",
 ) -> None:
-    """Label every signal of a replay by what the price did afterwards, and every position by its net result after 12, 24 and 36 hours.
+    """Label every signal of a replay with the price move after it, and every position with its net result after 12, 24 and 36 hours.
 
-    labels.csv: did price go 2 ATR the signal's way before it went 1 ATR against it, within 30 and 60 minutes; net returns after 15, 30 and 60; best and
-    worst within the hour in R. net_labels.csv: pos, neg or neutral. An empty cell is not known: the data ends, or is silent.
+    labels.csv: whether price moved 2 ATR in favour before 1 ATR against, within 30 and 60 minutes; net returns after 15, 30 and 60
+    minutes; best and worst move within one hour, in R. net_labels.csv: pos, neg or neutral. An empty cell: the data ends or has a gap.
     """
     from deploy.backtest.feature_returns import labels as labelled
     from deploy.backtest.job import open_job
@@ -250,19 +267,21 @@ def labels(
 
 @app.command(epilog="Example: perpflow research gate --report october   (or --strategy btcusdt, from the database)")
 def gate(
-    report: Annotated[list[Path] | None, typer.Option(help="Folders of replays, or trades.csv files; repeatable.")] = None,
+    report: Annotated[list[Path] | None, typer.Option(help="Replay folder, or a trades.csv file. Repeatable.")] = None,
     strategy: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[@HASH]", help="Strategies of the database, or with --from-topics of the topics; repeatable."),
+        typer.Option(metavar="NAME[@HASH]", help="Strategy to read from the database, or with --from-topics from the topics. Repeatable."),
     ] = None,
-    from_topics: Annotated[bool, typer.Option("--from-topics", help="Read trades_closed from Kafka.")] = False,
-    since: Annotated[str | None, typer.Option("--from", metavar="TIME", help="Closed from here on.")] = None,
-    until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Closed before.")] = None,
-    confidence: Annotated[float, typer.Option(help="One-sided.")] = 0.95,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to a file.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write the table to a file.")] = None,
+    from_topics: Annotated[bool, typer.Option("--from-topics", help="Read the trades_closed topic instead of the database.")] = False,
+    since: Annotated[str | None, typer.Option("--from", metavar="TIME", help="Only trades closed at or after this time, UTC.")] = None,
+    until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Only trades closed before this time, UTC.")] = None,
+    confidence: Annotated[float, typer.Option(help="Confidence level, one-sided.")] = 0.95,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, as JSON.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the table to this file, as Markdown.")] = None,
 ) -> None:
-    """Does the edge exceed what was paid: fees, slippage and funding as measured on each closed trade. Ends with 1 when no strategy passes."""
+    """Check whether the edge exceeds the costs: fees, slippage and funding measured on each closed trade.
+
+    Exit code 1: no strategy passes."""
     from deploy.backtest.cost_gate import from_log, from_reports
     from deploy.backtest.research import plain
     from deploy.cli import settings
@@ -270,9 +289,9 @@ def gate(
     from stream_apps.research.cost_gate import MEANING, PASSES, cost_gate
 
     if not 0.5 < confidence < 1:
-        raise UserError(f"--confidence: must be within 0.5 and 1, got {confidence}")
+        raise UserError(f"--confidence: expected a value between 0.5 and 1, got {confidence}")
     if bool(report) == bool(strategy):
-        raise UserError("name replays with --report, or strategies with --strategy")
+        raise UserError("expected either --report or --strategy")
     trades = (
         from_reports(report)
         if report
@@ -289,7 +308,7 @@ def gate(
         "funding R",
         "net R (interval)",
         "verdict",
-        title=f"R a trade; {confidence:.0%}, one-sided",
+        title=f"R per trade; {confidence:.0%} confidence, one-sided",
     )
     for name, one in told.items():
         shown.add_row(
@@ -311,7 +330,7 @@ def gate(
         raise typer.Exit(1)
 
 
-# --- what they share ----------------------------------------------------------------------------------------------------
+# --- shared helpers ----------------------------------------------------------------------------------------------------
 
 
 def _job(
@@ -328,7 +347,7 @@ def _job(
 
 
 class _reading:
-    """Shows how many records a replay has read."""
+    """Progress bar: records read by a replay."""
 
     def __enter__(self) -> Any:
         self._bar = Progress(
@@ -361,7 +380,7 @@ def _limits(texts: list[str] | None) -> dict[str, tuple[float, float]]:
 
 def _check_rate(rate: float) -> None:
     if not 0 < rate < 1:
-        raise UserError(f"--rate: must be within 0 and 1, got {rate}")
+        raise UserError(f"--rate: expected a value between 0 and 1, got {rate}")
 
 
 def _check_price(price: str) -> None:

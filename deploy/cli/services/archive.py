@@ -1,4 +1,4 @@
-"""``perpflow archive``: topics as Parquet files."""
+"""``perpflow archive``: write topics to Parquet files, read and check them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from schemas.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Keep the topics as Parquet files, look at them and take parts out.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Archive topics as Parquet files; list, verify and export them.")
 
 Root = Annotated[Path, typer.Argument(help="Folder of the archive.", envvar="PERPFLOW_ARCHIVE", show_envvar=True)]
 
@@ -21,20 +21,23 @@ Root = Annotated[Path, typer.Argument(help="Folder of the archive.", envvar="PER
 @app.command(epilog="Example: perpflow archive run /data/archive --topics agg_trades,progress,instruments,strategies")
 def run(
     root: Root,
-    topics: Annotated[str, typer.Option(help="Topics, separated by commas; all of the catalogue otherwise.")] = "",
-    roll_mb: Annotated[float, typer.Option(min=0.01, help="Megabytes of records in memory from which files are written.")] = 64.0,
-    roll_seconds: Annotated[float, typer.Option(min=0.0, help="Longest time that a record waits for its file.")] = 300.0,
+    topics: Annotated[str, typer.Option(help="Topics, separated by commas. Default: all topics of the catalogue.")] = "",
+    roll_mb: Annotated[float, typer.Option(min=0.01, help="Write files when this many megabytes of records are in memory.")] = 64.0,
+    roll_seconds: Annotated[float, typer.Option(min=0.0, help="Write files at least this often, seconds.")] = 300.0,
     until_idle: Annotated[
-        float | None, typer.Option(min=0.0, metavar="SECONDS", help="End when every assigned partition has been at its end for so long.")
+        float | None,
+        typer.Option(min=0.0, metavar="SECONDS", help="Stop when every assigned partition has had no new record for this long."),
     ] = None,
     session_timeout: Annotated[
-        float, typer.Option(min=6.0, help="Seconds after which the partitions of a dead archiver go to others.")
+        float, typer.Option(min=6.0, help="Seconds without a heartbeat until other archivers take over the partitions.")
     ] = 10.0,
     instance: Annotated[
-        str | None, typer.Option(help="Name of this one among several: restarted under it, it has its partitions back at once.")
+        str | None, typer.Option(help="Fixed name of this archiver. Restarted under the same name, it gets its partitions back at once.")
     ] = None,
 ) -> None:
-    """Write topics into the archive: each record once, whatever is killed or restarted. Any number of archivers of one folder share the work."""
+    """Write topics to the archive until stopped. Each record is written exactly once, also after a crash or restart.
+
+    Several archivers may write to one folder; they share the partitions."""
     from deploy.cli import settings as surroundings
     from schemas import catalogue
     from schemas.process.service import Service, configure_logging
@@ -54,13 +57,13 @@ def run(
 @app.command("list", epilog="Example: perpflow archive list /data/archive --topic agg_trades")
 def list_(
     root: Root,
-    topic: Annotated[str | None, typer.Option(help="This topic only.")] = None,
+    topic: Annotated[str | None, typer.Option(help="Only this topic.")] = None,
     files: Annotated[
-        bool, typer.Option("--files", help="Print the paths of the files that count, one a line: what other tools should read.")
+        bool, typer.Option("--files", help="Print the paths of the valid files, one per line, for other tools to read.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what is there by topic and instrument: days, records, bytes."""
+    """Show the content by topic and instrument: days, records, bytes."""
     from schemas.archive.manifest import ArchiveError
     from sinks.archive import inspect
 
@@ -90,7 +93,7 @@ def list_(
         ]
         typer.echo(json.dumps(rows, indent=1))
         return
-    table = Table("topic", "instrument", "first day", "last day", "days", "files", "records", "bytes", "bytes a record", title=str(root))
+    table = Table("topic", "instrument", "first day", "last day", "days", "files", "records", "bytes", "bytes per record", title=str(root))
     for one in found:
         days = sorted(one.days)
         each = f"{one.bytes_per_row:.1f}"
@@ -104,7 +107,7 @@ def list_(
 
 @app.command(epilog="Example: perpflow archive verify /data/archive")
 def verify(root: Root) -> None:
-    """Check every manifest, checksum, count and offset. Ends with 1 and names what is wrong."""
+    """Check every manifest, checksum, record count and offset. Exit code 1: something is wrong; the output names it."""
     from schemas.archive.manifest import ArchiveError
     from sinks.archive import inspect
 
@@ -115,7 +118,7 @@ def verify(root: Root) -> None:
     for fault in verdict.faults:
         typer.echo(fault)
     for path in verdict.unlisted:
-        typer.echo(f"{path}: no manifest lists it (left by a killed archiver, or just being written); it does not count", err=True)
+        typer.echo(f"{path}: ignored: not in a manifest (a killed archiver left it, or it is being written)", err=True)
     typer.echo(f"{verdict.rows:,} records in {verdict.files:,} files, {len(verdict.faults)} faults")
     if verdict.faults:
         raise typer.Exit(1)
@@ -128,11 +131,11 @@ def export(
     topic: Annotated[str, typer.Argument(help="Topic.")],
     target: Annotated[Path, typer.Argument(help="File to write: *.csv or *.parquet.")],
     root: Root,
-    instrument: Annotated[str | None, typer.Option(help="Of one instrument.")] = None,
-    since: Annotated[str | None, typer.Option("--from", help="From this time on: ISO 8601, UTC unless it says otherwise.")] = None,
-    until: Annotated[str | None, typer.Option("--to", help="Before this time.")] = None,
+    instrument: Annotated[str | None, typer.Option(help="Only this instrument.")] = None,
+    since: Annotated[str | None, typer.Option("--from", help="Start time, inclusive: ISO 8601, UTC unless it names a zone.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="End time, exclusive.")] = None,
 ) -> None:
-    """Write the records of a topic, an instrument and a time range to one file."""
+    """Write the records of a topic to one file; optionally of one instrument and a time range."""
     from schemas.archive.manifest import ArchiveError
     from sinks.archive import inspect
 
@@ -150,5 +153,5 @@ def _time(text: str | None, option: str) -> int | None:
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:
-        raise UserError(f"{option}: {text!r} is no ISO 8601 time such as 2024-08-08T12:30") from error
+        raise UserError(f"{option}: expected an ISO 8601 time such as 2024-08-08T12:30, got {text!r}") from error
     return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)

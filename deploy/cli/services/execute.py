@@ -1,4 +1,4 @@
-"""``perpflow execute``: act on signals, on paper or at a venue."""
+"""``perpflow execute``: trade the signals, on paper or at a venue."""
 
 from __future__ import annotations
 
@@ -20,8 +20,15 @@ _DEFAULT = PaperSettings()
 
 
 def execute(
-    mode: Annotated[str, typer.Option(help="paper, simulated, testnet or live.")] = "paper",
-    executor: Annotated[str, typer.Option(help="Paper executors of one name share the partitions and one journal.")] = "paper",
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="paper: fills are simulated from the market's trades. simulated: a venue of perpflow simulate. testnet or live: a real venue."
+        ),
+    ] = "paper",
+    executor: Annotated[
+        str, typer.Option(help="Paper mode: consumer group. Paper executors of one group share the partitions and the journal.")
+    ] = "paper",
     latency_ms: LatencyMs = _DEFAULT.latency_ms,
     slippage_bps: SlippageBps = _DEFAULT.slippage_bps,
     taker_fee: TakerFee = _DEFAULT.fees.taker,
@@ -29,19 +36,25 @@ def execute(
     fees: Fees = None,
     walk_book: WalkBook = _DEFAULT.walk_book,
     use_filters: UseFilters = _DEFAULT.use_filters,
-    session_timeout_ms: Annotated[int, typer.Option(min=1000, help="How long the group waits for a silent executor.")] = 10_000,
-    until_idle: Annotated[float | None, typer.Option(min=0, help="Stop when nothing came for so many seconds.")] = None,
-    venue: Annotated[str, typer.Option(help="Where orders go, in the other modes than paper: BINANCE, BINANCE_SPOT or BYBIT.")] = "BINANCE",
+    session_timeout_ms: Annotated[
+        int, typer.Option(min=1000, help="Seconds without a heartbeat until other executors take over the partitions.")
+    ] = 10_000,
+    until_idle: Annotated[float | None, typer.Option(min=0, help="Stop when no record has arrived for this many seconds.")] = None,
+    venue: Annotated[str, typer.Option(help="Venue of the orders in every mode except paper: BINANCE, BINANCE_SPOT or BYBIT.")] = "BINANCE",
     base_url: Annotated[str, typer.Option(help="Address of a simulated venue, http://HOST:PORT.")] = "",
-    symbols: Annotated[str, typer.Option(help="The venue's symbols that may be entered, separated by commas; empty: all.")] = "",
-    strategies: Annotated[str, typer.Option(help="Strategies that are acted on, separated by commas; empty: all.")] = "",
+    symbols: Annotated[
+        str, typer.Option(help="Symbols that may be traded, in the venue's spelling, separated by commas. Default: all.")
+    ] = "",
+    strategies: Annotated[str, typer.Option(help="Strategies whose signals are traded, separated by commas. Default: all.")] = "",
     policy: Annotated[
         Path | None, typer.Option(help="TOML file of execution settings (entry, sizing, budget, protection, roe, reconcile).")
     ] = None,
-    live: Annotated[bool, typer.Option("--live", help="Yes, real money: needed by mode live.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Confirm that real money is traded. Mode live requires it.")] = False,
 ) -> None:
-    """Execute signals: keep positions, and write orders, fills, positions and trades_closed. On paper from the market's trades; in the other modes
-    at a venue, whose key is read from PERPFLOW_API_KEY and PERPFLOW_API_SECRET (or the files of PERPFLOW_API_KEY_FILE, PERPFLOW_API_SECRET_FILE).
+    """Trade the signals and write orders, fills, positions and trades_closed.
+
+    In every mode except paper the API key comes from PERPFLOW_API_KEY and PERPFLOW_API_SECRET, or from the files that
+    PERPFLOW_API_KEY_FILE and PERPFLOW_API_SECRET_FILE name.
 
     Example: perpflow execute --latency-ms 250 --slippage-bps 1
 
@@ -49,7 +62,7 @@ def execute(
     """
     settings: Settings = surroundings()
     if not settings.database_url:
-        raise UserError("execute: DATABASE_URL is not set (the journal lives there); `perpflow stack env` prints it")
+        raise UserError("execute: DATABASE_URL is not set; the journal is in the database. `perpflow stack env` prints it")
     if mode != "paper":
         from deploy.cli.trading.live_start import approve, read_policy, run_live
         from sinks.venues.account_login import MODES, account_id

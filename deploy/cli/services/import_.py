@@ -1,4 +1,4 @@
-"""``perpflow import``: the venues' public dump files into the topics."""
+"""``perpflow import``: import the public dump files of venues into the topics."""
 
 from __future__ import annotations
 
@@ -26,25 +26,30 @@ KINDS = ("trades", "klines", "depth", "funding")
 
 
 def import_(
-    files: Annotated[list[str], typer.Argument(metavar="FILE[=SYMBOL]...", help="zip, gzip or CSV; with or without a header.")],
-    venue: Annotated[str, typer.Option(help="BINANCE (USD-M), BINANCE_SPOT, BYBIT, BYBIT_SPOT or OKX.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE[=SYMBOL]...", help="Dump files: zip, gzip or CSV, with or without a header.")],
+    venue: Annotated[str, typer.Option(help="Venue of the files: BINANCE (USD-M futures), BINANCE_SPOT, BYBIT, BYBIT_SPOT or OKX.")],
     kind: Annotated[
-        list[str] | None, typer.Option(help="trades, klines, depth, funding; repeatable. Files of another kind are refused. Default: any.")
+        list[str] | None,
+        typer.Option(help="Accept only files of this kind: trades, klines, depth or funding. Repeatable. Default: all kinds."),
     ] = None,
-    symbol: Annotated[str | None, typer.Option(help="Of files whose name tells none.")] = None,
-    author: Annotated[str | None, typer.Option(help="Author of the progress marks; default import- and the venue's own.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Symbol of files whose name does not contain it.")] = None,
+    author: Annotated[str | None, typer.Option(help="Author of the progress marks. Default: import- and the venue.")] = None,
     contract_value: Annotated[
-        list[str] | None, typer.Option(metavar="SYMBOL=UNITS", help="OKX swaps: base units of a contract; repeatable.")
+        list[str] | None, typer.Option(metavar="SYMBOL=UNITS", help="OKX swaps: contract size in base units. Repeatable.")
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the validation report here, as JSON.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Only read and report; write nothing.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write the validation report to this file, as JSON.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only read and validate; write nothing to Kafka.")] = False,
 ) -> None:
-    """Write public dump files into the topics that live producers write, merged by venue time, with one progress mark a grid step.
+    """Import public dump files into the same topics that live producers write.
+
+    The files are merged by the venue's time. One progress mark is written per grid step.
 
     The topics must keep history: create them with PERPFLOW_KEEP_HISTORY=1.
-    Give all kinds and symbols of a period in one run: what comes in a later run comes after the marks of the first, so the worker counts it late.
-    A file's FILE.CHECKSUM is verified when it lies beside it. Killed, the same command goes on where it was. Rows that cannot be read go to
-    dead_letters with line and field; holes in the ids go to gaps. Fills of one order are grouped where the file has single ones.
+    Import all kinds and symbols of a period in one run. Records of a later run follow the progress marks of the first: the worker
+    counts them as late.
+    If FILE.CHECKSUM exists next to FILE, the checksum is verified. After a crash, repeat the command: it resumes where it stopped.
+    Unreadable rows go to the dead_letters topic with line and field. Missing trade ids go to the gaps topic. Single fills of one
+    order are grouped into one aggregate trade.
 
     Examples:
 
@@ -112,7 +117,7 @@ def table(found: Report) -> Table:
             f"{file.rows:,}",
             (utc(file.first) or "-")[:19],
             (utc(file.last) or "-")[:19],
-            ", ".join(faults) or "nothing wrong",
+            ", ".join(faults) or "no problems",
             end_section=False,
         )
         shown.add_row("", f"{file.file}", f"{file.symbol} {file.layout}{order}", f"checksum {file.checksum}", end_section=True)
@@ -121,9 +126,9 @@ def table(found: Report) -> Table:
 
 def summary(found: Report, check: bool) -> list[str]:
     """Return lines about the whole, and the first bad rows."""
-    lines = [f"{found.rows:,} rows, {found.fills:,} trades in them, {found.bad:,} bad rows; records: {_counts(found.records)}"]
+    lines = [f"{found.rows:,} rows, {found.fills:,} trades, {found.bad:,} unreadable rows; records: {_counts(found.records)}"]
     if not check:
-        already = f"; there already: {_counts(found.already)}" if found.already else ""
+        already = f"; already in the topics: {_counts(found.already)}" if found.already else ""
         lines.append(f"written by {found.author}: {_counts(found.written)} in {found.seconds:.1f} s{already}")
     for file in found.files:
         lines += [f"{file.file}:{row['line']}: {row['field']}: {row['reason']}" for row in file.bad_rows[:5]]

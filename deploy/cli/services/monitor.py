@@ -1,4 +1,4 @@
-"""``perpflow monitor``: watch the quality of the market data."""
+"""``perpflow monitor``: monitor the quality of the market data."""
 
 from __future__ import annotations
 
@@ -16,16 +16,21 @@ from stream_apps.core.quality.warmup import compile_quality_kernels
 
 def monitor(
     expect: Annotated[
-        str, typer.Option(help="Streams that every trading perpetual must have, separated by commas: one that never comes is a fault.")
+        str,
+        typer.Option(help="Streams that every active perpetual must have, separated by commas. A stream that never arrives is a finding."),
     ] = "",
-    window: Annotated[float, typer.Option(min=1, help="Seconds of event time of a window; each ends with a score.")] = 60.0,
+    window: Annotated[float, typer.Option(min=1, help="Length of a window, seconds of event time. Each window gets one score.")] = 60.0,
     from_beginning: Annotated[
-        bool, typer.Option("--from-beginning", help="At the very first start read the topics from their beginning, not only their end.")
+        bool, typer.Option("--from-beginning", help="On the first start, read the topics from their beginning. Default: from their end.")
     ] = False,
-    session_timeout_ms: Annotated[int, typer.Option(min=1000, help="How long the group waits for a silent monitor.")] = 10_000,
-    until_idle: Annotated[float | None, typer.Option(min=0, help="Stop when nothing came for so many seconds.")] = None,
+    session_timeout_ms: Annotated[
+        int, typer.Option(min=1000, help="Seconds without a heartbeat until other monitors take over the partitions.")
+    ] = 10_000,
+    until_idle: Annotated[float | None, typer.Option(min=0, help="Stop when no record has arrived for this many seconds.")] = None,
 ) -> None:
-    """Check every stream for gaps, silence, impossible values, crossed books, outliers and wrong clocks, and write findings and scores to data_quality.
+    """Check every stream for gaps, silence, impossible values, crossed books, outliers and wrong clocks.
+
+    Findings and scores go to the data_quality topic. `perpflow quality` shows them.
 
     Example: perpflow monitor --expect agg_trades,depth,quotes,funding
     """

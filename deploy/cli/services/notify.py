@@ -1,4 +1,4 @@
-"""``perpflow notify``: tell people."""
+"""``perpflow notify``: send notifications."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from sinks.notifier.service import Notifier, send_test
 
 def notify(
     config: Annotated[
-        Path, typer.Option(help="TOML file with channels, routes and rules; `sinks/notifier/rules/config.py` lists every key.")
+        Path, typer.Option(help="TOML file with channels, routes and rules. `sinks/notifier/rules/config.py` lists every key.")
     ],
-    test: Annotated[bool, typer.Option("--test", help="Send one message to every channel, say how it went, and end.")] = False,
+    test: Annotated[bool, typer.Option("--test", help="Send one message to every channel, print the results and exit.")] = False,
     from_beginning: Annotated[
-        bool, typer.Option("--from-beginning", help="At the very first start read the topics from their beginning, not only their end.")
+        bool, typer.Option("--from-beginning", help="On the first start, read the topics from their beginning. Default: from their end.")
     ] = False,
-    session_timeout_ms: Annotated[int, typer.Option(min=1000, help="How long the group waits for a silent notifier.")] = 10_000,
+    session_timeout_ms: Annotated[
+        int, typer.Option(min=1000, help="Seconds without a heartbeat until other notifiers take over the partitions.")
+    ] = 10_000,
     instance: Annotated[
-        str | None, typer.Option(help="Name of this one among several notifiers: restarted under it, it has its partitions back at once.")
+        str | None, typer.Option(help="Fixed name of this notifier. Restarted under the same name, it gets its partitions back at once.")
     ] = None,
     until_idle: Annotated[
-        float | None, typer.Option(min=0, help="Stop when nothing came and nothing waited to be sent for so many seconds.")
+        float | None, typer.Option(min=0, help="Stop when no record has arrived and no message has waited for this many seconds.")
     ] = None,
 ) -> None:
-    """Send signals, trades, faults in the data, refused records and unwell services to Telegram, Discord, webhooks and e-mail.
+    """Send notifications to Telegram, Discord, webhooks and e-mail: signals, trades, data faults, dead letters, unhealthy services.
 
-    Delivered at least once: after a kill the last messages may come again, with the same event id. Secrets come from environment variables
-    or files that the configuration names.
+    Delivery is at least once: after a crash the last messages may repeat, with the same event id. Secrets come from environment
+    variables or from files that the configuration names.
 
     Examples:
 

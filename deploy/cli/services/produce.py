@@ -1,4 +1,4 @@
-"""``perpflow produce``: a venue's market data into the topics, as a process of its own."""
+"""``perpflow produce``: write the market data of a venue to Kafka."""
 
 from __future__ import annotations
 
@@ -20,43 +20,49 @@ from schemas.process.memory import spare_collector
 from schemas.process.service import Service, configure_logging
 from schemas.settings import Settings
 
-app = typer.Typer(help="Write a venue's market data into the topics.")
+app = typer.Typer(help="Read a venue and write its market data to Kafka.")
 
 
 @app.command()
 def produce(
-    venue: Annotated[str, typer.Option(help=f"Of {', '.join(VENUES)}.", envvar="PERPFLOW_VENUE")] = "BINANCE",
+    venue: Annotated[str, typer.Option(help=f"One of {', '.join(VENUES)}.", envvar="PERPFLOW_VENUE")] = "BINANCE",
     symbols: Annotated[
-        str | None, typer.Option(help="Symbols with commas, top:N by 24 h quote volume, or all.", envvar="PERPFLOW_SYMBOLS")
+        str | None, typer.Option(help="Symbols separated by commas, top:N by 24 h quote volume, or all.", envvar="PERPFLOW_SYMBOLS")
     ] = None,
     streams: Annotated[
-        str | None, typer.Option(help=f"Topics to feed, of {','.join(TOPICS)}; default all.", envvar="PERPFLOW_STREAMS")
+        str | None,
+        typer.Option(help=f"Topics to write, separated by commas, of {','.join(TOPICS)}. Default: all.", envvar="PERPFLOW_STREAMS"),
     ] = None,
     base_url: Annotated[
-        str | None, typer.Option(help="Address of a simulated venue: its websocket and REST interface.", envvar="PERPFLOW_BASE_URL")
+        str | None, typer.Option(help="Address of a simulated venue, for both websocket and REST.", envvar="PERPFLOW_BASE_URL")
     ] = None,
-    ws_url: Annotated[str | None, typer.Option(help="Base of the websocket addresses alone.", envvar="PERPFLOW_WS_URL")] = None,
-    rest_url: Annotated[str | None, typer.Option(help="Base of the REST interface alone.", envvar="PERPFLOW_REST_URL")] = None,
+    ws_url: Annotated[str | None, typer.Option(help="Base URL of the websocket only.", envvar="PERPFLOW_WS_URL")] = None,
+    rest_url: Annotated[str | None, typer.Option(help="Base URL of the REST interface only.", envvar="PERPFLOW_REST_URL")] = None,
     author: Annotated[
-        str | None, typer.Option(help="Author of the progress marks; each running producer has its own.", envvar="PERPFLOW_AUTHOR")
+        str | None,
+        typer.Option(help="Author of the progress marks. Every running producer needs a different one.", envvar="PERPFLOW_AUTHOR"),
     ] = None,
     depth_speed: Annotated[
         str | None,
-        typer.Option(help="Binance: cadence of the depth diffs: 100ms, 250ms, 500ms; recordings: 0ms.", envvar="PERPFLOW_DEPTH_SPEED"),
+        typer.Option(
+            help="Binance: interval of the depth updates: 100ms, 250ms or 500ms. For recordings: 0ms.", envvar="PERPFLOW_DEPTH_SPEED"
+        ),
     ] = None,
     history_hours: Annotated[
         float | None,
-        typer.Option(help="Hours of trades, funding and indicators fetched on a cold start.", envvar="PERPFLOW_HISTORY_HOURS"),
+        typer.Option(help="Hours of trades, funding and indicators to fetch on a cold start.", envvar="PERPFLOW_HISTORY_HOURS"),
     ] = None,
     exit_at_end: Annotated[
         bool | None,
-        typer.Option("--exit-at-end/--stay", help="Leave when a recorded venue is at its end (default).", envvar="PERPFLOW_EXIT_AT_END"),
+        typer.Option(
+            "--exit-at-end/--stay", help="Exit when a recorded venue has played to its end (default).", envvar="PERPFLOW_EXIT_AT_END"
+        ),
     ] = None,
 ) -> None:
-    """Write a venue's market data into the topics, with progress marks.
+    """Read a venue and write its market data and progress marks to Kafka.
 
-    Connects to the real venue unless told otherwise; needs no keys. After kill -9 it goes on where it was: trades are fetched again over REST,
-    none is lost or doubled as far as the venue serves them, and what it no longer serves is written to the gaps topic.
+    It connects to the real venue unless --base-url is set. It needs no API key. After a crash it resumes where it stopped: it fetches
+    the missed trades over REST, without loss or duplicates. Trades that the venue no longer serves go to the gaps topic.
 
     Examples:
 

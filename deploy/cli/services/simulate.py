@@ -1,4 +1,4 @@
-"""``perpflow simulate``: the simulated venue as a process of its own."""
+"""``perpflow simulate``: run a simulated venue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from schemas import metrics
 from schemas.process.service import Service, configure_logging
 from schemas.settings import Settings
 
-app = typer.Typer(help="Serve recordings and made-up markets in any venue's protocol on real sockets.")
+app = typer.Typer(help="Run a simulated venue from recordings or generated markets.")
 
 # Seconds between two progress lines.
 PROGRESS_S = 5.0
@@ -29,76 +29,86 @@ PROGRESS_S = 5.0
 def simulate(
     recording: Annotated[
         list[str] | None,
-        typer.Option("--recording", metavar="FILE=SYMBOL[:spot]", help="File, folder or glob to serve as SYMBOL; repeatable."),
+        typer.Option("--recording", metavar="FILE=SYMBOL[:spot]", help="File, folder or glob to serve as SYMBOL. Repeatable."),
     ] = None,
-    venue: Annotated[str, typer.Option(help=f"Whose protocol: {', '.join(DIALECTS)}.")] = "BINANCE",
-    instruments: Annotated[int, typer.Option(min=0, help="Made-up instruments beside or instead of recordings.")] = 0,
-    first: Annotated[int, typer.Option(min=0, help="Number of the first of them: BTC, ETH, ...; from 12 on SIM001, SIM002, ...")] = 0,
-    rate: Annotated[
-        str, typer.Option(help="Messages a second of all made-up instruments together, or max: as fast as the clients read.")
-    ] = "1000",
-    messages: Annotated[int, typer.Option(min=0, help="Messages after which the made-up instruments end; 0: they do not.")] = 0,
-    past_trades: Annotated[
-        int, typer.Option(min=1, help="Trades of before the start, one a second, that the made-up instruments' REST serves.")
-    ] = PAST_TRADES,
-    burst: Annotated[
-        int, typer.Option(min=0, help="Trades that are made beforehand and sent at once, as fast as the clients read, before all else.")
+    venue: Annotated[str, typer.Option(help=f"Venue whose protocol is served: {', '.join(DIALECTS)}.")] = "BINANCE",
+    instruments: Annotated[int, typer.Option(min=0, help="Number of generated instruments, with or without recordings.")] = 0,
+    first: Annotated[
+        int, typer.Option(min=0, help="Index of the first generated instrument: 0 is BTC, 1 is ETH, ...; 12 is SIM001, 13 is SIM002, ...")
     ] = 0,
+    rate: Annotated[
+        str, typer.Option(help="Messages per second of all generated instruments together, or max: as fast as the clients read.")
+    ] = "1000",
+    messages: Annotated[int, typer.Option(min=0, help="Stop the generated instruments after this many messages. 0: never.")] = 0,
+    past_trades: Annotated[
+        int, typer.Option(min=1, help="Past trades, one per second before the start, that REST serves for generated instruments.")
+    ] = PAST_TRADES,
+    burst: Annotated[int, typer.Option(min=0, help="Trades to generate beforehand and send first, as fast as the clients read.")] = 0,
     kinds: Annotated[
-        str, typer.Option(help="Kinds of made-up messages: trades,depth,bookTicker,markPrice,openInterest,forceOrder; default: all.")
+        str, typer.Option(help="Kinds of generated messages: trades,depth,bookTicker,markPrice,openInterest,forceOrder. Default: all.")
     ] = "",
     ahead: Annotated[
         str,
         typer.Option(
-            help="Streams, e.g. depth@100ms,aggTrade, whose --messages are made before the venue opens, so that sending costs little."
+            help="Streams, e.g. depth@100ms,aggTrade, whose --messages are generated before the venue starts. Then sending needs little CPU."
         ),
     ] = "",
-    speed: Annotated[str, typer.Option(help="Venue seconds a second, or max: as fast as the clients read.")] = "1",
+    speed: Annotated[str, typer.Option(help="Playback speed: seconds of recording per second, or max: as fast as the clients read.")] = "1",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of everything; 0: any free one, printed when ready.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of websocket, REST and control. 0: a free port, printed when ready.")
+    ] = 0,
     fault: Annotated[
-        list[str] | None, typer.Option("--fault", metavar="KIND:OPTION=VALUE,...", help="Misbehaviour; repeatable, see below.")
+        list[str] | None, typer.Option("--fault", metavar="KIND:OPTION=VALUE,...", help="Fault to inject; see below. Repeatable.")
     ] = None,
-    faults: Annotated[str, typer.Option(metavar="SPEC", help="Several of them in one text, with semicolons between.")] = "",
-    seed: Annotated[int, typer.Option(help="Seed of the faults' draws and of the made-up markets.")] = 0,
+    faults: Annotated[str, typer.Option(metavar="SPEC", help="Several faults, separated by semicolons.")] = "",
+    seed: Annotated[int, typer.Option(help="Random seed of faults and generated markets.")] = 0,
     expect_routes: Annotated[
-        str, typer.Option(help="Routes that need a subscriber before playback starts, e.g. market; default: those of the recording.")
+        str, typer.Option(help="Routes that need a subscriber before playback starts, e.g. market. Default: the routes of the recording.")
     ] = "",
     expect_streams: Annotated[
         str,
         typer.Option(
-            help="Streams that need a subscriber too, e.g. depth,aggTrade. With --trading made-up markets wait for subscribers only if this is given."
+            help="Streams that need a subscriber before playback starts, e.g. depth,aggTrade. With --trading, generated markets wait only if this is set."
         ),
     ] = "",
-    wait_for_clients: Annotated[bool, typer.Option(help="Pause while nobody is subscribed.")] = True,
-    hold_routes: Annotated[bool, typer.Option(help="Pause while any expected route or stream has no subscriber.")] = False,
-    settle: Annotated[float, typer.Option(min=0, help="Quiet seconds after the last subscription before playback starts.")] = 1.0,
+    wait_for_clients: Annotated[bool, typer.Option(help="Pause while there is no subscriber.")] = True,
+    hold_routes: Annotated[bool, typer.Option(help="Pause while an expected route or stream has no subscriber.")] = False,
+    settle: Annotated[float, typer.Option(min=0, help="Seconds between the last subscription and the start of playback.")] = 1.0,
     snapshot_hold: Annotated[
-        float, typer.Option(min=0, help="Longest wait, seconds, for a new depth subscriber to fetch its snapshot; 0: none.")
+        float, typer.Option(min=0, help="Longest time to wait for a new depth subscriber to fetch its snapshot, seconds. 0: do not wait.")
     ] = 10.0,
-    weight_limit: Annotated[int, typer.Option(min=0, help="REST request weight in the venue's window; 0: the venue's own limit.")] = 0,
+    weight_limit: Annotated[int, typer.Option(min=0, help="REST request weight limit per window. 0: the venue's real limit.")] = 0,
     funding: Annotated[
-        list[str] | None, typer.Option(metavar="FILE=SYMBOL", help="Settled funding rates (Symbol,Date,Funding Rate; UTC+3).")
+        list[str] | None,
+        typer.Option(
+            metavar="FILE=SYMBOL", help="CSV file of settled funding rates with columns Symbol,Date,Funding Rate (UTC+3). Repeatable."
+        ),
     ] = None,
     trading: Annotated[
         str,
         typer.Option(
             "--trading",
             metavar="ACCOUNTS.toml",
-            help="Accounts that may trade in these markets (BINANCE, BINANCE_SPOT, BYBIT), with their API keys.",
+            help="Accept orders (BINANCE, BINANCE_SPOT, BYBIT) from the accounts and API keys of this file; see below.",
         ),
     ] = "",
     trading_fault: Annotated[
         list[str] | None,
-        typer.Option("--trading-fault", metavar="KIND:OPTION=VALUE,...", help="Misbehaviour of trading; repeatable, see below."),
+        typer.Option("--trading-fault", metavar="KIND:OPTION=VALUE,...", help="Fault to inject into trading; see below. Repeatable."),
     ] = None,
-    queue: Annotated[str, typer.Option(help="When resting orders are filled: through, volume or touch.")] = "through",
-    exit_at_end: Annotated[bool, typer.Option(help="Leave when every recording has ended, instead of keeping REST up.")] = False,
+    queue: Annotated[
+        str,
+        typer.Option(
+            help="When a resting order fills: the price trades through it, its queue position is traded (volume), or the price touches it."
+        ),
+    ] = "through",
+    exit_at_end: Annotated[bool, typer.Option(help="Exit when every recording has ended. Default: keep serving REST.")] = False,
 ) -> None:
-    """Serve recordings and made-up markets as a venue would: its websockets, its REST interface, /control and /health on one port.
+    """Run a simulated venue from recordings and generated markets: websockets, REST, /control and /health on one port.
 
-    When it is ready one JSON line with ws_url, rest_url and port goes to standard output. Playback of a symbol starts when
-    each route on which its recording has streams has a subscriber; made-up markets start with the first subscriber, and go on without any.
+    When it is ready, it prints one JSON line with ws_url, rest_url and port. Playback of a symbol starts when every route of its
+    recording has a subscriber. Generated markets start with the first subscriber and do not stop when it leaves.
 
     Examples:
 
@@ -109,21 +119,21 @@ def simulate(
       perpflow simulate --venue OKX --instruments 600 --rate 25000 --faults "cut:after=5000;list=NEWUSDT@10;delist=SIM001USDT@20"
 
     Faults: drop, gap, silence, duplicate, reorder, delay, garbage (stream=, rate= or at= and n=, ms=), cut:after=5000,route=market,
-    rest:429,n=2, snapshot:form=stale, list=SYMBOL@SECONDS, delist=SYMBOL@SECONDS. A stream is meant by the venue's name or by what it
-    carries on any venue (trades, depth, quotes, ...). At run time: POST /control/faults {"faults": ["cut:after=1"]}, /control/burst
+    rest:429,n=2, snapshot:form=stale, list=SYMBOL@SECONDS, delist=SYMBOL@SECONDS. Name a stream by
+    the venue's name or by its content (trades, depth, quotes, ...). At run time: POST /control/faults {"faults": ["cut:after=1"]}, /control/burst
     {"messages": 100000}, /control/list and /control/delist {"symbol": "NEWUSDT"}, /control/pause, /control/resume.
 
-    Trading: with --trading the venue also takes signed orders on its real paths (/fapi/v1/order, /fapi/v1/algoOrder,
-    /api/v3/orderList/oco, /v5/order/create, ...) and tells of them on the user stream (/private/ws/LISTENKEY, /ws-api/v3, /v5/private); fills, funding
-    and liquidations happen in the market that the streams show. The file holds accounts:
+    Trading: with --trading the venue accepts signed orders on its real paths (/fapi/v1/order, /fapi/v1/algoOrder,
+    /api/v3/orderList/oco, /v5/order/create, ...) and reports them on the user stream (/private/ws/LISTENKEY, /ws-api/v3, /v5/private). Fills, funding
+    and liquidations follow the simulated market. The file lists accounts:
 
       accounts = [{name = "desk", deposit = "10000", keys = [{key = "my-key", secret = "my-secret"}]}]
 
       perpflow simulate --instruments 4 --rate 200 --trading accounts.toml --trading-fault "lost:on=order.place,rate=0.02,how=503"
 
-    Its faults: latency, lost, unsent, late, reject, status, unknown, partial (on=order.place, algo.*, ...; rate= or at= and n=), duplicate, drop, hold,
+    Trading faults: latency, lost, unsent, late, reject, status, unknown, partial (on=order.place, algo.*, ...; rate= or at= and n=), duplicate, drop, hold,
     swap, late_event, cut (on=ORDER_TRADE_UPDATE, ...), skew:ms=, maintenance. At run time: POST /control/trading/faults, liquidate, deleverage,
-    delist, funding, cut, expire_listen_keys, ...; GET /control/trading/truth/ACCOUNT tells the true books.
+    delist, funding, cut, expire_listen_keys, ...; GET /control/trading/truth/ACCOUNT returns the true account state.
     """
     settings = Settings()
     configure_logging(settings.log_level)
@@ -213,7 +223,7 @@ async def _serve(venue: RecordedVenue, settings: Settings, exit_at_end: bool) ->
 
 
 def _count(venue: RecordedVenue, seen: dict[tuple[str, str], int]) -> None:
-    """Bring the metrics up to what was sent and what was done wrong on purpose."""
+    """Update the metrics of sent frames and injected faults."""
     now = {(symbol, stream): count for symbol, one in venue.markets.items() for stream, count in one.sent.items()}
     now |= {("", kind): count for kind, count in venue.plan.applied.items()}
     for (symbol, name), count in now.items():
@@ -223,7 +233,7 @@ def _count(venue: RecordedVenue, seen: dict[tuple[str, str], int]) -> None:
 
 
 def main() -> None:
-    """Run the command alone."""
+    """Run this command without the perpflow command line."""
     app()
 
 

@@ -1,4 +1,4 @@
-"""``perpflow sink``: topics into the database."""
+"""``perpflow sink``: write topics to the database."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from sinks.timescale.sink import Options, Sink
 
 
 def sink(
-    topics: Annotated[str, typer.Option(help="Topics, separated by commas; all of the catalogue otherwise.")] = "",
-    batch_rows: Annotated[int, typer.Option(min=1, help="Rows from which a batch is written at once.")] = 20_000,
-    batch_seconds: Annotated[float, typer.Option(min=0.0, help="Longest time that a record waits for its batch.")] = 1.0,
+    topics: Annotated[str, typer.Option(help="Topics, separated by commas. Default: all topics of the catalogue.")] = "",
+    batch_rows: Annotated[int, typer.Option(min=1, help="Write a batch when it has this many rows.")] = 20_000,
+    batch_seconds: Annotated[float, typer.Option(min=0.0, help="Write a batch at least this often, seconds.")] = 1.0,
     until_idle: Annotated[
-        float | None, typer.Option(min=0.0, metavar="SECONDS", help="End when every assigned partition has been at its end for so long.")
+        float | None,
+        typer.Option(min=0.0, metavar="SECONDS", help="Stop when every assigned partition has had no new record for this long."),
     ] = None,
-    session_timeout: Annotated[float, typer.Option(min=6.0, help="Seconds after which the partitions of a dead sink go to others.")] = 10.0,
+    session_timeout: Annotated[
+        float, typer.Option(min=6.0, help="Seconds without a heartbeat until other sinks take over the partitions.")
+    ] = 10.0,
     instance: Annotated[
-        str | None, typer.Option(help="Name of this one among several sinks: restarted under it, it has its partitions back at once.")
+        str | None, typer.Option(help="Fixed name of this sink. Restarted under the same name, it gets its partitions back at once.")
     ] = None,
 ) -> None:
-    """Write topics into the database: each record once, whatever is killed or restarted. Any number of sinks share the work.
+    """Write topics to the database until stopped. Each record is written exactly once, also after a crash or restart.
 
-    Tables must be there (perpflow db migrate). Offsets live in the database beside the rows.
+    Create the tables first (perpflow db migrate). Offsets are stored in the database with the rows. Several sinks share the partitions.
     """
     chosen = tuple(name.strip() for name in topics.split(",") if name.strip()) or tuple(catalogue.TOPICS)
     unknown = [name for name in chosen if name not in catalogue.TOPICS]

@@ -1,4 +1,4 @@
-"""``perpflow worker``: market data to features, scores and signals."""
+"""``perpflow worker``: compute features, scores and signals from market data."""
 
 from __future__ import annotations
 
@@ -16,40 +16,39 @@ from stream_apps.engines import engine_of
 
 
 def default_app_id(engine: str) -> str:
-    """Return the consumer group of an engine's workers: the first engine's has no name in it."""
+    """Return the default consumer group of an engine's workers."""
     return "perpflow-worker" if engine == "signals" else f"perpflow-worker-{engine}"
 
 
 def worker(
-    engine: Annotated[str, typer.Option(help="Which engine runs. Each has a consumer group and a state changelog of its own.")] = "signals",
+    engine: Annotated[str, typer.Option(help="Engine to run. Each engine has its own consumer group and changelog topic.")] = "signals",
     app_id: Annotated[
         str | None,
         typer.Option(
-            help="Consumer group and name of the state changelog; workers of one id share the partitions. Default: perpflow-worker, "
-            "for other engines than signals perpflow-worker-ENGINE."
+            help="Consumer group and name of the changelog topic. Workers of one group share the partitions. Default: perpflow-worker, "
+            "or perpflow-worker-ENGINE for an engine other than signals."
         ),
     ] = None,
-    datadir: Annotated[Path | None, typer.Option(help="Faust's data directory; default: a temporary one. No state is kept in it.")] = None,
-    checkpoint_interval: Annotated[float, typer.Option(min=0.05, help="Seconds between two checkpoints of a partition.")] = 1.0,
+    datadir: Annotated[Path | None, typer.Option(help="Faust's data directory. It holds no state. Default: a temporary folder.")] = None,
+    checkpoint_interval: Annotated[float, typer.Option(min=0.05, help="Seconds between checkpoints of a partition.")] = 1.0,
     backlog: Annotated[
-        int, typer.Option(min=1000, help="Records of a topic and partition read ahead of the marks before it is paused.")
+        int, typer.Option(min=1000, help="Pause a partition when this many of its records wait for their progress mark.")
     ] = BACKLOG,
     session_timeout: Annotated[
-        float, typer.Option(min=6, help="Seconds without a heartbeat after which the group gives the partitions to others.")
+        float, typer.Option(min=6, help="Seconds without a heartbeat until other workers take over the partitions.")
     ] = SESSION_TIMEOUT_S,
     instance_id: Annotated[
         str | None,
         typer.Option(
-            help="The same at every start, different for each worker: a killed worker takes its place again at once instead of after the "
-            "session timeout; a stopped one keeps it so long.",
+            help="Fixed name of this worker, unique in the group. Restarted under the same name, it gets its partitions back at once. "
+            "A stopped worker keeps its partitions until the session timeout.",
         ),
     ] = None,
 ) -> None:
-    """Run an engine over the market-data topics, until SIGTERM or Ctrl-C. `signals` writes features, bars, scores and signals.
+    """Run an engine over the market-data topics until SIGTERM or Ctrl-C. `signals` writes features, bars, scores and signals.
 
-    State is kept in the changelog topic and recovered from it: a worker can be killed at any moment. Leaves with 0 after a clean stop
-    and with 1 after a failure that a restart mends. KAFKA_BOOTSTRAP_SERVERS says where Kafka is (`perpflow stack env`);
-    /health and /metrics are on PERPFLOW_HTTP_PORT.
+    The state is in a changelog topic, so a worker can be killed at any moment. Exit code 0: clean stop; 1: a failure, restart it.
+    KAFKA_BOOTSTRAP_SERVERS is the address of Kafka (`perpflow stack env` prints it). PERPFLOW_HTTP_PORT serves /health and /metrics.
 
     Examples:
 
@@ -57,7 +56,7 @@ def worker(
 
         perpflow worker --app-id research --checkpoint-interval 5
 
-        PERPFLOW_ENGINES=my_engine:register perpflow worker --engine mine
+        PERPFLOW_ENGINES=my_engine:register perpflow worker --engine my-engine
     """
     settings = surroundings()
     try:
@@ -65,7 +64,7 @@ def worker(
         config = spec.config(settings)
     except ValueError as error:
         raise UserError(f"worker: {error}") from error
-    spec.compile(settings.codec)  # before the group is joined: compiling would hold up its heartbeats
+    spec.compile(settings.codec)  # compile before joining the group: compiling would delay heartbeats
     spare_collector()
     return_large_buffers()
     limits = Limits(checkpoint_s=checkpoint_interval, backlog_high=backlog)

@@ -1,4 +1,4 @@
-"""``perpflow bench``: measure this machine, ours beside its peers. The benchmarks are tests: this only starts them."""
+"""``perpflow bench``: benchmark perpflow and comparable frameworks. The benchmarks are in tests/bench; this starts them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from schemas.errors import UserError
 
-app = typer.Typer(help="Measure this machine, ours beside its peers.")
+app = typer.Typer(help="Benchmark perpflow and comparable frameworks on this machine.")
 
 SCRIPT = Path(__file__).resolve().parents[3] / "tests" / "bench" / "run.py"
 
@@ -20,16 +20,20 @@ SCRIPT = Path(__file__).resolve().parents[3] / "tests" / "bench" / "run.py"
 def bench(
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Short forms, of all but costs, scaling and sizes: four minutes together."),
+        typer.Option("--quick", help="Run the short form of every benchmark except costs, scaling and sizes: about four minutes."),
     ] = False,
-    only: Annotated[str, typer.Option(metavar="NAME,...", help="Only these.", show_default="all")] = "",
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the rows there, and a plot beside it.")] = None,
-    install: Annotated[bool, typer.Option("--install", help="Only fetch the peers, which the first run does else.")] = False,
+    only: Annotated[str, typer.Option(metavar="NAME,...", help="Run only these benchmarks.", show_default="all")] = "",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the results to this file and a plot next to it.")
+    ] = None,
+    install: Annotated[
+        bool, typer.Option("--install", help="Only install the other frameworks. Without it the first run installs them.")
+    ] = False,
 ) -> None:
-    """Measure worker, replay, producer, sink and more in one run, ours beside its peers on the same data, and print ratios.
+    """Benchmark worker, replay, producer, sink and other parts beside other stream processors on the same data. Print the ratios.
 
-    Starts a broker and a database of its own, or uses KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL when both are set. The first run fetches the peers (other
-    stream processors) into an environment and a folder of their own. Exit code 1: one of ours could not be measured. Needs a source checkout.
+    Starts its own broker and database, or uses KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL when both are set. The first run installs
+    the other stream processors into an environment of their own. Exit code 1: a benchmark of perpflow failed. Needs a source checkout.
     """
     if not SCRIPT.is_file():
         raise UserError("bench: the benchmarks are in tests/bench of a source checkout; install from one with `pip install -e .`")
@@ -37,4 +41,4 @@ def bench(
     if json_file is not None:
         command += ["--json", str(json_file.resolve())]
     sys.stdout.flush()
-    os.execv(command[0], command)  # signals go to the run itself, which removes what it has started
+    os.execv(command[0], command)  # the benchmark process receives the signals and stops the processes that it started

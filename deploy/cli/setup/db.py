@@ -1,4 +1,4 @@
-"""``perpflow db``: the database's tables."""
+"""``perpflow db``: set up and maintain the database."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from deploy.database import migrate as database
 from schemas.process.service import Service, configure_logging
 from schemas.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="Create and look after the database's tables.")
+app = typer.Typer(no_args_is_help=True, help="Migrate, maintain, back up and restore the database.")
 
-UrlOption = Annotated[str, typer.Option("--database-url", envvar="DATABASE_URL", help="PostgreSQL or TimescaleDB; DATABASE_URL otherwise.")]
-JobsOption = Annotated[int, typer.Option(min=1, help="Processes that work at once.")]
+UrlOption = Annotated[
+    str, typer.Option("--database-url", envvar="DATABASE_URL", help="URL of PostgreSQL or TimescaleDB. Default: DATABASE_URL.")
+]
+JobsOption = Annotated[int, typer.Option(min=1, help="Number of parallel processes.")]
 
 
 def _url(given: str) -> str:
@@ -28,11 +30,12 @@ def _url(given: str) -> str:
 @app.command(epilog="Example: perpflow db migrate --dry-run")
 def migrate(
     database_url: UrlOption = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the SQL that would run; change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the SQL without running it.")] = False,
 ) -> None:
-    """Apply missing migrations and refresh comments, policies and the roles' rights. Harmless to repeat.
+    """Apply missing migrations. Refresh comments, policies and the rights of the roles. Safe to repeat.
 
-    The roles perpflow_writer, perpflow_reader and perpflow_executor can log in once PERPFLOW_WRITER_PASSWORD and so on (or ..._FILE) are set.
+    The roles perpflow_writer, perpflow_reader and perpflow_executor can log in when their passwords are set:
+    PERPFLOW_WRITER_PASSWORD or PERPFLOW_WRITER_PASSWORD_FILE, and likewise for READER and EXECUTOR.
     """
     if dry_run:
         waiting = database.pending(_url(database_url))
@@ -51,15 +54,15 @@ def migrate(
 
 @app.command(epilog="Example: perpflow db status")
 def status(database_url: UrlOption = "") -> None:
-    """Show what is applied and where tables differ from the schemas. Ends with 1 when something is missing."""
+    """Show the applied migrations and every table that differs from its schema. Exit code 1: something is missing."""
     state = database.status(_url(database_url))
     shown = Table("migration", "applied")
     for migration in state.migrations:
         at = f"{migration.applied_at:%Y-%m-%d %H:%M:%S%z}" if migration.applied_at else "no"
-        shown.add_row(migration.name, f"{at}, but the file was changed since" if migration.changed else at)
+        shown.add_row(migration.name, f"{at}, but the file has changed since then" if migration.changed else at)
     console = Console()
     console.print(shown)
-    console.print(f"TimescaleDB {state.timescaledb}" if state.timescaledb else "TimescaleDB is not there: native partitions")
+    console.print(f"TimescaleDB {state.timescaledb}" if state.timescaledb else "TimescaleDB is not installed: native partitions")
     for shortage in state.shortages:
         console.print(str(shortage), markup=False)
     for difference in state.differences:
@@ -68,16 +71,18 @@ def status(database_url: UrlOption = "") -> None:
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: perpflow db maintain --every 60   (the job; without --every once, e.g. from cron)")
+@app.command(epilog="Example: perpflow db maintain --every 60   (without --every it runs once, e.g. from cron)")
 def maintain(
     database_url: UrlOption = "",
     every: Annotated[
-        float | None, typer.Option(min=1, metavar="SECONDS", help="Go on for good: bars so often, the rest every hour.")
+        float | None,
+        typer.Option(min=1, metavar="SECONDS", help="Run until stopped: build bars every this many seconds, do the rest every hour."),
     ] = None,
 ) -> None:
-    """Make partitions ahead, build bars, drop what is older than it is kept (not with PERPFLOW_KEEP_HISTORY), set up TimescaleDB's jobs, and report.
+    """Create future partitions, build bars, drop expired data and set up TimescaleDB's jobs. Report what was done.
 
-    One at a time: a second one leaves the work to the first. Ends with 1 when something needs a person.
+    PERPFLOW_KEEP_HISTORY keeps expired data. Only one process works at a time; a second one does nothing.
+    Exit code 1: something needs an operator.
     """
     settings = Settings()
     if every is not None:
@@ -96,16 +101,16 @@ def maintain(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: perpflow db keep depth 14   (days; `perpflow db keep depth 0` keeps it for good, `perpflow db keep` shows)")
+@app.command(epilog="Example: perpflow db keep depth 14   (days; 0 keeps everything; without arguments it lists all tables)")
 def keep(
-    table: Annotated[str, typer.Argument(help="A time-partitioned table; without one all are shown.")] = "",
-    days: Annotated[int | None, typer.Argument(min=0, help="Days after which its oldest partition or chunk is dropped; 0: never.")] = None,
+    table: Annotated[str, typer.Argument(help="A time-partitioned table. Default: list all.")] = "",
+    days: Annotated[int | None, typer.Argument(min=0, help="Retention in days. 0: keep for ever.")] = None,
     chunk: Annotated[
-        str, typer.Option(metavar="SPAN", help="Length of its TimescaleDB chunks from now on, e.g. '6 hours': see SIZING.md.")
+        str, typer.Option(metavar="SPAN", help="Interval of new TimescaleDB chunks, e.g. '6 hours'. See deploy/SIZING.md.")
     ] = "",
     database_url: UrlOption = "",
 ) -> None:
-    """Show how long each table and its chunks are, its size and why, or change it; `perpflow db maintain` acts accordingly."""
+    """Show or change the retention and chunk interval of a table. `perpflow db maintain` applies a change."""
     if table and days is not None:
         upkeep.keep(_url(database_url), table, days or None)
     if table and chunk:
@@ -119,9 +124,9 @@ def keep(
 
 @app.command(epilog="Example: perpflow db backup /backups/perpflow-$(date +%F)")
 def backup(
-    folder: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")], database_url: UrlOption = "", jobs: JobsOption = 2
+    folder: Annotated[Path, typer.Argument(help="Folder to create. It must not exist.")], database_url: UrlOption = "", jobs: JobsOption = 2
 ) -> None:
-    """Back up the whole database from one snapshot, with sink offsets, checksums and a manifest. Writers go on meanwhile."""
+    """Back up the whole database from one snapshot, with sink offsets, checksums and a manifest. Writers keep running."""
     manifest = backups.backup(_url(database_url), folder, jobs=jobs, progress=typer.echo)
     _tell(folder, manifest)
 
@@ -132,7 +137,7 @@ def backup(
 def restore(
     folder: Annotated[Path, typer.Argument(help="Folder of a backup.")], database_url: UrlOption = "", jobs: JobsOption = 2
 ) -> None:
-    """Restore a backup into an empty database and compare every table with the manifest. A sink goes on from the offsets in it."""
+    """Restore a backup into an empty database and check every table against the manifest. Sinks resume from the restored offsets."""
     manifest = backups.restore(_url(database_url), folder, jobs=jobs, progress=typer.echo)
     _tell(folder, manifest)
 

@@ -1,4 +1,4 @@
-"""``perpflow demo``: the whole pipeline on recorded real data, by one command."""
+"""``perpflow demo``: run the whole pipeline on recorded market data with one command."""
 
 from __future__ import annotations
 
@@ -18,28 +18,33 @@ def demo(
         typer.Option(
             "--recording",
             metavar="FILE=SYMBOL[:spot]",
-            help="A recording to play; may be repeated. Default: LTCUSDT and BTCUSDT of the repository.",
+            help="A recording to play. Repeatable. Default: the shipped recordings of LTCUSDT and BTCUSDT.",
         ),
     ] = None,
-    speed: Annotated[str, typer.Option(help="max, or a factor of the recorded speed.")] = "max",
-    keep: Annotated[bool, typer.Option("--keep", help="Leave broker and database running, to look into them.")] = False,
+    speed: Annotated[str, typer.Option(help="Playback speed: a multiple of the recorded speed, or max.")] = "max",
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep broker and database running afterwards, so that you can inspect them.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write counts, rates, golden checks and hashes to this file.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Where the HTML report goes; default: in the demo's folder.")] = None,
-    folder: Annotated[Path, typer.Option("--dir", help="Folder of the demo's own stack, logs and report. It is emptied first.")] = Path(
+    report: Annotated[Path | None, typer.Option(help="HTML report to write. Default: report.html in the demo's folder.")] = None,
+    folder: Annotated[Path, typer.Option("--dir", help="Folder for the demo's stack, logs and report. The demo empties it first.")] = Path(
         ".perpflow/demo"
     ),
     with_prometheus: Annotated[
-        bool, typer.Option("--prometheus", help="Fetch a Prometheus for the panels of metrics. One on the PATH is used in any case.")
+        bool,
+        typer.Option(
+            "--prometheus", help="Download Prometheus for the metric panels. A Prometheus on the PATH is used without this option."
+        ),
     ] = False,
     pictures: Annotated[
-        Path | None, typer.Option(help="Also take pictures of the report and a dashboard; needs playwright and a Chromium.")
+        Path | None, typer.Option(help="Also save pictures of the report and of a dashboard here. Needs playwright and Chromium.")
     ] = None,
 ) -> None:
-    """Play recorded real market data through the whole pipeline and show what came of it.
+    """Play recorded market data through the whole pipeline and report the result.
 
-    Sets up a broker and a database of its own, starts the simulated venue and every service as a process of its own, plays the recordings, checks
-    the result against figures computed from the files, replays the topics in process and writes a report. Ends with 1 when a check fails.
-    Ctrl-C stops everything.
+    The demo starts a broker, a database, a simulated exchange and every service. It plays the recordings and compares the results
+    with figures computed directly from the files. Then it replays the topics, compares again and writes a report.
+    Exit code 1: a check failed. Ctrl-C stops everything.
 
     Examples:
 
@@ -56,7 +61,7 @@ def demo(
         stopped.append(number)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # SIGTERM leaves nothing behind either
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGTERM also stops every process of the demo
         signal.signal(number, interrupt)
     try:
         recordings = [Recording.parse(text) for text in recording or []]
@@ -71,7 +76,7 @@ def demo(
     except KeyboardInterrupt:
         pass  # noted in ``stopped``
     except Exception:
-        if not stopped:  # else a library turned the interrupt into an error of its own
+        if not stopped:  # otherwise a library turned the interrupt into its own error
             raise
     if stopped:
         console.print("stopped")

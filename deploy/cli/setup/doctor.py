@@ -1,4 +1,4 @@
-"""``perpflow doctor``: what is missing on this machine."""
+"""``perpflow doctor``: check this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Name what is missing on this machine, and how to get it.")
+app = typer.Typer(help="Check this machine; name what is missing and how to get it.")
 
 
 @app.command(epilog="Example: perpflow doctor --json")
@@ -18,7 +18,7 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Name what is missing on this machine, and how to get it. Exit code 1 when something required is missing."""
+    """Check this machine: name what is missing and how to get it. Exit code 1: something required is missing."""
     from deploy.doctor import Check, examine
 
     found: list[Check] = []
@@ -33,5 +33,5 @@ def doctor(
     if as_json:
         typer.echo(json.dumps({"ok": not missing, "checks": [asdict(check) for check in found]}, indent=1))
     else:
-        typer.echo(f"\n{'Missing: ' + ', '.join(missing) if missing else 'Everything required is here.'}")
+        typer.echo(f"\n{'Missing: ' + ', '.join(missing) if missing else 'Everything required is installed.'}")
     raise typer.Exit(1 if missing else 0)

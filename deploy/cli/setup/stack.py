@@ -1,4 +1,4 @@
-"""``perpflow stack``: the local stack from the command line."""
+"""``perpflow stack``: start and stop the local stack."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import typer
 
 from deploy.stack import Stack
 
-app = typer.Typer(no_args_is_help=True, help="Run a real Kafka broker and PostgreSQL in one folder; nothing but Python is needed.")
+app = typer.Typer(
+    no_args_is_help=True, help="Run a Kafka broker and PostgreSQL on this machine. Needs only Python; all data is in one folder."
+)
 
 Directory = Annotated[
     str | None, typer.Option("--dir", envvar="PERPFLOW_STACK_DIR", help="Folder of the stack.", show_default=".perpflow", metavar="FOLDER")
@@ -20,7 +22,7 @@ Directory = Annotated[
 
 
 class Extra(StrEnum):
-    """Parts that a stack can do without."""
+    """Optional parts of a stack."""
 
     prometheus = "prometheus"
 
@@ -32,45 +34,51 @@ def _say(message: str) -> None:
 @app.command(epilog='Example: perpflow stack up && eval "$(perpflow stack env)"')
 def up(
     directory: Directory = None,
-    kafka_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the broker; default: as before.")] = None,
-    database_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of PostgreSQL; default: as before.")] = None,
+    kafka_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the broker. Default: the port of the last start.")
+    ] = None,
+    database_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of PostgreSQL. Default: the port of the last start.")
+    ] = None,
     extra: Annotated[
         list[Extra] | None, typer.Option("--with", help="Also run a Prometheus that scrapes every service started in this environment.")
     ] = None,
 ) -> None:
-    """Start what does not run and wait until it answers. The first time fetches Kafka (43 MB)."""
+    """Start broker and database and wait until they answer. The first start downloads Kafka (43 MB)."""
     stack = Stack(directory)
     stack.up(_say, kafka_port=kafka_port, database_port=database_port, prometheus=Extra.prometheus in (extra or []))
     for part in stack.status():
         typer.echo(f"{part.name:10} port {part.port}, pid {part.pid}, log {part.log}")
     option = f" --dir {shlex.quote(directory)}" if directory else ""
-    typer.echo(f'Point the commands of this shell at it:  eval "$(perpflow stack env{option})"')
+    typer.echo(f'Point the commands of this shell at it: eval "$(perpflow stack env{option})"')
 
 
 @app.command(epilog="Example: perpflow stack status --json")
 def status(directory: Directory = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show whether the parts run and answer. Exit code 0: all answer, 1: not."""
+    """Show whether broker and database run and answer. Exit code 1: at least one does not answer."""
     stack = Stack(directory)
     parts = stack.status()
     if as_json:
         typer.echo(json.dumps({"dir": str(stack.dir), "parts": [part.as_dict() for part in parts]}, indent=1))
     else:
         for part in parts:
-            state = "up" if part.healthy else ("runs, but does not answer" if part.running else "down")
+            state = "up" if part.healthy else ("running, but not answering" if part.running else "down")
             typer.echo(f"{part.name:10} {state:26} port {part.port or '-'}, pid {part.pid or '-'}, log {part.log}")
     sys.exit(0 if all(part.healthy for part in parts) else 1)
 
 
 @app.command(epilog="Example: perpflow stack down")
 def down(directory: Directory = None) -> None:
-    """Stop all parts; the data stays."""
+    """Stop broker and database. The data stays."""
     stack = Stack(directory)
     typer.echo("stopped" if stack.down(_say) else f"nothing runs in {stack.dir}")
 
 
 @app.command(epilog="Example: perpflow stack reset --yes")
-def reset(directory: Directory = None, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
-    """Stop all parts and remove their data and logs."""
+def reset(
+    directory: Directory = None, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False
+) -> None:
+    """Stop broker and database; delete their data and logs."""
     stack = Stack(directory)
     if not yes and stack.dir.exists():
         typer.confirm(f"Remove all topics and tables in {stack.dir}?", abort=True)

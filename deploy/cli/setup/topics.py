@@ -1,4 +1,4 @@
-"""``perpflow topics``: the topics from the command line."""
+"""``perpflow topics``: create, list and read the topics."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import typer
 from deploy.cli import settings
 from schemas import catalogue
 
-app = typer.Typer(no_args_is_help=True, help="Create, list, read and document the topics; show lags.")
+app = typer.Typer(no_args_is_help=True, help="Create, list, read and document the topics; show consumer lag.")
 
 
 class Start(StrEnum):
-    """Where reading begins."""
+    """Where reading starts."""
 
     beginning = "beginning"
     end = "end"
@@ -31,18 +31,18 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command(epilog="Example: perpflow topics create")
 def create() -> None:
-    """Create the catalogue's topics that are missing. Harmless to repeat; another partition count is an error."""
+    """Create the missing topics of the catalogue. Safe to repeat. A topic with a different partition count is an error."""
     from deploy.stack.topics import create_topics
 
     created = create_topics(settings())
     for name in created:
         typer.echo(f"created {name}")
-    typer.echo(f"{len(created)} created, {len(catalogue.TOPICS) - len(created)} were there")
+    typer.echo(f"{len(created)} created, {len(catalogue.TOPICS) - len(created)} already exist")
 
 
 @app.command("list", epilog="Example: perpflow topics list")
 def list_topics(as_json: JsonFlag = False) -> None:
-    """List the catalogue's topics on the cluster with partitions and records kept."""
+    """List the topics on the cluster with their partitions and retained records."""
     from confluent_kafka import TopicPartition
 
     from deploy.stack.lags import record_counts
@@ -69,15 +69,15 @@ def list_topics(as_json: JsonFlag = False) -> None:
 
 @app.command(epilog="Example: perpflow topics tail agg_trades --from beginning --count 5")
 def tail(
-    topic: Annotated[str, typer.Argument(help="Topic of the catalogue, without prefix.", autocompletion=_complete_topic)],
+    topic: Annotated[str, typer.Argument(help="Topic of the catalogue, without the prefix.", autocompletion=_complete_topic)],
     partition: Annotated[int | None, typer.Option("--partition", "-p", help="Only this partition.")] = None,
-    start: Annotated[Start, typer.Option("--from", help="The oldest record kept, or only what comes from now on.")] = Start.end,
-    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after so many records.")] = None,
+    start: Annotated[Start, typer.Option("--from", help="beginning: the oldest retained record. end: only new records.")] = Start.end,
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after this many records.")] = None,
     exit_at_end: Annotated[
-        bool, typer.Option("--exit", "-e", help="Stop at the present end of the topic instead of waiting for more.")
+        bool, typer.Option("--exit", "-e", help="Stop at the current end of the topic instead of waiting for new records.")
     ] = False,
 ) -> None:
-    """Print records as JSON lines: key, partition, offset, timestamp (ms UTC) and the decoded value. Ctrl-C ends it."""
+    """Print records as JSON lines: key, partition, offset, timestamp (ms UTC) and the decoded value. Ctrl-C stops it."""
     from deploy.stack.topic_reader import read
 
     records = read(settings(), topic, partition, beginning=start is Start.beginning, follow=not exit_at_end)
@@ -94,7 +94,7 @@ def tail(
 
 @app.command(epilog="Example: perpflow topics lag")
 def lag(as_json: JsonFlag = False) -> None:
-    """Show how many records each reader has not read: consumer groups, and sinks by their offsets in the database."""
+    """Show the lag of every consumer group, and of every sink by its offsets in the database."""
     from deploy.stack.lags import lags
 
     found = lags(settings())
@@ -102,7 +102,7 @@ def lag(as_json: JsonFlag = False) -> None:
         typer.echo(json.dumps([asdict(one) for one in found], indent=1))
         return
     if not found:
-        typer.echo("no consumer group and no sink has read anything yet")
+        typer.echo("no consumer group or sink has read anything yet")
         return
     typer.echo(f"{'reader':<30} {'topic':<30} {'partitions':>10} {'lag':>12}")
     for one in found:
@@ -111,7 +111,7 @@ def lag(as_json: JsonFlag = False) -> None:
 
 @app.command(epilog="Example: perpflow topics doc agg_trades > agg_trades.md")
 def doc(
-    topics: Annotated[list[str] | None, typer.Argument(help="Topics; default: all.", autocompletion=_complete_topic)] = None,
+    topics: Annotated[list[str] | None, typer.Argument(help="Topics. Default: all.", autocompletion=_complete_topic)] = None,
 ) -> None:
     """Print the catalogue as Markdown: topics, keys, partitions, retention, and every field with its meaning."""
     from schemas.errors import UserError

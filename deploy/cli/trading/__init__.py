@@ -1,1 +1,1 @@
-"""Commands of a desk: strategies, accounts, orders, positions, risk."""
+"""Commands for trading: strategies, settings, accounts, orders, positions, risk."""

@@ -1,4 +1,4 @@
-"""Starting live execution: the policy, the checks before it, the approval, and the process."""
+"""Start live execution: read the policy, check the account, ask for approval, run the executor."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from stream_apps.core.execution.settings.policy import LivePolicy
 from stream_apps.core.execution.settings.policy_values import policy_of
 from stream_apps.core.execution.state.records import Account
 
-# Set to the account id where nobody can type, e.g. in a container.
+# Set this variable to the account id to approve without a prompt, e.g. in a container.
 APPROVAL = "PERPFLOW_LIVE_APPROVED"
 
 
@@ -36,7 +36,7 @@ def read_policy(path: Path | None, symbols: Sequence[str], strategies: Sequence[
     """Return the policy of a TOML file (None: the defaults) with the symbols and strategies of the command line.
 
     Raises:
-        UserError: the file cannot be read, or a setting does not fit; names it.
+        UserError: the file cannot be read, or a setting is invalid; the error names it.
     """
     try:
         policy = policy_of(tomllib.loads(path.read_text(encoding="utf-8")) if path is not None else {})
@@ -46,17 +46,17 @@ def read_policy(path: Path | None, symbols: Sequence[str], strategies: Sequence[
 
 
 def approve(mode: str, account: str, live: bool, policy: LivePolicy) -> None:
-    """Let real money be traded only by an explicit flag and a typed account id, or by the environment's approval (D24).
+    """Approve trading with real money: require --live and either the typed account id or the approval variable (D24).
 
     Raises:
-        UserError: it is not approved, or what may be traded is not named.
+        UserError: not approved, or --symbols or --strategies is missing.
     """
     if mode != LIVE:
         return
     if not live:
-        raise UserError("execute: mode live trades real money: add --live")
+        raise UserError("execute: mode live trades real money; add --live to confirm")
     if policy.symbols is None or policy.strategies is None:
-        raise UserError("execute: mode live needs --symbols and --strategies: what may be traded is named, never everything")
+        raise UserError("execute: mode live needs --symbols and --strategies")
     if os.environ.get(APPROVAL) == account:
         return
     if typer.prompt(f"This trades real money. Type the account id ({account}) to go on") != account:
@@ -64,7 +64,7 @@ def approve(mode: str, account: str, live: bool, policy: LivePolicy) -> None:
 
 
 def run_live(settings: Settings, mode: str, venue: str, base_url: str, policy: LivePolicy) -> None:
-    """Check the account and trade it until SIGTERM.
+    """Check the account, then trade it until SIGTERM.
 
     Raises:
         UserError: the account cannot be opened, or a check failed.
@@ -78,7 +78,7 @@ def run_live(settings: Settings, mode: str, venue: str, base_url: str, policy: L
             found = asyncio.run(_checked(open_venue(venue, mode, secrets, base_url), policy, account.is_spot, mode == LIVE))
             if not passed(found, mode == LIVE):
                 show(found)
-                raise UserError("execute: the checks before trading failed; nothing was traded")
+                raise UserError("execute: preflight failed; no order was sent")
         with Service("live", settings.http_port) as service:
             asyncio.run(LiveExecutor(settings, service, account, trading, policy).run())
     except (AccountError, SecretError, VenueError, KafkaException, psycopg.Error, FencedError) as error:

@@ -1,4 +1,4 @@
-"""``perpflow orders``: what waits at the venue, or what became of it."""
+"""``perpflow orders``: show orders."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def orders(
     mode: Mode = "",
     strategy: Strategy = "",
     symbol: Symbol = "",
-    every: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Newest so many.")] = 50,
+    every: Annotated[bool, typer.Option("--all", help="Also closed orders: filled, cancelled or rejected.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many, newest first.")] = 50,
     as_json: Json = False,
     watch: Watch = 0,
 ) -> None:
-    """Show the open orders of every account; with --all also those that were filled, cancelled or refused, and why.
+    """Show the open orders of every account. With --all, also closed orders and the reason.
 
     Example: perpflow orders --mode testnet --all --limit 20
     """

@@ -1,4 +1,4 @@
-"""``perpflow positions``: what is open, and what it is worth now."""
+"""``perpflow positions``: show open positions and their current value."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from sinks.queries.accounts import open_accounts
 
 
 def positions(mode: Mode = "", strategy: Strategy = "", symbol: Symbol = "", as_json: Json = False, watch: Watch = 0) -> None:
-    """Show the open positions of every account, paper too, with the newest price, unrealised profit, and who holds the stop.
+    """Show the open positions of every account, including paper: latest price, unrealised profit, and who holds the stop order.
 
-    A dim price is older than 10 s. Of accounts at a venue the executor's journal is read, which is never behind.
+    A dim price is older than 10 s. Positions at a venue come from the executor's journal, which is always current.
 
     Example: perpflow positions --mode live --watch 1
     """

@@ -1,4 +1,4 @@
-"""``perpflow preflight``: what must be true before orders leave."""
+"""``perpflow preflight``: check an account before trading."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ _SIGNS = {True: "[green]ok[/green]", False: "[red]FAILED[/red]", None: "[yellow]
 
 
 def preflight(
-    symbols: Annotated[str, typer.Option(help="The venue's symbols, separated by commas.")],
-    venue: Annotated[str, typer.Option(help="Where the account is.")] = "BINANCE",
+    symbols: Annotated[str, typer.Option(help="Symbols in the venue's spelling, separated by commas.")],
+    venue: Annotated[str, typer.Option(help="Venue of the account.")] = "BINANCE",
     mode: Annotated[str, typer.Option(help="simulated, testnet or live.")] = "testnet",
-    base_url: Annotated[str, typer.Option(help="Address of a simulated venue, http://HOST:PORT.")] = "",
-    leverage: Annotated[int, typer.Option(min=1, help="Set for each symbol without a position.")] = 5,
-    balance: Annotated[str, typer.Option(help="Money that must be available.")] = "20",
-    budget: Annotated[str, typer.Option(help="What the policy may use in all; what the wallet lacks is told.")] = "",
+    base_url: Annotated[str, typer.Option(help="Address of a simulated venue (perpflow simulate), http://HOST:PORT.")] = "",
+    leverage: Annotated[int, typer.Option(min=1, help="Leverage to set for each symbol without a position.")] = 5,
+    balance: Annotated[str, typer.Option(help="Balance that must be available, in the margin asset.")] = "20",
+    budget: Annotated[str, typer.Option(help="Most money that the policy may use. The check reports what the wallet lacks.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check key, account, clock, balance and contracts; set isolated margin and leverage. Ends with 1 when trading must not begin.
+    """Check API key, account, clock, balance and contracts; set isolated margin and leverage. Exit code 1: do not trade.
 
     Example: perpflow preflight --mode testnet --symbols BTCUSDT,ETHUSDT --leverage 5
     """
     names = tuple(name.strip() for name in symbols.split(",") if name.strip())
     if not names:
-        raise UserError("preflight: symbols: name at least one")
+        raise UserError("preflight: --symbols: name at least one symbol")
     try:
         wanted = AccountRequirements(names, leverage, Decimal(balance), strict=mode == LIVE, budget=Decimal(budget) if budget else None)
         found = asyncio.run(_check(venue, mode, base_url, wanted))
     except InvalidOperation as error:
-        raise UserError(f"preflight: balance and budget: expected numbers, got {balance!r} and {budget!r}") from error
+        raise UserError(f"preflight: --balance and --budget: expected numbers, got {balance!r} and {budget!r}") from error
     except (AccountError, SecretError, VenueError) as error:
         raise UserError(f"preflight: {error}") from error
     good = passed(found, wanted.strict)

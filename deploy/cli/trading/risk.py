@@ -1,4 +1,4 @@
-"""``perpflow risk``: the risk guard and what people tell it."""
+"""``perpflow risk``: the risk guard and its commands."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from sinks.venues.account_login import SIMULATED, AccountError, account_id, open
 from sinks.venues.common.adapter import VenueError
 from stream_apps.core.execution.account.guard import GuardLimits
 
-app = typer.Typer(help="Guard an account; halt, resume, close everything.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Run the risk guard; halt or resume trading; close all positions.", no_args_is_help=True, add_completion=False)
 _DEFAULT = GuardLimits()
 
-Venue = Annotated[str, typer.Option(help="Where the account is.")]
+Venue = Annotated[str, typer.Option(help="Venue of the account.")]
 Mode = Annotated[str, typer.Option(help="simulated, testnet or live.")]
-BaseUrl = Annotated[str, typer.Option(help="Address of a simulated venue, http://HOST:PORT.")]
-Reason = Annotated[str, typer.Option(help="For the record: why.")]
-EveryAccount = Annotated[bool, typer.Option("--every-account", help="For every account, not one.")]
+BaseUrl = Annotated[str, typer.Option(help="Address of a simulated venue (perpflow simulate), http://HOST:PORT.")]
+Reason = Annotated[str, typer.Option(help="Reason, for the audit trail.")]
+EveryAccount = Annotated[bool, typer.Option("--every-account", help="Apply to every account.")]
 
 
 @app.command()
@@ -43,27 +43,37 @@ def guard(
     venue: Venue = "BINANCE",
     mode: Mode = "testnet",
     base_url: BaseUrl = "",
-    daily_loss_r: Annotated[float, typer.Option(help="Close everything and halt at this loss of the UTC day, R.")] = _DEFAULT.daily_loss_r,
-    losing_streak: Annotated[int, typer.Option(help="Losses in a row that pause trading.")] = _DEFAULT.losing_streak,
-    pause_minutes: Annotated[float, typer.Option(help="The pause.")] = _DEFAULT.pause_ms / 60_000,
-    unreachable_s: Annotated[float, typer.Option(help="Block when the venue has not answered for longer.")] = _DEFAULT.unreachable_ms
-    / 1000,
-    stale_s: Annotated[float, typer.Option(help="Block when the newest features are older.")] = _DEFAULT.stale_ms / 1000,
-    risk_per_trade: Annotated[str, typer.Option(help="Money of 1 R, in the margin asset.")] = str(_DEFAULT.risk_per_trade),
+    daily_loss_r: Annotated[
+        float, typer.Option(help="Loss of the UTC day, in R, at which the guard closes all positions and halts.")
+    ] = _DEFAULT.daily_loss_r,
+    losing_streak: Annotated[int, typer.Option(help="Number of consecutive losses that pauses trading.")] = _DEFAULT.losing_streak,
+    pause_minutes: Annotated[float, typer.Option(help="Length of the pause after a losing streak, minutes.")] = _DEFAULT.pause_ms / 60_000,
+    unreachable_s: Annotated[
+        float, typer.Option(help="Block entries when the venue has not answered for this many seconds.")
+    ] = _DEFAULT.unreachable_ms / 1000,
+    stale_s: Annotated[
+        float, typer.Option(help="Block entries when the newest features are older than this many seconds.")
+    ] = _DEFAULT.stale_ms / 1000,
+    risk_per_trade: Annotated[str, typer.Option(help="Size of 1 R, in the margin asset.")] = str(_DEFAULT.risk_per_trade),
     hold_warn_minutes: Annotated[
         float | None,
-        typer.Option(help="Alert when a position is held longer. Default: three quarters of its strategy's timeout.", show_default=False),
+        typer.Option(
+            help="Alert when a position is held for this many minutes. Default: three quarters of its strategy's timeout.",
+            show_default=False,
+        ),
     ] = None,
     hold_close_minutes: Annotated[
         float | None,
         typer.Option(
-            help="Close a position that is held longer. Default: its strategy's timeout_minutes plus 10. A value below timeout_minutes"
+            help="Close a position held for this many minutes. Default: its strategy's timeout_minutes plus 10. A value below timeout_minutes"
             " ends trades earlier than on paper.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Watch an account and write to risk_state what it may do; executors open nothing without it.
+    """Run the risk guard of an account. It writes the allowed actions to the risk_state topic.
+
+    Executors open no position without a current risk state.
 
     Example: perpflow risk guard --venue BINANCE --mode testnet --risk-per-trade 2
     """
@@ -90,7 +100,7 @@ def guard(
 
 @app.command()
 def status(venue: Venue = "BINANCE", mode: Mode = "testnet") -> None:
-    """Show what the guard allows an account now, and why.
+    """Show which actions the guard allows for an account, and why.
 
     Example: perpflow risk status --mode testnet
     """
@@ -98,12 +108,12 @@ def status(venue: Venue = "BINANCE", mode: Mode = "testnet") -> None:
     account = account_id(venue, mode)
     state = newest_state(surroundings(), account)
     if state is None:
-        console.print(f"{account}: no guard has written a state: executors open nothing")
+        console.print(f"{account}: no guard has written a risk state, so executors open no positions")
         raise typer.Exit(1)
     age = (_now() - state["event_time"]) / 1000
     console.print(f"{account}: [bold]{state['state']}[/bold], written {age:.1f} s ago by {state['guard']}")
     if age > 10:
-        console.print("[red]older than 10 s: executors open nothing[/red]")
+        console.print("[red]older than 10 s, so executors open no positions[/red]")
     console.print(f"entries {'blocked' if state['block_entries'] else 'allowed'}, close all {'yes' if state['close_all'] else 'no'}")
     if state["reasons"]:
         table = Table("rule", "level", "since (UTC)", "until (UTC)", "why")
@@ -114,7 +124,7 @@ def status(venue: Venue = "BINANCE", mode: Mode = "testnet") -> None:
 
 @app.command()
 def halt(venue: Venue = "BINANCE", mode: Mode = "testnet", reason: Reason = "", every_account: EveryAccount = False) -> None:
-    """Open nothing from now on, until resume. What is open stays protected.
+    """Stop opening positions until resume. Open positions keep their stop orders.
 
     Example: perpflow risk halt --mode live --reason "venue maintenance"
     """
@@ -123,7 +133,7 @@ def halt(venue: Venue = "BINANCE", mode: Mode = "testnet", reason: Reason = "", 
 
 @app.command("block-new")
 def block_new(venue: Venue = "BINANCE", mode: Mode = "testnet", reason: Reason = "", every_account: EveryAccount = False) -> None:
-    """Open nothing new, as a warning, until resume.
+    """Block new entries until resume, at warning level.
 
     Example: perpflow risk block-new --mode live --reason "news at 14:30"
     """
@@ -136,11 +146,11 @@ def resume(
     mode: Mode = "testnet",
     reason: Reason = "",
     acknowledge_loss: Annotated[
-        bool, typer.Option("--acknowledge-loss", help="The day's loss so far no longer counts against the daily limit.")
+        bool, typer.Option("--acknowledge-loss", help="Ignore today's loss so far in the daily loss limit.")
     ] = False,
     every_account: EveryAccount = False,
 ) -> None:
-    """End halt, block-new, close-all, a daily loss of an earlier day, and the pause after a losing streak.
+    """Allow entries again: end halt, block-new, close-all, a daily-loss halt of an earlier day, and the pause after a losing streak.
 
     Example: perpflow risk resume --mode live --reason "checked positions by hand"
     """
@@ -154,22 +164,26 @@ def close_all(
     base_url: BaseUrl = "",
     reason: Reason = "",
     direct: Annotated[
-        bool, typer.Option("--direct", help="Also close at the venue from here, with nothing but the key: for when the rest is down.")
+        bool,
+        typer.Option(
+            "--direct",
+            help="Also close at the venue directly from this process. It needs only the API key, so it works when all services are down.",
+        ),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     every_account: EveryAccount = False,
 ) -> None:
-    """Close every position at market, cancel every order, open nothing until resume.
+    """Close every position at market, cancel every order and block entries until resume.
 
     Example: perpflow risk close-all --mode live --direct --reason "kafka is down"
     """
     account = account_id(venue, mode)
     if not yes:
-        typer.confirm(f"Close everything of {'every account' if every_account else account} at market?", abort=True)
+        typer.confirm(f"Close all positions of {'every account' if every_account else account} at market?", abort=True)
     if not direct:
         _give(venue, mode, "close_all", reason, every_account)
         return
-    # At once: a database or broker that is down may take its time to say so.
+    # In parallel: an unreachable database or broker delays its error.
     with ThreadPoolExecutor(1) as pool:
         telling = pool.submit(_tell, venue, mode, "close_all", reason, every_account)
         try:
@@ -181,14 +195,14 @@ def close_all(
         given = telling.result()
     _arrival(given)
     if not given.arrived:
-        _print(["[yellow]nobody else took the command: an executor that still runs may open again; stop it[/yellow]"])
+        _print(["[yellow]no executor or guard received the command: a running executor may open positions again; stop it[/yellow]"])
     if killed.left:
         left = ", ".join(f"{symbol} {quantity:+f}" for symbol, quantity in sorted(killed.left.items()))
         raise UserError(f"risk close-all: still open: {left}")
 
 
 def _print(lines: Iterable[str]) -> None:
-    """Print lines with markup, unbroken."""
+    """Print lines with markup, without wrapping."""
     console = Console()
     for line in lines:
         console.print(line, soft_wrap=True)
@@ -201,9 +215,9 @@ def _report(killed: KillResult) -> None:
                 f"{symbol}: {quantity:+f} " + ("[red]NOT closed[/red]" if symbol in killed.left else "closed")
                 for symbol, quantity in sorted(killed.closed.items())
             ),
-            f"orders cancelled on {', '.join(killed.cancelled) or 'no symbol: none were open'}",
-            *(f"the venue said: {text}" for text in killed.errors),
-            *([] if killed.left else ["nothing is open"]),
+            f"orders cancelled on: {', '.join(killed.cancelled) or 'none were open'}",
+            *(f"error of the venue: {text}" for text in killed.errors),
+            *([] if killed.left else ["no open positions"]),
         ]
     )
 
@@ -221,7 +235,9 @@ def _give(venue: str, mode: str, command: str, reason: str, every_account: bool,
     given = _tell(venue, mode, command, reason, every_account, acknowledge_loss)
     _arrival(given)
     if not given.arrived:
-        raise UserError(f"risk {command}: nobody took the command; `perpflow risk close-all --direct` needs neither database nor Kafka")
+        raise UserError(
+            f"risk {command}: no executor or guard received the command; `perpflow risk close-all --direct` needs neither database nor Kafka"
+        )
 
 
 def _tell(venue: str, mode: str, command: str, reason: str, every_account: bool, acknowledge_loss: bool = False) -> CommandReceipt:
@@ -231,7 +247,7 @@ def _tell(venue: str, mode: str, command: str, reason: str, every_account: bool,
 
 def _arrival(given: CommandReceipt) -> None:
     _print(
-        f"{place}: " + ("took the command" if error is None else f"[red]did not take it: {error}[/red]")
+        f"{place}: " + ("command received" if error is None else f"[red]command not received: {error}[/red]")
         for place, error in (("database", given.database), ("Kafka", given.kafka))
     )
 
@@ -239,7 +255,7 @@ def _arrival(given: CommandReceipt) -> None:
 def _with_database(command: str) -> Settings:
     settings = surroundings()
     if not settings.database_url:
-        raise UserError(f"{command}: DATABASE_URL is not set (who speaks for an account is settled there); `perpflow stack env` prints it")
+        raise UserError(f"{command}: DATABASE_URL is not set; commands go through the database. `perpflow stack env` prints it")
     return settings
 
 

@@ -1,4 +1,4 @@
-"""``perpflow routing``: the routing table that measured costs propose."""
+"""``perpflow routing``: propose entry routing from measured costs."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from stream_apps.core.execution.routing.reestimate import rules_of
 
 
 def routing(
-    venue: Annotated[str, typer.Option(help="Where the account is.")] = "BINANCE",
+    venue: Annotated[str, typer.Option(help="Venue of the account.")] = "BINANCE",
     mode: Annotated[str, typer.Option(help="simulated, testnet or live.")] = "testnet",
-    days: Annotated[int, typer.Option(min=1, help="Trades that ended within so many days.")] = 30,
-    policy: Annotated[Path | None, typer.Option(help="Execution settings in force, TOML; without it the defaults.")] = None,
-    least: Annotated[int, typer.Option(min=2, help="Entries of a row below which it is not judged.")] = ProposalRules().least,
-    write: Annotated[Path | None, typer.Option(help="Write the proposed rows to a new file. Without it nothing is written.")] = None,
+    days: Annotated[int, typer.Option(min=1, help="Use trades closed within this many days.")] = 30,
+    policy: Annotated[Path | None, typer.Option(help="TOML file of the current execution settings. Default: the default settings.")] = None,
+    least: Annotated[int, typer.Option(min=2, help="Smallest number of entries from which a row may change.")] = ProposalRules().least,
+    write: Annotated[Path | None, typer.Option(help="Write the proposed rows to this new file. Default: print only.")] = None,
 ) -> None:
-    """Propose the routing table of entries by notional from what entries cost (execution_cost_events), one step a row, with the reason of each.
+    """Propose a routing table for entries by notional, from measured entry costs (execution_cost_events). Each row changes by at most one step.
 
-    A running executor does this by itself every day, unless its policy says `[routing] automatic = false` (each time is a row of live_routes); this shows
-    the table that holds and what would come of it now. Nothing changes by it: rows that are put into the policy file hold from its next start on.
+    A running executor updates its table every day unless its policy has `[routing] automatic = false`; live_routes keeps every update.
+    This command shows the current table and the proposal, and changes nothing. Rows put into the policy file apply from the next start.
 
     Example: perpflow routing --mode testnet --days 14 --policy execution.toml --write routes.toml
     """
     if mode not in MODES or venue not in VENUES:
-        raise UserError(f"routing: expected a mode of {', '.join(MODES)} and a venue of {', '.join(VENUES)}")
+        raise UserError(f"routing: --mode: expected one of {', '.join(MODES)}; --venue: one of {', '.join(VENUES)}")
     chosen = read_policy(policy, (), ())
     account = account_id(venue, mode)
     settings = surroundings()
@@ -45,16 +45,16 @@ def routing(
     entries = entries_of(settings, account, days)
     found = propose(entries, chosen.entry.routes if estimated is None else estimated[1], rules)
     if estimated is not None:
-        typer.echo(f"The table is the executor's own, re-estimated {estimated[0]:%Y-%m-%d %H:%M} UTC.")
+        typer.echo(f"The current table was updated by the executor at {estimated[0]:%Y-%m-%d %H:%M} UTC.")
     screen().print(table_of(account, days, len(entries), found))
     text = toml_of([one.proposed for one in found], rules, f"Proposed from {len(entries)} entries of {account} in {days} days, {_today()}.")
     if not changed(found):
-        typer.echo("The table stays as it is.")
+        typer.echo("The table does not change.")
     if write is not None:
         if write.exists():
-            raise UserError(f"routing: {write} is there already; a proposal overwrites nothing")
+            raise UserError(f"routing: {write} already exists")
         write.write_text(text, encoding="utf-8")
-        typer.echo(f"Written to {write}; put the rows into the policy file.")
+        typer.echo(f"Written to {write}. Copy the rows into the policy file to use them.")
     elif changed(found):
         typer.echo("Dry run: nothing was written. --write FILE writes the proposed rows.")
 

@@ -1,4 +1,4 @@
-"""``perpflow settings``: the numbers of an engine. Each command writes revisions to the topic that the workers follow, or looks at them."""
+"""``perpflow settings``: show and change the settings of an engine. A change is a new revision in the topic that the workers follow."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from sinks.commands.settings.publish import publish
 from stream_apps.core.log.engine_settings import SettingsError, SettingsLog
 from stream_apps.engine_settings import Number, markdown, numbers, rules_of
 
-app = typer.Typer(no_args_is_help=True, help="Show and change the numbers of an engine: staleness limits, floors, regime limits ...")
+app = typer.Typer(no_args_is_help=True, help="Show and change the settings of an engine: staleness limits, floors, regime limits ...")
 
-Engine = Annotated[str, typer.Option("--engine", help="Name of the engine, as in perpflow worker --engine.")]
-Instrument = Annotated[str, typer.Option("--instrument", help="VENUE:SYMBOL-PERP: the numbers of one instrument; default: of the engine.")]
+Engine = Annotated[str, typer.Option("--engine", help="Engine, as in perpflow worker --engine.")]
+Instrument = Annotated[
+    str, typer.Option("--instrument", help="Settings of one instrument, VENUE:SYMBOL-PERP. Default: settings of the whole engine.")
+]
 
 
 @app.command(epilog="Example: perpflow settings show --instrument BINANCE:BTCUSDT-PERP")
@@ -33,7 +35,7 @@ def show(
     instrument: Instrument = "",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Print the numbers that hold now, and where each comes from: the log, the environment or the default."""
+    """Print the current settings and the source of each: log, environment or default."""
     environment = settings()
     log = read_log(environment, _rules(environment, engine))
     try:
@@ -50,19 +52,21 @@ def show(
         shown.add_row(one.name, _text(one), one.unit, one.origin, "no" if one.fixed else "yes")
     _print(shown)
     for refused in log.refused:
-        typer.echo(f"not used: {refused}", err=True)
+        typer.echo(f"invalid, ignored: {refused}", err=True)
 
 
 @app.command("set", epilog="Example: perpflow settings set stale_book_ms=3000 oi_horizon_ms=600000 --revision 0 --note 'faster feed'")
 def set_(
-    assignments: Annotated[list[str], typer.Argument(help="Settings; without a value: the default again.", metavar="NAME=VALUE...")],
-    revision: Annotated[int, typer.Option("--revision", min=0, help="The revision that this changes (0: nothing was ever set).")],
+    assignments: Annotated[list[str], typer.Argument(help="Settings. NAME= resets a setting to its default.", metavar="NAME=VALUE...")],
+    revision: Annotated[
+        int, typer.Option("--revision", min=0, help="Revision that this edit is based on. 0: no setting was ever changed.")
+    ],
     engine: Engine = "signals",
     instrument: Instrument = "",
-    by: Annotated[str, typer.Option("--by", envvar="PERPFLOW_EDITOR", help="Who edits; default: your login name.")] = "",
-    note: Annotated[str | None, typer.Option("--note", help="Why, for the audit trail.")] = None,
+    by: Annotated[str, typer.Option("--by", envvar="PERPFLOW_EDITOR", help="Author, for the audit trail. Default: your login name.")] = "",
+    note: Annotated[str | None, typer.Option("--note", help="Reason, for the audit trail.")] = None,
 ) -> None:
-    """Change numbers from the next instant on. It names the revision that it changes; if there is a newer one nothing is written."""
+    """Change settings from the next evaluation instant on. Fails if --revision is not the newest revision."""
     values: dict[str, float | None] = {}
     for assignment in assignments:
         name, separator, text = assignment.partition("=")
@@ -85,16 +89,16 @@ def set_(
         raise UserError(str(error)) from error
     typer.echo(f"{engine}: {'written' if written.written else 'unchanged'}, revision {written.log.revision}")
     if written.written and written.revision is not None and written.revision.effective_time:
-        typer.echo(f"holds everywhere from the instant {_utc(written.revision.effective_time)} of the market's time on")
+        typer.echo(f"takes effect at the evaluation instant {_utc(written.revision.effective_time)} (event time)")
 
 
 @app.command(epilog="Example: perpflow settings history")
 def history(
-    engine: Engine = "signals", as_json: Annotated[bool, typer.Option("--json", help="As JSON, one line a revision.")] = False
+    engine: Engine = "signals", as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line per revision.")] = False
 ) -> None:
-    """Print every revision: who wrote it, when, what it changed and why.
+    """Print every revision: author, time, changes and reason.
 
-    From the topic. What compaction has taken from there comes from the database, when DATABASE_URL says where it is.
+    Reads the topic. Revisions that compaction has removed come from the database when DATABASE_URL is set.
     """
     environment = settings()
     entries = history_of(environment, _rules(environment, engine))
@@ -102,7 +106,7 @@ def history(
         for entry in entries:
             typer.echo(json.dumps(entry.to_json(), ensure_ascii=False))
         return
-    shown = Table("revision", "written at", "holds from", "by", "instrument", "changed", "note")
+    shown = Table("revision", "written at", "effective from", "by", "instrument", "changed", "note")
     for entry in entries:
         what = ", ".join(f"{name} {_plain(old)} -> {_plain(new)}" for name, (old, new) in entry.changed.items())
         one = entry.revision
@@ -141,6 +145,6 @@ def _utc(ms: int) -> str:
 
 
 def _print(shown: Table) -> None:
-    # Not a terminal: wide enough that no column is cut in a file or pipe.
+    # A file or pipe: wide enough that no column is cut.
     console = Console()
     (console if console.is_terminal else Console(width=240)).print(shown)

@@ -1,4 +1,4 @@
-"""``perpflow strategies``: the strategy factory. Every command writes revisions to the topic that the workers follow, or looks at them."""
+"""``perpflow strategies``: create, change and show strategies. A change is a new revision in the topic that the workers follow."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ from stream_apps.core.signals.strategy_rules import strategy_from_record
 from stream_apps.strategy_files import default_files, load_strategy_edits, recorded_files, strategy_text
 from stream_apps.strategy_grid import ASSETS, BOOTSTRAPPED, grid, recommended_gates
 
-app = typer.Typer(no_args_is_help=True, help="Create, edit, retire and look at strategies, and print the scoring models.")
+app = typer.Typer(no_args_is_help=True, help="Create, edit, pause, retire and list strategies; print the scoring models.")
 
-Name = Annotated[str, typer.Argument(help="Strategy id, as in the list.")]
-Names = Annotated[list[str] | None, typer.Argument(help="Strategy ids, as in the list.", metavar="NAME...")]
-Assignments = Annotated[list[str] | None, typer.Argument(help="Fields of the strategies topic.", metavar="FIELD=VALUE...")]
-By = Annotated[str, typer.Option("--by", envvar="PERPFLOW_EDITOR", help="Who edits, for the audit trail; default: your login name.")]
-Note = Annotated[str | None, typer.Option("--note", help="Why, for the audit trail.")]
-Every = Annotated[bool, typer.Option("--all", help="All strategies for which it makes sense.")]
-Named = Annotated[int, typer.Option("--revision", min=1, help="The revision that this changes; refused when there is a newer one.")]
-MayName = Annotated[int | None, typer.Option("--revision", min=1, help="The revision that this changes; default: whatever is newest.")]
+Name = Annotated[str, typer.Argument(help="Strategy id (perpflow strategies list).")]
+Names = Annotated[list[str] | None, typer.Argument(help="Strategy ids (perpflow strategies list).", metavar="NAME...")]
+Assignments = Annotated[
+    list[str] | None, typer.Argument(help="Fields of the strategy (perpflow topics doc strategies).", metavar="FIELD=VALUE...")
+]
+By = Annotated[str, typer.Option("--by", envvar="PERPFLOW_EDITOR", help="Author, for the audit trail. Default: your login name.")]
+Note = Annotated[str | None, typer.Option("--note", help="Reason, for the audit trail.")]
+Every = Annotated[bool, typer.Option("--all", help="Apply to every strategy whose status allows it.")]
+Named = Annotated[int, typer.Option("--revision", min=1, help="Revision that this edit is based on. Fails if there is a newer one.")]
+MayName = Annotated[int | None, typer.Option("--revision", min=1, help="Revision that this edit is based on. Default: the newest.")]
 
-# Commands of their own, or not to be changed at all.
+# Fields that have their own command or cannot change, and what to do instead.
 _NOT_BY_EDIT = {
     "status": "use pause, resume, deprecate or restore",
     "initial_balance": "use add-balance",
@@ -59,11 +61,11 @@ def create(
     name: Name,
     instrument: Annotated[str, typer.Option(help="VENUE:SYMBOL-PERP, or VENUE:SYMBOL for spot.")],
     assignments: Assignments = None,
-    model: Annotated[str, typer.Option(help="Scoring model: perpflow strategies models.")] = "v54_factory",
+    model: Annotated[str, typer.Option(help="Scoring model (perpflow strategies models).")] = "v54_factory",
     by: By = "",
     note: Note = None,
 ) -> None:
-    """Make a strategy; what is not given takes the model's defaults, and the gates those recommended for the asset."""
+    """Create a strategy. Other fields take the model's defaults; gates take the values recommended for the asset."""
     record: dict[str, Any] = {"strategy_id": name, "instrument": instrument, "display_name": name, "model": model}
     try:
         record |= recommended_gates(base_of_instrument(instrument))
@@ -77,23 +79,23 @@ def create(
     epilog="Example: perpflow strategies edit default-btcusdt --revision 3 entry_score=78 flip_threshold=85 --note 'fewer, better'"
 )
 def edit(name: Name, revision: Named, assignments: Assignments = None, by: By = "", note: Note = None) -> None:
-    """Change fields of a strategy. It names the revision that it changes; if there is a newer one nothing is written."""
+    """Change fields of a strategy. Fails if --revision is not the newest revision."""
     given = assigned(assignments, _NOT_BY_EDIT)
     if not given:
-        raise UserError("nothing to change: give FIELD=VALUE")
+        raise UserError("nothing to change; add FIELD=VALUE")
     known = _known(read_log(settings()), name)
     _publish(lambda: [strategy_from_record({**known.to_record(), **given})], by, note, {name: revision})
 
 
 @app.command(epilog="Example: perpflow strategies pause --all --note 'exchange maintenance'")
 def pause(names: Names = None, every: Every = False, revision: MayName = None, by: By = "", note: Note = None) -> None:
-    """No new signals from the next instant on; open positions run on by their own exits. Several strategies change at one instant."""
+    """Stop new signals from the next evaluation instant on. Open positions keep their exits. Several strategies pause at the same instant."""
     _set_status("pause", {"running": "paused"}, {"deprecated": "is deprecated"}, names, every, revision, by, note)
 
 
 @app.command(epilog="Example: perpflow strategies resume default-btcusdt")
 def resume(names: Names = None, every: Every = False, revision: MayName = None, by: By = "", note: Note = None) -> None:
-    """Let paused strategies run again. Their cooldown went on meanwhile."""
+    """Resume paused strategies. A cooldown also runs down during the pause."""
     reason = {"deprecated": "is deprecated; use restore"}
     _set_status("resume", {"paused": "running"}, reason, names, every, revision, by, note)
 
@@ -101,20 +103,20 @@ def resume(names: Names = None, every: Every = False, revision: MayName = None, 
 @app.command(epilog="Example: perpflow strategies deprecate eth-quick --yes")
 def deprecate(
     names: Names = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     revision: MayName = None,
     by: By = "",
     note: Note = None,
 ) -> None:
-    """Retire strategies: no signals, no edits until restored. Nothing is deleted."""
+    """Retire strategies: no signals and no edits until `restore`. Nothing is deleted."""
     if names and not yes and not typer.confirm(f"deprecate {', '.join(names)}?"):
-        raise UserError("not deprecated")
+        raise UserError("cancelled: nothing was changed")
     _set_status("deprecate", {"running": "deprecated", "paused": "deprecated"}, {}, names, False, revision, by, note)
 
 
 @app.command(epilog="Example: perpflow strategies restore eth-quick")
 def restore(names: Names = None, revision: MayName = None, by: By = "", note: Note = None) -> None:
-    """Let deprecated strategies run again, as they were."""
+    """Restore deprecated strategies with their last configuration."""
     reason = {status: "is not deprecated" for status in ("running", "paused")}
     _set_status("restore", {"deprecated": "running"}, reason, names, False, revision, by, note)
 
@@ -122,12 +124,12 @@ def restore(names: Names = None, revision: MayName = None, by: By = "", note: No
 @app.command("add-balance", epilog="Example: perpflow strategies add-balance default-btcusdt 500 --revision 3")
 def add_balance(
     name: Name,
-    amount: Annotated[float, typer.Argument(help="Quote units, above 0.", min=0.01)],
+    amount: Annotated[float, typer.Argument(help="Amount in the quote asset, above 0.", min=0.01)],
     revision: Named,
     by: By = "",
     note: Note = None,
 ) -> None:
-    """Raise the initial balance, and with it 1R (initial balance x risk_per_trade) of the signals to come."""
+    """Raise the initial balance. This raises 1R (initial balance x risk_per_trade) of future signals."""
     known = _known(read_log(settings()), name)
     raised = round(known.initial_balance + amount, 2)
     published = _publish(lambda: [replace(known, initial_balance=raised)], by, note, {name: revision})
@@ -138,15 +140,15 @@ def add_balance(
 @app.command("import", epilog="Example: perpflow strategies import --defaults   (or files, as `export` writes them)")
 def import_(
     files: Annotated[list[Path] | None, typer.Argument(help="Strategy files (TOML).", metavar="FILE...")] = None,
-    defaults: Annotated[bool, typer.Option("--defaults", help="The default set: one strategy a symbol.")] = False,
-    recorded: Annotated[bool, typer.Option("--recorded", help="The strategies for the recordings of the demo.")] = False,
-    missing: Annotated[bool, typer.Option("--missing", help="Only those that are not there yet; what people edited stays.")] = False,
+    defaults: Annotated[bool, typer.Option("--defaults", help="Import the default set: one strategy per symbol.")] = False,
+    recorded: Annotated[bool, typer.Option("--recorded", help="Import the strategies of the demo's recordings.")] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="Import only strategies that do not exist yet.")] = False,
     by: By = "",
     note: Note = None,
 ) -> None:
-    """Check strategy files and write what is new or changed; it takes effect at the next evaluation instant. Harmless to repeat.
+    """Validate strategy files and write new or changed strategies. They take effect at the next evaluation instant. Safe to repeat.
 
-    Nothing is written when one of them breaks a rule. A file that names a revision is an edit of that one; without it the file says what shall hold.
+    If one file is invalid, nothing is written. A file with a `revision` fails if a newer revision exists; a file without one overwrites.
     """
     chosen = [*(files or []), *(default_files() if defaults else []), *(recorded_files() if recorded else [])]
     if not chosen:
@@ -165,38 +167,40 @@ def import_(
 @app.command(epilog="Example: perpflow strategies export default-btcusdt > btc.toml")
 def export(
     names: Names = None,
-    folder: Annotated[Path | None, typer.Option("--to", help="Write a file per strategy into this folder; else print one.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All that are not deprecated.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option("--to", help="Write one file per strategy to this folder. Default: print a single strategy.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every strategy that is not deprecated.")] = False,
 ) -> None:
-    """Write strategies as files that `import` reads: every field, and the revision that an edited file will change."""
+    """Write strategies as files for `import`, with every field and the current revision."""
     log = read_log(settings())
     chosen = _chosen(log, names, every, lambda config: config.status != "deprecated")
     if folder is None:
         if len(chosen) != 1:
-            raise UserError("several strategies: name a folder with --to")
+            raise UserError("several strategies: add --to FOLDER")
         typer.echo(strategy_text(chosen[0]), nl=False)
         return
     folder.mkdir(parents=True, exist_ok=True)
     for config in chosen:
-        # An id may hold what a file name may not.
+        # An id may contain characters that a file name may not.
         path = folder / f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in config.strategy_id)}.toml"
         if path.exists() and f"strategy_id = {json.dumps(config.strategy_id, ensure_ascii=False)}" not in path.read_text(encoding="utf-8"):
-            raise UserError(f"{path}: holds another strategy")
+            raise UserError(f"{path}: contains a different strategy")
         path.write_text(strategy_text(config), encoding="utf-8")
         typer.echo(str(path))
 
 
 @app.command(epilog="Example: perpflow strategies bootstrap --paused")
 def bootstrap(
-    assets: Annotated[list[str] | None, typer.Option("--asset", help=f"Of {', '.join(ASSETS)}; repeatable.")] = None,
+    assets: Annotated[list[str] | None, typer.Option("--asset", help=f"Base asset: {', '.join(ASSETS)}. Repeatable. Default: all.")] = None,
     venue: Annotated[str, typer.Option(help="Venue of the perpetuals.")] = "BINANCE",
     paused: Annotated[bool, typer.Option("--paused", help="Create them paused.")] = False,
     by: By = "",
     note: Note = None,
 ) -> None:
-    """Create the grid of 54 strategies: ETH, XRP and SOL by six pairs of CVD windows by three profiles of targets. Existing names are skipped."""
+    """Create a grid of 54 strategies: ETH, XRP and SOL x six pairs of CVD windows x three target profiles. Existing strategies are skipped."""
     if unknown := set(assets or ()) - set(ASSETS):
-        raise UserError(f"asset: no recommended numbers for {', '.join(sorted(unknown))} (known: {', '.join(ASSETS)})")
+        raise UserError(f"--asset: no recommended values for {', '.join(sorted(unknown))} (known: {', '.join(ASSETS)})")
     try:
         wanted = grid(assets or BOOTSTRAPPED, venue)
     except StrategyError as error:
@@ -208,12 +212,12 @@ def bootstrap(
     typer.echo(f"created {len(new)}, skipped {len(wanted) - len(new)} that exist")
 
 
-# --- looking ----------------------------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 @app.command("list", epilog="Example: perpflow strategies list")
-def list_(every: Annotated[bool, typer.Option("--all", help="Deprecated ones too.")] = False) -> None:
-    """List the newest revision of every strategy, and the records of the topic that hold nowhere."""
+def list_(every: Annotated[bool, typer.Option("--all", help="Also deprecated strategies.")] = False) -> None:
+    """List the newest revision of every strategy, and the invalid records that workers ignore."""
     log = read_log(settings())
     shown = Table("strategy", "revision", "status", "instrument", "model", "direction", "windows", "weights", "entry/flip", "hash", "by")
     for _, config in sorted(log.newest.items()):
@@ -234,21 +238,21 @@ def list_(every: Annotated[bool, typer.Option("--all", help="Deprecated ones too
         )
     _print(shown)
     for refused in log.refused:
-        typer.echo(f"holds nowhere: {refused}", err=True)
+        typer.echo(f"invalid, ignored: {refused}", err=True)
 
 
 @app.command(epilog="Example: perpflow strategies show default-btcusdt")
 def show(name: Name) -> None:
-    """Print the newest revision of a strategy as JSON, with the hash of its configuration."""
+    """Print the newest revision of a strategy and its configuration hash as JSON."""
     config = _known(read_log(settings()), name)
     typer.echo(json.dumps({**config.to_record(), "config_hash": config_hash(config)}, indent=1, ensure_ascii=False))
 
 
 @app.command(epilog="Example: perpflow strategies history default-btcusdt")
-def history(name: Name, as_json: Annotated[bool, typer.Option("--json", help="As JSON, one line a revision.")] = False) -> None:
-    """Print the audit trail: every revision with who wrote it, when, what it changed and why, and what was refused.
+def history(name: Name, as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line per revision.")] = False) -> None:
+    """Print the audit trail of a strategy: author, time, changes and reason of every revision, and rejected revisions.
 
-    From the topic; what compaction has taken from there comes from the database, when DATABASE_URL says where it is.
+    Reads the topic. Revisions that compaction has removed come from the database when DATABASE_URL is set.
     """
     entries = history_of(settings(), name)
     if not entries:
@@ -266,25 +270,25 @@ def history(name: Name, as_json: Annotated[bool, typer.Option("--json", help="As
 
 @app.command(epilog="Example: perpflow strategies models v54_factory")
 def models(
-    name: Annotated[str | None, typer.Argument(help="Model; all in short when left out.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Scoring model. Default: a short list of all.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Print every model in full.")] = False,
 ) -> None:
-    """Print what a scoring model reads, its points, gates and thresholds, and where the specification has them (Markdown)."""
+    """Print the inputs, points, gates and thresholds of a scoring model, with their section in the specification (Markdown)."""
     if name is not None and name not in MODELS:
         raise UserError(f"no model {name!r} (known: {', '.join(MODELS)})")
     if name is not None or every:
         chosen = list(MODELS.values()) if name is None else [MODELS[name]]
         typer.echo("\n".join(tables.markdown(model) for model in chosen), nl=False)
         return
-    lines = ["| model | | layers and their most points | gates | source |", "|---|---|---|---|---|"]
+    lines = ["| model | | layers and their maximum points | gates | source |", "|---|---|---|---|---|"]
     typer.echo("\n".join([*lines, *("| " + " | ".join(row) + " |" for row in tables.summary(list(MODELS.values())))]))
 
 
-# --- what they share ----------------------------------------------------------------------------------------------------
+# --- shared helpers ----------------------------------------------------------------------------------------------------
 
 
 def _publish(wanted: Callable[[], Sequence[StrategyConfig]], by: str, note: str | None, expected: dict[str, int]) -> PublishResult:
-    """Write, and say what became of each. A broken rule is told with its field."""
+    """Write strategies and print the result of each. Raises UserError naming the field of a broken rule."""
     try:
         who = by or getpass.getuser()
     except (KeyError, OSError):  # no login name, as in a container
@@ -298,9 +302,9 @@ def _publish(wanted: Callable[[], Sequence[StrategyConfig]], by: str, note: str 
         word = "written" if outcome.written else "unchanged"
         typer.echo(f"{config.strategy_id:32} {word:9} revision {config.revision}, {config.status}, {config_hash(config)}")
     if published.effective_time:
-        typer.echo(f"holds everywhere from the instant {_utc(published.effective_time)} of the market's time on")
+        typer.echo(f"takes effect at the evaluation instant {_utc(published.effective_time)} (event time)")
     for strategy_id in published.late:
-        typer.echo(f"{strategy_id}: its market had passed that instant already; it holds from the next one on", err=True)
+        typer.echo(f"{strategy_id}: its market had already passed that instant; it takes effect at the next one", err=True)
     return published
 
 
@@ -314,22 +318,22 @@ def _set_status(
     by: str,
     note: str | None,
 ) -> None:
-    """Move strategies to another status; those that have it already stay as they are."""
+    """Change the status of strategies. Strategies that already have it do not change."""
     log = read_log(settings())
     chosen = _chosen(log, names, every, lambda config: config.status in to)
     if revision is not None and len(chosen) != 1:
-        raise UserError("--revision: names the revision of one strategy")
+        raise UserError("--revision: applies to one strategy only")
     for config in chosen:
         if reason := refused.get(config.status):
-            raise UserError(f"status: {config.strategy_id} {reason}; {verb} is not possible")
+            raise UserError(f"status: {config.strategy_id} {reason}; cannot {verb}")
     wanted = [replace(config, status=to.get(config.status, config.status)) for config in chosen]
-    # What was looked at is what is changed: somebody else's edit in between is not overwritten.
+    # Name the revision that was read, so that a concurrent edit is not overwritten.
     _publish(lambda: wanted, by, note, {config.strategy_id: revision or config.revision for config in chosen})
 
 
 def _chosen(log: StrategyLog, names: Sequence[str] | None, every: bool, fits: Callable[[StrategyConfig], bool]) -> list[StrategyConfig]:
     if every == bool(names):
-        raise UserError("name strategies, or use --all")
+        raise UserError("name at least one strategy, or use --all")
     if every:
         return [config for _, config in sorted(log.newest.items()) if fits(config)]
     return [_known(log, name) for name in dict.fromkeys(names or ())]
@@ -347,6 +351,6 @@ def _utc(ms: int) -> str:
 
 
 def _print(shown: Table) -> None:
-    # Not a terminal: wide enough that no column is cut in a file or pipe.
+    # A file or pipe: wide enough that no column is cut.
     console = Console()
     (console if console.is_terminal else Console(width=240)).print(shown)

@@ -1,4 +1,4 @@
-"""``perpflow trades``: closed trades and what their execution cost."""
+"""``perpflow trades``: show closed trades and their execution costs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ def trades(
     mode: Mode = "",
     strategy: Strategy = "",
     symbol: Symbol = "",
-    limit: Annotated[int, typer.Option(min=1, help="Newest so many.")] = 30,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many, newest first.")] = 30,
     as_json: Json = False,
     watch: Watch = 0,
 ) -> None:
-    """Show closed trades, newest first: result, and at a venue the costs of each: share filled as maker, slippage in and out (bps, positive is a cost),
-    fees and slippage per R, and with a wide terminal latencies and the longest time without a stop.
+    """Show closed trades, newest first, with result and execution costs.
+
+    Trades at a venue show the maker share, entry and exit slippage (bps, positive is a cost), and fees and slippage in R.
+    A wide terminal also shows latencies and the longest time without a stop order.
 
     Example: perpflow trades --mode live --limit 10
     """

@@ -10,7 +10,7 @@ from sinks.venues.account_login import SIMULATED, account_id
 
 @dataclass(frozen=True)
 class GeneratedMarket:
-    """A generated market. It has what no recording has: open interest, long/short ratios, funding, liquidations, orders at an exchange.
+    """A generated market. It provides data that no recording has: open interest, long/short ratios, funding, liquidations, orders at an exchange.
 
     Its simulated venue also fills orders. A live executor with its guard trades an account there by the signals of the market's
     strategies. When the market ends, the guard gets the command to close everything.
@@ -18,7 +18,7 @@ class GeneratedMarket:
     Attributes:
         symbols: Its contracts, as the simulated venue names them.
         rate: Messages a second of all contracts together.
-        messages: The market ends after so many.
+        messages: The market ends after this many messages.
         past_trades: Trades before its start, one a second. They cover the slower window of the strategies, half an hour.
         seed: Seed of the price walk. With this one the taker flow of 5 and of 30 minutes mostly has one sign, so there are signals.
         faults: Faults of the market data (see ``perpflow simulate --help``).

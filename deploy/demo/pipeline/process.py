@@ -1,4 +1,4 @@
-"""One service as a process of its own, with its log files."""
+"""A service in its own process, with log files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from schemas.errors import UserError
 
 
 class PipelineError(UserError):
-    """A part of the pipeline cannot run; the message names its log."""
+    """A part of the pipeline cannot run. The message names its log."""
 
 
 @dataclass
 class Process:
-    """One service as a process of its own, its standard error in a log file."""
+    """A service in its own process. Its standard error goes to a log file."""
 
     name: str
     arguments: list[str]
@@ -35,16 +35,16 @@ class Process:
 
     @property
     def log(self) -> Path:
-        """The file with its standard error."""
+        """File of its standard error."""
         return self.folder / f"{self.name}.log"
 
     @property
     def output(self) -> Path:
-        """The file with its standard output."""
+        """File of its standard output."""
         return self.folder / f"{self.name}.out"
 
     def start(self) -> None:
-        """Start it on a free HTTP port and in a session of its own: Ctrl-C then reaches the demo alone, which stops all in order."""
+        """Start it on a free HTTP port and in its own session. So Ctrl-C reaches only the demo, which stops all processes in order."""
         self.http_port = self.http_port or free_port()
         environment = {**os.environ, **self.environment, "PERPFLOW_HTTP_PORT": str(self.http_port)}
         with self.log.open("ab") as log, self.output.open("wb" if self.starts == 0 else "ab") as output:
@@ -57,27 +57,27 @@ class Process:
 
     @property
     def running(self) -> bool:
-        """Whether the process lives."""
+        """Whether the process runs."""
         return self.process is not None and self.process.poll() is None
 
     @property
     def finished(self) -> bool:
-        """Whether it left on its own with status 0."""
+        """Whether it exited on its own with code 0."""
         return self.process is not None and self.process.poll() == 0
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, if it lives."""
+        """Send a signal if it runs."""
         if self.process is not None and self.running:
             self.process.send_signal(number)
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
+        """Send SIGKILL and wait for the exit."""
         self.send(signal.SIGKILL)
         if self.process is not None:
             self.process.wait(10)
 
     def stop(self, timeout: float = 20.0) -> None:
-        """SIGTERM; SIGKILL if it has not left in time."""
+        """Send SIGTERM, then SIGKILL if it does not exit in time."""
         self.send(signal.SIGTERM)
         if self.process is None:
             return

@@ -1,4 +1,4 @@
-"""How far the services of a pipeline are: records in Kafka, marks, evaluated instants, rows in the database."""
+"""Progress of the services of a pipeline: records in Kafka, marks, evaluated instants, rows in the database."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Progress:
             for partition in range(TOPICS[topic].partition_count(self.settings.partitions)):
                 asked[TopicPartition(self.settings.topic(topic), partition)] = OffsetSpec.latest()
         plain = {self.settings.topic(topic): topic for topic in topics}
-        client = admin(self.settings)  # kept alive until the answers arrive: its thread delivers them
+        client = admin(self.settings)  # keep the client until the answers arrive: its thread delivers them
         answers = client.list_offsets(asked)
         return {(plain[place.topic], place.partition): end for place, answer in answers.items() if (end := answer.result(20).offset) > 0}
 
@@ -87,7 +87,7 @@ class Progress:
         """Whether the quality monitor has passed every mark and published its findings."""
         marks = {TopicPartition(self.settings.topic(topic), partition): end for (topic, partition), end in self.ends(["progress"]).items()}
         asked = ConsumerGroupTopicPartitions(self.settings.group("monitor"), list(marks))
-        client = admin(self.settings)  # kept alive, as above
+        client = admin(self.settings)  # keep the client, as above
         answer = next(iter(client.list_consumer_group_offsets([asked]).values())).result(20)
         passed = {(one.topic, one.partition): one.offset for one in answer.topic_partitions or []}
         return all(passed.get((place.topic, place.partition), -1) >= end for place, end in marks.items())

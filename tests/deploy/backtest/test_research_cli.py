@@ -72,7 +72,11 @@ def test_a_search_reports_its_tests_and_goes_on_where_it_was(dump: Path, tmp_pat
     entries = [int(np.datetime64(row["entry_time"].rstrip("Z"), "ms").astype(int)) for row in rows]
     assert all(any(begin <= at < end for begin, end in spans) for at in entries)
     page = (tmp_path / "a" / "search.html").read_text()
-    assert "Verdict, from the tests alone" in page and one["verdict"] in page and "http" not in page.split("<body>")[1].split("plotly")[0]
+    assert (
+        "Verdict, from the test periods only" in page
+        and one["verdict"] in page
+        and "http" not in page.split("<body>")[1].split("plotly")[0]
+    )
     assert "| made |" in (tmp_path / "a" / "search.md").read_text()
     chosen = (tmp_path / "a" / "made.toml").read_text()
     assert 'status = "paused"' in chosen and 'strategy_id = "made-chosen"' in chosen

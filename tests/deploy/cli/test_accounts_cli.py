@@ -161,14 +161,14 @@ def test_tables_fit_their_terminal(shown: Any, width: int) -> None:
 
 
 def test_routing_is_dry_until_a_file_is_named_and_never_overwrites(shown: Any, tmp_path: Path) -> None:
-    assert "stays as it is" in shown("routing", "--mode", "simulated").output
+    assert "does not change" in shown("routing", "--mode", "simulated").output
     target = tmp_path / "routes.toml"
     assert shown("routing", "--mode", "simulated", "--write", str(target)).exit_code == 0
     from deploy.cli.trading.live_start import read_policy
 
     assert read_policy(target, (), ()).entry.routes == LivePolicy().entry.routes
     result = shown("routing", "--mode", "simulated", "--write", str(target))
-    assert isinstance(result.exception, UserError) and "overwrites nothing" in str(result.exception)
+    assert isinstance(result.exception, UserError) and "already exists" in str(result.exception)
 
 
 def test_routing_proposes_from_the_table_that_the_executor_made_of_it(shown: Any, traded_url: str, tmp_path: Path) -> None:

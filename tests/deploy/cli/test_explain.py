@@ -64,12 +64,12 @@ def test_it_reads_like_an_answer() -> None:
     assert render(record, "topic").splitlines() == [
         "BINANCE:SOLUSDT-PERP at 2025-10-09 08:53:30 UTC, decided at 08:53:30.250 (from the topic)",
         f"strategy  SOL fast (s), model v54_factory, revision 3, configuration {record['config_hash']}",
-        "market    price 100, ATR 0.5 (0.500% of it), regime range, leaning LONG",
-        "verdict   signal: enter LONG, and close what is open on the other side, tier heavy",
+        "market    price 100, ATR 0.5 (0.500% of it), regime range, score direction LONG",
+        "verdict   signal: enter LONG, and close the opposite position, tier heavy",
         "score     87.2 of 100; enters from 75, flips from 80",  # 41.25 + 15 + 25 + 6 = 87.25, to even
         "",
         "Layers",
-        "                                    points    most     raw    most",
+        "                                    points     max     raw     max",
         "  direction                          41.25   41.25   55.00   55.00",
         "    cvd_resonance                                    30.00",
         "    p99_flow                                         20.00",
@@ -102,7 +102,7 @@ def test_it_reads_like_an_answer() -> None:
         "  open_interest_change        0.04",
         "  long_short_ratio            0.4",
         "",
-        "Without a value: top_trader_long_share (stale), coinbase_premium (missing)",
+        "Missing or stale inputs: top_trader_long_share (stale), coinbase_premium (missing)",
         "Late trades of the instrument so far: 1,234",
     ]
 
@@ -111,7 +111,7 @@ def test_it_reads_like_an_answer() -> None:
     ("changes", "verdict", "gate"),
     [
         ({"obi": -0.5}, "no signal: blocked by obi_veto(-0.5)", "  obi                 BLOCKED  -0.5, limit 0.35: obi_veto(-0.5)"),
-        ({"atr": 0.1}, "no signal: blocked by low_vol(0.001<0.002)", "  obi                 not judged: one before it blocked"),
+        ({"atr": 0.1}, "no signal: blocked by low_vol(0.001<0.002)", "  obi                 not evaluated: an earlier gate blocked"),
         ({"obi": None}, "no signal: blocked by missing(obi)", "  obi                 BLOCKED  no value, limit 0.35: missing(obi)"),
         (
             {"long_short_ratio": 1.0, "open_interest_change": -0.1},
@@ -129,7 +129,7 @@ def test_why_there_was_no_signal(changes: dict[str, Any], verdict: str, gate: st
 
 def test_a_score_that_was_not_warm_and_one_of_an_earlier_release() -> None:
     text = render(score(atr=None), "topic")
-    assert "verdict   not judged: the history is too short" in text and "ATR not known" in text and "Layers" not in text
+    assert "verdict   not evaluated: the history is too short" in text and "ATR not known" in text and "Layers" not in text
     old = {**score(obi=-0.5), "verdict": "", "inputs": {}, "entry_score": None, "flip_threshold": None}
     assert "verdict   no signal: obi_veto(-0.5)" in render(old, "topic")
 

@@ -96,8 +96,8 @@ def test_unknown_topic_and_partition_are_named(environment: Settings, topics: li
 
 def test_create_list_and_lag(environment: Settings, environment_variables: Variables) -> None:
     env = environment_variables()
-    assert perpflow(env, "topics", "create").stdout.splitlines()[-1] == f"{len(catalogue.TOPICS)} created, 0 were there"
-    assert perpflow(env, "topics", "create").stdout.splitlines() == [f"0 created, {len(catalogue.TOPICS)} were there"]
+    assert perpflow(env, "topics", "create").stdout.splitlines()[-1] == f"{len(catalogue.TOPICS)} created, 0 already exist"
+    assert perpflow(env, "topics", "create").stdout.splitlines() == [f"0 created, {len(catalogue.TOPICS)} already exist"]
     produce(environment, "scores", [b"x"] * 5, partition=2)
     listed = {row["topic"]: row for row in json.loads(perpflow(env, "topics", "list", "--json").stdout)}
     assert listed["scores"] == {

@@ -294,8 +294,8 @@ def test_an_empty_database_says_none_and_draws_nothing(url, tmp_path):
     assert facts.instruments == () and sum(facts.rows.values()) == 0
     page = write_report(tmp_path / "new" / "report.html", url, facts, [], "empty").read_text(encoding="utf-8")
     assert len(page) < 40_000 and "Plotly.newPlot" not in page
-    for line in ("No data", "none: no paper trade was closed", "none: nothing was evaluated", "none: no evaluation became a signal",
-                 "none: no gap was recorded", "none: no record was refused", "none: nothing was measured", "none: no recording was given"):  # fmt: skip
+    for line in ("No data", "none: no closed paper trade", "none: no evaluation", "none: no signal",
+                 "none: no gaps", "none: no rejected records", "none: not measured", "none: no recording to compare"):  # fmt: skip
         assert line in page
     assert '<span class="none">none</span></b><span>checks passed' in page
     assert '<span class="none">none</span></b><span>net, R' in page
@@ -313,11 +313,11 @@ def test_the_summary_says_what_happened(filled):
     facts = collect(filled)
     checks = [Check("CVD", "1.5", "1.25", False, NAME), Check("gap rows", "0", "0", True, NAME)]
     shown = printed(facts, checks, rates={"agg_trades a second": 1234.5, "latency": None}, hashes={"scores": "ab12"})
-    for text in ("recorded, played back", "12.2000001", "blocked by: low_vol 2", "gates switched off in its settings: OBI, spot-perp", "+0.25", "+50.00",
-                 "1,234", "ab12", "DIFFERS", "1 of 2 checks differ", "price: <img src=x>", "Left open by the end of the data", "stop 1"):  # fmt: skip
+    for text in ("recorded, played back", "12.2000001", "blocked by: low_vol 2", "disabled gates: OBI, spot-perp", "+0.25", "+50.00",
+                 "1,234", "ab12", "DIFFERS", "1 of 2 checks FAILED", "price: <img src=x>", "Open at the end of the data", "stop 1"):  # fmt: skip
         assert text in shown, text
     assert re.search(r"latency +none", shown)
-    assert "All 2 checks hold." in printed(facts, [checks[1], checks[1]])
+    assert "All 2 checks passed." in printed(facts, [checks[1], checks[1]])
 
 
 def test_the_page_needs_nothing_else_and_trusts_no_text(filled, tmp_path):
@@ -341,11 +341,11 @@ def test_the_page_needs_nothing_else_and_trusts_no_text(filled, tmp_path):
 
 def test_what_is_not_recorded_is_not_called_so(url, tmp_path):
     fill(url)
-    for change, label in (("UPDATE instruments SET recorded = false", "Live data"), ("DELETE FROM instruments", "Origin not known")):
+    for change, label in (("UPDATE instruments SET recorded = false", "Live data"), ("DELETE FROM instruments", "Origin unknown")):
         with psycopg.connect(url) as connection:
             connection.execute(change)
         page = write_report(tmp_path / "report.html", url, collect(url), [], "title").read_text(encoding="utf-8")
-        assert [text in page for text in ("Recorded data", "Live data", "Origin not known")].count(True) == 1 and label in page
+        assert [text in page for text in ("Recorded data", "Live data", "Origin unknown")].count(True) == 1 and label in page
 
 
 def test_charts_draw_what_is_stored(filled):
@@ -476,7 +476,7 @@ def test_golden_figures_of_dumps_in_every_wrapping(tmp_path):
         ("timestamp,price,quantity,side,tradeId\n1,2,3,up,4\n", "r.csv:2: KeyError"),
         ('1723161255088176367 {"stream":"a@trade","data":{"e":"trade"\n', "r.csv:1: JSONDecodeError"),
         ("hello\n", "not a known recording format"),
-        ("\n# only remarks\n", "holds no line of data"),
+        ("\n# only remarks\n", "has no data lines"),
     ],
 )
 def test_a_recording_that_cannot_be_read_is_named_with_its_line(tmp_path, content, said):
@@ -557,7 +557,7 @@ def test_a_panel_that_shows_nothing_for_any_market_fails_its_dashboard():
     others = [Rendered(page, title) for title in titles if title != market]
     assert all(one.ok for one in panel_checks([part, full, *others]))
     (failed,) = [one for one in panel_checks([part, part, *others]) if not one.ok]
-    assert failed.found.endswith("; nothing in Open interest") and market in failed.name
+    assert failed.found.endswith("; no data in Open interest") and market in failed.name
     assert not any(one.ok for one in panel_checks([]))
     everything = {panel["title"] for board in titles.values() for panel in board["panels"]}
     assert set(MAY_BE_EMPTY) <= everything

@@ -349,8 +349,8 @@ def test_a_life(command: Any, ready: Settings) -> None:
     assert (strategies.read(ready)["x"].entry_score, strategies.read(ready)["x"].description) == (70.0, None)
     fails(command(*edit, "--revision", "1", "entry_score=71"), "the newest is 2 (written by bob: ")
 
-    fails(command("resume"), "name strategies, or use --all")
-    fails(command("restore", "x"), "status: x is not deprecated; restore is not possible")
+    fails(command("resume"), "name at least one strategy, or use --all")
+    fails(command("restore", "x"), "status: x is not deprecated; cannot restore")
     assert "unchanged revision 2, running" in command("resume", "x").output
     assert "written   revision 3, paused" in command("pause", "--all", "--by", "ann").output
     assert "unchanged revision 3, paused" in command("pause", "x").output
@@ -364,7 +364,7 @@ def test_a_life(command: Any, ready: Settings) -> None:
     assert command("deprecate", "x").exit_code != 0  # asks, and nobody answers
     assert "written   revision 6, deprecated" in command("deprecate", "x", "--yes").output
     assert "x" not in command("list").output.split() and "deprecated" in command("list", "--all").output
-    fails(command("pause", "x"), "status: x is deprecated; pause is not possible")
+    fails(command("pause", "x"), "status: x is deprecated; cannot pause")
     fails(command("resume", "x"), "status: x is deprecated; use restore")
     fails(command(*edit, "--revision", "6", "entry_score=71"), "is deprecated and cannot be edited until it is restored")
     fails(command("add-balance", "x", "5", "--revision", "6"), "is deprecated and cannot be edited until it is restored")

@@ -152,7 +152,7 @@ def test_killed_at_any_moment_and_run_again_the_log_is_that_of_an_undisturbed_ru
     assert times == list(range(times[0], times[-1] + 1, environment.grid_ms)), "no mark is missing or doubled"
     assert [mark["cut"]["agg_trades"] for mark in marks] == sorted(mark["cut"]["agg_trades"] for mark in marks)
     assert marks[-1]["cut"]["agg_trades"] == len(wanted[0])
-    assert "there already" in " ".join(done.stdout.split())
+    assert "already in the topics" in " ".join(done.stdout.split())
 
 
 def test_files_that_follow_later_go_on_where_the_first_ended(environment: Settings, topics: list[str]) -> None:

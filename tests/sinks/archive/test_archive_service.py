@@ -185,7 +185,7 @@ def test_the_commands(environment: Settings, topics: list[str], environment_vari
     runner, app = CliRunner(), load_app("archive")
     listed = runner.invoke(app, ["list", str(tmp_path / "a"), "--json"])
     assert listed.exit_code == 0 and sum(one["rows"] for one in json.loads(listed.output)) == 30 * len(SOME)
-    assert "bytes a record" in runner.invoke(app, ["list", str(tmp_path / "a")], env={"COLUMNS": "200"}).output
+    assert "bytes per record" in runner.invoke(app, ["list", str(tmp_path / "a")], env={"COLUMNS": "200"}).output
     paths = runner.invoke(app, ["list", str(tmp_path / "a"), "--files", "--topic", "depth"]).output.split()
     assert paths and all(Path(path).is_file() and "/depth/" in path for path in paths)
     assert runner.invoke(app, ["verify", str(tmp_path / "a")]).exit_code == 0

@@ -353,7 +353,7 @@ def test_close_all_direct_needs_neither_kafka_nor_database(exchange: Exchange) -
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "nothing is open" in done.stdout and "did not take it" in done.stdout and "nobody else took the command" in done.stdout
+    assert "no open positions" in done.stdout and "command not received" in done.stdout and "no executor or guard received" in done.stdout
     truth = exchange.call(lambda: exchange.venue.truth("desk"))
     assert truth["positions"] == {} and truth["open_orders"] == []
     assert SECRET not in done.stdout + done.stderr
