@@ -22,8 +22,6 @@ CROWDED = {
     "schemas/avro": "one schema a topic",
     "deploy/database/migrations": "one migration a step of the schema, never renamed",
     "sinks/notifier/delivery/templates": "one template a message and channel",
-    "stream_apps/core/signals/scoring": "one file a scoring model, beside what they share",
-    "stream_apps/core/market/analytics": "one file a measure",
     "producers/simulated/dialects": "one file a venue's protocol, beside what they share",
     "producers": "one folder a venue",
     # Split in the changes that follow; each line goes with its folder.

@@ -37,7 +37,7 @@ def _derive(topic: str, columns: Columns, obi_levels: int) -> list[Input]:
     if topic == "depth":
         imbalance = _imbalance(columns, obi_levels)
         bid, ask = columns.doubles("bid_prices")[:, 0], columns.doubles("ask_prices")[:, 0]
-        # The weighted mid (analytics/microprice) equals the mid plus imbalance times half the spread.
+        # The weighted mid (analytics/measures/microprice) equals the mid plus imbalance times half the spread.
         return [(col.OBI, imbalance, (bid + ask) / 2.0 + imbalance * (ask - bid) / 2.0, good)]
     if topic == "funding":
         pairs = ((col.MARK, "mark_price"), (col.INDEX, "index_price"), (col.FUNDING, "estimated_rate"))

@@ -12,8 +12,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stream_apps.core.market.analytics import ofi as ofi_measure
-from stream_apps.core.market.analytics import vpin
+from stream_apps.core.market.analytics.measures import ofi as ofi_measure
+from stream_apps.core.market.analytics.measures import vpin
 from tests.stream_apps.market.analytics_oracle import BTC, config, exact, ofi, ofi_event, recording, vpin_series
 from tests.support.markets.logs import Log, decoded, run
 

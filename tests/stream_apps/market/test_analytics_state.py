@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from schemas.settings import Settings
 from stream_apps.core.log import checkpoint
 from stream_apps.core.market import checkpoint as market_checkpoint
-from stream_apps.core.market.analytics import int128, vpin
+from stream_apps.core.market.analytics import int128
 from stream_apps.core.market.analytics.config import MEASURES, AnalyticsConfig
+from stream_apps.core.market.analytics.measures import vpin
 from stream_apps.core.market.analytics.store import FEATURES
 from stream_apps.core.market.checkpoint import _unpack_pane
 from stream_apps.core.market.columns import CLOSED

@@ -14,7 +14,8 @@ from numba import njit
 
 from stream_apps.core.kernel_fingerprint import stamp
 from stream_apps.core.market import columns as col
-from stream_apps.core.market.analytics import basis, divergence, funding, int128, kyle, liquidation, microprice, ofi, volatility, vpin
+from stream_apps.core.market.analytics import int128
+from stream_apps.core.market.analytics.measures import basis, divergence, funding, kyle, liquidation, microprice, ofi, volatility, vpin
 from stream_apps.core.market.kernels import input_kernels
 
 # Columns of ``row`` (int64 per instrument): the ring of panes, its sums and those of OFI, the newest quote, the newest liquidation's cap,

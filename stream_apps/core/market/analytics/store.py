@@ -11,8 +11,9 @@ from schemas.codec.columnar import NULL_LONG, Columns
 from schemas.partition import base_of_instrument
 from stream_apps.core.market import columns as col
 from stream_apps.core.market.analytics import compose as c
-from stream_apps.core.market.analytics import divergence, funding, intake, liquidation, ofi, volatility, vpin
+from stream_apps.core.market.analytics import intake
 from stream_apps.core.market.analytics.config import RATES, RING_ROOM, SHORT_RING, AnalyticsConfig
+from stream_apps.core.market.analytics.measures import divergence, funding, liquidation, ofi, volatility, vpin
 from stream_apps.core.market.arrays import AnalyticsArrays
 
 I64 = npt.NDArray[np.int64]

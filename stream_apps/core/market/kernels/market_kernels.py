@@ -12,20 +12,8 @@ from numba import njit
 from stream_apps.core.kernel_fingerprint import stamp
 from stream_apps.core.market import arrays, atr
 from stream_apps.core.market import columns as col
-from stream_apps.core.market.analytics import (
-    basis,
-    compose,
-    divergence,
-    funding,
-    int128,
-    intake,
-    kyle,
-    liquidation,
-    microprice,
-    ofi,
-    volatility,
-    vpin,
-)
+from stream_apps.core.market.analytics import compose, int128, intake
+from stream_apps.core.market.analytics.measures import basis, divergence, funding, kyle, liquidation, microprice, ofi, volatility, vpin
 from stream_apps.core.market.arrays import (
     ATR_FRAME,
     ATR_LENGTH,

@@ -22,10 +22,10 @@ from stream_apps.core.market.state import FEATURES, INPUTS
 from stream_apps.core.signals.scoring import kernel as k
 from stream_apps.core.signals.scoring.decision import ALLOWED, BIT, Decision, StrategyMemory, signal_record, tier_starts
 from stream_apps.core.signals.scoring.model import INPUT_ORDER, Gate, Judged, Model
+from stream_apps.core.signals.scoring.models.shared import ACCEL_INDEPENDENT, on_missing, whale_adverse
 from stream_apps.core.signals.scoring.points import AgainstFunding, Part
 from stream_apps.core.signals.scoring.reading import REGIME_LIMITS, GateSettings, RegimeLimits
 from stream_apps.core.signals.scoring.registry import MODELS
-from stream_apps.core.signals.scoring.shared import ACCEL_INDEPENDENT, on_missing, whale_adverse
 from stream_apps.core.signals.scoring.view import DIRECTION_NAMES, is_btc, shown
 from stream_apps.core.signals.strategy import StrategyConfig
 

@@ -9,8 +9,7 @@ default to 75. Heavy begins at entry + 10, at least 85 (S2 7.4), whatever the fl
 from __future__ import annotations
 
 from stream_apps.core.signals.scoring.model import Gate, Judged, Layer, Model, Tier
-from stream_apps.core.signals.scoring.points import AgainstFunding, Row, Steps, every, with_sign
-from stream_apps.core.signals.scoring.shared import (
+from stream_apps.core.signals.scoring.models.shared import (
     ACCEL_BONUS,
     COINBASE_PREMIUM,
     LONG_SHORT_RATIO,
@@ -18,6 +17,7 @@ from stream_apps.core.signals.scoring.shared import (
     TOP_TRADERS,
     large_trades,
 )
+from stream_apps.core.signals.scoring.points import AgainstFunding, Row, Steps, every, with_sign
 from stream_apps.core.signals.scoring.view import View
 from stream_apps.core.signals.strategy import StrategyConfig
 

@@ -18,8 +18,7 @@ Where the specification is open or asymmetric, these rules hold:
 from __future__ import annotations
 
 from stream_apps.core.signals.scoring.model import Layer, Model
-from stream_apps.core.signals.scoring.points import Part
-from stream_apps.core.signals.scoring.shared import (
+from stream_apps.core.signals.scoring.models.shared import (
     ACCEL_BONUS,
     COINBASE_PREMIUM,
     CVD_RESONANCE,
@@ -32,6 +31,7 @@ from stream_apps.core.signals.scoring.shared import (
     P99_FLOW,
     TOP_TRADERS,
 )
+from stream_apps.core.signals.scoring.points import Part
 
 # Direction and crowding share the direction and momentum weights, 55 to 25 (S1 3.10).
 _SHARED = ("weight_direction", "weight_momentum")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from stream_apps.core.signals.scoring.model import Gate, Layer, Model
-from stream_apps.core.signals.scoring.shared import (
+from stream_apps.core.signals.scoring.models.shared import (
     ACCEL_BONUS,
     ACCEL_INDEPENDENT,
     COINBASE_PREMIUM,

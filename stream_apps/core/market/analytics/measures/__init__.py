@@ -1,0 +1,1 @@
+"""The measures, one file each: formula, source and units in its docstring."""
