@@ -45,7 +45,7 @@ def routing(
     entries = entries_of(settings, account, days)
     found = propose(entries, chosen.entry.routes if estimated is None else estimated[1], rules)
     if estimated is not None:
-        typer.echo(f"The current table was updated by the executor at {estimated[0]:%Y-%m-%d %H:%M} UTC.")
+        typer.echo(f"The current table is the executor's, re-estimated {estimated[0]:%Y-%m-%d %H:%M} UTC.")
     screen().print(table_of(account, days, len(entries), found))
     text = toml_of([one.proposed for one in found], rules, f"Proposed from {len(entries)} entries of {account} in {days} days, {_today()}.")
     if not changed(found):
