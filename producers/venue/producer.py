@@ -21,6 +21,7 @@ from producers.output.pipeline import Pipeline
 from producers.output.sequencer import Sequencer
 from producers.venue.adapter.base import Adapter, Facts, MappingError, Market
 from producers.venue.config import ProducerConfig
+from producers.venue.contracts import ContractList
 from producers.venue.network.connection import Connection, Ended
 from producers.venue.network.rest import Limit, Rest, RestError, limiter_of
 from producers.venue.polling.cold_start import History
@@ -45,10 +46,6 @@ REPAIR_S = 30.0
 WATCH_S = 1.0
 # Longest wait for Kafka at the end of a run.
 FLUSH_S = 60.0
-
-
-class ConfigurationError(ValueError):
-    """The producer cannot run as it was told to; the message says what to change."""
 
 
 class _Route:
@@ -110,8 +107,7 @@ class VenueProducer:
         self.holes: Holes
         self.backfill: BackFill
         self.polls: Polls
-        self._facts: dict[str, Facts] = {}  # symbol -> contract facts without times
-        self._written: dict[str, Record] = {}  # instrument -> facts in the log
+        self.contracts = ContractList(adapter, config, self.rest, self.author, settings.partitions)
         self._server_time = 0
         self._ended = 0
         self._serving: list[asyncio.Task[None]] = []
@@ -193,9 +189,9 @@ class VenueProducer:
         """Read the contract facts and the log, and set the parts up."""
         adapter, config = self.adapter, self.config
         self._server_time = await adapter.server_time(self.rest)
-        self._facts = await self._read_facts()
-        tail = await self._read_tail(self._facts)
-        self._written = {name: record for name, record in tail.instruments.items() if record["author"] == self.author}
+        await self.contracts.load()
+        tail = await self._read_tail(self.contracts.known)
+        self.contracts.resume(tail.instruments)
         sequencer: Sequencer[Outgoing] = Sequencer(
             self.settings.mark_step_ms,
             self.settings.grid_ms,
@@ -215,11 +211,11 @@ class VenueProducer:
         self.bars = PastBars(adapter, self.rest, self.feeds, self.holes, self.pipeline, recorded=config.poll_recorded)
         bars = self.bars if "klines" in config.topics else None
         self.history = History(adapter, self.rest, self.pipeline, self.feeds, self.backfill, self.holes, bars, config.history_hours)
-        for symbol, facts in self._facts.items():
+        for symbol, facts in self.contracts.known.items():
             self.feeds.feeds[symbol] = self._feed(symbol, facts, tail)
         self.service.set_health(self.health)
         self._log.info(
-            "prepared", symbols=len(self._facts), topics=self.topics, partitions=sorted(tail.cuts),
+            "prepared", symbols=len(self.contracts.known), topics=self.topics, partitions=sorted(tail.cuts),
             last_marks=tail.marks, continued=sum(feed.trade_time is not None for feed in self.feeds.feeds.values()),
         )  # fmt: skip
 
@@ -333,46 +329,9 @@ class VenueProducer:
 
     # --- contract facts ----------------------------------------------------------------------------------------------
 
-    async def _read_facts(self) -> dict[str, Facts]:
-        """Return symbol -> contract facts of the chosen symbols."""
-        contracts = await self.adapter.facts(self.rest, self.author)
-        facts = {}
-        for symbol in await self._chosen(contracts):
-            if symbol not in contracts:
-                raise ConfigurationError(f"symbols: the venue at {self.rest_url} has no usable {symbol!r} (PERPFLOW_SYMBOLS)")
-            facts[symbol] = contracts[symbol]
-        if not facts:
-            raise ConfigurationError("symbols: none chosen (PERPFLOW_SYMBOLS)")
-        return facts
-
-    async def _chosen(self, contracts: dict[str, Facts]) -> list[str]:
-        wanted = (self.config.symbols or self.adapter.default_symbols).strip()
-        trading = [symbol for symbol, facts in contracts.items() if facts.record["status"] == "trading"]
-        if wanted == "all":
-            return sorted(trading)
-        if wanted.startswith("top:"):
-            if not wanted[4:].isdigit() or int(wanted[4:]) < 1:
-                raise ConfigurationError(f"symbols: expected top:N, got {wanted!r} (PERPFLOW_SYMBOLS)")
-            volumes = await self.adapter.volumes(self.rest)
-            return sorted(trading, key=lambda symbol: (-volumes.get(symbol, 0.0), symbol))[: int(wanted[4:])]
-        names = [name for name in (part.strip() for part in wanted.split(",")) if name]
-        # Symbols are spelled as the venue does; capitals are forgiven.
-        return list(dict.fromkeys(name if name in contracts else name.upper() for name in names))
-
     def _preamble(self, first: int) -> list[tuple[str, int, Record]]:
         """Return the ``instruments`` records that must stand in the log before data whose earliest event time is ``first``."""
-        return self._news(min(first, self._server_time))
-
-    def _news(self, event_time: int) -> list[tuple[str, int, Record]]:
-        """Return records of the instruments whose facts are not in the log yet."""
-        news = []
-        for facts in (contract.record for contract in self._facts.values()):
-            written = self._written.get(facts["instrument"])
-            if written is None or any(written.get(name) != value for name, value in facts.items()):
-                record = {**facts, "event_time": event_time, "receive_time": int(time.time() * 1000)}
-                self._written[facts["instrument"]] = record
-                news.append(("instruments", partition_of(facts["base_asset"], self.settings.partitions), record))
-        return news
+        return self.contracts.changes(min(first, self._server_time))
 
     async def _refresh(self) -> None:
         """Read the contract facts again from time to time: write what changed, follow what is new, and let go what is gone."""
@@ -380,8 +339,10 @@ class VenueProducer:
             await asyncio.sleep(self.config.refresh_s)
             try:
                 contracts = await self.adapter.facts(self.rest, self.author)
-                chosen = await self._chosen(contracts)
-                await self._grow({symbol: contracts[symbol] for symbol in chosen if symbol in contracts and symbol not in self._facts})
+                chosen = await self.contracts.chosen(contracts)
+                await self._grow(
+                    {symbol: contracts[symbol] for symbol in chosen if symbol in contracts and symbol not in self.contracts.known}
+                )
             except (RestError, MappingError, LogError) as error:
                 self._log.warning("contract facts not refreshed", error=str(error))
                 continue
@@ -389,15 +350,15 @@ class VenueProducer:
                 self._log.warning("contract facts not refreshed", error="the venue names no contract at all")
                 continue
             # With top:N a contract may only have fallen behind: it is followed on, or its marks would say more than we know.
-            for symbol, old in self._facts.items():
+            for symbol, old in self.contracts.known.items():
                 new = contracts.get(symbol) or Facts({**old.record, "status": "closed"}, old.extra)
-                self._facts[symbol] = new
+                self.contracts.known[symbol] = new
                 feed = self.feeds.feeds[symbol]
                 feed.market.facts, feed.market.extra = new.record, new.extra
                 feed.closed = new.record["status"] != "trading"
             clock = self.pipeline.sequencer.clock
             if clock is not None and self.pipeline.sequencer.last is not None:
-                for topic, partition, record in self._news(clock):
+                for topic, partition, record in self.contracts.changes(clock):
                     self.pipeline.emit_aside(topic, partition, record)
 
     async def _grow(self, new: dict[str, Facts]) -> None:
@@ -408,12 +369,12 @@ class VenueProducer:
         self.out.cover(tail.cuts, tail.marks)
         feeds = []
         for symbol, facts in new.items():
-            self._facts[symbol] = facts
+            self.contracts.known[symbol] = facts
             feed = self.feeds.feeds[symbol] = self._feed(symbol, facts, tail)
             feeds.append(feed)
             if feed.trade_time is None and "klines" in self.config.topics:
                 self.bars.begin(feed, self.pipeline.sequencer.clock or self._server_time)
-        for topic, partition, record in self._news(self.pipeline.sequencer.clock or self._server_time):
+        for topic, partition, record in self.contracts.changes(self.pipeline.sequencer.clock or self._server_time):
             self.pipeline.emit_aside(topic, partition, record)
         self._lines(feeds, joining=True)
         if not self._grown.done():

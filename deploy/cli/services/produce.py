@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from producers.output.log_tail import LogError
 from producers.venue.adapter.base import MappingError
 from producers.venue.config import TOPICS, ProducerConfig
+from producers.venue.contracts import ConfigurationError
 from producers.venue.network.rest import RestError
-from producers.venue.producer import ConfigurationError, VenueProducer
+from producers.venue.producer import VenueProducer
 from producers.venues import VENUES, adapter_of
 from schemas.errors import UserError
 from schemas.process.memory import spare_collector

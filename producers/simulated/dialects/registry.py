@@ -10,7 +10,7 @@ from producers.simulated.dialects.coinbase import Coinbase
 from producers.simulated.dialects.grvt import Grvt
 from producers.simulated.dialects.hyperliquid import Hyperliquid
 from producers.simulated.dialects.lighter import Lighter
-from producers.simulated.dialects.okx import Okx
+from producers.simulated.dialects.okx.dialect import Okx
 from producers.simulated.dialects.shared.dialect import Dialect
 
 _ALL: tuple[type[Dialect], ...] = (Binance, BinanceSpot, Bybit, Okx, Bitget, Hyperliquid, Coinbase, Lighter, Grvt)

@@ -26,7 +26,8 @@ from producers.simulated.recording.recording import Recording
 from producers.simulated.venue import RecordedVenue
 from producers.venue.adapter.base import BookSnapshot
 from producers.venue.config import ProducerConfig
-from producers.venue.producer import ConfigurationError, VenueProducer
+from producers.venue.contracts import ConfigurationError
+from producers.venue.producer import VenueProducer
 from producers.venue.state.feed import Line
 from producers.venue.streams import feeds as feeds_module
 from schemas.catalogue import TOPICS
@@ -60,9 +61,8 @@ def read_log(settings: Settings) -> Log:
     consumer = Consumer(
         {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "reader", "enable.auto.commit": False, "fetch.wait.max.ms": 20}
     )
-    names = [*MARKET, "progress", "dead_letters"]
     left: dict[tuple[str, int], int] = {}
-    for name in names:
+    for name in (*MARKET, "progress", "dead_letters"):
         for partition in range(TOPICS[name].partition_count(settings.partitions)):
             _, high = consumer.get_watermark_offsets(TopicPartition(settings.topic(name), partition), timeout=10)
             if high:

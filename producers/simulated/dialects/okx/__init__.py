@@ -1,0 +1,1 @@
+"""The protocol of OKX perpetual swaps."""
