@@ -13,7 +13,7 @@ from deploy.backtest.job import Job, Opened, open_job
 from schemas.settings import Settings
 from stream_apps.replay.report import iso
 from stream_apps.replay.run import Result
-from stream_apps.replay.shift import Shifted
+from stream_apps.replay.shift import ShiftedSource
 from stream_apps.replay.sources.source import PIECE
 from stream_apps.replay.spool import Spool, compare
 
@@ -74,7 +74,7 @@ def check_future(opened: Opened, at: int | None = None) -> dict[str, Any]:
         if not span:
             return {"ok": False, "results": 0, "first_difference": None, "text": "there was no result to compare"}
         cut = sum(span) // 2 if at is None else at
-        shifted = Shifted(opened.source, cut, codec)
+        shifted = ShiftedSource(opened.source, cut, codec)
         with Spool(folder / "1") as spool:
             opened.run(spool.take, source=shifted)
         compared, left, changed, first = compare(folder / "0", folder / "1", codec, lambda record: record["receive_time"] <= cut)

@@ -19,7 +19,7 @@ from stream_apps.replay.sources.source import Piece
 
 
 def write_engine_report(
-    opened: Opened, out: Path, checks: dict[str, Any], hear: Callable[[Piece], None] = lambda piece: None
+    opened: Opened, out: Path, checks: dict[str, Any], on_piece: Callable[[Piece], None] = lambda piece: None
 ) -> dict[str, Any]:
     """Run a job; write ``TOPIC.csv`` for each result topic of the engine and ``report.json``; return the report.
 
@@ -27,7 +27,7 @@ def write_engine_report(
         opened: The job.
         out: Folder of the files.
         checks: Results of --twice and --future-shift.
-        hear: Is given every piece before it is fed.
+        on_piece: Is given every piece before it is fed.
 
     Raises:
         OSError: a file cannot be written.
@@ -49,7 +49,7 @@ def write_engine_report(
 
         def heard(piece: Piece) -> None:
             inputs[piece.topic] = inputs.get(piece.topic, 0) + len(piece.records)
-            hear(piece)
+            on_piece(piece)
 
         def take(partition: int, result: Result) -> None:
             outputs[result.topic] = outputs.get(result.topic, 0) + 1

@@ -66,7 +66,7 @@ class _Features:
 
 def features(
     opened: Opened, out: Path, *, names: Sequence[str], horizons_ms: Sequence[int], block_ms: int, folds: int, embargo_ms: int, rate: float, price: str,
-    seed: int, hear: Callable[[Piece], None] = lambda piece: None,
+    seed: int, on_piece: Callable[[Piece], None] = lambda piece: None,
 ) -> Json:  # fmt: skip
     """Write features.json and features.html: coefficients of every feature and horizon, and the importance at each horizon.
 
@@ -84,7 +84,7 @@ def features(
     if unknown:
         raise UserError(f"--feature: {', '.join(sorted(unknown))}: not one of {', '.join(feature_names())}")
     taken = _Features(opened, names)
-    opened.run(taken.take, hear)
+    opened.run(taken.take, on_piece)
     if not taken.rows:
         raise UserError("--from and --to: the source holds no evaluated instant of this period")
     grid = opened.settings.grid_ms
@@ -133,7 +133,7 @@ class _Signals:
         self.funding: dict[str, list[Json]] = {}
         self.trades: dict[str, list[tuple[int, float]]] = {}
 
-    def hear(self, piece: Piece) -> None:
+    def on_piece(self, piece: Piece) -> None:
         if piece.topic == "funding":
             for row in range(len(piece.records)):
                 record = self._decode("funding", piece.records.value(row))
@@ -162,7 +162,7 @@ class _Signals:
 
 
 def labels(
-    opened: Opened, out: Path, rules: LabelRules, price: str, leverage: float, hear: Callable[[Piece], None] = lambda piece: None
+    opened: Opened, out: Path, rules: LabelRules, price: str, leverage: float, on_piece: Callable[[Piece], None] = lambda piece: None
 ) -> Mapping[str, int]:
     """Write labels.csv (signals) and net_labels.csv (positions) of a replay; return how many of what.
 
@@ -179,8 +179,8 @@ def labels(
     seen = _Signals(opened)
 
     def heard(piece: Piece) -> None:
-        seen.hear(piece)
-        hear(piece)
+        seen.on_piece(piece)
+        on_piece(piece)
 
     opened.run(seen.take, heard)
     since, until = span(opened)

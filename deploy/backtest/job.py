@@ -161,7 +161,7 @@ class Opened:
         return replace(self, source=source, partitions=(partition,), strategies=chosen)
 
     def run(
-        self, take: Callable[[int, Result], None], hear: Callable[[Piece], None] = lambda piece: None, source: Source | None = None
+        self, take: Callable[[int, Result], None], on_piece: Callable[[Piece], None] = lambda piece: None, source: Source | None = None
     ) -> dict[int, EngineReplay]:
         """Run the source, or another one in its place. Raises UserError when it cannot be read any more."""
         by_partition: dict[int, list[StrategyConfig]] | None = None
@@ -174,7 +174,7 @@ class Opened:
         try:
             return drive(
                 chosen, self.config, codec, take,
-                engine=self.job.spec, paper=self.job.paper, strategies=by_partition, revisions=self.job.revisions, hear=hear,
+                engine=self.job.spec, paper=self.job.paper, strategies=by_partition, revisions=self.job.revisions, on_piece=on_piece,
             )  # fmt: skip
         except UNREADABLE as error:
             raise UserError(f"--source: {error}") from error

@@ -74,14 +74,14 @@ def cores() -> int:
 
 
 def collect(
-    opened: Opened, jobs: int, hear: Callable[[Piece], None], told: Callable[[int], None]
+    opened: Opened, jobs: int, on_piece: Callable[[Piece], None], told: Callable[[int], None]
 ) -> tuple[Collector, list[StrategyConfig]]:
     """Run a job and return what was seen, and the strategies in force at its end.
 
     Args:
         opened: The job.
         jobs: Processes; 0: as many as there are cores, where that is faster.
-        hear: Is given every piece, in one process.
+        on_piece: Is given every piece, in one process.
         told: Is given the number of records done, with several.
 
     Raises:
@@ -89,19 +89,19 @@ def collect(
     """
     parts = parts_of(opened, jobs or cores())
     if jobs == 1 or len(parts) < 2 or (jobs == 0 and opened.total < LEAST_RECORDS):
-        collected, configs = _run(opened, hear)
+        collected, configs = _run(opened, on_piece)
     else:
         collected, configs = _in_processes(opened, parts, min(jobs or cores(), len(parts)), told)
     collected.settle()
     return collected, sorted(configs, key=lambda one: one.strategy_id) if opened.strategies is None else opened.strategies
 
 
-def _run(opened: Opened, hear: Callable[[Piece], None]) -> tuple[Collector, list[StrategyConfig]]:
+def _run(opened: Opened, on_piece: Callable[[Piece], None]) -> tuple[Collector, list[StrategyConfig]]:
     collected = Collector(opened.settings.codec, opened.instruments, opened.job.since, opened.job.until, FEATURES)
 
     def heard(piece: Piece) -> None:
-        collected.hear(piece)
-        hear(piece)
+        collected.on_piece(piece)
+        on_piece(piece)
 
     runs = opened.run(collected.take, heard)
     in_force = [config for run in runs.values() if isinstance(run, PartitionReplay) for config, _ in run.engine.strategies.values()]
@@ -153,7 +153,7 @@ def _share(done: Any) -> None:
 
 
 def _work(opened: Opened, number: int) -> tuple[Collector, list[StrategyConfig]]:
-    def hear(piece: Piece) -> None:
+    def on_piece(piece: Piece) -> None:
         _done[number] += len(piece.records)
 
-    return _run(opened, hear)
+    return _run(opened, on_piece)

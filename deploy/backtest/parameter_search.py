@@ -19,7 +19,7 @@ from schemas.errors import UserError
 from schemas.settings import Settings
 from stream_apps.core.signals.strategy import StrategyError
 from stream_apps.replay.report import write_trades
-from stream_apps.research.search import OBJECTIVES, Found, Plan, SearchMismatch, search
+from stream_apps.research.search import OBJECTIVES, Plan, SearchMismatch, SearchResult, search
 from stream_apps.research.space import Space
 from stream_apps.research.splits import Fold, Interval, purged_folds, walk_forward
 from stream_apps.research.verdict import verdicts
@@ -75,7 +75,7 @@ def run(
     """
     opened = open_job(job, settings)
     period = span(opened)
-    found: dict[str, Found] = {}
+    found: dict[str, SearchResult] = {}
     spaces: dict[str, Space] = {}
     out.mkdir(parents=True, exist_ok=True)
     with ReplayEvaluator(job, settings, processes) as evaluate:
@@ -112,7 +112,7 @@ def run(
     return report
 
 
-def _described(name: str, one: Found, space: Space, plan: Plan) -> Json:
+def _described(name: str, one: SearchResult, space: Space, plan: Plan) -> Json:
     parent = sorted((row for fold in one.folds for row in fold.parent_trades), key=lambda row: (row["event_time"], row["trade_id"]))
     sums = list(accumulate(row["net_r"] for row in parent))
     return {
@@ -144,7 +144,7 @@ def _described(name: str, one: Found, space: Space, plan: Plan) -> Json:
     }
 
 
-def _write(out: Path, report: Json, found: Mapping[str, Found]) -> None:
+def _write(out: Path, report: Json, found: Mapping[str, SearchResult]) -> None:
     trades = {name: one.test_trades for name, one in found.items()}
     (out / "search.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     (out / "search.md").write_text(search_markdown(report), encoding="utf-8")

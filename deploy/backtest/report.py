@@ -23,7 +23,7 @@ def write_report(
     opened: Opened,
     out: Path,
     checks: dict[str, Any],
-    hear: Callable[[Piece], None] = lambda piece: None,
+    on_piece: Callable[[Piece], None] = lambda piece: None,
     jobs: int = 1,
     told: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def write_report(
         opened: The job.
         out: Folder of the report.
         checks: Results of --twice and --future-shift.
-        hear, jobs, told: As ``jobs.collect``.
+        on_piece, jobs, told: As ``jobs.collect``.
 
     Raises:
         OSError: a file cannot be written.
@@ -41,7 +41,7 @@ def write_report(
     """
     job = opened.job
     started = time.perf_counter()
-    collected, strategies = collect(opened, jobs, hear, told)
+    collected, strategies = collect(opened, jobs, on_piece, told)
     seconds = time.perf_counter() - started
     run = Run(
         source=job.sources,

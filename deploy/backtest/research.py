@@ -101,7 +101,7 @@ def _evaluate(job: Job, settings: Settings, strategies: list[StrategyConfig], wi
     opened = _open(replace(job, since=within.begin, until=within.end - 1 + after), settings)
     begun = [replace(one, effective_time=within.begin) for one in strategies]
     collected = ClosedTrades(settings.codec)
-    replace(opened, strategies=begun).run(collected.take, collected.hear)
+    replace(opened, strategies=begun).run(collected.take, collected.on_piece)
     return [list(trades) for trades in collected.of(begun, within, run_out)]
 
 

@@ -17,7 +17,7 @@ from deploy.report.page import Html, block, columns, figure, folded, marked, non
 from deploy.report.series import FEATURES, Scores, Series, Silence
 from deploy.report.tables import count, cut_note, number, signals_table, signed, time_text, trades_table
 from stream_apps.core.signals.strategy import StrategyConfig
-from stream_apps.replay.collect import TIMEFRAMES, Collector, MarketSeen, StrategySeen
+from stream_apps.replay.collect import TIMEFRAMES, Collector, InstrumentResults, StrategyResults
 
 Json = dict[str, Any]
 # Most evaluations to draw per strategy. Signals are always drawn.
@@ -157,14 +157,14 @@ def _series(name: str, collected: Collector, trades: Sequence[Json], strategies:
     )
 
 
-def _bars(market: MarketSeen, frame: str) -> dict[str, np.ndarray]:
+def _bars(market: InstrumentResults, frame: str) -> dict[str, np.ndarray]:
     names = ("time", "open", "high", "low", "close", "volume")
     rows = np.array(market.bars.get(frame, []), dtype=np.float64).reshape(-1, len(names))
     return {column: rows[:, at] for at, column in enumerate(names)}
 
 
 def _scores(strategy_id: str, collected: Collector) -> Scores:
-    seen: StrategySeen = collected.strategies[strategy_id]
+    seen: StrategyResults = collected.strategies[strategy_id]
     states = np.array(seen.states, dtype=np.int64)
     stride = max(1, -(-len(states) // MOST_EVALUATIONS))
     kept = np.zeros(len(states), dtype=bool)

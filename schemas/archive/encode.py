@@ -252,7 +252,7 @@ class Group:
     times: I64
 
 
-def to_groups(codec: Codec, topic: str, records: RecordSet) -> list[Group]:
+def by_folder_and_day(codec: Codec, topic: str, records: RecordSet) -> list[Group]:
     """Return records in the archive's columns, by folder and day.
 
     Args:

@@ -13,7 +13,7 @@ _M_MMAP_THRESHOLD = -3  # from glibc's malloc.h
 _SELDOM = (100_000, 20, 100)
 
 
-def spare_collector() -> None:
+def collect_garbage_rarely() -> None:
     """Make the garbage collector run seldom, and ignore all present objects, for the rest of the process."""
     gc.collect()
     gc.freeze()
@@ -21,7 +21,7 @@ def spare_collector() -> None:
 
 
 @contextmanager
-def seldom_collected() -> Iterator[None]:
+def rare_garbage_collection() -> Iterator[None]:
     """Make the garbage collector run seldom within a block."""
     before = gc.get_threshold()
     gc.set_threshold(*_SELDOM)

@@ -169,7 +169,7 @@ class ArchiveWriter:
         files: list[File] = []
         with metrics.ARCHIVE_SECONDS.time():
             try:
-                for group in encode.to_groups(self._codec, topic, records):
+                for group in encode.by_folder_and_day(self._codec, topic, records):
                     span = int(group.times.min()), int(group.times.max())
                     files.append(write_file(self._root, topic, partition, header, group.folder, group.day, [group.table], span))
                 self._states[batch.place] = Manifest(self._root, topic, partition).commit(

@@ -55,7 +55,7 @@ class WorkerError(RuntimeError):
     """The worker cannot run here. The message says what is missing and how to get it."""
 
 
-class Sparing(logging.Filter):
+class RepeatFilter(logging.Filter):
     """Limits repeated log lines of libraries: a client that cannot reach a broker logs ten lines a second.
 
     Args:
@@ -293,7 +293,7 @@ def run(
     zstd.use_in_aiokafka()
     configure_logging(settings.log_level)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(Sparing())
+        handler.addFilter(RepeatFilter())
     app_id = f"{settings.topic_prefix}{app_id}"
     check_topics(settings, engine, f"{app_id}-{TABLE}-changelog")
     with tempfile.TemporaryDirectory(prefix="perpflow-worker-") as scratch:

@@ -31,7 +31,7 @@ DECODED = frozenset({"features", "bars", "scores", "signals", "trades_closed", "
 
 
 @dataclass
-class Thinned:
+class ThinnedSeries:
     """Rows of a series. When there are too many, every other one is dropped. The newest is always kept."""
 
     rows: list[Sequence[float]] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Thinned:
 
 
 @dataclass
-class MarketSeen:
+class InstrumentResults:
     """Results of one instrument.
 
     Attributes:
@@ -69,9 +69,9 @@ class MarketSeen:
         trades: Number of aggregate trades in closed panes.
     """
 
-    features: Thinned = field(default_factory=Thinned)
+    features: ThinnedSeries = field(default_factory=ThinnedSeries)
     bars: dict[str, list[Sequence[float]]] = field(default_factory=lambda: {name: [] for name in TIMEFRAMES})
-    flow: Thinned = field(default_factory=Thinned)
+    flow: ThinnedSeries = field(default_factory=ThinnedSeries)
     instants: int = 0
     first: int | None = None
     last: int | None = None
@@ -85,7 +85,7 @@ class MarketSeen:
 
 
 @dataclass
-class StrategySeen:
+class StrategyResults:
     """Evaluations of one strategy: one entry of each array per evaluation.
 
     Attributes:
@@ -117,14 +117,14 @@ class Collector:
     def __init__(
         self, codec: Codec, instruments: Iterable[str] | None, since: int | None, until: int | None, features: tuple[str, ...]
     ) -> None:
-        self.markets: dict[str, MarketSeen] = {}
-        self.strategies: dict[str, StrategySeen] = {}
+        self.markets: dict[str, InstrumentResults] = {}
+        self.strategies: dict[str, StrategyResults] = {}
         self.states: list[str] = []
         self.signals: list[Record] = []
         self.trades: list[Record] = []
         self.fills: list[Record] = []
         self.refused: Counter[str] = Counter()
-        self.letters: Counter[tuple[str, str | None, str]] = Counter()
+        self.dead_letters: Counter[tuple[str, str | None, str]] = Counter()
         self.holes = Holes()
         self.inputs: Counter[str] = Counter()
         self.outputs: Counter[str] = Counter()
@@ -138,7 +138,7 @@ class Collector:
 
     # --- what comes ----------------------------------------------------------------------------------------------------
 
-    def hear(self, piece: Piece) -> None:
+    def on_piece(self, piece: Piece) -> None:
         """Count a piece of the input and keep its gaps."""
         self.inputs[piece.topic] += len(piece.records)
         if piece.topic == "gaps":
@@ -207,7 +207,7 @@ class Collector:
         if market:
             self.markets.update(other.markets)
             self.inputs.update(other.inputs)
-            self.letters.update(other.letters)
+            self.dead_letters.update(other.dead_letters)
             for gap in other.holes.gaps:
                 self.holes.add(gap)
 
@@ -219,7 +219,7 @@ class Collector:
         self.signals.sort(key=lambda row: (row["event_time"], row["signal_id"]))
         self.fills.sort(key=lambda row: (row["event_time"], row["fill_id"]))
         self.refused = Counter(dict(sorted(self.refused.items())))
-        self.letters = Counter(dict(sorted(self.letters.items(), key=lambda item: tuple(map(str, item[0])))))
+        self.dead_letters = Counter(dict(sorted(self.dead_letters.items(), key=lambda item: tuple(map(str, item[0])))))
 
     def closed_trades(self) -> list[Record]:
         """Return the closed trades in order of exit, with the notional of their fills."""
@@ -230,15 +230,15 @@ class Collector:
         return out
 
     def _letter(self, record: Record) -> None:
-        self.letters[record["source"], record["field"], record["reason"][:200]] += 1
+        self.dead_letters[record["source"], record["field"], record["reason"][:200]] += 1
 
     # --- by topic ------------------------------------------------------------------------------------------------------
 
     def _wanted(self, instrument: str) -> bool:
         return self._instruments is None or instrument in self._instruments
 
-    def _market(self, instrument: str) -> MarketSeen:
-        return self.markets.setdefault(instrument, MarketSeen())
+    def _market(self, instrument: str) -> InstrumentResults:
+        return self.markets.setdefault(instrument, InstrumentResults())
 
     def _features(self, record: Record) -> None:
         market, time = self._market(record["instrument"]), record["event_time"]
@@ -272,7 +272,7 @@ class Collector:
                 market.flow.add((record["event_time"], record["close"], market.cvd))
 
     def _scores(self, record: Record) -> None:
-        seen = self.strategies.setdefault(record["strategy_id"], StrategySeen())
+        seen = self.strategies.setdefault(record["strategy_id"], StrategyResults())
         state = state_of(record)
         if state not in self.states:
             self.states.append(state)
@@ -310,7 +310,7 @@ def _digest(digest: Any) -> bytes:
     return digest if isinstance(digest, bytes) else bytes(digest.digest())
 
 
-def _renumbered(seen: StrategySeen, before: Sequence[str], after: list[str]) -> StrategySeen:
+def _renumbered(seen: StrategyResults, before: Sequence[str], after: list[str]) -> StrategyResults:
     """Return a strategy's evaluations. Their states are indices into ``after``, which is extended by new names."""
     after.extend(name for name in before if name not in after)
     places = [after.index(name) for name in before]

@@ -16,7 +16,7 @@ from stream_apps.core.performance import BREAKDOWNS, Ledger, Statistic, breakdow
 from stream_apps.core.performance.breakdowns import FIELDS
 from stream_apps.core.performance.registry import Value
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
-from stream_apps.replay.collect import SCORE_STEP, Collector, StrategySeen
+from stream_apps.replay.collect import SCORE_STEP, Collector, StrategyResults
 from stream_apps.replay.data_gaps import LEAST_HOLE_MS, marked
 
 Json = dict[str, Any]
@@ -81,7 +81,7 @@ def build(collected: Collector, run: Run) -> Json:
             "files": list(run.file_reports),
             "dead_letters": [
                 {"source": source, "field": name, "reason": reason, "records": count}
-                for (source, name, reason), count in collected.letters.most_common()
+                for (source, name, reason), count in collected.dead_letters.most_common()
             ],
             "refused_entries": dict(collected.refused.most_common()),
         },
@@ -101,7 +101,7 @@ def all_trades(collected: Collector, run: Run) -> list[Json]:
 
 def _strategy(config: StrategyConfig, collected: Collector, trades: list[Json]) -> Json:
     market = collected.markets.get(config.instrument)
-    seen = collected.strategies.get(config.strategy_id, StrategySeen())
+    seen = collected.strategies.get(config.strategy_id, StrategyResults())
     period = {"since": int(seen.times[0]), "until": int(seen.times[-1])} if len(seen.times) else None
     entered = len({row["position_id"] for row in collected.fills if row["strategy_id"] == config.strategy_id})
     return {
@@ -157,14 +157,14 @@ def _stated(statistic: Statistic, value: Value, ledger: Ledger) -> Json:
     return {"value": value, "unit": statistic.unit}
 
 
-def _counted(seen: StrategySeen, states: Sequence[str]) -> dict[str, int]:
+def _counted(seen: StrategyResults, states: Sequence[str]) -> dict[str, int]:
     counts = [0] * len(states)
     for state in seen.states:
         counts[state] += 1
     return {name: count for name, count in zip(states, counts, strict=True) if count}
 
 
-def _histogram(seen: StrategySeen) -> list[Json]:
+def _histogram(seen: StrategyResults) -> list[Json]:
     """Return warm evaluations by score before gates: from, to, how many, and how many of these passed all gates."""
     places = sorted({place for _, place in seen.ungated})
     return [

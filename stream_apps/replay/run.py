@@ -9,7 +9,7 @@ from schemas.catalogue import TOPICS
 from schemas.codec.avro import Codec, CodecError
 from schemas.codec.key_table import KeyTable
 from schemas.codec.recordset import RecordSet
-from schemas.process.memory import seldom_collected
+from schemas.process.memory import rare_garbage_collection
 from stream_apps.core.log.engine import PartitionEngine
 from stream_apps.core.log.engine_settings import TOPIC as SETTINGS_TOPIC
 from stream_apps.core.log.engine_settings import SettingsRevision
@@ -150,7 +150,7 @@ def drive(
     paper: PaperSettings | None = None,
     strategies: Mapping[int, Sequence[StrategyConfig]] | None = None,
     revisions: Sequence[SettingsRevision] | None = None,
-    hear: Callable[[Piece], None] = lambda piece: None,
+    on_piece: Callable[[Piece], None] = lambda piece: None,
 ) -> dict[int, EngineReplay]:
     """Run a source through an engine, and through the paper model if it trades the engine's decisions.
 
@@ -163,7 +163,7 @@ def drive(
         paper: Numbers of the paper model.
         strategies: Partition -> the strategies to run. None: those of the log.
         revisions: Settings to use instead of those of the log, oldest first. None: those of the log.
-        hear: Called with every piece before it is fed; for progress and gaps.
+        on_piece: Called with every piece before it is fed; for progress and gaps.
 
     Returns:
         Partition -> its engine and paper model after the last record.
@@ -185,9 +185,9 @@ def drive(
             run = runs[partition] = EngineReplay(kind(partition, config, codec), revisions)
         return run
 
-    with seldom_collected():
+    with rare_garbage_collection():
         for piece in source.pieces(lambda partition: run_of(partition).engine):
-            hear(piece)
+            on_piece(piece)
             if piece.topic in inputs:
                 for result in run_of(piece.partition).feed(piece.topic, piece.records):
                     take(piece.partition, result)

@@ -20,7 +20,7 @@ MARKET = ("agg_trades", "depth", "funding", "klines", "liquidations", "market_in
 
 
 @dataclass
-class Shifted:
+class ShiftedSource:
     """A source whose market data after ``time`` (ms UTC) is altered.
 
     Attributes:

@@ -14,7 +14,7 @@ from stream_apps.replay.run import Result
 _HEAD = struct.Struct(">III")
 
 
-class Parting(NamedTuple):
+class FirstDifference(NamedTuple):
     """The first difference between two runs.
 
     Attributes:
@@ -82,7 +82,7 @@ def spooled(folder: Path, partition: int) -> Iterator[Result]:
 
 def compare(
     one: Path, two: Path, codec: Codec, chosen: Callable[[dict[str, Any]], bool] | None = None
-) -> tuple[int, int, int, Parting | None]:
+) -> tuple[int, int, int, FirstDifference | None]:
     """Compare two spools.
 
     Args:
@@ -95,7 +95,7 @@ def compare(
         and the first difference of the compared ones.
     """
     compared = left = changed = 0
-    first: Parting | None = None
+    first: FirstDifference | None = None
     partitions = sorted({int(path.stem) for folder in (one, two) for path in folder.glob("*.results")})
     for partition in partitions:
         ours, theirs = spooled(one, partition), spooled(two, partition)
@@ -106,7 +106,7 @@ def compare(
         for place, (a, b) in enumerate(zip_longest(ours, theirs)):
             compared += 1
             if a != b and first is None:
-                first = _parting(partition, place, a, b, codec)
+                first = _first_difference(partition, place, a, b, codec)
         if chosen is not None:
             left += len(others[0])
             changed += sum(x != y for x, y in zip_longest(*others))
@@ -121,13 +121,13 @@ def _chosen(results: Iterator[Result], codec: Codec, chosen: Callable[[dict[str,
             others.append(hash(result))
 
 
-def _parting(partition: int, place: int, a: Result | None, b: Result | None, codec: Codec) -> Parting:
+def _first_difference(partition: int, place: int, a: Result | None, b: Result | None, codec: Codec) -> FirstDifference:
     one = None if a is None else codec.decode(a.topic, a.value)
     two = None if b is None else codec.decode(b.topic, b.value)
     there = a or b
     time = (one or two or {}).get("event_time", 0)
     assert there is not None
     if one is None or two is None or a is None or b is None or a.topic != b.topic:
-        return Parting(partition, place, there.topic, None, one, two, time)
+        return FirstDifference(partition, place, there.topic, None, one, two, time)
     name = next((name for name in one if repr(one[name]) != repr(two[name])), "key or encoding")
-    return Parting(partition, place, there.topic, name, one.get(name), two.get(name), time)
+    return FirstDifference(partition, place, there.topic, name, one.get(name), two.get(name), time)

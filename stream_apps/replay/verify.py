@@ -71,7 +71,7 @@ def replay_topics(
     """
     report = ReplayReport(ResultSet.of(settings.codec, engine.results))
 
-    def hear(piece: Piece) -> None:
+    def on_piece(piece: Piece) -> None:
         report.inputs[piece.topic] = report.inputs.get(piece.topic, 0) + len(piece.records)
         if progress is not None:
             progress(piece.partition, piece.topic, len(piece.records))
@@ -82,7 +82,7 @@ def replay_topics(
 
     started = time.perf_counter()
     source = Topics(partial(TopicSource, settings), tuple(range(settings.partitions)), inputs=engine.kind().inputs())
-    drive(source, engine.config(settings), settings.codec, take, engine=engine, paper=paper, hear=hear)
+    drive(source, engine.config(settings), settings.codec, take, engine=engine, paper=paper, on_piece=on_piece)
     report.seconds = time.perf_counter() - started
     if compare:
         report.written = read_results(settings, engine.results)

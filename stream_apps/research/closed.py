@@ -21,7 +21,7 @@ class ClosedTrades:
         self._holes = Holes()
         self._trades: list[dict[str, Any]] = []
 
-    def hear(self, piece: Piece) -> None:
+    def on_piece(self, piece: Piece) -> None:
         """Keep the gaps of a piece of the input."""
         if piece.topic == "gaps":
             for row in range(len(piece.records)):

@@ -125,7 +125,7 @@ class FoldResult:
 
 
 @dataclass
-class Found:
+class SearchResult:
     """The result of a search through all folds.
 
     Attributes:
@@ -184,7 +184,7 @@ def search(
     name: str = "search",
     data: str = "",
     tell: Callable[[int, int], None] = lambda done, total: None,
-) -> Found:
+) -> SearchResult:
     """Search every fold on its training, and test the choices.
 
     Args:
@@ -312,14 +312,14 @@ def _distribution(axis: Any) -> BaseDistribution:
     return FloatDistribution(axis.low, axis.high, step=axis.step)
 
 
-def _summed(results: list[FoldResult], trials: int, plan: Plan) -> Found:
+def _summed(results: list[FoldResult], trials: int, plan: Plan) -> SearchResult:
     def judged(name: str) -> Mean | None:
         rows = _in_order(row for one in results for row in getattr(one, name))
         return mean_of([row["net_r"] for row in rows])
 
     deflated = sorted(one.deflated for one in results if one.deflated is not None)
     tests = _in_order(row for one in results for row in one.test_trades)
-    return Found(
+    return SearchResult(
         results, trials, judged("test_trades"), judged("train_trades"), judged("parent_trades"), cost_gate(tests),
         deflated[len(deflated) // 2] if deflated else None,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stream_apps.research.cost_gate import LEAST_TRADES, PASSES
-from stream_apps.research.search import Found
+from stream_apps.research.search import SearchResult
 from stream_apps.research.trials import false_discovery_control
 
 EDGE, NONE, TOO_FEW = "edge", "no edge shown", "too few trades"
@@ -32,7 +32,7 @@ class Verdict:
     p: float | None
 
 
-def verdicts(found: Mapping[str, Found], rate: float = 0.05) -> dict[str, Verdict]:
+def verdicts(found: Mapping[str, SearchResult], rate: float = 0.05) -> dict[str, Verdict]:
     """Return name -> verdict. Of all edges found, at most the share ``rate`` is expected to be false (Benjamini and Hochberg).
 
     Raises:

@@ -47,7 +47,7 @@ class Preloaded:
 
     def __init__(self, source: Source, config: EngineConfig, settings: Settings) -> None:
         self._pieces: list[Piece] = []
-        drive(source, config, settings.codec, lambda partition, result: None, hear=self._pieces.append)
+        drive(source, config, settings.codec, lambda partition, result: None, on_piece=self._pieces.append)
 
     def pieces(self, engine_of: Any) -> Any:
         """Yield them."""

@@ -99,14 +99,14 @@ class Recorded:
             if value is not None and len(self.records[topic]) < keep:
                 self.records[topic].append(value)
 
-        def hear(piece: Piece) -> None:
+        def on_piece(piece: Piece) -> None:
             for row in range(len(piece.records)):
                 take(piece.topic, piece.records.value(row))
 
         def result(partition: int, one: Result) -> None:
             take(one.topic, one.value)
 
-        drive(source, EngineConfig.from_settings(settings), settings.codec, result, strategies=strategies, hear=hear)
+        drive(source, EngineConfig.from_settings(settings), settings.codec, result, strategies=strategies, on_piece=on_piece)
 
     def a_day(self, topic: str) -> float:
         """Return a topic's records a day at the pace of the recording."""

@@ -180,7 +180,7 @@ def replay(
         def begin(what: str) -> None:
             bar.reset(task, total=opened.total, description=what)
 
-        def hear(piece: Piece) -> None:
+        def on_piece(piece: Piece) -> None:
             if piece.topic != "progress" or opened.files is None:
                 bar.update(task, advance=len(piece.records))
 
@@ -195,9 +195,9 @@ def replay(
             begin("replaying")
             started = time.perf_counter()
             if job.spec.paper:
-                report = write_report(opened, out, checks, hear, jobs, lambda done: bar.update(task, completed=done))
+                report = write_report(opened, out, checks, on_piece, jobs, lambda done: bar.update(task, completed=done))
             else:
-                report = write_engine_report(opened, out, checks, hear)
+                report = write_engine_report(opened, out, checks, on_piece)
             seconds = time.perf_counter() - started
     for name, found in checks.items():
         verdict = "[green]holds[/green]" if found["ok"] else "[bold red]FAILS[/bold red]"

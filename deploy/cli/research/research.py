@@ -202,11 +202,11 @@ def features(
     _check_rate(rate)
     # A replay needs a strategy. Its scores are not used here.
     job = _job(source, symbol, ["v54_factory"], None, False, since, until, warm_up, venue)
-    with _reading() as hear:
+    with _reading() as on_piece:
         report = judged(
             open_job(job, settings()), out, names=feature or feature_names(),
             horizons_ms=[length_ms("--horizon", one) for one in horizon or ("15m", "30m", "60m")],
-            block_ms=length_ms("--block", block), folds=folds, embargo_ms=length_ms("--embargo", embargo), rate=rate, price=price, seed=seed, hear=hear,
+            block_ms=length_ms("--block", block), folds=folds, embargo_ms=length_ms("--embargo", embargo), rate=rate, price=price, seed=seed, on_piece=on_piece,
         )  # fmt: skip
     for one in report["instruments"]:
         kept = [row for row in one["coefficients"] if row["accepted"]]
@@ -260,8 +260,8 @@ def labels(
     environment = settings()
     job = _job(source, symbol, strategy, set_, rebind, since, until, warm_up, venue)
     rules = LabelRules(cost=cost, stale_ms=STALE_MS if price == "mark" else 2 * environment.grid_ms)
-    with _reading() as hear:
-        found = labelled(open_job(job, environment), out, rules, price, leverage, hear)
+    with _reading() as on_piece:
+        found = labelled(open_job(job, environment), out, rules, price, leverage, on_piece)
     typer.echo(", ".join(f"{count:,} {what}" for what, count in found.items()))
 
 

@@ -17,7 +17,7 @@ from producers.venue.network.rest import RestError
 from producers.venue.producer import VenueProducer
 from producers.venues import VENUES, adapter_of
 from schemas.errors import UserError
-from schemas.process.memory import spare_collector
+from schemas.process.memory import collect_garbage_rarely
 from schemas.process.service import Service, configure_logging
 from schemas.settings import Settings
 
@@ -100,7 +100,7 @@ def produce(
     except ValueError as error:
         raise UserError(f"produce: {error}") from error
     configure_logging(settings.log_level)
-    spare_collector()
+    collect_garbage_rarely()
     try:
         with Service(f"produce-{adapter.venue.lower()}", settings.http_port) as service:
             asyncio.run(VenueProducer(adapter, config, settings, service).run())

@@ -9,7 +9,7 @@ import typer
 
 from deploy.cli import settings as surroundings
 from schemas.errors import UserError
-from schemas.process.memory import return_large_buffers, spare_collector
+from schemas.process.memory import collect_garbage_rarely, return_large_buffers
 from stream_apps.agents.runner import BACKLOG, Limits
 from stream_apps.agents.worker import SESSION_TIMEOUT_S, WorkerError, run
 from stream_apps.engines import engine_of
@@ -65,7 +65,7 @@ def worker(
     except ValueError as error:
         raise UserError(f"worker: {error}") from error
     spec.compile(settings.codec)  # compile before joining the group: compiling would delay heartbeats
-    spare_collector()
+    collect_garbage_rarely()
     return_large_buffers()
     limits = Limits(checkpoint_s=checkpoint_interval, backlog_high=backlog)
     try:

@@ -310,7 +310,7 @@ class PartitionEngine(ABC):
             most = self.most_steps(None if limit is None else limit - len(outputs))
             if len(steps.table) < most:
                 offsets, at = (_NO_LONGS, 0) if chunk is None else (chunk.offsets, chunk.at)
-                ahead = self._lookahead.look(steps, self.marks, offsets, at, most, self.instruments_of)
+                ahead = self._lookahead.find_steps(steps, self.marks, offsets, at, most, self.instruments_of)
                 steps = ahead.steps
         passed = ahead is not None and len(ahead.after) > 0
         done, reached = self.run(steps, chunk if passed else None, outputs)

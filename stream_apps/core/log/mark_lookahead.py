@@ -42,9 +42,9 @@ class AuthorTables(NamedTuple):
     last: I64
 
 
-def _make_look(stamp: int) -> Any:
+def _make_find_steps(stamp: int) -> Any:
     @njit(cache=True, nogil=True)
-    def look(
+    def find_steps(
         begin: int, offsets: Any, times: Any, patterns: Any, starts: Any, numbers: Any, tables: Any, merged: Any, fired: Any, seen: Any, stretch: int,
         chunk: Any, stop: int, fed: int, grid: int, lateness: int, jump: int, most: int, n: int, table: Any, cuts: Any, step_offsets: Any, heads: Any,
         after: Any,
@@ -97,10 +97,10 @@ def _make_look(stamp: int) -> Any:
             row += 1
         return row, n
 
-    return look
+    return find_steps
 
 
-_look = _make_look(stamp(step_columns))
+_find_steps = _make_find_steps(stamp(step_columns))
 
 
 class LookaheadResult(NamedTuple):
@@ -140,7 +140,9 @@ class MarkLookahead:
         self._author_of = self._columns = np.empty(0, dtype=np.int64)
         self._fires = np.empty(0, dtype=np.bool_)
 
-    def look(self, steps: Steps, marks: MarkLog, offsets: I64, at: int, most: int, instruments_of: Callable[[str], I64]) -> LookaheadResult:
+    def find_steps(
+        self, steps: Steps, marks: MarkLog, offsets: I64, at: int, most: int, instruments_of: Callable[[str], I64]
+    ) -> LookaheadResult:
         """Find the instants that waiting marks fire as long as nothing but records of the stretch topic stands between them.
 
         Args:
@@ -171,7 +173,7 @@ class MarkLookahead:
             steps.heads,
         )
         after = np.empty(len(block.offsets) - begin, dtype=np.int64)
-        end, n = _look(
+        end, n = _find_steps(
             begin, block.offsets, block.times, block.patterns, block.starts, block.numbers, tables, merged, fired, times, self._stretch,
             offsets, at, int(offsets[-1]) + 1 if len(offsets) else 0, self._grid, self._lateness, self._jump, most, first,
             room.table, room.cuts, room.offsets, room.heads, after,
@@ -179,7 +181,7 @@ class MarkLookahead:
         return LookaheadResult(room.part(0, n), after[: end - begin], merged, fired, times, self._authors)
 
     def pass_on(self, marks: MarkLog, found: LookaheadResult) -> None:
-        """Pass all marks that ``look`` went over."""
+        """Pass all marks that ``find_steps`` went over."""
         block, begin = marks.waiting.front()
         n = len(found.after)
         marks.merged = cut_of(self._topics, found.merged)

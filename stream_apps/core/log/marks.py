@@ -65,17 +65,17 @@ class MarkLog:
     next_offset: int = 0
     waiting: MarkQueue = field(default_factory=MarkQueue)
 
-    def news(self, mark: Mark) -> list[str]:
+    def new_topics(self, mark: Mark) -> list[str]:
         """Return the topics of which ``mark`` brings records that no mark before it brought."""
         merged = self.merged
         return [topic for topic, offset in mark.cut.items() if offset > merged.get(topic, 0) and topic in self.inputs]
 
     def cut_after(self, mark: Mark) -> dict[str, int]:
         """Return the merged cut at ``mark``, in order of the topics."""
-        news = self.news(mark)
-        if not news:
+        new_topics = self.new_topics(mark)
+        if not new_topics:
             return self.merged
-        merged = {**self.merged, **{topic: mark.cut[topic] for topic in news}}
+        merged = {**self.merged, **{topic: mark.cut[topic] for topic in new_topics}}
         return merged if len(merged) == len(self.merged) else dict(sorted(merged.items()))
 
     def due(self, mark: Mark, grid_ms: int, lateness_ms: int) -> range:

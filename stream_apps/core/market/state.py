@@ -429,7 +429,9 @@ class MarketState:
         out = np.empty((len(chosen), len(FEATURES)))
         states = np.empty((len(chosen), len(INPUTS)), dtype=np.int8)
         counts = np.empty((len(chosen), 2), dtype=np.int64)
-        market_kernels.look(chosen, pane, self.market_arrays(), self.analytics.arrays, self.kept.flows, self.numbers, out, states, counts)
+        market_kernels.observe(
+            chosen, pane, self.market_arrays(), self.analytics.arrays, self.kept.flows, self.numbers, out, states, counts
+        )
         return out, states, counts
 
 

@@ -217,7 +217,7 @@ def _check_trades(lines: Sequence[CaptureLine], rules: QualityRules, found: list
     memory = Memory(rules, "agg_trades")
     memory.grow(1)
     memory.clocked[0] = True
-    memory.room(count)
+    memory.reserve(count)
 
     def column(name: str, kind: Any) -> Any:
         return np.array([getattr(line, name) for line in readable], dtype=kind)

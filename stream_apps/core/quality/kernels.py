@@ -17,7 +17,7 @@ from stream_apps.core.quality.columns import (  # isort: skip
     ALTERED_ID, BOOK_INVALID, BOOK_ORDER, CROSSED, DELAYS, DUPLICATE, EDGE, EPOCH, FIRST_ID, FOLLOWERS, GAP_BEFORE, GAP_OFFSET,
     GAP_REPAIRED, GAP_TIME, HOLES, ID_GAP, INVALID, INVALID_VALUE, IS_STALE, JUMP, LAST_ID, LAST_OFFSET, LAST_TIME, LATE, LEAST_DELAY,
     LOCKED, MAX_HOLES, MEDIAN, MEMORY, NEW, NONE, OLD, ONE_SIDED, OUTLIER, PENDING, PENDING_SIDE, PREVIOUS_ID, PREVIOUS_TIME,
-    PRICE_MEMORY, PRICES, PRICES_LEAST, RECORDS, RENEW, RESYNC, RUN, RUN_LAST, RUN_START, RUN_TOLD, SEEN, SIDE, SKEW, SKEWED, SKIPPED,
+    PRICE_MEMORY, PRICES, PRICES_LEAST, RECORDS, RENEW, RESYNC, RUN, RUN_LAST, RUN_START, RUN_REPORTED, SEEN, SIDE, SKEW, SKEWED, SKIPPED,
     STALE, TIME_BACKWARDS, UNDECODABLE,
 )
 # fmt: on
@@ -278,13 +278,13 @@ def _side(
         L[i, RUN] = 1
         L[i, RUN_START] = time
         L[i, RUN_LAST] = time
-        L[i, RUN_TOLD] = 0
+        L[i, RUN_REPORTED] = 0
         return n
     if time > L[i, RUN_LAST]:
         L[i, RUN] += 1
         L[i, RUN_LAST] = time
-    if L[i, RUN] >= run and time - L[i, RUN_START] >= run_ms and not L[i, RUN_TOLD]:
-        L[i, RUN_TOLD] = 1
+    if L[i, RUN] >= run and time - L[i, RUN_START] >= run_ms and not L[i, RUN_REPORTED]:
+        L[i, RUN_REPORTED] = 1
         n = _find(ONE_SIDED, i, offset, time, float(L[i, RUN]), float(run), counts, most, found, numbers, n)
     return n
 

@@ -56,7 +56,7 @@ class Memory:
             "first_time": np.full(size, col.NONE, dtype=np.int64),
         }
         zero = (
-            col.SEEN, col.RECORDS, col.SKIPPED, col.DELAYS, col.LATE, col.SKEWED, col.RUN, col.RUN_TOLD, col.PRICES,
+            col.SEEN, col.RECORDS, col.SKIPPED, col.DELAYS, col.LATE, col.SKEWED, col.RUN, col.RUN_REPORTED, col.PRICES,
             col.PENDING, col.INVALID, col.COMPARED, col.OUTSIDE, col.IS_STALE, col.HOLES,
         )  # fmt: skip
         made["L"][:, zero] = 0
@@ -90,7 +90,7 @@ class Memory:
             self._allocate(max(rows, 2 * self.size))
         self.rows = max(rows, self.rows)
 
-    def room(self, records: int) -> None:
+    def reserve(self, records: int) -> None:
         """Make room for the findings of this many records: at most four each, and those that waited before."""
         need = 4 * records + (col.FOLLOWERS + 2) * self.rows + 16
         if len(self.found) < need:

@@ -198,7 +198,7 @@ class PartitionMonitor:
                     self._row(key.decode("utf-8", "replace"))
             instrument = self._keys.match(index)
         memory = self.memories[topic]
-        memory.room(len(rows))
+        memory.reserve(len(rows))
         rules = self.rules
         good, offsets = columns.good[part], chunk.offsets[part]
         time = np.where(good, columns.long("event_time")[part], index.timestamps)
@@ -324,7 +324,7 @@ class PartitionMonitor:
     def _settle_waiting(self, rows: npt.NDArray[np.int64], now: int, mark: Mark) -> None:
         for stream in ("agg_trades", "quotes"):
             memory = self.memories[stream]
-            memory.room(0)
+            memory.reserve(0)
             n = kernels.settle_waiting(
                 rows, now, self.rules.outlier_wait_ms, memory.L, memory.D, memory.holes, memory.pending, memory.pending_prices, memory.counts,
                 self.rules.findings_per_window, memory.found, memory.numbers,
@@ -398,7 +398,7 @@ class PartitionMonitor:
             # A repaired gap no longer counts. A silence or an absence counts until it ends.
             counts[NUMBER["id_gap"]] = max(0, counts[NUMBER["id_gap"]] - counts[NUMBER["gap_repaired"]])
             for lasting, still in ((NUMBER["stale"], bool(row[col.IS_STALE])), (NUMBER["missing"], missing),
-                                   (NUMBER["one_sided"], bool(row[col.RUN_TOLD])), (NUMBER["book_invalid"], bool(row[col.INVALID]))):  # fmt: skip
+                                   (NUMBER["one_sided"], bool(row[col.RUN_REPORTED])), (NUMBER["book_invalid"], bool(row[col.INVALID]))):  # fmt: skip
                 if still:
                     counts[lasting] = max(counts[lasting], 1)
             score, deductions = stream_score({kind.name: int(count) for kind, count in zip(KINDS, counts, strict=True)})

@@ -19,7 +19,7 @@ from stream_apps.core.market import arrays
 from stream_apps.core.market import columns as col
 from stream_apps.core.market.arrays import GRID, ROW
 from stream_apps.core.market.kernels import market_kernels, pane_kernels, print_kernels
-from stream_apps.core.market.kernels.market_kernels import close, look, take_trades
+from stream_apps.core.market.kernels.market_kernels import close, observe, take_trades
 from stream_apps.core.signals.scoring import kernel as score_kernel
 
 # Columns of ``ends``: the ends of an instant's features, bars and scores, and the first pane that was open (-1: it closed none).
@@ -115,7 +115,7 @@ def _make_run(stamp: int) -> Any:
                 until = rows + pane_kernels.priced(chosen, m.meta, found.instruments[rows:])
                 if until > rows:
                     evaluated = found.instruments[rows:until]
-                    look(
+                    observe(
                         evaluated,
                         pane,
                         m,

@@ -181,13 +181,13 @@ def replay_stored(
         report.outputs[result.topic] = report.outputs.get(result.topic, 0) + 1
         report.results.add(result.topic, result.value)
 
-    def hear(piece: Piece) -> None:
+    def on_piece(piece: Piece) -> None:
         report.inputs[piece.topic] = report.inputs.get(piece.topic, 0) + len(piece.records)
         if progress is not None:
             progress(piece.partition, piece.topic, len(piece.records))
 
     started = time.perf_counter()
-    drive(source, engine.config(settings), settings.codec, take, engine=engine, paper=paper, hear=hear)
+    drive(source, engine.config(settings), settings.codec, take, engine=engine, paper=paper, on_piece=on_piece)
     report.seconds = time.perf_counter() - started
     report.differences = differences(report.written, report.results)
     return report

@@ -75,7 +75,7 @@ def results(opened: Opened) -> tuple[ResultSet, Collector]:
         found.add(result.topic, result.value)
         collected.take(partition, result)
 
-    opened.run(take, collected.hear)
+    opened.run(take, collected.on_piece)
     return found, collected
 
 
@@ -220,7 +220,7 @@ def test_the_future_changes_nothing_and_a_planted_look_ahead_is_found(tmp_path: 
     # A source that lets one record of the past know of the future.
     from stream_apps.replay import shift
 
-    honest = shift.Shifted._shift
+    honest = shift.ShiftedSource._shift
 
     def leaking(self: Any, topic: str, records: Any) -> Any:
         self.time -= 60_000
@@ -229,7 +229,7 @@ def test_the_future_changes_nothing_and_a_planted_look_ahead_is_found(tmp_path: 
         finally:
             self.time += 60_000
 
-    monkeypatch.setattr(shift.Shifted, "_shift", leaking)
+    monkeypatch.setattr(shift.ShiftedSource, "_shift", leaking)
     leaked = check_future(opened)
     assert not leaked["ok"] and "in the first run and" in leaked["first_difference"]
     # After the end nothing is altered: that proves nothing, and says so.

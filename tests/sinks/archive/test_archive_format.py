@@ -47,7 +47,7 @@ def put(root: Path, topic: str, batches: list[list[Message]], partition: int = 3
             write_file(
                 root, topic, partition, CODEC.header(topic), one.folder, one.day, [one.table], (int(one.times.min()), int(one.times.max()))
             )
-            for one in encode.to_groups(CODEC, topic, records)
+            for one in encode.by_folder_and_day(CODEC, topic, records)
         ]
         state = manifest.commit(
             state, add=files, next_offset=records.next_offset, holes=holes(records.offsets, state.next_offset, records.next_offset)
@@ -174,7 +174,9 @@ def test_bytes_that_another_writer_would_choose_are_kept() -> None:
     for topic, odd in (("market_indicators", value), ("depth", blocks), ("depth", sized), ("depth", more), ("funding", nan)):
         messages: list[Message] = [(0, 7, b"A:B", odd), (1, 8, b"A:B", CODEC.encode(topic, record(topic, 1, random.Random(2), False)))]
         (group,) = [
-            one for one in encode.to_groups(CODEC, topic, RecordSet.from_messages(messages)) if 0 in one.table[layout.OFFSET].to_pylist()
+            one
+            for one in encode.by_folder_and_day(CODEC, topic, RecordSet.from_messages(messages))
+            if 0 in one.table[layout.OFFSET].to_pylist()
         ]
         states = dict(zip(group.table[layout.OFFSET].to_pylist(), group.table[layout.STATE].to_pylist(), strict=True))
         assert states[0] == layout.KEPT, topic

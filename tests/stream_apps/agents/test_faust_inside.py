@@ -31,7 +31,7 @@ from stream_apps.agents import transport
 from stream_apps.agents.changelog import CLAIM_KEY, Fold, Ownership, chunks
 from stream_apps.agents.output import Outbox, OutputError
 from stream_apps.agents.runner import shortened
-from stream_apps.agents.worker import Sparing
+from stream_apps.agents.worker import RepeatFilter
 
 A, B, C = (Ownership(epoch, owner * 16) for epoch, owner in ((1, b"a"), (2, b"b"), (2, b"c")))
 
@@ -223,7 +223,7 @@ def test_a_dead_letter_of_a_giant_record_is_cut_to_what_kafka_takes() -> None:
 
 def test_a_library_that_repeats_itself_is_heard_once_in_a_while() -> None:
     now = [0.0]
-    sparing = Sparing(10, lambda: now[0])
+    sparing = RepeatFilter(10, lambda: now[0])
     lines = []
     for second in range(25):
         now[0] = float(second)

@@ -113,7 +113,7 @@ def test_what_is_found_at_once_is_what_is_found_mark_by_mark(seed: int) -> None:
         plain = MarkLog(marks.inputs, marks.merged, marks.fired.copy(), marks.times.copy(), marks.next_offset)
         wanted = rows_of(steps)
         after = plainly(plain, waiting, wanted, fed, taken, most)
-        went = ahead.look(steps, marks, fed, taken, most, INSTRUMENTS.__getitem__)
+        went = ahead.find_steps(steps, marks, fed, taken, most, INSTRUMENTS.__getitem__)
         assert rows_of(went.steps) == wanted and went.after.tolist() == after
         for value, (author, venue, offset, pane, _, time, at) in zip(
             writer.write(went.steps, GRID, went.steps.table[:, PANE] % 1000), wanted, strict=True
@@ -138,7 +138,7 @@ def test_a_mark_of_a_nonsensical_time_is_left_to_the_plain_way(time: int) -> Non
     marks.passed(mark, {}, GRID, LATENESS)
     marks.waiting.drop()
     steps = steps_of(mark, {}, range(5, 6), INSTRUMENTS["a"], TOPICS)
-    went = MarkLookahead(TOPICS, "agg_trades", GRID, LATENESS, JUMP).look(
+    went = MarkLookahead(TOPICS, "agg_trades", GRID, LATENESS, JUMP).find_steps(
         steps, marks, np.empty(0, dtype=np.int64), 0, 9, INSTRUMENTS.__getitem__
     )
     assert went.after.tolist() == [3]  # of the second mark alone: two instants behind the one that was there

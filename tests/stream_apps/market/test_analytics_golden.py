@@ -31,7 +31,7 @@ def test_golden_figures_of_vpin():
             while left:  # at most one bucket ends at a time, so that none is passed over
                 part = min(left, 1_000)
                 left -= part
-                vpin.pour(clock, buckets, 0, vpin.TRUE, 0 if maker else part, part if maker else 0)
+                vpin.fill_buckets(clock, buckets, 0, vpin.TRUE, 0 if maker else part, part if maker else 0)
                 series.append(vpin.value(clock[0, 0], n))
         assert clock[0, 0, vpin.COUNT] == 242
         assert series[-1] == pytest.approx(last, abs=5e-7)
@@ -42,7 +42,7 @@ def test_golden_figures_of_vpin():
         whole[0, 0, vpin.NEXT] = 10_000
         for _, _, _, quantity, maker in trades:
             lots = round(quantity * 1000)
-            vpin.pour(whole, whole_buckets, 0, vpin.TRUE, 0 if maker else lots, lots if maker else 0)
+            vpin.fill_buckets(whole, whole_buckets, 0, vpin.TRUE, 0 if maker else lots, lots if maker else 0)
         assert (whole == clock).all() and (whole_buckets == buckets).all()
 
 

@@ -66,7 +66,7 @@ def test_buckets_hold_all_volume_whatever_the_sizes(volumes, size, n):
     clock, buckets = np.zeros((1, 2, vpin.N_CLOCK), np.int64), np.zeros((1, 2, n, 2), np.int64)
     clock[0, 1, vpin.NEXT] = size
     for buy, sell in volumes:
-        vpin.pour(clock, buckets, 0, vpin.BULK, buy, sell)
+        vpin.fill_buckets(clock, buckets, 0, vpin.BULK, buy, sell)
     state = clock[0, 1]
     assert state[vpin.COUNT] * size + state[vpin.BUY] + state[vpin.SELL] == sum(buy + sell for buy, sell in volumes)
     assert 0 <= state[vpin.BUY] + state[vpin.SELL] < size
@@ -78,7 +78,7 @@ def test_buckets_hold_all_volume_whatever_the_sizes(volumes, size, n):
 def test_a_print_of_a_million_buckets_is_taken_at_once():
     clock, buckets = np.zeros((1, 2, vpin.N_CLOCK), np.int64), np.zeros((1, 2, 50, 2), np.int64)
     clock[0, 0, vpin.NEXT] = 1
-    vpin.pour(clock, buckets, 0, vpin.TRUE, 10**15, 0)
+    vpin.fill_buckets(clock, buckets, 0, vpin.TRUE, 10**15, 0)
     assert clock[0, 0, vpin.COUNT] == 10**15 and vpin.value(clock[0, 0], 50) == 1.0
 
 

@@ -21,7 +21,7 @@ from stream_apps.replay.collect import Collector
 settings = Settings(kafka_bootstrap_servers="127.0.0.1:1")
 opened = open_job(Job((f"file:{sys.argv[1]}=LTCUSDT@BINANCE",), strategies=("v53_fast",), assigned={"obi_on_missing": "pass"}), settings)
 collected = Collector(settings.codec, None, None, None, FEATURES)
-opened.run(collected.take, collected.hear)
+opened.run(collected.take, collected.on_piece)
 print(collected.inputs["agg_trades"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

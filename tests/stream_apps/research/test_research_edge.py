@@ -11,7 +11,7 @@ import pytest
 
 from stream_apps.core.paper.position import FeeRates, PaperSettings
 from stream_apps.research.cost_gate import FAILS, LEAST_TRADES, cost_gate
-from stream_apps.research.search import Found, Plan, search
+from stream_apps.research.search import Plan, SearchResult, search
 from stream_apps.research.space import Space
 from stream_apps.research.splits import Fold, walk_forward
 from stream_apps.research.verdict import EDGE, verdicts
@@ -31,7 +31,7 @@ def made(seed: int, edge: float, paper: PaperSettings = FREE) -> Engine:
     return Engine(MadeMarket(seed, hours=36, edge=edge), paper)
 
 
-def searched(engine: Engine, leaking: bool = False) -> Found:
+def searched(engine: Engine, leaking: bool = False) -> SearchResult:
     """Search a market; leaking: choose on the very stretches that are the tests."""
     begin, end = engine.market.period
     folds = [Fold((one.test if leaking else one.train,), one.test) for one in walk_forward(begin, end, 12 * HOUR, 8 * HOUR)]
@@ -39,22 +39,22 @@ def searched(engine: Engine, leaking: bool = False) -> Found:
     return search(engine, SPACE, folds, PLAN)
 
 
-def believed(found: Found) -> bool:
+def believed(found: SearchResult) -> bool:
     """What one would say who looked at the training only."""
     return found.train is not None and found.train.p is not None and found.train.p <= RATE
 
 
-def claimed(found: Found) -> bool:
+def claimed(found: SearchResult) -> bool:
     """A single search's claim."""
     return verdicts({"one": found}, RATE)["one"].verdict == EDGE
 
 
-def enough(found: Found) -> bool:
+def enough(found: SearchResult) -> bool:
     """Whether its tests have the trades that a verdict needs."""
     return found.test is not None and found.test.count >= LEAST_TRADES
 
 
-def check_choices(found: Found) -> None:
+def check_choices(found: SearchResult) -> None:
     """Every trial is counted, the parent is tested in any case, and a fold goes without a choice only where no trial earned anything."""
     assert found.trials == 24 and found.parent is not None and found.parent.count >= 15
     for one in found.folds:
@@ -83,7 +83,7 @@ def test_a_planted_edge_is_found_and_costs_can_eat_it() -> None:
     assert gate.cost is not None and gate.cost > gate.edge and gate.verdict == FAILS
 
 
-def check_null(runs: list[Found], rate: float = RATE) -> tuple[int, int]:
+def check_null(runs: list[SearchResult], rate: float = RATE) -> tuple[int, int]:
     """Claims made one by one stay at the rate; together they are controlled."""
     one_by_one = sum(claimed(one) for one in runs)
     # Costs are zero here, which is the hardest case: with costs a strategy without an edge loses.

@@ -16,8 +16,8 @@ import pytest
 from stream_apps.core.signals.scoring.registry import MODELS
 from stream_apps.core.signals.strategy import StrategyError, changes
 from stream_apps.core.signals.strategy_rules import ranges, strategy_from_record
-from stream_apps.replay.shift import Shifted
-from stream_apps.research.search import Found, Plan, SearchMismatch, search, value_of
+from stream_apps.replay.shift import ShiftedSource
+from stream_apps.research.search import Plan, SearchMismatch, SearchResult, search, value_of
 from stream_apps.research.space import DEFAULT, Space
 from stream_apps.research.splits import Fold, Interval
 from tests.support.markets.made_markets import BEGIN, CODEC, MINUTE, PARENT, Engine, MadeMarket
@@ -81,7 +81,7 @@ def test_a_space_refuses_what_cannot_be() -> None:
             Plan(**bad)  # type: ignore[arg-type]
 
 
-def points(found: Found) -> list[Any]:
+def points(found: SearchResult) -> list[Any]:
     return [
         [(trial.number, trial.point, trial.value, trial.trades, trial.net_r, trial.sharpe) for trial in one.trials] for one in found.folds
     ]
@@ -109,7 +109,7 @@ def test_another_future_changes_no_trial_and_no_choice() -> None:
     market = MadeMarket(6, hours=9, edge=0.3)
     first = FOLDS[:1]
     known = search(Engine(market, whole=False), SPACE, first, PLAN)
-    altered = Shifted(market, first[0].train[0].end, CODEC)
+    altered = ShiftedSource(market, first[0].train[0].end, CODEC)
     other = search(Engine(altered, whole=False), SPACE, first, PLAN)
     assert altered.altered > 500 and points(other) == points(known)
     assert known.folds[0].config == other.folds[0].config is not None

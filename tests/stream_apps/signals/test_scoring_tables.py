@@ -9,7 +9,7 @@ import pytest
 
 from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
 from stream_apps.core.signals.scoring import MODELS, tables
-from stream_apps.core.signals.scoring.view import look
+from stream_apps.core.signals.scoring.view import view_of
 from tests.support.markets.scoring_cases import BTC, large, market, of_model, run
 
 OFFSET = {">": 1e-6, ">=": 0.0, "<": -1e-6, "<=": 0.0}
@@ -73,7 +73,7 @@ def test_a_printed_condition_gives_the_printed_points(name: str) -> None:
         model = MODELS[name]
         sub = next(one for one in model.parts if one.name == part.removesuffix(" (at least)"))
         shot = built(side, when.replace("\\", ""))
-        view = look(shot, model.fixed.get("cvd_fast_window", "30m"), model.fixed.get("cvd_slow_window", "4h"), False)
+        view = view_of(shot, model.fixed.get("cvd_fast_window", "30m"), model.fixed.get("cvd_slow_window", "4h"), False)
         assert sub.points(view, view.lean) == float(points), (layer, part, side, when)
         tried += 1
     assert tried >= 7

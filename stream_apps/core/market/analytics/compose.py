@@ -151,7 +151,7 @@ def _pane(
     if number[BULK_ON] and traded and row[i, SINCE] >= 0 and pane - n >= row[i, SINCE]:
         volume = open_sum[i, s, col.BUY] + open_sum[i, s, col.SELL]
         buy = vpin.bought(volume, d, kyle.deviation(n, row[i, SUM_D], products[i, DD]))
-        vpin.pour(clock, buckets, i, vpin.BULK, buy, volume - buy)
+        vpin.fill_buckets(clock, buckets, i, vpin.BULK, buy, volume - buy)
 
 
 @njit(cache=True, nogil=True)
@@ -204,7 +204,7 @@ def _make_close(stamp: int) -> Any:
             i = trades[e, INSTRUMENT]
             if row[i, CHOSEN] == 1 and trades[e, TIME] <= limit:
                 lots = trades[e, LOTS]
-                vpin.pour(clock, buckets, i, vpin.TRUE, max(lots, 0), max(-lots, 0))
+                vpin.fill_buckets(clock, buckets, i, vpin.TRUE, max(lots, 0), max(-lots, 0))
             else:
                 stay = _stays(trades, e, stay)
         waiting[0] = stay

@@ -135,9 +135,9 @@ def _make_close(stamp: int) -> Any:
     return close
 
 
-def _make_look(stamp: int) -> Any:
+def _make_observe(stamp: int) -> Any:
     @njit(cache=True, nogil=True)
-    def look(chosen: Any, pane: int, m: Any, a: Any, flows: Any, numbers: Any, features: Any, states: Any, counts: Any) -> None:
+    def observe(chosen: Any, pane: int, m: Any, a: Any, flows: Any, numbers: Any, features: Any, states: Any, counts: Any) -> None:
         """Write the state of the chosen instruments at the instant that ends ``pane``, one row each."""
         stamp  # noqa: B018
         whole = numbers.whole
@@ -157,7 +157,7 @@ def _make_look(stamp: int) -> Any:
                 a.rate_times, a.rates, a.rate_counts, a.stats, a.stats_of, a.bars, whole[SEEDS], features,
             )  # fmt: skip
 
-    return look
+    return observe
 
 
 _STAMP = stamp(
@@ -166,4 +166,4 @@ _STAMP = stamp(
 )  # fmt: skip
 take_trades = _make_take_trades(_STAMP)
 close = _make_close(_STAMP)
-look = _make_look(_STAMP)
+observe = _make_observe(_STAMP)

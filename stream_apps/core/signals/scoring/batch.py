@@ -38,7 +38,7 @@ _COLUMN = {name: place for place, name in enumerate(FEATURES)}
 _STATE = {name: place for place, name in enumerate(INPUTS)}
 _OPERATORS = {">": k.ABOVE, ">=": k.AT_LEAST, "<": k.BELOW, "<=": k.AT_MOST}
 _SIDES = {"LONG": 1, "SHORT": -1, "any": 0}
-_STRETCHED = "1h"  # the fast window in a minute of heavy trading (``view.look``)
+_STRETCHED = "1h"  # the fast window in a minute of heavy trading (``view.view_of``)
 _FEATURE_OF = {"quantity_p99": "trade_quantity_p99"}  # inputs with another name among the features
 _COLUMNS = np.array(
     [*(_COLUMN.get(_FEATURE_OF.get(name, name), -1) for name in INPUT_ORDER), _COLUMN["cvd_1h"], _COLUMN["slope_1h"]], dtype=np.int64
@@ -243,7 +243,7 @@ class Batch:
         self._tiers: list[list[str]] = []
         self._sizes: list[int] = []
         tables = _Tables(codec.header("scores"))
-        rows, values, mosts, of_gates, gate_limits, inputs = [], [], list[float](), list[list[int]](), list[float](), list[list[int]]()
+        rows, values, maxima, of_gates, gate_limits, inputs = [], [], list[float](), list[list[int]](), list[float](), list[list[int]]()
         for place, (config, hash_) in enumerate(self.strategies):
             self._places.setdefault(config.instrument, []).append(place)
             model = MODELS[config.model].of(config)
@@ -262,12 +262,12 @@ class Batch:
             rows.append([
                 number, *own, _COLUMN.get(f"slope_{fast}", -1), _COLUMN.get(f"acceleration_{fast}", -1), _COLUMN[f"cvd_{fast}"], _COLUMN[f"cvd_{slow}"],
                 _COLUMN[f"volume_{fast}"], len(of_gates), len(inputs), sum(BIT[side] for side in ALLOWED[config.direction]), config.cooldown_minutes,
-                len(mosts),
+                len(maxima),
             ])  # fmt: skip
             values.append(
                 [config.entry_score, config.flip_threshold, *(start for _, start in starts), *([0.0] * (k.N_SF - k.TIERS - len(starts)))]
             )
-            mosts += model.mosts(config)
+            maxima += model.maxima(config)
             settings = GateSettings.of(model, config)
             whale = (np.nan, False)
             size = tables.sizes[number] + _NUMBERS + sum(map(texts.length, own))
@@ -289,7 +289,7 @@ class Batch:
         self._memory = np.array([_as_numbers(memory) for memory in self._memories], dtype=np.int64).reshape(len(self.strategies), 3)
         self._tables = (
             _table(rows, k.N_S), np.array(values).reshape(len(rows), k.N_SF), self._memory, _table(tables.models, k.N_M), _table(tables.layers, k.N_L),
-            np.array(tables.layer_most), np.array(mosts), _table(tables.parts, k.N_P), np.array(tables.part_values).reshape(-1, 3),
+            np.array(tables.layer_most), np.array(maxima), _table(tables.parts, k.N_P), np.array(tables.part_values).reshape(-1, 3),
             np.array(tables.part_inputs, dtype=np.int64), _table(tables.rows, k.N_R), np.array(tables.row_points), _table(tables.conditions, k.N_C),
             np.array(tables.limits), _table(tables.gates, k.N_G), _table(of_gates, k.N_A), np.array(gate_limits), _table(inputs, k.N_I),
             *tables.texts.arrays(),

@@ -144,7 +144,7 @@ def evaluate(
         raise ValueError(f"instrument: strategy {config.strategy_id} is for {config.instrument}, the snapshot is of {snapshot.instrument}")
     model = MODELS[config.model].of(config)
     reading = read(snapshot, model, config.cvd_fast_window, config.cvd_slow_window, limits)
-    gates, weighted = reading.judge(GateSettings.of(model, config)), reading.weigh(model.mosts(config))
+    gates, weighted = reading.judge(GateSettings.of(model, config)), reading.weigh(model.maxima(config))
     decision = decide(reading, gates, weighted, config, tier_starts(config), memory)
     score = score_record(reading, gates, weighted, decision, config, config_hash)
     if not score["signalled"]:

@@ -148,7 +148,7 @@ def _points(
 @njit(cache=True, nogil=True)
 def score(
     asked: Any, features: Any, states: Any, counts: Any, prints: Any, flows: Any, instant: int, decided_at: int, columns: Any, stale: int,
-    limits_of_regime: Any, strategies: Any, strategy_values: Any, memory: Any, models: Any, layers: Any, layer_most: Any, mosts: Any, parts: Any,
+    limits_of_regime: Any, strategies: Any, strategy_values: Any, memory: Any, models: Any, layers: Any, layer_most: Any, maxima: Any, parts: Any,
     part_values: Any, part_inputs: Any, rows: Any, row_points: Any, conditions: Any, limits: Any, gates: Any, of_gates: Any, gate_limits: Any,
     inputs: Any, spans: Any, blob: Any, out: Any, results: Any, values: Any,
 ) -> None:  # fmt: skip
@@ -293,7 +293,7 @@ def score(
                 else:
                     raw = max(raw, worth)
             raws[n] = min(raw, layer_most[layer])
-            most = mosts[strategies[s, S_MOSTS] + n]
+            most = maxima[strategies[s, S_MOSTS] + n]
             weighted[n] = min(raws[n] * most / layer_most[layer], most)
             total += weighted[n]
         total = tenths(min(total, 100.0))
@@ -380,7 +380,7 @@ def score(
             at = _double(out, at, raws[n], scratch, as_bytes)
             at = _double(out, at, layer_most[layer], scratch, as_bytes)
             at = _double(out, at, weighted[n], scratch, as_bytes)
-            at = _double(out, at, mosts[strategies[s, S_MOSTS] + n], scratch, as_bytes)
+            at = _double(out, at, maxima[strategies[s, S_MOSTS] + n], scratch, as_bytes)
             at = write_long(out, at, layers[layer, L_N_PARTS])
             for p in range(layers[layer, L_N_PARTS]):
                 at = _text(out, at, blob, spans, parts[layers[layer, L_PARTS] + p, P_NAME])

@@ -177,7 +177,7 @@ class Model:
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "inputs", tuple(name for name in INPUT_ORDER if name in used))
 
-    def mosts(self, config: StrategyConfig) -> list[float]:
+    def maxima(self, config: StrategyConfig) -> list[float]:
         """Return the maximum of each layer after weighting. It depends on ``weight_fields`` only."""
         return [layer.most_of(config) for layer in self.layers]
 

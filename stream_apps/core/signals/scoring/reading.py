@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from stream_apps.core.market.config import EngineConfig
 from stream_apps.core.market.snapshot import Snapshot
 from stream_apps.core.signals.scoring.model import Gate, Layer, Model
-from stream_apps.core.signals.scoring.view import INPUTS, View, look
+from stream_apps.core.signals.scoring.view import INPUTS, View, view_of
 from stream_apps.core.signals.strategy import StrategyConfig
 
 Record = dict[str, Any]
@@ -144,11 +144,11 @@ class Reading(NamedTuple):
                 block = "no_risk_distance"
         return GateVerdict(results, block, no_entry, missing, stale)
 
-    def weigh(self, mosts: list[float]) -> Weighted:
-        """Return the weighted layers and their sum. ``mosts``: maximum of each layer."""
+    def weigh(self, maxima: list[float]) -> Weighted:
+        """Return the weighted layers and their sum. ``maxima``: maximum of each layer."""
         layers: list[tuple[float, float]] = []
         total = 0.0
-        for (layer, raw, _), most in zip(self.layers, mosts, strict=False):  # none while not warm
+        for (layer, raw, _), most in zip(self.layers, maxima, strict=False):  # none while not warm
             # Multiply before dividing: 40 x 41.25 / 55 is exactly 30, 40 / 55 x 41.25 is not.
             score = min(raw * most / layer.raw_max, most)
             layers.append((score, most))
@@ -168,7 +168,7 @@ def read(snapshot: Snapshot, model: Model, fast_window: str, slow_window: str, l
         fast_window, slow_window: The strategies' windows.
         limits: Limits of the regime label.
     """
-    view = look(snapshot, fast_window, slow_window, model.stretch)
+    view = view_of(snapshot, fast_window, slow_window, model.stretch)
     inputs: dict[str, float] = {}
     absent: list[tuple[str, str]] = []
     for name in model.inputs:

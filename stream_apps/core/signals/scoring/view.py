@@ -62,7 +62,7 @@ def shown(name: str, fast_window: str, slow_window: str) -> str:
     return f"{_OF_SLOW[name]}_{slow_window}" if name in _OF_SLOW else name
 
 
-def look(snapshot: Snapshot, fast_window: str, slow_window: str, stretch: bool) -> View:
+def view_of(snapshot: Snapshot, fast_window: str, slow_window: str, stretch: bool) -> View:
     """Return a snapshot's view. With ``stretch`` the fast window is an hour in a minute of heavy trading."""
     slope = snapshot.slope.get(fast_window)
     acceleration = snapshot.acceleration.get(fast_window)

@@ -42,7 +42,7 @@ def _share(buy: Any, sell: Any, take: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def pour(clock: Any, buckets: Any, i: int, kind: int, buy: Any, sell: Any) -> None:
+def fill_buckets(clock: Any, buckets: Any, i: int, kind: int, buy: Any, sell: Any) -> None:
     """Let volume flow into the buckets.
 
     ``buckets[i, kind]``: |buy - sell| and volume of the last full ones. Volume without a bucket size is not counted.
