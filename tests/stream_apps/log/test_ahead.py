@@ -59,7 +59,7 @@ def plainly(marks: MarkLog, waiting: list[Mark], steps: list[Any], offsets: np.n
         due = marks.due(mark, GRID, LATENESS)
         if len(steps) >= most or mark.time > marks.times.get(mark.author, mark.time) + JUMP or len(due) > most - len(steps):
             break
-        news, cut = marks.news(mark), marks.cut_after(mark)
+        news, cut = marks.new_topics(mark), marks.cut_after(mark)
         if any(topic != "agg_trades" or cut[topic] > fed for topic in news):
             break
         if news:
