@@ -32,11 +32,37 @@ from deploy.grafana.build import (
     table,
 )
 from stream_apps.core.performance.daily import LEAST_DAILY_RETURNS
+from stream_apps.core.performance.intervals import Z
 
 CHOSEN = f"{IN_RANGE} AND mode = ${{mode:sqlstring}} AND strategy_id IN (${{strategy:sqlstring}})"
 IN_ORDER = "PARTITION BY strategy_id ORDER BY event_time, trade_id"
-FACTOR = "coalesce(sum(net_pnl) FILTER (WHERE net_pnl > 0), 0) / nullif(-sum(net_pnl) FILTER (WHERE net_pnl < 0), 0)"
-WON = "avg((net_pnl > 0)::int)"
+WON = "avg((net_pnl > 0)::int)::float8"
+
+
+def wilson(sign: str, share: str = WON, count: str = "count(*)") -> str:
+    """Return an end of the 95 % interval of a win rate: ``+`` or ``-`` (``core.performance.intervals.wilson``)."""
+    of = f"nullif({count}, 0)"
+    spread = f"{Z} * sqrt({share} * (1 - {share}) / {of} + {Z * Z / 4} / {of} / {of})"
+    return f"least(1, greatest(0, ({share} + {Z * Z / 2} / {of} {sign} {spread}) / (1 + {Z * Z} / {of})))"
+
+
+# Sums of the profit factor and its interval (``core.performance.intervals.profit_factor_bounds``). Without a win or a loss it has no interval, and is not
+# shown: 5 by 0 and 0 by 5 say nothing about the trades to come.
+GAINED, LOST = "sum(net_pnl) FILTER (WHERE net_pnl > 0)", "-sum(net_pnl) FILTER (WHERE net_pnl < 0)"
+FACTOR = f"{GAINED} / nullif({LOST}, 0)"
+SPREAD = f"""sqrt(count(*) / nullif(count(*) - 1, 0)::float8 * (sum(net_pnl * net_pnl) FILTER (WHERE net_pnl > 0) / nullif(({GAINED}) ^ 2, 0)
+  + sum(net_pnl * net_pnl) FILTER (WHERE net_pnl < 0) / nullif(({LOST}) ^ 2, 0)))"""
+FACTOR_FROM, FACTOR_TO = f"{FACTOR} * exp(-{Z} * {SPREAD})", f"{FACTOR} * exp({Z} * {SPREAD})"
+WHY_NONE = f"""CASE WHEN coalesce({LOST}, 0) = 0 THEN 'no losing trade'
+  WHEN coalesce({GAINED}, 0) = 0 THEN 'no winning trade' ELSE '' END"""
+# A win rate or a profit factor stands nowhere without its count and its interval.
+JUDGED = f"""count(*) AS trades, {WON} AS won, {wilson("-")} AS "won from", {wilson("+")} AS "won to", {FACTOR} AS "profit factor",
+  {FACTOR_FROM} AS "factor from", {FACTOR_TO} AS "factor to", {WHY_NONE} AS "no factor" """
+JUDGED_UNITS = {
+    "trades": COUNT,
+    **dict.fromkeys(("won", "won from", "won to"), SHARE),
+    **dict.fromkeys(("profit factor", "factor from", "factor to"), RATIO),
+}
 
 # Cumulated results and the highest before, the start included: what a drawdown is measured from.
 CURVES = f"""SELECT event_time, trade_id, strategy_id, strategy_name, net_r, net_pnl, curve_r, curve_pnl, greatest(0, max(curve_r) OVER w) - curve_r AS down_r,
@@ -45,7 +71,7 @@ CURVES = f"""SELECT event_time, trade_id, strategy_id, strategy_name, net_r, net
   WINDOW w AS ({IN_ORDER})"""
 
 RESULTS = f"""WITH curves AS ({CURVES}), downs AS (SELECT strategy_id, max(down_r) AS down_r, max(down_pnl) AS down_pnl FROM curves GROUP BY 1)
-SELECT min(strategy_name) AS strategy, count(*) AS trades, {WON} AS won, {FACTOR} AS "profit factor", sum(net_r) AS "net R", sum(net_pnl) AS "net money",
+SELECT min(strategy_name) AS strategy, {JUDGED}, sum(net_r) AS "net R", sum(net_pnl) AS "net money",
   avg(net_r) AS expectancy, min(down_r) AS "max drawdown R", min(down_pnl) AS "max drawdown",
   avg(net_r) FILTER (WHERE net_pnl > 0) / nullif(-avg(net_r) FILTER (WHERE net_pnl <= 0), 0) AS payoff,
   avg(fee_r + funding_r + slippage_r) AS "cost a trade", avg(hold_ms) AS held, avg(mfe_r) AS "best while open", avg(mae_r) AS "worst while open"
@@ -69,8 +95,10 @@ SELECT CASE WHEN count(*) >= {LEAST_DAILY_RETURNS} AND min(equity) > 0
   THEN avg(result / nullif(equity, 0)) / nullif(stddev_samp(result / nullif(equity, 0)), 0) * sqrt(365) END AS sharpe
 FROM returns"""
 
-ROLLING = f"""SELECT event_time AS "time", strategy_name AS metric, CASE WHEN count(*) OVER w = 20 THEN avg((net_pnl > 0)::int) OVER w END AS won
-FROM trades_closed WHERE {CHOSEN} WINDOW w AS ({IN_ORDER} ROWS 19 PRECEDING) ORDER BY 1"""
+ROLLING = f"""SELECT event_time AS "time", strategy_name AS metric, won,
+  {wilson("-", "won", "20")} AS "from", {wilson("+", "won", "20")} AS "to"
+FROM (SELECT event_time, strategy_name, CASE WHEN count(*) OVER w = 20 THEN avg((net_pnl > 0)::int) OVER w END::float8 AS won
+  FROM trades_closed WHERE {CHOSEN} WINDOW w AS ({IN_ORDER} ROWS 19 PRECEDING)) t ORDER BY 1"""
 
 OPEN = """SELECT p.event_time AS since, p.instrument, p.strategy_id, p.direction, p.status, p.tier, p.open_quantity AS quantity,
   p.entry_price AS entry, f.price AS now,
@@ -86,24 +114,31 @@ TRADES = f"""SELECT event_time AS closed, instrument, strategy_name AS strategy,
 FROM trades_closed WHERE {CHOSEN} ORDER BY event_time DESC LIMIT 500"""
 
 BOTH = f"""{IN_RANGE} AND mode = ${{mode:sqlstring}} AND strategy_id IN (${{a:sqlstring}}, ${{b:sqlstring}})"""
+# No figure of fewer trades: an interval needs two.
+LEAST_OF_A_SIDE = 2
 SIDES = f"""SELECT figure, max(value) FILTER (WHERE side = 'A') AS "A", max(value) FILTER (WHERE side = 'B') AS "B",
-  max(value) FILTER (WHERE side = 'A') - max(value) FILTER (WHERE side = 'B') AS "A - B"
-FROM (SELECT side, f.* FROM (SELECT s.side, count(*)::float8 AS trades, 100 * {WON} AS won, {FACTOR} AS factor, sum(net_r) AS net, avg(net_r) AS mean,
-    stddev_samp(net_r) / sqrt(count(*)) AS error FROM trades_closed t
-    JOIN (VALUES ('A', ${{a:sqlstring}}), ('B', ${{b:sqlstring}})) s (side, id) ON t.strategy_id = s.id WHERE {BOTH} GROUP BY 1) x
-  CROSS JOIN LATERAL (VALUES ('1 trades', trades), ('2 won, %', won), ('3 profit factor', factor), ('4 net R', net), ('5 net R a trade', mean),
-    ('6 standard error of it', error)) f (figure, value)) y
+  max(value) FILTER (WHERE side = 'A') - max(value) FILTER (WHERE side = 'B') AS "A - B",
+  coalesce(string_agg(side || ': ' || why, ', ' ORDER BY side) FILTER (WHERE value IS NULL), '') AS "why none"
+FROM (SELECT side, figure, CASE WHEN trades >= {LEAST_OF_A_SIDE} OR figure = '01 trades' THEN value END AS value,
+    CASE WHEN trades < {LEAST_OF_A_SIDE} THEN 'too few trades' ELSE no_factor END AS why
+  FROM (SELECT s.side, count(*)::float8 AS trades, {WON} AS won, {wilson("-")} AS won_from, {wilson("+")} AS won_to,
+      {FACTOR} AS factor, {FACTOR_FROM} AS factor_from, {FACTOR_TO} AS factor_to, {WHY_NONE} AS no_factor,
+      sum(net_r) AS net, avg(net_r) AS mean, {Z} * stddev_samp(net_r) / sqrt(count(*)) AS error FROM trades_closed t
+      JOIN (VALUES ('A', ${{a:sqlstring}}), ('B', ${{b:sqlstring}})) s (side, id) ON t.strategy_id = s.id WHERE {BOTH} GROUP BY 1) x
+  CROSS JOIN LATERAL (VALUES ('01 trades', trades), ('02 won, %', 100 * won), ('03 won from, %', 100 * won_from), ('04 won to, %', 100 * won_to),
+    ('05 profit factor', factor), ('06 profit factor from', factor_from), ('07 profit factor to', factor_to),
+    ('08 net R', net), ('09 net R a trade', mean), ('10 net R a trade from', mean - error), ('11 net R a trade to', mean + error)) f (figure, value)) y
 GROUP BY figure ORDER BY figure"""
 
 
 def _by(key: str, name: str) -> Json:
     return rows(
-        f'SELECT {key} AS {name}, sum(net_r) AS "net R", count(*) AS trades, {WON} AS won FROM trades_closed WHERE {CHOSEN} GROUP BY 1 ORDER BY 1'
+        f'SELECT {key} AS {name}, sum(net_r) AS "net R", count(*) AS trades FROM trades_closed WHERE {CHOSEN} GROUP BY 1 ORDER BY 1'
     )
 
 
 # Bars of one unit share a scale.
-EACH_ITS_SCALE = [by_name("net R", "unit", R), by_name("trades", "unit", COUNT), by_name("won", "unit", SHARE)]
+EACH_ITS_SCALE = [by_name("net R", "unit", R), by_name("trades", "unit", COUNT)]
 
 
 def _one(figure: str) -> str:
@@ -118,13 +153,14 @@ def board() -> Json:
         stat(
             "Net money", "Sum of the results of closed trades in quote units, after all costs.", QUOTE, rows(_one("sum(net_pnl)")), signed
         ),
-        stat("Win rate", "Share of closed trades with a net profit above zero.", SHARE, rows(_one(WON))),
-        stat(
-            "Profit factor",
-            "Gross profit by gross loss, in money; none without a loss.",
-            RATIO,
-            rows(_one(FACTOR)),
-            ((None, RED), (1, GREEN)),
+        table(
+            "Win rate and profit factor",
+            "Closed trades of the range with 95 % intervals (from, to). A win has a net profit above zero. Profit factor is gross profit by gross loss.",
+            NONE,
+            rows(f"{_one(JUDGED)} HAVING count(*) > 0"),
+            JUDGED_UNITS,
+            width=8,
+            height=4,
         ),
         stat("Trades", "Closed trades in the range.", COUNT, rows(_one("count(*)"))),
         stat(
@@ -157,20 +193,18 @@ def board() -> Json:
         ),
         lines(
             "Win rate of the last 20 trades",
-            "Share of winners among the last 20 closed trades of a strategy; nothing before there are 20.",
+            "Share of winners among the last 20 closed trades of a strategy, with its 95 % interval (from, to); nothing before there are 20.",
             SHARE,
             series(ROLLING),
             defaults={"min": 0, "max": 1},
         ),
         table(
             "Results by strategy",
-            "Closed trades of the range. Payoff is the mean win by the mean loss, in R; costs are fees, funding and slippage.",
+            "Closed trades of the range with 95 % intervals (from, to). Payoff is the mean win by the mean loss, in R; costs are fees, funding and slippage.",
             R,
             rows(RESULTS),
             {
-                "trades": COUNT,
-                "won": SHARE,
-                "profit factor": RATIO,
+                **JUDGED_UNITS,
                 "net money": QUOTE,
                 "max drawdown": QUOTE,
                 "payoff": RATIO,
@@ -180,7 +214,7 @@ def board() -> Json:
         ),
         bars(
             "By hour of entry",
-            "Net R, trades and share won by the UTC hour of entry.",
+            "Net R and trades by the UTC hour of entry.",
             NONE,
             _by("lpad(extract(hour FROM entry_time AT TIME ZONE 'UTC')::text, 2, '0')", "hour"),
             "hour",
@@ -188,7 +222,7 @@ def board() -> Json:
         ),
         bars(
             "By exit",
-            "Net R, trades and share won by what closed them.",
+            "Net R and trades by what closed them.",
             NONE,
             _by("exit_reason", "exit"),
             "exit",
@@ -196,7 +230,7 @@ def board() -> Json:
         ),
         bars(
             "By tier",
-            "Net R, trades and share won by tier; R is per unit of risk, so that the tier's size does not show.",
+            "Net R and trades by tier; R is per unit of risk, so that the tier's size does not show.",
             NONE,
             _by("tier", "tier"),
             "tier",
@@ -205,7 +239,7 @@ def board() -> Json:
         ),
         bars(
             "By direction",
-            "Net R, trades and share won by direction.",
+            "Net R and trades by direction.",
             NONE,
             _by("direction", "direction"),
             "direction",
@@ -214,7 +248,7 @@ def board() -> Json:
         ),
         bars(
             "By regime",
-            "Net R, trades and share won by the regime at entry.",
+            "Net R and trades by the regime at entry.",
             NONE,
             _by("regime", "regime"),
             "regime",
@@ -223,7 +257,7 @@ def board() -> Json:
         ),
         bars(
             "By instrument",
-            "Net R, trades and share won by instrument.",
+            "Net R and trades by instrument.",
             NONE,
             _by("instrument", "instrument"),
             "instrument",
@@ -260,7 +294,9 @@ def board() -> Json:
             ),
             custom={"lineInterpolation": "stepAfter"},
         ),
-        table("A against B: figures", "The two side by side. Intervals and a verdict that they bear: perpflow compare.", NONE, rows(SIDES)),
+        table(
+            "A against B: figures", "The two side by side, with 95 % intervals (from, to). A verdict: perpflow compare.", NONE, rows(SIDES)
+        ),
         table(
             "Open positions",
             "What is open or pending now, whatever the range; floating is R at the newest price: what TP1 banked and what is open, per money at risk.",
@@ -313,11 +349,11 @@ def board() -> Json:
         refresh="1m",
         empty="No trade of the chosen strategies was closed in the range.",
         empties={
-            "Profit factor": "No loss, or no trade, in the range.",
+            "Win rate and profit factor": "No trade, no win or no loss in the range.",
             "Sharpe": f"Too few daily returns: fewer than {LEAST_DAILY_RETURNS} days from the first entry to the last close.",
             "Win rate of the last 20 trades": "No strategy has closed 20 trades in the range.",
             "Open positions": "Nothing is open.",
             "A against B: equity": "Neither A nor B has closed a trade in the range.",
-            "A against B: figures": "Neither A nor B has closed a trade in the range.",
+            "A against B: figures": "Too few trades of A or B in the range.",
         },
     )
