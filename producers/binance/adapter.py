@@ -28,18 +28,18 @@ from producers.venue.adapter.base import (
     Adapter,
     BookSnapshot,
     Channel,
+    ConnectionPlan,
+    ContractInfo,
     Event,
-    Facts,
     MappingError,
     Market,
-    Part,
-    Plan,
+    Message,
     Poll,
-    Refused,
+    RejectedRow,
     Scanner,
-    mapped,
+    map_rows,
 )
-from producers.venue.adapter.rest_rows import usable
+from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.rest import Limit, Rest
 from schemas.codec.avro import Codec, Record
 
@@ -89,7 +89,7 @@ class BinanceUsdm(Adapter):
         """Return the venue's name of a symbol's stream, e.g. ``btcusdt@depth@100ms``."""
         return f"{symbol.lower()}@{channel.name}{self._suffix.get(channel.name, '')}"
 
-    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[Plan]:
+    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
         """Return one connection a route, more where a route has too many streams; the URL subscribes."""
         by_route: dict[str, list[tuple[str, Channel]]] = {}
         for symbol, channel in wanted:
@@ -99,10 +99,10 @@ class BinanceUsdm(Adapter):
             for start in range(0, len(streams), self.max_streams):
                 part = streams[start : start + self.max_streams]
                 names = "/".join(self.wire_name(symbol, channel) for symbol, channel in part)
-                plans.append(Plan(f"{route}-{start // self.max_streams}", f"{base_url}/{route}/stream?streams={names}", part))
+                plans.append(ConnectionPlan(f"{route}-{start // self.max_streams}", f"{base_url}/{route}/stream?streams={names}", part))
         return plans
 
-    def split(self, raw: bytes, received: int) -> Sequence[Part]:
+    def split(self, raw: bytes, received: int) -> Sequence[Message]:
         """Return the one message of a combined frame."""
         try:
             message = orjson.loads(raw)
@@ -113,7 +113,7 @@ class BinanceUsdm(Adapter):
         if type(name) is not str:
             raise MappingError("frame", "stream", f"expected text, got {name!r}")
         try:
-            return (Part(name, self.clock_of(name, data, received), data),)
+            return (Message(name, self.clock_of(name, data, received), data),)
         except MappingError as error:
             raise MappingError(name, error.field, error.reason) from None
 
@@ -130,7 +130,7 @@ class BinanceUsdm(Adapter):
             [(name, kinds.get(channel, scan.OTHER), market.symbol, market.instrument) for name, channel, market in streams], codec
         )
 
-    def _odd_frame(self, raw: bytes, error: Exception) -> Sequence[Part]:
+    def _odd_frame(self, raw: bytes, error: Exception) -> Sequence[Message]:
         if isinstance(error, orjson.JSONDecodeError):
             # Cut-off frames still begin with the stream's name, which tells a reader of the dead letters where to look.
             start = raw.find(b'"stream":"')
@@ -166,17 +166,17 @@ class BinanceUsdm(Adapter):
         """Return the venue's clock, ms UTC."""
         return mapping.server_time(await rest.get("/fapi/v1/time"))
 
-    async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
+    async def facts(self, rest: Rest, author: str) -> dict[str, ContractInfo]:
         """Return the contracts; those that cannot be used are logged and left out."""
         listed = mapping.rows_of(await rest.get("/fapi/v1/fundingInfo"), "fundingInfo")
-        hours = dict(usable(self.venue, "fundingInfo", listed, mapping.funding_hours))
+        hours = dict(valid_rows(self.venue, "fundingInfo", listed, mapping.funding_hours))
         found = {}
         for entry in mapping.contracts(await rest.get("/fapi/v1/exchangeInfo")):
             # Recordings of spot pairs are served beside the perpetuals; delivery contracts are not followed.
             if "PERPETUAL" not in str(entry.get("contractType")) and entry.get("contractType") != "SPOT":
                 continue
             try:
-                found[entry["symbol"]] = Facts(mapping.instrument_facts(entry, author, hours.get(entry["symbol"])), {})
+                found[entry["symbol"]] = ContractInfo(mapping.instrument_facts(entry, author, hours.get(entry["symbol"])), {})
             except MappingError as error:
                 self._log.warning("contract cannot be used", error=str(error))
         return found
@@ -184,17 +184,17 @@ class BinanceUsdm(Adapter):
     async def volumes(self, rest: Rest) -> dict[str, float]:
         """Return 24 h volumes."""
         rows = mapping.rows_of(await rest.get("/fapi/v1/ticker/24hr", 40), "ticker/24hr")
-        return dict(usable(self.venue, "ticker/24hr", rows, mapping.volume))
+        return dict(valid_rows(self.venue, "ticker/24hr", rows, mapping.volume))
 
     async def snapshot(self, rest: Rest, symbol: str) -> BookSnapshot:
         """Return the book."""
         return mapping.depth_snapshot(await rest.get("/fapi/v1/depth", 20, symbol=symbol, limit=DEPTH_LIMIT))
 
-    async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | Refused], bool]:
+    async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
         """Return up to 1,000 aggregate trades from an id on; the venue reaches two days back."""
         answer = await rest.get("/fapi/v1/aggTrades", 20, symbol=market.symbol, fromId=first, limit=PAGE)
         rows = mapping.rows_of(answer, "aggTrades")
-        return mapped(rows, lambda row: mapping.agg_trade(row, market.instrument, received, backfilled=True)), len(rows) >= PAGE
+        return map_rows(rows, lambda row: mapping.agg_trade(row, market.instrument, received, backfilled=True)), len(rows) >= PAGE
 
     async def first_trade(self, rest: Rest, market: Market, since: int) -> int | None:
         """Return the id of the first aggregate trade at or after a time (within an hour of it, the venue's window)."""
@@ -202,12 +202,12 @@ class BinanceUsdm(Adapter):
         rows = mapping.rows_of(answer, "aggTrades")
         return int(mapping.agg_trade(rows[0], market.instrument, since + 10**12)["agg_id"]) if rows else None
 
-    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | Refused]:
+    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | RejectedRow]:
         """Return bars with what takers bought in them."""
         answer = await rest.get(
             "/fapi/v1/klines", KLINES_WEIGHT, symbol=market.symbol, interval="5m", startTime=first, endTime=last, limit=self.kline_page
         )
-        return mapped(mapping.rows_of(answer, "klines"), lambda row: mapping.bar(row, market, received))
+        return map_rows(mapping.rows_of(answer, "klines"), lambda row: mapping.bar(row, market, received))
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
         """Return settled funding and open-interest history."""

@@ -11,7 +11,7 @@ from typing import Any
 from producers.binance import mapping
 from producers.venue.adapter.base import MappingError, Market, Poll
 from producers.venue.adapter.json_values import get, integer, number, positive, quantity, text
-from producers.venue.adapter.rest_rows import usable
+from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.rest import Rest
 from schemas.codec.avro import Record
 
@@ -98,12 +98,14 @@ async def _statistics(rest: Rest, markets: Sequence[Market], received: int) -> l
 
 async def _volumes(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
     rows = mapping.rows_of(await rest.get("/fapi/v1/ticker/24hr", 40), "ticker/24hr")
-    return usable(mapping.VENUE, "ticker/24hr", rows, lambda row: mapping.volume_record(row, received))
+    return valid_rows(mapping.VENUE, "ticker/24hr", rows, lambda row: mapping.volume_record(row, received))
 
 
 async def _settled(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
     rows = mapping.rows_of(await rest.get("/fapi/v1/fundingRate", limit=1000), "fundingRate")  # the newest of all symbols
-    return usable(mapping.VENUE, "fundingRate", rows, lambda row: (text(row, "symbol", "fundingRate"), "funding", settled(row, received)))
+    return valid_rows(
+        mapping.VENUE, "fundingRate", rows, lambda row: (text(row, "symbol", "fundingRate"), "funding", settled(row, received))
+    )
 
 
 async def history(rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:

@@ -17,10 +17,10 @@ from producers.venue.adapter.base import BookDiff, BookSnapshot, MappingError, M
 from producers.venue.adapter.json_values import (
     MAX_AHEAD_MS,
     MAX_LONG,
+    array,
     get,
     integer,
     levels,
-    listed,
     one_of,
     optional,
     positive,
@@ -244,7 +244,7 @@ def instrument_facts(entry: dict[str, Any], author: str, funding_hours: int | No
         kind = "spot"
     else:
         raise MappingError(record, "contractType", f"{symbol}: {contract!r} is neither a perpetual nor spot")
-    filters = {text(item, "filterType", record): item for item in listed(entry, "filters", record)}
+    filters = {text(item, "filterType", record): item for item in array(entry, "filters", record)}
     tick, price_decimals = _step(filters, "PRICE_FILTER", "tickSize", symbol)
     lot, quantity_decimals = _step(filters, "LOT_SIZE", "stepSize", symbol)
     notional = filters.get("MIN_NOTIONAL") or filters.get("NOTIONAL") or {}
@@ -293,7 +293,7 @@ def bar(row: Any, market: Market, received: int) -> Record:
 
 def contracts(answer: Any) -> list[dict[str, Any]]:
     """Return the symbols of exchangeInfo that are objects with a name."""
-    rows = listed(answer, "symbols", "exchangeInfo")
+    rows = array(answer, "symbols", "exchangeInfo")
     return [row for row in rows if type(row) is dict and type(row.get("symbol")) is str]
 
 

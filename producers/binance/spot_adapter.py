@@ -14,10 +14,21 @@ import structlog
 from producers.binance import mapping as binance
 from producers.binance import spot_mapping as mapping
 from producers.binance.adapter import BinanceUsdm
-from producers.venue.adapter.base import BookSnapshot, Channel, Event, Facts, Market, Plan, Poll, Refused, Scanner, mapped
-from producers.venue.adapter.json_values import listed
+from producers.venue.adapter.base import (
+    BookSnapshot,
+    Channel,
+    ConnectionPlan,
+    ContractInfo,
+    Event,
+    Market,
+    Poll,
+    RejectedRow,
+    Scanner,
+    map_rows,
+)
+from producers.venue.adapter.json_values import array
 from producers.venue.adapter.message_time import note_time
-from producers.venue.adapter.rest_rows import usable
+from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.rest import Limit, Rest
 from schemas.codec.avro import Codec, Record
 
@@ -60,13 +71,13 @@ class BinanceSpot(BinanceUsdm):
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
-    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[Plan]:
+    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
         """Return as many connections as the streams need; the URL subscribes."""
         plans = []
         for start in range(0, len(wanted), self.max_streams):
             part = list(wanted[start : start + self.max_streams])
             names = "/".join(self.wire_name(symbol, channel) for symbol, channel in part)
-            plans.append(Plan(f"spot-{start // self.max_streams}", f"{base_url}/stream?streams={names}", part))
+            plans.append(ConnectionPlan(f"spot-{start // self.max_streams}", f"{base_url}/stream?streams={names}", part))
         return plans
 
     def clock_of(self, name: str, data: Any, received: int) -> int:
@@ -96,26 +107,26 @@ class BinanceSpot(BinanceUsdm):
         """Return the venue's clock, ms UTC."""
         return binance.server_time(await rest.get(f"{PATH}/time"))
 
-    async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
+    async def facts(self, rest: Rest, author: str) -> dict[str, ContractInfo]:
         """Return the pairs; those that cannot be used are logged and left out."""
-        rows = listed(await rest.get(f"{PATH}/exchangeInfo", INFO_WEIGHT), "symbols", "exchangeInfo")
-        records = usable(self.venue, "exchangeInfo", rows, lambda row: mapping.instrument_facts(row, author))
-        return {record["symbol"]: Facts(record, {}) for record in records}
+        rows = array(await rest.get(f"{PATH}/exchangeInfo", INFO_WEIGHT), "symbols", "exchangeInfo")
+        records = valid_rows(self.venue, "exchangeInfo", rows, lambda row: mapping.instrument_facts(row, author))
+        return {record["symbol"]: ContractInfo(record, {}) for record in records}
 
     async def volumes(self, rest: Rest) -> dict[str, float]:
         """Return 24 h volumes."""
         rows = binance.rows_of(await rest.get(f"{PATH}/ticker/24hr", TICKERS_WEIGHT), "ticker/24hr")
-        return dict(usable(self.venue, "ticker/24hr", rows, binance.volume))
+        return dict(valid_rows(self.venue, "ticker/24hr", rows, binance.volume))
 
     async def snapshot(self, rest: Rest, symbol: str) -> BookSnapshot:
         """Return the book."""
         return binance.depth_snapshot(await rest.get(f"{PATH}/depth", DEPTH_WEIGHT, symbol=symbol, limit=DEPTH_LIMIT))
 
-    async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | Refused], bool]:
+    async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
         """Return up to 1,000 aggregate trades from an id on; the venue has all of them."""
         answer = await rest.get(f"{PATH}/aggTrades", TRADES_WEIGHT, symbol=market.symbol, fromId=first, limit=PAGE)
         rows = binance.rows_of(answer, "aggTrades")
-        return mapped(rows, lambda row: binance.agg_trade(row, market.instrument, received, backfilled=True)), len(rows) >= PAGE
+        return map_rows(rows, lambda row: binance.agg_trade(row, market.instrument, received, backfilled=True)), len(rows) >= PAGE
 
     async def first_trade(self, rest: Rest, market: Market, since: int) -> int | None:
         """Return the id of the first aggregate trade at or after a time."""
@@ -123,12 +134,12 @@ class BinanceSpot(BinanceUsdm):
         rows = binance.rows_of(answer, "aggTrades")
         return int(binance.agg_trade(rows[0], market.instrument, since + 10**12)["agg_id"]) if rows else None
 
-    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | Refused]:
+    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | RejectedRow]:
         """Return bars with what takers bought in them."""
         answer = await rest.get(
             f"{PATH}/klines", KLINES_WEIGHT, symbol=market.symbol, interval="5m", startTime=first, endTime=last, limit=self.kline_page
         )
-        return mapped(binance.rows_of(answer, "klines"), lambda row: binance.bar(row, market, received))
+        return map_rows(binance.rows_of(answer, "klines"), lambda row: binance.bar(row, market, received))
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
         """Return nothing: spot is neither funded nor has it open interest."""
@@ -140,4 +151,4 @@ class BinanceSpot(BinanceUsdm):
 
     async def _volumes(self, rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
         rows = binance.rows_of(await rest.get(f"{PATH}/ticker/24hr", TICKERS_WEIGHT), "ticker/24hr")
-        return usable(self.venue, "ticker/24hr", rows, lambda row: binance.volume_record(row, received))
+        return valid_rows(self.venue, "ticker/24hr", rows, lambda row: binance.volume_record(row, received))

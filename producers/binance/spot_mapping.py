@@ -9,8 +9,8 @@ from typing import Any
 
 from producers.binance.mapping import VENUE, event_clock
 from producers.venue.adapter.base import BookDiff, MappingError, Market
-from producers.venue.adapter.json_values import get, integer, levels, listed, optional, positive, quantity, step, text
-from producers.venue.adapter.message_time import untimed
+from producers.venue.adapter.json_values import array, get, integer, levels, optional, positive, quantity, step, text
+from producers.venue.adapter.message_time import estimated_time
 from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 
@@ -29,7 +29,7 @@ def quote(data: dict[str, Any], market: Market, received: int) -> Record:
     record = "bookTicker"
     return {
         "instrument": market.instrument,
-        "event_time": untimed(market, received),
+        "event_time": estimated_time(market, received),
         "receive_time": received,
         "update_id": integer(data, "u", record),
         "bid_price": positive(data, "b", record),
@@ -47,7 +47,7 @@ def instrument_facts(row: Any, author: str) -> Record:
     record = "exchangeInfo"
     symbol = text(row, "symbol", record)
     filters = {}
-    for item in listed(row, "filters", record):
+    for item in array(row, "filters", record):
         filters[text(item, "filterType", record)] = item
     tick, price_decimals = step(get(filters, "PRICE_FILTER", record), "tickSize", record)
     size, quantity_decimals = step(get(filters, "LOT_SIZE", record), "stepSize", record)

@@ -15,9 +15,21 @@ import orjson
 
 from producers.bitget import mapping
 from producers.bitget.mapping import VENUE
-from producers.venue.adapter.base import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll, Refused, mapped
-from producers.venue.adapter.json_values import get, listed, one_of, text, time_ms
-from producers.venue.adapter.rest_rows import usable
+from producers.venue.adapter.base import (
+    Adapter,
+    Channel,
+    ConnectionPlan,
+    ContractInfo,
+    Event,
+    MappingError,
+    Market,
+    Message,
+    Poll,
+    RejectedRow,
+    map_rows,
+)
+from producers.venue.adapter.json_values import array, get, one_of, text, time_ms
+from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.connection import Heartbeat
 from producers.venue.network.rest import SLOW_DOWN_S, Limit, Rest
 from schemas.codec.avro import Record
@@ -72,18 +84,18 @@ class BitgetFutures(Adapter):
     def wire_name(self, symbol: str, channel: Channel) -> str:
         return f"{channel.name}:{symbol}"
 
-    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[Plan]:
-        found: list[Plan] = []
+    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
+        found: list[ConnectionPlan] = []
         for start in range(0, len(wanted), self.max_streams):
             streams = list(wanted[start : start + self.max_streams])
             opening = [_message("subscribe", streams[first : first + SUBSCRIBE_BATCH]) for first in range(0, len(streams), SUBSCRIBE_BATCH)]
-            found.append(Plan(f"public-{len(found) + 1}", f"{base_url}/v2/ws/public", streams, opening))
+            found.append(ConnectionPlan(f"public-{len(found) + 1}", f"{base_url}/v2/ws/public", streams, opening))
         return found
 
     def resubscribe(self, symbol: str, channel: Channel) -> list[str]:
         return [_message("unsubscribe", [(symbol, channel)]), _message("subscribe", [(symbol, channel)])]
 
-    def split(self, raw: bytes, received: int) -> Sequence[Part]:
+    def split(self, raw: bytes, received: int) -> Sequence[Message]:
         if raw == b"pong":
             return ()
         try:
@@ -99,8 +111,8 @@ class BitgetFutures(Adapter):
         arg = get(message, "arg", "frame")
         one_of(arg, "instType", "frame", (PRODUCT,))
         stream = f"{text(arg, 'channel', 'frame')}:{text(arg, 'instId', 'frame')}"
-        listed(message, "data", "frame")
-        return (Part(stream, mapping.clock(message, received), message),)
+        array(message, "data", "frame")
+        return (Message(stream, mapping.clock(message, received), message),)
 
     def take(self, channel: Channel, data: Any, market: Market, received: int) -> Sequence[Event]:
         if channel is BOOKS:
@@ -131,19 +143,19 @@ class BitgetFutures(Adapter):
     async def server_time(self, rest: Rest) -> int:
         return mapping.server_time(await rest.get("/api/v2/public/time"))
 
-    async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
+    async def facts(self, rest: Rest, author: str) -> dict[str, ContractInfo]:
         answer = await rest.get(f"{MARKET_PATH}/contracts", productType=PRODUCT)
-        records = usable(VENUE, "contracts", listed(answer, "data", "contracts"), lambda row: mapping.instrument_facts(row, author))
-        return {record["symbol"]: Facts(record, {}) for record in records}
+        records = valid_rows(VENUE, "contracts", array(answer, "data", "contracts"), lambda row: mapping.instrument_facts(row, author))
+        return {record["symbol"]: ContractInfo(record, {}) for record in records}
 
     async def volumes(self, rest: Rest) -> dict[str, float]:
         answer = await rest.get(f"{MARKET_PATH}/tickers", productType=PRODUCT)
-        return dict(usable(VENUE, "tickers", listed(answer, "data", "tickers"), mapping.volume))
+        return dict(valid_rows(VENUE, "tickers", array(answer, "data", "tickers"), mapping.volume))
 
-    async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | Refused], bool]:
+    async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
         """Return the newest 100 fills, and from there page by page what fills-history has (the last week)."""
         good: list[Record] = []
-        refused: list[Record | Refused] = []
+        refused: list[Record | RejectedRow] = []
         for page in range(MAX_PAGES):
             if page == 0:
                 answer = await rest.get(f"{MARKET_PATH}/fills", symbol=market.symbol, productType=PRODUCT, limit=RECENT_FILLS)
@@ -152,11 +164,11 @@ class BitgetFutures(Adapter):
                     f"{MARKET_PATH}/fills-history", FILLS_HISTORY_WEIGHT, symbol=market.symbol, productType=PRODUCT, limit=HISTORY_FILLS,
                     idLessThan=good[0]["venue_trade_id"],
                 )  # fmt: skip
-            rows = listed(answer, "data", "fills")
-            found = mapped(rows, lambda row: mapping.trade(row, market.instrument, received, backfilled=True))
-            refused += [row for row in found if isinstance(row, Refused)]
+            rows = array(answer, "data", "fills")
+            found = map_rows(rows, lambda row: mapping.trade(row, market.instrument, received, backfilled=True))
+            refused += [row for row in found if isinstance(row, RejectedRow)]
             # A page that brings nothing older would be asked for again for ever.
-            older = [row for row in found if not isinstance(row, Refused) and (not good or mapping.age(row) < mapping.age(good[0]))]
+            older = [row for row in found if not isinstance(row, RejectedRow) and (not good or mapping.age(row) < mapping.age(good[0]))]
             if not older:
                 break
             good = sorted(older, key=mapping.age) + good
@@ -164,12 +176,12 @@ class BitgetFutures(Adapter):
                 return [*refused, *(row for row in good if row["event_time"] >= since)], True
         return [*refused, *good], False
 
-    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | Refused]:
+    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | RejectedRow]:
         answer = await rest.get(
             f"{MARKET_PATH}/candles", symbol=market.symbol, productType=PRODUCT, granularity="5m", startTime=first, endTime=last + 1,
             limit=self.kline_page,
         )  # fmt: skip
-        return mapped(listed(answer, "data", "candles"), lambda row: mapping.bar(row, market, received))
+        return map_rows(array(answer, "data", "candles"), lambda row: mapping.bar(row, market, received))
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
         """Return settled rates and account ratios (those of the venue's last 5 min steps); past open interest is not served."""
@@ -203,8 +215,8 @@ def _message(op: str, streams: Sequence[tuple[str, Channel]]) -> str:
 async def _schedule(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
     answer = await rest.get(f"{MARKET_PATH}/current-fund-rate", productType=PRODUCT)
     time = time_ms(answer, "requestTime", "current-fund-rate", received)
-    rows = listed(answer, "data", "current-fund-rate")
-    return usable(VENUE, "current-fund-rate", rows, lambda row: mapping.schedule(row, time, received))
+    rows = array(answer, "data", "current-fund-rate")
+    return valid_rows(VENUE, "current-fund-rate", rows, lambda row: mapping.schedule(row, time, received))
 
 
 async def _settled(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:

@@ -15,12 +15,12 @@ from typing import Any
 from producers.venue.adapter import klines
 from producers.venue.adapter.base import BookDiff, BookSnapshot, Event, Level, MappingError, Market
 from producers.venue.adapter.json_values import (
+    array,
     decimal,
     exact_step,
     get,
     integer,
     levels,
-    listed,
     one_of,
     optional,
     positive,
@@ -33,7 +33,7 @@ from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 
 VENUE = "BITGET"
-# Of ``symbolStatus``; ``maintain`` is a pause. The others are ``listed`` (not yet) and ``off`` (no longer).
+# Of ``symbolStatus``; ``maintain`` is a pause. The others are ``array`` (not yet) and ``off`` (no longer).
 TRADING = ("normal", "maintain", "limit_open", "restrictedAPI")
 
 
@@ -41,7 +41,7 @@ def clock(message: dict[str, Any], received: int) -> int:
     """Return the venue's clock of a push: its ``ts``, else the newest of its rows (some channels leave the outer one out)."""
     if "ts" in message:
         return time_ms(message, "ts", "push", received)
-    return max((time_ms(row, "ts", "push", received) for row in listed(message, "data", "push")), default=0)
+    return max((time_ms(row, "ts", "push", received) for row in array(message, "data", "push")), default=0)
 
 
 # --- trades ----------------------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ def age(record: Record) -> tuple[int, int]:
 
 def trades(message: dict[str, Any], instrument: str, received: int) -> list[Record]:
     """Return the records of a trade push, ascending; the venue puts the newest first."""
-    return sorted((trade(row, instrument, received) for row in listed(message, "data", "trade")), key=age)
+    return sorted((trade(row, instrument, received) for row in array(message, "data", "trade")), key=age)
 
 
 # --- books -----------------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def trades(message: dict[str, Any], instrument: str, received: int) -> list[Reco
 def quotes(message: dict[str, Any], instrument: str, received: int) -> list[Record]:
     """Return the ``quotes`` records of a books1 push; a book with an empty side has no quote."""
     found = []
-    for row in listed(message, "data", "books1"):
+    for row in array(message, "data", "books1"):
         bids, asks = levels(row, "bids", "books1"), levels(row, "asks", "books1")
         time, update = time_ms(row, "ts", "books1", received), integer(row, "seq", "books1")
         if bids and asks:
@@ -114,7 +114,7 @@ def books(message: dict[str, Any], market: Market, received: int) -> list[BookDi
     """
     whole = one_of(message, "action", "books", ("snapshot", "update")) == "snapshot"
     found: list[BookDiff | BookSnapshot] = []
-    for row in listed(message, "data", "books"):
+    for row in array(message, "data", "books"):
         seq, time = integer(row, "seq", "books"), time_ms(row, "ts", "books", received)
         bids, asks = levels(row, "bids", "books"), levels(row, "asks", "books")
         texts = _texts(row, bids, asks)
@@ -168,7 +168,7 @@ def ticker(message: dict[str, Any], instrument: str, received: int) -> list[Even
     price of the same push, exactly.
     """
     events: list[Event] = []
-    for row in listed(message, "data", "ticker"):
+    for row in array(message, "data", "ticker"):
         time = time_ms(row, "ts", "ticker", received)
         mark, index = _price(row, "markPrice"), _price(row, "indexPrice")
         rate, next_time = optional(row, "fundingRate", "ticker"), _filled(row, "nextFundingTime", "ticker")
@@ -240,7 +240,7 @@ def schedule(row: Any, time: int, received: int) -> tuple[str, str, Record]:
 def settled(answer: Any, after: int, received: int) -> list[Record]:
     """Return the settlements of history-fund-rate after a time, ascending."""
     found = []
-    for row in listed(answer, "data", "history-fund-rate"):
+    for row in array(answer, "data", "history-fund-rate"):
         time = time_ms(row, "fundingTime", "history-fund-rate", received)
         rate = optional(row, "fundingRate", "history-fund-rate")
         if rate is None:
@@ -260,7 +260,7 @@ def account_ratios(answer: Any, received: int) -> list[Record]:
             "indicator": "long_short_ratio",
             "value": quantity(row, "longShortAccountRatio", record),
         }
-        for row in listed(answer, "data", record)
+        for row in array(answer, "data", record)
     ]
     return sorted(found, key=lambda row: int(row["event_time"]))
 

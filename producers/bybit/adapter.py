@@ -15,9 +15,21 @@ import orjson
 
 from producers.bybit import history, mapping
 from producers.bybit.tickers import merged
-from producers.venue.adapter.base import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll, Refused, mapped
-from producers.venue.adapter.json_values import integer, listed, text, time_ms
-from producers.venue.adapter.rest_rows import usable
+from producers.venue.adapter.base import (
+    Adapter,
+    Channel,
+    ConnectionPlan,
+    ContractInfo,
+    Event,
+    MappingError,
+    Market,
+    Message,
+    Poll,
+    RejectedRow,
+    map_rows,
+)
+from producers.venue.adapter.json_values import array, integer, text, time_ms
+from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.connection import Heartbeat
 from producers.venue.network.rest import Limit, Rest
 from schemas.codec.avro import Record
@@ -77,8 +89,8 @@ class _Bybit(Adapter):
     def wire_name(self, symbol: str, channel: Channel) -> str:
         return f"{channel.name}.{symbol}"
 
-    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[Plan]:
-        plans: list[Plan] = []
+    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
+        plans: list[ConnectionPlan] = []
         streams: list[tuple[str, Channel]] = []
         length = 0
         for symbol, channel in wanted:
@@ -92,20 +104,20 @@ class _Bybit(Adapter):
             plans.append(self._plan(base_url, len(plans), streams))
         return plans
 
-    def _plan(self, base_url: str, number: int, streams: list[tuple[str, Channel]]) -> Plan:
+    def _plan(self, base_url: str, number: int, streams: list[tuple[str, Channel]]) -> ConnectionPlan:
         # One refused argument fails its whole message: a symbol that the venue no longer has must cost no other one its streams. So each
         # symbol has a message of its own, with at most six arguments (spot allows ten).
         by_symbol: dict[str, list[str]] = {}
         for symbol, channel in streams:
             by_symbol.setdefault(symbol, []).append(self.wire_name(symbol, channel))
         opening = [_message("subscribe", names) for names in by_symbol.values()]
-        return Plan(f"{self.category}-{number}", f"{base_url}/v5/public/{self.category}", streams, opening)
+        return ConnectionPlan(f"{self.category}-{number}", f"{base_url}/v5/public/{self.category}", streams, opening)
 
     def resubscribe(self, symbol: str, channel: Channel) -> list[str]:
         name = self.wire_name(symbol, channel)
         return [_message("unsubscribe", [name]), _message("subscribe", [name])]
 
-    def split(self, raw: bytes, received: int) -> Sequence[Part]:
+    def split(self, raw: bytes, received: int) -> Sequence[Message]:
         try:
             message = orjson.loads(raw)
         except ValueError as error:
@@ -118,19 +130,19 @@ class _Bybit(Adapter):
         topic = message["topic"]
         if type(topic) is not str:
             raise MappingError("frame", "topic", f"expected text, got {topic!r}")
-        return (Part(topic, time_ms(message, "ts", topic, received), message),)
+        return (Message(topic, time_ms(message, "ts", topic, received), message),)
 
     def take(self, channel: Channel, data: Any, market: Market, received: int) -> Sequence[Event]:
         name, instrument, symbol = channel.name, market.instrument, market.symbol
         if name == "publicTrade":
-            return [("agg_trades", mapping.trade(row, instrument, symbol, received)) for row in listed(data, "data", name)]
+            return [("agg_trades", mapping.trade(row, instrument, symbol, received)) for row in array(data, "data", name)]
         if name == "orderbook.50":
             return [("depth", mapping.book(data, symbol, received))]
         if name == "orderbook.1":
             record = mapping.quote(data, instrument, symbol, received, market.memory)
             return [] if record is None else [("quotes", record)]
         if name == "allLiquidation":
-            return [("liquidations", mapping.liquidation(row, instrument, symbol, received)) for row in listed(data, "data", name)]
+            return [("liquidations", mapping.liquidation(row, instrument, symbol, received)) for row in array(data, "data", name)]
         if name == "tickers":
             kinds = ("market_indicators",) if self.kind == "spot" else ("funding", "market_indicators")
             return merged(data, symbol, instrument, received, market.memory, kinds)
@@ -150,11 +162,11 @@ class _Bybit(Adapter):
 
     async def volumes(self, rest: Rest) -> dict[str, float]:
         answer = await rest.get("/v5/market/tickers", category=self.category)
-        return dict(usable(self.venue, "tickers", mapping.rows(answer, "tickers"), mapping.volume))
+        return dict(valid_rows(self.venue, "tickers", mapping.rows(answer, "tickers"), mapping.volume))
 
-    async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
+    async def facts(self, rest: Rest, author: str) -> dict[str, ContractInfo]:
         records = await self._facts(rest, lambda entry: self._fact(entry, author))
-        return {record["symbol"]: Facts(record, {}) for record in records}
+        return {record["symbol"]: ContractInfo(record, {}) for record in records}
 
     def _fact(self, entry: Any, author: str) -> Record | None:
         raise NotImplementedError
@@ -165,7 +177,7 @@ class _Bybit(Adapter):
         more: dict[str, Any] = {}
         for _ in range(MAX_PAGES):
             answer = await rest.get("/v5/market/instruments-info", category=self.category, limit=1000, **more)
-            found += usable(self.venue, "instruments-info", mapping.rows(answer, "instruments-info"), read)
+            found += valid_rows(self.venue, "instruments-info", mapping.rows(answer, "instruments-info"), read)
             cursor = answer["result"].get("nextPageCursor")
             if not cursor:
                 return found
@@ -174,20 +186,20 @@ class _Bybit(Adapter):
             more = {"cursor": cursor}
         raise MappingError("instruments-info", "nextPageCursor", f"leads nowhere: {cursor!r}")
 
-    async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | Refused], bool]:
+    async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
         """Return the newest trades (1,000; 60 on spot): the venue serves no older ones."""
         answer = await rest.get("/v5/market/recent-trade", category=self.category, symbol=market.symbol, limit=self.recent_limit)
         newest_first = mapping.rows(answer, "recent-trade")
-        found = mapped(reversed(newest_first), lambda row: mapping.recent_trade(row, market.instrument, market.symbol, received))
-        times = [row["event_time"] for row in found if not isinstance(row, Refused)]
-        wanted = [row for row in found if isinstance(row, Refused) or row["event_time"] >= since]
+        found = map_rows(reversed(newest_first), lambda row: mapping.recent_trade(row, market.instrument, market.symbol, received))
+        times = [row["event_time"] for row in found if not isinstance(row, RejectedRow)]
+        wanted = [row for row in found if isinstance(row, RejectedRow) or row["event_time"] >= since]
         return wanted, bool(times) and min(times) < since
 
-    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | Refused]:
+    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | RejectedRow]:
         answer = await rest.get(
             "/v5/market/kline", category=self.category, symbol=market.symbol, interval="5", start=first, end=last, limit=self.kline_page
         )
-        return mapped(mapping.rows(answer, "kline"), lambda row: mapping.bar(row, market, received))
+        return map_rows(mapping.rows(answer, "kline"), lambda row: mapping.bar(row, market, received))
 
 
 class BybitLinear(_Bybit):
@@ -224,7 +236,7 @@ class BybitLinear(_Bybit):
                 symbol = text(entry, "symbol", "tickers")
                 return read(symbol, mapping.ticker(entry), time, received)
 
-            return [found for part in usable(self.venue, "tickers", mapping.rows(answer, "tickers"), one) for found in part]
+            return [found for part in valid_rows(self.venue, "tickers", mapping.rows(answer, "tickers"), one) for found in part]
 
         return fetch
 

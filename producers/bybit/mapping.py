@@ -15,11 +15,11 @@ from typing import Any
 from producers.venue.adapter import klines
 from producers.venue.adapter.base import BookDiff, BookSnapshot, MappingError, Market
 from producers.venue.adapter.json_values import (
+    array,
     decimal,
     get,
     integer,
     levels,
-    listed,
     number,
     one_of,
     optional,
@@ -222,7 +222,7 @@ def indicator(name: str, value: float, time: int, received: int) -> Record:
 
 def rows(answer: Any, record: str) -> list[Any]:
     """Return the list of an answer."""
-    return listed(get(answer, "result", record), "list", record)
+    return array(get(answer, "result", record), "list", record)
 
 
 def linear_facts(entry: Any, author: str) -> Record | None:

@@ -14,9 +14,21 @@ import orjson
 from producers.coinbase import mapping
 from producers.coinbase.mapping import VENUE
 from producers.coinbase.reference import EVERY_S, REFERENCE_URL, Reference
-from producers.venue.adapter.base import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll, Refused, mapped
+from producers.venue.adapter.base import (
+    Adapter,
+    Channel,
+    ConnectionPlan,
+    ContractInfo,
+    Event,
+    MappingError,
+    Market,
+    Message,
+    Poll,
+    RejectedRow,
+    map_rows,
+)
 from producers.venue.adapter.json_values import MAX_LONG, integer, text
-from producers.venue.adapter.rest_rows import usable
+from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.rest import Limit, Rest
 from schemas.codec.avro import Record
 
@@ -63,8 +75,8 @@ class CoinbaseSpot(Adapter):
     def wire_name(self, symbol: str, channel: Channel) -> str:
         return f"{channel.name}:{symbol}"
 
-    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[Plan]:
-        found: list[Plan] = []
+    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
+        found: list[ConnectionPlan] = []
         for start in range(0, len(wanted), self.max_streams):
             streams = list(wanted[start : start + self.max_streams])
             # One product that the venue does not have fails its whole message, so each has one of its own.
@@ -75,10 +87,10 @@ class CoinbaseSpot(Adapter):
                 orjson.dumps({"type": "subscribe", "product_ids": [symbol], "channels": names}).decode()
                 for symbol, names in channels.items()
             ]
-            found.append(Plan(f"feed-{len(found) + 1}", base_url, streams, opening))
+            found.append(ConnectionPlan(f"feed-{len(found) + 1}", base_url, streams, opening))
         return found
 
-    def split(self, raw: bytes, received: int) -> Sequence[Part]:
+    def split(self, raw: bytes, received: int) -> Sequence[Message]:
         try:
             message = orjson.loads(raw)
         except ValueError as error:
@@ -90,7 +102,7 @@ class CoinbaseSpot(Adapter):
             raise MappingError("frame", "type", f"the venue refuses: {message.get('message')} {message.get('reason', '')}".rstrip())
         channel = TYPES.get(kind)
         stream = f"{kind if channel is None else channel.name}:{text(message, 'product_id', 'frame')}"
-        return (Part(stream, mapping.event_ms(message, "time", "frame", received), message),)
+        return (Message(stream, mapping.event_ms(message, "time", "frame", received), message),)
 
     def take(self, channel: Channel, data: Any, market: Market, received: int) -> Sequence[Event]:
         if channel is MATCHES:
@@ -110,20 +122,20 @@ class CoinbaseSpot(Adapter):
     async def server_time(self, rest: Rest) -> int:
         return mapping.server_time(await rest.get("/time"))
 
-    async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
+    async def facts(self, rest: Rest, author: str) -> dict[str, ContractInfo]:
         answer = await rest.get("/products")
         if type(answer) is not list:
             raise MappingError("products", "products", f"expected a list, got {type(answer).__name__}")
-        records = usable(VENUE, "products", answer, lambda row: mapping.instrument_facts(row, author))
-        return {record["symbol"]: Facts(record, {}) for record in records}
+        records = valid_rows(VENUE, "products", answer, lambda row: mapping.instrument_facts(row, author))
+        return {record["symbol"]: ContractInfo(record, {}) for record in records}
 
     async def volumes(self, rest: Rest) -> dict[str, float]:
         answer = await rest.get("/products/stats")
         if type(answer) is not dict:
             raise MappingError("stats", "stats", f"expected an object, got {type(answer).__name__}")
-        return dict(usable(VENUE, "stats", answer.items(), mapping.volume))
+        return dict(valid_rows(VENUE, "stats", answer.items(), mapping.volume))
 
-    async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | Refused], bool]:
+    async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
         """Return trades ``first`` to ``first + 999``: ``after`` gives those below an id, newest first.
 
         At the end of the trades the venue gives older ones instead; they are left out, and the page was not full.
@@ -131,18 +143,18 @@ class CoinbaseSpot(Adapter):
         answer = await rest.get(f"/products/{market.symbol}/trades", limit=PAGE, after=first + PAGE)
         if type(answer) is not list:
             raise MappingError("trades", "trades", f"expected a list, got {type(answer).__name__}")
-        found = mapped(answer, lambda row: mapping.trade(row, market.instrument, received, backfilled=True))
-        refused = [row for row in found if isinstance(row, Refused)]
-        good = sorted((row for row in found if not isinstance(row, Refused)), key=lambda row: int(row["agg_id"]))
+        found = map_rows(answer, lambda row: mapping.trade(row, market.instrument, received, backfilled=True))
+        refused = [row for row in found if isinstance(row, RejectedRow)]
+        good = sorted((row for row in found if not isinstance(row, RejectedRow)), key=lambda row: int(row["agg_id"]))
         wanted = [row for row in good if first <= row["agg_id"] < first + PAGE]
         return [*refused, *wanted], bool(wanted) and wanted[-1]["agg_id"] == first + PAGE - 1
 
-    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | Refused]:
+    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | RejectedRow]:
         window = {"start": first // 1000, "end": last // 1000}
         answer = await rest.get(f"/products/{market.symbol}/candles", granularity=300, **window)
         if type(answer) is not list:
             raise MappingError("candles", "candles", f"expected a list, got {type(answer).__name__}")
-        return mapped(answer, lambda row: mapping.bar(row, market, received))
+        return map_rows(answer, lambda row: mapping.bar(row, market, received))
 
     def polls(self) -> list[Poll]:
         return [Poll("premium", "market_indicators", EVERY_S, True, self._reference.premiums)]

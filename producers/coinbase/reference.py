@@ -14,7 +14,7 @@ from producers.coinbase import premium
 from producers.coinbase.mapping import VENUE
 from producers.venue.adapter.base import MappingError, Market
 from producers.venue.adapter.json_values import positive, text
-from producers.venue.adapter.rest_rows import usable
+from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.rest import Limit, Rest, limiter_of
 from schemas.codec.avro import Record
 
@@ -52,7 +52,7 @@ class Reference:
         if type(answer) is not list:
             raise MappingError("bookTicker", "answer", f"expected a list, got {type(answer).__name__}")
         found = []
-        for symbol, price in usable(VENUE, "bookTicker", answer, lambda row: _mid(row, received)):
+        for symbol, price in valid_rows(VENUE, "bookTicker", answer, lambda row: _mid(row, received)):
             market = heard.get(symbol)
             if market is None:
                 continue

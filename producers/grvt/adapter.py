@@ -14,9 +14,9 @@ import orjson
 
 from producers.grvt import mapping
 from producers.grvt.mapping import NS_PER_MS, VENUE
-from producers.venue.adapter.base import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll
+from producers.venue.adapter.base import Adapter, Channel, ConnectionPlan, ContractInfo, Event, MappingError, Market, Message, Poll
 from producers.venue.adapter.json_values import get, text
-from producers.venue.adapter.rest_rows import usable
+from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.adapter.settlements import new_settlements
 from producers.venue.network.rest import Limit, Rest
 from schemas.codec.avro import Record
@@ -49,15 +49,15 @@ class Grvt(Adapter):
     def wire_name(self, symbol: str, channel: Channel) -> str:
         return f"{channel.name}:{symbol}@{TICKER_MS}"
 
-    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[Plan]:
-        found: list[Plan] = []
+    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
+        found: list[ConnectionPlan] = []
         for start in range(0, len(wanted), self.max_streams):
             streams = list(wanted[start : start + self.max_streams])
             opening = [_subscribe(streams[first : first + SUBSCRIBE_BATCH], first + 1) for first in range(0, len(streams), SUBSCRIBE_BATCH)]
-            found.append(Plan(f"full-{len(found) + 1}", f"{base_url}/ws/full", streams, opening))
+            found.append(ConnectionPlan(f"full-{len(found) + 1}", f"{base_url}/ws/full", streams, opening))
         return found
 
-    def split(self, raw: bytes, received: int) -> Sequence[Part]:
+    def split(self, raw: bytes, received: int) -> Sequence[Message]:
         try:
             message = orjson.loads(raw)
         except ValueError as error:
@@ -70,7 +70,7 @@ class Grvt(Adapter):
             return ()
         stream = f"{text(message, 'stream', 'frame')}:{text(message, 'selector', 'frame')}"
         feed = get(message, "feed", "frame")
-        return (Part(stream, mapping.time_of(feed, "event_time", "ticker", received), feed),)
+        return (Message(stream, mapping.time_of(feed, "event_time", "ticker", received), feed),)
 
     def take(self, channel: Channel, data: Any, market: Market, received: int) -> Sequence[Event]:
         if get(data, "instrument", "ticker") != market.symbol:
@@ -82,10 +82,10 @@ class Grvt(Adapter):
     async def server_time(self, rest: Rest) -> int:
         return mapping.server_time(await rest.get("/time"))
 
-    async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
+    async def facts(self, rest: Rest, author: str) -> dict[str, ContractInfo]:
         rows = mapping.perpetuals(await rest.post(f"{PATH}/all_instruments", {"is_active": True}))
-        found = usable(VENUE, "all_instruments", rows, lambda row: mapping.instrument_facts(row, author))
-        return {record["symbol"]: Facts(record, {}) for record in found}
+        found = valid_rows(VENUE, "all_instruments", rows, lambda row: mapping.instrument_facts(row, author))
+        return {record["symbol"]: ContractInfo(record, {}) for record in found}
 
     async def volumes(self, rest: Rest) -> dict[str, float]:
         """Return 24 h volumes, a call an instrument: the venue has none for all."""

@@ -11,10 +11,10 @@ from typing import Any
 from producers.venue.adapter.base import Event, MappingError
 from producers.venue.adapter.json_values import (
     MAX_AHEAD_MS,
+    array,
     decimal,
     get,
     integer,
-    listed,
     optional,
     positive,
     product,
@@ -22,7 +22,7 @@ from producers.venue.adapter.json_values import (
     step,
     text,
 )
-from producers.venue.adapter.rest_rows import usable
+from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.state.funding_schedule import Rule
 from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
@@ -146,7 +146,7 @@ def server_time(answer: Any) -> int:
 
 def perpetuals(answer: Any) -> list[Any]:
     """Return the perpetuals of all_instruments."""
-    rows = listed(answer, "result", "all_instruments")
+    rows = array(answer, "result", "all_instruments")
     return [row for row in rows if type(row) is dict and row.get("kind") == "PERPETUAL"]
 
 
@@ -189,4 +189,4 @@ def settled(answer: Any, received: int) -> list[Record]:
     rows = get(answer, "result", "funding")
     if type(rows) is not list:
         raise MappingError("funding", "result", f"expected a list, got {rows!r}")
-    return sorted(usable(VENUE, "funding", rows, one), key=lambda record: record["event_time"])
+    return sorted(valid_rows(VENUE, "funding", rows, one), key=lambda record: record["event_time"])

@@ -14,10 +14,22 @@ import orjson
 
 from producers.hyperliquid import mapping
 from producers.hyperliquid.mapping import VENUE
-from producers.venue.adapter.base import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll, Refused, mapped
-from producers.venue.adapter.json_values import get, listed, text, time_ms
-from producers.venue.adapter.message_time import note_time, untimed
-from producers.venue.adapter.rest_rows import usable
+from producers.venue.adapter.base import (
+    Adapter,
+    Channel,
+    ConnectionPlan,
+    ContractInfo,
+    Event,
+    MappingError,
+    Market,
+    Message,
+    Poll,
+    RejectedRow,
+    map_rows,
+)
+from producers.venue.adapter.json_values import array, get, text, time_ms
+from producers.venue.adapter.message_time import estimated_time, note_time
+from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.connection import Heartbeat
 from producers.venue.network.rest import Limit, Rest
 from schemas.codec.avro import Record
@@ -72,14 +84,16 @@ class Hyperliquid(Adapter):
     def wire_name(self, symbol: str, channel: Channel) -> str:
         return f"{channel.name}:{symbol}"
 
-    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[Plan]:
-        found: list[Plan] = []
+    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
+        found: list[ConnectionPlan] = []
         for start in range(0, len(wanted), self.max_streams):
             streams = list(wanted[start : start + self.max_streams])
-            found.append(Plan(f"ws-{len(found) + 1}", f"{base_url}/ws", streams, [_message("subscribe", *stream) for stream in streams]))
+            found.append(
+                ConnectionPlan(f"ws-{len(found) + 1}", f"{base_url}/ws", streams, [_message("subscribe", *stream) for stream in streams])
+            )
         return found
 
-    def split(self, raw: bytes, received: int) -> Sequence[Part]:
+    def split(self, raw: bytes, received: int) -> Sequence[Message]:
         try:
             message = orjson.loads(raw)
         except ValueError as error:
@@ -92,11 +106,13 @@ class Hyperliquid(Adapter):
         if name != TRADES.name:
             data = get(message, "data", "frame")
             stream = f"{name}:{text(data, 'coin', 'frame')}"
-            return (Part(stream, 0 if name == CONTEXT.name else time_ms(data, "time", "frame", received), data),)
+            return (Message(stream, 0 if name == CONTEXT.name else time_ms(data, "time", "frame", received), data),)
         coins: dict[str, list[Any]] = {}
-        for row in listed(message, "data", "frame"):
+        for row in array(message, "data", "frame"):
             coins.setdefault(text(row, "coin", "frame"), []).append(row)
-        return [Part(f"{name}:{coin}", max(time_ms(row, "time", "frame", received) for row in rows), rows) for coin, rows in coins.items()]
+        return [
+            Message(f"{name}:{coin}", max(time_ms(row, "time", "frame", received) for row in rows), rows) for coin, rows in coins.items()
+        ]
 
     def take(self, channel: Channel, data: Any, market: Market, received: int) -> Sequence[Event]:
         if channel is TRADES:
@@ -112,39 +128,39 @@ class Hyperliquid(Adapter):
             note_time(market, time_ms(data, "time", "bbo", received), received)
             quote = mapping.quote(data, market.instrument, received)
             return [] if quote is None else [("quotes", quote)]
-        return mapping.context(data, market.instrument, untimed(market, received), received)
+        return mapping.context(data, market.instrument, estimated_time(market, received), received)
 
     # --- REST --------------------------------------------------------------------------------------------------------
 
     async def server_time(self, rest: Rest) -> int:
         return mapping.server_time(await rest.post(PATH, {"type": "exchangeStatus"}, STATUS_WEIGHT))
 
-    async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
+    async def facts(self, rest: Rest, author: str) -> dict[str, ContractInfo]:
         answer = await rest.post(PATH, {"type": "meta"}, INFO_WEIGHT)
-        records = usable(VENUE, "meta", listed(answer, "universe", "meta"), lambda row: mapping.instrument_facts(row, author))
-        return {record["symbol"]: Facts(record, {}) for record in records}
+        records = valid_rows(VENUE, "meta", array(answer, "universe", "meta"), lambda row: mapping.instrument_facts(row, author))
+        return {record["symbol"]: ContractInfo(record, {}) for record in records}
 
     async def volumes(self, rest: Rest) -> dict[str, float]:
         answer = await rest.post(PATH, {"type": "metaAndAssetCtxs"}, INFO_WEIGHT)
-        return dict(usable(VENUE, "metaAndAssetCtxs", mapping.contexts(answer), mapping.volume))
+        return dict(valid_rows(VENUE, "metaAndAssetCtxs", mapping.contexts(answer), mapping.volume))
 
-    async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | Refused], bool]:
+    async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
         """Return what recentTrades has: a few of the newest trades, seconds of a busy market."""
         answer = await rest.post(PATH, {"type": "recentTrades", "coin": market.symbol}, TRADES_WEIGHT)
         if type(answer) is not list:
             raise MappingError("recentTrades", "recentTrades", f"expected a list, got {type(answer).__name__}")
-        found = mapped(answer, lambda row: mapping.trade(row, market.instrument, received, backfilled=True))
-        refused = [row for row in found if isinstance(row, Refused)]
-        good = mapping.ascending([row for row in found if not isinstance(row, Refused)])
+        found = map_rows(answer, lambda row: mapping.trade(row, market.instrument, received, backfilled=True))
+        refused = [row for row in found if isinstance(row, RejectedRow)]
+        good = mapping.ascending([row for row in found if not isinstance(row, RejectedRow)])
         reached = bool(good) and good[0]["event_time"] < since
         return [*refused, *(row for row in good if row["event_time"] >= since)], reached
 
-    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | Refused]:
+    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | RejectedRow]:
         wanted = {"coin": market.symbol, "interval": "5m", "startTime": first, "endTime": last}
         answer = await rest.post(PATH, {"type": "candleSnapshot", "req": wanted}, CANDLES_WEIGHT)
         if type(answer) is not list:
             raise MappingError("candleSnapshot", "candleSnapshot", f"expected a list, got {type(answer).__name__}")
-        return mapped(answer, lambda row: mapping.bar(row, market, received))
+        return map_rows(answer, lambda row: mapping.bar(row, market, received))
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
         """Return settled rates; past open interest is not served."""

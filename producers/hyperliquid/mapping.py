@@ -14,7 +14,7 @@ from typing import Any
 
 from producers.venue.adapter import klines
 from producers.venue.adapter.base import BookSnapshot, Event, Level, MappingError, Market
-from producers.venue.adapter.json_values import get, integer, listed, number, one_of, optional, positive, product, quantity, text, time_ms
+from producers.venue.adapter.json_values import array, get, integer, number, one_of, optional, positive, product, quantity, text, time_ms
 from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 
@@ -70,7 +70,7 @@ def ascending(records: list[Record]) -> list[Record]:
 def book(data: Any, received: int) -> BookSnapshot:
     """Return an l2Book message: the best 20 levels of both sides. The venue numbers no books: their time, one a block, is their id."""
     time = time_ms(data, "time", "l2Book", received)
-    sides = listed(data, "levels", "l2Book")
+    sides = array(data, "levels", "l2Book")
     if len(sides) != 2:
         raise MappingError("l2Book", "levels", f"expected bids and asks, got {len(sides)} sides")
     return BookSnapshot(time, _side(sides[0]), _side(sides[1]), time)
@@ -85,7 +85,7 @@ def _side(rows: Any) -> list[Level]:
 def quote(data: Any, instrument: str, received: int) -> Record | None:
     """Return the ``quotes`` record of a bbo message, with its time as id; None when a side is empty (null)."""
     time = time_ms(data, "time", "bbo", received)
-    sides = listed(data, "bbo", "bbo")
+    sides = array(data, "bbo", "bbo")
     if len(sides) != 2:
         raise MappingError("bbo", "bbo", f"expected bid and ask, got {len(sides)} sides")
     bid, ask = sides
@@ -175,7 +175,7 @@ def contexts(answer: Any) -> list[tuple[Any, Any]]:
     """Return (contract, context) of metaAndAssetCtxs: two lists in one order."""
     if type(answer) is not list or len(answer) != 2 or type(answer[1]) is not list:
         raise MappingError("metaAndAssetCtxs", "assetCtxs", "expected the contracts and their contexts")
-    universe = listed(answer[0], "universe", "metaAndAssetCtxs")
+    universe = array(answer[0], "universe", "metaAndAssetCtxs")
     if len(universe) != len(answer[1]):
         raise MappingError("metaAndAssetCtxs", "assetCtxs", f"{len(answer[1])} contexts of {len(universe)} contracts")
     return list(zip(universe, answer[1], strict=True))

@@ -19,7 +19,7 @@ from producers.importer.merge import UNKNOWN_DECIMALS, contract_facts, merged
 from producers.importer.report import Report, utc
 from producers.importer.resume import Past, check_retention, read_past
 from producers.importer.rows import DumpFile, Event, Stream, look, ordered
-from producers.output.kafka_writer import KafkaOut, Outgoing
+from producers.output.kafka_writer import KafkaWriter, Outgoing
 from producers.output.sequencer import Step
 from producers.venue.adapter.base import Adapter
 from schemas.codec.avro import Codec, Record
@@ -170,7 +170,7 @@ class Importer:
 
     async def _write(self, past: Past) -> tuple[_Writer, bool]:
         """Write all steps; return what was written, and whether Kafka has all of it."""
-        out = KafkaOut(self.settings, self.plan.author, self.plan.adapter.venue, past.tail.cuts, past.tail.marks)
+        out = KafkaWriter(self.settings, self.plan.author, self.plan.adapter.venue, past.tail.cuts, past.tail.marks)
         await out.start()
         writer = _Writer(self, past, out)
         try:
@@ -221,7 +221,7 @@ class Importer:
 class _Writer:
     """Encodes the steps that are not in the log yet, and offers them to Kafka."""
 
-    def __init__(self, owner: Importer, past: Past, out: KafkaOut) -> None:
+    def __init__(self, owner: Importer, past: Past, out: KafkaWriter) -> None:
         self.written: Counter[str] = Counter()
         self.already: Counter[str] = Counter()
         self.ended = False

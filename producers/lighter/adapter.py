@@ -15,9 +15,9 @@ import orjson
 
 from producers.lighter import mapping
 from producers.lighter.mapping import VENUE
-from producers.venue.adapter.base import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll
+from producers.venue.adapter.base import Adapter, Channel, ConnectionPlan, ContractInfo, Event, MappingError, Market, Message, Poll
 from producers.venue.adapter.json_values import get, text
-from producers.venue.adapter.rest_rows import usable
+from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.adapter.settlements import new_settlements
 from producers.venue.network.connection import Heartbeat
 from producers.venue.network.rest import SLOW_DOWN_S, Limit, Rest
@@ -57,11 +57,11 @@ class Lighter(Adapter):
     def wire_name(self, symbol: str, channel: Channel) -> str:
         return f"{channel.name}:{symbol}"
 
-    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[Plan]:
+    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
         opening = [orjson.dumps({"type": "subscribe", "channel": "market_stats/all"}).decode()]
-        return [Plan("stream-1", f"{base_url}/stream", list(wanted), opening)] if wanted else []
+        return [ConnectionPlan("stream-1", f"{base_url}/stream", list(wanted), opening)] if wanted else []
 
-    def split(self, raw: bytes, received: int) -> Sequence[Part]:
+    def split(self, raw: bytes, received: int) -> Sequence[Message]:
         try:
             message = orjson.loads(raw)
         except ValueError as error:
@@ -81,7 +81,7 @@ class Lighter(Adapter):
             raise MappingError("frame", "market_stats", f"expected an object, got {markets!r}")
         # One market's stats by themselves (channel market_stats:0), or an object of them by number (market_stats:all).
         rows = [markets] if "market_id" in markets else [row for row in markets.values() if type(row) is dict]
-        return [Part(f"{STATS.name}:{self._symbol(row)}", clock, (clock, row)) for row in rows if "market_id" in row]
+        return [Message(f"{STATS.name}:{self._symbol(row)}", clock, (clock, row)) for row in rows if "market_id" in row]
 
     def _symbol(self, row: dict[str, Any]) -> str:
         symbol, number = row.get("symbol"), row["market_id"]
@@ -106,14 +106,14 @@ class Lighter(Adapter):
     async def server_time(self, rest: Rest) -> int:
         return mapping.server_time(await rest.get("/"))
 
-    async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
+    async def facts(self, rest: Rest, author: str) -> dict[str, ContractInfo]:
         rows = mapping.details(await rest.get(f"{PATH}/orderBookDetails"))
-        found = usable(VENUE, "orderBookDetails", rows, lambda row: mapping.instrument_facts(row, author))
+        found = valid_rows(VENUE, "orderBookDetails", rows, lambda row: mapping.instrument_facts(row, author))
         self._symbols.update({number: record["symbol"] for record, number in found})
-        return {record["symbol"]: Facts(record, {"market_id": number}) for record, number in found}
+        return {record["symbol"]: ContractInfo(record, {"market_id": number}) for record, number in found}
 
     async def volumes(self, rest: Rest) -> dict[str, float]:
-        return dict(usable(VENUE, "orderBookDetails", mapping.details(await rest.get(f"{PATH}/orderBookDetails")), mapping.volume))
+        return dict(valid_rows(VENUE, "orderBookDetails", mapping.details(await rest.get(f"{PATH}/orderBookDetails")), mapping.volume))
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
         """Return the settled rates, hour by hour."""

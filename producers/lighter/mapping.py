@@ -12,7 +12,7 @@ from math import inf
 from typing import Any
 
 from producers.venue.adapter.base import Event, MappingError
-from producers.venue.adapter.json_values import decimal, get, integer, listed, one_of, optional, quantity, text, time_ms
+from producers.venue.adapter.json_values import array, decimal, get, integer, one_of, optional, quantity, text, time_ms
 from producers.venue.state.funding_schedule import HOUR_MS, FundingSchedule, Rule
 from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
@@ -115,7 +115,7 @@ def server_time(answer: Any) -> int:
 
 def details(answer: Any) -> list[Any]:
     """Return the perpetuals of orderBookDetails."""
-    return listed(answer, "order_book_details", "orderBookDetails")
+    return array(answer, "order_book_details", "orderBookDetails")
 
 
 def volume(row: Any) -> tuple[str, float]:
@@ -169,7 +169,7 @@ def settled(row: Any, received: int) -> Record:
 
 def history(answer: Any, since: int, until: int) -> list[Record]:
     """Return the settlements of an answer of fundings within [since, until], ascending."""
-    rows = [settled(row, until) for row in listed(answer, "fundings", "fundings")]
+    rows = [settled(row, until) for row in array(answer, "fundings", "fundings")]
     return sorted((row for row in rows if since <= row["event_time"] <= until), key=lambda row: row["event_time"])
 
 

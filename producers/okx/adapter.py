@@ -20,9 +20,21 @@ import structlog
 
 from producers.okx import mapping, polls
 from producers.okx.contracts import Contract, contract
-from producers.venue.adapter.base import Adapter, Channel, Event, Facts, MappingError, Market, Part, Plan, Poll, Refused, mapped
-from producers.venue.adapter.json_values import get, integer, listed, text, time_ms
-from producers.venue.adapter.rest_rows import usable
+from producers.venue.adapter.base import (
+    Adapter,
+    Channel,
+    ConnectionPlan,
+    ContractInfo,
+    Event,
+    MappingError,
+    Market,
+    Message,
+    Poll,
+    RejectedRow,
+    map_rows,
+)
+from producers.venue.adapter.json_values import array, get, integer, text, time_ms
+from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.connection import Heartbeat
 from producers.venue.network.rest import Limit, Rest, RestError
 from schemas.codec.avro import Record
@@ -78,7 +90,7 @@ class OkxSwap(Adapter):
     def wire_name(self, symbol: str, channel: Channel) -> str:
         return f"{channel.name}:{mapping.index_of(symbol) if channel.name == INDEX.name else symbol}"
 
-    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[Plan]:
+    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
         groups: dict[str, list[tuple[str, Channel]]] = {"trades": [], "books": [], "public": [], "liquidations": []}
         for symbol, channel in wanted:
             group = {TRADES.name: "trades", DEPTH.name: "books", LIQUIDATIONS.name: "liquidations"}.get(channel.name, "public")
@@ -90,13 +102,13 @@ class OkxSwap(Adapter):
             url = f"{base_url}/ws/v5/{'business' if group == 'trades' else 'public'}"
             for number, start in enumerate(range(0, len(streams), max(1, most))):
                 part = streams[start : start + most]
-                plans.append(Plan(f"{group}-{number}", url, part, _messages("subscribe", part)))
+                plans.append(ConnectionPlan(f"{group}-{number}", url, part, _messages("subscribe", part)))
         return plans
 
     def resubscribe(self, symbol: str, channel: Channel) -> list[str]:
         return [*_messages("unsubscribe", [(symbol, channel)]), *_messages("subscribe", [(symbol, channel)])]
 
-    def split(self, raw: bytes, received: int) -> Sequence[Part]:
+    def split(self, raw: bytes, received: int) -> Sequence[Message]:
         if raw == b"pong":
             return ()
         try:
@@ -112,12 +124,12 @@ class OkxSwap(Adapter):
         channel = text(arg, "channel", "frame")
         if channel == LIQUIDATIONS.name:
             # The venue's order is not that of time, so such a message does not set the connection's clock.
-            return [Part(f"{channel}:{text(row, 'instId', channel)}", 0, row) for row in listed(message, "data", channel)]
+            return [Message(f"{channel}:{text(row, 'instId', channel)}", 0, row) for row in array(message, "data", channel)]
         stream = f"{channel}:{text(arg, 'instId', 'frame')}"
-        rows = listed(message, "data", stream)
+        rows = array(message, "data", stream)
         if channel == DEPTH.name:
-            return [Part(stream, time_ms(row, "ts", stream, received), (message.get("action"), row)) for row in rows]
-        return [Part(stream, time_ms(row, "ts", stream, received), row) for row in rows]
+            return [Message(stream, time_ms(row, "ts", stream, received), (message.get("action"), row)) for row in rows]
+        return [Message(stream, time_ms(row, "ts", stream, received), row) for row in rows]
 
     def take(self, channel: Channel, data: Any, market: Market, received: int) -> Sequence[Event]:
         name, instrument, symbol = channel.name, market.instrument, market.symbol
@@ -162,45 +174,45 @@ class OkxSwap(Adapter):
 
     async def server_time(self, rest: Rest) -> int:
         answer = await rest.get("/api/v5/public/time", 2)
-        rows = listed(answer, "data", "time")
+        rows = array(answer, "data", "time")
         if not rows:
             raise MappingError("time", "data", "is empty")
         return integer(rows[0], "ts", "time")
 
-    async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
+    async def facts(self, rest: Rest, author: str) -> dict[str, ContractInfo]:
         try:
-            rates = listed(await rest.get("/api/v5/public/funding-rate", 2, instId="ANY"), "data", "funding-rate")
+            rates = array(await rest.get("/api/v5/public/funding-rate", 2, instId="ANY"), "data", "funding-rate")
         except (RestError, MappingError) as error:
             structlog.get_logger().warning("no funding intervals", venue=self.venue, error=str(error)[:300])
         else:
             # Times of the answer are not judged here: only the difference of two of them is used. What it leaves out stays as it was.
-            self._hours |= dict(usable(self.venue, "funding-rate", rates, lambda entry: mapping.funding_hours(entry, mapping.ANY_TIME)))
+            self._hours |= dict(valid_rows(self.venue, "funding-rate", rates, lambda entry: mapping.funding_hours(entry, mapping.ANY_TIME)))
         hours = self._hours
         answer = await rest.get("/api/v5/public/instruments", instType="SWAP")
-        read = usable(
-            self.venue, "instruments", listed(answer, "data", "instruments"), lambda entry: mapping.instrument_facts(entry, author, hours)
+        read = valid_rows(
+            self.venue, "instruments", array(answer, "data", "instruments"), lambda entry: mapping.instrument_facts(entry, author, hours)
         )
-        return {record["symbol"]: Facts(record, {"units": units}) for record, units in read}
+        return {record["symbol"]: ContractInfo(record, {"units": units}) for record, units in read}
 
     async def volumes(self, rest: Rest) -> dict[str, float]:
         answer = await rest.get("/api/v5/market/tickers", instType="SWAP")
-        return dict(usable(self.venue, "tickers", listed(answer, "data", "tickers"), mapping.volume))
+        return dict(valid_rows(self.venue, "tickers", array(answer, "data", "tickers"), mapping.volume))
 
-    async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | Refused], bool]:
+    async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
         # ``after`` gives what is older than an id, newest first; so the page of [first, first + 100) is what is older than its end.
         answer = await rest.get("/api/v5/market/history-trades", instId=market.symbol, type=1, after=first + PAGE, limit=PAGE)
         size = _contract(market)
-        found = mapped(
-            reversed(listed(answer, "data", "history-trades")),
+        found = map_rows(
+            reversed(array(answer, "data", "history-trades")),
             lambda row: mapping.trade(row, market.instrument, market.symbol, size, received, backfilled=True),
         )
-        wanted = [row for row in found if isinstance(row, Refused) or row["agg_id"] >= first]
-        return wanted, any(not isinstance(row, Refused) and row["agg_id"] == first + PAGE - 1 for row in wanted)
+        wanted = [row for row in found if isinstance(row, RejectedRow) or row["agg_id"] >= first]
+        return wanted, any(not isinstance(row, RejectedRow) and row["agg_id"] == first + PAGE - 1 for row in wanted)
 
     async def first_trade(self, rest: Rest, market: Market, since: int) -> int | None:
         # The newest trade before the time is asked for: the one after it is the first at or after it.
         answer = await rest.get("/api/v5/market/history-trades", instId=market.symbol, type=2, after=since, limit=1)
-        rows = listed(answer, "data", "history-trades")
+        rows = array(answer, "data", "history-trades")
         return integer(rows[0], "tradeId", "history-trades") + 1 if rows else await self._oldest_trade(rest, market)
 
     async def _oldest_trade(self, rest: Rest, market: Market) -> int | None:
@@ -209,18 +221,18 @@ class OkxSwap(Adapter):
         for _ in range(MAX_PAGES):
             more = {} if oldest is None else {"type": 1, "after": oldest}
             answer = await rest.get("/api/v5/market/history-trades", instId=market.symbol, limit=PAGE, **more)
-            ids = [integer(row, "tradeId", "history-trades") for row in listed(answer, "data", "history-trades")]
+            ids = [integer(row, "tradeId", "history-trades") for row in array(answer, "data", "history-trades")]
             if not ids or (oldest is not None and min(ids) >= oldest):
                 break
             oldest = min(ids)
         return oldest
 
-    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | Refused]:
+    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | RejectedRow]:
         # ``after`` gives what is older than a time, ``before`` what is younger.
         answer = await rest.get(
             "/api/v5/market/candles", instId=market.symbol, bar="5m", after=last + 1, before=first - 1, limit=self.kline_page
         )
-        return mapped(listed(answer, "data", "candles"), lambda row: mapping.bar(row, market, received))
+        return map_rows(array(answer, "data", "candles"), lambda row: mapping.bar(row, market, received))
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
         return await polls.past(rest, market.symbol, since, until)

@@ -11,8 +11,8 @@ import structlog
 
 from producers.okx import mapping
 from producers.venue.adapter.base import MappingError, Market, Poll
-from producers.venue.adapter.json_values import listed, text, time_ms
-from producers.venue.adapter.rest_rows import usable
+from producers.venue.adapter.json_values import array, text, time_ms
+from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.rest import Rest, RestError
 from schemas.codec.avro import Record
 
@@ -42,7 +42,7 @@ def all_polls() -> list[Poll]:
 
 
 def _rows(answer: Any, record: str, read: Callable[[Any], tuple[str, str, Record] | None]) -> Polled:
-    return usable(mapping.VENUE, record, listed(answer, "data", record), read)
+    return valid_rows(mapping.VENUE, record, array(answer, "data", record), read)
 
 
 async def _schedule(rest: Rest, markets: Sequence[Market], received: int) -> Polled:
@@ -82,7 +82,7 @@ async def _settled(rest: Rest, markets: Sequence[Market], received: int) -> Poll
 
 def settlements(answer: Any, symbol: str, received: int) -> list[Record]:
     """Return the ``funding`` records (without ``instrument``) of an answer of funding-rate-history, ascending."""
-    records = [mapping.settled(entry, symbol, received) for entry in listed(answer, "data", "funding-rate-history")]
+    records = [mapping.settled(entry, symbol, received) for entry in array(answer, "data", "funding-rate-history")]
     return sorted(records, key=_time)
 
 
@@ -96,7 +96,7 @@ async def _accounts(rest: Rest, markets: Sequence[Market], received: int) -> Pol
 
 def account_ratios(answer: Any, received: int) -> list[Record]:
     """Return the ``market_indicators`` records of long accounts over short ones, ascending."""
-    rows = [mapping.ratio(entry, ACCOUNTS, received) for entry in listed(answer, "data", ACCOUNTS)]
+    rows = [mapping.ratio(entry, ACCOUNTS, received) for entry in array(answer, "data", ACCOUNTS)]
     return [mapping.indicator("long_short_ratio", float(value), time, received) for time, value in sorted(rows)]
 
 
@@ -110,7 +110,7 @@ async def _top_positions(rest: Rest, markets: Sequence[Market], received: int) -
 
 def top_positions(answer: Any, received: int) -> list[Record]:
     """Return the ``market_indicators`` records of top traders' positions: long over short, and the share of the longs, ascending."""
-    rows = [mapping.ratio(entry, TOP_POSITIONS, received) for entry in listed(answer, "data", TOP_POSITIONS)]
+    rows = [mapping.ratio(entry, TOP_POSITIONS, received) for entry in array(answer, "data", TOP_POSITIONS)]
     found = []
     for time, value in sorted(rows):
         found.append(mapping.indicator("top_trader_long_short_ratio", float(value), time, received))
@@ -156,7 +156,7 @@ async def _past_funding(rest: Rest, symbol: str, since: int, until: int) -> list
 
 
 def _open_interests(answer: Any, received: int) -> list[Record]:
-    records = [mapping.open_interest_at(entry, received) for entry in listed(answer, "data", "open-interest-history")]
+    records = [mapping.open_interest_at(entry, received) for entry in array(answer, "data", "open-interest-history")]
     return sorted(records, key=_time)
 
 

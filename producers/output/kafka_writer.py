@@ -65,7 +65,7 @@ UNKNOWN_OFFSET = -1
 LOG_END_S = 30.0
 
 
-class _Flight:
+class _PendingStep:
     """A step on its way: how many of its records are not acknowledged yet, and where those that are end."""
 
     __slots__ = ("barrier", "counts", "ends", "grid", "items", "partitions", "received", "sent", "time", "waiting")
@@ -93,10 +93,10 @@ class _Batch:
 
     __slots__ = ("_accumulated", "_builder", "flights", "owner", "place")
 
-    def __init__(self, owner: KafkaOut, place: tuple[str, int], wire: TopicPartition, accumulator: Any) -> None:
+    def __init__(self, owner: KafkaWriter, place: tuple[str, int], wire: TopicPartition, accumulator: Any) -> None:
         self.owner = owner
         self.place = place
-        self.flights: list[tuple[_Flight, int]] = []
+        self.flights: list[tuple[_PendingStep, int]] = []
         self._builder = accumulator.create_builder()
         self._accumulated = accumulator._append_batch(self._builder, wire)
         self._accumulated.future.add_done_callback(self.done)
@@ -128,7 +128,7 @@ class _Batch:
         owner._land_soon()
 
 
-class KafkaOut:
+class KafkaWriter:
     """The writer of one author; all of it runs on one asyncio loop.
 
     Args:
@@ -167,8 +167,8 @@ class KafkaOut:
         self._author_key = author.encode()
         self._cuts = {partition: dict(topics) for partition, topics in cuts.items()}
         self._marks = dict(marks)
-        self._outbox: deque[_Flight] = deque()
-        self._flights: deque[_Flight] = deque()
+        self._outbox: deque[_PendingStep] = deque()
+        self._flights: deque[_PendingStep] = deque()
         self._open: dict[tuple[str, int], _Batch] = {}
         self._unacknowledged = 0  # batches
         self._landing: asyncio.Handle | None = None
@@ -227,7 +227,7 @@ class KafkaOut:
             DeliveryFailed: Kafka refused a record.
         """
         for step in steps:
-            self._outbox.append(_Flight(step, barrier))
+            self._outbox.append(_PendingStep(step, barrier))
         self.pump()
 
     def pump(self) -> None:
@@ -247,7 +247,7 @@ class KafkaOut:
         if self.failure is not None:
             raise self.failure
 
-    def _write(self, flight: _Flight) -> bool:
+    def _write(self, flight: _PendingStep) -> bool:
         """Put a step's records into batches; False when there is no room for the rest now."""
         counts, partitions, items = flight.counts, flight.partitions, flight.items
         stop = min(len(items), flight.sent + MAX_IN_FLIGHT - self.in_flight)

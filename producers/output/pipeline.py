@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from producers.output.kafka_writer import KafkaOut, Outgoing
+from producers.output.kafka_writer import KafkaWriter, Outgoing
 from producers.output.pacing import Pace
 from producers.output.sequencer import Sequencer, Step
 from schemas import metrics
@@ -60,7 +60,7 @@ class Pipeline:
     def __init__(
         self,
         sequencer: Sequencer[Outgoing],
-        out: KafkaOut,
+        out: KafkaWriter,
         codec: Codec,
         venue: str,
         *,

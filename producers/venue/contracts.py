@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from producers.venue.adapter.base import Adapter, Facts
+from producers.venue.adapter.base import Adapter, ContractInfo
 from producers.venue.config import ProducerConfig
 from producers.venue.network.rest import Rest
 from schemas.codec.avro import Record
@@ -30,7 +30,7 @@ class ContractList:
     """
 
     def __init__(self, adapter: Adapter, config: ProducerConfig, rest: Rest, author: str, partitions: int) -> None:
-        self.known: dict[str, Facts] = {}
+        self.known: dict[str, ContractInfo] = {}
         self._adapter = adapter
         self._config = config
         self._rest = rest
@@ -58,7 +58,7 @@ class ContractList:
         """Take over the ``instruments`` records that an earlier run of this author left in the log."""
         self._written = {name: record for name, record in instruments.items() if record["author"] == self._author}
 
-    async def chosen(self, contracts: dict[str, Facts]) -> list[str]:
+    async def chosen(self, contracts: dict[str, ContractInfo]) -> list[str]:
         """Return the symbols that the user chose, of all contracts of the venue."""
         wanted = (self._config.symbols or self._adapter.default_symbols).strip()
         trading = [symbol for symbol, facts in contracts.items() if facts.record["status"] == "trading"]

@@ -15,11 +15,11 @@ from typing import Any
 
 import structlog
 
-from producers.output.kafka_writer import KafkaOut, Outgoing
+from producers.output.kafka_writer import KafkaWriter, Outgoing
 from producers.output.log_tail import LogError, Tail, read_tail
 from producers.output.pipeline import Pipeline
 from producers.output.sequencer import Sequencer
-from producers.venue.adapter.base import Adapter, Facts, MappingError, Market
+from producers.venue.adapter.base import Adapter, ContractInfo, MappingError, Market
 from producers.venue.config import ProducerConfig
 from producers.venue.contracts import ContractList
 from producers.venue.network.connection import Connection, Ended
@@ -27,13 +27,13 @@ from producers.venue.network.rest import Limit, Rest, RestError, limiter_of
 from producers.venue.polling.cold_start import History
 from producers.venue.polling.past_bars import PastBars
 from producers.venue.polling.polls import Polls
-from producers.venue.state.feed import Feed, Line
+from producers.venue.state.feed import ConnectionState, Feed
 from producers.venue.state.funding_schedule import FundingSchedule, Rule
 from producers.venue.state.order_book import OrderBook
-from producers.venue.state.trade_ids import RecentIds, TradeIds, holes
-from producers.venue.streams.book_sync import Books
+from producers.venue.state.trade_ids import RecentIds, TradeIds, missing_ranges
+from producers.venue.streams.book_sync import BookSync
 from producers.venue.streams.feeds import Feeds, content_key
-from producers.venue.streams.gap_repair import Holes
+from producers.venue.streams.gap_repair import GapRepair
 from producers.venue.streams.trade_backfill import BackFill
 from schemas.codec.avro import Record
 from schemas.partition import partition_of
@@ -51,7 +51,7 @@ FLUSH_S = 60.0
 class _Route:
     """Glue between a connection and the feeds that come on it."""
 
-    def __init__(self, owner: VenueProducer, line: Line) -> None:
+    def __init__(self, owner: VenueProducer, line: ConnectionState) -> None:
         self._owner = owner
         self._pipeline = owner.pipeline
         self.line = line
@@ -100,11 +100,11 @@ class VenueProducer:
         )  # fmt: skip
         self.channels = config.channels(adapter)
         self.topics = ["instruments", "gaps", *config.topics]
-        self.connections: dict[Connection, Line] = {}
+        self.connections: dict[Connection, ConnectionState] = {}
         self.pipeline: Pipeline
         self.feeds: Feeds
-        self.out: KafkaOut
-        self.holes: Holes
+        self.out: KafkaWriter
+        self.holes: GapRepair
         self.backfill: BackFill
         self.polls: Polls
         self.contracts = ContractList(adapter, config, self.rest, self.author, settings.partitions)
@@ -200,12 +200,12 @@ class VenueProducer:
         )
         if tail.clock is not None:
             sequencer.note_clock(tail.clock)
-        self.out = KafkaOut(self.settings, self.author, adapter.venue, tail.cuts, tail.marks)
+        self.out = KafkaWriter(self.settings, self.author, adapter.venue, tail.cuts, tail.marks)
         await self.out.start()
         self.pipeline = Pipeline(sequencer, self.out, self.settings.codec, adapter.venue, hold_s=config.hold_s, preamble=self._preamble)
-        self.holes = Holes(self.pipeline, adapter.venue, f"produce-{adapter.venue.lower()}", config.rest_hold_s)
+        self.holes = GapRepair(self.pipeline, adapter.venue, f"produce-{adapter.venue.lower()}", config.rest_hold_s)
         self.backfill = BackFill(adapter, self.pipeline, self.rest, self.holes)
-        self.books = Books(adapter, self.pipeline, self.rest, self.holes)
+        self.books = BookSync(adapter, self.pipeline, self.rest, self.holes)
         self.feeds = Feeds(adapter, self.pipeline, self.books, self.backfill, self.holes, config.conflate_after_s)
         self.polls = Polls(adapter, self.rest, self.feeds, self.holes, config.topics, config.poll_scale, config.poll_recorded)
         self.bars = PastBars(adapter, self.rest, self.feeds, self.holes, self.pipeline, recorded=config.poll_recorded)
@@ -219,7 +219,7 @@ class VenueProducer:
             last_marks=tail.marks, continued=sum(feed.trade_time is not None for feed in self.feeds.feeds.values()),
         )  # fmt: skip
 
-    async def _read_tail(self, facts: dict[str, Facts]) -> Tail:
+    async def _read_tail(self, facts: dict[str, ContractInfo]) -> Tail:
         partitions = {
             contract.record["instrument"]: partition_of(contract.record["base_asset"], self.settings.partitions)
             for contract in facts.values()
@@ -250,7 +250,7 @@ class VenueProducer:
         if not self.config.exit_at_end:
             await self._stop.wait()
 
-    async def _serve(self, connection: Connection, line: Line) -> None:
+    async def _serve(self, connection: Connection, line: ConnectionState) -> None:
         if await connection.run() is Ended.STOPPED:
             return
         # What was lost between the last frame and the end shows in no later id: ask.
@@ -266,7 +266,7 @@ class VenueProducer:
         line.ended = True
         self.pipeline.leave(line.source)
 
-    def disconnected(self, line: Line) -> None:
+    def disconnected(self, line: ConnectionState) -> None:
         """A connection broke: books that begin with a snapshot of the stream are of the past now."""
         if line.clock is not None:
             for stream in line.streams:
@@ -314,7 +314,9 @@ class VenueProducer:
         for plan in self.adapter.plans(self.config.ws_url or self.adapter.ws_url, wanted):
             rank = len(self.connections)
             name = f"{plan.name}.{rank}" if joining else plan.name
-            line = Line(self.pipeline.join(name, rank, suspended=joining), lost_at=None if joining else self.pipeline.sequencer.clock)
+            line = ConnectionState(
+                self.pipeline.join(name, rank, suspended=joining), lost_at=None if joining else self.pipeline.sequencer.clock
+            )
             for symbol, channel in plan.streams:
                 self.feeds.subscribe(self.feeds.feeds[symbol], channel, line)
             self.feeds.compile(line)
@@ -351,7 +353,7 @@ class VenueProducer:
                 continue
             # With top:N a contract may only have fallen behind: it is followed on, or its marks would say more than we know.
             for symbol, old in self.contracts.known.items():
-                new = contracts.get(symbol) or Facts({**old.record, "status": "closed"}, old.extra)
+                new = contracts.get(symbol) or ContractInfo({**old.record, "status": "closed"}, old.extra)
                 self.contracts.known[symbol] = new
                 feed = self.feeds.feeds[symbol]
                 feed.market.facts, feed.market.extra = new.record, new.extra
@@ -361,7 +363,7 @@ class VenueProducer:
                 for topic, partition, record in self.contracts.changes(clock):
                     self.pipeline.emit_aside(topic, partition, record)
 
-    async def _grow(self, new: dict[str, Facts]) -> None:
+    async def _grow(self, new: dict[str, ContractInfo]) -> None:
         """Follow contracts that were not there at the start."""
         if not new or self.pipeline.sequencer.last is None:
             return
@@ -447,7 +449,7 @@ class VenueProducer:
             **self.numbers(),
         }
 
-    def _feed(self, symbol: str, facts: Facts, tail: Tail) -> Feed:
+    def _feed(self, symbol: str, facts: ContractInfo, tail: Tail) -> Feed:
         """Return the state of a symbol, continued from what an earlier run left in the log."""
         record, adapter = facts.record, self.adapter
         name = record["instrument"]
@@ -461,7 +463,7 @@ class VenueProducer:
             ids = [trade["agg_id"] for trade in trades]
             feed.trade_time = max(trade["event_time"] for trade in trades)
             if adapter.consecutive_ids:
-                feed.ids = TradeIds(max(ids), holes(ids))
+                feed.ids = TradeIds(max(ids), missing_ranges(ids))
             else:
                 feed.recent = RecentIds(max(ids))
                 for trade in trades:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.cli import main as command_line
-from producers.output.kafka_writer import KafkaOut, _Batch
+from producers.output.kafka_writer import KafkaWriter, _Batch
 from producers.output.pipeline import Pipeline
 from producers.output.sequencer import Sequencer
 from producers.venue.network.websocket import Socket
@@ -70,7 +70,7 @@ class Stopwatch:
         """Put the stopwatch around the producer's methods."""
         watch = self
         on_frame, take, gate = Socket.on_ws_frame, Socket.take, Pipeline.gate
-        item, write, done, release = Pipeline._item, KafkaOut._write, _Batch.done, Sequencer.release
+        item, write, done, release = Pipeline._item, KafkaWriter._write, _Batch.done, Sequencer.release
         stamps: dict[Socket, deque[int]] = defaultdict(deque)
 
         def on_ws_frame(socket: Socket, transport: Any, frame_: Any) -> None:
@@ -96,7 +96,7 @@ class Stopwatch:
             # In the place of receive_time, which the writer only shows in its metrics. 0: it came on no connection.
             return item(pipeline, topic, partition, instrument, value, event_time, watch.frame)
 
-        def written(out: KafkaOut, flight: Any) -> bool:
+        def written(out: KafkaWriter, flight: Any) -> bool:
             before, items = flight.sent, flight.items
             whole = write(out, flight)
             now = time.time_ns()
@@ -128,7 +128,7 @@ class Stopwatch:
 
         for owner, name, method in (
             (Socket, "on_ws_frame", on_ws_frame), (Socket, "take", taken), (Pipeline, "gate", gated), (Pipeline, "_item", itemized),
-            (KafkaOut, "_write", written), (_Batch, "done", acknowledged), (Sequencer, "release", released),
+            (KafkaWriter, "_write", written), (_Batch, "done", acknowledged), (Sequencer, "release", released),
         ):  # fmt: skip
             setattr(owner, name, method)
 

@@ -69,21 +69,21 @@ class BookSnapshot(NamedTuple):
     texts: dict[float, str] | None = None
 
 
-class Refused(NamedTuple):
+class RejectedRow(NamedTuple):
     """A row of a REST answer that cannot be used: its bytes and why."""
 
     raw: bytes
     error: MappingError
 
 
-def mapped(rows: Iterable[Any], read: Callable[[Any], Record]) -> list[Record | Refused]:
+def map_rows(rows: Iterable[Any], read: Callable[[Any], Record]) -> list[Record | RejectedRow]:
     """Return the rows of a REST answer as records; a bad row costs nobody but itself."""
-    found: list[Record | Refused] = []
+    found: list[Record | RejectedRow] = []
     for row in rows:
         try:
             found.append(read(row))
         except MappingError as error:
-            found.append(Refused(json.dumps(row).encode(), error))  # orjson has no room for the numbers that a broken row may hold
+            found.append(RejectedRow(json.dumps(row).encode(), error))  # orjson has no room for the numbers that a broken row may hold
     return found
 
 
@@ -126,7 +126,7 @@ class Market:
     memory: dict[str, Any] = field(default_factory=dict)
 
 
-class Part(NamedTuple):
+class Message(NamedTuple):
     """A frame's message, or one of several: the stream's wire name, the venue's clock, and the payload for ``Adapter.take``.
 
     A message without a time of its own has clock 0: the newest clock of its connection counts.
@@ -138,7 +138,7 @@ class Part(NamedTuple):
 
 
 @dataclass(slots=True)
-class Plan:
+class ConnectionPlan:
     """One websocket connection: where it goes, what is sent once it is open, and which (symbol, channel) it carries."""
 
     name: str
@@ -147,7 +147,7 @@ class Plan:
     opening: list[str] = field(default_factory=list)
 
 
-class Facts(NamedTuple):
+class ContractInfo(NamedTuple):
     """A contract: its ``instruments`` record without times, and what only the adapter needs."""
 
     record: Record
@@ -259,7 +259,7 @@ class Adapter(ABC):
         """Return the name under which ``split`` gives a symbol's stream; unique over all streams of the venue."""
 
     @abstractmethod
-    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[Plan]:
+    def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
         """Distribute streams over connections, each with at most ``max_streams``. Deterministic: the order of ``wanted`` decides."""
 
     def resubscribe(self, symbol: str, channel: Channel) -> list[str]:
@@ -267,7 +267,7 @@ class Adapter(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def split(self, raw: bytes, received: int) -> Sequence[Part]:
+    def split(self, raw: bytes, received: int) -> Sequence[Message]:
         """Return a frame's messages; none for acknowledgements, pongs and the like.
 
         Raises:
@@ -301,7 +301,7 @@ class Adapter(ABC):
         """Return the venue's clock, ms UTC."""
 
     @abstractmethod
-    async def facts(self, rest: Rest, author: str) -> dict[str, Facts]:
+    async def facts(self, rest: Rest, author: str) -> dict[str, ContractInfo]:
         """Return symbol -> contract of all contracts of this adapter's kind, those that no longer trade with status ``closed``."""
 
     @abstractmethod
@@ -312,11 +312,11 @@ class Adapter(ABC):
         """Return the book (``book_mode`` rest)."""
         raise NotImplementedError
 
-    async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | Refused], bool]:
+    async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
         """Return a page of trades from id ``first`` on, ascending and marked as back-filled, and whether the page was full (``consecutive_ids``)."""
         raise NotImplementedError
 
-    async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | Refused], bool]:
+    async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
         """Return the trades since a time as far as the venue serves them, ascending and marked as back-filled; True when they reach back to it."""
         raise NotImplementedError
 
@@ -324,7 +324,7 @@ class Adapter(ABC):
         """Return the id of the first trade at or after a time; None when there is none (``consecutive_ids``)."""
         raise NotImplementedError
 
-    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | Refused]:
+    async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | RejectedRow]:
         """Return the venue's 5-minute bars that begin in [first, last] (ms UTC, full 5 minutes, at most ``kline_page``) as ``klines`` records.
 
         Order and further bars do not matter; see ``producers.venue.adapter.klines``.

@@ -47,7 +47,7 @@ def text(data: Any, field: str, record: str) -> str:
     return value
 
 
-def listed(data: Any, field: str, record: str) -> list[Any]:
+def array(data: Any, field: str, record: str) -> list[Any]:
     """Return a list."""
     value = get(data, field, record)
     if type(value) is not list:

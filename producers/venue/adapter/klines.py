@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from producers.venue.adapter.base import Adapter, MappingError, Market, Refused
+from producers.venue.adapter.base import Adapter, MappingError, Market, RejectedRow
 from producers.venue.adapter.json_values import positive, quantity
 from producers.venue.network.rest import Rest
 from schemas.codec.avro import Record
@@ -68,7 +68,7 @@ def kline(
     }  # fmt: skip
 
 
-async def past(adapter: Adapter, rest: Rest, market: Market, after: int, now: int, received: int) -> list[Record | Refused]:
+async def past(adapter: Adapter, rest: Rest, market: Market, after: int, now: int, received: int) -> list[Record | RejectedRow]:
     """Return the venue's bars that ended after a time and have settled, ascending; bars of quiet times filled where the venue leaves them out.
 
     Args:
@@ -80,12 +80,12 @@ async def past(adapter: Adapter, rest: Rest, market: Market, after: int, now: in
         RestError, MappingError: the venue does not answer, or not as documented.
     """
     first, last = -(-after // FRAME_MS) * FRAME_MS, (now - SETTLED_MS) // FRAME_MS * FRAME_MS - FRAME_MS
-    found: list[Record | Refused] = []
+    found: list[Record | RejectedRow] = []
     for start in range(first, last + 1, adapter.kline_page * FRAME_MS):
         until = min(last, start + (adapter.kline_page - 1) * FRAME_MS)
         found += await adapter.klines(rest, market, start, until, received)
-    refused = [row for row in found if isinstance(row, Refused)]
-    good = sorted((row for row in found if not isinstance(row, Refused) and first < row["event_time"] <= last + FRAME_MS), key=_end)
+    refused = [row for row in found if isinstance(row, RejectedRow)]
+    good = sorted((row for row in found if not isinstance(row, RejectedRow) and first < row["event_time"] <= last + FRAME_MS), key=_end)
     return [*refused, *(filled(good) if adapter.klines_leave_out_quiet else good)]
 
 

@@ -11,7 +11,7 @@ def note_time(market: Market, event_time: int, received: int) -> None:
         market.memory["time"] = (event_time, received)
 
 
-def untimed(market: Market, received: int) -> int:
+def estimated_time(market: Market, received: int) -> int:
     """Return the venue's time of a message that has none: the newest one heard on the symbol, moved on by what has passed on our clock since.
 
     So a wrong clock of ours does no harm, and neither does a symbol on which nothing else is heard. A recording is played at any speed: there

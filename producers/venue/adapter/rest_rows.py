@@ -12,7 +12,7 @@ from producers.venue.adapter.base import MappingError
 T = TypeVar("T")
 
 
-def usable(venue: str, what: str, rows: Iterable[Any], read: Callable[[Any], T | None]) -> list[T]:
+def valid_rows(venue: str, what: str, rows: Iterable[Any], read: Callable[[Any], T | None]) -> list[T]:
     """Return what ``read`` makes of each row; rows for which it returns None are of no interest, those that it refuses are logged."""
     found = []
     for row in rows:

@@ -11,7 +11,7 @@ from producers.venue.network.rest import Rest, RestError
 from producers.venue.polling.past_bars import PastBars
 from producers.venue.state.feed import Feed
 from producers.venue.streams.feeds import Feeds
-from producers.venue.streams.gap_repair import Holes
+from producers.venue.streams.gap_repair import GapRepair
 from producers.venue.streams.trade_backfill import BackFill
 from schemas.codec.avro import CodecError
 
@@ -33,7 +33,7 @@ class History:
         pipeline: Pipeline,
         feeds: Feeds,
         backfill: BackFill,
-        holes: Holes,
+        holes: GapRepair,
         bars: PastBars | None,
         hours: float,
     ) -> None:

@@ -14,11 +14,11 @@ import structlog
 
 from producers.output.pipeline import Pipeline, Source
 from producers.venue.adapter import klines
-from producers.venue.adapter.base import Adapter, MappingError, Refused
+from producers.venue.adapter.base import Adapter, MappingError, RejectedRow
 from producers.venue.network.rest import Rest, RestError
 from producers.venue.state.feed import Feed
 from producers.venue.streams.feeds import Feeds
-from producers.venue.streams.gap_repair import Holes
+from producers.venue.streams.gap_repair import GapRepair
 from schemas import metrics
 from schemas.codec.avro import CodecError
 
@@ -41,7 +41,7 @@ class PastBars:
         adapter: Adapter,
         rest: Rest,
         feeds: Feeds,
-        holes: Holes,
+        holes: GapRepair,
         pipeline: Pipeline,
         *,
         recorded: bool = False,
@@ -83,7 +83,7 @@ class PastBars:
             self._log.warning("no bars of the venue", symbol=feed.symbol, error=str(error)[:300])
             return
         for row in found:
-            if isinstance(row, Refused):
+            if isinstance(row, RejectedRow):
                 self._holes.refuse(row.raw, f"rest klines {feed.symbol}", str(row.error), row.error.field, feed.instrument)
                 continue
             try:

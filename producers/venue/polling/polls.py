@@ -12,7 +12,7 @@ import structlog
 from producers.venue.adapter.base import Adapter, MappingError, Market, Poll
 from producers.venue.network.rest import Rest, RestError
 from producers.venue.streams.feeds import Feeds
-from producers.venue.streams.gap_repair import Holes
+from producers.venue.streams.gap_repair import GapRepair
 from schemas import metrics
 from schemas.codec.avro import CodecError
 
@@ -31,7 +31,14 @@ class Polls:
     """
 
     def __init__(
-        self, adapter: Adapter, rest: Rest, feeds: Feeds, holes: Holes, topics: Sequence[str], scale: float = 1.0, recorded: bool = False
+        self,
+        adapter: Adapter,
+        rest: Rest,
+        feeds: Feeds,
+        holes: GapRepair,
+        topics: Sequence[str],
+        scale: float = 1.0,
+        recorded: bool = False,
     ) -> None:
         self._venue = adapter.venue
         self._rest = rest

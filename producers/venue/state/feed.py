@@ -89,7 +89,7 @@ class Stream:
     name: str
     channel: Channel
     feed: Feed
-    line: Line
+    line: ConnectionState
     seen: float
     silent: bool = False
     missed_since: int | None = None
@@ -113,7 +113,7 @@ class Stream:
 
 
 @dataclass(slots=True)
-class Line:
+class ConnectionState:
     """The connection that a stream comes on.
 
     Attributes:

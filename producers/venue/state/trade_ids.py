@@ -108,7 +108,7 @@ class RecentIds:
         return len(self._order)
 
 
-def holes(ids: list[int]) -> list[tuple[int, int]]:
+def missing_ranges(ids: list[int]) -> list[tuple[int, int]]:
     """Return the ranges of ids missing between the smallest and the largest of ``ids``."""
     ordered = sorted(set(ids))
     return [(low + 1, high - 1) for low, high in pairwise(ordered) if high > low + 1]

@@ -13,21 +13,21 @@ from producers.venue.adapter.base import Adapter, BookDiff, BookSnapshot, Mappin
 from producers.venue.network.rest import Rest, RestError
 from producers.venue.state.feed import SNAPSHOT_PAUSE_S, Feed, Stream
 from producers.venue.state.order_book import APPLIED, Outcome, Top
-from producers.venue.streams.gap_repair import Holes
+from producers.venue.streams.gap_repair import GapRepair
 from schemas import metrics
 from schemas.codec.avro import Record
 
 SNAPSHOT_PAUSE_CAP_S = 32.0
 
 
-class Books:
+class BookSync:
     """The order books of all symbols.
 
     Args:
         adapter: The venue. pipeline: Where records go. rest: for snapshots. holes: gap rows and holding.
     """
 
-    def __init__(self, adapter: Adapter, pipeline: Pipeline, rest: Rest, holes: Holes) -> None:
+    def __init__(self, adapter: Adapter, pipeline: Pipeline, rest: Rest, holes: GapRepair) -> None:
         self._adapter = adapter
         self._pipeline = pipeline
         self._rest = rest

@@ -14,11 +14,11 @@ from typing import Any
 import structlog
 
 from producers.output.pipeline import Pipeline, Source
-from producers.venue.adapter.base import Adapter, BookDiff, BookSnapshot, Channel, Event, MappingError, Part, Scanned
-from producers.venue.state.feed import Feed, Line, Stream, StreamState
+from producers.venue.adapter.base import Adapter, BookDiff, BookSnapshot, Channel, Event, MappingError, Message, Scanned
+from producers.venue.state.feed import ConnectionState, Feed, Stream, StreamState
 from producers.venue.state.trade_ids import DUPLICATE, GAP
-from producers.venue.streams.book_sync import Books
-from producers.venue.streams.gap_repair import Holes
+from producers.venue.streams.book_sync import BookSync
+from producers.venue.streams.gap_repair import GapRepair
 from producers.venue.streams.trade_backfill import BackFill
 from schemas import metrics
 from schemas.codec.avro import CodecError, Record
@@ -49,7 +49,7 @@ class Feeds:
     """
 
     def __init__(
-        self, adapter: Adapter, pipeline: Pipeline, books: Books, backfill: BackFill, holes: Holes, conflate_after_s: float = 5.0
+        self, adapter: Adapter, pipeline: Pipeline, books: BookSync, backfill: BackFill, holes: GapRepair, conflate_after_s: float = 5.0
     ) -> None:
         self.feeds: dict[str, Feed] = {}
         self.streams: dict[str, Stream] = {}
@@ -69,7 +69,7 @@ class Feeds:
         self._whole_market = tuple(channel.name for channel in adapter.channels if channel.whole_market)
         self._log = structlog.get_logger().bind(venue=adapter.venue)
 
-    def subscribe(self, feed: Feed, channel: Channel, line: Line) -> None:
+    def subscribe(self, feed: Feed, channel: Channel, line: ConnectionState) -> None:
         """Add a symbol's stream to a connection."""
         name = self._adapter.wire_name(feed.symbol, channel)
         stream = Stream(name, channel, feed, line, time.monotonic())
@@ -77,7 +77,7 @@ class Feeds:
         self.streams[name] = stream
         line.streams.append(stream)
 
-    def compile(self, line: Line) -> None:
+    def compile(self, line: ConnectionState) -> None:
         """Have the frames of a connection read in bulk from now on, if the venue's adapter can; all its streams are subscribed by now."""
         line.scanned = list(line.streams)
         markets = [(stream.name, stream.channel, stream.feed.market) for stream in line.scanned]
@@ -89,7 +89,7 @@ class Feeds:
 
     # --- frames ------------------------------------------------------------------------------------------------------
 
-    def frames(self, line: Line, raws: Sequence[bytes]) -> Iterator[Awaitable[None]]:
+    def frames(self, line: ConnectionState, raws: Sequence[bytes]) -> Iterator[Awaitable[None]]:
         """Take frames of a connection in their order.
 
         Yields:
@@ -111,7 +111,7 @@ class Feeds:
                 if held is not None:
                     yield held
 
-    def _scanned(self, line: Line, stream: Stream, found: Scanned, row: int, received: int) -> bool:
+    def _scanned(self, line: ConnectionState, stream: Stream, found: Scanned, row: int, received: int) -> bool:
         """Take a message that was read in bulk; False, and nothing is done, unless it is the plain next one of a stream in order."""
         feed, source = stream.feed, line.source
         if line.lost_at is not None or stream.missed_since is not None or stream.silent:
@@ -147,7 +147,7 @@ class Feeds:
             metrics.RECEIVE_DELAY.labels(self._venue, stream.channel.name).observe(max(0, received - clock) / 1000)
         return True
 
-    def frame(self, line: Line, raw: bytes) -> Awaitable[None] | None:
+    def frame(self, line: ConnectionState, raw: bytes) -> Awaitable[None] | None:
         """Take one frame of a connection. What cannot be used becomes a dead letter with its bytes.
 
         Returns:
@@ -172,7 +172,7 @@ class Feeds:
                 return self._rest_of(line, parts[index + 1 :], raw, received, held) if index + 1 < len(parts) else held
         return None
 
-    async def _rest_of(self, line: Line, parts: Sequence[Part], raw: bytes, received: int, held: Awaitable[None]) -> None:
+    async def _rest_of(self, line: ConnectionState, parts: Sequence[Message], raw: bytes, received: int, held: Awaitable[None]) -> None:
         """Take the other messages of a frame once a hole that the first one showed is mended."""
         await held
         for part in parts:
@@ -180,7 +180,7 @@ class Feeds:
             if again is not None:
                 await again
 
-    def _part(self, line: Line, part: Part, raw: bytes, received: int) -> Awaitable[None] | None:
+    def _part(self, line: ConnectionState, part: Message, raw: bytes, received: int) -> Awaitable[None] | None:
         name, clock, data = part
         stream = self.streams.get(name)
         if stream is None or stream.line is not line:
@@ -337,7 +337,7 @@ class Feeds:
 
     # --- holes and silence -------------------------------------------------------------------------------------------
 
-    def _outage(self, line: Line, clock: int) -> None:
+    def _outage(self, line: ConnectionState, clock: int) -> None:
         """A connection is back, or is heard for the first time in this run: note where something may be missing, and what is to be fetched.
 
         At the first time, that is what came since the end of what the log has of a symbol. A cold start misses nothing: it has no past, or the

@@ -16,7 +16,7 @@ from schemas.codec.avro import Record
 from schemas.process.dead_letters import dead_letter
 
 
-class Holes:
+class GapRepair:
     """Gap rows and the tasks that mend.
 
     Args:

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import structlog
 
 from producers.output.pipeline import Pipeline, Source
-from producers.venue.adapter.base import Adapter, MappingError, Refused
+from producers.venue.adapter.base import Adapter, MappingError, RejectedRow
 from producers.venue.network.rest import Rest, RestError
 from producers.venue.state.feed import Feed, Stream
 from producers.venue.state.trade_ids import Verdict
-from producers.venue.streams.gap_repair import Holes
+from producers.venue.streams.gap_repair import GapRepair
 from schemas import metrics
 from schemas.codec.avro import CodecError, Record
 
@@ -30,7 +30,7 @@ class BackFill:
         adapter: The venue. pipeline: Where records go. rest: where trades come from. holes: gap rows and holding.
     """
 
-    def __init__(self, adapter: Adapter, pipeline: Pipeline, rest: Rest, holes: Holes) -> None:
+    def __init__(self, adapter: Adapter, pipeline: Pipeline, rest: Rest, holes: GapRepair) -> None:
         self.trades = 0
         self._repairing = asyncio.Lock()
         self._adapter = adapter
@@ -110,11 +110,11 @@ class BackFill:
                 await self._pipeline.gate(source)
         return "some trades of the range are missing" if last is not None and feed.ids.lacks(first, last) else None
 
-    def _take_page(self, feed: Feed, source: Source, rows: Iterable[Record | Refused], last: int | None) -> int | None:
+    def _take_page(self, feed: Feed, source: Source, rows: Iterable[Record | RejectedRow], last: int | None) -> int | None:
         """Write the new trades of a page; return the newest id in it (cut at ``last``), None for an empty page."""
         newest: int | None = None
         for record in rows:
-            if isinstance(record, Refused):
+            if isinstance(record, RejectedRow):
                 self._refuse(feed, record.raw, record.error)
                 continue
             trade_id = record["agg_id"]
@@ -186,11 +186,11 @@ class BackFill:
             detail=f"{detail} ({self.trades - before} trades)",
         )  # fmt: skip
 
-    def _take_recent(self, feed: Feed, source: Source, rows: Iterable[Record | Refused]) -> int | None:
+    def _take_recent(self, feed: Feed, source: Source, rows: Iterable[Record | RejectedRow]) -> int | None:
         """Write the trades of an answer that are not in the log; return the time of its oldest."""
         oldest: int | None = None
         for record in rows:
-            if isinstance(record, Refused):
+            if isinstance(record, RejectedRow):
                 self._refuse(feed, record.raw, record.error)
                 continue
             oldest = record["event_time"] if oldest is None else min(oldest, record["event_time"])

@@ -28,7 +28,7 @@ from producers.venue.adapter.base import BookSnapshot
 from producers.venue.config import ProducerConfig
 from producers.venue.contracts import ConfigurationError
 from producers.venue.producer import VenueProducer
-from producers.venue.state.feed import Line
+from producers.venue.state.feed import ConnectionState
 from producers.venue.streams import feeds as feeds_module
 from schemas.catalogue import TOPICS
 from schemas.codec.avro import Record
@@ -476,7 +476,7 @@ def test_silence_and_liquidations(environment: Settings, topics: list[str], slic
                 )
                 await producer._prepare()
                 (plan,) = producer.adapter.plans(venue.ws_url, [("BTCUSDT", channel) for channel in producer.channels])
-                line = Line(producer.pipeline.join(plan.name, 0))
+                line = ConnectionState(producer.pipeline.join(plan.name, 0))
                 for symbol, channel in plan.streams:
                     producer.feeds.subscribe(producer.feeds.feeds[symbol], channel, line)
 
@@ -599,7 +599,7 @@ def test_frames_in_bulk_become_the_records_that_they_become_one_by_one(
                 producer.holes.wall_ms = lambda: now + 5000
                 emitted: list[Any] = []
                 producer.pipeline.sequencer.push = lambda name, item, at, partition: emitted.append((name, item, at, partition))
-                line = Line(producer.pipeline.join("all", 0))
+                line = ConnectionState(producer.pipeline.join("all", 0))
                 for channel in producer.channels:
                     producer.feeds.subscribe(producer.feeds.feeds["BTCUSDT"], channel, line)
                 producer.feeds.compile(line)

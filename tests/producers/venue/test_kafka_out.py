@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from producers.output import kafka_writer as kafka_out
-from producers.output.kafka_writer import MAX_IN_FLIGHT, DeliveryFailed, KafkaOut, Outgoing
+from producers.output.kafka_writer import MAX_IN_FLIGHT, DeliveryFailed, KafkaWriter, Outgoing
 from producers.output.log_tail import FIRST_LOOK, LogError, read_tail
 from producers.output.sequencer import Step
 from schemas.codec.avro import Record
@@ -58,14 +58,14 @@ def read(settings: Settings, topic: str, partition: int) -> list[Record]:
 
 def writing(
     settings: Settings,
-    work: Callable[[KafkaOut], Awaitable[None]],
+    work: Callable[[KafkaWriter], Awaitable[None]],
     cuts: dict[int, dict[str, int]] | None = None,
     marks: dict[int, int] | None = None,
 ) -> None:
     """Do some work with a writer that has reached Kafka, on a loop of its own; it leaves Kafka in any case."""
 
     async def whole() -> None:
-        out = KafkaOut(settings, "me", "V", cuts or {p: dict.fromkeys(TOPICS, 0) for p in (3, 4)}, marks or {})
+        out = KafkaWriter(settings, "me", "V", cuts or {p: dict.fromkeys(TOPICS, 0) for p in (3, 4)}, marks or {})
         await out.start()
         try:
             await work(out)
@@ -76,7 +76,7 @@ def writing(
 
 
 def test_marks_follow_their_steps_and_cut_what_is_acknowledged(environment: Settings, topics: list[str]) -> None:
-    async def work(out: KafkaOut) -> None:
+    async def work(out: KafkaWriter) -> None:
         out.offer(
             [
                 Step(None, [trade(environment, 1)]),
@@ -98,7 +98,7 @@ def test_marks_follow_their_steps_and_cut_what_is_acknowledged(environment: Sett
 
 
 def test_nothing_is_written_past_a_barrier_until_it_is_acknowledged(environment: Settings, topics: list[str]) -> None:
-    async def work(out: KafkaOut) -> None:
+    async def work(out: KafkaWriter) -> None:
         out.offer([Step(None, [instrument(environment, "V:AUSDT-PERP", "me", 3)])], barrier=True)
         out.offer([Step(1_000_250, [trade(environment, 1)])])
         assert out.congested and out.in_flight == 1
@@ -109,7 +109,7 @@ def test_nothing_is_written_past_a_barrier_until_it_is_acknowledged(environment:
 
 
 def test_more_than_fits_in_flight_waits_its_turn(environment: Settings, topics: list[str]) -> None:
-    async def work(out: KafkaOut) -> None:
+    async def work(out: KafkaWriter) -> None:
         item = trade(environment, 1)
         out.offer([Step(1_000_250, [item] * (MAX_IN_FLIGHT + 1000)), Step(1_000_500, [item])])
         assert out.congested and out.in_flight <= MAX_IN_FLIGHT
@@ -132,7 +132,7 @@ def test_an_acknowledgement_without_an_offset_cuts_at_the_end_of_the_log(
 
     monkeypatch.setattr(kafka_out._Batch, "done", without_offset)
 
-    async def work(out: KafkaOut) -> None:
+    async def work(out: KafkaWriter) -> None:
         out.offer([Step(1_000_250, [trade(environment, 1), trade(environment, 2)], False)])
         assert await out.close(20)
 
@@ -147,7 +147,7 @@ def test_a_record_that_the_broker_refuses_stops_the_marks(environment: Settings,
     admin.incremental_alter_configs([wire])[wire].result(10)
     big = ("agg_trades", 3, b"k", random.Random(1).randbytes(5000), 1_000_001, 1)
 
-    async def work(out: KafkaOut) -> None:
+    async def work(out: KafkaWriter) -> None:
         out.offer([Step(1_000_250, [trade(environment, 1), big, trade(environment, 2), trade(environment, 3, partition=4)])])
         out.offer([Step(1_000_500, [trade(environment, 4, partition=4)])])
         with pytest.raises(DeliveryFailed, match=r"agg_trades\[3\]: Kafka refused a record: MessageSizeTooLarge"):
@@ -164,7 +164,7 @@ def test_a_large_step_is_several_batches_in_order(environment: Settings, topics:
     monkeypatch.setattr(kafka_out, "BATCH_BYTES", 600)
     items = [trade(environment, number, partition=3 + number % 2) for number in range(40)]
 
-    async def work(out: KafkaOut) -> None:
+    async def work(out: KafkaWriter) -> None:
         out.offer([Step(1_000_250, items), Step(1_000_500, [trade(environment, 40, partition=3)])])
         assert await out.close(30) and out.in_flight == 0
 
@@ -175,7 +175,7 @@ def test_a_large_step_is_several_batches_in_order(environment: Settings, topics:
 
 
 def test_what_comes_while_a_batch_waits_joins_it_and_what_comes_while_it_is_sent_follows(environment: Settings, topics: list[str]) -> None:
-    async def work(out: KafkaOut) -> None:
+    async def work(out: KafkaWriter) -> None:
         for number in range(1, 300):
             out.offer([Step(1_000_000 + 250 * number, [trade(environment, number)])])
             if number % 7 == 0:
@@ -195,7 +195,7 @@ def test_closing_without_a_broker_ends_in_time_and_says_so(
     async def away(*_: object) -> None:
         await asyncio.sleep(3600)
 
-    async def work(out: KafkaOut) -> None:
+    async def work(out: KafkaWriter) -> None:
         assert out._producer is not None
         monkeypatch.setattr(out._producer._sender.client, "send", away)  # a broker that is frozen: it never answers
         out.offer([Step(1_000_250, [trade(environment, 1)])])
@@ -216,7 +216,7 @@ def test_a_successor_finds_what_was_left(environment: Settings, topics: list[str
     items += [trade(environment, number) for number in range(1, 3 * FIRST_LOOK) if number not in (3 * FIRST_LOOK - 10,)]
     items += [trade(environment, 7, instrument=foreign)]
 
-    async def work(out: KafkaOut) -> None:
+    async def work(out: KafkaWriter) -> None:
         out.offer([Step(1_030_000, items), Step(1_045_250, [trade(environment, 3 * FIRST_LOOK)], grid=True)])
         assert await out.close(30)
 
@@ -231,7 +231,7 @@ def test_a_successor_finds_what_was_left(environment: Settings, topics: list[str
     assert tail.clock == 1_000_000 + 3 * FIRST_LOOK
 
     # Its marks go on after the last one, and its cuts from the ends.
-    async def successor(out: KafkaOut) -> None:
+    async def successor(out: KafkaWriter) -> None:
         out.offer([Step(1_045_250, [], grid=True), Step(1_060_250, [], grid=True)])
         assert await out.close()
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from producers.venue.adapter.base import Adapter, BookDiff, BookSnapshot, Channel, Event, MappingError, Market, Refused
+from producers.venue.adapter.base import Adapter, BookDiff, BookSnapshot, Channel, Event, MappingError, Market, RejectedRow
 from producers.venue.network.rest import Limiter, Rest, RestError
 from schemas.codec.avro import Codec
 from tests.support.paths import DATA
@@ -263,13 +263,13 @@ async def ask(file: File, case: dict[str, Any], rest: Any) -> Any:
         given = args["first"] if call == "trades_from" else args["since"]
         found, last = await getattr(adapter, call)(rest, markets[0], given, received)
         for row in found:
-            assert not isinstance(row, Refused) or (row.raw and row.error.reason)
-        return [[{"refused": row.error.field} if isinstance(row, Refused) else row for row in found], last]
+            assert not isinstance(row, RejectedRow) or (row.raw and row.error.reason)
+        return [[{"refused": row.error.field} if isinstance(row, RejectedRow) else row for row in found], last]
     if call == "klines":
         bars = await adapter.klines(rest, markets[0], args["first"], args["last"], received)
         for row in bars:
-            assert not isinstance(row, Refused) or (row.raw and row.error.reason)
-        return [{"refused": row.error.field} if isinstance(row, Refused) else row for row in bars]
+            assert not isinstance(row, RejectedRow) or (row.raw and row.error.reason)
+        return [{"refused": row.error.field} if isinstance(row, RejectedRow) else row for row in bars]
     if call == "first_trade":
         return await adapter.first_trade(rest, markets[0], args["since"])
     if call == "history":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.venue.state.trade_ids import TradeIds, Verdict, holes
+from producers.venue.state.trade_ids import TradeIds, Verdict, missing_ranges
 
 
 def test_ids_in_order_doubled_and_missing() -> None:
@@ -25,7 +25,7 @@ def test_ids_in_order_doubled_and_missing() -> None:
 
 
 def test_continued_from_a_log_with_holes() -> None:
-    ids = TradeIds(9, holes([3, 4, 7, 9, 9]))
+    ids = TradeIds(9, missing_ranges([3, 4, 7, 9, 9]))
     assert ids.missing == [(5, 6), (8, 8)]
     assert [ids.offer(number) for number in (4, 5, 8, 9, 10)] == [
         Verdict.DUPLICATE,

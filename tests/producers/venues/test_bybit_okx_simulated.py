@@ -21,7 +21,7 @@ from producers.bybit.adapter import BybitLinear
 from producers.okx.adapter import OkxSwap
 from producers.simulated.recording.recording import Recording
 from producers.simulated.venue import RecordedVenue
-from producers.venue.adapter.base import Adapter, BookDiff, BookSnapshot, Market, Plan
+from producers.venue.adapter.base import Adapter, BookDiff, BookSnapshot, ConnectionPlan, Market
 from producers.venue.network.rest import Limiter, Rest
 from producers.venue.state.order_book import OrderBook, Outcome
 from schemas.codec.avro import Codec, Record
@@ -41,7 +41,7 @@ class Listener:
         self.outcomes: Counter[Outcome] = Counter()
         self.records: dict[str, list[Record]] = {"agg_trades": [], "quotes": [], "funding": [], "market_indicators": [], "liquidations": []}
 
-    async def hear(self, plan: Plan) -> None:
+    async def hear(self, plan: ConnectionPlan) -> None:
         async with connect(plan.url, ping_interval=None, max_size=None) as socket:
             for message in plan.opening:
                 await socket.send(message)
