@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -23,6 +25,8 @@ from tests.support.paths import ROOT, TESTS
 
 # Points at the folder of a stack that stays up between runs; without it each run starts one of its own and removes it.
 REUSE_VARIABLE = "PERPFLOW_TEST_STACK_DIR"
+# Where the processes of ``pytest -n`` find the stack that they share. The first that needs it starts it; the controller removes it.
+SHARED_VARIABLE = "PERPFLOW_TEST_SHARED_STACK"
 
 
 # The first example of a compiled function waits for its compilation: a deadline would judge that, not the function.
@@ -68,6 +72,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     for role in ROLES:
         os.environ.pop(f"PERPFLOW_{role.upper()}_PASSWORD", None)
+    if not hasattr(config, "workerinput"):
+        os.environ[SHARED_VARIABLE] = tempfile.mkdtemp(prefix="perpflow-tests-")
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         from producers.binance.warmup import compile_frames
         from schemas.codec.avro import Codec
@@ -79,6 +85,14 @@ def pytest_configure(config: pytest.Config) -> None:
                 pool.submit(work, Codec()) for work in (compile_kernels, compile_decisions, compile_quality_kernels, compile_frames)
             ]:
                 compiled.result()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the shared stack when all processes are done with it."""
+    if not hasattr(config, "workerinput") and (folder := os.environ.pop(SHARED_VARIABLE, None)):
+        if (Path(folder) / "stack").exists():
+            Stack(Path(folder) / "stack").reset()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +114,10 @@ def docker_answers() -> bool:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    """The broker and the database of this run: containers when an engine answers, else the local stack."""
+    """The broker and the database of this run: containers when an engine answers, else one local stack for all processes of the run.
+
+    No test may stop them or set what holds for the whole server. One that does takes ``private_stack``.
+    """
     if reuse := os.environ.get(REUSE_VARIABLE):
         running = Stack(reuse)
         running.up()
@@ -108,12 +125,22 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     elif docker_answers():
         yield from _containers()
     else:
-        own = Stack(tmp_path_factory.mktemp("stack") / "stack")
-        own.up()
-        try:
-            yield _services(own)
-        finally:
-            own.reset()
+        shared = Stack(Path(os.environ[SHARED_VARIABLE]) / "stack")
+        shared.up()  # takes a lock; harmless when another process was first
+        yield _services(shared)
+
+
+@pytest.fixture(scope="session")
+def private_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """A broker and a database for the tests that kill them (marker ``private_stack``, which puts ``environment`` there, too)."""
+    if docker_answers():
+        pytest.skip("kills the local stack's processes; these run in containers")
+    own = Stack(tmp_path_factory.mktemp("stack") / "stack")
+    own.up()
+    try:
+        yield _services(own)
+    finally:
+        own.reset()
 
 
 def _services(local: Stack) -> Services:
@@ -158,7 +185,7 @@ def database_url(stack: Services) -> str:
 
 
 @pytest.fixture
-def environment(stack: Services) -> Iterator[Settings]:
+def environment(request: pytest.FixtureRequest) -> Iterator[Settings]:
     """Settings with a topic prefix and an empty database of this test's own; both are removed afterwards.
 
     Topics are created when the test asks: ``create_topics(environment)``, or the fixture ``topics``.
@@ -167,6 +194,8 @@ def environment(stack: Services) -> Iterator[Settings]:
 
     from deploy.stack.topics import delete_topics
 
+    alone = request.node.get_closest_marker("private_stack") is not None
+    stack: Services = request.getfixturevalue("private_stack" if alone else "stack")
     name = f"t{uuid.uuid4().hex[:12]}"
     with psycopg.connect(stack.database_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")

@@ -195,18 +195,17 @@ def test_an_empty_database_is_named(environment: Settings) -> None:
         upkeep.maintain(environment.database_url)
 
 
-def test_the_job_outlives_a_restart_of_the_database(native: Settings, stack: Any) -> None:
-    if stack.local is None:
-        pytest.skip("restarts the local stack's processes; these run in containers")
+@pytest.mark.private_stack
+def test_the_job_outlives_a_restart_of_the_database(native: Settings, private_stack: Any) -> None:
     before = summed(metrics.MAINTENANCE, outcome="done")
     with Service("maintenance") as service:
         keeper = upkeep.Keeper(native.database_url, True, 0.1, service)
         thread = threading.Thread(target=keeper.run)
         thread.start()
         _until(lambda: service.health()["rounds"] > 1)
-        stack.local.kill_database()
+        private_stack.local.kill_database()
         _until(lambda: not service.health()["ok"])
-        stack.local.up()
+        private_stack.local.up()
         put(native, "agg_trades", NOW - timedelta(hours=3))
         _until(lambda: service.health()["ok"] and run(native, "SELECT count(*) FROM market_cvd_1m_buckets") == [(1,)])
         service.stop()

@@ -128,17 +128,16 @@ def test_two_archivers_share_and_hand_over(environment: Settings, topics: list[s
     assert_equal_to_topics(environment, tmp_path, topics=SOME)
 
 
-def test_a_restart_of_the_broker(environment: Settings, topics: list[str], stack: Any, tmp_path: Path) -> None:
-    if stack.local is None:
-        pytest.skip("restarts the local stack's processes; these run in containers")
+@pytest.mark.private_stack
+def test_a_restart_of_the_broker(environment: Settings, topics: list[str], private_stack: Any, tmp_path: Path) -> None:
     feeder = Feeder(environment)
     feeder.fill(20, 60, SOME)
     with archiver_thread(environment, tmp_path, topics=SOME, roll_seconds=0.2) as (service, _):
         until("writing began", lambda: rows(tmp_path) > 0)
-        stack.local.kill_broker()
+        private_stack.local.kill_broker()
         until("unhealthy", lambda: not service.health()["ok"], 60)
         assert "broker" in service.health()
-        stack.local.up()
+        private_stack.local.up()
         feeder.fill(21, 60, SOME)
         until("all", lambda: rows(tmp_path) == 2 * 60 * len(SOME), 90)
         until("healthy", lambda: service.health()["ok"], 60)

@@ -206,10 +206,10 @@ def test_every_rule_trips_and_recovers(world: World, exchange: Exchange, environ
         assert world.until(holds("unreachable"))["block_entries"]
         exchange.call(exchange.venue.control.clear_faults)
         world.until(normal)
-        # A position is held too long (a record from 71 minutes ago), and is closed.
+        # A position is open 11 minutes after its strategy's timeout (entered 71 minutes ago, timeout 60 minutes). The guard closes it.
         held = blank(
             settings, "positions", instrument=INSTRUMENT, mode=MODE, position_id=f"{ACCOUNT}|p1", status="open", event_time=now(), receive_time=now(),
-            entry_time=now() - 71 * 60_000,
+            entry_time=now() - 71 * 60_000, timeout_at=now() - 11 * 60_000,
         )  # fmt: skip
         world.write("positions", held)
         state = world.until(holds("hold_long", "hold_too_long"))

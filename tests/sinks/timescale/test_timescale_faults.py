@@ -80,24 +80,23 @@ def test_frozen_past_its_session_and_thawed(environment: Settings, topics: list[
 
 
 @pytest.mark.parametrize("part", ["database", "broker"])
-def test_a_restart_of_the_database_or_the_broker(environment: Settings, topics: list[str], stack: Any, part: str) -> None:
+@pytest.mark.private_stack
+def test_a_restart_of_the_database_or_the_broker(environment: Settings, topics: list[str], private_stack: Any, part: str) -> None:
     """It is killed and comes back while records flow; the sink says that something is missing, stays, and ends with the same rows."""
-    if stack.local is None:
-        pytest.skip("restarts the local stack's processes; these run in containers")
     feeder = Feeder(migrated(environment))
     feeder.fill(400, 60)
     with sink_thread(environment, batch_rows=100, batch_seconds=0.1) as (service, _):
         until("writing began", lambda: count(environment, "quotes") > 0, 60)
         if part == "database":
-            stack.local.kill_database()
+            private_stack.local.kill_database()
             feeder.fill(401, 60, start=60)
             until("unhealthy", lambda: not service.health()["ok"], 60)
             assert "writer" in service.health()
         else:
-            stack.local.kill_broker()
+            private_stack.local.kill_broker()
             until("unhealthy", lambda: not service.health()["ok"], 60)
             assert "broker" in service.health()
-        stack.local.up()
+        private_stack.local.up()
         feeder.fill(402, 60, start=120)
         everything = sum(map(len, feeder.fed.values()))
         until("all rows", lambda: sum(count(environment, topic) for topic in catalogue.TOPICS) == everything, 90)

@@ -91,7 +91,10 @@ def test_poison_is_kept_apart(environment: Settings, topics: list[str]) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_killed_50_times_in_a_million_rows(environment: Settings, topics: list[str], environment_variables: Variables, stack: Any) -> None:
+@pytest.mark.private_stack
+def test_killed_50_times_in_a_million_rows(
+    environment: Settings, topics: list[str], environment_variables: Variables, private_stack: Any
+) -> None:
     """Every fifth time it is the database that is killed, while the sink writes."""
     rows, kills = 1_000_000, 50
     poison, total = feed(migrated(environment), rows)
@@ -103,9 +106,9 @@ def test_killed_50_times_in_a_million_rows(environment: Settings, topics: list[s
         with sink_process(environment_variables(), *arguments) as process:
             until("writing goes on", lambda before=before: written(environment) > before or written(environment) == rows, 90)
             time.sleep(rng.random() * 0.3)
-            if n % 5 == 4 and stack.local is not None:
-                stack.local.kill_database()
-                stack.local.up()
+            if n % 5 == 4:
+                private_stack.local.kill_database()
+                private_stack.local.up()
                 time.sleep(rng.random())
             alive += process.poll() is None
             process.kill()

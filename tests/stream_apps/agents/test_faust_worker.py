@@ -243,13 +243,12 @@ def test_a_topic_far_ahead_of_the_marks_is_paused(lab: Lab) -> None:
     lab.check()
 
 
-def test_a_broker_restart_is_survived(lab: Lab, stack: Any) -> None:
-    if stack.local is None:
-        pytest.skip("the broker runs in a container of the test run, which cannot be restarted under its address")
+@pytest.mark.private_stack
+def test_a_broker_restart_is_survived(lab: Lab, private_stack: Any) -> None:
     worker = lab.worker("toy", "session=6")
     lab.produce(20)
     lab.wait()
-    stack.local.restart_broker(kill=True)
+    private_stack.local.restart_broker(kill=True)
     lab.produce(20)
     lab.wait(90)
     assert worker.poll() is None
