@@ -1,4 +1,4 @@
-"""A small database of which every panel can show something: one contract and a second one, two strategies, ten days of trades, an hour of market.
+"""A small database of which every panel can show something: one contract and a second one, two strategies, twenty-five days of trades, an hour of market.
 
 Written as the sink writes (its encoder, binary COPY, its registry); scores are the scorer's own.
 """
@@ -28,7 +28,7 @@ from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 CODEC = Codec()
 DAY, HOUR, MINUTE, GRID = 86_400_000, 3_600_000, 60_000, 15_000
 UNTIL = 1_760_054_400_000  # 2025-10-10 00:00 UTC
-SINCE = UNTIL - 10 * DAY
+SINCE = UNTIL - 25 * DAY  # enough days for daily statistics
 OPEN = UNTIL - HOUR  # the hour of market data begins
 BTC, ETH = "BINANCE:BTCUSDT-PERP", "BINANCE:ETHUSDT-PERP"
 STRATEGIES = [
@@ -215,13 +215,13 @@ def scores() -> list[Record]:
 
 
 def account() -> dict[str, list[Record]]:
-    """Ten days of signals, orders, fills and closed trades, and a position that is open. Results repeat nothing and sum up to nothing round."""
+    """Twenty-five days of signals, orders, fills and closed trades, and a position that is open. Results repeat nothing and sum up to nothing round."""
     made: dict[str, list[Record]] = {
         name: [] for name in ("signals", "orders", "fills", "trades_closed", "positions", "execution_cost_events")
     }
     for config in STRATEGIES:
         for n in range(45):
-            at = SINCE + n * 5 * HOUR + (0 if config.strategy_id == "one" else HOUR)
+            at = SINCE + n * 13 * HOUR + (0 if config.strategy_id == "one" else HOUR)
             if at // DAY % 4 == 1:
                 continue  # a day without trades
             signal, closed_at = f"{BTC}|{config.strategy_id}|{at}", at + (n % 6 + 1) * 17 * MINUTE

@@ -177,66 +177,52 @@ def test_worker_kill_9_sink_verify_and_metrics(
     for arguments in (("topics", "create"), ("db", "migrate")):
         done = perpflow(variables, *arguments)
         assert done.returncode == 0, done.stderr[-3000:]
-    workers: list[subprocess.Popen[bytes]] = []
+    processes: list[subprocess.Popen[bytes]] = []
     sent: dict[str, int] = {}
 
-    def worker() -> subprocess.Popen[bytes]:
-        command = [
-            sys.executable,
-            "-m",
-            "deploy.cli",
-            "worker",
-            "--engine",
-            "imbalance",
-            "--session-timeout",
-            "6",
-            "--checkpoint-interval",
-            "0.2",
-        ]
-        with (tmp_path / f"worker-{len(workers)}.log").open("wb") as file:
-            workers.append(
-                subprocess.Popen(
-                    [*command, "--instance-id", "one"],
-                    env={**variables, "PERPFLOW_HTTP_PORT": str(port)},
-                    cwd=ROOT,
-                    stdout=file,
-                    stderr=file,
-                )
+    def start(name: str, *arguments: str, **more: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / f"{name}.log").open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "deploy.cli", *arguments], env={**variables, **more}, cwd=ROOT, stdout=file, stderr=file
             )
-        return workers[-1]
+        processes.append(process)
+        return process
 
-    def bars() -> int:
-        done = perpflow(
-            variables, "sink", "--topics", "imbalance_bars,imbalance_progress,depth", "--until-idle", "0.5", "--session-timeout", "6"
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        with psycopg.connect(environment.database_url) as connection:
-            row = connection.execute("SELECT count(*) FROM imbalance_bars").fetchone()
-        return 0 if row is None else int(row[0])
+    def worker(name: str) -> subprocess.Popen[bytes]:
+        options = ("--session-timeout", "6", "--checkpoint-interval", "0.2", "--instance-id", "one")
+        return start(name, "worker", "--engine", "imbalance", *options, PERPFLOW_HTTP_PORT=str(port))
 
-    wanted = bars_of(log)
+    def until(bars: int, seconds: float) -> int:
+        """Wait until the sink has written so many bars; return their number."""
+        deadline = time.monotonic() + seconds
+        with psycopg.connect(environment.database_url, autocommit=True) as connection:
+            while True:
+                row = connection.execute("SELECT count(*) FROM imbalance_bars").fetchone()
+                if row is not None and row[0] >= bars:
+                    return int(row[0])
+                logs = {path.name: path.read_text()[-3000:] for path in tmp_path.glob("*.log")}
+                assert time.monotonic() < deadline, (row, bars, logs)
+                time.sleep(0.2)
+
+    wanted, written = bars_of(log), 0
     try:
-        for share in (0.3, 0.6):
-            worker()
+        start("sink", "sink", "--topics", "imbalance_bars,imbalance_progress,depth", "--session-timeout", "6", "--batch-seconds", "0.2")
+        for number, share in enumerate((0.3, 0.6)):
+            killed = worker(f"worker-{number}")
             send(environment, log, sent, share)
-            deadline = time.monotonic() + 60
-            while not bars() and time.monotonic() < deadline:
-                time.sleep(0.5)
-            workers[-1].send_signal(signal.SIGKILL)
-            workers[-1].wait(10)
-        worker()
+            written = until(written + 1, 90)
+            killed.send_signal(signal.SIGKILL)
+            killed.wait(10)
+        last = worker("worker-last")
         send(environment, log, sent, 1.0)
-        deadline = time.monotonic() + 90
-        while bars() < len(wanted):
-            assert time.monotonic() < deadline, (bars(), len(wanted), (tmp_path / f"worker-{len(workers) - 1}.log").read_text()[-4000:])
-            time.sleep(0.5)
+        until(len(wanted), 90)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
             metrics = answer.read().decode()
         assert "perpflow_instants_fired_total" in metrics and 'perpflow_records_applied_total{topic="depth"}' in metrics
-        workers[-1].send_signal(signal.SIGTERM)
-        assert workers[-1].wait(40) == 0
+        last.send_signal(signal.SIGTERM)
+        assert last.wait(40) == 0
     finally:
-        for process in workers:
+        for process in processes:
             if process.poll() is None:
                 process.kill()
                 process.wait(10)
