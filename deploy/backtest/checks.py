@@ -1,4 +1,4 @@
-"""Proofs about a replay: two processes give the same bytes; the future changes nothing before it."""
+"""Checks of a replay: two processes give identical bytes, and future data does not change earlier decisions."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from stream_apps.replay.shift import ShiftedSource
 from stream_apps.replay.sources.source import PIECE
 from stream_apps.replay.spool import Spool, compare
 
-# The second of two runs is cut at other places.
+# The second run reads pieces of another size.
 OTHER_PIECE = 3_331
 
 
 def _spool(job: Job, settings: Settings, folder: Path, piece: int) -> None:
-    """Run a job into a spool; the work of another process."""
+    """Run a job into a spool. Runs in another process."""
     opened = open_job(job, settings, piece=piece)
     with Spool(folder) as spool:
         opened.run(spool.take)
 
 
 def check_twice(job: Job, settings: Settings) -> dict[str, Any]:
-    """Run a job in two new processes, with other hash seeds and cut at other places, and compare every result byte by byte."""
+    """Run a job in two new processes with different hash seeds and piece sizes. Compare every result byte by byte."""
     folder = Path(tempfile.mkdtemp(prefix="perpflow-replay-"))
     try:
         with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -39,9 +39,9 @@ def check_twice(job: Job, settings: Settings) -> dict[str, Any]:
         compared, _, _, first = compare(folder / "0", folder / "1", settings.codec)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    text = f"{compared:,} results of two processes, fed {PIECE:,} and {OTHER_PIECE:,} records at a time, compared byte by byte"
+    text = f"{compared:,} results of two processes with pieces of {PIECE:,} and {OTHER_PIECE:,} records, compared byte by byte"
     if not compared:
-        text = "there was no result to compare"
+        text = "no results to compare"
     return {
         "ok": first is None and compared > 0,
         "results": compared,
@@ -51,11 +51,11 @@ def check_twice(job: Job, settings: Settings) -> dict[str, Any]:
 
 
 def check_future(opened: Opened, at: int | None = None) -> dict[str, Any]:
-    """Run a job as it is and with its market data after a time altered: what was decided up to then must be the same bytes.
+    """Run a job unchanged, and with altered market data after a time. All decisions up to that time must be identical.
 
     Args:
         opened: The job.
-        at: ms UTC; None: the middle of the decided instants.
+        at: ms UTC. None: the middle of the evaluated instants.
     """
     folder = Path(tempfile.mkdtemp(prefix="perpflow-replay-"))
     codec = opened.settings.codec
@@ -72,7 +72,7 @@ def check_future(opened: Opened, at: int | None = None) -> dict[str, Any]:
 
             opened.run(take)
         if not span:
-            return {"ok": False, "results": 0, "first_difference": None, "text": "there was no result to compare"}
+            return {"ok": False, "results": 0, "first_difference": None, "text": "no results to compare"}
         cut = sum(span) // 2 if at is None else at
         shifted = ShiftedSource(opened.source, cut, codec)
         with Spool(folder / "1") as spool:
@@ -81,12 +81,12 @@ def check_future(opened: Opened, at: int | None = None) -> dict[str, Any]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     text = (
-        f"{shifted.altered:,} records after {iso(cut)} altered; {compared:,} results decided up to then compared byte by byte; "
+        f"{shifted.altered:,} records after {iso(cut)} altered; {compared:,} earlier results compared byte by byte; "
         f"of {left:,} later ones {changed:,} changed"
     )
     proved = compared > 0 and shifted.altered > 0 and changed > 0
     if not proved:
-        text += ": this proves nothing, choose another time"
+        text += ": the check proves nothing, choose another time"
     return {
         "ok": first is None and proved, "at": cut, "altered": shifted.altered, "results": compared, "later": left, "later_changed": changed,
         "first_difference": None if first is None else str(first), "text": text,

@@ -1,4 +1,4 @@
-"""Where a comparison finds trades and scores: in the database, or in the topics."""
+"""Read the trades and scores of a comparison from the database or the topics."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from stream_apps.replay.sources.topics import TopicSource
 
 @dataclass(frozen=True)
 class Chosen:
-    """One side: a strategy, or what one configuration of it did.
+    """One side: a strategy, or one configuration of it.
 
     Attributes:
         strategy_id: Its id.
-        config_hash: Only what was done under this configuration; None: all.
+        config_hash: Only results under this configuration. None: all.
     """
 
     strategy_id: str
@@ -30,18 +30,18 @@ class Chosen:
 
     @classmethod
     def parse(cls, text: str) -> Chosen:
-        """Return what ``NAME`` or ``NAME@HASH`` means."""
+        """Return the side that ``NAME`` or ``NAME@HASH`` names."""
         name, _, hash_ = text.partition("@")
         return cls(name, hash_ or None)
 
     def fits(self, record: Record) -> bool:
-        """Return whether a score or a trade belongs to it."""
+        """Return whether a score or trade belongs to this side."""
         return record["strategy_id"] == self.strategy_id and self.config_hash in (None, record["config_hash"])
 
 
 @dataclass
 class Found:
-    """Trades and scores of one side, each once."""
+    """Trades and scores of one side, without duplicates."""
 
     trades: list[Record] = field(default_factory=list)
     scores: list[Record] = field(default_factory=list)
@@ -51,7 +51,7 @@ def from_database(settings: Settings, chosen: Chosen, since: int | None, until: 
     """Read one side from the database: trades by exit and scores by instant in [since, until), ms UTC.
 
     Raises:
-        UserError: the database does not answer or has no such tables.
+        UserError: the database does not answer or lacks the tables.
     """
     where = "strategy_id = %(strategy)s AND (%(hash)s::text IS NULL OR config_hash = %(hash)s)"
     where += " AND event_time >= coalesce(to_timestamp(%(since)s::bigint / 1000.0), '-infinity')"
@@ -73,12 +73,14 @@ def from_database(settings: Settings, chosen: Chosen, since: int | None, until: 
                 values,
             ).fetchall()
     except psycopg.Error as error:
-        raise UserError(f"the database does not tell (DATABASE_URL; `perpflow db migrate`, or read --from-topics): {error}") from error
+        raise UserError(
+            f"cannot read the database; check DATABASE_URL, run `perpflow db migrate`, or use --from-topics: {error}"
+        ) from error
     return Found(trades, scores)
 
 
 def from_topics(settings: Settings, chosen: list[Chosen], since: int | None, until: int | None) -> list[Found]:
-    """As ``from_database``, from the topics, for several sides at one reading. Repeats of a restarted service are passed over."""
+    """As ``from_database``, but from the topics, for several sides in one pass. Repeats of a restarted service are skipped."""
     found = [Found() for _ in chosen]
     seen: set[Any] = set()
     for topic, record in _records(settings):
@@ -99,4 +101,4 @@ def _records(settings: Settings) -> Iterator[tuple[str, Record]]:
                 try:
                     yield topic, settings.codec.decode(topic, records.value(row))
                 except CodecError:
-                    continue  # the sink makes the dead letter of it
+                    continue  # the sink writes the dead letter

@@ -1,4 +1,4 @@
-"""Where the cost gate finds closed trades: in the reports of replays, in the database, or in the topics."""
+"""Read the closed trades of the cost gate from replay reports, the database or the topics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Trade = dict[str, Any]
 
 
 def from_reports(paths: Sequence[Path]) -> dict[str, list[Trade]]:
-    """Return ``run: strategy`` -> closed trades that count, from the trades.csv of replays. Raises UserError for a file that is none."""
+    """Return ``run: strategy`` -> valid closed trades, from the trades.csv of replays. Raises UserError for an invalid file."""
     found: dict[str, list[Trade]] = {}
     for path in paths:
         file = path / "trades.csv" if path.is_dir() else path
@@ -37,10 +37,10 @@ def from_reports(paths: Sequence[Path]) -> dict[str, list[Trade]]:
                             }
                         )
         except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"--report: {file}: is no trades.csv of a replay ({error})") from error
+            raise UserError(f"--report: {file}: not a trades.csv of a replay ({error})") from error
     if not found:
-        raise UserError("--report: the replays hold no closed trade")
-    # ISO 8601 of one width: text order is time order.
+        raise UserError("--report: the replays have no closed trades")
+    # ISO 8601 with fixed width: text order is time order.
     return {name: sorted(rows, key=lambda row: (row["event_time"], row["trade_id"])) for name, rows in found.items()}
 
 
@@ -52,7 +52,7 @@ def _number(file: Path, line: int, name: str, text: str) -> float:
 
 
 def from_log(settings: Settings, names: Sequence[str], topics: bool, since: int | None, until: int | None) -> dict[str, list[Trade]]:
-    """Return strategy -> closed trades, from the topics or the database; times in ms UTC.
+    """Return strategy -> closed trades, from the topics or the database. Times in ms UTC.
 
     Raises:
         UserError: the database does not answer.
@@ -76,4 +76,6 @@ def _from_database(settings: Settings, chosen: Chosen, since: int | None, until:
                 {"strategy": chosen.strategy_id, "hash": chosen.config_hash, "since": since, "until": until},
             ).fetchall()
     except psycopg.Error as error:
-        raise UserError(f"the database does not tell (DATABASE_URL; `perpflow db migrate`, or read --from-topics): {error}") from error
+        raise UserError(
+            f"cannot read the database; check DATABASE_URL, run `perpflow db migrate`, or use --from-topics: {error}"
+        ) from error

@@ -1,4 +1,4 @@
-"""Run a replay of an engine that the paper model does not trade, and write what it decided: one CSV file a topic, and ``report.json``."""
+"""Replay an engine without paper trading and write its results: one CSV file per topic, and ``report.json``."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from stream_apps.replay.sources.source import Piece
 def write_engine_report(
     opened: Opened, out: Path, checks: dict[str, Any], on_piece: Callable[[Piece], None] = lambda piece: None
 ) -> dict[str, Any]:
-    """Run a job; write ``TOPIC.csv`` for each result topic of the engine and ``report.json``; return the report.
+    """Run a job, write ``TOPIC.csv`` for each result topic of the engine and ``report.json``. Return the report.
 
     Args:
         opened: The job.
         out: Folder of the files.
         checks: Results of --twice and --future-shift.
-        on_piece: Is given every piece before it is fed.
+        on_piece: Called with every piece before it is processed.
 
     Raises:
         OSError: a file cannot be written.
-        UserError: the source cannot be read any more.
+        UserError: the source became unreadable.
     """
     codec, spec = opened.settings.codec, opened.job.spec
     results = ResultSet.of(codec, spec.results)
@@ -47,7 +47,7 @@ def write_engine_report(
         for writer in rows.values():
             writer.writeheader()
 
-        def heard(piece: Piece) -> None:
+        def collect_piece(piece: Piece) -> None:
             inputs[piece.topic] = inputs.get(piece.topic, 0) + len(piece.records)
             on_piece(piece)
 
@@ -57,7 +57,7 @@ def write_engine_report(
             if result.topic in rows:
                 rows[result.topic].writerow(codec.decode(result.topic, result.value))
 
-        opened.run(take, heard)
+        opened.run(take, collect_piece)
     report = {
         "perpflow": version("perpflow"),
         "engine": opened.job.engine,

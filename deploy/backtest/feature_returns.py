@@ -1,4 +1,4 @@
-"""``perpflow research features`` and ``labels``: what a replay's features and signals were followed by."""
+"""``perpflow research features`` and ``labels``: relate the features and signals of a replay to later prices."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from stream_apps.research.labels import NET_HOURS, LabelRules, MarkPath, labels_
 from stream_apps.research.trials import false_discovery_control
 
 Json = dict[str, Any]
-# What is no reading of the market.
+# Fields that do not describe the market.
 _NOT_FEATURES = frozenset(
     {"instrument", "event_time", "receive_time", "late_trades", "pane_trades", "missing_inputs", "stale_inputs", "liquidation_cap_ms"}
 )
-# Prices and other levels: their rank drifts with the market and their coefficient says when a trend was, not what a feature knows.
+# Prices and other levels. Their rank drifts with the market, so their coefficient shows a trend, not predictive power.
 _LEVELS = frozenset({"price", "vwap_30m", "best_bid", "best_ask", "mark_price", "index_price", "microprice", "weighted_mid", "open_interest",
                      "vpin_bucket_volume", "trade_quantity_p95", "trade_quantity_p99"})  # fmt: skip
 
 
 def feature_names() -> list[str]:
-    """Return the numeric fields of ``features`` that can foretell something: no levels of price, no bookkeeping."""
+    """Return the numeric fields of ``features`` with possible predictive power, without price levels and bookkeeping."""
     return [field["name"] for field in schema("features")["fields"] if field["name"] not in _NOT_FEATURES | _LEVELS]
 
 
 class _Features:
-    """Columns of the features of each instrument within a period."""
+    """Feature columns of each instrument within a period."""
 
     def __init__(self, opened: Opened, names: Sequence[str]) -> None:
         self._decode = opened.settings.codec.decode
@@ -68,32 +68,32 @@ def features(
     opened: Opened, out: Path, *, names: Sequence[str], horizons_ms: Sequence[int], block_ms: int, folds: int, embargo_ms: int, rate: float, price: str,
     seed: int, on_piece: Callable[[Piece], None] = lambda piece: None,
 ) -> Json:  # fmt: skip
-    """Write features.json and features.html: coefficients of every feature and horizon, and the importance at each horizon.
+    """Write features.json and features.html: rank correlations of every feature and horizon, and importance at each horizon.
 
     Args:
         opened: The source.
-        names: Features. horizons_ms: Of the returns.
-        block_ms: Of the coefficients whose spread makes the ratio.
-        folds, embargo_ms: Of the importance. rate: Of false discoveries. seed: Of the permutations.
-        price: ``mark`` or ``trade``: returns by mark price, or by the last trade (where there is no mark, as for spot).
+        names: Feature fields. horizons_ms: Horizons of the returns.
+        block_ms: Length of the blocks whose coefficients form the information ratio.
+        folds, embargo_ms: Cross-validation of the importance. rate: False discovery rate. seed: Random seed of the permutations.
+        price: ``mark`` or ``trade``: price of the returns. Spot has no mark price.
 
     Raises:
-        UserError: the source holds no features, or no such price.
+        UserError: the source has no features, or no such price.
     """
     unknown = set(names) - set(feature_names())
     if unknown:
-        raise UserError(f"--feature: {', '.join(sorted(unknown))}: not one of {', '.join(feature_names())}")
+        raise UserError(f"--feature: unknown: {', '.join(sorted(unknown))}; expected some of {', '.join(feature_names())}")
     taken = _Features(opened, names)
     opened.run(taken.take, on_piece)
     if not taken.rows:
-        raise UserError("--from and --to: the source holds no evaluated instant of this period")
+        raise UserError("--from and --to: the source has no evaluation in this period")
     grid = opened.settings.grid_ms
     instruments = []
     for name in sorted(taken.rows):
         times, columns = taken.columns(name)
         prices = columns["mark_price" if price == "mark" else "price"]
         if not np.isfinite(prices).any():
-            raise UserError(f"--price: {name} has no mark price here; --price trade takes the last trade's")
+            raise UserError(f"--price: {name} has no mark price here; use --price trade")
         found: list[Coefficient] = []
         models = []
         for horizon in horizons_ms:
@@ -164,30 +164,30 @@ class _Signals:
 def labels(
     opened: Opened, out: Path, rules: LabelRules, price: str, leverage: float, on_piece: Callable[[Piece], None] = lambda piece: None
 ) -> Mapping[str, int]:
-    """Write labels.csv (signals) and net_labels.csv (positions) of a replay; return how many of what.
+    """Write labels.csv (signals) and net_labels.csv (positions) of a replay. Return the number of rows of each kind.
 
     Args:
         opened: The source and its strategies.
-        out: Folder.
-        rules: Numbers of the labels.
-        price: ``mark``, or ``trade``: the last trade at each instant of the grid, where there is no mark.
-        leverage: Of the margin in the net labels.
+        out: Output folder.
+        rules: Parameters of the labels.
+        price: ``mark``, or ``trade``: the last trade at each instant of the grid.
+        leverage: Leverage of the margin in the net labels.
 
     Raises:
-        UserError: there are signals, and no such price of any of their instruments.
+        UserError: there are signals, but no such price of their instruments.
     """
     seen = _Signals(opened)
 
-    def heard(piece: Piece) -> None:
+    def both(piece: Piece) -> None:
         seen.on_piece(piece)
         on_piece(piece)
 
-    opened.run(seen.take, heard)
+    opened.run(seen.take, both)
     since, until = span(opened)
     signals = [one for one in seen.signals if since <= one["event_time"] < until]
     paths = {name: seen.path(name, price) for name in {one["instrument"] for one in signals}}
     if signals and not any(len(path.times) for path in paths.values()):
-        raise UserError("--price: there is no mark price here; --price trade takes the last trade's")
+        raise UserError("--price: no mark price here; use --price trade")
     out.mkdir(parents=True, exist_ok=True)
     known = 0
     with (out / "labels.csv").open("w", encoding="utf-8", newline="") as file:

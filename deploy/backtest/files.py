@@ -1,7 +1,7 @@
-"""Files as the source of a replay: the venues' public dump files and recordings of the simulator's formats, merged by venue time.
+"""Files as the source of a replay: public dump files of venues and recordings of the simulator, merged by venue time.
 
-The records are those that an import of the files, or a producer at the recording's simulated venue, would have written; the log around them is
-synthesised (``stream_apps.replay.sources.source``). Every file is read twice: to find what its contracts and holes are, and to be replayed.
+The records equal those of an import of the files, or of a producer at the recording's simulated venue. The progress log is
+synthesised (``stream_apps.replay.sources.source``). Every file is read twice: once to find contracts and gaps, once to replay it.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from schemas.settings import Settings
 from stream_apps.core.log.engine import PartitionEngine
 from stream_apps.replay.sources.source import AUTHOR, PIECE, Entry, Piece, SynthesisedLog
 
-Tell = Callable[[str, int, int], None]
-"""Called with the phase (``reading`` or ``replaying``), events done, and their number if known (0: not)."""
+Progress = Callable[[str, int, int], None]
+"""Called with the phase (``reading`` or ``replaying``), the number of events done, and the total (0: unknown)."""
 
 _CAPTURE = re.compile(r"^\d{13,19} \{|^TimestampOfReceive")
-_TELL_EVERY = 20_000
+_PROGRESS_EVERY = 20_000
 
 
-def _silent(phase: str, done: int, total: int) -> None:
-    """Nobody listens."""
+def _no_progress(phase: str, done: int, total: int) -> None:
+    """Ignore progress."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class FileArgument:
     """One ``file:PATH[=SYMBOL][@VENUE]``.
 
     Attributes:
-        path: File, folder, glob or comma-separated list. symbol: None: by the files' names. venue: As in ``producers.venues``.
+        path: File, folder, glob or comma-separated list. symbol: None: taken from the file names. venue: As in ``producers.venues``.
     """
 
     path: str
@@ -60,7 +60,7 @@ class FileArgument:
 
     @classmethod
     def parse(cls, text: str, symbol: str | None, venue: str) -> FileArgument:
-        """Read the text after ``file:``; symbol and venue are for what it does not name."""
+        """Parse the text after ``file:``. ``symbol`` and ``venue`` are the defaults."""
         rest, sep, named = text.rpartition("@")
         if sep and "/" not in named and "." not in named:
             text, venue = rest, named
@@ -75,7 +75,7 @@ class Flow:
     """One stream of events of one instrument.
 
     Attributes:
-        events: Makes the events anew. decimals, first, last: Found by reading. priced: Whether its rows show prices and quantities of trades.
+        events: Returns a new iterator of the events. decimals, first, last: Found by the first reading. priced: Whether rows have prices and quantities.
     """
 
     adapter: Adapter
@@ -93,20 +93,20 @@ class Files:
     """Dump files and recordings as a ``Source``.
 
     Args:
-        arguments: What to read.
-        settings: Grid, lateness, partitions and codec of the environment; nothing is read from or written to a broker.
-        since, until: Events of this time are replayed, ms UTC, both inclusive; None: all.
-        contract_values: Symbol -> base units of a contract, where files count contracts.
-        tell: Hears of progress.
-        piece: Records that are handed on together.
+        arguments: Files to read.
+        settings: Grid, lateness, partitions and codec. No broker is used.
+        since, until: Period to replay, ms UTC, both inclusive. None: unlimited.
+        contract_values: Symbol -> contract size in base units, if files count contracts.
+        progress: Called with the progress.
+        piece: Number of records per piece.
 
     Attributes:
-        flows: What was found.
-        reports: Of the dump files.
-        counts: Topic -> events.
+        flows: Streams of events found in the files.
+        reports: Validation reports of the dump files.
+        counts: Topic -> number of events.
 
     Raises:
-        ImportFailed, FormatError, FileNotFoundError: a file cannot be read as what it should be.
+        ImportFailed, FormatError, FileNotFoundError: a file is missing or unreadable.
         ValueError: no such venue.
     """
 
@@ -118,7 +118,7 @@ class Files:
         since: int | None = None,
         until: int | None = None,
         contract_values: dict[str, str] | None = None,
-        tell: Tell = _silent,
+        progress: Progress = _no_progress,
         piece: int = PIECE,
     ) -> None:
         self.settings = settings
@@ -128,7 +128,7 @@ class Files:
         self.counts: Counter[str] = Counter()
         self._since = -(2**62) if since is None else since
         self._until = 2**62 if until is None else until
-        self._tell = tell
+        self._progress = progress
         self._only: int | None = None
         dumps: dict[str, list[tuple[str, str | None]]] = {}
         for argument in arguments:
@@ -145,12 +145,12 @@ class Files:
         self._only = partition
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what another process needs to replay; nobody there hears of progress."""
-        return {**vars(self), "_tell": _silent}
+        """Return the state for another process, without the progress callback."""
+        return {**vars(self), "_progress": _no_progress}
 
     @property
     def partitions(self) -> tuple[int, ...]:
-        """Partitions that are replayed: those that the instruments live in."""
+        """Partitions of the instruments."""
         return tuple(sorted({flow.partition for flow in self._replayed()}))
 
     @property
@@ -160,7 +160,7 @@ class Files:
 
     @property
     def total(self) -> int:
-        """Events of the files, those outside the period included."""
+        """Number of events in the files, including those outside the period."""
         return sum(self.counts.values())
 
     @property
@@ -170,12 +170,12 @@ class Files:
         lasts = [flow.last for flow in self.flows if flow.last is not None]
         return min(firsts), max(lasts)
 
-    # --- looking -------------------------------------------------------------------------------------------------------
+    # --- first reading -------------------------------------------------------------------------------------------------------
 
     def _import(self, adapter: Adapter, files: list[tuple[str, str | None]], contract_values: dict[str, str]) -> None:
         hyphened = adapter.venue in LAYOUTS and adapter.venue == "OKX"
         sources = [source_of(path if symbol is None else f"{path}={symbol}", None, hyphened) for path, symbol in files]
-        importer = Importer(Plan(adapter, sources, author=AUTHOR, contract_values=contract_values), self.settings, self._tell)
+        importer = Importer(Plan(adapter, sources, author=AUTHOR, contract_values=contract_values), self.settings, self._progress)
         report = importer.read()
         self.reports += report.files
         self.counts.update(report.records)
@@ -190,7 +190,7 @@ class Files:
     def _record(self, recording: Recording, venue: str) -> None:
         adapter = adapter_of(venue)
         if adapter.venue != "BINANCE":
-            raise ImportFailed(f"replay: {recording.path}: recordings are of Binance, not of {adapter.venue}")
+            raise ImportFailed(f"replay: {recording.path}: recordings are from Binance, not from {adapter.venue}")
         name = instrument_id(adapter.venue, recording.symbol, adapter.kind)
         partition = partition_of(base_of_instrument(name), self.settings.partitions)
         flow = Flow(adapter, recording.symbol, name, partition, partial(_recorded, recording, name))
@@ -199,7 +199,7 @@ class Files:
             flow.first = event.time if flow.first is None else min(flow.first, event.time)
             flow.last = event.time if flow.last is None else max(flow.last, event.time)
         if flow.first is None:
-            raise ImportFailed(f"replay: {recording.path}: the recording holds no message of {recording.symbol}")
+            raise ImportFailed(f"replay: {recording.path}: the recording has no messages of {recording.symbol}")
         self.flows.append(flow)
 
     def _replayed(self) -> list[Flow]:
@@ -212,9 +212,9 @@ class Files:
         venue = "+".join(sorted({flow.adapter.venue for flow in self.flows}))
         log = SynthesisedLog(self.settings.codec, venue, self.partitions, self._piece)
         yield from log.step(None, self._contracts())
-        done = told = 0
+        done = reported = 0
         flows = self._replayed()
-        # One partition's marks are those of all files, from their first time to their last.
+        # Every partition gets marks from the first to the last time of all files.
         ends = iter([Event(time, "", {}) for time in self.span])
         for step in merged([*(flow.events() for flow in flows), ends], self.settings.grid_ms, self.settings.allowed_lateness_ms):
             entries, letters = [], []
@@ -234,11 +234,11 @@ class Files:
             grid, lateness = self.settings.grid_ms, self.settings.allowed_lateness_ms
             within = step.time is not None and self._since <= step.time and step.time <= self._until + grid + lateness
             yield from log.step(step.time if within else None, entries)
-            if done - told >= _TELL_EVERY:
-                told = done
-                self._tell("replaying", done, self.total)
+            if done - reported >= _PROGRESS_EVERY:
+                reported = done
+                self._progress("replaying", done, self.total)
         yield from log.flush()
-        self._tell("replaying", done, self.total)
+        self._progress("replaying", done, self.total)
 
     def _contracts(self) -> Iterator[Entry]:
         by_name: dict[str, list[Flow]] = {}
@@ -261,7 +261,7 @@ class Files:
 
 
 def _is_capture(path: Path) -> bool:
-    """Return whether a file holds raw websocket lines or a depth-and-trade capture, by its first line."""
+    """Return whether a file is a recording: raw websocket lines or a depth-and-trade capture. Its first line decides."""
     return any(_CAPTURE.match(text) for _, text in _first(path))
 
 
@@ -280,7 +280,7 @@ def _symbol(argument: FileArgument, path: Path) -> str:
 
 
 def _recorded(recording: Recording, instrument: str, decimals: Decimals | None = None) -> Iterator[Event]:
-    """Yield a recording's messages as events, by the mapping and the book of the live producer. Times are the venue's event times."""
+    """Yield a recording's messages as events, using the live producer's mapping and book. Times are the venue's event times."""
     book = OrderBook()
     broken: Record | None = None
     for event in recording.events():

@@ -1,4 +1,4 @@
-"""A replay as it was asked for: the job, its source opened, its strategies found."""
+"""The job of a replay: its options, its opened source and its strategies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from deploy.backtest.files import FileArgument, Files, Tell
+from deploy.backtest.files import FileArgument, Files, Progress
 from producers.importer.files import ImportFailed
 from producers.simulated.recording.events import FormatError
 from producers.venues import adapter_of
@@ -38,28 +38,28 @@ ARCHIVE = "archive:"
 DATABASE = "db:"
 UNREADABLE = (ArchiveError, DatabaseError, TopicsError)
 EXPECTED = "topics, archive:DIR, db: or file:PATH"
-# The longest window is 24 h, and ATR is ranked against 288 bars of 5 minutes after the first 14.
+# The longest window is 24 h. ATR is ranked against 288 bars of 5 minutes after the first 14.
 WARM_UP_MS = 26 * 3_600_000
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be replayed. Plain values: it goes to other processes as it is.
+    """Options of a replay. Plain values, so that it can be sent to other processes.
 
     Attributes:
         sources: ``topics``, ``archive:DIR``, ``db:[URL]`` or ``file:PATH[=SYMBOL][@VENUE]``.
-        symbols: Venue symbols or instrument ids; for files the symbol of those that name none.
-        venue: Of sources and symbols that name none.
-        strategies: Files, ids of shipped strategies, or scoring models; none: those of the topics.
-        assigned: Field -> value that all strategies take.
-        varied: Field -> values: every strategy runs with each combination of them, under a name that says it.
-        rebind: Strategies of other instruments run on those of the source.
-        since, until: The period that counts, ms UTC; None: all that the source holds.
-        marks: First and last offset in the progress log of the symbols' partition: the period is that of these marks; topics only.
-        warm_up_ms: Market data before ``since`` that is run in.
-        contract_values: Symbol -> base units of a contract.
-        engine: Name of the engine that runs.
-        revisions: Settings of the engine in place of those of the log, oldest first; None: those of the log, of files the defaults.
+        symbols: Venue symbols or instrument ids. For files: the symbol of files that do not name one.
+        venue: Venue of sources and symbols that do not name one.
+        strategies: Files, ids of shipped strategies, or scoring models. Empty: the strategies of the topics.
+        assigned: Field -> value for all strategies.
+        varied: Field -> values. Every strategy runs with each combination, which becomes part of its name.
+        rebind: Run strategies of other instruments on those of the source.
+        since, until: The period, ms UTC. None: unlimited.
+        marks: The period as first and last offset in the progress log of the symbols' partition. Topics only.
+        warm_up_ms: Length of the warm-up before ``since``.
+        contract_values: Symbol -> contract size in base units.
+        engine: Name of the engine.
+        revisions: Settings of the engine instead of those of the log, oldest first. None: settings of the log; for files the defaults.
     """
 
     sources: tuple[str, ...]
@@ -79,28 +79,30 @@ class Job:
     paper: PaperSettings = field(default_factory=PaperSettings)
 
     def __post_init__(self) -> None:
-        """Raise UserError, naming the option, for what cannot be."""
+        """Raise UserError, naming the option, for an invalid combination."""
         topics = [source for source in self.sources if is_log(source)]
         unknown = [source for source in self.sources if not is_log(source) and not (source.startswith(FILE) and len(source) > len(FILE))]
         if unknown or not self.sources:
             raise UserError(f"--source: expected {EXPECTED}, got {unknown[0]!r}" if unknown else f"--source: name {EXPECTED}")
         if topics and len(self.sources) > 1:
-            raise UserError("--source: topics, archives and databases cannot be mixed with other sources")
+            raise UserError("--source: topics, archives and databases cannot be combined with other sources")
         if self.since is not None and self.until is not None and self.until <= self.since:
-            raise UserError("--to: must lie after --from")
+            raise UserError("--to: must be after --from")
         if self.marks is not None and (self.sources != (TOPICS,) or self.since is not None or self.until is not None or not self.symbols):
-            raise UserError("--marks: a range of the progress log: --source topics with --symbol, without --from and --to")
+            raise UserError("--marks: needs --source topics and --symbol, without --from and --to")
         if self.marks is not None and not 0 <= self.marks[0] < self.marks[1]:
-            raise UserError(f"--marks: expected FIRST:LAST, rising, got {self.marks[0]}:{self.marks[1]}")
+            raise UserError(f"--marks: expected FIRST:LAST with FIRST below LAST, got {self.marks[0]}:{self.marks[1]}")
         self.spec  # noqa: B018 - raises when there is no such engine
         if not topics and not self.strategies and self.spec.paper:
-            raise UserError("--strategy: name a strategy file, a shipped strategy or a scoring model; files hold no strategies")
+            raise UserError(
+                "--strategy: missing; files contain no strategies, so name a strategy file, a shipped strategy or a scoring model"
+            )
         if topics and self.strategies and not self.symbols:
-            raise UserError("--symbol: say on which instruments of the topics the strategies run")
+            raise UserError("--symbol: missing; name the instruments on which the strategies run")
 
     @property
     def spec(self) -> EngineSpec:
-        """How the engine is run. Raises UserError when there is none of that name."""
+        """The registered engine. Raises UserError for an unknown name."""
         try:
             return engine_of(self.engine)
         except ValueError as error:
@@ -108,28 +110,28 @@ class Job:
 
 
 def is_log(source: str) -> bool:
-    """Return whether a source holds strategies and many instruments, as the topics and what is kept of them do."""
+    """Return whether a source is the topics or a copy of them. Such a source has strategies and many instruments."""
     return source == TOPICS or source.startswith(DATABASE) or (source.startswith(ARCHIVE) and len(source) > len(ARCHIVE))
 
 
 def stored(source: str, settings: Settings) -> Stored:
-    """Return all of an ``archive:DIR`` or a ``db:[URL]``; without a URL the environment's database. Raises UserError where there is none."""
+    """Open an ``archive:DIR`` or a ``db:[URL]``. Without a URL it is the database of the environment. Raises UserError if missing."""
     if source.startswith(ARCHIVE):
         return Archive.of(Path(source.removeprefix(ARCHIVE)), settings)
     url = source.removeprefix(DATABASE) or settings.database_url
     if not url:
-        raise UserError("--source: db: DATABASE_URL is not set, and no URL follows db:")
+        raise UserError("--source: db: set DATABASE_URL or add a URL after db:")
     return Database.of(url, settings)
 
 
 @dataclass
 class Opened:
-    """A job's source, ready to be run any number of times.
+    """The opened source of a job. It can run any number of times.
 
     Attributes:
-        instruments: That are reported; None: all that the topics hold.
-        strategies: That run; None: those of the log.
-        files: Where files are read. total: Records or events, for a progress bar.
+        instruments: Instruments to report. None: all of the topics.
+        strategies: Strategies to run. None: those of the log.
+        files: The files, if the source is files. total: Number of records or events, for a progress bar.
     """
 
     job: Job
@@ -143,11 +145,11 @@ class Opened:
 
     @property
     def config(self) -> Any:
-        """The engine's numbers, from the environment."""
+        """The engine's settings, from the environment."""
         return self.job.spec.config(self.settings)
 
     def part(self, partition: int, strategies: tuple[str, ...] | None) -> Opened:
-        """Return one partition of it, and of its strategies the ones of these ids; None: all."""
+        """Return one partition, with the strategies of these ids. None: all strategies."""
         source = self.source
         if isinstance(source, Files):
             source = copy(source)
@@ -163,7 +165,7 @@ class Opened:
     def run(
         self, take: Callable[[int, Result], None], on_piece: Callable[[Piece], None] = lambda piece: None, source: Source | None = None
     ) -> dict[int, EngineReplay]:
-        """Run the source, or another one in its place. Raises UserError when it cannot be read any more."""
+        """Run the source, or ``source`` instead. Raises UserError if it becomes unreadable."""
         by_partition: dict[int, list[StrategyConfig]] | None = None
         if self.strategies is not None:
             by_partition = {}
@@ -180,17 +182,17 @@ class Opened:
             raise UserError(f"--source: {error}") from error
 
 
-def open_job(job: Job, settings: Settings, tell: Tell = lambda phase, done, total: None, piece: int = PIECE) -> Opened:
-    """Look at a job's source and strategies.
+def open_job(job: Job, settings: Settings, progress: Progress = lambda phase, done, total: None, piece: int = PIECE) -> Opened:
+    """Open a job's source and strategies.
 
     Args:
-        job: What is asked for.
-        settings: Of the environment; only topics need a broker.
-        tell: Hears of progress.
-        piece: Records that are handed on together; results do not depend on it.
+        job: Options of the replay.
+        settings: Settings of the environment. Only topics need a broker.
+        progress: Called with the progress.
+        piece: Number of records per piece. Results do not depend on it.
 
     Raises:
-        UserError: a source or a strategy cannot be used; the message says which and why.
+        UserError: an invalid source or strategy. The message names it and the reason.
     """
     if job.marks is not None:
         job = _timed(job, settings)
@@ -220,7 +222,9 @@ def open_job(job: Job, settings: Settings, tell: Tell = lambda phase, done, tota
     symbol = job.symbols[0] if len(job.symbols) == 1 else None
     try:
         arguments = [FileArgument.parse(source.removeprefix(FILE), symbol, job.venue) for source in job.sources]
-        files = Files(arguments, settings, since=start, until=job.until, contract_values=job.contract_values, tell=tell, piece=piece)
+        files = Files(
+            arguments, settings, since=start, until=job.until, contract_values=job.contract_values, progress=progress, piece=piece
+        )
     except (ImportFailed, FormatError, FileNotFoundError, ValueError) as error:
         raise UserError(f"replay: {error}") from error
     strategies = _strategies(job, files.instruments) if job.spec.paper else None
@@ -232,7 +236,7 @@ def _timed(job: Job, settings: Settings) -> Job:
     assert job.marks is not None
     places = {partition_of(base_of_instrument(_instrument(symbol, job.venue)), settings.partitions) for symbol in job.symbols}
     if len(places) > 1:
-        raise UserError("--marks: the symbols are in several partitions, and each has a progress log of its own")
+        raise UserError("--marks: the symbols are in several partitions, and each partition has its own progress log")
     try:
         with TopicSource(settings, ("progress",)) as source:
             times = [_time_at(source, places.copy().pop(), offset) for offset in job.marks]
@@ -245,11 +249,11 @@ def _time_at(source: TopicSource, partition: int, offset: int) -> int:
     """Return the time of the first mark at or after an offset."""
     first, following = source.ends(partition).get("progress", (0, 0))
     if not first <= offset < following:
-        raise UserError(f"--marks: the progress log of partition {partition} holds offsets {first} to {following - 1}, not {offset}")
+        raise UserError(f"--marks: the progress log of partition {partition} has offsets {first} to {following - 1}, not {offset}")
     for _, records in source.records(partition, starts={"progress": offset}):
         if len(records):
             return int(records.timestamps[0])
-    raise UserError(f"--marks: the progress log of partition {partition} holds nothing from {offset} on")
+    raise UserError(f"--marks: the progress log of partition {partition} has no marks from offset {offset} on")
 
 
 def _instrument(symbol: str, venue: str) -> str:
@@ -266,7 +270,7 @@ def _instrument(symbol: str, venue: str) -> str:
 
 
 def _strategies(job: Job, instruments: tuple[str, ...]) -> list[StrategyConfig]:
-    """Return the strategies that a job names, bound to the source's instruments, to begin at its ``since``."""
+    """Return the strategies of a job, bound to the source's instruments and effective from its ``since``."""
     found: dict[str, StrategyConfig] = {}
     try:
         for name in job.strategies:
@@ -277,7 +281,7 @@ def _strategies(job: Job, instruments: tuple[str, ...]) -> list[StrategyConfig]:
                         made = replace(strategy_from_record(record), effective_time=job.since or 0)
                         validate(made)
                         if made.strategy_id in found:
-                            raise UserError(f"--strategy: {made.strategy_id!r} is there twice")
+                            raise UserError(f"--strategy: {made.strategy_id!r} is given twice")
                         found[made.strategy_id] = made
     except StrategyError as error:
         raise UserError(f"--strategy: {error}") from error
@@ -315,7 +319,7 @@ def _named(name: str, instruments: tuple[str, ...]) -> list[StrategyConfig]:
             for one in instruments
         ]
     known = ", ".join([*(config.strategy_id for config in shipped), *MODELS])
-    raise UserError(f"--strategy: {name!r} is no file, no shipped strategy and no scoring model (known: {known})")
+    raise UserError(f"--strategy: {name!r} is not a file, a shipped strategy or a scoring model (known: {known})")
 
 
 def _bound(config: StrategyConfig, instruments: tuple[str, ...], rebind: bool) -> list[StrategyConfig]:
@@ -323,7 +327,7 @@ def _bound(config: StrategyConfig, instruments: tuple[str, ...], rebind: bool) -
         return [config]
     if not rebind:
         raise UserError(
-            f"--strategy: {config.strategy_id} is for {config.instrument}, the source has {', '.join(instruments)}: --rebind runs it there"
+            f"--strategy: {config.strategy_id} is for {config.instrument}, the source has {', '.join(instruments)}; use --rebind to run it there"
         )
     several = len(instruments) > 1
     return [

@@ -1,4 +1,4 @@
-"""A replay on several cores: partitions apart, and of many strategies some at a time. What comes out does not depend on how many processes there were."""
+"""Run a replay on several cores, split by partition and by strategy. The results do not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from stream_apps.replay.collect import Collector
 from stream_apps.replay.run import PartitionReplay
 from stream_apps.replay.sources.source import Piece
 
-# Fewer strategies than this cost less than reading and windowing the market for them once more.
+# With fewer strategies per process, reading and windowing the market again costs more than it saves.
 LEAST_STRATEGIES = 16
-# Records below which starting processes takes longer than the replay.
+# With fewer records, starting processes takes longer than the replay.
 LEAST_RECORDS = 500_000
 POLL_S = 0.2
 
-# Records done by each part; shared with the parent.
+# Number of records done by each part. Shared with the parent process.
 _done: Any = None
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one process replays.
+    """The part of a replay that one process runs.
 
     Attributes:
-        number: Of the part.
-        partition: Of the log.
-        strategies: Ids; None: those of the log.
-        leads: The first of its partition: it reports the market too.
+        number: Number of the part.
+        partition: Partition of the log.
+        strategies: Strategy ids. None: those of the log.
+        leads: First part of its partition. It also reports the market.
     """
 
     number: int
@@ -46,12 +46,12 @@ class Part:
     leads: bool
 
     def __str__(self) -> str:
-        whose = "" if self.strategies is None else f" ({', '.join(self.strategies[:5])}{', ...' if len(self.strategies) > 5 else ''})"
-        return f"partition {self.partition}{whose}"
+        names = "" if self.strategies is None else f" ({', '.join(self.strategies[:5])}{', ...' if len(self.strategies) > 5 else ''})"
+        return f"partition {self.partition}{names}"
 
 
 def parts_of(opened: Opened, jobs: int) -> list[Part]:
-    """Cut a job into parts: a partition each, and where processes are left over and strategies many, those apart."""
+    """Split a job into parts: one per partition, and several per partition if there are more processes and many strategies."""
     apart = max(1, jobs // max(1, len(opened.partitions)))
     cut: list[tuple[int, tuple[str, ...] | None, bool]] = []
     for partition in opened.partitions:
@@ -74,24 +74,24 @@ def cores() -> int:
 
 
 def collect(
-    opened: Opened, jobs: int, on_piece: Callable[[Piece], None], told: Callable[[int], None]
+    opened: Opened, jobs: int, on_piece: Callable[[Piece], None], progress: Callable[[int], None]
 ) -> tuple[Collector, list[StrategyConfig]]:
-    """Run a job and return what was seen, and the strategies in force at its end.
+    """Run a job. Return the collected results and the strategies at its end.
 
     Args:
         opened: The job.
-        jobs: Processes; 0: as many as there are cores, where that is faster.
-        on_piece: Is given every piece, in one process.
-        told: Is given the number of records done, with several.
+        jobs: Number of processes. 0: one per core, if that is faster.
+        on_piece: Called with every piece, if one process runs.
+        progress: Called with the number of records done, if several processes run.
 
     Raises:
-        UserError: a part failed; the message names it.
+        UserError: a part failed. The message names it.
     """
     parts = parts_of(opened, jobs or cores())
     if jobs == 1 or len(parts) < 2 or (jobs == 0 and opened.total < LEAST_RECORDS):
         collected, configs = _run(opened, on_piece)
     else:
-        collected, configs = _in_processes(opened, parts, min(jobs or cores(), len(parts)), told)
+        collected, configs = _in_processes(opened, parts, min(jobs or cores(), len(parts)), progress)
     collected.settle()
     return collected, sorted(configs, key=lambda one: one.strategy_id) if opened.strategies is None else opened.strategies
 
@@ -99,17 +99,17 @@ def collect(
 def _run(opened: Opened, on_piece: Callable[[Piece], None]) -> tuple[Collector, list[StrategyConfig]]:
     collected = Collector(opened.settings.codec, opened.instruments, opened.job.since, opened.job.until, FEATURES)
 
-    def heard(piece: Piece) -> None:
+    def collect_piece(piece: Piece) -> None:
         collected.on_piece(piece)
         on_piece(piece)
 
-    runs = opened.run(collected.take, heard)
+    runs = opened.run(collected.take, collect_piece)
     in_force = [config for run in runs.values() if isinstance(run, PartitionReplay) for config, _ in run.engine.strategies.values()]
     return collected, [one for one in in_force if opened.instruments is None or one.instrument in opened.instruments]
 
 
 def _in_processes(
-    opened: Opened, parts: Sequence[Part], processes: int, told: Callable[[int], None]
+    opened: Opened, parts: Sequence[Part], processes: int, progress: Callable[[int], None]
 ) -> tuple[Collector, list[StrategyConfig]]:
     context = multiprocessing.get_context("spawn")
     done = context.Array("q", len(parts))
@@ -121,7 +121,7 @@ def _in_processes(
         try:
             while waiting:
                 ended, _ = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
-                told(sum(done[:]))
+                progress(sum(done[:]))
                 for future in ended:
                     found[waiting[future].number] = _result(future, waiting[future])
                     del waiting[future]
@@ -139,12 +139,12 @@ def _result(future: Future[Any], part: Part) -> Any:
     try:
         return future.result()
     except BrokenProcessPool as error:
-        raise UserError(f"replay of {part}: a process ended without a word (killed, or out of memory)") from error
+        raise UserError(f"replay of {part}: a process was killed or ran out of memory") from error
     except Exception as error:
         raise UserError(f"replay of {part}: {error}") from error
 
 
-# --- in the other process ----------------------------------------------------------------------------------------------
+# --- child process ----------------------------------------------------------------------------------------------
 
 
 def _share(done: Any) -> None:

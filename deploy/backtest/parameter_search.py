@@ -1,4 +1,4 @@
-"""``perpflow research search``: the folds of a period, a search for each strategy, and what is written of it."""
+"""``perpflow research search``: split a period into folds, search each strategy, write the report."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scheme:
-    """How a period is cut.
+    """How a period is split into folds.
 
     Attributes:
         kind: ``walkforward`` or ``kfold``.
-        train_ms, step_ms, test_ms: Of a walk-forward; test None: a step. anchored: Its training begins at the beginning.
-        folds: Of a K-fold. purge_ms: None: the longest time that a trade may be held.
-        embargo_ms: After a training (walk-forward) or a test (K-fold).
+        train_ms, step_ms, test_ms: Walk-forward lengths; test None: one step. anchored: Every training period starts at the beginning.
+        folds: Number of k-fold parts. purge_ms: None: the longest time that a trade may be held.
+        embargo_ms: Gap after the training (walk-forward) or test period (k-fold).
     """
 
     kind: str
@@ -49,7 +49,7 @@ class Scheme:
     embargo_ms: int = 0
 
     def cut(self, period: Interval, held_ms: int) -> list[Fold]:
-        """Return the folds of a period; ``held_ms``: the longest that a trade may be held. Raises UserError when there are none."""
+        """Return the folds of a period. ``held_ms``: the longest time that a trade may be held. Raises UserError if there are none."""
         try:
             if self.kind == "kfold":
                 return purged_folds(*period, self.folds, held_ms if self.purge_ms is None else self.purge_ms, self.embargo_ms)
@@ -58,20 +58,22 @@ class Scheme:
             raise UserError(f"research: {error}") from error
         if not made:
             hours = (period.end - period.begin) / 3_600_000
-            raise UserError(f"--train and --step: {hours:.1f} h of data hold no training with a test after it; make them shorter")
+            raise UserError(
+                f"--train and --step: {hours:.1f} h of data are too short for a training and a test period; use shorter lengths"
+            )
         return [Fold((one.train,), one.test) for one in made]
 
 
 def run(
     job: Job, settings: Settings, scheme: Scheme, plan: Plan, out: Path, *, vary: Sequence[str] | None, limits: Mapping[str, tuple[float, float]],
-    rate: float, processes: int | None, tell: Callable[[str, int, int], None],
+    rate: float, processes: int | None, progress: Callable[[str, int, int], None],
 ) -> Json:  # fmt: skip
-    """Search each strategy of a job and write search.json, search.md, search.html, test_trades.csv and the choices of the last fold as strategy files.
+    """Search each strategy of a job. Write search.json, search.md, search.html, test_trades.csv and the last fold's choices as strategy files.
 
-    A search that was interrupted goes on in ``out``/search.db.
+    An interrupted search resumes from ``out``/search.db.
 
     Raises:
-        UserError: something that was asked for cannot be.
+        UserError: an option is invalid.
     """
     opened = open_job(job, settings)
     period = span(opened)
@@ -87,7 +89,7 @@ def run(
                 spaces[parent.strategy_id] = space
                 found[parent.strategy_id] = search(
                     evaluate, space, folds, plan, storage=out / "search.db", name=parent.strategy_id, data=data_mark(job, settings),
-                    tell=lambda done, total, name=parent.strategy_id: tell(name, done, total),  # type: ignore[misc]
+                    tell=lambda done, total, name=parent.strategy_id: progress(name, done, total),  # type: ignore[misc]
                 )  # fmt: skip
             except StrategyError as error:
                 raise UserError(f"--vary or --limit: {error}") from error
@@ -162,7 +164,7 @@ def _write(out: Path, report: Json, found: Mapping[str, SearchResult]) -> None:
     for name, one in found.items():
         last = one.folds[-1].config
         if last is not None:
-            # Not running: whether it may run is for a person, or for a gate, to say.
+            # Paused: a person or the cost gate decides whether it may run.
             chosen = replace(last, strategy_id=f"{name[:56]}-chosen", display_name=f"{name[:43]}-chosen", status="paused")
             file_name = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
             (out / f"{file_name}.toml").write_text(strategy_text(chosen), encoding="utf-8")

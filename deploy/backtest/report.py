@@ -25,7 +25,7 @@ def write_report(
     checks: dict[str, Any],
     on_piece: Callable[[Piece], None] = lambda piece: None,
     jobs: int = 1,
-    told: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
     """Run a job and write report.html, report.json, trades.csv and signals.csv; return the report.
 
@@ -33,7 +33,7 @@ def write_report(
         opened: The job.
         out: Folder of the report.
         checks: Results of --twice and --future-shift.
-        on_piece, jobs, told: As ``jobs.collect``.
+        on_piece, jobs, progress: As in ``jobs.collect``.
 
     Raises:
         OSError: a file cannot be written.
@@ -41,7 +41,7 @@ def write_report(
     """
     job = opened.job
     started = time.perf_counter()
-    collected, strategies = collect(opened, jobs, on_piece, told)
+    collected, strategies = collect(opened, jobs, on_piece, progress)
     seconds = time.perf_counter() - started
     run = Run(
         source=job.sources,

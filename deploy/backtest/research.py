@@ -1,4 +1,4 @@
-"""Research over replays: strategies evaluated on stretches of a source, on all cores, and the searches, features and labels made of that."""
+"""Evaluate strategies on periods of a source, on all cores. Searches, features and labels use this."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from stream_apps.research.closed import ClosedTrades
 from stream_apps.research.search import Trade
 from stream_apps.research.splits import Interval
 
-# Files are text, and reading them takes most of a run: so many records of a stretch are kept between the batches of a search.
+# Most records of a period to cache between the batches of a search: parsing text files takes most of a run.
 MOST_KEPT = 3_000_000
-# Stretches kept by a process: a fold of a K-fold trains on two.
+# Periods that a process caches: a k-fold trains on two.
 STRETCHES_KEPT = 2
 
 
 @dataclass
 class Kept:
-    """A source whose pieces were kept at its first run; for files, whose pieces depend on no engine."""
+    """A source whose pieces are cached during the first run. For files, because their pieces do not depend on the engine."""
 
     source: Source
     kept: list[Piece] | None = None
@@ -46,15 +46,15 @@ class Kept:
 
 
 class ReplayEvaluator:
-    """Runs strategies over stretches of a job's source, a share of the strategies in each process. Use as a context manager.
+    """Runs strategies over periods of a job's source, a share of the strategies in each process. Use as a context manager.
 
-    A stretch is replayed from ``warm_up_ms`` before it to its end and no further (with ``run_out``: as long as its last trade may be held), so what lies
-    after a training cannot be looked at. The results do not depend on the number of processes.
+    A period is replayed from ``warm_up_ms`` before its start to its end, with ``run_out`` until its last trade must have closed. So a training
+    cannot see later data. The results do not depend on the number of processes.
 
     Args:
-        job: The source and the costs; its strategies and period are not used.
-        settings: Of the environment.
-        processes: None: one a core; 1: in this process.
+        job: Source and costs. Its strategies and period are not used.
+        settings: Settings of the environment.
+        processes: Number of processes. None: one per core. 1: run in this process.
     """
 
     def __init__(self, job: Job, settings: Settings, processes: int | None = None) -> None:
@@ -65,7 +65,7 @@ class ReplayEvaluator:
 
     def __enter__(self) -> ReplayEvaluator:
         if self._processes > 1:
-            # Forking a process that runs threads (clients, BLAS) may lock up; a spawned one imports anew.
+            # Forking a process with threads (clients, BLAS) may deadlock, so processes are spawned.
             self._pool = ProcessPoolExecutor(self._processes, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet_worker)
         return self
 
@@ -88,7 +88,7 @@ class ReplayEvaluator:
 
 
 def _quiet_worker() -> None:
-    # Ctrl-C reaches the whole group; the parent ends its workers.
+    # Ctrl-C reaches the whole process group. The parent stops its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -96,7 +96,7 @@ _opened: OrderedDict[str, Opened] = OrderedDict()
 
 
 def _evaluate(job: Job, settings: Settings, strategies: list[StrategyConfig], within: Interval, run_out: bool) -> list[list[Trade]]:
-    """Run strategies over one stretch; the work of a process."""
+    """Run strategies over one period. Runs in a worker process."""
     after = max(one.timeout_minutes for one in strategies) * 60_000 + 2 * settings.grid_ms if run_out else 0
     opened = _open(replace(job, since=within.begin, until=within.end - 1 + after), settings)
     begun = [replace(one, effective_time=within.begin) for one in strategies]
@@ -121,29 +121,29 @@ def _open(job: Job, settings: Settings) -> Opened:
 
 
 def parents(opened: Opened) -> list[StrategyConfig]:
-    """Return the strategies that a job names. Raises UserError when it names none."""
+    """Return the strategies of a job. Raises UserError if it names none."""
     if not opened.strategies:
-        raise UserError("--strategy: name the strategy to begin with")
+        raise UserError("--strategy: missing; name the strategy to start from")
     return opened.strategies
 
 
 def span(opened: Opened) -> Interval:
-    """Return the period of a job: as asked for, or that of its files. Raises UserError where neither says."""
+    """Return the period of a job: its options, or the period of its files. Raises UserError if both are missing."""
     job = opened.job
     if opened.files is not None:
         first, last = opened.files.span
         since, until = max(first, job.since or first), min(last + 1, job.until or last + 1)
     elif job.since is None or job.until is None:
-        raise UserError("--from and --to: say which period of the topics or the archive")
+        raise UserError("--from and --to: missing; topics and archive need a period")
     else:
         since, until = job.since, job.until
     if until <= since:
-        raise UserError("--from and --to: the source holds nothing of this period")
+        raise UserError("--from and --to: the source has no data in this period")
     return Interval(since, until)
 
 
 def data_mark(job: Job, settings: Settings) -> str:
-    """Return what identifies the data and the costs of a job: names and sizes of files, or topics and period; grid; paper model."""
+    """Return the identity of a job's data and costs: names and sizes of files, or topics and period; grid; paper model."""
     files = [
         (path.name, path.stat().st_size)
         for source in job.sources
@@ -156,19 +156,19 @@ def data_mark(job: Job, settings: Settings) -> str:
 
 
 def length_ms(option: str, text: str) -> int:
-    """Return a length of time such as ``30d``, ``12h`` or ``90m`` in ms. Raises UserError, naming the option."""
+    """Return a duration such as ``30d``, ``12h`` or ``90m`` in ms. Raises UserError, naming the option."""
     units: dict[str, int] = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000}
     try:
         value = float(text[:-1]) * units[text[-1:]]
     except (KeyError, ValueError) as error:
-        raise UserError(f"{option}: expected a length of time such as 30d, 12h or 90m, got {text!r}") from error
+        raise UserError(f"{option}: expected a duration such as 30d, 12h or 90m, got {text!r}") from error
     if not 0 <= value < 1e14:
         raise UserError(f"{option}: must not be negative, got {text!r}")
     return round(value)
 
 
 def plain(value: Any) -> Any:
-    """Return a value as what JSON can hold: dataclasses and named tuples as objects, numpy numbers as numbers."""
+    """Return a value as JSON types: dataclasses and named tuples as objects, numpy numbers as numbers."""
     if hasattr(value, "__dataclass_fields__"):
         return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, tuple) and hasattr(value, "_fields"):

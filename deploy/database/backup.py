@@ -1,11 +1,10 @@
-"""Backup of the whole database and its restore, each checked: pg_dump's directory format beside a manifest of what must come out again.
+"""Back up and restore the whole database, with checks: pg_dump's directory format and a manifest of the expected content.
 
-Everything is of one snapshot: rows, the sink's offsets, the executor's journal. So a sink that is started on the restored database reads on from where the
-snapshot stands, and ends with every record once, as long as the topics still have what came since. pg_dump and pg_restore are those of the
-PostgreSQL wheel and read any older server.
+Rows, sink offsets and the executor's journal come from one snapshot. So a sink on the restored database resumes at the snapshot and writes
+every later record once, if the topics still have it. pg_dump and pg_restore come from the PostgreSQL wheel and can read any older server.
 
-A backup is a folder: ``dump/`` and ``manifest.json`` with the SHA-256 of every file, and of every table the number of its rows and a hash of their contents
-that no order of rows changes. It gets its name when it is whole; what an interrupted one leaves ends with ``.partial``.
+A backup is a folder with ``dump/`` and ``manifest.json``. The manifest has the SHA-256 of every file, and the row count and an order-independent
+content hash of every table. The folder gets its name when it is complete. An interrupted backup ends with ``.partial``.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from sinks.timescale.partitions import BACKUP_LOCK
 FORMAT = 1
 MANIFEST = "manifest.json"
 DUMP = "dump"
-# Who waits for a table exclusively may be waiting for our own sums, and pg_dump for them: nobody would notice that circle.
+# A session that waits for an exclusive lock may wait for our sums while pg_dump waits for it. PostgreSQL would not see this deadlock.
 LONGEST_LOCK_WAIT_MS = 60_000
-# How values are written as text, for hashes that are alike on every server.
+# Text format of values, so that hashes are equal on every server.
 _TEXT_FORM = {
     "timezone": "UTC",
     "datestyle": "ISO, YMD",
@@ -52,41 +51,41 @@ Manifest = dict[str, Any]
 
 
 class LockedOutError(DatabaseError):
-    """pg_dump was not given a table's lock: someone holds it exclusively, or waits for it."""
+    """pg_dump did not get a table's lock: another session holds or requests it exclusively."""
 
 
 def backup(database_url: str, folder: Path, *, jobs: int = 2, progress: Progress | None = None) -> Manifest:
-    """Write a backup; return its manifest.
+    """Write a backup. Return its manifest.
 
     Args:
-        database_url: Database, as its owner.
-        folder: A folder that does not exist yet.
-        jobs: Processes of pg_dump.
-        progress: Told what is being done, a line at a time.
+        database_url: URL of the database with its owner.
+        folder: New folder; it must not exist.
+        jobs: Number of pg_dump processes.
+        progress: Called with each step, one line per call.
 
     Raises:
-        DatabaseError: the folder exists, the database does not answer, or pg_dump fails; nothing by the folder's name is left.
+        DatabaseError: the folder exists, the database does not answer, or pg_dump fails. Then the folder does not exist.
     """
     say = progress or (lambda line: None)
     if folder.exists():
-        raise DatabaseError(f"{folder} exists already: a backup needs a new folder")
+        raise DatabaseError(f"{folder} already exists; a backup needs a new folder")
     partial = folder.with_name(f"{folder.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     with connect(database_url) as connection:
         if not _one(connection, f"SELECT pg_try_advisory_lock({BACKUP_LOCK})"):
-            say("waiting: another backup runs, or a partition is being created or dropped")
+            say("waiting for another backup, or for a partition to be created or dropped")
             connection.execute("SELECT pg_advisory_lock(%s)", (BACKUP_LOCK,))
         try:
             manifest = _dump(connection, database_url, partial / DUMP, jobs, say)
         except LockedOutError:
-            # By hand, by a job of an extension: who asks for a table exclusively knows nothing of our lock. One process locks every table once.
-            say("another session requested an exclusive lock meanwhile: trying again with one process")
+            # A person or an extension's job may request a table exclusively without our advisory lock. A single process locks each table only once.
+            say("another session requested an exclusive lock; retrying with one process")
             connection.execute("ROLLBACK")
             shutil.rmtree(partial / DUMP, ignore_errors=True)
             manifest = _dump(connection, database_url, partial / DUMP, 1, say)
-    say("summing the files")
+    say("computing checksums")
     manifest["files"] = _sums(partial)
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
     for path in [*partial.rglob("*"), partial]:
@@ -97,7 +96,7 @@ def backup(database_url: str, folder: Path, *, jobs: int = 2, progress: Progress
 
 
 def _dump(connection: psycopg.Connection, database_url: str, folder: Path, jobs: int, say: Progress) -> Manifest:
-    """Dump one snapshot while its tables are summed; return the manifest, without the files."""
+    """Dump one snapshot and hash its tables in parallel. Return the manifest without the files."""
     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     snapshot = _one(connection, "SELECT pg_export_snapshot()")
     manifest: Manifest = {
@@ -117,35 +116,35 @@ def _dump(connection: psycopg.Connection, database_url: str, folder: Path, jobs:
 
 
 def restore(database_url: str, folder: Path, *, jobs: int = 2, progress: Progress | None = None) -> Manifest:
-    """Restore a backup into an empty database and compare every table with the manifest; return the manifest.
+    """Restore a backup into an empty database and compare every table with the manifest. Return the manifest.
 
     Raises:
-        DatabaseError: the backup is damaged or of a newer release, the database is not empty or has another TimescaleDB, pg_restore fails,
-            or a table is not what the manifest says.
+        DatabaseError: the backup is damaged or from a newer release, the database is not empty or has another TimescaleDB version,
+            pg_restore fails, or a table differs from the manifest.
     """
     say = progress or (lambda line: None)
     manifest = read_manifest(folder)
-    say("checking the files")
+    say("verifying the files")
     _compare("file", manifest["files"], _sums(folder))
     known = {migration.name: migration.checksum for migration in migration_files()}
     for name, checksum in manifest["migrations"].items():
         if known.get(name) != checksum:
             raise DatabaseError(
-                f"the backup has migration {name}, which differs in this release: restore with the release that wrote the backup"
+                f"the backup has migration {name}, which differs in this release; restore with the release that wrote the backup"
             )
     with connect(database_url) as connection:
         if _relations(connection):
-            raise DatabaseError(f"database {connection.info.dbname} is not empty: a backup is restored into an empty one")
+            raise DatabaseError(f"database {connection.info.dbname} is not empty; restore into an empty database")
         timescale = manifest["timescaledb"]
         if timescale is not None:
             connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
         found = _timescaledb(connection)
         if found != timescale:
-            raise DatabaseError(f"the backup is of TimescaleDB {timescale}, the database has {found}: they must be the same")
+            raise DatabaseError(f"the backup is from TimescaleDB {timescale}, the database has {found}; both must be the same")
         if timescale is not None:
             connection.execute("SELECT timescaledb_pre_restore()")
     say("restoring")
-    # TimescaleDB's own tables must be there before those that depend on them: one process, in order.
+    # TimescaleDB's own tables must exist before the tables that depend on them, so one process restores in order.
     with _running(
         database_url,
         [
@@ -166,18 +165,18 @@ def restore(database_url: str, folder: Path, *, jobs: int = 2, progress: Progres
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return a backup's manifest. Raises DatabaseError when there is none, or it is of another format."""
+    """Return a backup's manifest. Raises DatabaseError if it is missing or has another format."""
     try:
         manifest: Manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatabaseError(f"{folder} is not a complete backup: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise DatabaseError(f"{folder}: its manifest is not of format {FORMAT}")
+        raise DatabaseError(f"{folder}: its manifest does not have format {FORMAT}")
     return manifest
 
 
 def contents(connection: psycopg.Connection, progress: Progress) -> dict[str, dict[str, Any]]:
-    """Return of every table the number of its rows and the sum of their hashes, within the connection's snapshot."""
+    """Return the row count and the sum of row hashes of every table in the connection's snapshot."""
     for name, value in _TEXT_FORM.items():
         connection.execute("SELECT set_config(%s, %s, false)", (name, value))
     found = {}
@@ -193,7 +192,7 @@ def contents(connection: psycopg.Connection, progress: Progress) -> dict[str, di
 
 
 def _relations(connection: psycopg.Connection) -> list[str]:
-    """Return the tables of the schema, partitions and what belongs to extensions left out."""
+    """Return the tables of the schema without partitions and tables of extensions."""
     rows = connection.execute(
         "SELECT relname FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition"
         " AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') ORDER BY 1"
@@ -203,7 +202,7 @@ def _relations(connection: psycopg.Connection) -> list[str]:
 
 def _migrations(connection: psycopg.Connection) -> dict[str, str]:
     if _one(connection, "SELECT to_regclass('schema_migrations')") is None:
-        raise DatabaseError("the database has no tables of perpflow: nothing to back up")
+        raise DatabaseError("the database has no perpflow tables to back up")
     return dict(connection.execute("SELECT name, checksum FROM schema_migrations ORDER BY version").fetchall())
 
 
@@ -222,21 +221,21 @@ def _compare(what: str, expected: dict[str, Any], found: dict[str, Any]) -> None
     if wrong:
         first = wrong[0]
         raise DatabaseError(
-            f"{len(wrong)} {what}s are not what the manifest says; {first}: {expected.get(first, 'not there')} in the manifest,"
+            f"{len(wrong)} {what}s differ from the manifest; {first}: {expected.get(first, 'not there')} in the manifest,"
             f" {found.get(first, 'not there')} found"
         )
 
 
 @contextmanager
 def _running(database_url: str, command: list[str]) -> Iterator[None]:
-    """Run a program of the wheel beside the block; it is waited for at the block's end, and killed if the block fails.
+    """Run a program of the wheel in parallel with the block. The block's end waits for it; an error in the block kills it.
 
     Raises:
-        LockedOutError: it was not given a table's lock.
-        DatabaseError: it failed otherwise; with what it said.
+        LockedOutError: it did not get a table's lock.
+        DatabaseError: it failed for another reason; with its error output.
     """
     known = conninfo_to_dict(database_url)
-    # Never on the command line: other users of the machine can read that.
+    # Never on the command line, which other users of the machine can read.
     variables = {
         "host": "PGHOST",
         "port": "PGPORT",
@@ -276,7 +275,7 @@ def _sums(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _flush(path: Path) -> None:
-    """Have a file or folder reach the disk: a backup that is named is there after a power cut."""
+    """Flush a file or folder to disk, so that a named backup survives a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

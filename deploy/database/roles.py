@@ -1,9 +1,9 @@
-"""Who may do what in the database: the writer fills tables, the reader looks, the executor (and the guard) keeps its journal and the switch.
+"""Database roles and their rights: the writer fills tables, the reader reads, executor and guard write the journal and the risk switch.
 
-Nobody but the owner does more.
+Only the owner has more rights.
 
-The three are roles of the server, so databases of one server share them and their passwords; rights are given in each database on its own, after
-every migration. A password comes from the environment or a file (``schemas.settings``) and leaves this process only as its SCRAM verifier.
+The roles belong to the server, so its databases share them and their passwords. Rights are granted per database after every migration.
+A password comes from the environment or a file (``schemas.settings``). It leaves this process only as its SCRAM verifier.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from psycopg import sql
 from schemas import catalogue
 from schemas.settings import ROLES, Settings
 
-# Beside the tables of the topics, which the writer reads (for repeats) and appends to.
+# Besides the tables of the topics, which the writer reads (to find repeats) and appends to.
 WRITER_TABLES: Mapping[str, str] = {
     "sink_offsets": "SELECT, INSERT, UPDATE",
     "sink_watermarks": "SELECT, INSERT, UPDATE",
@@ -26,34 +26,34 @@ WRITER_TABLES: Mapping[str, str] = {
     "bar_changes": "INSERT",
 }
 WRITER_FUNCTIONS = ("perpflow_make_partition(text, date, boolean)",)
-# Every table of this beginning is the executor's own; the switch stops entries in the transaction that journals them.
+# Tables with this prefix belong to the executor. The switch blocks entries in the transaction that journals them.
 EXECUTOR_PREFIX = "executor_"
 EXECUTOR_TABLES: Mapping[str, str] = {
     "risk_switch": "SELECT, INSERT, UPDATE",
     "live_accounts": "SELECT, INSERT, UPDATE",
     "live_trades": "SELECT, INSERT, UPDATE",
     "live_outbox": "SELECT, INSERT, DELETE",
-    # What was estimated is never changed or taken back.
+    # Estimates are never updated or deleted.
     "live_routes": "SELECT, INSERT",
 }
 
 
 def name_of(role: str) -> str:
-    """Return a role's name in the database."""
+    """Return the database name of a role."""
     return f"perpflow_{role}"
 
 
 def grant(connection: psycopg.Connection) -> list[str]:
-    """Make the roles that are missing and give each its rights in this database, and no others; return what a person must see to.
+    """Create missing roles and set the rights of each in this database. Return problems for the operator.
 
     Args:
-        connection: Of the tables' owner, autocommit.
+        connection: Connection of the tables' owner, autocommit.
     """
     try:
         for role in ROLES:
             _make(connection, name_of(role))
     except psycopg.errors.InsufficientPrivilege:
-        return ["the roles perpflow_writer, perpflow_reader and perpflow_executor are not there, and this user may not make them"]
+        return ["the roles perpflow_writer, perpflow_reader and perpflow_executor do not exist, and this user may not create them"]
     writer, reader, executor = (sql.Identifier(name_of(role)) for role in ROLES)
     everyone = sql.SQL(", ").join((writer, reader, executor))
     database = sql.Identifier(connection.info.dbname)
@@ -75,7 +75,7 @@ def grant(connection: psycopg.Connection) -> list[str]:
         if name in EXECUTOR_TABLES:
             rights[name].append((executor, EXECUTOR_TABLES[name]))
     with connection.transaction():
-        # Two migrations of one server at once would change one row of its catalogue.
+        # Two concurrent migrations on one server would change the same catalogue row.
         connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, everyone))
         connection.execute(sql.SQL("GRANT TEMPORARY ON DATABASE {} TO {}").format(database, writer))
         connection.execute(sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(everyone))
@@ -91,7 +91,7 @@ def grant(connection: psycopg.Connection) -> list[str]:
 
 
 def set_passwords(connection: psycopg.Connection, settings: Settings) -> list[str]:
-    """Let the roles whose password the settings have log in with it; return the names of those that were changed.
+    """Enable login for the roles with a password in the settings. Return the names of the changed roles.
 
     Raises:
         psycopg.Error: the connection's user may not change roles.
@@ -113,7 +113,7 @@ def _make(connection: psycopg.Connection, name: str) -> None:
         try:
             connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)))
         except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
-            pass  # a migration of another database of this server was first
+            pass  # a migration of another database on this server created it first
 
 
 def _logs_in(url: str) -> bool:

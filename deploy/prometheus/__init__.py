@@ -1,8 +1,8 @@
-"""Objectives of the platform (platform-services.md section 13) as rules of Prometheus: ``python -m deploy.prometheus`` writes ``slo.yml``.
+"""Service level objectives (platform-services.md section 13) as Prometheus rules: ``python -m deploy.prometheus`` writes ``slo.yml``.
 
-Every objective has one number, the share of what went wrong, recorded over seven windows. An alert compares two windows with a multiple of the share
-that the objective allows: the long one says that it matters, the short one that it still happens (Google, The Site Reliability Workbook, chapter 5,
-"Multiwindow, Multi-Burn-Rate Alerts", table 5-8, for a budget of 30 days). The committed file is held to this code by a test.
+Every objective has one number, the error ratio, recorded over seven windows. An alert compares two windows with a multiple of the allowed
+error ratio: the long window shows that it matters, the short one that it continues (Google, The Site Reliability Workbook, chapter 5,
+"Multiwindow, Multi-Burn-Rate Alerts", table 5-8, for a budget of 30 days). A test compares the committed file with this code.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 PATH = Path(__file__).parent / "slo.yml"
 RULES = (Path(__file__).parent / "alerts.yml", PATH)
-# Between two instants of the evaluation grid (PERPFLOW_GRID_MS) a worker that is well seems to fall behind by so much, seconds.
+# Apparent lag of a healthy worker between two instants of the evaluation grid (PERPFLOW_GRID_MS), seconds.
 GRID_S = 15
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
-# Multiple of the allowed share, long window, short window, severity, what it means.
+# Multiple of the allowed error ratio, long window, short window, severity, meaning.
 BURNS = (
     (14.4, "1h", "5m", "critical", "a fiftieth of the month's budget is gone in an hour"),
     (6.0, "6h", "30m", "critical", "a twentieth of the month's budget is gone in six hours"),
@@ -31,10 +31,10 @@ class Objective:
 
     Attributes:
         name: Label ``slo``.
-        allowed: Share that may go wrong.
+        allowed: Allowed error ratio.
         meaning: The objective in words.
-        helpers: Recorded before: (record, expression).
-        errors: Window -> expression of the share that went wrong.
+        helpers: Rules recorded first: (record, expression).
+        errors: Window -> expression of the error ratio.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Objective:
 
 
 def _slower(metric: str, limit: str, by: str = "") -> Callable[[str], str]:
-    """Return the share of a histogram's observations above a bucket's limit."""
+    """Return the expression for the share of a histogram's observations above a bucket's limit."""
     grouped = f"sum by ({by})" if by else "sum"
     return lambda window: f'1 - {grouped} (rate({metric}_bucket{{le="{limit}"}}[{window}])) / {grouped} (rate({metric}_count[{window}]))'
 
 
-# Liquidation streams stay in syncing as long as nobody is liquidated.
+# Liquidation streams stay in state syncing until the first liquidation.
 _LISTENS = 'channel!~"forceOrder|allLiquidation|liquidation-orders", state="syncing"'
 OBJECTIVES = (
     Objective(
@@ -72,8 +72,8 @@ OBJECTIVES = (
         "in 99 % of the time the newest evaluated instant is at most a grid step and 2 s behind the producers' marks (R002-117)",
         lambda window: f"avg_over_time(perpflow:worker_lagging:bool[{window}])",
         (
-            # Each age by the time of its own scrape: the processes are not scraped at one instant. The furthest partition counts: those without
-            # trades get a mark on the evaluation grid only, and one that is stuck has an alert of its own.
+            # Each age uses the time of its own scrape, because scrapes are not simultaneous. The most advanced partition counts: partitions without
+            # trades get marks on the evaluation grid only, and a stuck partition has its own alert.
             (
                 "perpflow:worker_lag:seconds",
                 "min(timestamp(perpflow_worker_event_time_seconds) - perpflow_worker_event_time_seconds)"

@@ -1,4 +1,4 @@
-"""``python -m deploy.prometheus``: write the rules of the objectives."""
+"""``python -m deploy.prometheus``: write the rules of the service level objectives."""
 
 from deploy.prometheus import write
 

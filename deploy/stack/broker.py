@@ -1,4 +1,4 @@
-"""The Kafka broker of the local stack: its configuration, its storage, and how to know that it answers."""
+"""The Kafka broker of the local stack: configuration, storage, start and health."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Broker:
 
     @property
     def marker(self) -> str:
-        """The argument that only this broker's process has."""
+        """Command-line argument that identifies this broker's process."""
         return f"-Dperpflow.stack={self.folder}"
 
     def configure(self, port: int, controller_port: int) -> None:
@@ -72,9 +72,9 @@ class Broker:
             "advertised.listeners": f"PLAINTEXT://{host}:{port}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "inter.broker.listener.name": "PLAINTEXT",
-            # Relative to the working directory: a path may hold commas, or letters that a properties file cannot.
+            # Relative to the working directory: a path may have commas, or characters that a properties file cannot have.
             "log.dirs": "data",
-            # One node: nothing can be replicated.
+            # One node, so no replication.
             "default.replication.factor": 1,
             "offsets.topic.replication.factor": 1,
             "transaction.state.log.replication.factor": 1,
@@ -89,7 +89,7 @@ class Broker:
             "group.initial.rebalance.delay.ms": 0,
             # A misspelt topic is an error, not a new topic.
             "auto.create.topics.enable": "false",
-            # After a kill the controller holds the broker for alive until its session ends, and refuses the new one so long.
+            # After a kill the controller considers the broker alive, and rejects the new one, until its session ends.
             "broker.session.timeout.ms": 5000,
             "broker.heartbeat.interval.ms": 1000,
             "message.max.bytes": MESSAGE_MAX_BYTES,
@@ -109,7 +109,7 @@ class Broker:
             "-XX:MaxGCPauseMillis=20",
             "-XX:+ExitOnOutOfMemoryError",
             "-Djava.awt.headless=true",
-            # Nothing outside the stack's folder: no libraries unpacked into /tmp, no performance data there.
+            # Write nothing outside the stack's folder: no unpacked libraries and no performance data in /tmp.
             f"-Djava.io.tmpdir={self.folder / 'tmp'}",
             "-XX:-UsePerfData",
             # zstd and snappy are native libraries; Java 24 and later warn without this.
@@ -124,7 +124,7 @@ class Broker:
         ]
 
     def format(self, progress: Progress) -> None:
-        """Prepare the storage unless that has been done.
+        """Format the storage if it is not formatted.
 
         Raises:
             StackError: Java or the jars are missing, or the tool failed.
@@ -133,7 +133,7 @@ class Broker:
             return
         jars = kafka_jars(progress)
         progress("formatting the broker's storage")
-        # The id may begin with "-": hence the form with "=" below.
+        # The id may start with "-", so it is passed with "=".
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = self._command(
             jars,
@@ -149,7 +149,7 @@ class Broker:
             raise StackError(f"the broker's storage could not be formatted (exit code {done.returncode}):\n{done.stdout}{done.stderr}")
 
     def start(self, progress: Progress) -> psutil.Process:
-        """Start the broker's process; ``wait`` tells when it answers."""
+        """Start the broker's process. ``wait`` returns when it answers."""
         jars = kafka_jars(progress)
         progress("starting the Kafka broker")
         command = self._command(jars, self.log, "kafka.Kafka", self.properties.name, marked=True)
@@ -159,19 +159,19 @@ class Broker:
         """Wait until the broker answers.
 
         Raises:
-            StackError: it ended or did not answer in time; shows the end of its log.
+            StackError: it exited or did not answer in time. Shows the end of its log.
         """
         if not processes.wait_until(lambda: ready(port), process, START_TIMEOUT_S):
             ended = not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
             processes.kill(process)
             raise StackError(
-                f"the Kafka broker {'ended while it started' if ended else f'did not answer within {START_TIMEOUT_S:.0f} s'}. "
+                f"the Kafka broker {'exited during its start' if ended else f'did not answer within {START_TIMEOUT_S:.0f} s'}. "
                 f"The end of {self.log}:\n{log_tail(self.log)}\n{log_tail(self.output, 5)}"
             )
 
 
 def _environment() -> dict[str, str]:
-    """Return the broker's environment: with a UTF-8 locale, because Java reads paths by it."""
+    """Return the broker's environment, with a UTF-8 locale because Java uses it to decode paths."""
     return {**os.environ, "LC_ALL": "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"}
 
 
@@ -181,14 +181,14 @@ def answers(port: int, timeout: float = 2.0) -> bool:
 
 
 def ready(port: int, timeout: float = 5.0) -> bool:
-    """Return whether the broker on ``port`` leads all its partitions: a restarted one answers before it does."""
+    """Return whether the broker on ``port`` leads all its partitions. A restarted broker answers before that."""
     topics = _metadata(port, timeout)
     if topics is None:
         return False
     from confluent_kafka import TopicPartition
     from confluent_kafka.admin import AdminClient
 
-    from deploy.stack.leaders import led
+    from deploy.stack.topics import led
 
     places = [TopicPartition(name, number) for name, topic in topics.items() for number in topic.partitions]
     return led(AdminClient(_client_settings(port, timeout)), places, timeout)

@@ -1,11 +1,9 @@
 """Run a program as an unprivileged user that keeps one privilege: to read and enter folders.
 
-PostgreSQL refuses to run as root, and in containers root is often all there is. Changing the user alone is not enough
-when Python lives in a home folder that only root may enter; opening that folder to all would be a change to the
-machine that nobody asked for. Where it is needed the process takes CAP_DAC_READ_SEARCH with it (Linux), as an ambient
-capability.
+PostgreSQL refuses to run as root, and a container often has only root. Changing the user is not enough if Python is in a home folder that
+only root may enter. The folder's permissions must not change. So the process keeps CAP_DAC_READ_SEARCH (Linux) as an ambient capability.
 
-Run as a script: ``python unroot.py USER -- COMMAND ...`` replaces itself by the command.
+Run as a script: ``python drop_privileges.py USER -- COMMAND ...`` executes the command.
 """
 
 from __future__ import annotations
@@ -22,19 +20,19 @@ _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _CAP_DAC_READ_SEARCH = 2
 _CAPABILITY_VERSION_3 = 0x20080522
-# The user that system packages make for PostgreSQL, else the one that every system has for programs without rights.
+# The user of PostgreSQL's system packages, otherwise the unprivileged user that every system has.
 _USERS = ("postgres", "nobody")
 
 
 def user() -> str:
-    """Return the name of the user that programs that refuse root run as. Raises LookupError when there is none."""
+    """Return the user for programs that refuse to run as root. Raises LookupError if there is none."""
     for name in _USERS:
         try:
             pwd.getpwnam(name)
         except KeyError:
             continue
         return name
-    raise LookupError(f"none of the users {', '.join(_USERS)} exists: run as a normal user instead of root")
+    raise LookupError(f"none of the users {', '.join(_USERS)} exists; run as a normal user instead of root")
 
 
 def give(path: Path) -> None:
@@ -57,7 +55,7 @@ def enterable(path: Path) -> bool:
 
 
 def become(name: str, keep: bool) -> bool:
-    """Become a user; ``keep``: with the right to read and enter folders. Return whether that right was kept."""
+    """Become a user. ``keep``: keep the right to read and enter folders. Return whether it was kept."""
     entry = pwd.getpwnam(name)
     os.setgroups([])
     os.setgid(entry.pw_gid)
@@ -76,15 +74,15 @@ def become(name: str, keep: bool) -> bool:
 
 
 def main(arguments: list[str]) -> None:
-    """Become the user of the first argument and turn into the command after ``--``."""
+    """Become the user of the first argument and execute the command after ``--``."""
     name, separator, *command = arguments
     if separator != "--" or not command:
-        raise SystemExit("usage: unroot.py USER -- COMMAND ...")
+        raise SystemExit("usage: drop_privileges.py USER -- COMMAND ...")
     kept = become(name, keep=not (enterable(Path(command[0])) and enterable(Path.cwd() / "inside")))
     try:
         os.execv(command[0], command)
     except PermissionError as error:
-        reason = "" if kept else " (the kernel did not let it keep the right to enter other users' folders)"
+        reason = "" if kept else " (the kernel denied the right to enter other users' folders)"
         raise SystemExit(
             f"user {name} may not run {command[0]}{reason}: {error.strerror}. PostgreSQL does not run as root: "
             "run perpflow as a normal user, or install it in a folder that all users may enter."

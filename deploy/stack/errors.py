@@ -1,4 +1,4 @@
-"""The one error that the local stack raises for people to read."""
+"""The error of the local stack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from schemas.errors import UserError
 
 
 class StackError(UserError):
-    """The local stack cannot do what was asked."""
+    """The local stack failed. The message names the problem and its remedy."""
 
 
 def log_tail(path: Path, lines: int = 15) -> str:

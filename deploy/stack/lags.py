@@ -1,4 +1,4 @@
-"""How far behind the readers of the topics are: consumer groups by Kafka, sinks by their own offsets in the database."""
+"""Lag of the topics' readers: consumer groups by Kafka's offsets, sinks by their offsets in the database."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from schemas.settings import Settings
 
 @dataclass(frozen=True)
 class Lag:
-    """What one reader has not read of one topic.
+    """Lag of one reader on one topic.
 
     Attributes:
         reader: Consumer group, or ``sink NAME`` for a sink that keeps its offsets in the database.
         topic: Wire name.
-        partitions: Partitions that the reader has a position in.
-        lag: Records between its positions and the ends.
+        partitions: Number of partitions with a position of the reader.
+        lag: Number of records between its positions and the ends.
     """
 
     reader: str
@@ -31,13 +31,13 @@ class Lag:
 
 
 def end_offsets(client: AdminClient, places: list[TopicPartition]) -> dict[tuple[str, int], int]:
-    """Return the next offset of each place."""
+    """Return the end offset of each partition."""
     found = client.list_offsets({place: OffsetSpec.latest() for place in places}) if places else {}
     return {(place.topic, place.partition): future.result(20).offset for place, future in found.items()}
 
 
 def record_counts(client: AdminClient, places: list[TopicPartition]) -> dict[tuple[str, int], int]:
-    """Return the distance from the oldest to the next offset of each place: its records, unless compaction removed some."""
+    """Return end offset minus oldest offset of each partition: its number of records, unless compaction removed some."""
     if not places:
         return {}
     oldest = client.list_offsets({place: OffsetSpec.earliest() for place in places})
@@ -74,7 +74,7 @@ def _group_positions(client: AdminClient, settings: Settings) -> dict[str, dict[
         listed = client.list_consumer_groups(request_timeout=10).result(20).valid
         groups = [group.group_id for group in listed if group.group_id.startswith(settings.group(""))]
         found: dict[str, dict[tuple[str, int], int]] = {}
-        for group in groups:  # one request a group: the protocol's limit in this client
+        for group in groups:  # one request per group: a limit of this client
             answer = next(iter(client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]).values())).result(20)
             committed = [place for place in answer.topic_partitions or [] if place.offset >= 0]
             found[group] = {(place.topic, place.partition): place.offset for place in committed}

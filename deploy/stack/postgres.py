@@ -1,4 +1,4 @@
-"""The PostgreSQL of the local stack: binaries of a wheel, a data folder, and how to know that it answers."""
+"""The PostgreSQL of the local stack: binaries of a wheel, data folder, start and health."""
 
 from __future__ import annotations
 
@@ -55,30 +55,32 @@ class Database:
 
     @property
     def marker(self) -> str:
-        """The argument that only this server's process has."""
+        """Command-line argument that identifies this server's process."""
         return str(self.data)
 
     def _run_as(self) -> list[str]:
-        """Return the words to put before a command: PostgreSQL refuses to run as root (see unroot)."""
+        """Return the prefix of a command that must not run as root (see drop_privileges)."""
         if os.geteuid() != 0:
             return []
         return [sys.executable, str(Path(drop_privileges.__file__)), drop_privileges.user(), "--"]
 
     def initialise(self, password: str, progress: Progress) -> None:
-        """Create the data folder unless that has been done.
+        """Create the data folder if it does not exist.
 
         Raises:
-            StackError: the wheel is missing, initdb failed, or the folder is of another version.
+            StackError: the wheel is missing, initdb failed, or the folder has another version.
         """
         version = self.data / "PG_VERSION"
         if version.exists():
             found = version.read_text(encoding="utf-8").strip()
             if found != str(POSTGRES_MAJOR):
-                raise StackError(f"{self.data} is of PostgreSQL {found}, not {POSTGRES_MAJOR}: `perpflow stack reset` starts anew")
+                raise StackError(
+                    f"{self.data} is from PostgreSQL {found}, not {POSTGRES_MAJOR}; `perpflow stack reset` creates a new one and deletes the data"
+                )
             return
-        progress("creating the database's folder")
+        progress("creating the data folder of PostgreSQL")
         programs = binaries()
-        # A folder that an interrupted initdb left behind has no PG_VERSION, or an unfinished rest: initdb refuses a non-empty one.
+        # An interrupted initdb leaves an incomplete folder. initdb refuses a non-empty folder, so remove it.
         unfinished = self.folder / "initialising"
         _remove(unfinished)
         unfinished.mkdir(parents=True)
@@ -94,7 +96,7 @@ class Database:
                 f"--pgdata={unfinished}",
                 f"--username={USER}",
                 f"--pwfile={secret.name}",
-                # Other users of the machine can reach the port, and a superuser may run programs: so a password, always.
+                # Other users of the machine can reach the port, and a superuser may run programs. So a password is required.
                 "--auth=scram-sha-256",
                 "--encoding=UTF8",
                 "--no-locale",
@@ -105,13 +107,13 @@ class Database:
         unfinished.rename(self.data)
 
     def start(self, port: int, progress: Progress) -> psutil.Process:
-        """Start the server's process; ``wait`` tells when it answers."""
+        """Start the server's process. ``wait`` returns when it answers."""
         progress("starting PostgreSQL")
         self._await_orphans()
         settings = {
             "listen_addresses": processes.HOST,
             "port": port,
-            # TCP only: the path of a socket in a deep folder may exceed the system's limit.
+            # TCP only: the socket's path in a deep folder may exceed the system's limit.
             "unix_socket_directories": "",
             "fsync": "on",
             "max_connections": 200,
@@ -120,7 +122,7 @@ class Database:
             "timezone": "UTC",
             "log_timezone": "UTC",
             "log_line_prefix": "%m [%p] %u@%d ",
-            # Compiling a query costs more than our queries do.
+            # Compiling a query costs more than running ours.
             "jit": "off",
         }
         options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
@@ -129,16 +131,16 @@ class Database:
         )
 
     def wait(self, process: psutil.Process, url: str) -> None:
-        """Wait until the server answers, and create the database if it is not there.
+        """Wait until the server answers. Create the database if it does not exist.
 
         Raises:
-            StackError: it ended or did not answer in time; shows the end of its log.
+            StackError: it exited or did not answer in time. Shows the end of its log.
         """
         if not processes.wait_until(lambda: answers(server_url(url)), process, START_TIMEOUT_S):
             ended = not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
             processes.kill(process)
             raise StackError(
-                f"PostgreSQL {'ended while it started' if ended else f'did not answer within {START_TIMEOUT_S:.0f} s'}. "
+                f"PostgreSQL {'exited during its start' if ended else f'did not answer within {START_TIMEOUT_S:.0f} s'}. "
                 f"The end of {self.log}:\n{log_tail(self.log)}"
             )
         import psycopg
@@ -148,7 +150,7 @@ class Database:
                 connection.execute(f"CREATE DATABASE {DATABASE}")
 
     def _await_orphans(self, timeout: float = 10.0) -> None:
-        """Wait until the children of a server that was killed have noticed: a new server refuses to start beside them."""
+        """Wait until the children of a killed server have exited. A new server refuses to start before that."""
         if not (self.data / "postmaster.pid").exists():
             return
         deadline = time.monotonic() + timeout
@@ -186,7 +188,7 @@ def _works_in(process: psutil.Process, folder: Path) -> bool:
     try:
         return process.name().startswith(Database.program) and Path(process.cwd()) == folder
     except (psutil.Error, OSError):
-        return False  # ended meanwhile, or another user's: not ours
+        return False  # exited, or owned by another user: not ours
 
 
 def _remove(folder: Path) -> None:

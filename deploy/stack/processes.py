@@ -1,4 +1,4 @@
-"""Processes and ports of the local stack: start detached, recognise our own, stop or kill them, choose free ports."""
+"""Processes and ports of the local stack: start, find, stop and kill processes; choose free ports."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import psutil
 from deploy.stack.errors import StackError
 
 HOST = "127.0.0.1"
-# Below the range from which systems take ports of outgoing connections (Linux from 32768, macOS and BSD from 49152), so
-# that a remembered port is not occupied by some client's connection when the stack comes up again.
+# Below the range of ports for outgoing connections (Linux from 32768, macOS and BSD from 49152), so that
+# no client's connection occupies the port at the next start of the stack.
 _PORT_RANGE = (20_000, 32_000)
 
 
 def port_is_free(port: int) -> bool:
-    """Return whether a server could listen on ``port`` of this machine now."""
+    """Return whether ``port`` of this machine is free."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -44,11 +44,11 @@ def free_port(taken: Sequence[int] = ()) -> int:
         port = draw.randrange(*_PORT_RANGE)
         if port not in taken and port_is_free(port):
             return port
-    raise StackError(f"no free port between {_PORT_RANGE[0]} and {_PORT_RANGE[1]} on {HOST}: is something holding thousands of them?")
+    raise StackError(f"no free port between {_PORT_RANGE[0]} and {_PORT_RANGE[1]} on {HOST}: too many ports are in use")
 
 
 def port_owner(port: int) -> str:
-    """Return who listens on a port, as far as this user may know: ``pid 12 (java)`` or ``another process``."""
+    """Return the process that listens on a port, as far as this user may see it: ``pid 12 (java)`` or ``another process``."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN and connection.pid:
@@ -66,7 +66,7 @@ def accepts_connections(port: int) -> bool:
 
 
 def start_detached(command: Sequence[str], output: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> psutil.Process:
-    """Start a process that outlives us and takes no signals of our terminal; its output is appended to ``output``."""
+    """Start a detached process that ignores our terminal's signals. Its output is appended to ``output``."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("ab") as log:
         child = subprocess.Popen(
@@ -78,19 +78,18 @@ def start_detached(command: Sequence[str], output: Path, env: Mapping[str, str] 
 def find_ours(recorded: Mapping[str, float] | None, marker: str, program: str) -> psutil.Process | None:
     """Return the running process of a part of this stack, or None.
 
-    A process id alone proves nothing: ids are used again. Ours has the recorded creation time and the marker (a path
-    inside the stack's folder) among its arguments. Without a valid record (the state file was lost, or a start was
-    interrupted before it was written) all processes are searched for the marker.
+    A process id can be reused, so it is not enough. Our process has the recorded creation time, and the marker (a path inside the stack's
+    folder) among its arguments. Without a valid record, because the state file was lost or never written, all processes are searched.
 
     Args:
         recorded: ``{"pid": ..., "created": ...}`` of the state file, or None.
-        marker: An argument that only this part of this stack has.
+        marker: Command-line argument that identifies this part of this stack.
         program: Part of the program's name (first argument), e.g. ``java``.
     """
     if recorded is not None:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(int(recorded["pid"]))
-            # The creation time is derived from the boot time, which clock corrections move by fractions of a second.
+            # The creation time depends on the boot time, which clock corrections shift by fractions of a second.
             if abs(process.create_time() - recorded["created"]) < 2 and _has_marker(process, marker, program):
                 return process
     for process in psutil.process_iter():
@@ -108,7 +107,7 @@ def _has_marker(process: psutil.Process | None, marker: str, program: str) -> bo
 
 
 def stop(process: psutil.Process, number: signal.Signals = signal.SIGTERM, timeout: float = 20.0) -> bool:
-    """Ask a process to stop and wait; kill it with its children when it does not. Return whether it stopped by itself."""
+    """Stop a process and wait. Kill it with its children after a timeout. Return whether it stopped without a kill."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.send_signal(number)
     try:
@@ -120,7 +119,7 @@ def stop(process: psutil.Process, number: signal.Signals = signal.SIGTERM, timeo
 
 
 def kill(process: psutil.Process) -> None:
-    """Send SIGKILL to a process and its children, and wait until they are gone."""
+    """Send SIGKILL to a process and its children, and wait until they exit."""
     with contextlib.suppress(psutil.NoSuchProcess):
         family = [process, *process.children(recursive=True)]
         for member in family:
@@ -130,7 +129,7 @@ def kill(process: psutil.Process) -> None:
 
 
 def wait_until(check: Callable[[], bool], process: psutil.Process, timeout: float) -> bool:
-    """Poll ``check`` until it is true; return False when the process ends or time runs out first."""
+    """Poll ``check`` until it is true. Return False if the process exits or the time runs out first."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:

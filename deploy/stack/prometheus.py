@@ -1,7 +1,7 @@
-"""The Prometheus of the local stack, an optional part: where its programs come from, its configuration, and how to know that it answers.
+"""Prometheus, an optional part of the local stack: programs, configuration, start and health.
 
-It scrapes the processes that say where they are: each service of perpflow that is started with PERPFLOW_TARGETS_DIR writes a file there (schemas/process),
-and Prometheus watches that folder. The rules are those of production.
+Each service with PERPFLOW_TARGETS_DIR writes a target file to that folder (schemas/service.py). Prometheus watches the folder and scrapes
+them. The rules are those of production.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ _MISSING = (
 
 
 def cache() -> Path:
-    """Return the folder that keeps the programs between stacks."""
+    """Return the folder with the downloaded programs, shared by all stacks."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "perpflow" / "prometheus"
 
 
 def at_hand() -> Path | None:
-    """Return the program ``prometheus`` without fetching anything: from the variable PROMETHEUS, the PATH, or an earlier fetch."""
+    """Return the program ``prometheus`` without a download: from the variable PROMETHEUS, the PATH, or an earlier download."""
     named = os.environ.get(VARIABLE) or shutil.which("prometheus")
     found = Path(named) if named else cache() / "prometheus"
     return found if found.exists() else None
 
 
 def find(progress: Progress) -> Path:
-    """Return the program ``prometheus``, fetched from the package manager of Debian or Ubuntu (19 MB, nothing is installed) when it is not there.
+    """Return the program ``prometheus``. If missing, download the package of Debian or Ubuntu (19 MB) without installing it.
 
     Raises:
-        StackError: it cannot be had; the message says what to do.
+        StackError: it is not available. The message says what to do.
     """
     return at_hand() or _fetch(progress)
 
@@ -57,27 +57,27 @@ def promtool(progress: Progress) -> Path:
     named = os.environ.get("PROMTOOL") or shutil.which("promtool")
     found = Path(named) if named else find(progress).with_name("promtool")
     if not found.exists():
-        raise StackError(f"there is no promtool beside {found.parent}: name it in PROMTOOL")
+        raise StackError(f"no promtool in {found.parent}; set PROMTOOL to its path")
     return found
 
 
 def _fetch(progress: Progress) -> Path:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise StackError(_MISSING)
-    progress("fetching Prometheus (19 MB)")
+    progress("downloading Prometheus (19 MB)")
     cache().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache().parent) as scratch:
         folder = Path(scratch)
         download = ["apt-get", "download", "--quiet", "prometheus"]
         done = subprocess.run(download, cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode != 0 and os.geteuid() == 0:  # a fresh machine has no lists of packages
+        if done.returncode != 0 and os.geteuid() == 0:  # a fresh machine has no package lists
             subprocess.run(["apt-get", "update", "--quiet"], capture_output=True, check=False)
             done = subprocess.run(download, cwd=folder, capture_output=True, text=True, check=False)
         package = next(folder.glob("prometheus_*.deb"), None)
         if package is None:
             raise StackError(f"{_MISSING}\napt-get says: {done.stderr.strip()}")
         subprocess.run(["dpkg-deb", "--extract", package.name, "unpacked"], cwd=folder, check=True)
-        with contextlib.suppress(OSError):  # another process was quicker
+        with contextlib.suppress(OSError):  # another process was faster
             (folder / "unpacked" / "usr" / "bin").rename(cache())
     return cache() / "prometheus"
 
@@ -99,11 +99,11 @@ class Prometheus:
 
     @property
     def marker(self) -> str:
-        """The argument that only this server's process has."""
+        """Command-line argument that identifies this server's process."""
         return f"--config.file={self.folder / 'prometheus.json'}"
 
     def start(self, port: int, progress: Progress) -> psutil.Process:
-        """Write its configuration and start it; ``wait`` tells when it answers. Raises StackError when the program cannot be had."""
+        """Write its configuration and start it. ``wait`` returns when it answers. Raises StackError if the program is not available."""
         program = find(progress)
         progress("starting Prometheus")
         self.targets.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ class Prometheus:
         """Wait until the server answers.
 
         Raises:
-            StackError: it ended or did not answer in time; shows the end of its log.
+            StackError: it exited or did not answer in time. Shows the end of its log.
         """
         if not processes.wait_until(lambda: answers(port), process, START_TIMEOUT_S):
             processes.kill(process)

@@ -1,4 +1,4 @@
-"""The local stack as a whole: one folder, one broker, one database, a Prometheus where it is wanted, and the memory of their ports."""
+"""The local stack: one folder with broker, database, optional Prometheus, and a state file with ports and process ids."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from schemas.settings import ROLES
 
 DEFAULT_DIR = ".perpflow"
 DIR_VARIABLE = "PERPFLOW_STACK_DIR"
-# What the stack puts into its folder; reset removes these and nothing else.
+# Content of the stack's folder. Reset removes only this.
 _OURS = ("kafka", "postgres", "prometheus", "logs", "state.json", "lock")
 
 
@@ -38,8 +38,8 @@ class PartStatus:
         name: ``kafka``, ``postgres`` or ``prometheus``.
         running: Its process exists.
         healthy: It answers.
-        port: Its port, None before the first start.
-        pid: Its process id, None when it does not run.
+        port: Its port. None before the first start.
+        pid: Its process id. None if it does not run.
         log: Its log file.
     """
 
@@ -55,15 +55,15 @@ class PartStatus:
         return asdict(self)
 
 
-def _silent(message: str) -> None:
-    """Progress that nobody asked to see."""
+def _no_progress(message: str) -> None:
+    """Ignore progress."""
 
 
 _Part = broker_part.Broker | database_part.Database | prometheus_part.Prometheus
 
 
 class Stack:
-    """A Kafka broker and a PostgreSQL server, and a Prometheus when asked, whose data, logs, ports and process ids live in one folder.
+    """A Kafka broker, a PostgreSQL server and optionally a Prometheus, with data, logs, ports and process ids in one folder.
 
     Args:
         directory: The folder; None: PERPFLOW_STACK_DIR, else ``.perpflow`` in the current directory.
@@ -98,9 +98,9 @@ class Stack:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the folder's lock, so that two commands do not start the same parts twice."""
+        """Hold the folder's lock, so that concurrent commands do not start a part twice."""
         if self.dir.exists() and not self._state_path.exists() and any(self.dir.iterdir()) and not (self.dir / "lock").exists():
-            raise StackError(f"{self.dir} holds other files: choose an empty or new folder with --dir or {DIR_VARIABLE}")
+            raise StackError(f"{self.dir} contains other files; choose an empty or new folder with --dir or {DIR_VARIABLE}")
         try:
             self.dir.mkdir(parents=True, exist_ok=True)
             lock = (self.dir / "lock").open("w")
@@ -136,18 +136,18 @@ class Stack:
     def up(
         self, progress: Progress | None = None, kafka_port: int | None = None, database_port: int | None = None, prometheus: bool = False
     ) -> None:
-        """Start what does not run, and wait until all parts answer. Does nothing when they do.
+        """Start the parts that do not run, and wait until all parts answer.
 
         Args:
-            progress: Told what happens, one line at a time.
-            kafka_port: Port of the broker from now on; None: the remembered one, or a free one the first time.
+            progress: Called with each step, one line per call.
+            kafka_port: New port of the broker. None: the last one, or a free one at the first start.
             database_port: Port of the database, likewise.
-            prometheus: From now on a Prometheus belongs to the stack.
+            prometheus: Add a Prometheus to the stack.
 
         Raises:
-            StackError: something is missing, a port is taken, or a part does not start. What was started for this is stopped again.
+            StackError: a program is missing, a port is taken, or a part does not start. Parts that this call started are stopped again.
         """
-        say = progress or _silent
+        say = progress or _no_progress
         with self._locked():
             state = self._state()
             broker, database = self._broker_process(), self._database_process()
@@ -185,7 +185,7 @@ class Stack:
             if runs:
                 if key not in state:
                     raise StackError(
-                        f"a part runs, but {self._state_path} is lost or damaged: `perpflow stack reset` stops and removes all"
+                        f"a part runs, but {self._state_path} is lost or damaged; `perpflow stack reset` stops the stack and deletes its data"
                     )
                 if asked is not None and asked != state.get(key):
                     raise StackError(f"it runs on port {state.get(key)}: `perpflow stack down`, then `perpflow stack up {option} {asked}`")
@@ -195,12 +195,12 @@ class Stack:
                 port = processes.free_port([value for name, value in state.items() if name.endswith("_port")])
             elif not processes.port_is_free(port):
                 raise StackError(
-                    f"port {port} is taken by {processes.port_owner(port)}: stop that, or choose another with "
+                    f"port {port} is taken by {processes.port_owner(port)}; stop that process, or choose another with "
                     f"`perpflow stack up {option} {processes.free_port()}` (the data stays)"
                 )
             state[key] = port
         if not broker_runs:
-            # Nobody but the broker itself knows this port, so it may change.
+            # Only the broker uses this port, so it may change.
             known = state.get("controller_port")
             if known is None or not processes.port_is_free(known):
                 state["controller_port"] = processes.free_port([state["kafka_port"], state["database_port"]])
@@ -221,7 +221,7 @@ class Stack:
 
     def _start_prometheus(self, state: dict[str, Any], say: Progress) -> psutil.Process:
         known = state.get("prometheus_port")
-        if known is None or not processes.port_is_free(known):  # nobody keeps this port but `perpflow stack env`
+        if known is None or not processes.port_is_free(known):  # only `perpflow stack env` gives this port to others, so it may change
             known = processes.free_port([value for name, value in state.items() if name.endswith("_port")])
         process = self.prometheus.start(known, say)
         self.prometheus.wait(process, known)
@@ -263,10 +263,10 @@ class Stack:
         return all(part.healthy for part in self.status())
 
     def down(self, progress: Progress | None = None) -> bool:
-        """Stop all parts and keep the data; return whether anything ran."""
+        """Stop all parts and keep the data. Return whether a part was running."""
         if not self._state_path.exists():
             return False
-        say = progress or _silent
+        say = progress or _no_progress
         with self._locked():
             return self._stop_all(say)
 
@@ -277,7 +277,7 @@ class Stack:
             broker.send_signal(signal.SIGTERM)
         if database is not None:
             say("stopping PostgreSQL")
-            processes.stop(database, signal.SIGINT)  # fast shutdown: ends sessions instead of waiting for them
+            processes.stop(database, signal.SIGINT)  # fast shutdown: closes sessions instead of waiting for them
             self._remember("postgres", None)
         if broker is not None:
             processes.stop(broker)
@@ -289,10 +289,10 @@ class Stack:
         return any(part is not None for part in (broker, database, prometheus))
 
     def reset(self, progress: Progress | None = None) -> bool:
-        """Stop both parts and remove what the stack put into its folder, data included; return whether there was anything.
+        """Stop all parts and remove the stack's files, including data. Return whether there were any.
 
         Raises:
-            StackError: the folder is not a stack's.
+            StackError: the folder is not the folder of a stack.
         """
         if not self.dir.exists():
             return False
@@ -300,11 +300,11 @@ class Stack:
             if any(self.dir.iterdir()):
                 raise StackError(f"{self.dir} is not the folder of a stack (it has no state.json): nothing was removed")
             return False
-        say = progress or _silent
+        say = progress or _no_progress
         with self._locked():
-            with contextlib.suppress(StackError):  # a damaged state file is a reason for a reset, not against it
+            with contextlib.suppress(StackError):  # a reset must work with a damaged state file
                 self._stop_all(say)
-            for part in (self.broker, self.database, self.prometheus):  # also what a damaged state file no longer names
+            for part in (self.broker, self.database, self.prometheus):  # also processes that a damaged state file no longer names
                 process = processes.find_ours(None, part.marker, part.program)
                 if process is not None:
                     processes.kill(process)
@@ -315,11 +315,11 @@ class Stack:
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # stays when somebody put files of their own there
+        with contextlib.suppress(OSError):  # the folder stays if it contains other files
             self.dir.rmdir()
         return True
 
-    # --- what others need ----------------------------------------------------------------------------------------
+    # --- environment ---------------------------------------------------------------------------------------------
 
     def _database_url(self, state: dict[str, Any]) -> str:
         return database_part.database_url(state["database_port"], state["password"])
@@ -332,13 +332,13 @@ class Stack:
         """
         state = self._state()
         if "kafka_port" not in state or "database_port" not in state:
-            raise StackError(f"there is no stack in {self.dir} yet: `perpflow stack up` makes one")
+            raise StackError(f"there is no stack in {self.dir}; `perpflow stack up` creates one")
         found = {
             "KAFKA_BOOTSTRAP_SERVERS": f"{processes.HOST}:{state['kafka_port']}",
             "DATABASE_URL": self._database_url(state),
-            # `perpflow db migrate` gives them to the roles, and the sink, the executor and what only reads use them.
+            # `perpflow db migrate` sets them for the roles. Sink, executor and readers log in with them.
             **{f"PERPFLOW_{role.upper()}_PASSWORD": state[f"{role}_password"] for role in ROLES if f"{role}_password" in state},
-            # Recordings are what a local stack is mostly fed; retention goes by event time and would delete them within minutes.
+            # A local stack mostly plays recordings. Retention uses event time and would delete them within minutes.
             "PERPFLOW_KEEP_HISTORY": "true",
         }
         if "prometheus_port" in state:
@@ -348,7 +348,7 @@ class Stack:
     # --- faults, for tests ---------------------------------------------------------------------------------------
 
     def kill_broker(self) -> None:
-        """Send SIGKILL to the broker. Data survives: it is in the system's page cache."""
+        """Send SIGKILL to the broker. Its data survives in the system's page cache."""
         self._kill(self.broker, "kafka")
 
     def kill_database(self) -> None:

@@ -1,4 +1,4 @@
-"""Read a topic from any place as decoded records, for people: no group, nothing committed."""
+"""Read decoded records of a topic from any position, without a consumer group and without commits."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from schemas.settings import Settings
 
 @dataclass(frozen=True)
 class Shown:
-    """One record as it is shown.
+    """One decoded record.
 
     Attributes:
-        key: Key as text; bytes that are no text as hexadecimal digits.
+        key: Key as text. Bytes that are not text become hexadecimal digits.
         partition: Partition.
         offset: Offset.
         timestamp: Record timestamp, ms UTC: the event time.
-        value: Decoded value; None when it cannot be decoded or has no value (a tombstone).
-        error: Why the value cannot be decoded.
+        value: Decoded value. None for an undecodable value or a tombstone.
+        error: Reason why the value is undecodable.
     """
 
     key: str | None
@@ -38,7 +38,7 @@ class Shown:
     error: str | None = None
 
     def as_json(self) -> str:
-        """Return the record as one line of JSON; bytes in base 64."""
+        """Return the record as one line of JSON, bytes in base64."""
         line: dict[str, Any] = {"key": self.key, "partition": self.partition, "offset": self.offset, "timestamp": self.timestamp}
         line["value"] = self.value
         if self.error is not None:
@@ -47,7 +47,7 @@ class Shown:
 
 
 def wire_name(settings: Settings, topic: str) -> str:
-    """Return the wire name of a topic of the catalogue. Raises UserError naming those that exist."""
+    """Return the wire name of a topic of the catalogue. Raises UserError with the known topics."""
     if topic not in catalogue.TOPICS:
         raise UserError(f"there is no topic {topic!r}; the catalogue has {', '.join(catalogue.TOPICS)}")
     return settings.topic(topic)
@@ -57,11 +57,11 @@ def read(settings: Settings, topic: str, partition: int | None = None, beginning
     """Yield the records of a topic of the catalogue, in order within each partition.
 
     Args:
-        settings: Where, with which prefix and codec.
+        settings: Broker, topic prefix and codec.
         topic: Plain name.
-        partition: Only this one; None: all.
-        beginning: From the oldest record kept; else only what comes from now on.
-        follow: Wait for more at the end, for ever; else stop where the topic ended when this began.
+        partition: Only this partition. None: all.
+        beginning: Start at the oldest retained record. Otherwise return only new records.
+        follow: Wait for new records at the end. Otherwise stop at the end of the topic at the time of the call.
 
     Raises:
         UserError: the topic or partition does not exist, or the broker does not answer.
@@ -76,7 +76,7 @@ def read(settings: Settings, topic: str, partition: int | None = None, beginning
     consumer = Consumer(
         {
             "bootstrap.servers": settings.kafka_bootstrap_servers,
-            "group.id": "perpflow-reader",  # required by the client, never joined
+            "group.id": "perpflow-reader",  # the client requires a group, but never joins it
             "enable.auto.commit": False,
             "log_level": 0,
             "auto.offset.reset": "earliest",
@@ -102,11 +102,11 @@ def _read(
             if error := message.error():
                 raise KafkaException(error)
             number, offset = message.partition(), message.offset()
-            assert number is not None and offset is not None  # of a message without an error
+            assert number is not None and offset is not None  # the message has no error
             if follow or offset < limits[number][1]:
                 yield _shown(settings, topic, number, offset, message)
         if not follow:
-            # By position, not by the records seen: compaction and transaction markers leave holes at the end.
+            # By position, not by offset of the last record: compaction and transaction markers leave gaps at the end.
             for position in consumer.position([TopicPartition(places[0].topic, number) for number in open_ends]):
                 if position.offset >= open_ends[position.partition]:
                     del open_ends[position.partition]

@@ -1,13 +1,13 @@
-"""Create the topics of the catalogue on a cluster, and say where the cluster differs from it."""
+"""Create the topics of the catalogue on a cluster, and report differences between them."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
-from deploy.stack.leaders import led
 from schemas import catalogue
 from schemas.cluster import TopicError, admin, partition_counts
 from schemas.settings import Settings
@@ -16,7 +16,7 @@ TIMEOUT_S = 120.0
 
 
 def wanted(settings: Settings) -> dict[str, tuple[int, dict[str, str]]]:
-    """Return partition count and broker configuration by wire name, for every topic of the catalogue."""
+    """Return partition count and broker configuration by wire name for every topic of the catalogue."""
     result = {}
     for topic in catalogue.TOPICS.values():
         config = topic.config()
@@ -27,11 +27,11 @@ def wanted(settings: Settings) -> dict[str, tuple[int, dict[str, str]]]:
 
 
 def create_topics(settings: Settings) -> list[str]:
-    """Create the topics of the catalogue that are missing; return their wire names. Doing it again changes nothing.
+    """Create the missing topics of the catalogue. Return their wire names. Safe to repeat.
 
     Raises:
-        TopicError: the cluster does not answer, refuses, or has a topic with another partition count: the count decides where
-            an asset's records are, so it cannot be changed under data that is there.
+        TopicError: the cluster does not answer, rejects the request, or has a topic with another partition count. The count
+            decides the partition of an asset, so it cannot change under existing data.
     """
     client = admin(settings)
     topics = wanted(settings)
@@ -46,7 +46,7 @@ def create_topics(settings: Settings) -> list[str]:
         try:
             future.result()
         except KafkaException as error:
-            # Somebody else created it in this moment; its partitions are checked with the others'.
+            # Another process created it at the same time. Its partitions are checked below.
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 refused.append(f"{name}: {error.args[0].str()}")
     if refused:
@@ -56,7 +56,7 @@ def create_topics(settings: Settings) -> list[str]:
 
 
 def _await(client: AdminClient, settings: Settings, topics: dict[str, tuple[int, dict[str, str]]]) -> None:
-    """Wait until the brokers know and lead the topics (a moment after the controller has made them), and check counts."""
+    """Wait until the brokers lead the topics, shortly after the controller created them, and check partition counts."""
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         there = partition_counts(client, settings)
@@ -69,15 +69,28 @@ def _await(client: AdminClient, settings: Settings, topics: dict[str, tuple[int,
     wrong = [f"{name} has {there[name]} partitions, not {count}" for name, (count, _) in topics.items() if there[name] != count]
     if wrong:
         raise TopicError(
-            f"topics do not fit PERPFLOW_PARTITIONS={settings.partitions}: {'; '.join(wrong)}. Set the count that they were created "
+            f"topics do not match PERPFLOW_PARTITIONS={settings.partitions}: {'; '.join(wrong)}. Set the count that they were created "
             "with, use another PERPFLOW_TOPIC_PREFIX, or remove them with their data."
         )
 
 
 def delete_topics(settings: Settings) -> list[str]:
-    """Delete the catalogue's topics of this environment (prefix) with their data; return the names of those that were there."""
+    """Delete the topics of this environment (prefix) with their data. Return the names of the deleted topics."""
     client = admin(settings)
     there = [name for name in wanted(settings) if name in partition_counts(client, settings)]
     for future in (client.delete_topics(there, operation_timeout=TIMEOUT_S) if there else {}).values():
         future.result()
     return there
+
+
+def led(client: AdminClient, places: Iterable[TopicPartition], timeout: float = 5.0) -> bool:
+    """Return whether every partition has a leader that answers. A broker lists new or recovered partitions shortly before it leads them."""
+    wanted = {place: OffsetSpec.latest() for place in places}
+    if not wanted:
+        return True
+    try:
+        for future in client.list_offsets(wanted, request_timeout=timeout).values():
+            future.result(timeout)
+    except (KafkaException, TimeoutError):
+        return False
+    return True

@@ -171,11 +171,11 @@ def replay(
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("reading", total=None)
 
-        def tell(phase: str, done: int, total: int) -> None:
+        def progress(phase: str, done: int, total: int) -> None:
             if phase == "reading":
                 bar.update(task, completed=done)
 
-        opened = open_job(job, environment, tell)
+        opened = open_job(job, environment, progress)
 
         def begin(what: str) -> None:
             bar.reset(task, total=opened.total, description=what)

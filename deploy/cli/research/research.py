@@ -139,10 +139,10 @@ def search(
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("reading", total=None)
 
-        def tell(name: str, done: int, total: int) -> None:
+        def progress(name: str, done: int, total: int) -> None:
             bar.update(task, completed=done, total=total, description=name)
 
-        report = run(job, settings(), cut, plan, out, vary=vary, limits=_limits(limit), rate=rate, processes=processes, tell=tell)
+        report = run(job, settings(), cut, plan, out, vary=vary, limits=_limits(limit), rate=rate, processes=processes, progress=progress)
     shown = Table(
         "strategy",
         "verdict",
@@ -298,7 +298,7 @@ def gate(
         else from_log(settings(), strategy or [], from_topics, time_ms("--from", since), time_ms("--to", until))
     )
     gates = {name: cost_gate(rows, confidence) for name, rows in trades.items()}
-    told: dict[str, Any] = {name: plain(one) for name, one in gates.items()}
+    figures: dict[str, Any] = {name: plain(one) for name, one in gates.items()}
     shown = Table(
         "strategy",
         "trades",
@@ -310,7 +310,7 @@ def gate(
         "verdict",
         title=f"R per trade; {confidence:.0%} confidence, one-sided",
     )
-    for name, one in told.items():
+    for name, one in figures.items():
         shown.add_row(
             name,
             f"{one['trades']:,}",
@@ -322,10 +322,12 @@ def gate(
     for verdict in dict.fromkeys(one.verdict for one in gates.values()):
         typer.echo(f"{verdict}: {MEANING[verdict]}")
     if json_file is not None:
-        json_file.write_text(json.dumps({"confidence": confidence, "strategies": told}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        json_file.write_text(
+            json.dumps({"confidence": confidence, "strategies": figures}, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
     if markdown is not None:
         where = ", ".join(map(str, report)) if report else "the topics" if from_topics else "the database"
-        markdown.write_text(gate_markdown(told, where), encoding="utf-8")
+        markdown.write_text(gate_markdown(figures, where), encoding="utf-8")
     if not any(one.verdict == PASSES for one in gates.values()):
         raise typer.Exit(1)
 

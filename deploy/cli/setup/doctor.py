@@ -19,7 +19,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check this machine: name what is missing and how to get it. Exit code 1: something required is missing."""
-    from deploy.doctor import Check, examine
+    from deploy.stack.doctor import Check, examine
 
     found: list[Check] = []
     for check in examine(directory):

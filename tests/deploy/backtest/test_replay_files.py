@@ -308,7 +308,7 @@ def test_a_job_that_cannot_be_names_the_option(made: dict[str, Any], named: str)
 @pytest.mark.parametrize(
     ("more", "named"),
     [
-        ({"strategies": ("nothing-of-the-kind",)}, "no file, no shipped strategy"), ({"strategies": ("btcusdt",)}, "--rebind"),
+        ({"strategies": ("nothing-of-the-kind",)}, "not a file, a shipped strategy"), ({"strategies": ("btcusdt",)}, "--rebind"),
         ({"strategies": ("v51_baseline", "v51_baseline")}, "twice"), ({"assigned": {"sl_atr_multiplier": 99.0}}, "sl_atr_multiplier"),
     ],
 )  # fmt: skip

@@ -43,7 +43,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
 def written(opened: Opened, out: Path, jobs: int) -> dict[str, Any]:
     """Write a report; return its files by name, without the time it took."""
     done: list[int] = []
-    write_report(opened, out, {}, jobs=jobs, told=done.append)
+    write_report(opened, out, {}, jobs=jobs, progress=done.append)
     assert (len(done) > 0) == (jobs > 1) and done == sorted(done)
     report = json.loads((out / "report.json").read_text())
     seconds = report.pop("seconds")
@@ -75,7 +75,7 @@ class Broken:
         raise ValueError("the disk is gone")
 
 
-@pytest.mark.parametrize(("deadly", "said"), [(False, "the disk is gone"), (True, "ended without a word")])
+@pytest.mark.parametrize(("deadly", "said"), [(False, "the disk is gone"), (True, "was killed or ran out of memory")])
 def test_a_part_that_fails_names_itself(opened: Opened, monkeypatch: pytest.MonkeyPatch, deadly: bool, said: str) -> None:
     victim = opened.partitions[1]
     part_of = Opened.part

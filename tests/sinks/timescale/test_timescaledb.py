@@ -17,10 +17,10 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from deploy import doctor
 from deploy.cli.setup import db
 from deploy.database import columnstore, jobs, maintenance, server_settings
 from deploy.database import migrate as database
+from deploy.stack import doctor
 from schemas.settings import Settings
 from sinks.timescale import changes
 from stream_apps.core.market.config import TIMEFRAME_MS

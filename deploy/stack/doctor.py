@@ -1,4 +1,4 @@
-"""What perpflow needs from a machine: one check for each need, and how to get what is missing."""
+"""Checks of what perpflow needs from a machine, with a remedy for each missing part."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from schemas.errors import UserError
 from schemas.settings import Settings
 
 MINIMUM_PYTHON = (3, 11)
-# A day of one busy symbol is about a gigabyte with its tables; below this the broker may stop in the middle of a demo.
+# One day of a busy symbol is about a gigabyte with its tables. With less, the broker may stop during a demo.
 REQUIRED_DISK_GB = 3.0
 REQUIRED_MEMORY_GB = 2.0
 
-# Where a distribution's name is not its import name.
+# Distributions whose name differs from the import name.
 _IMPORT_NAMES = {
     "confluent-kafka": "confluent_kafka",
     "faust-streaming": "faust",
@@ -39,14 +39,14 @@ _IMPORT_NAMES = {
 
 @dataclass(frozen=True)
 class Check:
-    """One finding.
+    """Result of one check.
 
     Attributes:
-        name: What was looked at.
-        ok: It is there and works.
-        required: Without it perpflow does not work here.
+        name: Name of the checked part.
+        ok: It is present and works.
+        required: perpflow does not work without it.
         found: What was found.
-        remedy: How to get it; empty when it is there.
+        remedy: How to get it. Empty if it is present.
     """
 
     name: str
@@ -57,10 +57,10 @@ class Check:
 
 
 def examine(directory: str | None = None) -> Iterator[Check]:
-    """Yield the findings, in the order in which one would mend them.
+    """Yield the results, in the order in which to fix them.
 
     Args:
-        directory: Folder of the local stack; None: its default.
+        directory: Folder of the local stack. None: the default.
     """
     yield _python()
     yield from _packages()
@@ -83,7 +83,7 @@ def _python() -> Check:
 
 
 def _packages() -> Iterator[Check]:
-    """Import every dependency: a package that is installed may still lack the native library that it is made of."""
+    """Import every dependency. An installed package may still lack its native library."""
     try:
         requirements = importlib.metadata.requires("perpflow") or []
     except importlib.metadata.PackageNotFoundError:
@@ -112,9 +112,9 @@ def _packages() -> Iterator[Check]:
 
 def _import_failure(module: str) -> str | None:
     try:
-        with warnings.catch_warnings(action="ignore"):  # what packages grumble about on import is not missing
+        with warnings.catch_warnings(action="ignore"):  # a warning during import is no missing package
             importlib.import_module(module)
-    except Exception as error:  # a broken native library raises whatever its loader raises
+    except Exception as error:  # a broken native library may raise any error
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -130,7 +130,7 @@ def _java() -> Check:
 def _jars() -> Check:
     jars = java_part.cached_jars()
     if jars is None:
-        remedy = "nothing to do: `perpflow stack up` fetches it the first time (43 MB, needs the network)"
+        remedy = "nothing to do: the first `perpflow stack up` downloads it (43 MB, needs the network)"
         return Check("Apache Kafka", False, False, f"{java_part.KAFKA_VERSION} is not in {java_part.cache_dir()} yet", remedy)
     return Check("Apache Kafka", True, False, f"{java_part.KAFKA_VERSION}, {len(jars)} jars in {java_part.cache_dir()}")
 
@@ -161,7 +161,7 @@ def _memory() -> Check:
 
     available = psutil.virtual_memory().available / 1e9
     ok = available >= REQUIRED_MEMORY_GB
-    return Check("memory", ok, False, f"{available:.1f} GB available", "" if ok else f"the whole demo wants {REQUIRED_MEMORY_GB:.0f} GB")
+    return Check("memory", ok, False, f"{available:.1f} GB available", "" if ok else f"the demo needs {REQUIRED_MEMORY_GB:.0f} GB")
 
 
 def _local_stack(stack: Stack) -> Iterator[Check]:
@@ -195,13 +195,17 @@ def _docker() -> Check:
         return Check("Docker (optional)", False, False, f"the client does not answer: {error}", "start the Docker engine")
     if done.returncode != 0:
         return Check(
-            "Docker (optional)", False, False, "a client, but no engine answers", "start the Docker engine, or use `perpflow stack up`"
+            "Docker (optional)",
+            False,
+            False,
+            "the client is installed, but no engine answers",
+            "start the Docker engine, or use `perpflow stack up`",
         )
     return Check("Docker (optional)", True, False, f"engine {done.stdout.strip()}")
 
 
 def _services() -> Iterator[Check]:
-    """Look at the broker and database that the environment names. They are required only when they are named."""
+    """Check the broker and database that the environment names. They are required only if named."""
     from pydantic import ValidationError
 
     try:
@@ -216,14 +220,14 @@ def _services() -> Iterator[Check]:
         yield _reach("database", True, lambda: _ask_database(settings), "DATABASE_URL")
         yield from timescale(settings)
     else:
-        yield Check("database", False, False, "DATABASE_URL is not set", 'eval "$(perpflow stack env)", or set it to a server of yours')
+        yield Check("database", False, False, "DATABASE_URL is not set", 'eval "$(perpflow stack env)", or set it to your server')
 
 
 def _reach(name: str, required: bool, ask: Callable[[], str], variable: str) -> Check:
     try:
         return Check(name, True, required, f"{variable}: {ask()}")
     except UserError as error:
-        remedy = 'perpflow stack up && eval "$(perpflow stack env)", or set it to a server of yours'
+        remedy = 'perpflow stack up && eval "$(perpflow stack env)", or set it to your server'
         return Check(name, False, required, str(error), remedy)
 
 
@@ -260,10 +264,10 @@ def timescale(settings: Settings) -> Iterator[Check]:
             row = connection.execute(query).fetchone()
             short = shortages(connection)
     except psycopg.Error as error:
-        yield Check(name, False, False, str(error).strip(), "see the line of the database")
+        yield Check(name, False, False, str(error).strip(), "see the result for the database")
         return
     if row is None:
-        remedy = "nothing to do: native partitions and views are used; for hypertables install the extension or use the compose stack"
+        remedy = "nothing to do: perpflow uses native partitions and views; for hypertables, install the extension or use the compose stack"
         yield Check(name, False, False, "not available on this server", remedy)
         return
     if row[1] is None:
