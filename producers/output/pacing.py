@@ -1,16 +1,18 @@
-"""How often records leave a producer: at once while they go to few partitions, less often the more there are (pure).
+"""How often records leave a producer: often while they go to few partitions, less often with many (pure).
 
-What leaves together is one request with a batch for each partition of a topic that has records. Building and sending the request, and each batch, costs the
-producer and the broker about as much as some dozens of records do: what leaves every few milliseconds, a record or two to each of 60 partitions, keeps
-them busier than the records. So each leaving is charged with what it costs, and the next one waits until that is paid for.
+Records that leave together are one request. It holds one batch per partition of a topic that has records.
+A request or a batch costs the producer and the broker about as much as some dozens of records.
+With 60 partitions, a request every few milliseconds would cost more than its records.
+So each release is charged with its cost, and the next release waits until the cost is paid.
 """
 
 from __future__ import annotations
 
-# Seconds until the next leaving for a request, and for each batch in it: about five times what they cost the producer, judged by its profile, so that a fifth
-# of a core is spent on them at most. Chosen by the quantiles at 2,500 and 25,000 records a second, together with the bounds below.
+# Seconds charged for a request and for each batch in it: about five times their cost in the producer's profile.
+# So they take at most a fifth of a core. Chosen by the latency quantiles at 2,500 and 25,000 records a second,
+# together with the bounds below.
 REQUEST_S, BATCH_S = 0.002, 0.0003
-# Between two leavings, seconds, whatever was charged.
+# Bounds of the time between two releases, seconds, whatever was charged.
 LEAST_S, MOST_S = 0.004, 0.014
 
 

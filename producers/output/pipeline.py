@@ -1,4 +1,4 @@
-"""From records of connections to the log: encode, let them leave as they come, write, and hold readers back when there is no room.
+"""From records of connections to the log: encode, order, write, and stop readers when there is no room.
 
 Shared by the producers of all venues. Runs on one asyncio loop; nothing here awaits per record.
 """
@@ -18,11 +18,11 @@ from producers.output.sequencer import Sequencer, Step
 from schemas import metrics
 from schemas.codec.avro import Codec, Record
 
-# How often it is looked whether records may leave (see ``pacing``), and whether there is room.
+# Seconds between two checks whether records may leave (see ``pacing``) and whether there is room.
 POLL_S = 0.004
-# So many leave at once, whatever the pace.
+# This many waiting records leave at once, whatever the pace.
 MOST_READY = 2048
-# How often silent sources are looked for.
+# Seconds between two checks for silent sources.
 WATCH_S = 0.25
 
 
@@ -32,9 +32,9 @@ class Source:
 
     Attributes:
         name: Its name in the sequencer.
-        heard: ``time.monotonic()`` of its newest data; only liveness is judged by it.
-        busy: Its reader is held by us (back-pressure, REST), so its silence says nothing.
-        suspended: It was declared dead and holds nobody up.
+        heard: ``time.monotonic()`` of its newest data; used for liveness only.
+        busy: Number of reasons (back-pressure, REST) for which we stopped its reader; its silence then means nothing.
+        suspended: It was declared dead, and no mark waits for it.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Pipeline:
     """Sequencer and Kafka writer of one producer.
 
     Args:
-        sequencer: Says when records leave and marks follow.
-        out: Writes.
-        codec: Encodes.
+        sequencer: Decides when records leave and marks follow.
+        out: Writes records and marks.
+        codec: Encodes records.
         venue: Label of metrics.
-        hold_s: A source that the others wait for is declared dead after so many seconds of silence (wall clock), and then holds
-            nobody up until it speaks again.
+        hold_s: Seconds of silence (wall clock) after which a source that the others wait for is declared dead.
+            No mark waits for it until it sends data again.
         preamble: Records to write, and to have acknowledged, before all others; called once with the smallest event time of the first
             release, returns (topic, partition, record).
     """
@@ -110,7 +110,7 @@ class Pipeline:
     def emit_encoded(
         self, source: Source, topic: str, partition: int, instrument: str, value: bytes, event_time: int, received: int
     ) -> None:
-        """Add a record that is Avro already at the source's clock; times in ms UTC."""
+        """Add a record that is already encoded as Avro, at the source's clock; times in ms UTC."""
         self.sequencer.push(source.name, self._item(topic, partition, instrument, value, event_time, received), event_time, partition)
 
     def emit_aside(self, topic: str, partition: int, record: Record) -> None:
@@ -198,7 +198,7 @@ class Pipeline:
 
     def _watch(self, now: float) -> None:
         if len(self._sources) < 2:
-            return  # nobody is held up
+            return  # no other source waits
         for name in self.sequencer.waited_for():
             source = self._sources[name]
             silent = now - source.heard
