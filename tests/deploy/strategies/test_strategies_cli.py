@@ -418,7 +418,7 @@ def test_bootstrap(command: Any, ready: Settings) -> None:
     assert "created 0, skipped 54" in command("bootstrap").output
     again = command("bootstrap", "--asset", "BTC", "--asset", "ETH").output
     assert "created 18, skipped 18" in again and len(strategies.read(ready)) == 72
-    fails(command("bootstrap", "--asset", "DOGE"), "no recommended numbers for DOGE")
+    fails(command("bootstrap", "--asset", "DOGE"), "no recommended values for DOGE")
     assert {one.revision for one in strategies.read(ready).values()} == {1}
 
 
