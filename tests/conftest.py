@@ -37,6 +37,9 @@ hypothesis.settings.load_profile("compiled")
 # and of making topics). Brokers that the tests start as users do inherit it too.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
+# The markets and recordings of the tests are shorter than the day of trades that an instrument needs to be warm (D11). Processes inherit it.
+os.environ.setdefault("PERPFLOW_ENGINE_SETTINGS", "quantile_history_ms=0")
+
 # Fewer than a real environment's: making and removing a topic's partitions is most of the work of many tests.
 PARTITIONS = 6
 

@@ -270,7 +270,10 @@ def _evaluations(facts: DemoFacts) -> str:
         "none: no evaluation",
     )  # fmt: skip
     parts: list[str] = [
-        note("Not warm: the history was too short for an evaluation. A blocked evaluation counts under the first gate that blocked it."),
+        note(
+            "Not warm: the history was too short for an evaluation. Recordings are short: warm-up of the trade quantiles set to 0 ms."
+            " A blocked evaluation counts under the first gate that blocked it."
+        ),
         overview,
     ]
     for one in facts.evaluations:

@@ -53,6 +53,8 @@ TIMEOUT_S = 1800.0
 MADE_UP_SHOWN = timedelta(minutes=40)
 # Threads for work beside Kafka, database and services: compiling kernels and drawing the dashboards of several markets.
 HELPERS = 2
+# The recordings are shorter than the 24 h of trades that an instrument needs to be warm, or not much longer.
+ENVIRONMENT = {"PERPFLOW_ENGINE_SETTINGS": "quantile_history_ms=0"}
 GENERATED = "generated"
 SHOWN = ("agg_trades", "quotes", "depth", "progress", "features", "scores", "signals", "fills", "trades_closed", "dead_letters", "gaps")
 
@@ -113,7 +115,8 @@ def run_demo(options: DemoOptions, console: Console) -> int:
             stack.up(lambda message: status.update(f"setting up: {message}"), prometheus=measured)
             generated = None if options.recordings else GeneratedMarket()
             strategies = strategies_for(recordings) + (load_strategy_files(generated_files()) if generated is not None else [])
-            pipeline = Pipeline(stack.env(), folder / "logs", recordings, options.speed, strategies, monitored=True, generated=generated)
+            environment = {**stack.env(), **ENVIRONMENT}
+            pipeline = Pipeline(environment, folder / "logs", recordings, options.speed, strategies, monitored=True, generated=generated)
             status.update("creating topics, tables and strategies")
             pipeline.prepare()
             status.update("compiling the kernels (takes longer the first time)")
@@ -298,6 +301,7 @@ def _point_at(stack: Stack, options: DemoOptions, console: Console) -> None:
     stack_folder = options.folder / "stack"
     for line in (
         f'eval "$(perpflow stack env --dir {stack_folder})"',
+        *(f"export {name}={value}  # the demo's setting, which a replay of its topics needs" for name, value in ENVIRONMENT.items()),
         "perpflow topics tail trades_closed --from beginning --count 5",
         "perpflow topics lag",
         'psql "$DATABASE_URL"',

@@ -110,6 +110,7 @@ def _evaluations(console: Console, facts: DemoFacts) -> None:
     }
     unambiguous = len({one.instrument for one in every}) == len(every)
     heads = [one.instrument if unambiguous else one.strategy_id for one in every]
+    console.print("Recordings are short: warm-up of the trade quantiles set to 0 ms (quantile_history_ms).", markup=False, highlight=False)
     _sheet(console, "Evaluations", heads, {name: [f"{count:,}" for count in row] for name, row in names.items()})
     gates_off = {strategy.strategy_id: ", ".join(strategy.gates_off) or "none" for strategy in facts.strategies}
     for one in every:

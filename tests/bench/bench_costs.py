@@ -15,6 +15,7 @@ from stream_apps.core.log.outputs import OutputRecord
 from stream_apps.core.market.config import EngineConfig
 from stream_apps.core.market.windows import WINDOWS
 from stream_apps.core.signals.engine import SignalsEngine
+from stream_apps.engines import SIGNALS
 from tests.bench.engine_log import EngineLog
 from tests.bench.rows import Figure, Row
 from tests.bench.running import Run
@@ -114,7 +115,7 @@ def row(name: str, ours: str, figures: dict[str, Figure], bars: dict[str, float]
 
 def rows(run: Run) -> Iterator[Row]:
     """Yield a row a dimension."""
-    settings, config = run.settings, EngineConfig.from_settings(run.settings)
+    settings, config = run.settings, SIGNALS.config(run.settings)
     scale, rounds = (1, 2) if run.quick else (4, 7)
     with run.cores.ours():
         yield from measured(settings, config, 60_000 * scale, 96 * scale, rounds)
@@ -135,7 +136,7 @@ def measured(
     middle = EngineLog(Workload(trades, panes, settings))
     # On a grid of a minute two days are few enough steps; a window of a day is known for the second one.
     coarse = settings.model_copy(update={"grid_ms": 60_000})
-    by_minutes, two_days = EngineConfig.from_settings(coarse), EngineLog(Workload(trades, minutes, coarse, 4))
+    by_minutes, two_days = SIGNALS.config(coarse), EngineLog(Workload(trades, minutes, coarse, 4))
     lengths = {"windows of 24 h": DAY_MINUTES, "windows of 5 m": 5}
     found = turns({name: Contestant(two_days, by_minutes, length) for name, length in lengths.items()}, rounds)
     note = "all six windows have this length; 0.90 is the bar: within 10 %; two days on a grid of a minute"

@@ -31,6 +31,7 @@ from sinks.archive import inspect
 from sinks.archive.service import Archiver, Options
 from stream_apps.core.log.inbox import TRADE_FIELDS
 from stream_apps.core.market.config import EngineConfig
+from stream_apps.engines import SIGNALS
 from stream_apps.replay.run import drive
 from stream_apps.replay.sources.archive import Archive
 from stream_apps.replay.sources.source import Piece, Source, Topics
@@ -70,7 +71,7 @@ def timed(source: Source, settings: Settings) -> tuple[float, Seen]:
         digests[partition].update(result.value)
 
     began = time.perf_counter()
-    drive(source, EngineConfig.from_settings(settings), settings.codec, take)
+    drive(source, SIGNALS.config(settings), settings.codec, take)
     return time.perf_counter() - began, Seen(counts, {partition: digest.hexdigest() for partition, digest in digests.items()})
 
 
@@ -154,7 +155,7 @@ def measure(
     trades = workload.trades
     topics = Topics(lambda wanted: TopicSource(settings, wanted), tuple(workload.partitions))
     archive = Archive.of(root, settings)
-    preloaded = Preloaded(archive, EngineConfig.from_settings(settings), settings)
+    preloaded = Preloaded(archive, SIGNALS.config(settings), settings)
     _, first = timed(archive, settings)  # compiles
 
     def rate(source: Source) -> float:

@@ -26,8 +26,8 @@ from schemas.settings import Settings
 from sinks.timescale.copying import try_copy
 from sinks.timescale.rows import encode
 from sinks.timescale.tables import tables
-from stream_apps.core.market.config import EngineConfig
 from stream_apps.core.signals.strategy import StrategyConfig
+from stream_apps.engines import SIGNALS
 from stream_apps.replay.run import Result, drive
 from stream_apps.replay.sources.source import Piece
 from stream_apps.strategy_files import load_strategy_files, recorded_files
@@ -106,7 +106,7 @@ class Recorded:
         def result(partition: int, one: Result) -> None:
             take(one.topic, one.value)
 
-        drive(source, EngineConfig.from_settings(settings), settings.codec, result, strategies=strategies, on_piece=on_piece)
+        drive(source, SIGNALS.config(settings), settings.codec, result, strategies=strategies, on_piece=on_piece)
 
     def a_day(self, topic: str) -> float:
         """Return a topic's records a day at the pace of the recording."""

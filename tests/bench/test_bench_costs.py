@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas.settings import Settings
-from stream_apps.core.market.config import EngineConfig
+from stream_apps.engines import SIGNALS
 from tests.bench import bench_costs, bench_scaling, bench_state
 from tests.bench.bench_worker import scored
 from tests.bench.contest import Size
@@ -17,16 +17,14 @@ from tests.bench.running import Run
 
 def test_costs_have_a_row_a_dimension_and_right_sums() -> None:
     settings = Settings(topic_prefix="")
-    found = list(bench_costs.measured(settings, EngineConfig.from_settings(settings), 4_000, 8, 1, minutes=40, most=40))
+    found = list(bench_costs.measured(settings, SIGNALS.config(settings), 4_000, 8, 1, minutes=40, most=40))
     assert [row.name for row in found] == [f"costs: {name}" for name in ("window length", "events", "instruments", "strategies")]
     assert all(figure.value and figure.detail["features"] for row in found for figure in (row.ours, *row.peers.values()))
 
 
 def test_a_wrong_sum_is_found() -> None:
     settings = Settings(topic_prefix="")
-    contestant = bench_costs.Contestant(
-        bench_costs.EngineLog(bench_costs.Workload(2_000, 40, settings, 2)), EngineConfig.from_settings(settings), 10
-    )
+    contestant = bench_costs.Contestant(bench_costs.EngineLog(bench_costs.Workload(2_000, 40, settings, 2)), SIGNALS.config(settings), 10)
     contestant.check()
     contestant._prepare = lambda engine: engine.state.window_panes.__setitem__(slice(None), 11)  # type: ignore[method-assign]
     with pytest.raises(AssertionError, match="cvd_"):

@@ -43,6 +43,7 @@ class MarketArrays(NamedTuple):
     p99_lots: Any
     p99_before: Any
     p99_floor: Any
+    quantile_history: Any
     spot: Any
     in_pane: Any
     in_at: Any

@@ -42,6 +42,9 @@ class EngineConfig:
         atr_history: ATR values that the percentile ranks against (D4).
         atr_percentile_min: With fewer values the percentile is undefined (S1 2.3).
         quantile_min_trades: With fewer trades in 24 h the quantiles are undefined (S1 2.4).
+        quantile_history_ms: With a shorter trade history the input quantity_p99 counts as missing, so the instrument is not warm (D11).
+            The default is the window of the quantiles. P95 and P99 are features all the same.
+        quantile_histories_ms: Base asset -> its own such history, in place of quantile_history_ms.
         analytics: Which further measures are kept, and their numbers.
     """
 
@@ -63,6 +66,8 @@ class EngineConfig:
     atr_history: int = 288
     atr_percentile_min: int = 10
     quantile_min_trades: int = 100
+    quantile_history_ms: int = DAY_MS
+    quantile_histories_ms: Mapping[str, float] = field(default_factory=dict)
     analytics: AnalyticsConfig = field(default_factory=AnalyticsConfig)
 
     def __post_init__(self) -> None:

@@ -49,7 +49,8 @@ class Snapshot:
         acceleration: Fast window name -> slope(T) - slope(T - step).
         atr: Wilder ATR(14) of closed 5m bars, price units.
         atr_percentile: Rank of the newest closed-bar ATR among the last 288, per cent.
-        quantity_p95, quantity_p99: Quantiles of trade quantity over 24 h, floored, base units.
+        quantity_p95, quantity_p99: Quantiles of trade quantity over 24 h, floored, base units. While the trade history is shorter than
+            quantile_history_ms, they have a value but quantity_p99 is among the missing inputs.
         large_trades: Trades in (T - 15 min, T] of at least the quantity_p99 that held one grid step before their own pane began.
         whale_prints: Trades in (T - 15 min, T] of at least the engine's print floor: 1,000 quote units, the smallest whale_usd that a
             strategy may ask for.

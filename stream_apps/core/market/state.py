@@ -90,7 +90,7 @@ class MarketState:
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
-        self._floors: Mapping[str, float] = {}
+        self._own: Mapping[str, Mapping[str, float]] = {}
         self.ring = config.day_panes + RING_SLACK
         self.names: list[str] = []
         self.facts: dict[str, InstrumentFacts] = {}
@@ -120,6 +120,7 @@ class MarketState:
             "p99_lots": ((), np.float64, 0.0),
             "p99_before": ((), np.float64, 0.0),
             "p99_floor": ((), np.float64, 0.0),
+            "quantile_history": ((), np.float64, 0.0),  # ms; with a shorter trade history the quantiles do not count
             "spot": ((), np.int64, -1),
             "in_pane": ((col.N_KINDS, col.SLOTS), np.int64, -1),
             "in_at": ((col.N_KINDS, col.SLOTS, 2), np.int64, 0),
@@ -144,14 +145,14 @@ class MarketState:
         self._market: arrays.MarketArrays | None = None
         self.numbers = self._make_numbers()
 
-    def use(self, config: EngineConfig, floors: Mapping[str, float]) -> None:
+    def use(self, config: EngineConfig, own: Mapping[str, Mapping[str, float]]) -> None:
         """Use other numbers from the next instant on. Only numbers that may change in the middle of a log (``signals.settings``).
 
         Args:
             config: The numbers. Fixed numbers must be the same as before.
-            floors: Instrument -> smallest P99, for instruments that have their own.
+            own: Instrument -> setting -> number, for instruments that have their own p99_floor or own_quantile_history_ms.
         """
-        before, self.config, self._floors = self.config, config, floors
+        before, self.config, self._own = self.config, config, own
         whole, number, limits = self.numbers.whole, self.analytics.number, self.numbers.limits
         for column, value in (
             (arrays.PERCENTILE_MIN, config.atr_percentile_min), (arrays.QUANTILE_MIN, config.quantile_min_trades),
@@ -167,17 +168,18 @@ class MarketState:
             limits[arrays.WHALE_USD] = config.whale_usd
             self.kept.use(config.whale_usd)
         for i, name in enumerate(self.names):
-            self.a["p99_floor"][i] = self._floor_of(name)
+            self._set_own_numbers(i, name)
 
-    def _floor_of(self, name: str) -> float:
-        """Return the smallest P99 of an instrument: its own, else that of its base asset."""
-        own = self._floors.get(name)
-        if own is not None:
-            return own
+    def _set_own_numbers(self, i: int, name: str) -> None:
+        """Store the numbers of an instrument: its own, else those of its base asset, else those of the engine."""
+        own, config = self._own.get(name, {}), self.config
         try:
-            return self.config.p99_floors.get(base_of_instrument(name), 0.0)
+            asset = base_of_instrument(name)
         except ValueError:
-            return 0.0  # an id of unknown form has no configured floor; its trades still count
+            asset = ""  # an id of unknown form has no configured numbers; its trades still count
+        floor, history = config.p99_floors.get(asset, 0.0), config.quantile_histories_ms.get(asset, config.quantile_history_ms)
+        self.a["p99_floor"][i] = own.get("p99_floor", floor)
+        self.a["quantile_history"][i] = own.get("own_quantile_history_ms", history)
 
     def _make_numbers(self) -> arrays.Numbers:
         c, analytics = self.config, self.analytics
@@ -220,7 +222,7 @@ class MarketState:
         meta = self.a["meta"][i]
         meta[col.FIRST_PANE] = -1
         meta[col.LAST_AGG_ID] = -1
-        self.a["p99_floor"][i] = self._floor_of(name)
+        self._set_own_numbers(i, name)
         other = name.removesuffix("-PERP") if name.endswith("-PERP") else name + "-PERP"
         pair = self.index.get(other)
         if pair is not None:

@@ -163,9 +163,8 @@ class SignalsEngine(PartitionEngine):
 
     def _put_settings_in_force(self) -> None:
         settings = self._in_force
-        floors = {name: values["p99_floor"] for name, values in settings.instruments.items() if "p99_floor" in values}
         before, config = self.state.config, with_values(self.config, settings.engine)
-        self.state.use(config, floors)
+        self.state.use(config, settings.instruments)
         if RegimeLimits.of(config) != RegimeLimits.of(before):
             self._running = None
 

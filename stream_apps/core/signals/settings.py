@@ -13,7 +13,7 @@ from typing import Any
 from stream_apps.core.log.engine_settings import Setting, SettingsError, SettingsInForce
 from stream_apps.core.market.analytics.config import RATES, AnalyticsConfig
 from stream_apps.core.market.columns import AHEAD, SLOTS
-from stream_apps.core.market.config import MOST_BOOK_MS, MOST_FUNDING_MS, MOST_HORIZON_MS, MOST_INDICATOR_MS, EngineConfig
+from stream_apps.core.market.config import DAY_MS, MOST_BOOK_MS, MOST_FUNDING_MS, MOST_HORIZON_MS, MOST_INDICATOR_MS, EngineConfig
 
 _HOUR_MS = 3_600_000
 _STATE = "the layout of the state depends on it"
@@ -36,6 +36,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("p99_floor", "base units", 0, 1e15, "Smallest P99 of the trade quantity; P95 has half of it.", "D5", whole=False, of_instrument=True),
     Setting("atr_percentile_min", "bars", 1, 288, "With fewer ATR values the percentile is undefined.", "S1 2.3"),
     Setting("quantile_min_trades", "trades", 1, 1e9, "With fewer trades in 24 h, P95 and P99 are undefined and the instrument is not warm.", "S1 2.4, D11"),
+    Setting("quantile_history_ms", "ms", 0, DAY_MS, "With a shorter trade history the instrument is not warm.", "D11"),
+    Setting(
+        "own_quantile_history_ms", "ms", 0, DAY_MS, "quantile_history_ms of one instrument, in place of that of the engine.", "D11", of_instrument=True
+    ),
     Setting("regime_crash", "", 0.0001, 1, "ATR / price from which the regime is crash.", "D15", whole=False),
     Setting("regime_high_vol", "", 0.0001, 1, "ATR / price from which the regime is high_vol; at most regime_crash.", "D15", whole=False),
     Setting(
@@ -65,6 +69,8 @@ def value_of(config: EngineConfig, name: str, asset: str | None = None) -> float
     """Return a number of a configuration. For a number that is set per instrument: that of its base asset. None: it has none."""
     if name == "p99_floor":
         return config.p99_floors.get(asset or "")
+    if name == "own_quantile_history_ms":
+        return config.quantile_histories_ms.get(asset or "")
     if name == "vpin_bucket":
         return config.analytics.vpin_bucket.get(asset or "")
     value: float = getattr(config.analytics if name in _OF_ANALYTICS else config, name)
@@ -158,8 +164,12 @@ def parse_defaults(text: str) -> tuple[dict[str, float], dict[str, dict[str, flo
 def from_environment(config: EngineConfig, text: str) -> EngineConfig:
     """Return a configuration with the defaults of ``PERPFLOW_ENGINE_SETTINGS``. Raises ValueError as ``parse_defaults``."""
     values, of_assets = parse_defaults(text)
-    floors = {asset: found["p99_floor"] for asset, found in of_assets.items()}
+    floors = {asset: found["p99_floor"] for asset, found in of_assets.items() if "p99_floor" in found}
+    histories = {asset: found["own_quantile_history_ms"] for asset, found in of_assets.items() if "own_quantile_history_ms" in found}
     try:
-        return replace(with_values(config, values), p99_floors={**config.p99_floors, **floors})
+        return replace(
+            with_values(config, values), p99_floors={**config.p99_floors, **floors},
+            quantile_histories_ms={**config.quantile_histories_ms, **histories},
+        )  # fmt: skip
     except SettingsError as error:
         raise ValueError(f"PERPFLOW_ENGINE_SETTINGS: {error}") from error

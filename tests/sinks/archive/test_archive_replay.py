@@ -53,7 +53,7 @@ def btc() -> Log:
 
 
 def config_of(log: Log) -> EngineConfig:
-    return EngineConfig(grid_ms=log.grid, lateness_ms=log.lateness)
+    return EngineConfig(grid_ms=log.grid, lateness_ms=log.lateness, quantile_history_ms=0)
 
 
 def from_records(log: Log) -> list[Result]:

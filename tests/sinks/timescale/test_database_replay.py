@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from deploy.cli import load_app
 from schemas.catalogue import RESULT_TOPICS
 from schemas.settings import Settings
-from stream_apps.core.market.config import EngineConfig
+from stream_apps.engines import SIGNALS
 from stream_apps.replay.run import Result, drive
 from stream_apps.replay.sources.database import Database, DatabaseError
 from stream_apps.replay.sources.source import Source, Topics
@@ -51,7 +51,7 @@ def results(source: Source, settings: Settings) -> dict[int, list[Result]]:
     found: dict[int, list[Result]] = {}
     drive(
         source,
-        EngineConfig.from_settings(settings),
+        SIGNALS.config(settings),
         CODEC,
         lambda partition, one: found.setdefault(partition, []).append(one) if one.topic != "dead_letters" else None,
     )

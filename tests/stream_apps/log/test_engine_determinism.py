@@ -42,7 +42,7 @@ def test_output_bytes_do_not_depend_on_how_the_log_is_cut_into_feeds(ltc_log, se
 def test_a_round_ends_with_the_mark_that_gives_as_many_outputs_as_are_wanted(ltc_log):
     """However long a worker was away, what it holds at a time is bounded."""
     plain, _ = run(ltc_log)
-    engine = SignalsEngine(0, EngineConfig(grid_ms=ltc_log.grid, lateness_ms=ltc_log.lateness), CODEC)
+    engine = SignalsEngine(0, EngineConfig(grid_ms=ltc_log.grid, lateness_ms=ltc_log.lateness, quantile_history_ms=0), CODEC)
     for topic, messages in ltc_log.topics.items():
         engine.feed(topic, RecordSet.from_messages(messages))
     rounds = list(iter(lambda: engine.advance(10), []))

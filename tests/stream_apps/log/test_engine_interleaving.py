@@ -99,7 +99,7 @@ def plain(sources):
 
 def results(log, seed=None):
     # Quantiles after few trades, so that large trades are judged early and often.
-    outputs, engine = run(log, EngineConfig(grid_ms=GRID, lateness_ms=LATENESS, quantile_min_trades=50), seed=seed)
+    outputs, engine = run(log, EngineConfig(grid_ms=GRID, lateness_ms=LATENESS, quantile_min_trades=50, quantile_history_ms=0), seed=seed)
     assert decoded(outputs, "dead_letters") == []
     return {topic: decoded(outputs, topic) for topic in ("features", "bars")}, engine.counts
 

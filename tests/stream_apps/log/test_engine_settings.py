@@ -12,6 +12,7 @@ from stream_apps.core.log.engine_settings import SettingsError, SettingsLog
 from stream_apps.core.market.config import EngineConfig
 from stream_apps.core.signals.engine import SignalsEngine
 from stream_apps.core.signals.settings import BY_NAME, SETTINGS, check_in_force, from_environment, parse_defaults, value_of
+from stream_apps.core.signals.strategy import StrategyConfig
 from tests.support.markets import logs
 from tests.support.markets.settings_world import GRID, PERP, START, World, random_world, revision, same
 
@@ -31,22 +32,53 @@ def test_features_and_regimes_are_those_of_the_settings_of_each_instant(seed: in
     features = {number_of(one): one for one in logs.decoded(outputs, "features")}
     assert sorted(features) == list(range(1, world.number + 1))
     used = set()
+    expected_of = {number: world.features(number) for number in features}
     for number, found in features.items():
-        expected = world.features(number)
+        expected = expected_of[number]
         used.add(world.held(number)[0])
         for name in DIRECT:
             assert same(found[name], expected[name]), (number, name, found[name], expected[name])
         assert set(found["missing_inputs"]) & expected["judged"] == expected["missing"], number
         assert set(found["stale_inputs"]) & expected["judged"] == expected["stale"], number
     assert len(used) > 6
-    regimes = set()
+    regimes, short = set(), 0
     for score in logs.decoded(outputs, "scores"):
         number = number_of(score)
         assert score["regime"] == world.regime(number, score, features[number]), number
         regimes.add(score["regime"])
+        missing = "quantity_p99" in expected_of[number]["missing"]
+        assert score["warm"] == (score["regime"] != "unknown") and ("quantity_p99" in score["missing_inputs"]) == missing, number
+        short += missing and features[number]["trade_quantity_p99"] is not None
+    assert short > 0
     assert regimes - {"unknown"}
     steps = {number_of(one): one["settings_revision"] for one in logs.decoded(outputs, "worker_progress")}
     assert steps == {number: world.held(number)[0] for number in features}
+
+
+def test_by_default_an_instrument_is_warm_after_a_day_of_trades_and_not_an_instant_earlier() -> None:
+    """A trade a minute for a day. The first warm instant is the first whose whole minutes reach the setting."""
+    log = logs.Log()
+    log.instrument(PERP, price_decimals=1, quantity_decimals=0)
+    log.strategy(
+        StrategyConfig(
+            strategy_id="a", instrument=PERP, display_name="a", event_time=1, receive_time=1, cvd_fast_window="5m", cvd_slow_window="30m"
+        ).to_record()
+    )
+    grid = 60_000
+    for number in range(1, 1_445):
+        end = START + number * grid
+        log.trade(end - 10, number, 20_000.0 + number % 7, 1.0, number % 2 == 0, PERP)
+        log.mark(end + 250, "test", "BINANCE")
+    for config in (
+        EngineConfig(grid_ms=grid),
+        EngineConfig(grid_ms=grid, quantile_history_ms=7_200_000),
+        EngineConfig(grid_ms=grid, quantile_histories_ms={"BTC": 9_000_001.0, "ETH": 0.0}),
+    ):
+        history = config.quantile_histories_ms.get("BTC", config.quantile_history_ms)
+        outputs, _ = logs.run(log, config=config)
+        warm = [one["event_time"] for one in logs.decoded(outputs, "scores") if one["warm"]]
+        assert len(warm) > 1 and min(warm) == START + -(-int(history) // grid) * grid
+    assert EngineConfig().quantile_history_ms == 24 * 3_600_000
 
 
 def test_the_percentile_of_the_atr_appears_with_fewer_values_from_the_instant_on() -> None:
@@ -179,6 +211,9 @@ def test_every_setting_has_a_default_within_its_bounds_and_every_number_of_the_c
     config = EngineConfig()
     for setting in SETTINGS:
         default = value_of(config, setting.name, "BTC")
+        if setting.name == "own_quantile_history_ms":  # an instrument without its own number has that of the engine
+            assert default is None
+            continue
         assert default is not None
         setting.check(default)
     numbers = {name for name in vars(config) if isinstance(getattr(config, name), int | float)}
@@ -188,7 +223,7 @@ def test_every_setting_has_a_default_within_its_bounds_and_every_number_of_the_c
 
 # --- the environment -----------------------------------------------------------------------------------------------------
 def test_defaults_of_the_environment_hold_where_the_log_says_nothing() -> None:
-    config = from_environment(EngineConfig(), "stale_book_ms=60000, p99_floor.BTC=33")
+    config = from_environment(EngineConfig(), "stale_book_ms=60000, p99_floor.BTC=33, quantile_history_ms=0")
     assert (config.stale_book_ms, config.p99_floors["BTC"], config.p99_floors["ETH"]) == (60_000, 33.0, 100.0)
     world = World(11)
     world.go(40)

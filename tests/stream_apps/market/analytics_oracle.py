@@ -173,4 +173,4 @@ def config(**analytics: Any) -> EngineConfig:
     """An engine's numbers with other numbers of the analytics."""
     from stream_apps.core.market.analytics.config import AnalyticsConfig
 
-    return EngineConfig(analytics=AnalyticsConfig(**analytics))
+    return EngineConfig(quantile_history_ms=0, analytics=AnalyticsConfig(**analytics))

@@ -178,7 +178,14 @@ def test_the_entries_of_panes_are_the_arrays_one_after_another(monkeypatch, meas
     log.instrument("BINANCE:BTCUSDT-PERP")
     log.trades(ltc_trades(3_000))
     ltc_run = run(
-        log, EngineConfig(grid_ms=log.grid, lateness_ms=log.lateness, analytics=AnalyticsConfig(measures=measures), print_floor=500.0)
+        log,
+        EngineConfig(
+            grid_ms=log.grid,
+            lateness_ms=log.lateness,
+            analytics=AnalyticsConfig(measures=measures),
+            print_floor=500.0,
+            quantile_history_ms=0,
+        ),
     )[1]
     for engine in (mixed_run, ltc_run):
         newest = int(engine.state.a["meta"][:, CLOSED].max())

@@ -207,7 +207,7 @@ def test_bad_bars_are_refused_by_name_and_other_lengths_passed_over(day: list[Ro
     ):  # fmt: skip
         kline(log, end, bar, **change)
     log.raw("klines", b"garbage")
-    outputs, _ = run(begun_at(short, begin, {**bars, end: bar}, log=log), EngineConfig())
+    outputs, _ = run(begun_at(short, begin, {**bars, end: bar}, log=log), EngineConfig(quantile_history_ms=0))
     letters = decoded(outputs, "dead_letters")
     assert [letter["source"] for letter in letters] == ["klines"] * 7
     assert sorted(str(letter["field"]) for letter in letters) == ["None", "event_time", "instrument", *["price"] * 4]

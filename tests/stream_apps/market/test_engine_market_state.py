@@ -148,7 +148,7 @@ def test_large_trades_and_whales_keep_their_own_price_and_equal_stamps_do_not_me
     # Two large sells in one millisecond at different prices, and a small whale-sized buy.
     trades += [(at, 200, 110.0, 50.0, True), (at, 201, 120.0, 60.0, True), (at + 1, 202, 100.0, 40.0, False)]
     log.trades(trades)
-    outputs, engine = run(log, EngineConfig(whale_usd=4_000.0))
+    outputs, engine = run(log, EngineConfig(whale_usd=4_000.0, quantile_history_ms=0))
     last = decoded(outputs, "features")[-1]
     assert (last["large_buys"], last["large_sells"]) == (1, 2)
     buys, sells = 100.0 * 40, 110.0 * 50 + 120.0 * 60

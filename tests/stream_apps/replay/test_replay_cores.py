@@ -18,7 +18,7 @@ STRATEGIES = ROOT / "stream_apps" / "default_strategies" / "recorded"
 
 def replay(log: Log, seed: int | None = None, size: int = 5000) -> tuple[ResultSet, list]:
     source = random.Random(seed) if seed is not None else None
-    run = PartitionReplay(0, EngineConfig(), CODEC)
+    run = PartitionReplay(0, EngineConfig(quantile_history_ms=0), CODEC)
     results, everything = ResultSet(CODEC), []
     feeds = {topic: list(pieces(messages, source, size)) for topic, messages in log.topics.items()}
     while feeds:

@@ -23,7 +23,7 @@ from tests.support.markets.scoring_cases import of_model
 GRID = 60_000
 START = 1_749_945_600_000  # a midnight
 HOURS = 5
-CONFIG = EngineConfig(grid_ms=GRID, lateness_ms=250, quantile_min_trades=50, print_floor=10.0, whale_usd=200.0)
+CONFIG = EngineConfig(grid_ms=GRID, lateness_ms=250, quantile_min_trades=50, quantile_history_ms=0, print_floor=10.0, whale_usd=200.0)
 A, B = ("BINANCE:LTCUSDT", "BINANCE:LTCUSDT-PERP", "BINANCE:LTCUSDC-PERP"), ("BYBIT:LTCUSDT-PERP",)
 LATER, UNKNOWN = (
     "BINANCE:LTCEUR",

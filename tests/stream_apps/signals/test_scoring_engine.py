@@ -28,7 +28,7 @@ GRID = 60_000
 START = 1_749_945_600_000  # a midnight
 PANES = 330
 LATENESS = 250
-CONFIG = EngineConfig(grid_ms=GRID, lateness_ms=LATENESS)
+CONFIG = EngineConfig(grid_ms=GRID, lateness_ms=LATENESS, quantile_history_ms=0)
 
 
 @dataclass(frozen=True)

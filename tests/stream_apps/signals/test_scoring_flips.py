@@ -19,7 +19,7 @@ FILE = ROOT / "stream_apps" / "default_strategies" / "recorded" / "ltcusdt_trade
 
 
 def replayed(log: Log) -> dict[str, list[dict[str, Any]]]:
-    replay = PartitionReplay(0, EngineConfig(), CODEC)
+    replay = PartitionReplay(0, EngineConfig(quantile_history_ms=0), CODEC)
     results = ResultSet(CODEC)
     for topic, messages in log.topics.items():
         for records in pieces(messages, None):

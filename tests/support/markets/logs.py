@@ -117,7 +117,7 @@ def run(
 
     A kill loses everything but the changelog: the engine is rebuilt from the checkpoint before last and reads again from there.
     """
-    config = config or EngineConfig(grid_ms=log.grid, lateness_ms=log.lateness)
+    config = config or EngineConfig(grid_ms=log.grid, lateness_ms=log.lateness, quantile_history_ms=0)  # logs are shorter than a day
     source = random.Random(seed) if seed is not None else None
     engine = kind(0, config, CODEC)
     changelog: dict[bytes, bytes] = {}

@@ -160,7 +160,15 @@ class Engine:
 
     def _run(self, strategies: list[StrategyConfig], source: Any) -> ClosedTrades:
         taken = ClosedTrades(CODEC)
-        drive(source, EngineConfig(grid_ms=GRID), CODEC, taken.take, paper=self.paper, strategies={0: strategies}, on_piece=taken.on_piece)
+        drive(
+            source,
+            EngineConfig(grid_ms=GRID, quantile_history_ms=0),
+            CODEC,
+            taken.take,
+            paper=self.paper,
+            strategies={0: strategies},
+            on_piece=taken.on_piece,
+        )
         return taken
 
 

@@ -48,6 +48,8 @@ def market_of(shots: list[Snapshot]) -> Market:
         values |= shot.analytics
         for name, value in values.items():
             features[r, FEATURES.index(name)] = np.nan if value is None else value
+        for name in shot.missing_inputs:
+            states[r, INPUTS.index(name)] = col.MISSING
         for name in shot.stale_inputs:
             states[r, INPUTS.index(name)] = col.STALE
         counts[r, 1] = shot.late_trades

@@ -18,7 +18,7 @@ START = 1_750_000_005_000 // 3_600_000 * 3_600_000
 PERP = "BINANCE:BTCUSDT-PERP"
 DEFAULTS: dict[str, float] = {
     "stale_book_ms": 5_000, "stale_funding_ms": 600_000, "stale_indicator_ms": 900_000, "oi_horizon_ms": 900_000, "whale_usd": 100_000.0,
-    "quantile_min_trades": 100, "atr_percentile_min": 10, "regime_crash": 0.012, "regime_high_vol": 0.008, "regime_trend": 0.02,
+    "quantile_min_trades": 100, "quantile_history_ms": 0, "atr_percentile_min": 10, "regime_crash": 0.012, "regime_high_vol": 0.008, "regime_trend": 0.02,
     "funding_window_ms": 604_800_000, "funding_min": 10,
 }  # fmt: skip
 FLOOR = 10.0  # BTC
@@ -115,19 +115,21 @@ class World:
 
     # --- the oracle --------------------------------------------------------------------------------------------------
     def held(self, number: int) -> tuple[int, dict[str, float], float]:
-        """Revision, numbers and floor of an instant, by reading all revisions from the beginning."""
+        """Revision, numbers and floor of an instant, by reading all revisions from the beginning. Numbers of the instrument replace the engine's."""
         time, best = START + number * GRID, 0
         known = [one for known_from, one in self.revisions if known_from <= number and one.engine == "signals"]
         for place, one in enumerate(known):
             if one.effective_time <= time:
                 best = place + 1
-        values, floor = dict(DEFAULTS), FLOOR
+        values, floor, own = dict(DEFAULTS), FLOOR, dict[str, float]()
         for one in known[:best]:
             if one.instrument:
-                floor = one.values.get("p99_floor", FLOOR) if one.instrument == PERP else floor
+                if one.instrument == PERP:
+                    floor = one.values.get("p99_floor", FLOOR)
+                    own = {"quantile_history_ms": one.values["own_quantile_history_ms"]} if "own_quantile_history_ms" in one.values else {}
             else:
                 values = {**DEFAULTS, **one.values}
-        return (known[best - 1].revision if best else 0), values, floor
+        return (known[best - 1].revision if best else 0), {**values, **own}, floor
 
     def newest(self, name: str, time: int, limit: float) -> tuple[str, Any]:
         """State and newest value of an input."""
@@ -156,7 +158,9 @@ class World:
         done = self.trades[: bisect_right([trade[0] for trade in self.trades], time)]
         sizes = sorted(trade[2] for trade in done)
         enough = len(sizes) >= values["quantile_min_trades"]
-        states["quantity_p99"] = "present" if enough else "missing"
+        # Known are the whole grid steps from that of the first trade on.
+        known = time - (self.trades[0][0] - 1) // GRID * GRID
+        states["quantity_p99"] = "present" if enough and known >= values["quantile_history_ms"] else "missing"
         whales = [(price * size, maker) for at, price, size, maker in done if at > time - 900_000 and price * size >= values["whale_usd"]]
         total, buys = sum(money for money, _ in whales), sum(money for money, maker in whales if not maker)
         bids, asks = (sum(book[f"{side}_quantities"][:10]) for side in ("bid", "ask")) if book else (0, 0)
@@ -179,7 +183,7 @@ class World:
     def regime(self, number: int, score: dict[str, Any], feature: dict[str, Any]) -> str:
         """The regime label of a score, of the features and the settings of its instant."""
         _, values, _ = self.held(number)
-        if feature["atr"] is None or feature["cvd_30m"] is None or feature["trade_quantity_p99"] is None:
+        if feature["atr"] is None or feature["cvd_30m"] is None or "quantity_p99" in self.features(number)["missing"]:
             return "unknown"
         share = feature["atr"] / feature["price"]
         if share >= values["regime_crash"]:
@@ -195,20 +199,30 @@ def same(found: Any, expected: Any) -> bool:
     return found == expected or (found is not None and expected is not None and math.isclose(found, expected, rel_tol=1e-12, abs_tol=1e-14))
 
 
+def own_numbers(chance: random.Random) -> dict[str, float]:
+    """Numbers of an instrument of its own, or none."""
+    choices = {"p99_floor": (1.0, 7.0, 30.0), "own_quantile_history_ms": (0.0, 1_200_000.0, 5_400_000.0)}
+    return {name: chance.choice(numbers) for name, numbers in choices.items() if chance.random() < 0.7}
+
+
 def random_world(seed: int, instants: int = 420, edits: int = 12) -> World:
     """A market of 105 minutes with edits at random instants, some of them for a later instant."""
     world, chance = World(seed), random.Random(seed + 1_000)
     number = 0
-    for _ in range(edits):
+    for edit in range(edits):
         world.go(chance.randrange(1, 2 * instants // edits))
         number += chance.choice((1, 1, 3))
         later = START + (world.number + chance.randrange(1, 40)) * GRID + chance.choice((0, 1, -1)) if chance.random() < 0.5 else 0
+        if edit == 3:  # every market has instants whose quantiles have a value but too short a history
+            world.write(revision(number, PERP, own_quantile_history_ms=5_400_000.0))
+            continue
         if chance.random() < 0.3:
-            world.write(revision(number, PERP, later, **({"p99_floor": float(chance.choice((1, 7, 30)))} if chance.random() < 0.8 else {})))
+            world.write(revision(number, PERP, later, **own_numbers(chance)))
             continue
         choices: dict[str, tuple[float, ...]] = {
             "stale_book_ms": (1_000, 12_000, 60_000), "stale_funding_ms": (60_000, 1_800_000), "stale_indicator_ms": (300_000, 1_800_000),
             "oi_horizon_ms": (300_000, 1_800_000), "whale_usd": (1_000.0, 130_000.0, 500_000.0), "quantile_min_trades": (1, 700),
+            "quantile_history_ms": (600_000, 2_400_000, 3_600_000),
             "atr_percentile_min": (1, 5), "regime_high_vol": (0.0001, 0.01), "regime_crash": (0.011, 0.5), "regime_trend": (0.0, 0.5),
         }  # fmt: skip
         chosen = chance.sample(sorted(choices), chance.randrange(0, 6))

@@ -114,7 +114,7 @@ def _make_fill_features(stamp: int) -> Any:
     @njit(cache=True, nogil=True)
     def fill_features(
         chosen: Any, spot: Any, pane: int, grid: int, window_panes: Any, fast_windows: int, vwap_panes: int, atr_length: int, percentile_min: int,
-        quantile_min: int, stale_book: int, stale_funding: int, stale_indicator: int, oi_horizon: int, p99_floor: Any,
+        quantile_min: int, stale_book: int, stale_funding: int, stale_indicator: int, oi_horizon: int, p99_floor: Any, quantile_history: Any,
         meta: Any, scale: Any, cumulative: Any, atr: Any, atr_history: Any, atr_reached: Any, ranked_at: Any, ranks: Any,
         histogram: Any, totals: Any, top: Any, p99_lots: Any, p99_before: Any,
         in_pane: Any, in_at: Any, in_value: Any, first_seen: Any, funding_most: Any, liquidated_pane: Any, liquidated: Any, liquidated_first: Any,
@@ -190,6 +190,8 @@ def _make_fill_features(stamp: int) -> Any:
                 out[c, base + 4] = p99 / scale[i, 1]
             else:
                 p99_lots[i] = 0.0
+            # A quantile of a part of its window is a feature already, but no ground for a decision (D11).
+            if totals[i] < quantile_min or history * grid < quantile_history[i]:
                 states[c, state] = MISSING
             state += 1
             obi_state, obi, _ = newest_input(i, OBI, instant, stale_book, grid, in_pane, in_at, in_value, first_seen)

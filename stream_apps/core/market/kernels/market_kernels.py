@@ -144,7 +144,7 @@ def _make_observe(stamp: int) -> Any:
         spot = m.spot[chosen]
         feature_kernels.fill_features(
             chosen, spot, pane, whole[GRID], numbers.windows, whole[FAST_WINDOWS], whole[VWAP_PANES], whole[ATR_LENGTH], whole[PERCENTILE_MIN],
-            whole[QUANTILE_MIN], whole[STALE_BOOK], whole[STALE_FUNDING], whole[STALE_INDICATOR], whole[OI_HORIZON], m.p99_floor,
+            whole[QUANTILE_MIN], whole[STALE_BOOK], whole[STALE_FUNDING], whole[STALE_INDICATOR], whole[OI_HORIZON], m.p99_floor, m.quantile_history,
             m.meta, m.scale, m.cumulative, m.atr, m.atr_history, m.atr_reached, m.ranked_at, m.ranks, m.histogram, m.totals, m.top, m.p99_lots, m.p99_before,
             m.in_pane, m.in_at, m.in_value, m.first_seen, m.funding_most, m.liquidated_pane, m.liquidated, m.liquidated_first,
             features, states, counts,

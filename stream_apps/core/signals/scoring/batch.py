@@ -389,6 +389,7 @@ def _as_numbers(memory: StrategyMemory) -> tuple[int, int, int]:
 
 
 assert len(INPUT_ORDER) == k.N_INPUTS
+assert (_STATE["quantity_p99"], col.MISSING) == (k.P99_STATE, k.MISSING)
 assert INPUT_ORDER[:10] == (
     "cvd_fast", "cvd_slow", "slope_fast", "acceleration_fast", "atr", "quantity_p99", "price", "vwap_30m", "volume_1m", "volume_24h",
 )  # fmt: skip

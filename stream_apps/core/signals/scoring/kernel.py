@@ -20,6 +20,8 @@ from stream_apps.core.signals.scoring.model import Judged
 FAST, SLOW, SLOPE, ACCELERATION, ATR, P99, PRICE, VWAP, MINUTE, DAY = range(10)
 BUYS, SELLS, OBI, SPOT_PERP, FUNDING, FUNDING_MAX = 12, 13, 14, 15, 16, 17
 N_INPUTS = 24
+# The state of the quantiles and the value that means missing; ``batch`` asserts both.
+P99_STATE, MISSING = 7, 1
 
 # Columns of the tables.
 (S_MODEL, S_PREFIX, S_NAME, S_WHO, S_THRESHOLDS, S_SLOPE, S_ACCELERATION, S_FAST, S_SLOW, S_VOLUME, S_GATES, S_INPUTS, S_DIRECTION, S_COOLDOWN,
@@ -179,6 +181,8 @@ def score(
         # --- the view ---------------------------------------------------------------------------------------------------
         for i in range(N_INPUTS):
             x[i] = features[r, columns[i]] if columns[i] >= 0 else np.nan
+        if states[r, P99_STATE] == MISSING:  # a quantile of a short history has a value but counts as missing (D11)
+            x[P99] = np.nan
         x[BUYS], x[SELLS] = prints[r, 0], prints[r, 1]
         x[FAST], x[SLOW] = features[r, strategies[s, S_FAST]], features[r, strategies[s, S_SLOW]]
         if strategies[s, S_SLOPE] >= 0:  # fast windows only

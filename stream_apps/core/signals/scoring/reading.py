@@ -177,7 +177,7 @@ def read(snapshot: Snapshot, model: Model, fast_window: str, slow_window: str, l
             absent.append((name, shown))
         else:
             inputs[shown] = value
-    warm = snapshot.atr is not None and view.slow is not None and snapshot.quantity_p99 is not None
+    warm = snapshot.atr is not None and view.slow is not None and INPUTS["quantity_p99"](view) is not None
     if not warm:
         return Reading(model, view, False, "unknown", [], inputs, absent)
     return Reading(model, view, True, _regime(view, fast_window, limits), [_raw(layer, view) for layer in model.layers], inputs, absent)

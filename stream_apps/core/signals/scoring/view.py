@@ -96,7 +96,8 @@ def _heavy_minute(snapshot: Snapshot) -> bool:
 # Input -> its value. None: missing, undefined or stale (D10).
 INPUTS: dict[str, Callable[[View], float | None]] = {
     "atr": lambda view: view.snapshot.atr,
-    "quantity_p99": lambda view: view.snapshot.quantity_p99,
+    # A quantile of a short history has a value but counts as missing (D11).
+    "quantity_p99": lambda view: None if "quantity_p99" in view.snapshot.missing_inputs else view.snapshot.quantity_p99,
     "cvd_fast": lambda view: view.fast,
     "cvd_slow": lambda view: view.slow,
     "slope_fast": lambda view: view.slope,
