@@ -96,7 +96,7 @@ def test_what_is_not_whole_is_refused(environment: Settings, second: Settings, t
     with pytest.raises(DatabaseError, match=largest.name):
         backup.restore(second.database_url, folder)
     largest.unlink()
-    with pytest.raises(DatabaseError, match="1 files are not what the manifest says"):
+    with pytest.raises(DatabaseError, match="1 files differ from the manifest"):
         backup.restore(second.database_url, folder)
     largest.write_bytes(good)
     manifest = folder / backup.MANIFEST
