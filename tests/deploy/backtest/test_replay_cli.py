@@ -163,7 +163,7 @@ def test_a_zipped_dump_becomes_a_report_checked_twice_and_against_the_future(tmp
     assert report["checks"] == checks and checks["twice"]["ok"] and checks["future_shift"]["later_changed"] > 0
     # Two reports side by side, and what was not the same in the runs.
     said = perpflow("report", "compare", tmp_path / "out", ltc[0] / "report.json", "--out", tmp_path / "both.html")
-    assert "Not the same: input files." in said and "several configurations" in said and "v53_standard" in said
+    assert "The runs differ in input files." in said and "several configurations" in said and "v53_standard" in said
     assert "Equity and drawdown" in (tmp_path / "both.html").read_text()
 
 
