@@ -13,6 +13,7 @@ from sinks.executor.decode import Message, Refuse, books_of, records_of, trades_
 from sinks.executor.journal import Checkpoint, OutboxRow
 from stream_apps.core.paper.feed import DEPTH, FUNDING, INPUTS, INSTRUMENTS, SIGNALS, TRADES, PaperFeed, Step
 from stream_apps.core.paper.model import Output, PaperBook, PaperSettings
+from stream_apps.core.paper.records import PAPER_TOPICS
 
 STEPS = "worker_progress"
 TOPICS_READ = (STEPS, *INPUTS)
@@ -37,7 +38,7 @@ class PartitionRun:
         self._codec = codec
         self._refuse = refuse
         self._keys = KeyTable()
-        self._encoders = {topic: codec.encoder(topic) for topic in ("orders", "fills", "positions", "trades_closed")}
+        self._encoders = {topic: codec.encoder(topic) for topic in PAPER_TOPICS}
         if at.state:
             state = json.loads(at.state)
             self.book = PaperBook.from_bytes(state["book"].encode(), settings)

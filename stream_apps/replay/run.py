@@ -21,6 +21,7 @@ from stream_apps.core.paper.feed import PaperFeed, Step
 from stream_apps.core.paper.market_rows import book_block, trade_block
 from stream_apps.core.paper.model import PaperBook
 from stream_apps.core.paper.position import PaperSettings
+from stream_apps.core.paper.records import PAPER_TOPICS
 from stream_apps.core.signals.engine import SignalsEngine
 from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.engines import SIGNALS, EngineSpec
@@ -109,7 +110,7 @@ class PartitionReplay(EngineReplay):
         self._feed = PaperFeed()
         self._codec = codec
         self._keys = KeyTable()
-        self._encode = {topic: codec.encoder(topic) for topic in ("orders", "fills", "positions", "trades_closed")}
+        self._encode = {topic: codec.encoder(topic) for topic in PAPER_TOPICS}
 
     def feed(self, topic: str, records: RecordSet) -> Iterator[Result]:
         """Feed records of a topic. Yield the outputs of engine and paper model in order."""

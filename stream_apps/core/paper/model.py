@@ -44,6 +44,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_apps.core.paper import records
+from stream_apps.core.paper.execution_cost import execution_cost
 from stream_apps.core.paper.fills import NO_BOOKS, Books, Filters
 from stream_apps.core.paper.money import MONEY_CONTEXT, exact, wire_price
 from stream_apps.core.paper.position import CLOSED, EXPIRED, OPEN, PENDING, TP1_HIT, PaperSettings, Position, position_of, quantity_of
@@ -361,6 +362,7 @@ class _Walk:
         position.status = CLOSED
         self._state(time)
         self.out.append(("trades_closed", records.trade_closed(position, leg, time, self.decided_at)))
+        self.out.append(("execution_cost_events", execution_cost(position, leg, time, self.decided_at, self.settings.latency_ms)))
 
     def _market(self, trades: TradeColumns, row: int, buying: int, quantity: Decimal) -> Decimal:
         """Return the price of a market order at a trade, up for a buy (+1) and down for a sale (-1).
@@ -384,7 +386,11 @@ class _Walk:
         fee = basis * quantity * rate
         position.fees += fee
         position.slippage += abs(price - reference) * quantity
-        if leg != "entry":
+        if leg == "entry":
+            position.entry_slippage += abs(price - reference) * quantity
+            position.entry_reference += reference * quantity
+        else:
+            position.exit_reference += reference * quantity
             position.gross += position.sign * (price - position.entry_price) * quantity
             position.exit_value += price * quantity
             position.open_quantity -= quantity

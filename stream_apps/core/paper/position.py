@@ -85,6 +85,8 @@ class Position:
         last_price: Newest trade price since entry.
         gross: Price gains banked so far, slippage included. ``fees``, ``funding`` (paid is positive) and ``slippage`` (a cost) likewise.
         exit_value: Sum of exit price x quantity.
+        entry_slippage: Part of ``slippage`` that the entry cost.
+        entry_reference, exit_reference: Sums of reference price x quantity, the basis of slippage in 1/10,000.
         funding_until: Newest settlement already charged.
         tick: Price step of the contract; None: prices are not rounded.
     """
@@ -130,6 +132,9 @@ class Position:
     funding: Decimal = ZERO
     slippage: Decimal = ZERO
     exit_value: Decimal = ZERO
+    entry_slippage: Decimal = ZERO
+    entry_reference: Decimal = ZERO
+    exit_reference: Decimal = ZERO
     funding_until: int | None = None
     tick: Decimal | None = None
 

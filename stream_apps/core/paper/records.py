@@ -1,4 +1,4 @@
-"""Records that the paper model writes: orders, fills, positions, trades_closed.
+"""Records that the paper model writes: orders, fills, positions, trades_closed. ``execution_cost`` makes the cost of a closed trade.
 
 Ids are functions of the signal id, so a repeat is recognised.
 """
@@ -12,6 +12,8 @@ from stream_apps.core.paper.position import Position
 
 Record = dict[str, Any]
 MODE = "paper"
+# Topics that the model writes, cost events among them (``execution_cost``).
+PAPER_TOPICS = ("orders", "fills", "positions", "trades_closed", "execution_cost_events")
 # A paper order is sent once: a second attempt could not succeed where the first failed.
 ATTEMPT = 1
 ORDER_TYPES = {
