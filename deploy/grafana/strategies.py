@@ -84,11 +84,13 @@ days AS (SELECT generate_series(date_trunc('day', min(entry_time) AT TIME ZONE '
   interval '1 day') AS day FROM trades),
 results AS (SELECT day, coalesce(sum(net_pnl), 0) AS result FROM days
   LEFT JOIN trades ON date_trunc('day', event_time AT TIME ZONE 'UTC') = day GROUP BY day),
-balances AS (SELECT day, sum(coalesce(held.initial_balance, first.initial_balance)) AS paid_in FROM days
+balances AS (SELECT day, sum(coalesce(held.balance, first.balance)) AS paid_in FROM days
   CROSS JOIN (SELECT DISTINCT strategy_id FROM trades) t
-  LEFT JOIN LATERAL (SELECT initial_balance FROM strategies s WHERE s.strategy_id = t.strategy_id AND s.event_time < (day AT TIME ZONE 'UTC')
+  LEFT JOIN LATERAL (SELECT initial_balance + added_balance AS balance FROM strategies s
+    WHERE s.strategy_id = t.strategy_id AND s.event_time < (day AT TIME ZONE 'UTC')
     ORDER BY revision DESC LIMIT 1) held ON true
-  LEFT JOIN LATERAL (SELECT initial_balance FROM strategies s WHERE s.strategy_id = t.strategy_id ORDER BY revision LIMIT 1) first ON true
+  LEFT JOIN LATERAL (SELECT initial_balance + added_balance AS balance FROM strategies s
+    WHERE s.strategy_id = t.strategy_id ORDER BY revision LIMIT 1) first ON true
   GROUP BY day),
 returns AS (SELECT result, paid_in + sum(result) OVER (ORDER BY day) - result AS equity FROM results JOIN balances USING (day))
 SELECT CASE WHEN count(*) >= {LEAST_DAILY_RETURNS} AND min(equity) > 0

@@ -58,7 +58,7 @@ def build(collected: Collector, run: Run) -> Json:
     together = None
     if spans:
         period = {"since": min(span["since"] for span in spans), "until": max(span["until"] for span in spans)}
-        together = _account(trades, sum(one.initial_balance for one in run.strategies), period)
+        together = _account(trades, sum(one.balance for one in run.strategies), period)
     return {
         "report": "perpflow replay",
         "version": VERSION,
@@ -111,9 +111,9 @@ def _strategy(config: StrategyConfig, collected: Collector, trades: list[Json]) 
         "model": config.model,
         "config_hash": config_hash(config),
         "config": config.to_record(),
-        "initial_balance": config.initial_balance,
+        "initial_balance": config.balance,
         "period": period,
-        **_account(trades, config.initial_balance, period),
+        **_account(trades, config.balance, period),
         "open_at_end": entered - len(trades),
         "evaluations": {
             "all": len(seen.times),

@@ -195,6 +195,7 @@ def mutations(
                 for timeout in timeouts(regime, parent.timeout_minutes):
                     entry = float(min(max(parent.entry_score + step, low), high))
                     fields: dict[str, Any] = {
+                        "added_balance": 0.0,
                         "cvd_fast_window": fast, "cvd_slow_window": slow, "entry_score": entry, "flip_threshold": max(parent.flip_threshold, entry),
                         "sl_atr_multiplier": round(stop, 2), "tp1_ratio": first, "tp2_ratio": second, "timeout_minutes": timeout,
                         **dict(zip(("weight_direction", "weight_env", "weight_aux", "weight_momentum"), shifted, strict=True)),

@@ -47,6 +47,7 @@ MayName = Annotated[int | None, typer.Option("--revision", min=1, help="Revision
 _NOT_BY_EDIT = {
     "status": "use pause, resume, deprecate or restore",
     "initial_balance": "use add-balance",
+    "added_balance": "use add-balance",
     "strategy_id": "make a new strategy",
     "instrument": "make a new strategy",
     **dict.fromkeys(("revision", "event_time", "receive_time", "effective_time", "edited_by", "note"), "is set by the command"),
@@ -129,12 +130,15 @@ def add_balance(
     by: By = "",
     note: Note = None,
 ) -> None:
-    """Raise the initial balance. This raises 1R (initial balance x risk_per_trade) of future signals."""
+    """Add money to a strategy. This raises 1R (balance x risk_per_trade) of future signals.
+
+    The revision stores the sum of all added money. It holds from the next instant on. config_hash does not change, so the statistics continue.
+    """
     known = _known(read_log(settings()), name)
-    raised = round(known.initial_balance + amount, 2)
-    published = _publish(lambda: [replace(known, initial_balance=raised)], by, note, {name: revision})
+    added = round(known.added_balance + amount, 2)
+    published = _publish(lambda: [replace(known, added_balance=added)], by, note, {name: revision})
     config = published.outcomes[0].config
-    typer.echo(f"initial balance {config.initial_balance:,.2f}, 1R {config.initial_balance * config.risk_per_trade:,.2f}")
+    typer.echo(f"balance {config.balance:,.2f}, {config.added_balance:,.2f} of it added, 1R {config.balance * config.risk_per_trade:,.2f}")
 
 
 @app.command("import", epilog="Example: perpflow strategies import --defaults   (or files, as `export` writes them)")

@@ -49,6 +49,7 @@ class StrategyConfig:
     model: str = "v54_factory"
     direction: str = "both"
     initial_balance: float = 10_000.0
+    added_balance: float = 0.0
     risk_per_trade: float = 0.02
     max_positions: int = 4
     cvd_fast_window: str = "30m"
@@ -89,6 +90,11 @@ class StrategyConfig:
     edited_by: str = ""
     note: str | None = None
 
+    @property
+    def balance(self) -> float:
+        """Money that this revision trades with, quote units: 1R is ``risk_per_trade`` of it (D19)."""
+        return self.initial_balance + self.added_balance
+
     @staticmethod
     def kinds() -> dict[str, str]:
         """Return field -> type, as annotated."""
@@ -111,8 +117,9 @@ _DOUBLES = tuple(name for name, kind in _KINDS.items() if kind == "float")
 
 # Fields about the revision, not about the strategy.
 BOOKKEEPING = ("revision", "event_time", "receive_time", "effective_time", "edited_by", "note")
-# Fields without effect on decisions: bookkeeping, life cycle and text for people.
-_NOT_DECIDING = frozenset({*BOOKKEEPING, "status", "display_name", "description", "tags"})
+# Fields without effect on decisions: bookkeeping, life cycle, text for people, and money that was added later. Added money changes the size of trades
+# and no figure in R, so that a strategy's statistics go on through it.
+_NOT_DECIDING = frozenset({*BOOKKEEPING, "status", "display_name", "description", "tags", "added_balance"})
 
 
 def config_hash(config: StrategyConfig) -> str:

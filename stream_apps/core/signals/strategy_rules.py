@@ -87,9 +87,12 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "spot_perp_on_missing": ON_MISSING,
 }
 
+# Quote units, S1 7.1: of the balance at creation, and with what was added later.
+_MOST_BALANCE = 1_000_000
 # Inclusive. From S1 7.1. The five marked "ours" have a default in the specification but no range.
 _RANGES: dict[str, tuple[float, float]] = {
-    "initial_balance": (1_000, 1_000_000),
+    "initial_balance": (1_000, _MOST_BALANCE),
+    "added_balance": (0, _MOST_BALANCE),
     "risk_per_trade": (0.0001, 0.1),  # ours: more than a tenth of the account at risk in one trade is probably a typing error
     "max_positions": (1, 100),  # ours: 100 is what the original ran with as "unlimited" (S1 5)
     "weight_direction": (10, 80),
@@ -164,6 +167,8 @@ def validate(config: StrategyConfig) -> None:
     for name, (least, most) in ranges(config.model).items():
         if not least <= getattr(config, name) <= most:  # also refuses NaN
             raise StrategyError(name, f"must be from {least:g} to {most:g}, got {getattr(config, name)!r}")
+    if config.balance > _MOST_BALANCE:
+        raise StrategyError("added_balance", f"must leave the balance at most {_MOST_BALANCE:g}, got {config.balance!r}")
     total = sum(getattr(config, name) for name in WEIGHTS)
     if total != 100:
         raise StrategyError("weight_direction", f"the four weights must sum to 100, they sum to {total}")

@@ -342,7 +342,7 @@ def test_a_life(command: Any, ready: Settings) -> None:
     assert command(*edit, "entry_score=70").exit_code == 2  # an edit names its revision
     fails(command(*edit, "--revision", "2", "entry_score=70"), "the edit names revision 2, the newest is 1")
     fails(command(*edit, "--revision", "1", "tp2_ratio=0.7"), "tp2_ratio: must be greater than tp1_ratio, got 0.7 and 0.75")
-    for field in ("status=paused", "initial_balance=9", "instrument=BINANCE:BTCUSDT-PERP", "revision=9", "edited_by=me"):
+    for field in ("status=paused", "initial_balance=9", "added_balance=9", "instrument=BINANCE:BTCUSDT-PERP", "revision=9", "edited_by=me"):
         fails(command(*edit, "--revision", "1", field), field.partition("=")[0])
     fails(command(*edit, "--revision", "1", "leverage=3"), "leverage: is not a field of a strategy")
     assert "written   revision 2" in command(*edit, "--revision", "1", "entry_score=70", "description=").output
@@ -358,8 +358,12 @@ def test_a_life(command: Any, ready: Settings) -> None:
     assert "written   revision 4, running" in command("resume", "x", "--revision", "3").output
 
     added = command("add-balance", "x", "500.5", "--revision", "4").output
-    assert "initial balance 10,500.50, 1R 210.01" in added  # 2 % of it
-    fails(command("add-balance", "x", "1e6", "--revision", "5"), "initial_balance: must be from 1000 to 1e+06")
+    assert "balance 10,500.50, 500.50 of it added, 1R 210.01" in added  # 2 % of it
+    fails(command("add-balance", "x", "1e6", "--revision", "5"), "added_balance: must be from 0 to 1e+06")
+    fails(command("add-balance", "x", "989500", "--revision", "5"), "added_balance: must leave the balance at most 1e+06")
+    # The same strategy with more money: its statistics go on under the same hash.
+    log = strategies.read(ready)
+    assert config_hash(log["x"]) == config_hash(replace(log["x"], added_balance=0.0)) and log["x"].initial_balance == 10_000.0
 
     assert command("deprecate", "x").exit_code != 0  # asks, and nobody answers
     assert "written   revision 6, deprecated" in command("deprecate", "x", "--yes").output
@@ -370,7 +374,7 @@ def test_a_life(command: Any, ready: Settings) -> None:
     fails(command("add-balance", "x", "5", "--revision", "6"), "is deprecated and cannot be edited until it is restored")
     assert "written   revision 7, running" in command("restore", "x").output
     assert replace(strategies.read(ready)["x"], **{name: getattr(first, name) for name in BOOKKEEPING}) == replace(
-        first, entry_score=70.0, description=None, initial_balance=10_500.5
+        first, entry_score=70.0, description=None, added_balance=500.5
     )
 
     trail = [json.loads(line) for line in command("history", "x", "--json").output.splitlines()]
@@ -378,7 +382,7 @@ def test_a_life(command: Any, ready: Settings) -> None:
         (1, "create", "ann"), (2, "edit", "bob"), (3, "pause", "ann"), (4, "resume", ""), (5, "edit", ""), (6, "deprecate", ""), (7, "restore", ""),
     ]  # fmt: skip
     assert trail[1]["changed"] == {"entry_score": [75.0, 70.0], "description": ["why not", None]} and trail[0]["note"] == "a try"
-    assert trail[4]["changed"] == {"initial_balance": [10_000.0, 10_500.5]}
+    assert trail[4]["changed"] == {"added_balance": [0.0, 500.5]}
     assert sorted(one["event_time"] for one in trail) == [one["event_time"] for one in trail]
     assert "entry_score 75.0 -> 70.0" in " ".join(command("history", "x").output.split())
     fails(command("history", "nobody"), "no strategy 'nobody'")

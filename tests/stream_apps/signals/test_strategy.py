@@ -69,6 +69,8 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"spot_perp_on_missing": ""}, "spot_perp_on_missing"),
     ({"initial_balance": 999.99}, "initial_balance"),
     ({"initial_balance": 1_000_000.01}, "initial_balance"),
+    ({"added_balance": -0.01}, "added_balance"),
+    ({"initial_balance": 600_000.0, "added_balance": 400_000.01}, "added_balance"),
     ({"risk_per_trade": 0.0}, "risk_per_trade"),
     ({"risk_per_trade": 0.11}, "risk_per_trade"),
     ({"max_positions": 0}, "max_positions"),
@@ -166,6 +168,7 @@ def test_a_record_with_an_unknown_or_without_a_required_field_is_refused() -> No
 
 _OTHER = {"str": "other", "int": 99, "float": 99.5, "bool": None, "str | None": "other", "tuple[str, ...]": ("other",)}
 _TEXT_AND_BOOKKEEPING = {
+    "added_balance",
     "revision",
     "event_time",
     "receive_time",

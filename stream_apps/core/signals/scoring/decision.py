@@ -235,7 +235,7 @@ def signal_record(
         "tp1_ratio": config.tp1_ratio,
         "tp2_ratio": config.tp2_ratio,
         "timeout_minutes": config.timeout_minutes,
-        "initial_balance": config.initial_balance,
+        "initial_balance": config.balance,
         "risk_per_trade": config.risk_per_trade,
         "risk_multiple": getattr(config, f"tier_{decision.tier}"),
         "max_positions": config.max_positions,
