@@ -102,6 +102,7 @@ EXECUTOR_EVENT_TIME = Gauge("perpflow_executor_event_time_seconds", "Newest step
 # --- maintenance ---------------------------------------------------------------------------------------------------
 MAINTENANCE = Counter("perpflow_maintenance_rounds", "Rounds of the database's upkeep, by outcome: done, busy, failed.", ["outcome"])
 MAINTENANCE_SECONDS = Histogram("perpflow_maintenance_seconds", "Duration of a round of upkeep.", [], buckets=_LATENCY)
+EVOLVE_RUNS = Counter("perpflow_evolve_runs", "Scheduled runs of auto-evolve, by outcome: done, failed.", ["outcome"])
 BARS_BUILT = Gauge("perpflow_bars_built_time_seconds", "Bars of a source are built up to here, Unix time.", ["source"])
 TABLE_BYTES = Gauge("perpflow_table_bytes", "Size of a table with its partitions and indexes.", ["table"])
 DATABASE_BYTES = Gauge("perpflow_database_bytes", "Size of the database.", [])
@@ -185,6 +186,7 @@ PROCESSES: dict[str, tuple[Metric, ...]] = {
     "monitor": (QUALITY_SCORE, QUALITY_LOWEST, QUALITY_FINDINGS, QUALITY_CHECKED, QUALITY_EVENT_TIME),
     "sink": (ROWS_WRITTEN, ROWS_REPEATED, SINK_LAG, COPY_SECONDS),
     "executor": (POSITIONS_OPEN, TRADES_CLOSED, ORDERS, EXECUTOR_EVENT_TIME),
+    "evolve": (EVOLVE_RUNS,),
     "maintenance": (MAINTENANCE, MAINTENANCE_SECONDS, BARS_BUILT, TABLE_BYTES, DATABASE_BYTES),
     "live executor": (
         RECONCILED,

@@ -19,14 +19,14 @@ def markdown(report: Json) -> str:
     lines = [
         f"# Auto-evolve, {utc(report['generated_at'])} UTC", "",
         f"Mode: **{report['mode']}**; paper strategies only. Look-back period {utc(report['period']['begin'])} to {utc(report['period']['end'])}, test period "
-        f"from {utc(report['test']['begin'])}, replayed from {', '.join(report['source'])} after fees, slippage and funding. "
+        f"from {utc(report['test']['begin'])}. Candidates are replayed from {', '.join(report['source'])}. Results are after fees, slippage and funding. "
         f"{len(report['running_strategies'])} strategies run.", "",
         "## Markets, last 24 h", "",
         *_table(("instrument", "regime", "evaluations", "share by regime", "signals"), [
             (one["instrument"], one["regime"], f"{one['evaluations']:,}",
              ", ".join(f"{name} {count / one['evaluations']:.0%}" for name, count in one["regimes"].items()), f"{one['signals']:,}")
             for one in report["symbols"]]),
-        "## Strategies by fitness", "",
+        "## Strategies by fitness", "", "Fitness counts the stored paper trades that closed in the look-back.", "",
         *_table(("strategy", "instrument", "fitness", "net R", "closed", "won", "signals 24 h", "average score",
                  "evolved"), [
             (one["strategy_id"], one["instrument"], f"{one['fitness']['value']:.4f}", f"{one['fitness']['net_r']:+.2f}", one["fitness"]["closed"],

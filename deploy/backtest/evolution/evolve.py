@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from deploy.backtest.evolution.stored_trades import paper_trades
 from deploy.backtest.job import TOPICS, Job, is_log, open_job
 from deploy.backtest.research import ReplayEvaluator, plain, span
 from deploy.report.evolve import markdown
@@ -71,7 +72,8 @@ class Evolution:
 
     Attributes:
         period: Looked back on. test: Its part on which candidates were judged.
-        strategies: Running paper strategies with their fitness and trades over the period. left_alone: Running ones that are not paper's, and why.
+        strategies: Running paper strategies with the fitness of their stored paper trades over the period.
+        left_alone: Running ones that are not paper's, and why.
         markets: Instrument -> what its scores said in the last 24 h. scores: Strategy -> its scores in the last 24 h.
         candidates: Judged. plan: Lines that say what was tried, per instrument.
         changes: Proposed. notes: What was left out.
@@ -154,7 +156,8 @@ def run(
         tell: Hears what is being done.
 
     Raises:
-        UserError: a strategy that is not there, one that is traded with money with ``apply``, or data that is not there; nothing was written.
+        UserError: a strategy that is not there, one that is traded with money with ``apply``, a database that does not answer, or market data that is
+            missing; nothing was written.
     """
     log = strategy_log.read(settings)
     live = live_ids(settings)
@@ -189,14 +192,15 @@ def run(
     job = _job(job, mine, period)
     made.markets = {name: seen.markets[name] for name in sorted({one.instrument for one in mine})}
     made.scores = {one.strategy_id: seen.strategies.get(one.strategy_id, ScoreCount()) for one in mine}
+    # Running strategies are judged by what they did (S1 9.2). Candidates did nothing yet, so that only a replay can judge them.
+    stored = paper_trades(settings, mine, period)
+    days = limits.lookback_ms / DAY_MS
+    made.strategies = sorted(
+        ((one, evolve.fitness(stored[one.strategy_id], days, limits.min_closed_trades)) for one in mine),
+        key=lambda pair: (-pair[1].value, pair[0].strategy_id),
+    )
     with ReplayEvaluator(job, settings, processes) as evaluate:
-        whole = dict(zip((one.strategy_id for one in mine), evaluate(mine, period), strict=True))
-        days = limits.lookback_ms / DAY_MS
-        made.strategies = sorted(
-            ((one, evolve.fitness(whole[one.strategy_id], days, limits.min_closed_trades)) for one in mine),
-            key=lambda pair: (-pair[1].value, pair[0].strategy_id),
-        )
-        _judge(made, log, mine, whole, evaluate, tell)
+        _judge(made, log, mine, stored, evaluate, tell)
     scores = {config.strategy_id: known.value for config, known in made.strategies}
     accepted = [one for one in made.candidates if one.accepted]
     born = {strategy_id: revisions[0].event_time for strategy_id, revisions in log.revisions.items()}
@@ -264,7 +268,7 @@ def _job(job: Job, mine: Sequence[StrategyConfig], period: Interval) -> Job:
 
 
 def _judge(
-    made: Evolution, log: StrategyLog, mine: Sequence[StrategyConfig], whole: Mapping[str, Sequence[Trade]], evaluate: ReplayEvaluator,
+    made: Evolution, log: StrategyLog, mine: Sequence[StrategyConfig], stored: Mapping[str, Sequence[Trade]], evaluate: ReplayEvaluator,
     tell: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Try mutations of each instrument's best on the training, and judge the best of them on the test."""
@@ -273,17 +277,13 @@ def _judge(
     plan = Plan(objective="t", least_trades=max(2, limits.min_closed_trades // 2))
     day = f"{datetime.fromtimestamp(made.at / 1000, UTC):%Y-%m-%d}"
     parents: dict[str, StrategyConfig] = {}
+    worth: dict[str, float] = {}
     for config in mine:
-        rows = [row for row in whole[config.strategy_id] if row["event_time"] < train.end]
-        worth = evolve.fitness(rows, days, limits.min_closed_trades).value
+        # What closed in the test must not choose the parent.
+        rows = [row for row in stored[config.strategy_id] if row["event_time"] < train.end]
+        worth[config.strategy_id] = evolve.fitness(rows, days, limits.min_closed_trades).value
         known = parents.get(config.instrument)
-        if (
-            known is None
-            or worth
-            > evolve.fitness(
-                [row for row in whole[known.strategy_id] if row["event_time"] < train.end], days, limits.min_closed_trades
-            ).value
-        ):
+        if known is None or worth[config.strategy_id] > worth[known.strategy_id]:
             parents[config.instrument] = config
     tried: list[tuple[StrategyConfig, StrategyConfig]] = []
     for name, parent in sorted(parents.items()):

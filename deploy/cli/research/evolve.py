@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,10 +31,12 @@ def evolve(
     warm_up: WarmUp = 26.0,
     processes: Annotated[int | None, typer.Option(min=1, help="Processes for the replays. Default: one per core.")] = None,
     venue: Venue = "BINANCE",
+    every: Annotated[float | None, typer.Option(min=60, metavar="SECONDS", help="Run as a service: one run per interval, e.g. 86400.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for reports. Files: YYYY-MM-DD/HHMMSS_auto_evolve.md and .json.")] = Path("reports/auto-evolve"),
 ) -> None:  # fmt: skip
     """Rank the running paper strategies, test mutations of the best out of sample, and propose strategies to create or deprecate.
 
+    The fitness of a running strategy comes from its stored paper trades (table trades_closed). Candidates are judged by replay.
     Without --apply this is a dry run. --apply writes all changes in one transaction; the audit trail names auto-evolve and the reason.
     Strategies that may trade real money never change: those with the tag live or testnet, or with a position outside paper.
 
@@ -42,11 +45,15 @@ def evolve(
       perpflow evolve --out reports
 
       perpflow evolve --apply --lookback 14d --test 4d
+
+      perpflow evolve --every 86400 --lookback 5d --out reports      # a service; it reports and changes nothing
     """
-    from deploy.backtest.evolve import clock_ms, report_of, run, write_report
+    from deploy.backtest.evolution.evolve import clock_ms, report_of, run, write_report
+    from deploy.backtest.evolution.schedule import Schedule
     from deploy.backtest.job import Job, is_log
     from deploy.backtest.research import length_ms
     from deploy.cli import settings
+    from schemas.process.service import Service, configure_logging
     from stream_apps.research.evolve import Limits
 
     console = Console(stderr=True)
@@ -60,19 +67,28 @@ def evolve(
     # Strategies come from the topic; a name here only lets files be opened.
     named: Any = () if is_log(source[0]) else ("v54_factory",)
     job = Job(sources=tuple(source), venue=venue, strategies=named, until=time_ms("--to", until), warm_up_ms=round(warm_up * 3_600_000))
+
+    def once(tell: Callable[[str], None]) -> None:
+        made = run(settings(), job, limits, apply=apply, only=strategy or (), processes=processes, now=clock_ms(), tell=tell)
+        report = report_of(made, job)
+        path = write_report(out, report)
+        for line in report["plan"]:
+            console.print(line, markup=False)
+        for one in report["candidates"]:
+            console.print(f"{one['strategy_id']}: {one['reason']}", markup=False)
+        for one in report["changes"]:
+            done = "would be" if not apply else "is"
+            typer.echo(f"{one['strategy_id']}: {done} {'created' if one['kind'] == 'create' else 'deprecated'}: {one['reason']}")
+        if not report["changes"]:
+            typer.echo("no changes")
+        for note in report["notes"]:
+            console.print(note, markup=False)
+        console.print(f"Report: {path}", markup=False, highlight=False)
+
+    if every is not None:
+        configure_logging(settings().log_level)
+        with Service("evolve", settings().http_port) as service:
+            Schedule(lambda: once(lambda what: service.log.info(what)), out, every, service).run()
+        return
     with console.status("reading the strategies") as status:
-        made = run(settings(), job, limits, apply=apply, only=strategy or (), processes=processes, now=clock_ms(), tell=status.update)
-    report = report_of(made, job)
-    path = write_report(out, report)
-    for line in report["plan"]:
-        console.print(line, markup=False)
-    for one in report["candidates"]:
-        console.print(f"{one['strategy_id']}: {one['reason']}", markup=False)
-    for one in report["changes"]:
-        done = "would be" if not apply else "is"
-        typer.echo(f"{one['strategy_id']}: {done} {'created' if one['kind'] == 'create' else 'deprecated'}: {one['reason']}")
-    if not report["changes"]:
-        typer.echo("no changes")
-    for note in report["notes"]:
-        console.print(note, markup=False)
-    console.print(f"Report: {path}", markup=False, highlight=False)
+        once(status.update)

@@ -6,17 +6,20 @@ import json
 import multiprocessing
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from confluent_kafka import Producer
 from typer.testing import CliRunner, Result
 
-from deploy.backtest.evolve import write
+from deploy.backtest.evolution.evolve import write
 from deploy.cli import app
+from deploy.database.migrate import migrate
 from schemas.errors import UserError
 from schemas.partition import partition_of
 from schemas.settings import Settings
@@ -29,6 +32,8 @@ from sinks.commands.strategies.transaction import StrategyEdit, publish_together
 from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.sources.topics import TopicSource
 from stream_apps.research.evolve import EDITOR, TAG, Change
+from tests.deploy.dashboard_rows import record
+from tests.deploy.dashboard_rows import write as write_rows
 from tests.support.markets.made_markets import PARENT, MadeMarket
 
 pytestmark = pytest.mark.stack
@@ -69,7 +74,7 @@ def everything(settings: Settings) -> list[tuple[str, int, int, bytes]]:
     with TopicSource(settings, ("strategies", "progress")) as source:
         for partition, topic, records in source.everything():
             plain = records.rows(0, len(records))
-            found += [(topic, partition, int(plain.offsets[row]), bytes(plain.value(row))) for row in range(len(plain))]
+            found += [(topic, partition, int(plain.offsets[row]), bytes(plain.value(row) or b"")) for row in range(len(plain))]
     return sorted(found)
 
 
@@ -262,7 +267,59 @@ def running(variables: Settings) -> Iterator[Settings]:
     # Its exits are poor, so that a mutation has something to better.
     poor = replace(PARENT, strategy_id="parent", entry_score=75.0, sl_atr_multiplier=3.0, tp1_ratio=0.3, tp2_ratio=0.5)
     revisions.publish(variables, [poor, replace(poor, strategy_id="moved", instrument="BINANCE:BTCUSDT-PERP")], NOW)
+    migrate(variables.database_url)
     yield variables
+
+
+def ms(text: str) -> int:
+    return round(datetime.fromisoformat(f"{text}+00:00").timestamp() * 1000)
+
+
+def store(settings: Settings, strategy_id: str, times_and_results: Sequence[tuple[str, float]], **more: Any) -> None:
+    """Store closed trades, as the sink does."""
+    with psycopg.connect(settings.database_url) as connection:
+        rows = [
+            record(
+                "trades_closed",
+                **{
+                    "trade_id": f"{strategy_id}|{at}|{more}", "strategy_id": strategy_id, "instrument": PARENT.instrument, "mode": "paper",
+                    "event_time": ms(at), "entry_time": ms(at) - 600_000, "net_r": net_r, "net_pnl": 200 * net_r, "direction": "LONG",
+                    **more,
+                },
+            )
+            for at, net_r in times_and_results
+        ]  # fmt: skip
+        write_rows(connection, "trades_closed", rows)
+
+
+def test_fitness_and_the_parent_come_from_the_stored_paper_trades(running: Settings, dump: Path, tmp_path: Path) -> None:
+    """A look-back from 10-09 03:59 to 10-10 05:59 whose test begins at 10-09 17:59."""
+    revisions.publish(running, [replace(revisions.read(running)["parent"], strategy_id="other", revision=1)], NOW + 1)
+    mine = [("2025-10-09T03:59:00", 1.0), ("2025-10-09T12:00:00", -1.0), ("2025-10-10T05:58:59.999", 9.0)]
+    other = [("2025-10-09T04:00:00", 1.5), ("2025-10-09T05:00:00", -0.5), ("2025-10-09T17:58:59", 0.25)]
+    store(running, "parent", mine)
+    store(running, "other", other)
+    # None of these counts: before the look-back, at its end, on another instrument, with money.
+    store(running, "other", [("2025-10-09T03:58:59.999", 50.0), ("2025-10-10T05:59:00", 60.0)])
+    store(running, "other", [("2025-10-09T12:00:00", 70.0)], instrument="BINANCE:BTCUSDT-PERP")
+    store(running, "other", [("2025-10-09T12:30:00", 80.0)], mode="testnet")
+    # The fields of S1 9.3, by hand.
+    at_end = ["--to", "2025-10-10T05:59:00", "--max-new-per-symbol", "0"]
+    _, report = invoke(dump, tmp_path, *at_end)
+    found = {one["strategy_id"]: one["fitness"] for one in report["running_strategies"]}
+    assert report["top3"] == ["parent", "other"]
+    for name, results in (("parent", [1.0, -1.0, 9.0]), ("other", [1.5, -0.5, 0.25])):
+        net, days = sum(results), 26 / 24
+        profit, loss = sum(one for one in results if one > 0), -sum(one for one in results if one < 0)
+        value = net + 0.9 * net / days + 0.6 * (profit / loss - 1) + 0.5 * 2.5 * (2 / 3 - 0.5) - 0.35 * (5 - 3)
+        assert (found[name]["closed"], found[name]["net_r"], found[name]["value"]) == (
+            3,
+            pytest.approx(net),
+            pytest.approx(value, abs=1e-4),
+        )
+    # The 9 R closed in the test: they do not make a parent.
+    (line,) = report["plan"]
+    assert "parent other," in line
 
 
 def test_a_dry_run_reports_and_writes_nothing_and_apply_writes_what_it_said(running: Settings, dump: Path, tmp_path: Path) -> None:
@@ -296,6 +353,7 @@ def test_topics_and_archive_judge_as_the_dump_does(running: Settings, dump: Path
         app, ["archive", "run", str(tmp_path / "parquet"), "--until-idle", "1"], catch_exceptions=False
     )  # fmt: skip
     assert archived.exit_code == 0, archived.output
+    store(running, "parent", [(f"2025-10-09T{hour:02}:00:00", 0.5) for hour in range(5, 11)])
     reports = {}
     for place, source in (("file", f"file:{dump}"), ("topics", "topics"), ("archive", f"archive:{tmp_path / 'parquet'}")):
         _, reports[place] = invoke(dump, tmp_path / place, "--to", "2025-10-10T05:59:00", source=source)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.backtest.evolve import Evolution, ScoreCount, _Scores, report_of
+from deploy.backtest.evolution.evolve import Evolution, ScoreCount, _Scores, report_of
 from deploy.backtest.job import Job
 from deploy.report.evolve import markdown
 from schemas.catalogue import schema

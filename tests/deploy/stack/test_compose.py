@@ -26,6 +26,7 @@ JOBS = {"migrate", "topics", "strategies"}
 TRADING = ("guard", "trader")
 ROLE_PASSWORDS = {
     "sink": {"WRITER"},
+    "evolve": {"READER"},
     **{name: {"EXECUTOR"} for name in ("executor", *TRADING)},
     "migrate": {"WRITER", "READER", "EXECUTOR"},
 }
@@ -69,6 +70,13 @@ def test_orders_leave_only_when_asked_and_never_for_real_money(compose: dict[str
         service = services[name]
         assert service["profiles"] == ["trading"] and service["command"][service["command"].index("--mode") + 1] == "testnet"
         assert set(service["secrets"]) == set(compose["secrets"])
+
+
+def test_auto_evolve_reports_each_day_and_applies_nothing(services: dict[str, Any]) -> None:
+    command = services["evolve"]["command"]
+    assert command[command.index("--every") + 1] == "86400" and "--apply" not in command
+    folder = command[command.index("--out") + 1]
+    assert [volume.split(":")[1] for volume in services["evolve"]["volumes"]] == [folder]
 
 
 def test_images_are_pinned_and_the_broker_is_the_local_stacks(services: dict[str, Any]) -> None:
