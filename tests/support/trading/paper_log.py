@@ -16,13 +16,14 @@ from schemas.partition import base_of_instrument, partition_of
 from schemas.settings import Settings
 from stream_apps.core.paper.fills import Book, Books, Filters
 from stream_apps.core.paper.model import PaperBook, TradeColumns
+from stream_apps.core.paper.records import PAPER_TOPICS
 from tests.support.trading.paper_cases import GRID, settlement, synthetic_signals
 
 Record = dict[str, Any]
 LATENESS = 250
 # Instruments with an order book in the log.
 WITH_BOOKS = ("BINANCE:BTCUSDT-PERP", "OKX:LTCUSDT-PERP")
-OUTPUTS = ("orders", "fills", "positions", "trades_closed")
+OUTPUTS = PAPER_TOPICS
 
 
 @dataclass
