@@ -39,7 +39,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Published:
-    """Published figures of a recording: see tests/data/PROVENANCE.md."""
+    """Published figures of a recording: see deploy/demo/data/PROVENANCE.md."""
 
     name: str
     trades: int

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from decimal import Decimal
 from typing import Any
 
+from deploy.report.formatting import bounded
 from deploy.report.series import Silence
+from stream_apps.core.performance.intervals import wilson
 
 
 @dataclass(frozen=True)
@@ -321,3 +323,14 @@ def decimal_text(value: Decimal) -> str:
         return "0"
     text = format(value, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def win_rate_text(facts: PaperFacts) -> str:
+    """Return the win rate, its count and its 95 % interval."""
+    return bounded(facts.win_rate, *wilson(facts.wins, facts.trades), facts.trades, ".1%")
+
+
+def profit_factor_text(facts: PaperFacts) -> str:
+    """Return the profit factor, its count and its 95 % interval."""
+    reason = "no losing trade" if facts.trades else "no closed trades"
+    return bounded(facts.profit_factor, *facts.profit_factor_bounds, facts.trades, ".2f", reason)

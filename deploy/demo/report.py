@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy.demo.collect import snapshot
-from deploy.demo.estimates import profit_factor_text, win_rate_text
 from deploy.demo.golden import Golden, value_text
-from deploy.demo.outcome import Check, DemoFacts, EvaluationFacts, InstrumentFacts, PaperFacts
+from deploy.demo.outcome import Check, DemoFacts, EvaluationFacts, InstrumentFacts, PaperFacts, profit_factor_text, win_rate_text
 from deploy.demo.series import read_series, rows
 from deploy.grafana.build import GENERATED_AUTHORS
 from deploy.report.charts import account_figure, instrument_figure

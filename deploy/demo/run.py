@@ -41,11 +41,11 @@ from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.verify import ReplayReport, replay_topics
 from stream_apps.strategy_files import default_files, generated_files, load_strategy_files, recorded_files
 
-ROOT = Path(__file__).parents[2]
-# The recordings of the demo: real captures, their sources and licences are in tests/data/PROVENANCE.md.
+DATA = Path(__file__).parent / "data"
+# The recordings of the demo: real captures, their sources and licences are in deploy/demo/data/PROVENANCE.md.
 RECORDINGS = (
-    Recording(ROOT / "tests" / "data" / "ltcusdt_spot_trades", "LTCUSDT", "spot"),
-    Recording(ROOT / "tests" / "data" / "binance_usdm_raw" / "btcusdt_20240808.gz", "BTCUSDT"),
+    Recording(DATA / "ltcusdt_spot_trades", "LTCUSDT", "spot"),
+    Recording(DATA / "binance_usdm_raw" / "btcusdt_20240808.gz", "BTCUSDT"),
 )
 # Long enough for a one-day capture on a slow machine. A demo that hangs ends with an error.
 TIMEOUT_S = 1800.0

@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deploy.demo.estimates import profit_factor_text, win_rate_text
 from deploy.demo.golden import value_text
-from deploy.demo.outcome import Check, DemoFacts
+from deploy.demo.outcome import Check, DemoFacts, profit_factor_text, win_rate_text
 from deploy.report.formatting import LEGS, Rates, duration, rate_text, utc
 from schemas.catalogue import TOPICS
 

@@ -32,12 +32,12 @@ from stream_apps.replay.run import Result, drive
 from stream_apps.replay.sources.source import Piece
 from stream_apps.strategy_files import load_strategy_files, recorded_files
 from tests.bench.rows import Figure, Row
-from tests.bench.running import ROOT, Run
+from tests.bench.running import Run
+from tests.support.paths import RECORDINGS
 from tests.support.timescale.timescale_records import record as random_record
 
-DATA = ROOT / "tests" / "data"
-CAPTURE = f"{DATA / 'binance_usdm_raw' / 'btcusdt_20240808.gz'}=BTCUSDT"
-TRADES = DATA / "ltcusdt_spot_trades"
+CAPTURE = f"{RECORDINGS / 'binance_usdm_raw' / 'btcusdt_20240808.gz'}=BTCUSDT"
+TRADES = RECORDINGS / "ltcusdt_spot_trades"
 MARKET = ("agg_trades", "quotes", "depth", "funding", "liquidations")
 DAY_S, GRID_A_DAY = 86_400, 5_760
 # Lengths of a chunk, days, the longest first.

@@ -1,6 +1,6 @@
 """What the benchmark of the worker feeds: recorded trades, scaled up to many instruments and a day, as an importer of history would write them.
 
-Every second instrument repeats the recorded LTCUSDT trades, the others those of the BTCUSDT capture (tests/data/PROVENANCE.md): prices, quantities, sides
+Every second instrument repeats the recorded LTCUSDT trades, the others those of the BTCUSDT capture (deploy/demo/data/PROVENANCE.md): prices, quantities, sides
 and the rhythm of the gaps are recorded, ids and times are shifted so that the wanted number of trades covers the wanted span.
 """
 
@@ -24,7 +24,7 @@ from schemas.codec.avro import Codec
 from schemas.partition import partition_of
 from schemas.settings import Settings
 from stream_apps.core.signals.strategy_rules import strategy_from_record
-from tests.support.paths import DATA
+from tests.support.paths import RECORDINGS
 
 I64 = npt.NDArray[np.int64]
 
@@ -66,11 +66,11 @@ def _tape(rows: list[tuple[int, str, str, bool]], price_decimals: int, quantity_
 def tapes() -> tuple[Tape, Tape]:
     """Return the LTCUSDT and the BTCUSDT tape."""
     ltc: list[tuple[int, str, str, bool]] = []
-    for path in sorted((DATA / "ltcusdt_spot_trades").glob("*.csv.gz")):
+    for path in sorted((RECORDINGS / "ltcusdt_spot_trades").glob("*.csv.gz")):
         with gzip.open(path, "rt") as file:
             ltc += [(int(r["timestamp"]), r["price"], r["quantity"], r["side"] == "sell") for r in csv.DictReader(file)]
     btc: list[tuple[int, str, str, bool]] = []
-    with gzip.open(DATA / "binance_usdm_raw" / "btcusdt_20240808.gz", "rb") as file:
+    with gzip.open(RECORDINGS / "binance_usdm_raw" / "btcusdt_20240808.gz", "rb") as file:
         for line in file:
             if b'"e":"trade"' in line:
                 data = json.loads(line.partition(b" ")[2])["data"]

@@ -33,13 +33,13 @@ from schemas.settings import Settings
 from stream_apps.core.signals.engine import SignalsEngine
 from stream_apps.replay.results import ResultSet
 from stream_apps.strategy_files import load_strategy_files, recorded_files
-from tests.support.paths import DATA
+from tests.support.paths import RECORDINGS
 
 log = logging.getLogger("system")
 
-BTC = Recording(DATA / "binance_usdm_raw" / "btcusdt_20240808.gz", "BTCUSDT")
+BTC = Recording(RECORDINGS / "binance_usdm_raw" / "btcusdt_20240808.gz", "BTCUSDT")
 # The first of its two days: enough for warm windows, signals and closed trades.
-LTC = Recording(DATA / "ltcusdt_spot_trades" / "LTCUSDT_2025-06-21_*_trades.csv.gz", "LTCUSDT", "spot")
+LTC = Recording(RECORDINGS / "ltcusdt_spot_trades" / "LTCUSDT_2025-06-21_*_trades.csv.gz", "LTCUSDT", "spot")
 
 # Wall clocks and places in Kafka: everything else in a row is a function of the recording. Decisions and their consequences have no wall clock
 # at all, so their receive_time counts too; their offsets do not, since a restarted service may write a record again.

@@ -17,9 +17,9 @@ import pytest
 from deploy import grafana
 from deploy.demo.pictures import BROWSERS
 from deploy.stack import StackError, prometheus
-from tests.support.paths import DATA, ROOT
+from tests.support.paths import RECORDINGS, ROOT
 
-RECORDING = DATA / "ltcusdt_spot_trades" / "LTCUSDT_2025-06-21_09h_trades.csv.gz"
+RECORDING = RECORDINGS / "ltcusdt_spot_trades" / "LTCUSDT_2025-06-21_09h_trades.csv.gz"
 
 
 def demo(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:

@@ -33,7 +33,7 @@ DERIVED = ["features", "bars", "scores", "signals", "worker_progress", "orders",
 
 
 def test_the_golden_figures_come_out_of_the_database(reference: Reference) -> None:
-    """Published figures of btcusdt_20240808 (tests/data/PROVENANCE.md), in exact decimals: doubles print the venue's decimal."""
+    """Published figures of btcusdt_20240808 (deploy/demo/data/PROVENANCE.md), in exact decimals: doubles print the venue's decimal."""
     trades = query(
         reference.settings,
         "SELECT sum(last_trade_id - first_trade_id + 1), sum(quantity::text::numeric) FILTER (WHERE NOT buyer_is_maker),"

@@ -16,8 +16,8 @@ import pytest
 
 from deploy.demo.pipeline.pipeline import Pipeline, RecordedFeed
 from schemas.settings import Settings
+from tests.support.paths import RECORDINGS
 from tests.system.system_lab import (
-    DATA,
     PLACE,
     Contents,
     Lab,
@@ -32,7 +32,7 @@ from tests.system.system_lab import (
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
-CAPTURE = DATA / "binance_usdm_raw" / "btcusdt_20230405.gz"
+CAPTURE = RECORDINGS / "binance_usdm_raw" / "btcusdt_20230405.gz"
 SECONDS = 75.0
 SPEED = "10"
 # Venues that play at the same time: more would only wait for each other on a small machine.

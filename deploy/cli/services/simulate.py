@@ -112,9 +112,9 @@ def simulate(
 
     Examples:
 
-      perpflow simulate --recording tests/data/binance_usdm_raw/btcusdt_20240808.gz=BTCUSDT --speed 10
+      perpflow simulate --recording deploy/demo/data/binance_usdm_raw/btcusdt_20240808.gz=BTCUSDT --speed 10
 
-      perpflow simulate --recording tests/data/ltcusdt_spot_trades=LTCUSDT:spot --speed max --fault drop:stream=aggTrade,rate=0.01
+      perpflow simulate --recording deploy/demo/data/ltcusdt_spot_trades=LTCUSDT:spot --speed max --fault drop:stream=aggTrade,rate=0.01
 
       perpflow simulate --venue OKX --instruments 600 --rate 25000 --faults "cut:after=5000;list=NEWUSDT@10;delist=SIM001USDT@20"
 

@@ -21,10 +21,10 @@ from schemas.settings import Settings
 from stream_apps.core.performance import STATISTICS
 from stream_apps.replay import spool
 from stream_apps.replay.run import Result
-from tests.support.paths import ROOT
+from tests.support.paths import RECORDINGS, ROOT
 from tests.support.trading.statistics_oracle import oracle
 
-LTC = ROOT / "tests/data/ltcusdt_spot_trades"
+LTC = RECORDINGS / "ltcusdt_spot_trades"
 TRADES_ONLY = "recorded-ltcusdt-trades-only"
 # Every generation of scoring models, on data without an order book.
 MODELS = ("v50_rules", "v51_baseline", "v52_8signals", "v53_standard", "v53_middle", "v53_fast", "v54_factory")

@@ -28,14 +28,14 @@ from stream_apps.replay.run import PartitionReplay, Result
 from stream_apps.replay.shift import altered
 from stream_apps.strategy_files import load_strategy_files
 from tests.support.markets.logs import Log
-from tests.support.paths import ROOT
+from tests.support.paths import RECORDINGS, ROOT
 
-LTC = ROOT / "tests/data/ltcusdt_spot_trades"
+LTC = RECORDINGS / "ltcusdt_spot_trades"
 STRATEGY = ROOT / "stream_apps/default_strategies/recorded/ltcusdt_trades_only.toml"
 NAME = "BINANCE:LTCUSDT"
 # The first hours of the first day: several signals and closed trades, and no hole.
 COUNT = 16_000
-BTC = ROOT / "tests/data/binance_usdm_raw/btcusdt_20240808.gz"
+BTC = RECORDINGS / "binance_usdm_raw/btcusdt_20240808.gz"
 
 
 @cache

@@ -38,10 +38,10 @@ from producers.binance import mapping
 from producers.simulated.recording.recording import Recording
 from schemas import catalogue
 from tests.deploy.databases import migrated
-from tests.support.paths import DATA
+from tests.support.paths import DATA, RECORDINGS
 
-BTC = DATA / "binance_usdm_raw" / "btcusdt_20240808.gz"
-LTC = DATA / "ltcusdt_spot_trades"
+BTC = RECORDINGS / "binance_usdm_raw" / "btcusdt_20240808.gz"
+LTC = RECORDINGS / "ltcusdt_spot_trades"
 TRX = DATA / "depth_gap_csv"
 NAME = "BINANCE:AAAUSDT-PERP"
 START = 1_700_000_010_000  # a multiple of the grid
@@ -435,7 +435,7 @@ def test_golden_figures_of_the_known_recordings():
 
 
 def test_golden_figures_count_what_a_venue_would_send():
-    insurance = golden_of_recording(DATA / "binance_usdm_raw" / "btcusdt_20230405.gz", "BTCUSDT")
+    insurance = golden_of_recording(RECORDINGS / "binance_usdm_raw" / "btcusdt_20230405.gz", "BTCUSDT")
     assert (insurance.trades, insurance.other_trades, insurance.book) == (10_737, 1, None)
     faulty = golden_of_recording(TRX / "trxusdt_usdm_trade_stream_negative.csv.gz", "TRXUSDT")
     sound = golden_of_recording(TRX / "trxusdt_usdm_trade_stream_positive.csv.gz", "TRXUSDT")

@@ -28,9 +28,9 @@ from schemas import metrics
 from schemas.process.service import TARGETS_VARIABLE
 from schemas.settings import Settings
 from tests.deploy.dashboard_queries import boards, promql
-from tests.support.paths import DATA
+from tests.support.paths import RECORDINGS
 
-RECORDING = f"{DATA / 'binance_usdm_raw' / 'btcusdt_20240808.gz'}=BTCUSDT"
+RECORDING = f"{RECORDINGS / 'binance_usdm_raw' / 'btcusdt_20240808.gz'}=BTCUSDT"
 # The short one plays for a minute and a half: on a busy machine the sink begins late, what it writes must be seen by two scrapes, and the producer
 # must still be there then.
 SHORT, LONG = ("4", 14.0), ("1", 75.0)  # speed of the recording, seconds until it is looked at

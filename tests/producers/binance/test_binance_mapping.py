@@ -12,9 +12,9 @@ import pytest
 from producers.binance import mapping
 from producers.binance.mapping import MappingError
 from schemas.codec.avro import Codec
-from tests.support.paths import DATA
+from tests.support.paths import RECORDINGS
 
-PAYLOADS = DATA / "binance_usdm_raw"
+PAYLOADS = RECORDINGS / "binance_usdm_raw"
 ID = "BINANCE:BTCUSDT-PERP"
 NOW = 1_800_000_000_000
 

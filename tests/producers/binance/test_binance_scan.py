@@ -17,7 +17,7 @@ from producers.venue.adapter.json_values import MAX_AHEAD_MS
 from producers.venue.state.order_book import TOP, OrderBook
 from schemas.codec.avro import Codec
 from schemas.codec.recordwriter import text_bytes
-from tests.support.paths import DATA
+from tests.support.paths import RECORDINGS
 
 ADAPTER, CODEC = BinanceUsdm(), Codec()
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "1000PEPEUSDT", "币安人生USDT")
@@ -73,7 +73,7 @@ def held(scanned: Scanned, row: int, raw: bytes, received: int) -> bool:
 
 def test_recorded_frames_are_read_and_say_the_same(scanner: Scanner) -> None:
     frames = []
-    with gzip.open(DATA / "binance_usdm_raw" / "btcusdt_20240808.gz", "rb") as file:
+    with gzip.open(RECORDINGS / "binance_usdm_raw" / "btcusdt_20240808.gz", "rb") as file:
         for line in file:
             raw = line.partition(b" ")[2].strip()
             if raw.startswith(b'{"stream":"btcusdt@'):

@@ -22,11 +22,11 @@ from producers.venues import adapter_of
 from schemas.codec.avro import Record
 from schemas.partition import partition_of
 from schemas.settings import Settings
-from tests.support.paths import ROOT
+from tests.support.paths import RECORDINGS, ROOT
 
 pytestmark = pytest.mark.stack
 
-LTC = sorted((ROOT / "tests/data/ltcusdt_spot_trades").glob("*.csv.gz"))
+LTC = sorted((RECORDINGS / "ltcusdt_spot_trades").glob("*.csv.gz"))
 NAME = "BINANCE:LTCUSDT"
 T = 1_722_470_400_000
 

@@ -12,9 +12,9 @@ import pytest
 from producers.binance.mapping import depth_diff, depth_snapshot
 from producers.venue.adapter.base import BookDiff, BookSnapshot
 from producers.venue.state.order_book import BUFFER, OrderBook, Outcome
-from tests.support.paths import DATA
+from tests.support.paths import RECORDINGS
 
-CAPTURE = DATA / "binance_usdm_raw/btcusdt_20240808.gz"
+CAPTURE = RECORDINGS / "binance_usdm_raw/btcusdt_20240808.gz"
 
 
 def capture() -> Iterator[dict[str, Any]]:

@@ -25,9 +25,9 @@ from schemas.settings import Settings
 from stream_apps import engines
 from tests.stream_apps.log.imbalance_engine import LEVELS, ImbalanceEngine, register
 from tests.support.markets.logs import CODEC, Log, run
-from tests.support.paths import ROOT
+from tests.support.paths import RECORDINGS, ROOT
 
-BTC = ROOT / "tests" / "data" / "binance_usdm_raw" / "btcusdt_20240808.gz"
+BTC = RECORDINGS / "binance_usdm_raw" / "btcusdt_20240808.gz"
 START, GRID = 1_700_000_010_000 // 15_000 * 15_000, 15_000
 NAMES = ("BINANCE:BTCUSDT-PERP", "BYBIT:BTCUSDT-PERP")
 

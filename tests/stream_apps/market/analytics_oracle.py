@@ -14,7 +14,7 @@ from statistics import NormalDist
 from typing import Any
 
 from stream_apps.core.market.config import EngineConfig
-from tests.support.markets.logs import DATA
+from tests.support.paths import RECORDINGS
 
 GRID = 15_000
 BTC = "BINANCE:BTCUSDT-PERP"
@@ -29,7 +29,7 @@ def exact(value: float) -> Fraction:
 def recording(name: str = "btcusdt_20240808") -> tuple[list[Any], list[Any], list[Any]]:
     """Trades (time, id, price, quantity, maker), quotes (time, id, bid, quantity, ask, quantity) and marks of a raw recording, as recorded."""
     trades, quotes, marks = [], [], []
-    with gzip.open(DATA / "binance_usdm_raw" / f"{name}.gz", "rt") as file:
+    with gzip.open(RECORDINGS / "binance_usdm_raw" / f"{name}.gz", "rt") as file:
         for line in file:
             data = json.loads(line.partition(" ")[2]).get("data")
             kind = data["e"] if data else None

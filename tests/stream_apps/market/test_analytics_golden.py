@@ -1,4 +1,4 @@
-"""VPIN and OFI of the recorded minutes: the golden figures of tests/data/PROVENANCE.md, and every instant against a plain recomputation."""
+"""VPIN and OFI of the recorded minutes: the golden figures of deploy/demo/data/PROVENANCE.md, and every instant against a plain recomputation."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from producers.simulated.recording.capture_lines import CaptureLine, capture_lines
 from producers.simulated.recording.events import FormatError
 from stream_apps.core.quality.capture_check import LineFinding, check_capture
-from tests.support.markets.logs import DATA
+from tests.support.paths import DATA
 
 FOLDER = DATA / "depth_gap_csv"
 FILES = sorted(path.name for path in FOLDER.iterdir())

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from stream_apps.core.quality.monitor import PartitionMonitor
 from stream_apps.core.quality.rules import KINDS, QualityRules, overall_score, stream_score
-from tests.support.markets.logs import CODEC, DATA, LTC, Log, ltc_trades, pieces
+from tests.support.markets.logs import CODEC, LTC, Log, ltc_trades, pieces
 from tests.support.markets.quality_logs import BTC, Row, as_log, btc_rows, findings, kinds, watch
+from tests.support.paths import RECORDINGS
 
 T0 = 1_700_000_040_000  # a whole minute
 
@@ -44,7 +45,7 @@ def test_the_recorder_whose_clock_was_behind_is_found_and_nothing_else() -> None
 def test_the_only_print_off_the_market_is_the_only_outlier() -> None:
     """The recording of 2023 holds one trade that was no market trade: the venue marked it INSURANCE_FUND."""
     odd = []
-    with gzip.open(DATA / "binance_usdm_raw" / "btcusdt_20230405.gz", "rt") as file:
+    with gzip.open(RECORDINGS / "binance_usdm_raw" / "btcusdt_20230405.gz", "rt") as file:
         for line in file:
             if '"X":"INSURANCE_FUND"' in line:
                 message = json.loads(line.partition(" ")[2])

@@ -10,8 +10,8 @@ from stream_apps.core.market.config import EngineConfig
 from stream_apps.replay.results import ResultSet, differences
 from stream_apps.replay.run import PartitionReplay
 from stream_apps.strategy_files import load_strategy_files
-from tests.support.markets.logs import CODEC, DATA, Log, ltc_trades, pieces
-from tests.support.paths import ROOT
+from tests.support.markets.logs import CODEC, Log, ltc_trades, pieces
+from tests.support.paths import RECORDINGS, ROOT
 
 STRATEGIES = ROOT / "stream_apps" / "default_strategies" / "recorded"
 
@@ -33,7 +33,7 @@ def replay(log: Log, seed: int | None = None, size: int = 5000) -> tuple[ResultS
 
 @pytest.fixture(scope="module")
 def log() -> Log:
-    assert DATA.exists()
+    assert RECORDINGS.exists()
     log = Log()
     log.instrument()
     for config in load_strategy_files([STRATEGIES / "ltcusdt_trades_only.toml"]):

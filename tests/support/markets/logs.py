@@ -15,7 +15,7 @@ from stream_apps.core.log.outputs import OutputRecord
 from stream_apps.core.log.steps import completed
 from stream_apps.core.market.config import EngineConfig
 from stream_apps.core.signals.engine import SignalsEngine
-from tests.support.paths import DATA
+from tests.support.paths import RECORDINGS
 
 CODEC = Codec()
 LTC = "BINANCE:LTCUSDT"
@@ -87,7 +87,7 @@ class Log:
 def ltc_trades(limit: int | None = None) -> Iterator[tuple[int, int, float, float, bool]]:
     """The recorded LTCUSDT spot trades (time, id, price, quantity, buyer is maker)."""
     n = 0
-    for path in sorted((DATA / "ltcusdt_spot_trades").glob("*.csv.gz")):
+    for path in sorted((RECORDINGS / "ltcusdt_spot_trades").glob("*.csv.gz")):
         with gzip.open(path, "rt") as file:
             for row in csv.DictReader(file):
                 yield int(row["timestamp"]), int(row["tradeId"]), float(row["price"]), float(row["quantity"]), row["side"] == "sell"

@@ -12,7 +12,8 @@ from typing import Any
 
 from stream_apps.core.quality.monitor import PartitionMonitor, QualityRecord
 from stream_apps.core.quality.rules import SCORE, QualityRules
-from tests.support.markets.logs import CODEC, DATA, Log, pieces
+from tests.support.markets.logs import CODEC, Log, pieces
+from tests.support.paths import RECORDINGS
 
 BTC = "BINANCE:BTCUSDT-PERP"
 Row = tuple[str, dict[str, Any]]
@@ -25,7 +26,7 @@ def btc_rows(name: str) -> tuple[Row, ...]:
     bids: dict[float, float] = {}
     asks: dict[float, float] = {}
     last = None
-    with gzip.open(DATA / "binance_usdm_raw" / f"{name}.gz", "rt") as file:
+    with gzip.open(RECORDINGS / "binance_usdm_raw" / f"{name}.gz", "rt") as file:
         for line in file:
             stamp, _, text = line.partition(" ")
             received = int(stamp) // (1_000_000 if len(stamp) >= 19 else 1_000)

@@ -15,11 +15,11 @@ import orjson
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.support.paths import DATA
+from tests.support.paths import DATA, RECORDINGS
 
-BTC_2024 = DATA / "binance_usdm_raw" / "btcusdt_20240808.gz"
-BTC_2023 = DATA / "binance_usdm_raw" / "btcusdt_20230405.gz"
-LTC = DATA / "ltcusdt_spot_trades"
+BTC_2024 = RECORDINGS / "binance_usdm_raw" / "btcusdt_20240808.gz"
+BTC_2023 = RECORDINGS / "binance_usdm_raw" / "btcusdt_20230405.gz"
+LTC = RECORDINGS / "ltcusdt_spot_trades"
 CAPTURES = DATA / "depth_gap_csv"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from stream_apps.core.paper.fills import Book, Books, Filters
 from stream_apps.core.paper.model import PaperBook, TradeColumns
-from tests.support.paths import DATA
+from tests.support.paths import RECORDINGS
 
 INSTRUMENT = "BINANCE:LTCUSDT"
 GRID = 15_000
@@ -113,7 +113,7 @@ def ltc_trades(*hours: str) -> TradeColumns:
     """Return recorded LTCUSDT trades of the named files, e.g. ``2025-06-21_12h``; the trade id stands for the aggregate id."""
     times, ids, prices = [], [], []
     for hour in hours:
-        with gzip.open(DATA / "ltcusdt_spot_trades" / f"LTCUSDT_{hour}_trades.csv.gz", "rt") as lines:
+        with gzip.open(RECORDINGS / "ltcusdt_spot_trades" / f"LTCUSDT_{hour}_trades.csv.gz", "rt") as lines:
             header = next(lines).strip().split(",")
             where = [header.index(name) for name in ("timestamp", "price", "tradeId")]
             for line in lines:
