@@ -31,8 +31,11 @@ MODELS = ("v50_rules", "v51_baseline", "v52_8signals", "v53_standard", "v53_midd
 
 
 def perpflow(*arguments: str | Path, code: int = 0) -> str:
-    """Run the command without broker, database or environment; return what it printed."""
-    environment = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "COLUMNS": "300"}
+    """Run the command without broker, database or environment; return what it printed. The recording is shorter than the 24 h of a warm-up."""
+    environment = {
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "COLUMNS": "300",
+        "PERPFLOW_ENGINE_SETTINGS": "quantile_history_ms=0",
+    }  # fmt: skip
     run = subprocess.run(
         [sys.executable, "-m", "deploy.cli", *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=280
     )
@@ -96,7 +99,9 @@ def test_every_generation_on_the_recorded_trades_and_every_statistic_once_more(l
         wanted = oracle(mine, balance, since, until)
         compared += 1
         for name, value in wanted.items():
-            if value is None:
+            if STATISTICS[name].group == "Daily returns":  # two days
+                assert values[name]["value"] is None and values[name]["reason"].startswith("too few daily returns"), name
+            elif value is None:
                 assert values[name]["value"] is None, name
             else:
                 assert values[name]["value"] == pytest.approx(float(value), rel=1e-9, abs=1e-9), name
