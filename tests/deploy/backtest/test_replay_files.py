@@ -286,7 +286,7 @@ def test_the_same_file_through_kafka_says_the_same(dump: Path, environment: Sett
     # The period of a range of the progress log: from one mark to another, which stand a grid step apart, the first 250 ms after an instant.
     marked = open_job(replace(through, marks=(100, 200)), environment).job
     assert marked.since is not None and marked.until == marked.since + 100 * 15_000 and marked.since % 15_000 == 250
-    with pytest.raises(UserError, match=r"--marks: the progress log of partition \d+ holds offsets 0 to"):
+    with pytest.raises(UserError, match=r"--marks: the progress log of partition \d+ has offsets 0 to"):
         open_job(replace(through, marks=(100, 10_000_000)), environment)
 
 

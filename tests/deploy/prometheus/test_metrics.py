@@ -44,6 +44,7 @@ FOLDERS = {
     "maintenance": ("deploy/database/maintenance.py",),
     "live executor": ("sinks/live",),
     "archive": ("sinks/archive",),
+    "evolve": ("deploy/backtest/evolution", "deploy/cli/research/evolve.py"),
     "notifier": ("sinks/notifier",),
 }
 # Labels whose values come from our own lists, the venues', Kafka's, or the operator's configuration: nothing that grows with time or with the market.

@@ -134,7 +134,8 @@ def markets(draw: st.DrawFn, known_history: bool = False) -> Snapshot:
         atr_percentile=draw(maybe(st.sampled_from([30.0, 60.0, 60.5, 90.0]))),
         atr_percentile_low=draw(maybe(st.sampled_from([10.0, 39.5, 40.0, 60.0]))),
         quantity_p99=draw(history),
-        missing_inputs=draw(st.sampled_from([(), (), (), (), ("quantity_p99",)])),  # a value of a short history
+        # A value of a short history.
+        missing_inputs=() if known_history else draw(st.sampled_from([(), (), (), (), ("quantity_p99",)])),
         large_trades=draw(prints()),
         whale_prints=draw(prints()),
         obi=draw(maybe(steps(-100, 100, 0.01))),
