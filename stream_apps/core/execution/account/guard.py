@@ -273,7 +273,8 @@ def open_r(positions: Sequence[OpenPosition], unrealised: Mapping[str, Decimal] 
     Args:
         positions: Open positions as the log has them.
         unrealised: Venue symbol -> unrealised profit at the venue, quote units; None when the venue has not reported it.
-        risk_per_trade: Money at risk of a venue position that no record explains.
+        risk_per_trade: Money at risk of a position whose record does not say it, and of a venue position that no record explains. Leaving it out
+            would hide a loss from the daily limit.
     """
     if unrealised is None:
         return None
