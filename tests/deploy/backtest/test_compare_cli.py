@@ -99,18 +99,18 @@ def test_topics_and_database_tell_the_same(command: Any, tmp_path: Path) -> None
     assert both["a"]["profit_factor"] == pytest.approx(1.5) and both["b"]["profit_factor"] == pytest.approx(0.5)
     assert (both["a"]["drawdown_r"], both["b"]["drawdown_r"]) == (1.0, 26.5)  # 52 pairs of -1, +0.5: the last +0.5 comes after the lowest
     assert (figures["correlation"], figures["instants"]) == (pytest.approx(-1.0), 45)
-    assert both["verdict"] == "A" and "a is better: mean R a less b: +0.500" in output
+    assert both["verdict"] == "A" and "a is better: mean R of a minus mean R of b: +0.500" in output
     assert (
-        "b mixes 2 configurations (new, old); take one with b@HASH." in output
+        "b has 2 configurations (new, old); choose one with b@HASH." in output
         and "Correlation of scores: -1.000, over 45 instants" in output
     )
 
 
 def test_too_little_is_said_plainly(command: Any) -> None:
     for option in ([], ["--from-topics"]):
-        assert "The sample is too small for a verdict: 110 and 7 closed trades, each side needs 100" in command("a", "c", *option).output
+        assert "Too few trades for a verdict: 110 and 7 closed trades, each side needs 100" in command("a", "c", *option).output
         one = command("a", "b@old", *option).output
-        assert "110 and 3 closed trades" in one and "mixes" not in one
+        assert "110 and 3 closed trades" in one and "configurations" not in one
         until = datetime.fromtimestamp((START + 50 * 60_000) / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
         assert "50 and 50 closed trades" in command("a", "b", "--until", until, *option).output
         assert "60 and 54 closed trades" in command("a", "b", "--since", until, *option).output

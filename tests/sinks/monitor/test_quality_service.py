@@ -171,4 +171,4 @@ def test_the_table_and_the_command_show_it(
     shown = perpflow("--since", "1h")
     assert BTC in shown and f"BINANCE: {last['score']:.2f} of 10 over 1 instrument" in shown
     assert all(kind in shown for kind in PLANTED)
-    assert perpflow("--instrument", "OKX:BTCUSDT-PERP").startswith("nothing")
+    assert perpflow("--instrument", "OKX:BTCUSDT-PERP").startswith("no data")

@@ -30,7 +30,7 @@ class Behind:
 
     def __init__(self, marks: int) -> None:
         self.marks = marks
-        self.counts = {"late": 0}
+        self.counts = {"late": 0, "instants": 0}
         self.alive: weakref.WeakSet[Output] = weakref.WeakSet()
         self.most_alive = 0
 
@@ -70,7 +70,7 @@ def test_rounds_are_bounded_and_nothing_of_one_is_kept_after_it() -> None:
     async def catch_up() -> tuple[Behind, Written, list[BaseException]]:
         engine, outbox, failures = Behind(300), Written(), list[BaseException]()
         runner = PartitionRunner(
-            0, engine, outbox, None, wire=str, codec=Codec(), changelog="state", ownership=Ownership(), changelog_end=0, signals_end=0,
+            0, engine, outbox, None, wire=str, codec=Codec(), changelog="state", ownership=Ownership(), changelog_end=0, decisions_end=0,
             fed={}, limits=Limits(checkpoint_s=60.0), failed=failures.append,
         )  # type: ignore[arg-type]  # fmt: skip
         runner.start()
