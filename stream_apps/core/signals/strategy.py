@@ -69,7 +69,7 @@ class StrategyConfig:
     gate_whale_enabled: bool = True
     whale_usd_threshold: float = 50_000.0
     whale_flow_pct: float = 0.5
-    whale_on_missing: str = "block"
+    whale_on_missing: str = "pass"
     gate_obi_enabled: bool = True
     obi_threshold: float = 0.35
     obi_on_missing: str = "block"
@@ -122,9 +122,16 @@ BOOKKEEPING = ("revision", "event_time", "receive_time", "effective_time", "edit
 _NOT_DECIDING = frozenset({*BOOKKEEPING, "status", "display_name", "description", "tags", "added_balance"})
 
 
+# Field -> value -> its text in the hash, where that differs. Earlier releases did not read whale_on_missing: strategies had "block", their old
+# default, and an absent flow passed. A strategy that still decides so keeps its hash. One that blocks gets a hash that no earlier one had.
+_HASHED_AS: dict[str, dict[Any, Any]] = {"whale_on_missing": {"pass": "block", "block": "require"}}
+
+
 def config_hash(config: StrategyConfig) -> str:
     """Return the first 16 hex digits of SHA-256 over the canonical JSON of every field that affects decisions."""
     deciding = {name: value for name, value in config.to_record().items() if name not in _NOT_DECIDING}
+    for name, texts in _HASHED_AS.items():
+        deciding[name] = texts.get(deciding[name], deciding[name])
     return hashlib.sha256(json.dumps(deciding, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 

@@ -108,6 +108,8 @@ def test_strategies_that_differ_in_one_field_only_are_kept_apart() -> None:
         {"gate_spot_perp_enabled": False},
         {"spot_perp_threshold": 0.003},
         {"whale_usd_threshold": 1000.0},
+        {"whale_on_missing": "block"},
+        {"vol_on_missing": "pass"},
         {"weight_direction": 50, "weight_env": 30},
         {"fast_variant": True},
         {"cvd_fast_window": "5m"},
@@ -116,7 +118,7 @@ def test_strategies_that_differ_in_one_field_only_are_kept_apart() -> None:
     configs = [base, *(replace(base, strategy_id=f"s{n}", **change) for n, change in enumerate(changes))]
     calm = replace(shot, atr=0.5, obi=0.2)
     sold = replace(calm, large_trades=large(0, 1))  # 30,000: a whale by 1,000, none by 50,000
-    for state in (shot, replace(shot, atr=0.5), replace(shot, atr=0.5, obi=None), calm, sold):
+    for state in (shot, replace(shot, atr=0.5), replace(shot, atr=0.5, obi=None), calm, sold, replace(calm, price=0.0)):
         results = results_of(batch_of(configs), state)
         for config, result in zip(configs, results, strict=True):
             assert result.score == CODEC.encode("scores", evaluate(state, config, config_hash(config), StrategyMemory()).score)

@@ -22,7 +22,7 @@ from stream_apps.core.market.state import FEATURES, INPUTS
 from stream_apps.core.signals.scoring import kernel as k
 from stream_apps.core.signals.scoring.decision import ALLOWED, BIT, Decision, StrategyMemory, signal_record, tier_starts
 from stream_apps.core.signals.scoring.model import INPUT_ORDER, Gate, Judged, Model
-from stream_apps.core.signals.scoring.models.shared import ACCEL_INDEPENDENT, on_missing, whale_adverse
+from stream_apps.core.signals.scoring.models.shared import ACCEL_INDEPENDENT, VOLATILITY_INPUT, WHALE_INPUT, on_missing, whale_adverse
 from stream_apps.core.signals.scoring.points import AgainstFunding, Part
 from stream_apps.core.signals.scoring.reading import REGIME_LIMITS, GateSettings, RegimeLimits
 from stream_apps.core.signals.scoring.registry import MODELS
@@ -43,6 +43,8 @@ _FEATURE_OF = {"quantity_p99": "trade_quantity_p99"}  # inputs with another name
 _COLUMNS = np.array(
     [*(_COLUMN.get(_FEATURE_OF.get(name, name), -1) for name in INPUT_ORDER), _COLUMN["cvd_1h"], _COLUMN["slope_1h"]], dtype=np.int64
 )
+# The input that a gate calls missing, where it is not its first one.
+_ABSENT_INPUT = {Judged.VOLATILITY: VOLATILITY_INPUT, Judged.WHALE: WHALE_INPUT, Judged.VWAP_SIGN: "vwap_30m"}
 # Bytes of a score that are neither texts of the tables nor counted below: numbers, flags, lengths.
 _NUMBERS = 512
 _WORDS = 64  # maximum bytes of a reason with a number in it
@@ -300,7 +302,7 @@ class Batch:
     def _gate(gate: Gate, on: bool, config: StrategyConfig, texts: _Texts) -> list[int]:
         """Return a strategy's row of a gate: settings, and the spans of its texts."""
         fast, slow = config.cvd_fast_window, config.cvd_slow_window
-        name = gate.inputs[-1] if gate.judged is Judged.VWAP_SIGN else gate.inputs[0] if gate.inputs else ""
+        name = _ABSENT_INPUT.get(gate.judged) or gate.inputs[0]
         rule = "block" if gate.on_missing is None else getattr(config, gate.on_missing)
         absent = [texts.of(on_missing("block", shown(name, window, slow)) or "") for window in (fast, _STRETCHED)]
         adverse = texts.of(whale_adverse(config)) if gate.judged is Judged.WHALE else 0

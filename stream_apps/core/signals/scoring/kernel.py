@@ -194,7 +194,7 @@ def score(
         fast, slow, price = x[FAST], x[SLOW], x[PRICE]
         lean = 1 if fast > 0.0 else -1 if fast < 0.0 else 0
         agree = lean != 0 and slow * lean > 0.0
-        volatility = x[ATR] / price if not np.isnan(x[ATR]) and price > 0.0 else 0.0
+        volatility = x[ATR] / price if not np.isnan(x[ATR]) and price > 0.0 else np.nan
         warm = not (np.isnan(x[ATR]) or np.isnan(slow) or np.isnan(x[P99]))
         regime = UNKNOWN
         if warm:
@@ -225,6 +225,7 @@ def score(
                 absent, numbered, text = False, False, -1
                 if kind == _VOLATILITY:
                     value = volatility
+                    absent = np.isnan(value)
                     numbered = value < limit
                 elif kind in (_RESONANCE, _INDEPENDENT, _AGREEMENT):
                     value = fast
@@ -234,6 +235,7 @@ def score(
                         text = T_NO_CONSENSUS
                 elif kind == _WHALE:
                     value = flows[e]
+                    absent = np.isnan(value)
                     if of_gates[a, A_BTC]:
                         numbered = value * lean < -limit
                     elif value * lean <= -1.0:

@@ -193,9 +193,10 @@ def _raw(layer: Layer, view: View) -> RawLayer:
 
 def _regime(view: View, fast_window: str, limits: RegimeLimits) -> str:
     """Return the regime label; the first match holds (S1 3.7 with D15)."""
-    if view.volatility >= limits.crash:
+    volatility = view.volatility
+    if volatility is not None and volatility >= limits.crash:
         return "crash"
-    if view.volatility >= limits.high_vol:
+    if volatility is not None and volatility >= limits.high_vol:
         return "high_vol"
     volume, acceleration = view.snapshot.volume.get(fast_window), view.acceleration
     if view.agree and acceleration is not None and volume is not None and volume > 0.0 and abs(acceleration) > limits.trend * volume:

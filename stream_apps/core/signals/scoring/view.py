@@ -32,7 +32,7 @@ class View(NamedTuple):
         slope, acceleration: Of the fast CVD.
         lean: Direction of the fast CVD: 1, -1, or 0 when it is zero or undefined.
         agree: Both CVDs have that sign.
-        volatility: ATR/price. 0 when one of them is missing or the price is not positive.
+        volatility: ATR/price. None when the ATR is missing or the price is not positive.
         large_buys, large_sells: Number of large trades in 15 minutes.
     """
 
@@ -45,7 +45,7 @@ class View(NamedTuple):
     acceleration: float | None
     lean: int
     agree: bool
-    volatility: float
+    volatility: float | None
     large_buys: int
     large_sells: int
 
@@ -82,7 +82,7 @@ def view_of(snapshot: Snapshot, fast_window: str, slow_window: str, stretch: boo
         acceleration,
         lean,
         lean != 0 and slow is not None and slow * lean > 0.0,
-        snapshot.atr / snapshot.price if snapshot.atr is not None and snapshot.price > 0.0 else 0.0,
+        snapshot.atr / snapshot.price if snapshot.atr is not None and snapshot.price > 0.0 else None,
         buys,
         large.shape[0] - buys,
     )

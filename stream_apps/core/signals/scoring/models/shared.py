@@ -89,6 +89,11 @@ ACCEL_INDEPENDENT = Steps(
 
 
 # --- gates -----------------------------------------------------------------------------------------------------------
+# Names in the reason of a missing input.
+VOLATILITY_INPUT = "price"
+WHALE_INPUT = "whale_flow"
+
+
 def on_missing(rule: str, name: str) -> str | None:
     """Return the reason why a missing input blocks, or None if it may pass (D10)."""
     return f"missing({name})" if rule == "block" else None
@@ -100,6 +105,8 @@ def _low_volatility(value: float, config: StrategyConfig) -> str:
 
 def _volatility(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
     v = view.volatility
+    if v is None:  # the gates are judged only with an ATR, so the price is at fault
+        return None, on_missing(config.vol_on_missing, VOLATILITY_INPUT)
     return v, _low_volatility(v, config) if v < config.vol_atr_pct_min else None
 
 
@@ -126,7 +133,7 @@ def whale_adverse(config: StrategyConfig) -> str:
 def _whale(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
     flow = big_money(view, config.whale_usd_threshold)
     if flow is None:
-        return None, None
+        return None, on_missing(config.whale_on_missing, WHALE_INPUT)
     if is_btc(view.snapshot.instrument):
         return flow, _whale_veto(flow, config) if flow * view.lean < -config.whale_flow_pct else None
     # One aligned trade of that size outweighs the adverse ones, so all must be adverse.
