@@ -106,7 +106,7 @@ def _evaluate(job: Job, settings: Settings, strategies: list[StrategyConfig], wi
 
 
 def _open(job: Job, settings: Settings) -> Opened:
-    key = repr((job, settings.grid_ms, settings.allowed_lateness_ms))
+    key = repr((job, _numbers(settings)))
     known = _opened.get(key)
     if known is not None:
         _opened.move_to_end(key)
@@ -118,6 +118,18 @@ def _open(job: Job, settings: Settings) -> Opened:
         while len(_opened) > STRETCHES_KEPT:
             _opened.popitem(last=False)
     return opened
+
+
+def _numbers(settings: Settings) -> tuple[int, int, str, str, int, str]:
+    """Return the variables of the environment on which an engine's results depend."""
+    return (
+        settings.grid_ms,
+        settings.allowed_lateness_ms,
+        settings.analytics,
+        settings.vpin_buckets,
+        settings.vpin_bucket_count,
+        settings.engine_settings,
+    )
 
 
 def parents(opened: Opened) -> list[StrategyConfig]:
@@ -143,7 +155,7 @@ def span(opened: Opened) -> Interval:
 
 
 def data_mark(job: Job, settings: Settings) -> str:
-    """Return the identity of a job's data and costs: names and sizes of files, or topics and period; grid; paper model."""
+    """Return the identity of a job's data and costs: names and sizes of files, or topics and period; numbers of the engine; paper model."""
     files = [
         (path.name, path.stat().st_size)
         for source in job.sources
@@ -151,8 +163,8 @@ def data_mark(job: Job, settings: Settings) -> str:
         for path in recording_files(FileArgument.parse(source.removeprefix(FILE), None, job.venue).path)
     ]
     named = [Path(source).name if source.startswith(FILE) else source for source in job.sources]
-    return repr((named, files, job.symbols, job.warm_up_ms, sorted(job.contract_values.items()), settings.grid_ms,
-                 settings.allowed_lateness_ms, settings.analytics, job.paper))  # fmt: skip
+    return repr((named, files, job.symbols, job.warm_up_ms, sorted(job.contract_values.items()), _numbers(settings),
+                 job.engine, job.revisions, job.paper))  # fmt: skip
 
 
 def length_ms(option: str, text: str) -> int:

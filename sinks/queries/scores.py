@@ -1,8 +1,9 @@
-"""Find a score by its id: in the topic ``scores``, by the time in the id, or in the database."""
+"""Find a score by its id, and the settings that held: in the topics, by time, or in the database."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from schemas import catalogue
+from schemas.codec.avro import CodecError
 from schemas.errors import UserError
 from schemas.partition import base_of_instrument, partition_of
 from schemas.settings import Settings
@@ -48,15 +50,67 @@ class ScoreId:
 def in_topic(settings: Settings, wanted: ScoreId) -> Record | None:
     """Return a score from the topic, or None.
 
-    Record timestamps are event times, so the time index finds the first score of T or later. A venue that caught up may have written T after later instants of
-    others, so reading continues to the end.
+    Raises:
+        UserError: Kafka does not answer, or the topic does not exist.
+    """
+    identity = str(wanted).encode()
+
+    def chosen(value: bytes) -> Record | None:
+        # The id is at the record's beginning, so other records are not decoded.
+        if identity not in value[: len(identity) + 16]:
+            return None
+        record = settings.codec.decode("scores", value)
+        return record if record["score_id"] == str(wanted) else None
+
+    return _first(settings, "scores", wanted.instrument, wanted.time, chosen)
+
+
+def settings_revision(settings: Settings, score: Record) -> int | None:
+    """Return the revision of the engine's settings that an instant used (``worker_progress``). 0: the worker's defaults. None: unknown.
+
+    The step of a score has its instant, its decision time and the venue of its instrument. It is read from the topic, then from the database.
+    """
+    venue = score["instrument"].partition(":")[0]
+
+    def chosen(value: bytes) -> Record | None:
+        record = settings.codec.decode("worker_progress", value)
+        same = (record["event_time"], record["receive_time"], record["venue"]) == (score["event_time"], score["receive_time"], venue)
+        return record if same else None
+
+    try:
+        step = _first(settings, "worker_progress", score["instrument"], score["event_time"], chosen)
+    except (UserError, CodecError):
+        step = None
+    if step is not None:
+        return int(step["settings_revision"])
+    if not settings.database_url:
+        return None
+    query = """SELECT settings_revision FROM worker_progress
+        WHERE kafka_partition = %s AND event_time = to_timestamp(%s / 1000.0) AND receive_time = to_timestamp(%s / 1000.0) AND venue = %s LIMIT 1"""
+    values = (_partition(settings, score["instrument"]), score["event_time"], score["receive_time"], venue)
+    try:
+        with psycopg.connect(settings.role_url("reader"), connect_timeout=int(_TIMEOUT_S)) as connection:
+            row = connection.execute(query, values).fetchone()
+    except psycopg.Error:
+        return None
+    return None if row is None else int(row[0])
+
+
+def _partition(settings: Settings, instrument: str) -> int:
+    return partition_of(base_of_instrument(instrument), settings.partitions)
+
+
+def _first(settings: Settings, name: str, instrument: str, since: int, chosen: Callable[[bytes], Record | None]) -> Record | None:
+    """Return the first record that is chosen, in an instrument's partition of a topic, or None.
+
+    Record timestamps are event times, so the time index finds the first record of ``since`` or later. A venue that caught up may have written
+    it after later instants of others, so reading continues to the end.
 
     Raises:
         UserError: Kafka does not answer, or the topic does not exist.
     """
-    topic = settings.topic("scores")
-    partition = partition_of(base_of_instrument(wanted.instrument), settings.partitions)
-    identity = str(wanted).encode()
+    topic = settings.topic(name)
+    partition = _partition(settings, instrument)
     consumer = Consumer(
         {
             "bootstrap.servers": settings.kafka_bootstrap_servers,
@@ -67,7 +121,7 @@ def in_topic(settings: Settings, wanted: ScoreId) -> Record | None:
         }
     )
     try:
-        (start,) = consumer.offsets_for_times([TopicPartition(topic, partition, wanted.time)], timeout=_TIMEOUT_S)
+        (start,) = consumer.offsets_for_times([TopicPartition(topic, partition, since)], timeout=_TIMEOUT_S)
         if start.error is not None:
             raise UserError(f"{topic}: {start.error.str()}")
         if start.offset < 0:
@@ -87,11 +141,9 @@ def in_topic(settings: Settings, wanted: ScoreId) -> Record | None:
                         return None
                     raise UserError(f"{topic}: {error.str()}")
                 value = message.value()
-                # The id is at the record's beginning, so other records are not decoded.
-                if value is not None and identity in value[: len(identity) + 16]:
-                    record = settings.codec.decode("scores", value)
-                    if record["score_id"] == str(wanted):
-                        return record
+                record = None if value is None else chosen(value)
+                if record is not None:
+                    return record
     except KafkaException as error:
         raise UserError(f"{topic}: {error.args[0].str()}") from error
     finally:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from deploy.cli import settings
-from sinks.queries.scores import ScoreId, find
+from sinks.queries.scores import ScoreId, find, settings_revision
 
 Record = dict[str, Any]
 
@@ -34,20 +34,26 @@ def explain(
 ) -> None:
     """Show how a strategy decided at one instant: layer scores, gates with value and limit, inputs, and missing, stale or late data.
 
-    The score is read from the scores topic, or from the database if the topic no longer has it.
+    Also shows the revision of the engine's settings that held. Both are read from the topics, or from the database.
 
     Example: perpflow explain "BINANCE:BTCUSDT-PERP|default-btcusdt|1760000010000"
     """
-    record, place = find(settings(), ScoreId.parse(score_id))
-    typer.echo(json.dumps({**record, "found_in": place}, indent=1) if as_json else render(record, place))
+    environment = settings()
+    record, place = find(environment, ScoreId.parse(score_id))
+    revision = settings_revision(environment, record)
+    if as_json:
+        typer.echo(json.dumps({**record, "found_in": place, "settings_revision": revision}, indent=1))
+    else:
+        typer.echo(render(record, place, revision))
 
 
-def render(record: Record, place: str) -> str:
+def render(record: Record, place: str, revision: int | None = None) -> str:
     """Return a score as text with tables.
 
     Args:
         record: Record of the ``scores`` topic.
         place: Where it was found.
+        revision: Revision of the engine's settings that the instant used. 0: the worker's defaults. None: unknown.
     """
     at = datetime.fromtimestamp(record["event_time"] / 1000.0, UTC)
     known = datetime.fromtimestamp(record["receive_time"] / 1000.0, UTC)
@@ -55,6 +61,7 @@ def render(record: Record, place: str) -> str:
         f"{record['instrument']} at {at:%Y-%m-%d %H:%M:%S} UTC, decided at {known:%H:%M:%S.%f}"[:-3] + f" (from the {place})",
         f"strategy  {record['strategy_name']} ({record['strategy_id']}), model {record['strategy_version']}, "
         f"revision {record['config_revision']}, configuration {record['config_hash']}",
+        f"settings  {_settings(revision)}",
         f"market    {_market(record)}",
         f"verdict   {_verdict(record)}",
         f"score     {_score(record)}",
@@ -64,6 +71,12 @@ def render(record: Record, place: str) -> str:
             lines += ["", title, *table]
     lines += ["", f"Missing or stale inputs: {_absent(record)}", f"Late trades of the instrument so far: {record['late_trades']:,}"]
     return "\n".join(lines)
+
+
+def _settings(revision: int | None) -> str:
+    if revision is None:
+        return "not known: neither topic nor database has the worker's step"
+    return f"revision {revision} of the engine's settings" if revision else "the worker's defaults (no revision of the engine's settings)"
 
 
 def _market(record: Record) -> str:

@@ -61,9 +61,10 @@ def score(strategy: str = "s", time: int = T, **changes: Any) -> dict[str, Any]:
 
 def test_it_reads_like_an_answer() -> None:
     record = score()
-    assert render(record, "topic").splitlines() == [
+    assert render(record, "topic", 4).splitlines() == [
         "BINANCE:SOLUSDT-PERP at 2025-10-09 08:53:30 UTC, decided at 08:53:30.250 (from the topic)",
         f"strategy  SOL fast (s), model v54_factory, revision 3, configuration {record['config_hash']}",
+        "settings  revision 4 of the engine's settings",
         "market    price 100, ATR 0.5 (0.500% of it), regime range, score direction LONG",
         "verdict   signal: enter LONG, and close the opposite position, tier heavy",
         "score     87.2 of 100; enters from 75, flips from 80",  # 41.25 + 15 + 25 + 6 = 87.25, to even
@@ -142,23 +143,33 @@ def test_what_is_no_score_id_is_refused(text: str) -> None:
         ScoreId.parse(text)
 
 
-def write_topic(settings: Settings, records: list[dict[str, Any]]) -> None:
+def step(time: int, revision: int, **changes: Any) -> dict[str, Any]:
+    """A worker's step at an instant, with the settings that it used."""
+    made = {
+        "author": "BINANCE", "venue": "BINANCE", "event_time": time, "receive_time": time + 250, "progress_offset": 7, "cut": {},
+        "settings_revision": revision, "signals_offset": 0,
+    }  # fmt: skip
+    return {**made, **changes}
+
+
+def write_topic(settings: Settings, records: list[dict[str, Any]], topic: str = "scores") -> None:
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
     for record in records:
         producer.produce(
-            settings.topic("scores"), settings.codec.encode("scores", record), SOL, partition_of("SOL", settings.partitions),
+            settings.topic(topic), settings.codec.encode(topic, record), SOL, partition_of("SOL", settings.partitions),
             timestamp=record["event_time"],
         )  # fmt: skip
     assert producer.flush(30) == 0
 
 
-def write_table(settings: Settings, records: list[dict[str, Any]]) -> None:
+def write_table(settings: Settings, records: list[dict[str, Any]], topic: str = "scores") -> None:
     """As the sink writes: its own encoder, binary COPY."""
-    values = [settings.codec.encode("scores", record) for record in records]
-    rows = encode(settings.codec, "scores", RecordSet.from_messages([(n, 0, None, value) for n, value in enumerate(values)]), 0)
+    values = [settings.codec.encode(topic, record) for record in records]
+    messages = RecordSet.from_messages([(n, 0, None, value) for n, value in enumerate(values)])
+    rows = encode(settings.codec, topic, messages, partition_of("SOL", settings.partitions))
     assert not rows.refused
-    columns = sql.SQL(", ").join(map(sql.Identifier, table("scores").column_names))
-    statement = sql.SQL("COPY scores ({}) FROM STDIN (FORMAT BINARY)").format(columns)
+    columns = sql.SQL(", ").join(map(sql.Identifier, table(topic).column_names))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(topic), columns)
     with psycopg.connect(settings.database_url) as connection, connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(COPY_HEADER)
         copy.write(rows.payload)
@@ -174,17 +185,22 @@ def test_it_is_found_in_the_topic_then_in_the_database(
     others = [score("s2"), score(time=T - 15_000), score(time=T + 15_000), score("ss")]
     write_topic(environment, [others[1], others[0], others[2], others[3], score(), score(time=T + 30_000)])
     write_table(environment, [score(time=T + 60_000, obi=None), score("s2", time=T + 60_000)])
+    # The same instant of another venue and of another decision used other settings.
+    write_topic(environment, [step(T, 9, author="OKX", venue="OKX"), step(T, 8, receive_time=T + 500), step(T, 4)], "worker_progress")
+    write_table(environment, [step(T + 60_000, 6), step(T + 60_000, 9, author="OKX", venue="OKX")], "worker_progress")
     for name, value in environment_variables().items():
         monkeypatch.setenv(name, value)
 
     def explain(score_id: str, *options: str) -> Result:
         return CliRunner().invoke(load_app("explain"), [score_id, *options])
 
-    assert json.loads(explain(f"{SOL}|s|{T}", "--json").output) == {**score(), "found_in": "topic"}
+    assert json.loads(explain(f"{SOL}|s|{T}", "--json").output) == {**score(), "found_in": "topic", "settings_revision": 4}
     assert find(environment, ScoreId(SOL, "s", T)) == (score(), "topic")
     # What is in the database only comes back as the very same record.
     assert find(environment, ScoreId(SOL, "s", T + 60_000)) == (score(time=T + 60_000, obi=None), "database")
     assert "blocked by missing(obi)" in explain(f"{SOL}|s|{T + 60_000}").output
+    assert "settings  revision 6 of" in explain(f"{SOL}|s|{T + 60_000}").output
+    assert "settings  not known" in explain(f"{SOL}|s|{T + 30_000}").output
     for missing in (f"{SOL}|nobody|{T}", f"{SOL}|s|{T + 1}", f"{SOL}|s|{T + 900_000}"):
         failed = explain(missing)
         assert isinstance(failed.exception, UserError)
