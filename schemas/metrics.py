@@ -18,7 +18,7 @@ _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 DEAD_LETTERS = Counter("perpflow_dead_letters", "Records refused and written to dead_letters.", ["service", "source"])
 UP = Gauge("perpflow_up", "1 while the service is healthy, else 0.", ["service"])
 WALL_TIME = Gauge(
-    "perpflow_wall_time_seconds", "The process's clock at the scrape, Unix time; Prometheus' own is the sample's time.", ["service"]
+    "perpflow_wall_time_seconds", "The process's clock at the scrape, Unix time. Prometheus' clock is the time of the sample.", ["service"]
 )
 DISK_FREE = Gauge("perpflow_disk_free_bytes", "Free space of the file system that the process works in.", ["service"])
 DISK_SIZE = Gauge("perpflow_disk_size_bytes", "Size of that file system.", ["service"])
@@ -26,15 +26,15 @@ DISK_SIZE = Gauge("perpflow_disk_size_bytes", "Size of that file system.", ["ser
 # --- producers -----------------------------------------------------------------------------------------------------
 RECORDS_PRODUCED = Counter("perpflow_records_produced", "Records acknowledged by Kafka.", ["topic"])
 PRODUCED_TIME = Gauge(
-    "perpflow_produced_time_seconds", "When the newest record that Kafka acknowledged was received, Unix time.", ["venue", "topic"]
+    "perpflow_produced_time_seconds", "Receive time of the newest record that Kafka acknowledged, Unix time.", ["venue", "topic"]
 )
-MARK_TIME = Gauge("perpflow_mark_time_seconds", "Newest mark written: all up to this event time is in Kafka, Unix time.", ["venue"])
+MARK_TIME = Gauge("perpflow_mark_time_seconds", "Time of the newest mark, Unix time. Kafka has all records up to it.", ["venue"])
 FRAMES_RECEIVED = Counter("perpflow_frames_received", "Websocket frames received.", ["venue", "stream"])
 RECEIVE_DELAY = Histogram("perpflow_receive_delay_seconds", "Receive time minus venue event time.", ["venue", "stream"], buckets=_LATENCY)
 ACK_LATENCY = Histogram("perpflow_ack_latency_seconds", "From frame received to acknowledged by Kafka.", ["venue"], buckets=_LATENCY)
 RECONNECTS = Counter("perpflow_reconnects", "Connections that ended and were opened again.", ["venue", "reason"])
-GAPS = Counter("perpflow_gaps", "Holes found in a stream.", ["venue", "stream", "kind"])
-BACKFILLED = Counter("perpflow_backfilled_trades", "Trades fetched over REST to fill a hole.", ["venue"])
+GAPS = Counter("perpflow_gaps", "Gaps found in a stream.", ["venue", "stream", "kind"])
+BACKFILLED = Counter("perpflow_backfilled_trades", "Trades fetched over REST to fill a gap.", ["venue"])
 BACKFILLED_BARS = Counter("perpflow_backfilled_bars", "Bars of the venue fetched over REST on a cold start.", ["venue"])
 BOOK_RESYNCS = Counter("perpflow_book_resyncs", "Order books rebuilt from a snapshot.", ["venue", "reason"])
 STREAMS = Gauge(
@@ -43,14 +43,14 @@ STREAMS = Gauge(
 CONFLATED = Counter("perpflow_conflated_records", "Depth and quote records left out because the producer was behind.", ["venue", "topic"])
 POLLS = Counter("perpflow_polls", "Rounds of REST polling, by outcome: ok, failed.", ["venue", "poll", "outcome"])
 POLLED = Gauge("perpflow_polled_time_seconds", "When a poll last succeeded, Unix time.", ["venue", "poll"])
-REST_BUDGET = Gauge("perpflow_rest_budget_ratio", "Share of the REST request budget that is spent, per window.", ["venue", "window"])
+REST_BUDGET = Gauge("perpflow_rest_budget_ratio", "Used share of the REST request budget, per window.", ["venue", "window"])
 BACKPRESSURE = Counter("perpflow_backpressure_seconds", "Time the reader waited because a buffer was full.", ["venue"])
 
 # --- recorded venue ------------------------------------------------------------------------------------------------
 SIMULATED_FRAMES = Counter(
-    "perpflow_simulated_frames", "Frames the recorded venue sent, whatever the number of clients.", ["symbol", "stream"]
+    "perpflow_simulated_frames", "Frames that the simulated venue sent, counted once for all clients.", ["symbol", "stream"]
 )
-SIMULATED_FAULTS = Counter("perpflow_simulated_faults", "Misbehaviour of the recorded venue applied on purpose.", ["kind"])
+SIMULATED_FAULTS = Counter("perpflow_simulated_faults", "Declared faults that the simulated venue applied.", ["kind"])
 
 # --- trading -------------------------------------------------------------------------------------------------------
 VENUE_REQUESTS = Counter(
@@ -59,10 +59,13 @@ VENUE_REQUESTS = Counter(
     ["venue", "path", "outcome"],
 )
 VENUE_REQUEST_SECONDS = Histogram(
-    "perpflow_venue_request_seconds", "From a request to its answer, of those that had one.", ["venue", "path"], buckets=_LATENCY
+    "perpflow_venue_request_seconds",
+    "Time from a request to its response, for requests with a response.",
+    ["venue", "path"],
+    buckets=_LATENCY,
 )
-GUARD_STATE = Gauge("perpflow_guard_state", "What the risk guard allows: 0 normal, 1 warning, 2 halted.", ["account"])
-GUARD_RULES = Gauge("perpflow_guard_rule", "1 while a rule of the risk guard holds, else 0.", ["account", "rule"])
+GUARD_STATE = Gauge("perpflow_guard_state", "State of the risk guard: 0 normal, 1 warning, 2 halted.", ["account"])
+GUARD_RULES = Gauge("perpflow_guard_rule", "1 while a rule of the risk guard is active, else 0.", ["account", "rule"])
 GUARD_DAY_R = Gauge(
     "perpflow_guard_day_r", "Net R of the UTC day that counts against the daily limit, open positions included.", ["account"]
 )
@@ -73,12 +76,12 @@ VENUE_WEIGHT = Gauge("perpflow_venue_used_weight", "Request weight of the runnin
 
 # --- worker --------------------------------------------------------------------------------------------------------
 RECORDS_APPLIED = Counter("perpflow_records_applied", "Input records applied to the engine.", ["topic"])
-LATE_TRADES = Counter("perpflow_late_trades", "Trades that came after their instant had fired.", [])
+LATE_TRADES = Counter("perpflow_late_trades", "Trades that arrived after their instant had fired.", [])
 INSTANTS_FIRED = Counter("perpflow_instants_fired", "Evaluation instants fired, per instrument.", [])
 SIGNALS = Counter("perpflow_signals", "Signals emitted.", [])
 WORKER_EVENT_TIME = Gauge("perpflow_worker_event_time_seconds", "Newest instant fired, Unix time.", ["partition"])
 EVALUATION_SECONDS = Histogram("perpflow_evaluation_seconds", "Wall time of one processing round.", [], buckets=_LATENCY)
-CONTINUITY_HEALED = Counter("perpflow_continuity_healed", "Gaps in delivery found by a reader and healed by seeking back.", ["topic"])
+CONTINUITY_HEALED = Counter("perpflow_continuity_healed", "Gaps in delivery that a reader found and closed by seeking back.", ["topic"])
 BUFFERED_RECORDS = Gauge("perpflow_buffered_records", "Records read ahead of the merged cut.", ["topic"])
 
 # --- monitor -------------------------------------------------------------------------------------------------------
@@ -96,26 +99,26 @@ COPY_SECONDS = Histogram("perpflow_copy_seconds", "Duration of a database transa
 FENCED = Counter("perpflow_fenced", "Transactions refused because another writer owns the partition.", ["service"])
 POSITIONS_OPEN = Gauge("perpflow_positions_open", "Open positions.", ["mode"])
 TRADES_CLOSED = Counter("perpflow_trades_closed", "Closed trades.", ["mode", "exit_reason"])
-ORDERS = Counter("perpflow_orders", "Order records made final: one for each change of an order's status.", ["mode", "leg", "status"])
+ORDERS = Counter("perpflow_orders", "Order records written, one for each change of an order's status.", ["mode", "leg", "status"])
 EXECUTOR_EVENT_TIME = Gauge("perpflow_executor_event_time_seconds", "Newest step of the executor, Unix time.", ["partition"])
 
 # --- maintenance ---------------------------------------------------------------------------------------------------
 MAINTENANCE = Counter("perpflow_maintenance_rounds", "Rounds of the database's upkeep, by outcome: done, busy, failed.", ["outcome"])
 MAINTENANCE_SECONDS = Histogram("perpflow_maintenance_seconds", "Duration of a round of upkeep.", [], buckets=_LATENCY)
 EVOLVE_RUNS = Counter("perpflow_evolve_runs", "Scheduled runs of auto-evolve, by outcome: done, failed.", ["outcome"])
-BARS_BUILT = Gauge("perpflow_bars_built_time_seconds", "Bars of a source are built up to here, Unix time.", ["source"])
+BARS_BUILT = Gauge("perpflow_bars_built_time_seconds", "End of the newest bar built from a source, Unix time.", ["source"])
 TABLE_BYTES = Gauge("perpflow_table_bytes", "Size of a table with its partitions and indexes.", ["table"])
 DATABASE_BYTES = Gauge("perpflow_database_bytes", "Size of the database.", [])
 
 # --- archive -------------------------------------------------------------------------------------------------------
-ROWS_ARCHIVED = Counter("perpflow_rows_archived", "Records that a manifest of the archive lists.", ["topic"])
-BYTES_ARCHIVED = Counter("perpflow_bytes_archived", "Bytes of the files written by the archive, rewriting included.", ["topic"])
+ROWS_ARCHIVED = Counter("perpflow_rows_archived", "Records listed in the manifests of the archive.", ["topic"])
+BYTES_ARCHIVED = Counter("perpflow_bytes_archived", "Bytes of the files written by the archive, including rewritten ones.", ["topic"])
 FILES_MERGED = Counter("perpflow_archive_files_merged", "Small files merged into larger ones.", ["topic"])
 ARCHIVE_LAG = Gauge("perpflow_archive_lag_records", "Records not yet in the archive.", ["topic"])
 ARCHIVE_SECONDS = Histogram("perpflow_archive_seconds", "Duration of writing a batch to the archive.", [], buckets=_LATENCY)
 
 # --- notifier ------------------------------------------------------------------------------------------------------
-NOTIFICATIONS_SENT = Counter("perpflow_notifications_sent", "Messages sent, by what they tell of.", ["channel", "kind"])
+NOTIFICATIONS_SENT = Counter("perpflow_notifications_sent", "Messages sent, by kind of event.", ["channel", "kind"])
 NOTIFICATIONS_FAILED = Counter(
     "perpflow_notifications_failed",
     "Attempts that failed, by reason: timeout, connection, rate_limited, refused, server, other.",
@@ -123,7 +126,7 @@ NOTIFICATIONS_FAILED = Counter(
 )
 NOTIFICATIONS_SUPPRESSED = Counter(
     "perpflow_notifications_suppressed",
-    "Events not sent as a message of their own, by reason: repeat, unrouted, top, quiet, window, digest. Of the first three the channel is empty.",
+    "Events not sent as their own message, by reason: repeat, unrouted, top, quiet, window, digest. The channel is empty for the first three.",
     ["channel", "reason"],
 )
 NOTIFICATIONS_QUEUED = Gauge("perpflow_notifications_queued", "Messages that wait for their channel.", ["channel"])
@@ -133,8 +136,8 @@ NOTIFICATION_SECONDS = Histogram("perpflow_notification_seconds", "Duration of a
 RECONCILED = Gauge("perpflow_reconciled", "State of the newest comparison with the venue: 0 green, 1 yellow, 2 red.", ["account"])
 RECONCILED_TIME = Gauge("perpflow_reconciled_time_seconds", "When the journal was last compared with the venue, Unix time.", ["account"])
 RECONCILE_FINDINGS = Counter("perpflow_reconcile_findings", "Differences between journal and venue, by kind.", ["account", "kind"])
-ANOMALIES = Counter("perpflow_execution_anomalies", "Facts that only a comparison with the venue can explain.", ["account"])
-ENTRIES_BLOCKED = Gauge("perpflow_entries_blocked", "1 while the executor opens nothing, else 0.", ["account"])
+ANOMALIES = Counter("perpflow_execution_anomalies", "Reports that only a comparison with the venue can explain.", ["account"])
+ENTRIES_BLOCKED = Gauge("perpflow_entries_blocked", "1 while the executor opens no position, else 0.", ["account"])
 PROTECTION_GAP = Histogram(
     "perpflow_protection_gap_seconds",
     "Longest time of a trade in which an open quantity had no confirmed stop.",

@@ -81,7 +81,7 @@ class Golden:
         refused: Invalid rows: price or quantity not above zero.
         buy, sell: Taker quantity.
         first_time .. last_price: By (trade time, id); None without trades.
-        holes: Gaps in the update ids of depth diffs and in the ids of recorded aggregate trades.
+        gaps: Gaps in the update ids of depth diffs and in the ids of recorded aggregate trades.
         quote: Last bookTicker.
         book: Best prices of the book after the first snapshot and all diffs; None without a snapshot or after a gap.
         published: Published figures.
@@ -101,7 +101,7 @@ class Golden:
     last_price: Decimal | None = None
     low: Decimal | None = None
     high: Decimal | None = None
-    holes: int = 0
+    gaps: int = 0
     quote: Top | None = None
     book: Top | None = None
     published: Published | None = None
@@ -150,9 +150,9 @@ def golden_of_recording(path: str | Path, symbol: str, kind: str = "perp") -> Go
         last_price=counted.last[2] if counted.last else None,
         low=counted.low,
         high=counted.high,
-        holes=reading.holes + counted.holes,
+        gaps=reading.gaps + counted.gaps,
         quote=reading.quote,
-        book=reading.book.top() if not reading.holes else None,
+        book=reading.book.top() if not reading.gaps else None,
         published=PUBLISHED.get(digest),
     )
 
@@ -182,7 +182,7 @@ class _Tally:
     trades: int = 0
     other: int = 0
     refused: int = 0
-    holes: int = 0
+    gaps: int = 0
     buy: Decimal = Decimal(0)
     sell: Decimal = Decimal(0)
     low: Decimal | None = None
@@ -218,7 +218,7 @@ class _Reading:
         self.aggregate = _Tally()
         self.quote: Top | None = None
         self.book = _Book()
-        self.holes = 0
+        self.gaps = 0
         self._update_id: int | None = None
         self._aggregate_id: int | None = None
 
@@ -306,12 +306,12 @@ class _Reading:
 
     def _aggregate(self, body: dict[str, Any]) -> None:
         number, trades = int(body["a"]), int(body["l"]) - int(body["f"]) + 1
-        self.aggregate.holes += self._aggregate_id is not None and number != self._aggregate_id + 1
+        self.aggregate.gaps += self._aggregate_id is not None and number != self._aggregate_id + 1
         self._aggregate_id = number
         self.aggregate.add(int(body["T"]), number, Decimal(body["p"]), Decimal(body["q"]), body["m"], trades)
 
     def _chain(self, final: int, previous: int) -> None:
-        self.holes += self._update_id is not None and previous != self._update_id
+        self.gaps += self._update_id is not None and previous != self._update_id
         self._update_id = final
 
 
@@ -421,7 +421,7 @@ def _recording_checks(golden: Golden, found: InstrumentFacts) -> Iterator[Check]
     yield from both("last book, best prices", golden.book, found.book, "its snapshot and diffs")
     if golden.quote is not None and golden.book is not None and _same(golden.quote, golden.book):
         yield _check(name, "last book equals last quote", found.quote, found.book, "equal in the recording")
-    whole = not golden.holes and not golden.refused
+    whole = not golden.gaps and not golden.refused
     yield from both("gap rows", 0 if whole else None, found.gap_rows, "it has no gap")
 
 

@@ -328,7 +328,7 @@ def _quality(facts: DemoFacts, gaps: Sequence[Row]) -> str:
         inputs,
         "none: every input had a value at every instant",
     )
-    holes = table(
+    gap_table = table(
         ["at (UTC)", "instrument", "stream", "kind", "certain", "repaired", "~detail"],
         [
             (
@@ -356,7 +356,7 @@ def _quality(facts: DemoFacts, gaps: Sequence[Row]) -> str:
         "quality",
         "Data quality",
         overview,
-        block("Gaps", holes, cut_note(len(gaps))),
+        block("Gaps", gap_table, cut_note(len(gaps))),
         block("Rejected records (dead_letters)", letters, cut_note(len(facts.dead_letters))),
         columns(block("Longest periods without a trade", silences), block("Missing and stale inputs by evaluated instant", missing)),
     )
@@ -433,8 +433,8 @@ def _holds(golden: Golden) -> str:
         said.append(f"{golden.other_trades:,} insurance-fund or ADL trades, which are in no aggregate trade")
     if golden.refused:
         said.append(f"{golden.refused:,} rows with an invalid price or quantity")
-    if golden.holes:
-        said.append(f"{golden.holes:,} gaps in its ids")
+    if golden.gaps:
+        said.append(f"{golden.gaps:,} gaps in its ids")
     if golden.published is not None:
         said.append(f"known as {golden.published.name}")
     return ", ".join(said)

@@ -1,6 +1,7 @@
 """Grafana's dashboards, made by code: ``python -m deploy.grafana`` writes ``dashboards/*.json``, which Grafana provisions.
 
-One module a dashboard, each with a function ``board``; ``build`` has the parts that they are made of. The JSON is committed, and a test holds it to the code.
+One module a dashboard, each with a function ``board``; ``build`` has the parts that they are made of. The JSON is committed. A test
+compares it with the code.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ BOARDS = {
 
 
 def text(board: Json) -> str:
-    """Return a dashboard as the committed files have it."""
+    """Return a dashboard as the text of its committed file."""
     return json.dumps(board, indent=1, ensure_ascii=False) + "\n"
 
 

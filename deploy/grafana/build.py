@@ -15,13 +15,13 @@ DATABASE: Json = {"type": "grafana-postgresql-datasource", "uid": "timescaledb"}
 PROMETHEUS: Json = {"type": "prometheus", "uid": "prometheus"}
 COLUMNS = 24  # of Grafana's grid
 
-# The step of a chart that the width of the screen asks for, and event_time in such steps.
+# The step of a chart at the screen's width, and event_time in such steps.
 STEP = "$__interval_ms * interval '1 millisecond'"
 BIN = f"date_bin({STEP}, event_time, timestamptz 'epoch')"
 IN_RANGE = "$__timeFilter(event_time)"
 INSTRUMENT = "instrument = ${instrument:sqlstring}"
 
-# Units. Grafana's own ids, or words behind the number.
+# Units: Grafana's ids, or text after the number.
 NONE, COUNT, SECONDS, MILLISECONDS, BYTES, SHARE, PER_SECOND = "none", "short", "s", "ms", "bytes", "percentunit", "cps"
 BASE, QUOTE, R, BASIS_POINTS, OF_TEN, OF_HUNDRED = (
     "suffix: base",
@@ -36,7 +36,7 @@ BYTES_PER_SECOND = "binBps"
 
 GREEN, RED, BLUE, ORANGE, GREY = "green", "red", "blue", "orange", "text"
 
-# Where a page's market data comes from.
+# Source of a page's market data.
 RECORDED, BOTH, LIVE, GENERATED, PLAYED = (
     "Recorded market data, played back: nothing here is live",
     "Live and recorded market data together",
@@ -44,10 +44,10 @@ RECORDED, BOTH, LIVE, GENERATED, PLAYED = (
     "Generated market data: no venue traded it",
     "Recorded and generated market data: nothing here is live",
 )
-# How the author of a made-up market begins.
+# Prefix of the author of a made-up market.
 GENERATED_AUTHORS = "generated-"
 
-# What a panel of metrics says when there are none, unless it says something better.
+# Text of a metrics panel without data, unless it has its own.
 NOT_TOLD = "No process has reported this in the range."
 
 
@@ -92,7 +92,7 @@ def panel(
     overrides: Sequence[Json] = (),
     interval: str | None = None,
 ) -> Json:
-    """A panel without place. ``interval`` is the least step of a chart, e.g. that of the evaluation grid."""
+    """A panel without a position. ``interval`` is the smallest step of a chart, e.g. that of the evaluation grid."""
     targets = [{"refId": chr(ord("A") + number), **query} for number, query in enumerate(queries)]
     made: Json = {
         "type": kind,
@@ -166,7 +166,7 @@ def by_name(name: str, *pairs: Any) -> Json:
 
 
 def matching(pattern: str, *pairs: Any) -> Json:
-    """Properties of the columns or lines whose names a pattern finds."""
+    """Properties of the columns or lines whose names match a pattern."""
     return {**by_name(pattern, *pairs), "matcher": {"id": "byRegexp", "options": f"/{pattern}/"}}
 
 
@@ -181,7 +181,7 @@ def limits(steps: Sequence[tuple[float | None, str]]) -> Json:
 
 
 def origin(where: str = "true") -> Json:
-    """The line on top of every page that says whether its market data is live or a recording (D27), of the instruments that ``where`` leaves."""
+    """The line on top of every page: source of its market data, live or recorded (D27), for the instruments in ``where``."""
     made = f"starts_with(author, '{GENERATED_AUTHORS}')"
     found = f"bool_or(recorded) AS played, bool_or({made}) AS made, bool_or(NOT recorded AND NOT {made}) AS live"
     colours = {RECORDED: ORANGE, BOTH: ORANGE, LIVE: GREEN, GENERATED: ORANGE, PLAYED: ORANGE}
@@ -210,7 +210,7 @@ def origin(where: str = "true") -> Json:
 
 # --- variables and the page ------------------------------------------------------------------------------------------
 def choice(name: str, label: str, query: str, multi: bool = False, sort: int = 1) -> Json:
-    """A variable whose values the database has; ``sort`` 1 by name, 0 as the query has them."""
+    """A variable with values from the database. ``sort`` 1: by name, 0: in the query's order."""
     return {
         "name": name,
         "label": label,
@@ -241,7 +241,7 @@ def options_of(name: str, label: str, values: Sequence[str], chosen: str) -> Jso
 
 
 def words(name: str, label: str) -> Json:
-    """A variable that is typed, or set by a link; empty at first."""
+    """A variable that the user types or a link sets. It starts empty."""
     return {"name": name, "label": label, "type": "textbox", "query": "", "current": {"text": "", "value": ""}}
 
 
@@ -276,9 +276,9 @@ def page(
     empty: str,
     empties: Mapping[str, str] | None = None,
 ) -> Json:
-    """A dashboard; panels stand in reading order, a new line begins where the width is used up. On top stands where the data comes from.
+    """A dashboard. Panels are in reading order; a full width starts a new line. The first line names the source of the data.
 
-    A panel without data is never blank: it says ``empties[title]``, else ``empty``, or of a metric that no process tells of it.
+    A panel without data shows ``empties[title]``, else ``empty``, or for a metric that no process reported it.
     """
     words = dict(empties or {})
     for one in panels:

@@ -1,4 +1,4 @@
-"""What execution cost (TCA): slippage and shortfall, fees and maker share, delays, orders and their ends."""
+"""Transaction costs (TCA): slippage and shortfall, fees and maker share, delays, orders and their outcomes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from deploy.grafana.build import (
 )
 
 CHOSEN = f"{IN_RANGE} AND mode = ${{mode:sqlstring}} AND strategy_id IN (${{strategy:sqlstring}})"
-# What a fill was worse than its reference, positive when it cost.
+# Slippage of a fill against its reference; positive is a cost.
 SLIPPAGE = "(price / reference_price - 1) * 10000 * CASE side WHEN 'BUY' THEN 1 ELSE -1 END"
 
 LEGS = f"""SELECT leg, liquidity, count(*) AS fills, sum(price * quantity) AS notional, sum(fee) AS fees,
@@ -59,7 +59,7 @@ FILLS = f"""SELECT event_time, instrument, strategy_id, leg, side, liquidity, pr
 
 
 # The same state is written again every two seconds: what differs from the one before, of the newest day of the range at most. (The view
-# risk_state_changes would look through the whole history.)
+# risk_state_changes would read the whole history.)
 GUARD = f"""SELECT event_time, account, state, NOT block_entries AS "may open", close_all AS "closes all", rules FROM (
   SELECT *, lag(said) OVER (PARTITION BY account ORDER BY sequence) AS before FROM (
     SELECT *, concat_ws('|', state, block_entries, close_all, rules) AS said FROM risk_state CROSS JOIN LATERAL (
@@ -68,7 +68,7 @@ GUARD = f"""SELECT event_time, account, state, NOT block_entries AS "may open", 
 WHERE said IS DISTINCT FROM before ORDER BY event_time DESC LIMIT 200"""
 COMMANDS = f"""SELECT event_time, account, command, "by", reason FROM risk_commands WHERE {IN_RANGE} ORDER BY event_time DESC LIMIT 200"""
 
-# Live trades only: the paper executor's fills are modelled, and what they cost stands in their trades.
+# Live trades only: the paper executor's fills are modelled, and their costs are in their trades.
 LIVE_COSTS = f"""SELECT strategy_id AS strategy, count(*) AS trades, avg(friction_r) AS friction, avg(slippage_bps_entry) AS "slippage entry",
   avg(slippage_bps_exit) AS "slippage exit", avg(maker_ratio_entry) AS "maker entry", avg(maker_ratio_tp) AS "maker targets",
   avg(entry_fill_ratio) AS "entry filled", sum(entry_timeout::int) AS timeouts, sum(tp_overshoot) AS "targets taken",

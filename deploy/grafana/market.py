@@ -1,4 +1,4 @@
-"""The market of one instrument: price with CVD below it, open interest, funding, liquidations, book, order sizes; and the whole market at a glance."""
+"""The market of one instrument: price with CVD below it, open interest, funding, liquidations, book, order sizes; and an overview of all."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BARS = (
     f" WHERE {IN_RANGE} AND {INSTRUMENT} AND timeframe = ${{timeframe:sqlstring}} ORDER BY event_time, source"
 )
 
-# The newest of each step: what a window held at its end.
+# The newest value of each step: the window at its end.
 NEWEST = f'DISTINCT ON (1) {BIN} AS "time"'
 
 
@@ -60,7 +60,7 @@ def _indicator(name: str, label: str) -> Json:
     )
 
 
-# The price now and 24 h before the end of the range, of every instrument that has both: on a cold start the venue's own bars know it.
+# The price at the end of the range and 24 h before, of every instrument with both. After a cold start the venue's bars have it.
 PULSE = """WITH last AS (
   SELECT i.instrument, f.event_time, f.price, f.estimated_funding_rate, f.open_interest, f.open_interest_change, f.obi, b.close AS before
   FROM (SELECT instrument FROM instruments_current WHERE kind = 'perp') i
@@ -77,8 +77,8 @@ PULSE = """WITH last AS (
 VOLUMES = """SELECT DISTINCT ON (instrument) instrument, value AS volume FROM market_indicators
   WHERE indicator = 'volume_24h' AND event_time BETWEEN timestamptz $__timeTo() - interval '1 hour' AND $__timeTo() ORDER BY instrument, event_time DESC"""
 
-# The ten perpetuals with the largest 24 h volume; those of which no volume is known come last. One look into the index for each step: the venue sends
-# an estimate every few seconds.
+# The ten perpetuals with the largest 24 h volume; those without a known volume come last. One index lookup for each step, because the venue
+# sends an estimate every few seconds.
 HEATMAP = f"""WITH top AS (
   SELECT i.instrument FROM instruments_current i LEFT JOIN ({VOLUMES}) v USING (instrument)
   WHERE i.kind = 'perp' ORDER BY v.volume DESC NULLS LAST, i.instrument LIMIT 10)
@@ -113,7 +113,7 @@ MARK_TRADES = f"""SELECT entry_time AS "time", event_time AS "timeEnd", strategy
 FROM trades_closed WHERE {IN_RANGE} AND {INSTRUMENT} ORDER BY event_time DESC LIMIT 500"""
 
 
-# The newest book of the range: what stands in it up to each price.
+# The newest book of the range: cumulative quantity up to each price.
 DEPTH = f"""WITH book AS (SELECT * FROM depth WHERE {IN_RANGE} AND {INSTRUMENT} AND state = 'live' ORDER BY event_time DESC LIMIT 1)
 SELECT price, sum(quantity) OVER (ORDER BY price DESC) AS bids, NULL::float8 AS asks
   FROM book, unnest(bid_prices, bid_quantities) b (price, quantity)

@@ -56,10 +56,10 @@ WHERE {IN_RANGE} AND kind = 'score' AND stream = 'overall' GROUP BY 1, 2 ORDER B
 
 GAPS = f"""SELECT event_time, instrument, stream, kind, certain, repaired, to_id - from_id + 1 AS missing,
   extract(epoch FROM to_time - from_time)::float8 AS lasted, detail FROM gaps WHERE {IN_RANGE} ORDER BY event_time DESC LIMIT 200"""
-GAP_COUNTS = f"""SELECT stream || ' ' || kind AS hole, count(*) FILTER (WHERE repaired) AS mended, count(*) FILTER (WHERE NOT repaired) AS open
+GAP_COUNTS = f"""SELECT stream || ' ' || kind AS gap, count(*) FILTER (WHERE repaired) AS repaired, count(*) FILTER (WHERE NOT repaired) AS open
 FROM gaps WHERE {IN_RANGE} GROUP BY 1 ORDER BY 1"""
 
-LETTERS = """SELECT receive_time, service, source, source_partition AS partition, source_offset AS "offset", instrument, field, reason,
+DEAD_LETTERS = """SELECT receive_time, service, source, source_partition AS partition, source_offset AS "offset", instrument, field, reason,
   octet_length(value) AS bytes FROM dead_letters WHERE $__timeFilter(receive_time) ORDER BY receive_time DESC LIMIT 200"""
 
 WRITTEN = """SELECT topic, sum(next_offset)::float8 AS "read up to", max(updated_at) AS "last commit",
@@ -68,14 +68,14 @@ FROM sink_offsets GROUP BY 1 ORDER BY 4 DESC"""
 
 
 def _newest(table: str) -> str:
-    # By instrument: the index begins with it, and the trades of a month are too many to look through.
+    # By instrument, because the index begins with it and a month has too many trades for a scan.
     return (
         f"SELECT '{table}' AS stage, max(n.event_time) AS newest FROM instruments_current i CROSS JOIN LATERAL (SELECT event_time FROM {table}"
         f" WHERE {table}.instrument = i.instrument AND {IN_RANGE} ORDER BY event_time DESC LIMIT 1) n"
     )
 
 
-# Market time that lies between the newest row of each stage and the newest trade: where the data is held up.
+# Market time between the newest row of each stage and the newest trade. It shows the stage that delays the data.
 STAGES = f"""SELECT stage, newest, extract(epoch FROM max(newest) OVER () - newest)::float8 AS behind FROM (
   {_newest("agg_trades")} UNION ALL {_newest("features")} UNION ALL {_newest("scores")} UNION ALL {_newest("signals")}) s
 WHERE newest IS NOT NULL ORDER BY behind DESC"""
@@ -235,8 +235,8 @@ def board() -> Json:
             prom("sum by (venue, topic) (rate(perpflow_conflated_records_total[$__rate_interval]))", "{{venue}} {{topic}} left out"),
             overrides=[matching("left out$", "unit", PER_SECOND)],
         ),
-        table("Holes", "Gaps in streams, the newest 200 of the range.", NONE, rows(GAPS), {"lasted": SECONDS}),
-        bars("Holes by stream", "Gaps by stream and kind, and whether they were repaired.", COUNT, rows(GAP_COUNTS), "hole", stack=True),
+        table("Gaps", "Gaps in streams, the newest 200 of the range.", NONE, rows(GAPS), {"lasted": SECONDS}),
+        bars("Gaps by stream", "Gaps by stream and kind, and whether they were repaired.", COUNT, rows(GAP_COUNTS), "gap", stack=True),
         lines(
             "Worker input",
             "Records applied to the engines, by topic.",
@@ -292,7 +292,12 @@ def board() -> Json:
         ),
         table("Sink positions", "Progress of the sink, by topic.", COUNT, rows(WRITTEN), {"ago": SECONDS}),
         table(
-            "Dead letters", "Rejected records, the newest 200 that arrived in the range.", NONE, rows(LETTERS), {"bytes": "bytes"}, width=24
+            "Dead letters",
+            "Rejected records, the newest 200 that arrived in the range.",
+            NONE,
+            rows(DEAD_LETTERS),
+            {"bytes": "bytes"},
+            width=24,
         ),
     ]
     return page(
@@ -306,8 +311,8 @@ def board() -> Json:
             "Findings": "No fault was found in the range.",
             "Polls": "No REST poll has succeeded: recordings have no REST endpoints to poll.",
             "Connections and gaps": "No connection ended, no gap was found, no order book was rebuilt.",
-            "Holes": "No gap in the range.",
-            "Holes by stream": "No gap in the range.",
+            "Gaps": "No gap in the range.",
+            "Gaps by stream": "No gap in the range.",
             "Stages": "No market data in the range.",
             "Streams not live": "Every subscribed stream is live.",
             "Sink positions": "No sink has written to this database.",

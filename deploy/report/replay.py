@@ -127,7 +127,7 @@ def _markets(report: Json, collected: Collector, trades: Sequence[Json], strateg
         running = [strategy for strategy in strategies if strategy.instrument == name]
         series = _series(name, collected, trades, running)
         silences = [Silence(pause["since"], pause["until"]) for pause in one["silences"]]
-        silences += [Silence(hole["since"], hole["until"]) for hole in report["quality"]["holes"] if hole["instrument"] == name]
+        silences += [Silence(gap["since"], gap["until"]) for gap in report["quality"]["trade_gaps"] if gap["instrument"] == name]
         made = instrument_figure(series, silences, running)
         shaded = note("Shaded: at least 5 minutes without a trade, and gaps in the data.") if silences else ""
         yield section(f"i{place}", name, _drawn(f"chart-{place}", made, "none: no bar and no evaluation"), shaded)
@@ -316,13 +316,13 @@ def _evaluations(report: Json) -> str:
 
 def _quality(report: Json) -> str:
     quality = report["quality"]
-    holes = table(
+    gap_table = table(
         ["instrument", "from (UTC)", "to (UTC)", ">length", ">missing ids"],
         [
             (one["instrument"], utc(one["since"]), utc(one["until"]), duration(one["until"] - one["since"]), count(one["missing"]))
-            for one in quality["holes"]
+            for one in quality["trade_gaps"]
         ],
-        f"none of {quality['least_hole_ms'] // 1000} s or more, by trade ids",
+        f"none of {quality['least_gap_ms'] // 1000} s or more, by trade ids",
     )
     void = table(
         ["strategy", ">trades", ">net R", ">net P&L", "~why"],
@@ -364,7 +364,7 @@ def _quality(report: Json) -> str:
     return section(
         "quality",
         "Data quality",
-        columns(block("Gaps in the trades", holes), block("Excluded trades", void)),
+        columns(block("Gaps in the trades", gap_table), block("Excluded trades", void)),
         columns(block("Late records", late), block("Periods without a trade", silences)),
         columns(block("Missing and stale inputs", missing), block("Rejected and expired entries", refused)),
         block("Files", files),

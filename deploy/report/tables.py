@@ -50,7 +50,7 @@ def trades_table(trades: Sequence[Row], empty: str = "none") -> Html:
 
 
 def _counts(row: Row) -> str:
-    return {None: "yes", "held_over_hole": "no: open during a gap", "window_over_hole": "no: a gap in its windows"}[row["void"]]
+    return {None: "yes", "held_over_gap": "no: open during a gap", "window_over_gap": "no: a gap in its windows"}[row["void"]]
 
 
 def _trade(row: Row) -> Sequence[Any]:

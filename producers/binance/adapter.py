@@ -1,18 +1,18 @@
 """Binance USD-M perpetuals.
 
-Routes since 2026-04-23: ``/public`` carries depth and bookTicker, ``/market`` the rest; a subscription on the wrong route is accepted and stays
-silent. Frames are combined: ``{"stream": NAME, "data": {...}}``.
+Routes since 2026-04-23: ``/public`` carries depth and bookTicker, ``/market`` the rest. A subscription on the wrong route is accepted but
+stays silent. Frames are combined: ``{"stream": NAME, "data": {...}}``.
 
 Whole-market calls over REST: contracts, funding intervals, 24 h volumes and the newest settled rates (exchangeInfo, fundingInfo, ticker/24hr,
-fundingRate). Open interest and the ratios exist symbol by symbol only. Whole-market streams are not subscribed, also for ``all`` symbols:
+fundingRate). Open interest and the ratios need one call a symbol. Whole-market streams are not subscribed, also for ``all`` symbols:
 
-- ``!bookTicker`` is no stream of best quotes here: it is sampled every few seconds (2,000 updates of 744 contracts in 20 s, as another client
-  measured), where each symbol's own stream is told of every change.
-- ``!markPrice@arr@1s`` says each second what the symbols' ``markPrice@1s`` say, in one frame of all contracts, delivery ones included: nothing
-  new but fewer subscriptions, and trades of the same connection would wait behind a frame of hundreds of marks.
-- ``!forceOrder@arr`` samples as ``forceOrder`` does (the newest of a symbol within a second): it would bring nothing but fewer subscriptions.
+- ``!bookTicker`` is sampled every few seconds (2,000 updates of 744 contracts in 20 s, as another client measured). A symbol's own stream
+  has every change.
+- ``!markPrice@arr@1s`` repeats the symbols' ``markPrice@1s`` in one frame of all contracts. It only saves subscriptions, and trades of the
+  same connection would wait behind a frame of hundreds of marks.
+- ``!forceOrder@arr`` has the same sample as ``forceOrder`` (a symbol's newest within a second). It only saves subscriptions.
 
-So a symbol is followed in the same way whether it was named, or came with ``top:N`` or ``all``; 560 contracts take 2,800 streams, 15 connections.
+So a named symbol is followed like one from ``top:N`` or ``all``. 560 contracts take 2,800 streams on 15 connections.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ AGG_TRADE = Channel("aggTrade", "agg_trades", 60.0)
 DEPTH = Channel("depth", "depth", 15.0)
 BOOK_TICKER = Channel("bookTicker", "quotes", 15.0)
 MARK_PRICE = Channel("markPrice", "funding", 10.0)
-# Liquidations are silent for hours: their connection is watched instead.
+# Liquidations can be silent for hours, so their connection is watched instead.
 FORCE_ORDER = Channel("forceOrder", "liquidations", None)
 ROUTES = {AGG_TRADE: "market", DEPTH: "public", BOOK_TICKER: "public", MARK_PRICE: "market", FORCE_ORDER: "market"}
 
@@ -90,7 +90,7 @@ class BinanceUsdm(Adapter):
         return f"{symbol.lower()}@{channel.name}{self._suffix.get(channel.name, '')}"
 
     def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
-        """Return one connection a route, more where a route has too many streams; the URL subscribes."""
+        """Return one connection a route, or more if a route has too many streams. The URL subscribes."""
         by_route: dict[str, list[tuple[str, Channel]]] = {}
         for symbol, channel in wanted:
             by_route.setdefault(ROUTES[channel], []).append((symbol, channel))
@@ -118,12 +118,12 @@ class BinanceUsdm(Adapter):
             raise MappingError(name, error.field, error.reason) from None
 
     def clock_of(self, name: str, data: Any, received: int) -> int:
-        """Return the venue's time of a message; 0 for one that has none. Raises MappingError."""
+        """Return the venue's time of a message, 0 without one. Raises MappingError."""
         return mapping.event_clock(data, received)
 
     def scanner(self, streams: Sequence[tuple[str, Channel, Market]], codec: Codec) -> Scanner | None:
         """Return the compiled reader of aggTrade, bookTicker and depthUpdate."""
-        from producers.binance import scan  # brings the compiler along, which other venues' producers need not load
+        from producers.binance import scan  # imports the compiler, which other venues' producers do not need
 
         kinds = {AGG_TRADE: scan.TRADE, BOOK_TICKER: scan.QUOTE, DEPTH: scan.BOOK}
         return scan.FrameScanner(
@@ -132,24 +132,24 @@ class BinanceUsdm(Adapter):
 
     def _odd_frame(self, raw: bytes, error: Exception) -> Sequence[Message]:
         if isinstance(error, orjson.JSONDecodeError):
-            # Cut-off frames still begin with the stream's name, which tells a reader of the dead letters where to look.
+            # Truncated frames still begin with the stream's name, which helps a reader of the dead letters.
             start = raw.find(b'"stream":"')
             end = raw.find(b'"', start + 10) if start >= 0 else -1
             name = raw[start + 10 : end].decode(errors="replace") if end > 0 else "frame"
             raise MappingError(name, "frame", f"no JSON: {error}")
         message = orjson.loads(raw)
         if isinstance(message, dict) and "stream" not in message and ("result" in message or "error" in message):
-            # The answer to a control message is no market data.
+            # The response to a control message is not market data.
             (self._log.warning if message.get("error") else self._log.info)("answer of the venue", answer=message)
             return ()
         raise MappingError("frame", "stream", f"no combined frame: {error}")
 
     def take(self, channel: Channel, data: Any, market: Market, received: int) -> Sequence[Event]:
-        """Return what a message says."""
+        """Return the content of a message."""
         if channel is AGG_TRADE:
             mapping.check_symbol(data, market.symbol, "aggTrade")
             return (("agg_trades", mapping.agg_trade(data, market.instrument, received)),)
-        if channel is FORCE_ORDER:  # which has its symbol inside
+        if channel is FORCE_ORDER:  # it contains its symbol
             return (("liquidations", mapping.liquidation(data, market.instrument, market.symbol, received)),)
         mapping.check_symbol(data, market.symbol, channel.name)
         if channel is DEPTH:
@@ -167,7 +167,7 @@ class BinanceUsdm(Adapter):
         return mapping.server_time(await rest.get("/fapi/v1/time"))
 
     async def facts(self, rest: Rest, author: str) -> dict[str, ContractInfo]:
-        """Return the contracts; those that cannot be used are logged and left out."""
+        """Return the contracts. Unusable ones are logged and left out."""
         listed = mapping.rows_of(await rest.get("/fapi/v1/fundingInfo"), "fundingInfo")
         hours = dict(valid_rows(self.venue, "fundingInfo", listed, mapping.funding_hours))
         found = {}
@@ -203,7 +203,7 @@ class BinanceUsdm(Adapter):
         return int(mapping.agg_trade(rows[0], market.instrument, since + 10**12)["agg_id"]) if rows else None
 
     async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | RejectedRow]:
-        """Return bars with what takers bought in them."""
+        """Return bars with their taker buy volume."""
         answer = await rest.get(
             "/fapi/v1/klines", KLINES_WEIGHT, symbol=market.symbol, interval="5m", startTime=first, endTime=last, limit=self.kline_page
         )

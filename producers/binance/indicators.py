@@ -1,6 +1,6 @@
 """Binance USD-M's slow indicators over REST: open interest, long/short ratios, 24 h volume, settled funding.
 
-The ``/futures/data`` statistics are of 5 min periods; their ``timestamp`` is the end of the period.
+The ``/futures/data`` statistics have 5 min periods. Their ``timestamp`` is the end of the period.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STATISTICS = (
     ("top_trader_long_share", "/futures/data/topLongShortPositionRatio", "longAccount"),
     ("open_interest", "/futures/data/openInterestHist", "sumOpenInterestValue"),
 )
-# One look a period, and one more so that a late answer costs half a period at most.
+# Two requests a period, so that a late value costs at most half a period.
 STATISTICS_EVERY_S = 150.0
 OPEN_INTEREST_EVERY_S = 30.0
 # For hundreds of symbols: a quarter of the request weight, and 1,000 requests in 5 min with two a symbol.
@@ -39,7 +39,7 @@ def indicator(name: str, event_time: int, received: int, value: float) -> Record
 
 
 def statistic(name: str, field: str, rows: Any, received: int) -> list[Record]:
-    """Return the rows of one of the ``/futures/data`` answers as records, ascending."""
+    """Return the rows of a ``/futures/data`` response as records, ascending."""
     if type(rows) is not list:
         raise MappingError(name, "answer", f"expected a list, got {str(rows)[:200]}")
     return [indicator(name, integer(row, "timestamp", name), received, quantity(row, field, name)) for row in rows]
@@ -52,7 +52,7 @@ def open_interest(answer: Any, mark_price: float, received: int) -> Record:
 
 
 def settled(row: Any, received: int) -> Record:
-    """Return a ``funding`` record of a settled rate; its event time is the settlement, which the venue stamps some ms late."""
+    """Return a ``funding`` record of a settled rate. Its event time is the settlement, which the venue stamps some ms late."""
     value = number(get(row, "fundingRate", "fundingRate"), "fundingRate", "fundingRate")
     return {
         "event_time": integer(row, "fundingTime", "fundingRate"),
@@ -80,7 +80,7 @@ def polls() -> list[Poll]:
 async def _open_interest(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
     symbol, mark = markets[0].symbol, markets[0].memory.get("mark_price")
     answer = await rest.get("/fapi/v1/openInterest", symbol=symbol)
-    if mark is None:  # its stream is not followed, or has not spoken yet
+    if mark is None:  # its stream is not followed, or has no message yet
         mark = positive(await rest.get("/fapi/v1/premiumIndex", symbol=symbol), "markPrice", "premiumIndex")
     return [(symbol, "market_indicators", open_interest(answer, mark, received))]
 
@@ -89,7 +89,7 @@ async def _statistics(rest: Rest, markets: Sequence[Market], received: int) -> l
     symbol = markets[0].symbol
     found = []
     answers: dict[str, Any] = {}
-    for name, path, field in STATISTICS[:-1]:  # open interest itself is asked for more often than the statistic is made
+    for name, path, field in STATISTICS[:-1]:  # open interest itself is polled more often than the statistic changes
         if path not in answers:
             answers[path] = await rest.get(path, symbol=symbol, period=PERIOD, limit=1)
         found += [(symbol, "market_indicators", record) for record in statistic(name, field, answers[path], received)]

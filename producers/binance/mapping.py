@@ -43,15 +43,15 @@ def event_clock(data: Any, received: int) -> int:
     """Return the venue's event time ``E`` of a stream message.
 
     Raises:
-        MappingError: it is missing, no time, or lies so far ahead of ``received`` that it cannot be one.
+        MappingError: it is missing, not a time, or too far ahead of ``received``.
     """
     try:
-        # Of every frame: one look at a good one.
+        # This runs for every frame. Good frames take one pass.
         value = data["E"]
         if type(value) is int and 0 <= value <= received + MAX_AHEAD_MS:
             return value
     except (KeyError, TypeError):
-        pass  # the second look names the field
+        pass  # the second pass names the field
     return time_ms(data, "E", "frame", received)
 
 
@@ -66,7 +66,7 @@ def check_symbol(data: dict[str, Any], symbol: str, record: str) -> None:
 def agg_trade(data: dict[str, Any], instrument: str, received: int, *, backfilled: bool = False) -> Record:
     """Return the ``agg_trades`` record of a stream aggTrade or of an element of ``/fapi/v1/aggTrades`` (same field names)."""
     try:
-        # The hottest path of all: one look at a good message, and a second one only at bad ones.
+        # This is the hottest path. Good messages take one pass; only bad ones take a second.
         time, first, last, number, maker = data["T"], data["f"], data["l"], data["a"], data["m"]
         price_text, quantity_text = data["p"], data["q"]
         price, size = float(price_text), float(quantity_text)
@@ -87,7 +87,7 @@ def agg_trade(data: dict[str, Any], instrument: str, received: int, *, backfille
                 "last_trade_id": last, "price": price, "quantity": size, "buyer_is_maker": maker, "backfilled": backfilled,
             }  # fmt: skip
     except (KeyError, TypeError, ValueError):
-        pass  # the second look names the field
+        pass  # the second pass names the field
     return _checked_trade(data, instrument, received, backfilled)
 
 
@@ -116,7 +116,7 @@ def _checked_trade(data: Any, instrument: str, received: int, backfilled: bool) 
 def quote(data: dict[str, Any], instrument: str, received: int) -> Record:
     """Return the ``quotes`` record of a bookTicker message."""
     try:
-        # As above: most messages of a venue are these.
+        # As above: most messages are of this kind.
         time, update = data["T"], data["u"]
         texts = bid_text, bid_size_text, ask_text, ask_size_text = data["b"], data["B"], data["a"], data["A"]
         bid, bid_size, ask, ask_size = map(float, texts)
@@ -136,7 +136,7 @@ def quote(data: dict[str, Any], instrument: str, received: int) -> Record:
                 "bid_price": bid, "bid_quantity": bid_size, "ask_price": ask, "ask_quantity": ask_size,
             }  # fmt: skip
     except (KeyError, TypeError, ValueError):
-        pass  # the second look names the field
+        pass  # the second pass names the field
     return {
         "instrument": instrument,
         "event_time": integer(data, "T", "bookTicker"),
@@ -162,7 +162,7 @@ def depth_diff(data: dict[str, Any]) -> BookDiff:
         ):
             return BookDiff(time, first, last, previous, levels(data, "b", "depthUpdate"), levels(data, "a", "depthUpdate"))
     except (KeyError, TypeError):
-        pass  # the second look names the field
+        pass  # the second pass names the field
     first, last = integer(data, "U", "depthUpdate"), integer(data, "u", "depthUpdate")
     if last < first:
         raise MappingError("depthUpdate", "u", f"last update id {last} is below the first, {first}")
@@ -177,12 +177,12 @@ def depth_diff(data: dict[str, Any]) -> BookDiff:
 
 
 def depth_snapshot(data: dict[str, Any]) -> BookSnapshot:
-    """Return the answer of ``/fapi/v1/depth`` as value object."""
+    """Return the response of ``/fapi/v1/depth`` as a value object."""
     return BookSnapshot(integer(data, "lastUpdateId", "depth"), levels(data, "bids", "depth"), levels(data, "asks", "depth"))
 
 
 def mark_price(data: dict[str, Any], instrument: str, received: int, interval_hours: int | None) -> Record:
-    """Return the ``funding`` record of a markPriceUpdate. ``r`` is the estimate of the running interval, not what is charged.
+    """Return the ``funding`` record of a markPriceUpdate. ``r`` is the estimate of the running interval, not the charged rate.
 
     Args:
         data: The message.
@@ -228,12 +228,12 @@ def liquidation(data: dict[str, Any], instrument: str, symbol: str, received: in
 def instrument_facts(entry: dict[str, Any], author: str, funding_hours: int | None) -> Record:
     """Return the ``instruments`` record of a symbol of exchangeInfo, without its times (``event_time``, ``receive_time``).
 
-    The price step is the filter's tickSize: the entry's pricePrecision is finer than what trades.
+    The price step is the filter's tickSize, because the entry's pricePrecision is finer than traded prices.
 
     Args:
         entry: Element of ``symbols``.
         author: Producer whose progress marks cover it.
-        funding_hours: What fundingInfo says of the symbol; None when it leaves it out, which means 8 h for a perpetual.
+        funding_hours: The symbol's interval in fundingInfo. None if it is missing there, which means 8 h for a perpetual.
     """
     record = "exchangeInfo"
     symbol = text(entry, "symbol", record)
@@ -277,7 +277,7 @@ def _step(filters: dict[str, dict[str, Any]], name: str, field: str, symbol: str
 
 
 def server_time(answer: Any) -> int:
-    """Return the venue's clock of the answer of ``time``, ms UTC."""
+    """Return the venue's clock from the response of ``time``, ms UTC."""
     return integer(answer, "serverTime", "time")
 
 
@@ -298,7 +298,7 @@ def contracts(answer: Any) -> list[dict[str, Any]]:
 
 
 def rows_of(answer: Any, record: str) -> list[Any]:
-    """Return an answer that is a list."""
+    """Return a response that must be a list."""
     if type(answer) is not list:
         raise MappingError(record, "answer", f"expected a list, got {str(answer)[:200]}")
     return answer

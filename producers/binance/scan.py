@@ -1,9 +1,9 @@
-"""Compiled reading of the messages that most of the venue's frames are, aggTrade, bookTicker and depthUpdate: many frames at a call, trades and quotes
-from bytes to Avro bytes, changes of books to their levels.
+"""Compiled reading of the most frequent messages: aggTrade, bookTicker and depthUpdate. One call reads many frames. Trades and quotes
+become Avro bytes, book changes become levels.
 
-Its plain twin is ``mapping`` behind ``BinanceUsdm.split``; the tests hold one to the other, byte for byte. It takes only what is plainly right: combined
-frames of known streams without spaces or escapes, every field once and in its range, decimals that a double holds exactly when scaled (at most 2**53
-without the point). All else, and all that is wrong, is left to the twin, which knows why.
+Its plain equivalent is ``mapping`` with ``BinanceUsdm.split``. Tests compare the two byte for byte. It reads only well-formed messages:
+combined frames of known streams without spaces or escapes, with every field once and in range. Decimals without their point must be at most
+2**53, so that a double holds them exactly. All other messages go to the plain equivalent, which names the error.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from schemas.codec.varints import write_long
 
 TRADE, QUOTE, BOOK, OTHER = 0, 1, 2, 3
 TOPICS = ("agg_trades", "quotes", "depth")
-# Bytes of a record besides its header and instrument: at most five longs, four doubles, three flags.
+# Bytes of a record without header and instrument: at most five longs, four doubles, three flags.
 MOST_BYTES = 5 * 10 + 4 * 8 + 3
 # The shortest level: ["1","1"] with a comma.
 LEVEL_BYTES = 10
-# At which place each field is kept. Numbers: 0 E, 1 T, 2 a or u, 3 f or U, 4 l or pu; decimals: 0 p or b, 1 q or B, 2 a, 3 A.
+# Index of each field. Numbers: 0 E, 1 T, 2 a or u, 3 f or U, 4 l or pu; decimals: 0 p or b, 1 q or B, 2 a, 3 A.
 _NUMBERS, _DECIMALS = 5, 4
-# 15 digits are below 2**53, so digit by digit no number overflows; ids have 18 at most.
+# 15 digits are below 2**53, so no number overflows while digits are added. Ids have at most 18.
 _EXACT = 2**53
 _LONG_DIGITS = 18
 _TENS = 10.0 ** np.arange(23)  # exactly doubles, so that the quotient is the nearest double (Clinger's fast path)
@@ -38,7 +38,7 @@ _HASH_START, _HASH_TIMES = 2166136261, 16777619  # FNV-1a, 32 bits
 
 @njit(cache=True, nogil=True)
 def _text_end(data, at, end):  # type: ignore[no-untyped-def]
-    """Return where a text that begins at ``at`` ends (its quote), -1 when it is not a plain one."""
+    """Return the end (the quote) of a text that begins at ``at``; -1 for a text with escapes."""
     while at < end:
         byte = data[at]
         if byte == 34:
@@ -51,7 +51,7 @@ def _text_end(data, at, end):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _whole(data, at, end):  # type: ignore[no-untyped-def]
-    """Return (number, where it ends) of a whole number; -1 when there is none, or too long a one."""
+    """Return (number, end) of a whole number; -1 without one or if it is too long."""
     begin, value = at, 0
     while at < end and 48 <= data[at] <= 57:
         value = value * 10 + (data[at] - 48)
@@ -65,7 +65,7 @@ def _whole(data, at, end):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _decimal(data, at, end, tens):  # type: ignore[no-untyped-def]
-    """Return a decimal text as the nearest double, -1 when it must be looked at otherwise."""
+    """Return a decimal text as the nearest double; -1 if this function cannot read it."""
     value, point, digits = 0, -1, 0
     for n in range(at, end):
         byte = data[n]
@@ -86,7 +86,7 @@ def _decimal(data, at, end, tens):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _skipped(data, at, end):  # type: ignore[no-untyped-def]
-    """Return where a value that is not needed ends, -1 when it is not a plain text, number or word."""
+    """Return the end of an unused value; -1 unless it is a plain text, number or literal."""
     if at >= end:
         return -1
     byte = data[at]
@@ -103,7 +103,7 @@ def _skipped(data, at, end):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _levels(data, at, end, levels, count, tens):  # type: ignore[no-untyped-def]
-    """Read [["price","quantity"],...] to ``levels`` from row ``count`` on; return (where it ends, rows then), -1 when it is not plainly right."""
+    """Read [["price","quantity"],...] to ``levels`` from row ``count`` on. Return (end, number of rows); -1 if it is not well formed."""
     if at + 1 >= end or data[at] != 91:
         return -1, count
     at += 1
@@ -154,7 +154,7 @@ def _scan(  # type: ignore[no-untyped-def]
     out,
     out_ends,
 ):
-    """Read frames; ``numbers`` gets the columns of ``Scanned`` for each, ``out`` the records of trades and quotes, ``levels`` those of books."""
+    """Read frames. ``numbers`` gets the columns of ``Scanned``, ``out`` the records of trades and quotes, ``levels`` the levels of books."""
     rows = 0
     held = np.zeros(_NUMBERS, dtype=np.int64)
     begin, to = 0, 0
@@ -347,11 +347,11 @@ def _scan(  # type: ignore[no-untyped-def]
 
 
 class FrameScanner:
-    """Reads the frames of some streams (``Adapter.scanner``). Pure but for buffers of its own.
+    """Reads the frames of some streams (``Adapter.scanner``). Pure, except for its own buffers.
 
     Args:
-        streams: Wire name, kind (TRADE, QUOTE, BOOK, or OTHER for one that is not read), symbol and instrument id of each.
-        codec: Whose headers the values begin with.
+        streams: Wire name, kind (TRADE, QUOTE, BOOK, or OTHER: not read), symbol and instrument id of each.
+        codec: Gives the headers of the values.
     """
 
     def __init__(self, streams: Sequence[tuple[str, int, str, str]], codec: Codec) -> None:
@@ -374,7 +374,7 @@ class FrameScanner:
             self._slots[slot] = index
         self._scratch = np.empty(_DECIMALS, dtype="<f8")
         self._bytes = self._scratch.view(np.uint8)
-        self.scan([b"{}"], 0)  # compiles, once on a machine
+        self.scan([b"{}"], 0)  # compile now; the result is cached on the machine
 
     def scan(self, frames: Sequence[bytes], received: int) -> Scanned:
         """Read frames; ``received``: our clock, ms UTC."""

@@ -65,14 +65,14 @@ class BinanceSpot(BinanceUsdm):
     default_symbols: ClassVar[str] = "BTCUSDT,ETHUSDT,SOLUSDT,XRPUSDT"
 
     def __init__(self, depth_speed: str = "100ms") -> None:
-        # The venue's slow cadence has no name of its own.
+        # The venue's slow cadence has no suffix.
         self._suffix = {} if depth_speed == "1000ms" else {"depth": f"@{depth_speed}"}
         self._log = structlog.get_logger().bind(venue=self.venue, kind=self.kind)
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
     def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
-        """Return as many connections as the streams need; the URL subscribes."""
+        """Return as many connections as the streams need. The URL subscribes."""
         plans = []
         for start in range(0, len(wanted), self.max_streams):
             part = list(wanted[start : start + self.max_streams])
@@ -85,7 +85,7 @@ class BinanceSpot(BinanceUsdm):
         return 0 if name.endswith(BOOK_TICKER.name) else binance.event_clock(data, received)
 
     def take(self, channel: Channel, data: Any, market: Market, received: int) -> Sequence[Event]:
-        """Return what a message says."""
+        """Return the content of a message."""
         binance.check_symbol(data, market.symbol, channel.name)
         if channel is BOOK_TICKER:
             return (("quotes", mapping.quote(data, market, received)),)
@@ -98,7 +98,7 @@ class BinanceSpot(BinanceUsdm):
         return (event,)
 
     def scanner(self, streams: Sequence[tuple[str, Channel, Market]], codec: Codec) -> Scanner | None:
-        """Return nothing: a bookTicker of spot has no time of its own but that of other messages."""
+        """Return None, because a bookTicker of spot has no time and takes that of other messages."""
         return None
 
     # --- REST --------------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class BinanceSpot(BinanceUsdm):
         return binance.server_time(await rest.get(f"{PATH}/time"))
 
     async def facts(self, rest: Rest, author: str) -> dict[str, ContractInfo]:
-        """Return the pairs; those that cannot be used are logged and left out."""
+        """Return the pairs. Unusable ones are logged and left out."""
         rows = array(await rest.get(f"{PATH}/exchangeInfo", INFO_WEIGHT), "symbols", "exchangeInfo")
         records = valid_rows(self.venue, "exchangeInfo", rows, lambda row: mapping.instrument_facts(row, author))
         return {record["symbol"]: ContractInfo(record, {}) for record in records}
@@ -135,14 +135,14 @@ class BinanceSpot(BinanceUsdm):
         return int(binance.agg_trade(rows[0], market.instrument, since + 10**12)["agg_id"]) if rows else None
 
     async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | RejectedRow]:
-        """Return bars with what takers bought in them."""
+        """Return bars with their taker buy volume."""
         answer = await rest.get(
             f"{PATH}/klines", KLINES_WEIGHT, symbol=market.symbol, interval="5m", startTime=first, endTime=last, limit=self.kline_page
         )
         return map_rows(binance.rows_of(answer, "klines"), lambda row: binance.bar(row, market, received))
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
-        """Return nothing: spot is neither funded nor has it open interest."""
+        """Return nothing, because spot has neither funding nor open interest."""
         return []
 
     def polls(self) -> list[Poll]:

@@ -16,7 +16,7 @@ from schemas.partition import base_asset, instrument_id
 
 
 def depth_diff(data: dict[str, Any], received: int) -> BookDiff:
-    """Return a depthUpdate message as value object. Ids grow by one a change, so a diff stands on the id before its first."""
+    """Return a depthUpdate message as value object. Ids grow by one a change, so a diff applies to the id before its first."""
     first, last = integer(data, "U", "depthUpdate"), integer(data, "u", "depthUpdate")
     if last < first:
         raise MappingError("depthUpdate", "u", f"last update id {last} is below the first, {first}")

@@ -1,4 +1,4 @@
-"""Compile what reads frames in bulk before several processes would: the first call of a compiled function on a new machine takes seconds."""
+"""Compiles the bulk reader before several processes do. The first call of a compiled function on a new machine takes seconds."""
 
 from __future__ import annotations
 

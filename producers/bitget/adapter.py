@@ -1,8 +1,8 @@
 """The Bitget adapter: USDT-M perpetuals, v2.
 
-What it does not give, because the venue has no public source of it: liquidations (neither a stream nor REST) and a top-trader ratio.
-Whole-market calls: contracts, tickers, current-fund-rate; settled funding, the ratio and streams are symbol by symbol.
-Sources: the venue's v2 documents (common/websocket-intro, contract/websocket/public, contract/market).
+The venue has no public source of liquidations (neither a stream nor REST) or of a top-trader ratio. Whole-market calls: contracts, tickers,
+current-fund-rate; settled funding, the ratio and streams are symbol by symbol. Sources: the venue's v2 documents (common/websocket-intro,
+contract/websocket/public, contract/market).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from schemas.codec.avro import Record
 PRODUCT = "USDT-FUTURES"
 MARKET_PATH = "/api/v2/mix/market"
 SUBSCRIBE_BATCH = 25  # arguments of one message: about 2 kB, half of the venue's limit
-# Addresses may send 20 requests a second to most calls, 10 to fills-history and 1 to account-long-short: their weights say so.
+# An address may send 20 requests a second to most calls, 10 to fills-history and 1 to account-long-short. The weights follow from this.
 FILLS_HISTORY_WEIGHT = 2
 ACCOUNT_RATIO_WEIGHT = 20
 RECENT_FILLS = 100
 HISTORY_FILLS = 1000
-# Pages of a back-fill: fills-history reaches back a week when no time is named.
+# Pages of a back-fill. Without a time fills-history reaches back a week.
 MAX_PAGES = 200
 SETTLEMENTS = 20
 SETTLEMENTS_PAGE = 100
@@ -58,8 +58,8 @@ TICKER = Channel("ticker", "funding", 60.0)
 class BitgetFutures(Adapter):
     """Bitget USDT-FUTURES.
 
-    The trade stream begins with recent trades, which are doubles after a reconnect; ids ascend with holes. The book carries a checksum and, in
-    newer pushes, the number of the push before (see ``mapping.books``).
+    The trade stream begins with recent trades, which are duplicates after a reconnect. Ids ascend with gaps. The book carries a checksum
+    and, in newer pushes, the number of the push before (see ``mapping.books``).
     """
 
     venue: ClassVar[str] = VENUE
@@ -124,7 +124,7 @@ class BitgetFutures(Adapter):
         return mapping.ticker(data, market.instrument, received)
 
     def checksum(self, bids: Sequence[str], asks: Sequence[str]) -> int:
-        """Return the signed CRC-32 of the best 25 levels, bids and asks in turns; where one side is shorter, the other goes on alone."""
+        """Return the signed CRC-32 of the best 25 levels, bids and asks alternating. If one side is shorter, the other continues alone."""
         parts = []
         for index in range(min(self.checksum_levels, max(len(bids), len(asks)))):
             parts += [side[index] for side in (bids, asks) if index < len(side)]
@@ -153,7 +153,7 @@ class BitgetFutures(Adapter):
         return dict(valid_rows(VENUE, "tickers", array(answer, "data", "tickers"), mapping.volume))
 
     async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
-        """Return the newest 100 fills, and from there page by page what fills-history has (the last week)."""
+        """Return the newest 100 fills, and the pages of fills-history before them (the last week)."""
         good: list[Record] = []
         refused: list[Record | RejectedRow] = []
         for page in range(MAX_PAGES):
@@ -167,7 +167,7 @@ class BitgetFutures(Adapter):
             rows = array(answer, "data", "fills")
             found = map_rows(rows, lambda row: mapping.trade(row, market.instrument, received, backfilled=True))
             refused += [row for row in found if isinstance(row, RejectedRow)]
-            # A page that brings nothing older would be asked for again for ever.
+            # A page without older trades would be requested for ever.
             older = [row for row in found if not isinstance(row, RejectedRow) and (not good or mapping.age(row) < mapping.age(good[0]))]
             if not older:
                 break
@@ -184,7 +184,7 @@ class BitgetFutures(Adapter):
         return map_rows(array(answer, "data", "candles"), lambda row: mapping.bar(row, market, received))
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
-        """Return settled rates and account ratios (those of the venue's last 5 min steps); past open interest is not served."""
+        """Return settled rates and the account ratios of the venue's last 5 min steps. The venue serves no past open interest."""
         found: list[tuple[str, Record]] = []
         for page in range(1, MAX_PAGES):
             answer = await rest.get(
@@ -220,7 +220,7 @@ async def _schedule(rest: Rest, markets: Sequence[Market], received: int) -> lis
 
 
 async def _settled(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
-    """Return the settlements that were not said before: the newest twenty at first, then each new one once."""
+    """Return the new settlements, each once. The first call returns the newest twenty."""
     found = []
     for market in markets:
         answer = await rest.get(f"{MARKET_PATH}/history-fund-rate", symbol=market.symbol, productType=PRODUCT, pageSize=SETTLEMENTS)

@@ -38,7 +38,7 @@ TRADING = ("normal", "maintain", "limit_open", "restrictedAPI")
 
 
 def clock(message: dict[str, Any], received: int) -> int:
-    """Return the venue's clock of a push: its ``ts``, else the newest of its rows (some channels leave the outer one out)."""
+    """Return the venue's clock of a push: its ``ts``, else the newest of its rows (some channels have no outer one)."""
     if "ts" in message:
         return time_ms(message, "ts", "push", received)
     return max((time_ms(row, "ts", "push", received) for row in array(message, "data", "push")), default=0)
@@ -50,7 +50,7 @@ def clock(message: dict[str, Any], received: int) -> int:
 def trade(row: Any, instrument: str, received: int, *, backfilled: bool = False) -> Record:
     """Return the ``agg_trades`` record of a row of the trade channel, of fills or of fills-history (there ``Buy`` and ``Sell``).
 
-    ``side`` is the taker's. Ids ascend but have holes: ours is 0 and the venue's stands beside.
+    ``side`` is the taker's. Ids ascend but have gaps. So our id is 0 and the venue's is a field of its own.
     """
     side = one_of(row, "side", "trade", ("buy", "sell", "Buy", "Sell"))
     return {
@@ -69,12 +69,12 @@ def trade(row: Any, instrument: str, received: int, *, backfilled: bool = False)
 
 
 def age(record: Record) -> tuple[int, int]:
-    """Return the place of a trade among its instrument's: by time, within a millisecond by id (the venue's ids ascend)."""
+    """Return the sort key of a trade: its time, then its id (the venue's ids ascend)."""
     return record["event_time"], int(record["venue_trade_id"])
 
 
 def trades(message: dict[str, Any], instrument: str, received: int) -> list[Record]:
-    """Return the records of a trade push, ascending; the venue puts the newest first."""
+    """Return the records of a trade push, ascending. The venue sends the newest first."""
     return sorted((trade(row, instrument, received) for row in array(message, "data", "trade")), key=age)
 
 
@@ -104,13 +104,13 @@ def quotes(message: dict[str, Any], instrument: str, received: int) -> list[Reco
 
 
 def books(message: dict[str, Any], market: Market, received: int) -> list[BookDiff | BookSnapshot]:
-    """Return what a books push says.
+    """Return the content of a books push.
 
-    ``seq`` ascends with holes. Where the push names the one it follows on (``pseq``), that is ``previous``; else it is the last one heard, so a
-    lost push shows only in the checksum. A number below the last one at a later time means that the venue began to count anew ("except during
-    symbol maintenance"): said as a hole, so that the book is taken again.
+    ``seq`` ascends with gaps. ``previous`` is the push's ``pseq`` if it has one, else the last seen ``seq``. In the latter case only the
+    checksum shows a lost push. A lower number at a later time means that the venue restarted its count ("except during symbol
+    maintenance"). It is reported as a gap, so the book is rebuilt.
 
-    The market's memory holds (seq, time) of the newest push under ``books``.
+    The market's memory has (seq, time) of the newest push under ``books``.
     """
     whole = one_of(message, "action", "books", ("snapshot", "update")) == "snapshot"
     found: list[BookDiff | BookSnapshot] = []
@@ -141,7 +141,7 @@ def _previous(row: dict[str, Any], seq: int, known: tuple[int, int] | None) -> i
 
 
 def _checksum(row: dict[str, Any]) -> int | None:
-    """Return the checksum; 0 says that the venue computed none."""
+    """Return the checksum. 0 means that the venue computed none."""
     value = row.get("checksum")
     if value is not None and type(value) is not int:
         raise MappingError("books", "checksum", f"expected a whole number, got {value!r}")
@@ -149,7 +149,7 @@ def _checksum(row: dict[str, Any]) -> int | None:
 
 
 def _texts(row: dict[str, Any], bids: Sequence[Level], asks: Sequence[Level]) -> dict[float, str]:
-    """Return price -> ``price:amount`` in the venue's own writing: the checksum is made of ``0.5000``, not of 0.5. Removed levels have none."""
+    """Return price -> ``price:amount`` in the venue's text, because the checksum covers ``0.5000``, not 0.5. Removed levels have none."""
     return {
         price: f"{written[0]}:{written[1]}"
         for found, field in ((bids, "bids"), (asks, "asks"))
@@ -162,10 +162,10 @@ def _texts(row: dict[str, Any], bids: Sequence[Level], asks: Sequence[Level]) ->
 
 
 def ticker(message: dict[str, Any], instrument: str, received: int) -> list[Event]:
-    """Return what a ticker push says: mark, index and funding; open interest and 24 h volume in quote units.
+    """Return the content of a ticker push: mark, index and funding; open interest and 24 h volume in quote units.
 
-    ``fundingRate`` is the estimate of the running interval. Absent fields say nothing. ``holdingAmount`` is in coins and is valued at the mark
-    price of the same push, exactly.
+    ``fundingRate`` is the estimate of the running interval. Absent fields change nothing. ``holdingAmount`` is in coins and is valued at
+    the mark price of the same push, exactly.
     """
     events: list[Event] = []
     for row in array(message, "data", "ticker"):
@@ -185,7 +185,7 @@ def ticker(message: dict[str, Any], instrument: str, received: int) -> list[Even
 
 
 def _price(row: dict[str, Any], field: str) -> float | None:
-    """Return a price, None when absent; new contracts have ``0`` for what is not known yet."""
+    """Return a price, None when absent. New contracts have ``0`` for unknown prices."""
     value = optional(row, field, "ticker")
     if value is not None and value < 0.0:
         raise MappingError("ticker", field, f"expected a number >= 0, got {row[field]!r}")
@@ -193,7 +193,7 @@ def _price(row: dict[str, Any], field: str) -> float | None:
 
 
 def _filled(row: dict[str, Any], field: str, record: str) -> int | None:
-    """Return a whole number, None when it is absent, empty or 0: then it says nothing."""
+    """Return a whole number, None when it is absent, empty or 0."""
     return None if row.get(field) in (None, "") else integer(row, field, record) or None
 
 
@@ -228,7 +228,9 @@ def server_time(answer: Any) -> int:
 
 
 def schedule(row: Any, time: int, received: int) -> tuple[str, str, Record]:
-    """Return symbol, topic and record of a row of current-fund-rate: the estimate, the interval and the next settlement, said at ``time``."""
+    """Return symbol, topic and record of a row of current-fund-rate: the estimate, the interval and the next settlement, published at
+    ``time``.
+    """
     symbol = text(row, "symbol", "current-fund-rate")
     record = _funding(
         None, time, received, rate=optional(row, "fundingRate", "current-fund-rate"),
@@ -251,7 +253,7 @@ def settled(answer: Any, after: int, received: int) -> list[Record]:
 
 
 def account_ratios(answer: Any, received: int) -> list[Record]:
-    """Return the observations of account-long-short, ascending: accounts that are long over those that are short."""
+    """Return the observations of account-long-short, ascending: long accounts divided by short accounts."""
     record = "account-long-short"
     found: list[Record] = [
         {
@@ -269,7 +271,7 @@ CANDLE = ("ts", "open", "high", "low", "close", "volume")
 
 
 def bar(row: Any, market: Market, received: int) -> Record:
-    """Return the ``klines`` record of a row of candles; what takers bought is not stated."""
+    """Return the ``klines`` record of a row of candles; the taker buy volume is not given."""
     fields = klines.cells(row, CANDLE, "candles")
     return klines.kline(market, integer(fields, "ts", "candles"), fields, received, "candles")
 

@@ -36,12 +36,12 @@ from schemas.codec.avro import Record
 
 # Length of all arguments of a connection, in characters; the document says 21,000.
 ARGUMENTS_LENGTH = 20_000
-# The window of the venue's limit: what a refusal without a time of its own costs.
+# The window of the venue's limit: the wait after a refusal without a time.
 WINDOW_S = 5.0
 # Too many visits of this key or address; the matching system or the service is busy.
 TOO_MANY = (10006, 10018)
 BUSY = (10000, 10016)
-# Pages of instruments-info (1,000 contracts each): more means that its cursor leads in a circle.
+# Most pages of instruments-info (1,000 contracts each). More would mean that its cursor loops.
 MAX_PAGES = 50
 RATIO_PERIOD = "5min"
 # The topic in the venue's refusals: "error:handler not found,topic:tickers.X", "Invalid symbol :[tickers.X]".
@@ -60,11 +60,10 @@ SPOT_TICKERS = Channel("tickers", "market_indicators", 60.0)
 
 
 class _Bybit(Adapter):
-    """What both categories share.
+    """The part that both categories share.
 
     Attributes:
-        category: The venue's word for the kind of contract.
-        recent_limit: Trades that REST gives.
+        category: The venue's name of the contract kind. recent_limit: Number of trades over REST.
     """
 
     category: ClassVar[str]
@@ -75,7 +74,7 @@ class _Bybit(Adapter):
     book_mode: ClassVar[Literal["rest", "stream", "full"]] = "stream"
     consecutive_ids: ClassVar[bool] = False
     limits: ClassVar[tuple[Limit, ...]] = (Limit(600, 5.0),)
-    # The document says 20 s. A connection on which the venue sends nothing for 10 s was seen to be cut, so a quiet one needs its pongs sooner.
+    # The document says 20 s. But the venue closed connections on which it sent nothing for 10 s, so a quiet one needs pongs sooner.
     heartbeat: ClassVar[Heartbeat | None] = Heartbeat('{"op":"ping"}', 8.0)
     max_streams: ClassVar[int] = 200
     send_pause_s: ClassVar[float] = 0.05
@@ -105,8 +104,8 @@ class _Bybit(Adapter):
         return plans
 
     def _plan(self, base_url: str, number: int, streams: list[tuple[str, Channel]]) -> ConnectionPlan:
-        # One refused argument fails its whole message: a symbol that the venue no longer has must cost no other one its streams. So each
-        # symbol has a message of its own, with at most six arguments (spot allows ten).
+        # One refused argument fails its whole message, and a delisted symbol must not affect others. So each symbol has its own message,
+        # with at most six arguments (spot allows ten).
         by_symbol: dict[str, list[str]] = {}
         for symbol, channel in streams:
             by_symbol.setdefault(symbol, []).append(self.wire_name(symbol, channel))
@@ -172,7 +171,7 @@ class _Bybit(Adapter):
         raise NotImplementedError
 
     async def _facts(self, rest: Rest, read: Callable[[Any], Record | None]) -> list[Record]:
-        """Read all pages of instruments-info. Contracts that no longer trade are not in it (or no longer ``Trading``)."""
+        """Read all pages of instruments-info. Contracts that no longer trade are missing or not ``Trading``."""
         found: list[Record] = []
         more: dict[str, Any] = {}
         for _ in range(MAX_PAGES):
@@ -187,7 +186,7 @@ class _Bybit(Adapter):
         raise MappingError("instruments-info", "nextPageCursor", f"leads nowhere: {cursor!r}")
 
     async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
-        """Return the newest trades (1,000; 60 on spot): the venue serves no older ones."""
+        """Return the newest trades (1,000; 60 on spot). The venue serves no older ones."""
         answer = await rest.get("/v5/market/recent-trade", category=self.category, symbol=market.symbol, limit=self.recent_limit)
         newest_first = mapping.rows(answer, "recent-trade")
         found = map_rows(reversed(newest_first), lambda row: mapping.recent_trade(row, market.instrument, market.symbol, received))
@@ -226,7 +225,7 @@ class BybitLinear(_Bybit):
         ]
 
     def _tickers(self, read: _Read) -> _Fetch:
-        """Return a poll over the tickers of the whole market, one call. It also completes a schedule that the stream leaves out."""
+        """Return a poll over the tickers of the whole market, one call. It also completes a schedule that is missing in the stream."""
 
         async def fetch(rest: Rest, markets: Sequence[Market], received: int) -> _Polled:
             answer = await rest.get("/v5/market/tickers", category=self.category)
@@ -259,10 +258,10 @@ def _message(op: str, names: Iterable[str]) -> str:
 
 
 def _answer(message: dict[str, Any]) -> None:
-    """Pass over acknowledgements and pongs.
+    """Skip acknowledgements and pongs.
 
     Raises:
-        MappingError: the venue refuses a subscription (its record is the stream, where the venue names it), or it is no answer.
+        MappingError: the venue refuses a subscription (its record is the stream, if the venue names it), or it is not a response.
     """
     reason = message.get("ret_msg", message.get("retMsg"))
     if message.get("success") is False:

@@ -1,4 +1,4 @@
-"""What Bybit tells of the past besides trades: settled funding, open interest and the account ratio, newest first and in pages."""
+"""Bybit's history besides trades: settled funding, open interest and the account ratio, newest first, in pages."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from producers.venue.network.rest import Rest, RestError
 from schemas.codec.avro import Record
 
 PAGE = 200
-# A day of 5-minute values is two pages; more than so many means that the pages do not get older.
+# Most pages. A day of 5-minute values is two; more pages than this mean that they do not get older.
 MAX_PAGES = 500
 
 
 def settlements(answer: Any, symbol: str, received: int) -> list[Record]:
-    """Return the ``funding`` records (without ``instrument``) of an answer of funding/history, ascending."""
+    """Return the ``funding`` records (without ``instrument``) of a funding/history response, ascending."""
     records = [mapping.settled(entry, symbol, received) for entry in mapping.rows(answer, "funding/history")]
     return sorted(records, key=_time)
 
@@ -28,7 +28,7 @@ def settlements(answer: Any, symbol: str, received: int) -> list[Record]:
 async def past(rest: Rest, symbol: str, since: int, until: int) -> list[tuple[str, Record]]:
     """Return (topic, record without ``instrument``) with event times in [since, until], ascending within each kind.
 
-    A kind that the venue refuses to tell is left out and logged; the others come.
+    A refused kind is logged and left out; the others are returned.
     """
     found: list[tuple[str, Record]] = []
     for topic, read in (("funding", _funding), ("market_indicators", _open_interest), ("market_indicators", _account_ratios)):
@@ -56,7 +56,7 @@ async def _funding(rest: Rest, symbol: str, since: int, until: int) -> list[Reco
 async def _open_interest(rest: Rest, symbol: str, since: int, until: int) -> list[Record]:
     """Return open interest in quote units.
 
-    It is served as base quantity; its value is that times the mark price of the same moment, as in the venue's own tickers.
+    The venue serves base quantities. They are multiplied by the mark price of the same moment, as in the venue's tickers.
     """
     quantities: dict[int, str] = {}
     marks: dict[int, str] = {}
@@ -95,7 +95,7 @@ def _note(known: dict[int, str], read: Callable[[Any], tuple[int, str]], answer:
 
 
 async def _pages(rest: Rest, path: str, symbol: str, since: int, until: int, take: Callable[[Any], list[int]], **more: Any) -> None:
-    """Ask for page after page, each older than the one before; ``take`` returns the times in a page."""
+    """Request page after page, each older than the one before. ``take`` returns the times in a page."""
     candles = path.endswith("kline")
     for _ in range(MAX_PAGES):
         window: dict[str, Any] = {"start": since, "end": until} if candles else {"startTime": since, "endTime": until}

@@ -50,8 +50,8 @@ def check_symbol(data: Any, field: str, symbol: str, record: str) -> None:
 def trade(data: Any, instrument: str, symbol: str, received: int) -> Record:
     """Return the ``agg_trades`` record of an element of a publicTrade message; ``S`` is the taker's side.
 
-    The venue's ids (uuids; numbers of all symbols together on spot) say nothing but "this one": the producer assigns ascending ones.
-    Block trades (``BT``) and trades against retail price improvement orders (``RPI``) are trades like others: REST does not leave them out either.
+    The venue's ids (uuids; on spot numbers over all symbols) only identify a trade, so the producer assigns ascending ones. Block trades
+    (``BT``) and trades against retail price improvement orders (``RPI``) count as trades. REST includes them, too.
     """
     check_symbol(data, "s", symbol, "publicTrade")
     side = one_of(data, "S", "publicTrade", SIDES)
@@ -88,9 +88,9 @@ def _trade(instrument: str, time: int, received: int, price: float, size: float,
 
 
 def book(message: dict[str, Any], symbol: str, received: int) -> BookDiff | BookSnapshot:
-    """Return what an orderbook.50 message says. Update ids grow by one; ``u`` = 1 comes when the service restarted, and is a whole book.
+    """Return the content of an orderbook.50 message. Update ids grow by one. ``u`` = 1 is a whole book after a restart of the service.
 
-    The time is ``cts``, the matching engine's, comparable with that of trades; ``ts`` where it is left out.
+    The time is ``cts`` of the matching engine, comparable with trades; ``ts`` if it is missing.
     """
     record = "orderbook"
     kind = one_of(message, "type", record, ("snapshot", "delta"))
@@ -107,8 +107,8 @@ def book(message: dict[str, Any], symbol: str, received: int) -> BookDiff | Book
 def quote(message: dict[str, Any], instrument: str, symbol: str, received: int, memory: dict[str, Any]) -> Record | None:
     """Return the ``quotes`` record of an orderbook.1 message, or None while a side is unknown or empty.
 
-    The venue sends whole snapshots, and again after 3 s without change (same ``u``): such a repeat says that the quote still stands, so it
-    carries the time at which it was sent (``ts``). A delta with one side only leaves the other as it was (the market's memory, ``quote``).
+    The venue sends whole snapshots, and repeats one after 3 s without change (same ``u``). A repeat confirms the quote, so it has the time
+    of sending (``ts``). A delta with one side only does not change the other (the market's memory, ``quote``).
     """
     record = "orderbook"
     kind = one_of(message, "type", record, ("snapshot", "delta"))
@@ -119,7 +119,7 @@ def quote(message: dict[str, Any], instrument: str, symbol: str, received: int, 
     made = time_ms(message, "cts", record, received) if "cts" in message else sent
     known = memory.get("quote", {})
     if sent < known.get("sent", 0):
-        return None  # overtaken on a connection that is being replaced
+        return None  # older than the other connection's, during a rotation
     whole = kind == "snapshot" or update == 1
     state: dict[str, Any] = {"u": update, "sent": sent}
     for side in ("b", "a"):
@@ -169,7 +169,7 @@ def liquidation(data: Any, instrument: str, symbol: str, received: int) -> Recor
 
 
 def ticker(data: Any) -> dict[str, Any]:
-    """Return the fields of a ticker that we use, those that it names only: one that is absent or empty says nothing.
+    """Return the used fields of a ticker. Absent or empty ones are left out.
 
     Keys: ``mark_price``, ``index_price``, ``estimated_rate``, ``next_funding_time``, ``interval_hours`` (of ``funding``), ``open_interest``
     and ``volume_24h`` (both in quote units).
@@ -182,7 +182,7 @@ def ticker(data: Any) -> dict[str, Any]:
     if (rate := optional(data, "fundingRate", record)) is not None:
         said["estimated_rate"] = rate
     for name, field in (("next_funding_time", "nextFundingTime"), ("interval_hours", "fundingIntervalHour")):
-        # "0": not funded (a contract that is not yet, or no longer, traded continuously).
+        # "0": not funded (a contract before or after its continuous trading).
         if data.get(field) not in (None, "") and (value := integer(data, field, record)) > 0:
             said[name] = value
     if said.get("interval_hours", 1) > 24 * 7:
@@ -221,12 +221,12 @@ def indicator(name: str, value: float, time: int, received: int) -> Record:
 
 
 def rows(answer: Any, record: str) -> list[Any]:
-    """Return the list of an answer."""
+    """Return the list of a response."""
     return array(get(answer, "result", record), "list", record)
 
 
 def linear_facts(entry: Any, author: str) -> Record | None:
-    """Return the ``instruments`` record of a contract, without its times; None for what is no perpetual against USDT or USDC."""
+    """Return the ``instruments`` record of a contract, without its times. None unless it is a perpetual against USDT or USDC."""
     record = "instruments-info"
     if get(entry, "contractType", record) != "LinearPerpetual" or entry.get("quoteCoin") not in QUOTE_ASSETS:
         return None
@@ -282,7 +282,7 @@ def _facts(
 
 
 def volume(entry: Any) -> tuple[str, float] | None:
-    """Return (symbol, 24 h volume in quote units) of a ticker; None when it says none."""
+    """Return (symbol, 24 h volume in quote units) of a ticker. None without a volume."""
     symbol, said = text(entry, "symbol", "tickers"), optional(entry, "turnover24h", "tickers")
     if said is not None and said < 0.0:
         raise MappingError("tickers", "turnover24h", f"expected a number >= 0, got {said}")
@@ -298,7 +298,7 @@ def settled(entry: Any, symbol: str, received: int) -> Record:
 
 
 def account_ratio(entry: Any, symbol: str, received: int) -> Record | None:
-    """Return long accounts over short ones (``long_short_ratio``, without ``instrument``); None when nobody is short."""
+    """Return long accounts divided by short ones (``long_short_ratio``, without ``instrument``). None without short accounts."""
     record = "account-ratio"
     check_symbol(entry, "symbol", symbol, record)
     shares = []
@@ -322,7 +322,7 @@ KLINE = ("start", "open", "high", "low", "close", "volume")
 
 
 def bar(row: Any, market: Market, received: int) -> Record:
-    """Return the ``klines`` record of a candle of ``/v5/market/kline``; what takers bought is not stated."""
+    """Return the ``klines`` record of a candle of ``/v5/market/kline``; the taker buy volume is not given."""
     fields = klines.cells(row, KLINE, "kline")
     return klines.kline(market, integer(fields, "start", "kline"), fields, received, "kline")
 

@@ -1,8 +1,8 @@
-"""Partial tickers: what a message leaves out is unchanged (pure).
+"""Partial tickers: a field missing in a message is unchanged (pure).
 
-The venue pushes up to ten tickers a second, most of them about prices that we take from elsewhere. ``funding`` is said when one of its fields
-comes, and once a second while none does, so that an unchanged mark price does not look stale. Indicators are said at most once in 15 s, and
-once a minute while they do not change.
+The venue sends up to ten tickers a second, mostly about prices that we take from other streams. A ``funding`` record is written when one of
+its fields arrives, else once a second, so that an unchanged mark price does not look stale. Indicators are written at most once in 15 s,
+and once a minute while unchanged.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ INDICATOR_REPEAT_MS = 60_000
 def merged(
     message: dict[str, Any], market_symbol: str, instrument: str, received: int, memory: dict[str, Any], kinds: tuple[str, ...]
 ) -> list[Event]:
-    """Return what a tickers message says, merged with what is known (``memory``: ``ticker``, ``ticker_time``, ``said``).
+    """Return the content of a tickers message, merged with the known fields (``memory``: ``ticker``, ``ticker_time``, ``said``).
 
-    A snapshot that leaves a field out erases nothing either: an absent schedule is not an unknown one (W R001-218, R001-233).
+    A field missing in a snapshot stays, too: an absent schedule is not an unknown one (W R001-218, R001-233).
 
     Args:
-        message: The whole message. market_symbol, instrument: whose it must be.
+        message: The whole message. market_symbol, instrument: Its required symbol, and our id.
         received: Our clock.
-        memory: The market's memory; changed only when the message is whole.
+        memory: The market's memory; changed only by a complete message.
         kinds: Topics that the stream feeds.
     """
     time = time_ms(message, "ts", "tickers", received)
@@ -38,7 +38,7 @@ def merged(
     mapping.check_symbol(data, "symbol", market_symbol, "tickers")
     fresh = mapping.ticker(data)
     if time < memory.get("ticker_time", 0):
-        return []  # overtaken: two connections overlap while one replaces the other, and the faster one has said this already
+        return []  # older: during a rotation two connections overlap, and the faster one already sent this
     memory["ticker_time"] = time
     known: dict[str, Any] = {**memory.get("ticker", {}), **fresh}
     said: dict[str, tuple[int, Any]] = memory.setdefault("said", {})

@@ -1,7 +1,7 @@
 """The Coinbase Exchange adapter: spot trades and best quotes, for the premium over other venues.
 
-The feed's order book (level2) is not used: nothing is built on it. Whole-market calls: products and products/stats; streams are product by
-product. Sources: the venue's documents (exchange/websocket-feed, exchange/rest-api).
+The feed's order book (level2) is not used. Whole-market calls: products and products/stats; streams are product by product. Sources: the
+venue's documents (exchange/websocket-feed, exchange/rest-api).
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.rest import Limit, Rest
 from schemas.codec.avro import Record
 
-# Trades of a page, the venue's most.
+# Trades of a page, the venue's maximum.
 PAGE = 1000
 
 MATCHES = Channel("matches", "agg_trades", 300.0)
 TICKER = Channel("ticker", "quotes", 300.0)
-# Message types -> the channel that brings them; the first message of a subscription is the trade before it.
+# Message type -> its channel. The first message of a subscription is the trade before it.
 TYPES = {"match": MATCHES, "last_match": MATCHES, "ticker": TICKER}
 
 
 class CoinbaseSpot(Adapter):
     """Coinbase Exchange; symbols are products (``BTC-USD``).
 
-    Trade ids are consecutive in a product. Quotes come with trades (the ticker channel), so their silence is that of the trades.
+    Trade ids are consecutive in a product. Quotes come with trades (the ticker channel), so both are silent together.
 
     Args:
-        reference_url: REST interface of the venue that the premium is over.
+        reference_url: REST interface of the premium's reference venue.
     """
 
     venue: ClassVar[str] = VENUE
@@ -79,7 +79,7 @@ class CoinbaseSpot(Adapter):
         found: list[ConnectionPlan] = []
         for start in range(0, len(wanted), self.max_streams):
             streams = list(wanted[start : start + self.max_streams])
-            # One product that the venue does not have fails its whole message, so each has one of its own.
+            # One unknown product fails its whole message, so each product has its own.
             channels: dict[str, list[str]] = {}
             for symbol, channel in streams:
                 channels.setdefault(symbol, []).append(channel.name)
@@ -136,9 +136,8 @@ class CoinbaseSpot(Adapter):
         return dict(valid_rows(VENUE, "stats", answer.items(), mapping.volume))
 
     async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
-        """Return trades ``first`` to ``first + 999``: ``after`` gives those below an id, newest first.
-
-        At the end of the trades the venue gives older ones instead; they are left out, and the page was not full.
+        """Return trades ``first`` to ``first + 999``: ``after`` returns those below an id, newest first. At the end of the trades the venue
+        returns older ones instead. They are left out, and the page was not full.
         """
         answer = await rest.get(f"/products/{market.symbol}/trades", limit=PAGE, after=first + PAGE)
         if type(answer) is not list:
@@ -160,11 +159,11 @@ class CoinbaseSpot(Adapter):
         return [Poll("premium", "market_indicators", EVERY_S, True, self._reference.premiums)]
 
     async def first_trade(self, rest: Rest, market: Market, since: int) -> int | None:
-        """Search the consecutive ids by their times: back from the newest in steps that double, then by halves."""
+        """Search the consecutive ids by time: back from the newest in doubling steps, then by bisection."""
         newest = await _trade_below(rest, market, MAX_LONG)
         if newest is None or newest[1] < since:
             return None
-        # Below ``high`` it is searched: that trade is young enough; all up to ``low`` are too old, or are not there.
+        # Trade ``high`` is young enough. All up to ``low`` are too old or do not exist.
         high, low, step = newest[0], 0, PAGE
         while high > 1:
             at = max(1, high - step)
@@ -184,7 +183,7 @@ class CoinbaseSpot(Adapter):
 
 
 async def _trade_below(rest: Rest, market: Market, after: int) -> tuple[int, int] | None:
-    """Return id and time of the newest trade below an id; None when there is none."""
+    """Return id and time of the newest trade below an id, None without one."""
     query = {} if after == MAX_LONG else {"after": after}
     answer = await rest.get(f"/products/{market.symbol}/trades", limit=1, **query)
     if type(answer) is not list:

@@ -23,7 +23,7 @@ _MS = timedelta(milliseconds=1)
 
 
 def iso_ms(data: Any, field: str, record: str) -> int:
-    """Return an ISO 8601 time with its zone as ms UTC, cut (not rounded) to the millisecond it lies in."""
+    """Return an ISO 8601 time with its zone as ms UTC, truncated to the millisecond."""
     value = text(data, field, record)
     try:
         time = datetime.fromisoformat(value)
@@ -36,7 +36,7 @@ def iso_ms(data: Any, field: str, record: str) -> int:
 
 
 def event_ms(data: Any, field: str, record: str, received: int) -> int:
-    """Return a time that does not lie in the future, ms UTC."""
+    """Return a time that is not in the future, ms UTC."""
     value = iso_ms(data, field, record)
     if value > received + MAX_AHEAD_MS:
         raise MappingError(record, field, f"{value} lies {value - received} ms ahead of our clock")
@@ -80,9 +80,10 @@ def trade(row: Any, instrument: str, received: int, *, backfilled: bool = False)
 
 
 def ticker(row: Any, instrument: str, received: int) -> list[Event]:
-    """Return what a ticker message says: the best bid and ask (none when a side is empty, ``0``), and the 24 h volume in quote units.
+    """Return the content of a ticker message: the best bid and ask (none if a side is empty, ``0``), and the 24 h volume in quote units.
 
-    The message comes with each match, not with each change of the book. The venue's volume is in coins and is valued at the last price, exactly.
+    The venue sends it at each match, not at each change of the book. The venue's volume is in coins and is valued at the last price,
+    exactly.
     """
     time = event_ms(row, "time", "ticker", received)
     events: list[Event] = []

@@ -1,7 +1,7 @@
-"""The Coinbase premium (pure): what a coin costs on Coinbase in dollars beyond its price on a reference venue in USDT.
+"""The Coinbase premium (pure): a coin's price on Coinbase in dollars against its price on a reference venue in USDT.
 
 premium = Coinbase price / reference price - 1, a fraction: 0.0005 is 0.05 % (signal-engine-algorithms: "Coinbase BTC/USD vs Binance BTC/USDT",
-``premium_pct / 100``). The dollar's own price in USDT is part of it, as in the source.
+``premium_pct / 100``). The price of the dollar in USDT is part of it, as in the source.
 
 All times are venue times, ms UTC.
 """
@@ -15,21 +15,21 @@ from schemas.codec.avro import Record
 
 
 class Price(NamedTuple):
-    """A price and when the venue said it."""
+    """A price and its venue time."""
 
     value: float
     time: int
 
 
 class Premium(NamedTuple):
-    """The premium as a fraction; ``time`` is that of its older side, so that a limit on its age holds for both."""
+    """The premium as a fraction. ``time`` is that of its older side, so a limit on its age holds for both."""
 
     value: float
     time: int
 
 
 def mid(quote: Record | None) -> Price | None:
-    """Return the middle of a ``quotes`` record; None without one, and of a crossed one (a fault of the data, not a price)."""
+    """Return the mid price of a ``quotes`` record. None without one, or if it is crossed (bad data)."""
     if quote is None or quote["bid_price"] > quote["ask_price"]:
         return None
     return Price((quote["bid_price"] + quote["ask_price"]) / 2, quote["event_time"])
@@ -41,16 +41,16 @@ def last(trade: Record | None) -> Price | None:
 
 
 def newest(*prices: Price | None) -> Price | None:
-    """Return the newest of those that are known; of two of one time the first (pass the mid before the last trade)."""
+    """Return the newest known price; of equal times the first one (pass the mid before the last trade)."""
     known = [price for price in prices if price is not None]
     return max(known, key=lambda price: price.time) if known else None
 
 
 def premium(coinbase: Price | None, reference: Price | None) -> Premium | None:
-    """Return the premium; undefined (None) when a side is missing or is no price."""
+    """Return the premium. None when a side is missing or not a price."""
     if coinbase is None or reference is None or not (0.0 < coinbase.value < inf and 0.0 < reference.value < inf):
         return None
-    # The difference first: of two near prices it is exact, the quotient less one is not.
+    # Difference first: for two close prices it is exact, while the quotient minus one is not.
     return Premium((coinbase.value - reference.value) / reference.value, min(coinbase.time, reference.time))
 
 

@@ -1,6 +1,6 @@
-"""The other side of the Coinbase premium: what the coins cost on Binance spot, asked for once a minute in one call.
+"""The reference side of the Coinbase premium: the prices on Binance spot, polled once a minute in one call.
 
-The premium is written for the perpetual that is traded on it, ``BINANCE:<base>USDT-PERP``; both lie in the partition of their base asset.
+The premium is written for the perpetual ``BINANCE:<base>USDT-PERP``, which is in the partition of the same base asset.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LIMIT, WEIGHT = Limit(6000, 60.0), 4
 
 
 class Reference:
-    """Asks the reference venue.
+    """Polls the reference venue.
 
     Args:
         base_url: Its REST interface.
@@ -37,11 +37,11 @@ class Reference:
         self._rest: Rest | None = None
 
     async def premiums(self, _rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
-        """Return the premiums of the products whose price was heard. The reference quote has no time of its own: it is as old as its answer.
+        """Return the premiums of the products with a known price. The reference quote has no time, so it gets the time of its response.
 
         Raises:
             RestError: the reference venue does not answer.
-            MappingError: its answer is no list.
+            MappingError: its response is not a list.
         """
         heard = {f"{market.facts['base_asset']}USDT": market for market in markets if market.memory.keys() & {"quote", "trade"}}
         if not heard:

@@ -1,6 +1,6 @@
 """The GRVT adapter: funding, mark and index price, open interest, 24 h volume and the ratio of accounts.
 
-Trades and books are not followed: the product names this venue for its funding (specification W section 15). The venue has no whole-market call for
+Trades and books are not followed: this venue is used for its funding (specification W section 15). The venue has no whole-market call for
 tickers. Sources: the venue's market-data documents and the types of its public SDK.
 """
 
@@ -22,7 +22,7 @@ from producers.venue.network.rest import Limit, Rest
 from schemas.codec.avro import Record
 
 PATH = "/full/v1"
-# The venue sends a ticker every so many ms, whether it changed or not.
+# Interval of the venue's tickers, ms, changed or not.
 TICKER_MS = 500
 TICKER = Channel("v1.ticker.s", "funding", 30.0)
 SUBSCRIBE_BATCH = 25
@@ -88,7 +88,7 @@ class Grvt(Adapter):
         return {record["symbol"]: ContractInfo(record, {}) for record in found}
 
     async def volumes(self, rest: Rest) -> dict[str, float]:
-        """Return 24 h volumes, a call an instrument: the venue has none for all."""
+        """Return 24 h volumes. The venue needs one call an instrument."""
         found = {}
         for row in mapping.perpetuals(await rest.post(f"{PATH}/all_instruments", {"is_active": True})):
             symbol = text(row, "instrument", "all_instruments")
@@ -113,7 +113,7 @@ class Grvt(Adapter):
     # --- schedule ----------------------------------------------------------------------------------------------------
 
     def schedule_rule(self) -> Mapping[str, Any] | None:
-        """Return the eight hours that stand in where a ticker does not say when."""
+        """Return the rule of eight hours, for tickers without a settlement time."""
         return mapping.RULE._asdict()
 
 

@@ -28,13 +28,13 @@ from schemas.codec.avro import Record
 from schemas.partition import base_asset, instrument_id
 
 VENUE = "GRVT"
-# Settlements at 00, 08 and 16 UTC where a ticker does not say when (specification W R001-228).
+# Settlements at 00, 08 and 16 UTC, for tickers without a settlement time (specification W R001-228).
 RULE = Rule(8)
 NS_PER_MS = 1_000_000
 
 
 def time_of(row: Any, field: str, record: str, received: int | None = None) -> int:
-    """Return a time given in nanoseconds as ms UTC; with ``received``, one that does not lie in the future."""
+    """Return a time given in nanoseconds as ms UTC. With ``received`` it must not be in the future."""
     value = integer(row, field, record) // NS_PER_MS
     if received is not None and value > received + MAX_AHEAD_MS:
         raise MappingError(record, field, f"{value} lies {value - received} ms ahead of our clock")
@@ -42,10 +42,10 @@ def time_of(row: Any, field: str, record: str, received: int | None = None) -> i
 
 
 def ticker(feed: Any, instrument: str, received: int) -> list[Event]:
-    """Return what a ticker says: mark, index, funding; open interest, 24 h volume and the ratio of accounts.
+    """Return the content of a ticker: mark, index, funding; open interest, 24 h volume and the ratio of accounts.
 
     ``funding_rate`` is the estimate of the running interval; older pushes have only ``funding_rate_8h_curr``. Open interest is in base units and is valued
-    at the mark price of the same push, exactly. Absent fields say nothing.
+    at the mark price of the same push, exactly. Absent fields change nothing.
     """
     record = "ticker"
     time = time_of(feed, "event_time", record, received)
@@ -77,7 +77,7 @@ def ticker(feed: Any, instrument: str, received: int) -> list[Event]:
 
 
 def volume(feed: Any) -> float:
-    """Return the 24 h volume in quote units: what takers bought and sold, added exactly."""
+    """Return the 24 h volume in quote units: the exact sum of taker buys and sells."""
     for field in ("buy_volume_24h_q", "sell_volume_24h_q"):
         quantity(feed, field, "ticker")
     total = decimal(feed["buy_volume_24h_q"], "buy_volume_24h_q", "ticker") + decimal(
@@ -164,7 +164,7 @@ def instrument_facts(row: Any, author: str) -> Record:
         "base_asset": base_asset(text(row, "base", record), VENUE),
         "quote_asset": text(row, "quote", record),
         "kind": "perp",
-        "status": "trading",  # the list was asked for active ones
+        "status": "trading",  # the request was for active ones
         "tick_size": tick,
         "step_size": size,
         "min_notional": optional(row, "min_notional", record),
@@ -176,10 +176,10 @@ def instrument_facts(row: Any, author: str) -> Record:
 
 
 def settled(answer: Any, received: int) -> list[Record]:
-    """Return the settlements of an answer of ``funding``, ascending; rows that cannot be used are passed over."""
+    """Return the settlements of a ``funding`` response, ascending. Unusable rows are skipped."""
 
     def one(row: Any) -> Record:
-        get(row, "funding_rate", "funding")  # which refuses a row that is no object
+        get(row, "funding_rate", "funding")  # it refuses a row that is not an object
         rate = percent(row, "funding_rate", "funding")
         if rate is None:
             raise MappingError("funding", "funding_rate", "is missing")

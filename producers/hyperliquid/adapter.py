@@ -1,8 +1,8 @@
-"""The Hyperliquid adapter: perpetuals of the main universe (builder-deployed markets have exchanges of their own, and are left out).
+"""The Hyperliquid adapter: perpetuals of the main universe, without builder-deployed markets.
 
-What it does not give, because the venue has no public source of it: liquidations, long/short ratios, trades older than recentTrades.
-Whole-market calls: meta and metaAndAssetCtxs; settled funding and streams are symbol by symbol.
-Sources: the venue's documents (for-developers/api: websocket, info endpoint, rate limits).
+The venue has no public source of liquidations, long/short ratios, or trades older than recentTrades. Whole-market calls: meta and
+metaAndAssetCtxs; settled funding and streams are symbol by symbol. Sources: the venue's documents (for-developers/api: websocket, info
+endpoint, rate limits).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ HISTORY_WEIGHT = 22
 # 20, and one for each 60 bars.
 CANDLES_WEIGHT = 26
 HISTORY_MS = 24 * 3_600_000
-# Rows of a full answer, "only the last 500 are returned", and what it costs; pages of a history.
+# Rows of a full response ("only the last 500 are returned") and its weight; pages of a history.
 PAGE = 500
 FULL_PAGE_WEIGHT = 45
 MAX_PAGES = 100
@@ -57,9 +57,9 @@ CONTEXT = Channel("activeAssetCtx", "funding", 60.0)
 class Hyperliquid(Adapter):
     """Hyperliquid perpetuals; symbols are the venue's coins (``BTC``, ``kPEPE``).
 
-    The trades stream begins with recent trades, which are doubles after a reconnect. activeAssetCtx has no time: its parts
-    have clock 0, and its records the newest time of the coin's other streams, moved on by what has passed here since.
-    Funding is hourly by the venue's documentation: see ``schedule_rule``.
+    The trades stream begins with recent trades, which are duplicates after a reconnect. activeAssetCtx has no time, so its clock is 0. Its
+    records get the newest time of the coin's other streams, plus the time passed since (``estimated_time``). Funding is hourly by the venue's
+    documentation: see ``schedule_rule``.
     """
 
     venue: ClassVar[str] = VENUE
@@ -145,7 +145,7 @@ class Hyperliquid(Adapter):
         return dict(valid_rows(VENUE, "metaAndAssetCtxs", mapping.contexts(answer), mapping.volume))
 
     async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
-        """Return what recentTrades has: a few of the newest trades, seconds of a busy market."""
+        """Return the trades of recentTrades: the newest ones, some seconds of a busy market."""
         answer = await rest.post(PATH, {"type": "recentTrades", "coin": market.symbol}, TRADES_WEIGHT)
         if type(answer) is not list:
             raise MappingError("recentTrades", "recentTrades", f"expected a list, got {type(answer).__name__}")
@@ -163,7 +163,7 @@ class Hyperliquid(Adapter):
         return map_rows(answer, lambda row: mapping.bar(row, market, received))
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
-        """Return settled rates; past open interest is not served."""
+        """Return settled rates. The venue serves no past open interest."""
         found: list[Record] = []
         start = since
         for _ in range(MAX_PAGES):
@@ -183,7 +183,7 @@ class Hyperliquid(Adapter):
     # --- schedule ----------------------------------------------------------------------------------------------------
 
     def schedule_rule(self) -> Mapping[str, Any] | None:
-        """Return that funding is hourly, on the full hour UTC (R001-226)."""
+        """Return the rule of hourly funding, on the full hour UTC (R001-226)."""
         return {"interval_hours": mapping.FUNDING_HOURS}
 
 
@@ -192,7 +192,7 @@ def _message(method: str, symbol: str, channel: Channel) -> str:
 
 
 async def _settled(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
-    """Return the settlements that were not said before: those of a day at first, then each new one once."""
+    """Return the new settlements, each once. The first call returns those of a day."""
     found = []
     for market in markets:
         start = market.memory.get("settled", received - HISTORY_MS) + 1

@@ -21,7 +21,7 @@ from schemas.partition import base_asset, instrument_id
 VENUE = "HYPERLIQUID"
 # Margin and settlement of all contracts of the main universe.
 QUOTE = "USDC"
-# "Perps have a maximum of 6 - szDecimals decimal places" (and 5 significant figures, which no step can say).
+# "Perps have a maximum of 6 - szDecimals decimal places" (and 5 significant figures, which a step cannot express).
 MAX_DECIMALS = 6
 # Funding is paid every hour, on the hour; the venue publishes neither the interval nor the next time.
 FUNDING_HOURS = 1
@@ -35,7 +35,7 @@ MIN_NOTIONAL = 10.0
 def trade(row: Any, instrument: str, received: int, *, backfilled: bool = False) -> Record:
     """Return the ``agg_trades`` record of a row of the trades stream or of recentTrades.
 
-    ``side`` is the aggressor's: B bought, A ("ask") sold. ``tid`` is a hash of the two orders: it names a trade and says nothing of order.
+    ``side`` is the aggressor's: B bought, A ("ask") sold. ``tid`` is a hash of the two orders: it identifies a trade but does not ascend.
     """
     side = one_of(row, "side", "trades", ("B", "A"))
     return {
@@ -54,21 +54,21 @@ def trade(row: Any, instrument: str, received: int, *, backfilled: bool = False)
 
 
 def bar(row: Any, market: Market, received: int) -> Record:
-    """Return the ``klines`` record of a row of candleSnapshot; what takers bought is not stated."""
+    """Return the ``klines`` record of a row of candleSnapshot; the taker buy volume is not given."""
     record = "candleSnapshot"
     fields = {name: get(row, key, record) for name, key in (("open", "o"), ("high", "h"), ("low", "l"), ("close", "c"), ("volume", "v"))}
     return klines.kline(market, integer(row, "t", record), fields, received, record, trades=integer(row, "n", record))
 
 
 def ascending(records: list[Record]) -> list[Record]:
-    """Return trades by time, those of one time (one block) in the venue's order; lists that begin with the newest are turned round."""
+    """Return trades by time, those of one time (one block) in the venue's order. Lists with the newest first are reversed."""
     if records and records[0]["event_time"] > records[-1]["event_time"]:
         records = records[::-1]
     return sorted(records, key=lambda record: record["event_time"])
 
 
 def book(data: Any, received: int) -> BookSnapshot:
-    """Return an l2Book message: the best 20 levels of both sides. The venue numbers no books: their time, one a block, is their id."""
+    """Return an l2Book message: the best 20 levels of both sides. Books have no number, so their time (one a block) is their id."""
     time = time_ms(data, "time", "l2Book", received)
     sides = array(data, "levels", "l2Book")
     if len(sides) != 2:
@@ -104,10 +104,10 @@ def quote(data: Any, instrument: str, received: int) -> Record | None:
 
 
 def context(data: Any, instrument: str, time: int, received: int) -> list[Event]:
-    """Return what an activeAssetCtx message says: mark, oracle price as index, estimated hourly rate; open interest and 24 h volume in quote units.
+    """Return the content of an activeAssetCtx message: mark, oracle price as index, estimated hourly rate, and in quote units open interest
+    and 24 h volume.
 
-    The message has no time: ``time`` is what ``untimed`` makes of the others. Open interest is in coins and is valued at the message's mark price,
-    exactly.
+    The message has no time; ``time`` comes from ``estimated_time``. Open interest is in coins and is valued at the message's mark price, exactly.
     """
     ctx = get(data, "ctx", "activeAssetCtx")
     mark = positive(ctx, "markPx", "activeAssetCtx")
@@ -134,7 +134,7 @@ def _funding(
     rate: float | None = None,
     settled: float | None = None,
 ) -> Record:
-    """Return a ``funding`` record without instrument. Interval and next time are left to the venue's rule: no message of it says them."""
+    """Return a ``funding`` record without instrument. Interval and next time follow from the venue's rule, because no message has them."""
     return {
         "event_time": time,
         "receive_time": received,
@@ -157,7 +157,7 @@ def server_time(answer: Any) -> int:
 
 
 def settled(answer: Any, received: int) -> list[Record]:
-    """Return the settlements of fundingHistory, ascending; their times are some ms after the full hour, as the venue gives them."""
+    """Return the settlements of fundingHistory, ascending; their times are the venue's, some ms after the full hour."""
     if type(answer) is not list:
         raise MappingError("fundingHistory", "fundingHistory", f"expected a list, got {type(answer).__name__}")
     found = [
@@ -189,7 +189,8 @@ def volume(pair: tuple[Any, Any]) -> tuple[str, float]:
 def instrument_facts(row: Any, author: str) -> Record:
     """Return the ``instruments`` record of a contract of meta without its times.
 
-    The price step is that of the most decimals allowed; a price has 5 significant figures too, so BTC moves by 1 though its step is 0.1.
+    The price step is that of the most decimals allowed. A price also has at most 5 significant figures, so BTC moves by 1 while its step is
+    0.1.
     """
     symbol, places = text(row, "name", "meta"), integer(row, "szDecimals", "meta")
     if places > 18:

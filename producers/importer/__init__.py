@@ -1,1 +1,1 @@
-"""Importers of the venues' public dump files: the same topics, marks and rules as live producers, from zip, gzip or plain CSV."""
+"""Imports the venues' public dump files (zip, gzip or plain CSV) with the topics, marks and rules of live producers."""

@@ -1,4 +1,4 @@
-"""Dump files as lines: zip, gzip or plain, verified against their checksum where one lies beside them."""
+"""Reads dump files as lines: zip, gzip or plain. A checksum file beside them is verified."""
 
 from __future__ import annotations
 
@@ -18,26 +18,25 @@ _JOINED = re.compile(r"([A-Za-z0-9]+?)(?=[-_]|\d{4}-\d\d)")
 
 
 class ImportFailed(ValueError):
-    """The import cannot be done as asked; the message says what to change. Nothing was written, unless it says so."""
+    """The import is not possible as requested. The message names the needed change. Nothing was written, unless it says so."""
 
 
 class Source(NamedTuple):
-    """A dump file and the symbol that it is of."""
+    """A dump file and its symbol."""
 
     path: Path
     symbol: str
 
 
 def source_of(text: str, symbol: str | None, hyphened: bool) -> Source:
-    """Return the file of ``FILE`` or ``FILE=SYMBOL``; without a symbol it is taken from the file's name.
+    """Return the file of ``FILE`` or ``FILE=SYMBOL``. Without a symbol, it is taken from the file name.
 
     Args:
-        text: As the user gave it.
-        symbol: For all files that name none.
+        text: The user's text. symbol: For all files without one.
         hyphened: The venue's symbols have hyphens (OKX).
 
     Raises:
-        ImportFailed: no such file, or no symbol to be found.
+        ImportFailed: no such file, or no symbol found.
     """
     name, sep, given = text.rpartition("=")
     path = Path(name if sep else text).expanduser()
@@ -47,16 +46,16 @@ def source_of(text: str, symbol: str | None, hyphened: bool) -> Source:
     if not chosen:
         found = (_OKX if hyphened else _JOINED).match(path.name)
         if found is None:
-            raise ImportFailed(f"import: {path.name}: the name tells no symbol: give {path.name}=SYMBOL, or --symbol")
+            raise ImportFailed(f"import: {path.name}: the file name has no symbol: give {path.name}=SYMBOL, or --symbol")
         chosen = found[1].upper()
     return Source(path, chosen)
 
 
 def verified(path: Path) -> str:
-    """Return ``verified`` when the file's SHA-256 is the one in ``<file>.CHECKSUM`` beside it, ``absent`` when there is none.
+    """Return ``verified`` when the file's SHA-256 equals ``<file>.CHECKSUM`` beside it, ``absent`` without such a file.
 
     Raises:
-        ImportFailed: it is another, or the checksum file cannot be read.
+        ImportFailed: it differs, or the checksum file cannot be read.
     """
     beside = path.with_name(path.name + ".CHECKSUM")
     if not beside.is_file():
@@ -72,7 +71,7 @@ def verified(path: Path) -> str:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, text without line end) of a dump file; files of an archive follow on each other. Empty lines are passed over.
+    """Yield (line number from 1, text without line end) of a dump file; the files of an archive are joined. Empty lines are skipped.
 
     Raises:
         ImportFailed: the compression is broken, or an archive is empty.
@@ -90,12 +89,12 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open by the first bytes, not by the name."""
+    """Open a file by its first bytes, not by its name."""
     with path.open("rb") as head:
         magic = head.read(4)
     if magic[:2] == b"\x1f\x8b":
         with gzip.open(path, "rb") as stream:
-            # The buffer finds line ends in C; GzipFile.readline alone costs more than parsing a line.
+            # The buffer finds line ends in C. GzipFile.readline alone costs more than the parsing of a line.
             yield cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream), 1 << 18))
     elif magic[:2] == b"PK":
         with zipfile.ZipFile(path) as archive:

@@ -1,7 +1,7 @@
-"""The import itself: look at the files, read them once for the report, and once more to write them in the order of venue time.
+"""The import: reads the files once for the report, and once more to write them in the order of venue time.
 
-Streams of several symbols and kinds are merged into steps of the evaluation grid, one mark each (DESIGN 3: importers of history): the mark of instant T is
-at T + the allowed lateness, where T fires. The same files make the same log.
+Streams of several symbols and kinds are merged into steps of the evaluation grid, one mark each (DESIGN 3: importers of history). The mark
+of instant T is at T + allowed lateness, where T fires. The same files make the same log.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from schemas.process.dead_letters import dead_letter
 from schemas.settings import Settings
 
 SERVICE = "import"
-# How often the caller hears of progress, in events.
-TELL_EVERY = 20_000
+# Events between two progress reports.
+REPORT_EVERY = 20_000
 # Longest wait for Kafka at the end.
 FLUSH_S = 120.0
 PUMP_S = 0.002
@@ -40,14 +40,13 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass
 class Plan:
-    """What an import is to do.
+    """The request for an import.
 
     Attributes:
         adapter: The venue; its name and kind make the instrument ids.
         sources: Files with their symbols.
-        kinds: Kinds of files that are meant; empty: whatever the files are.
-        author: Of the marks; default: ``import-`` and the venue's own.
-        contract_values: Symbol -> base units of a contract, where files count contracts (OKX).
+        kinds: Expected kinds of files; empty: any. author: Of the marks; default: ``import-`` and the venue's author.
+        contract_values: Symbol -> base units of a contract, for files that count contracts (OKX).
     """
 
     adapter: Adapter
@@ -68,9 +67,7 @@ class Importer:
     """One import.
 
     Args:
-        plan: What to do.
-        settings: Where to write.
-        tell: Hears of progress.
+        plan: The request. settings: Kafka's address and names. tell: Receives progress reports.
 
     Attributes:
         streams: A stream for each symbol and kind, once the files are read.
@@ -80,17 +77,17 @@ class Importer:
         self.plan = plan
         self.settings = settings
         self.report = Report(plan.adapter.venue, plan.author)
-        self._tell = tell
+        self._report_progress = tell
         self._events = 0
         self.streams: list[Stream] = []
 
     # --- looking and reading -----------------------------------------------------------------------------------------
 
     def read(self) -> Report:
-        """Look at all files and read them once; nothing is written.
+        """Check all files and read them once. Nothing is written.
 
         Raises:
-            ImportFailed: a file is unknown, broken, not of the kind that was meant, or not what its checksum says.
+            ImportFailed: a file is unknown, broken, of another kind than expected, or does not match its checksum.
         """
         adapter = self.plan.adapter
         by_stream: dict[tuple[str, str], list[DumpFile]] = defaultdict(list)
@@ -110,13 +107,13 @@ class Importer:
             for event in stream.events(report=True):
                 counts[event.topic] += 1
                 self._events += 1
-                if self._events % TELL_EVERY == 0:
-                    self._tell("reading", self._events, 0)
+                if self._events % REPORT_EVERY == 0:
+                    self._report_progress("reading", self._events, 0)
             self.report.fills += stream.fills
             if all(file.report.first is None for file in stream.files):
                 raise ImportFailed(f"import: {stream.symbol}: no row of {_names(stream)} can be read: {_first_bad(stream)}")
         self.report.records = {topic: count for topic, count in sorted(counts.items()) if topic != "dead_letters"}
-        self._tell("reading", self._events, self._events)
+        self._report_progress("reading", self._events, self._events)
         return self.report
 
     def _stream(self, symbol: str, files: list[DumpFile]) -> Stream:
@@ -140,10 +137,10 @@ class Importer:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def write(self) -> Report:
-        """Write what ``read`` found, or the rest of it.
+        """Write the records of the files, or the rest of them after an interrupted import.
 
         Raises:
-            ImportFailed: the log is another author's, or holds later history than the files.
+            ImportFailed: the log is another author's, or has later history than the files.
             LogError: no broker, or topics missing.
             DeliveryFailed: Kafka refused a record.
         """
@@ -161,15 +158,15 @@ class Importer:
         writer, done = asyncio.run(self._write(past))
         if not done:
             raise ImportFailed(
-                f"import: Kafka did not take everything within {FLUSH_S:.0f} s: run the same import again, it goes on where it was"
+                f"import: Kafka did not take everything within {FLUSH_S:.0f} s: run the same import again, it continues from there"
             )
         self.report.written, self.report.already = dict(sorted(writer.written.items())), dict(sorted(writer.already.items()))
         self.report.seconds = round(time.monotonic() - started, 3)
-        self._tell("writing", self._events, self._events)
+        self._report_progress("writing", self._events, self._events)
         return self.report
 
     async def _write(self, past: Past) -> tuple[_Writer, bool]:
-        """Write all steps; return what was written, and whether Kafka has all of it."""
+        """Write all steps. Return the counts, and whether Kafka acknowledged everything."""
         out = KafkaWriter(self.settings, self.plan.author, self.plan.adapter.venue, past.tail.cuts, past.tail.marks)
         await out.start()
         writer = _Writer(self, past, out)
@@ -183,7 +180,7 @@ class Importer:
         return writer, done
 
     def _follow(self, past: Past) -> None:
-        """Tell streams what they go on from; refuse files that lie before what is there."""
+        """Set the streams' start from the log. Refuse files that are older than the log's records."""
         for stream in self.streams:
             known = past.tail.instruments.get(stream.instrument)
             first = min((file.report.first for file in stream.files if file.report.first is not None), default=None)
@@ -201,21 +198,21 @@ class Importer:
                 if topic == "agg_trades":
                     head = next((event for event in stream.events(report=False) if event.topic == topic), None)
                     if head is not None and past.comes_after(head, stream.instrument):
-                        # More files after those that are there: ids go on, and so does the numbering of those without.
+                        # More files after the known ones: ids continue, and so does the numbering of trades without ids.
                         numbered = newest["venue_trade_id"] is None
                         stream.last_id = _last_id(newest, stream) if numbered else None
                         stream.last_number = 0 if numbered else newest["agg_id"]
 
     def _steps(self) -> Iterator[Step[tuple[Stream, Event]]]:
-        """Merge the streams by time into steps of the grid; a step's time is that of its mark."""
+        """Merge the streams by time into steps of the grid. A step's time is that of its mark."""
         flows = [stream.events(report=False) for stream in self.streams]
-        done = told = 0
+        done = reported = 0
         for step in merged(flows, self.settings.grid_ms, self.settings.allowed_lateness_ms):
             yield Step(step.time, [(self.streams[placed.flow], placed.event) for placed in step.items], step.grid)
             done += len(step.items)
-            if done - told >= TELL_EVERY:
-                told = done
-                self._tell("writing", done, self._events)
+            if done - reported >= REPORT_EVERY:
+                reported = done
+                self._report_progress("writing", done, self._events)
 
 
 class _Writer:
@@ -237,7 +234,7 @@ class _Writer:
         self._received = int(time.time() * 1000)
 
     def preamble(self) -> None:
-        """Write the contract facts that are not there yet, before all else."""
+        """Write the contract facts that are not in the log yet, before all others."""
         items = []
         facts: dict[str, tuple[Stream, int, int, int | None]] = {}
         for stream in self._streams:
@@ -261,7 +258,7 @@ class _Writer:
             self._out.offer([Step(None, items)], barrier=True)
 
     async def step(self, step: Step[tuple[Stream, Event]]) -> None:
-        """Offer a step without what is in the log."""
+        """Offer a step without the records that are in the log."""
         items = []
         for stream, event in step.items:
             if event.topic == "dead_letters":
@@ -272,7 +269,7 @@ class _Writer:
                 items.append(self._encoded(event.topic, stream, event.record))
                 self.written[event.topic] += 1
         self._out.offer([Step(step.time, items, step.grid)])
-        await asyncio.sleep(0)  # Kafka's answers are taken meanwhile
+        await asyncio.sleep(0)  # meanwhile Kafka's responses are handled
         while self._out.congested:
             await asyncio.sleep(PUMP_S)
             self._out.pump()
@@ -286,9 +283,9 @@ class _Writer:
         if last is not None and mark is not None and mark < last:
             return True
         if last is not None and mark == last:
-            # The last marked step may end within a file that has been added since.
+            # The last marked step may end inside a file that was added since.
             return event.topic == "gaps" or not self._past.comes_after(event, stream.instrument)
-        # A broker that died may have taken a batch twice: what is new is written whatever the count says.
+        # A broker that died may have stored a batch twice. New records are written whatever the count is.
         if self._beyond[event.topic, stream.partition] > 0 and (
             event.topic == "gaps" or not self._past.comes_after(event, stream.instrument)
         ):
@@ -321,7 +318,7 @@ class _Writer:
         return (topic, stream.partition, stream.instrument.encode(), encode(whole), record["event_time"], self._received)
 
     def finish(self) -> None:
-        """Note that everything was offered."""
+        """Record that everything was offered."""
         self.ended = True
 
 
@@ -331,10 +328,10 @@ def _names(stream: Stream) -> str:
 
 def _first_bad(stream: Stream) -> str:
     bad = [row for file in stream.files for row in file.report.bad_rows[:1]]
-    return f"line {bad[0]['line']}: {bad[0]['field']}: {bad[0]['reason']}" if bad else "they hold nothing but a header"
+    return f"line {bad[0]['line']}: {bad[0]['field']}: {bad[0]['reason']}" if bad else "they have only a header"
 
 
 def _last_id(newest: Record, stream: Stream) -> int:
-    """Return the newest id that the stream's rows count by: of fills, or of aggregate trades."""
+    """Return the newest id in the stream's own count: of fills, or of aggregate trades."""
     grouped = all(file.layout.grouped for file in stream.files)
     return int(newest["agg_id"] if grouped else newest["last_trade_id"])

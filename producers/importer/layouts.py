@@ -1,8 +1,8 @@
-"""What the columns of the venues' public dump files mean (pure).
+"""The columns of the venues' public dump files (pure).
 
-Sources: the README of Binance's public data, and the first lines of the files themselves; Bybit's public trading files; OKX's historical trades. A file
-is known by its header, or without one by the shape of its first row. Stamps are milliseconds, or microseconds (Binance spot since 2025) or seconds with
-decimals (Bybit). Numbers keep their text until they are written.
+Sources: the README of Binance's public data, and the first lines of the files themselves; Bybit's public trading files; OKX's historical
+trades. A file is identified by its header, or without one by the shape of its first row. Times are milliseconds, microseconds (Binance spot
+since 2025) or seconds with decimals (Bybit). Numbers keep their text until they are written.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from producers.importer.files import ImportFailed
 from schemas.codec.avro import Record
 
-# No millisecond stamp has 16 digits before the year 33658.
+# No time in ms has 16 digits before the year 33658.
 _MICROSECONDS_FROM = 10**15
-# Before any of the venues; what lies earlier is no stamp.
+# Earlier than all venues. An earlier number is not a time.
 _EARLIEST_MS = 1_230_768_000_000
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 _SIDES = {"buy": False, "sell": True}  # the taker's -> the buyer is the maker
@@ -28,7 +28,7 @@ TIMEFRAMES = {
 
 
 class BadRow(ValueError):
-    """A row that cannot be read: the column at fault and why."""
+    """An unreadable row: the invalid column and the reason."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -41,7 +41,7 @@ class Fill(NamedTuple):
 
     Attributes:
         time: Trade time, ms UTC.
-        number: Its id, where ids are numbers. first, last: of its fills. venue_id: the id where it is no number.
+        number: Its id, if ids are numbers. first, last: Ids of its fills. venue_id: Its id, if it is not a number.
         price, quantity: The venue's decimals.
         maker: The buyer was the maker.
     """
@@ -56,9 +56,9 @@ class Fill(NamedTuple):
     venue_id: str | None = None
 
 
-# A row as the record of a topic, without instrument and receive_time; its price and quantity texts are for the contract's decimals.
+# A row as the record of a topic, without instrument and receive_time. Its price and quantity texts show the contract's decimals.
 class Other(NamedTuple):
-    """A row that is no trade: its time, topic, record, and the decimals that it shows."""
+    """A row that is not a trade: time, topic, record, and the decimals that it shows."""
 
     time: int
     topic: str
@@ -96,7 +96,7 @@ class Cells:
         return self._time(column, value // 1000 if value >= _MICROSECONDS_FROM else value)
 
     def seconds(self, column: str) -> int:
-        """Return a time given in seconds with decimals, as ms UTC; what is finer is cut off."""
+        """Return a time given in seconds with decimals, as ms UTC; finer digits are truncated."""
         return self._time(column, int(Decimal(self.decimal(column)).scaleb(3)))
 
     def _time(self, column: str, value: int) -> int:
@@ -137,11 +137,9 @@ class Layout(NamedTuple):
     """One kind of file.
 
     Attributes:
-        name: For reports. kind: trades, klines, depth or funding. topics: What it is written to.
-        columns: In the order of files without a header; further ones are passed over.
-        shape: Whether a first row without header is of this kind; None: such files always have a header.
-        read: A row to what it says.
-        grouped: Rows are aggregate trades already, or the venue writes single fills; else fills of one order are grouped.
+        name: For reports. kind: trades, klines, depth or funding. topics: Its topics. columns: Order in files without a header; further
+        ones are ignored. shape: Whether a first row without header is of this kind; None: such files always have a header. read: Reads a
+        row. grouped: Rows are aggregate trades, or the venue writes single fills; else fills of one order are grouped.
         contracts: Quantities count contracts.
         named: Column that must hold the symbol, if any.
     """
@@ -157,7 +155,7 @@ class Layout(NamedTuple):
     named: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Go to another process by name: functions do not."""
+        """Pickle by name, because its functions cannot be pickled."""
         venue, place = next((venue, known.index(self)) for venue, known in LAYOUTS.items() if self in known)
         return _known, (venue, place)
 
@@ -244,7 +242,7 @@ def _binance_quote(cells: Cells) -> Other:
 
 
 def _binance_book_depth(cells: Cells) -> Other:
-    """A band of the book: the notional between the mid and so many per cent below (negative) or above it. No order book can be made of it."""
+    """A band of the book: the notional between the mid and a percentage below (negative) or above it. It gives no order book."""
     text = cells.text("timestamp")
     try:
         time = int(datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()) * 1000
@@ -322,7 +320,7 @@ _OKX = (
 )  # fmt: skip
 LAYOUTS: dict[str, tuple[Layout, ...]] = {"BINANCE": _BINANCE, "BYBIT": _BYBIT, "OKX": _OKX}
 
-# Names that a column has in some files -> the name above.
+# Other names of a column in some files -> the name above.
 _SYNONYMS = {
     "quoteqty": "quote_qty", "isbuyermaker": "is_buyer_maker", "takerbuyvolume": "taker_buy_volume", "trades": "count", "tradeid": "tradeId",
     "trdmatchid": "trdMatchID", "tickdirection": "tickDirection", "aggregate_tradeid": "agg_trade_id", "taker_buy_base_volume": "taker_buy_volume",
@@ -331,7 +329,7 @@ _SYNONYMS = {
 
 
 def layout_of(venue: str, name: str, first: Sequence[str]) -> tuple[Layout, Cells, bool]:
-    """Return the layout of a file by its first row, the reader of its cells, and whether that row is a header.
+    """Return the layout of a file from its first row, the reader of its cells, and whether that row is a header.
 
     Args:
         venue: ``Adapter.venue``.

@@ -1,4 +1,4 @@
-"""Flows of history merged by time into steps of the evaluation grid, and what is known of a contract from its rows alone (pure).
+"""Merges flows of history by time into steps of the evaluation grid, and derives a contract's facts from its rows (pure).
 
 The importer writes such steps to Kafka; a replay of files feeds them to the cores. The same files give the same steps.
 """
@@ -15,29 +15,30 @@ from producers.venue.adapter.base import Adapter
 from schemas.codec.avro import Record
 from schemas.partition import base_of_instrument, split_symbol
 
-# Where no price or quantity was seen (funding alone), the contract's decimals are not known: the finest that venues use.
+# Decimals of a contract without a price or quantity (funding only): the finest that venues use.
 UNKNOWN_DECIMALS = 8
 
 
 class Placed(NamedTuple):
-    """An event and the place of its flow among the flows that were merged."""
+    """An event and the index of its flow among the merged flows."""
 
     flow: int
     event: Event
 
 
 def merged(flows: Sequence[Iterator[Event]], grid_ms: int, lateness_ms: int) -> Iterator[Step[Placed]]:
-    """Merge flows by time into steps, one mark a grid step: the mark of instant T is at T + lateness, where T fires (DESIGN 3: importers of history).
+    """Merge flows by time into steps, one mark a grid step. The mark of instant T is at T + lateness, where T fires (DESIGN 3: importers of
+    history).
 
     Args:
-        flows: Each in its own order, which is kept; in a step the earlier flow comes first.
+        flows: Each keeps its order. In a step the earlier flow comes first.
         grid_ms, lateness_ms: Of the environment.
     """
     clocks = [0] * len(flows)
     heads: dict[int, Event] = {}
 
     def step_of(flow: int) -> int:
-        # The clock of a flow never runs back, whatever its rows say.
+        # The clock of a flow never goes back, even if its rows do.
         return -(-(max(heads[flow].time, clocks[flow]) - lateness_ms) // grid_ms) * grid_ms
 
     def follow(flow: int) -> None:
@@ -51,7 +52,7 @@ def merged(flows: Sequence[Iterator[Event]], grid_ms: int, lateness_ms: int) -> 
         follow(flow)
     step: int | None = None
     while heads:
-        step = min(map(step_of, heads)) if step is None else step + grid_ms  # no instant is left out
+        step = min(map(step_of, heads)) if step is None else step + grid_ms  # every instant has a mark
         items: list[Placed] = []
         for flow in range(len(flows)):
             while flow in heads and step_of(flow) <= step:
@@ -65,12 +66,12 @@ def merged(flows: Sequence[Iterator[Event]], grid_ms: int, lateness_ms: int) -> 
 def contract_facts(
     adapter: Adapter, author: str, symbol: str, instrument: str, price_decimals: int, quantity_decimals: int, first: int
 ) -> Record:
-    """Return the ``instruments`` record, without instrument and receive_time, of a contract that is known from its rows alone.
+    """Return the ``instruments`` record, without instrument and receive_time, of a contract, from its rows only.
 
     Args:
         adapter: Its venue. author: Of the marks.
         symbol, instrument: Its names.
-        price_decimals, quantity_decimals: Most decimals that its rows show; ``UNKNOWN_DECIMALS`` where none show any.
+        price_decimals, quantity_decimals: Most decimals in its rows; ``UNKNOWN_DECIMALS`` if they have none.
         first: Its first row, ms UTC.
     """
     price = price_decimals or (0 if quantity_decimals != UNKNOWN_DECIMALS else UNKNOWN_DECIMALS)

@@ -1,4 +1,4 @@
-"""What an import found in its files: counts, holes, doubles, and the rows that could not be read."""
+"""The report of an import: counts, gaps, duplicates, and unreadable rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-# Bad rows that are listed one by one; all are counted, and all go to dead_letters.
+# Most bad rows to list. All are counted, and all go to dead_letters.
 LISTED = 20
 
 
@@ -15,14 +15,12 @@ class FileReport:
     """One file.
 
     Attributes:
-        file, symbol, layout: What it is. checksum: ``verified`` or ``absent``.
+        file, symbol, layout: Its names. checksum: ``verified`` or ``absent``.
         rows: Rows of data, bad ones included.
         first, last: Smallest and largest time, ms UTC; None without a good row.
-        gaps: Holes in the ids. missing: Ids in them.
-        duplicates: Rows that were there before; they are not written again.
-        out_of_order: Rows older than the one before them.
-        bad: Rows that cannot be read. bad_rows: The first of them: line, field, reason.
-        descending: The newest row comes first; the file is read from its end.
+        gaps: Gaps in the ids. missing: Ids in them. duplicates: Repeated rows; they are not written again.
+        out_of_order: Rows older than the one before them. bad: Unreadable rows. bad_rows: The first of them: line, field, reason.
+        descending: The newest row comes first, so the file is read from its end.
     """
 
     file: str
@@ -47,7 +45,7 @@ class FileReport:
             self.bad_rows.append({"line": line, "field": column, "reason": reason})
 
     def see(self, time: int, before: int | None) -> None:
-        """Take the time of a good row; ``before`` is that of the row before it."""
+        """Take the time of a good row. ``before`` is the time of the row before it."""
         self.first = time if self.first is None else min(self.first, time)
         self.last = time if self.last is None else max(self.last, time)
         self.out_of_order += before is not None and time < before
@@ -58,12 +56,10 @@ class Report:
     """An import.
 
     Attributes:
-        venue, author: Whose and by whom.
-        files: Each file.
+        venue, author: The venue, and the author of the marks. files: Each file.
         fills: Single trades in the rows (an aggregate trade counts its fills).
-        records: Topic -> records that the files make.
-        written: Topic -> records written by this run. already: Those that an earlier run had written.
-        seconds: Of the writing.
+        records: Topic -> records in the files. written: Topic -> records written by this run. already: Records that an earlier run had
+        written. seconds: Duration of the writing.
     """
 
     venue: str

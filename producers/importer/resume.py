@@ -1,7 +1,7 @@
-"""Where an import goes on that was killed, or that more files follow on: by the author's own marks in the log.
+"""Finds where a killed or extended import continues, from the author's marks in the log.
 
-The files give the same steps every time. What stands in the log of them is therefore a prefix: all steps up to the author's last mark of a partition, and after
-it as many records as lie beyond the mark's cut. Those are left out, and the rest is written; nothing is lost and nothing doubled.
+The files give the same steps every time. So the log has a prefix of them: all steps up to the author's last mark of a partition, then the
+records beyond the mark's cut. Those are left out and the rest is written, so no record is lost or duplicated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from producers.output.log_tail import TIMEOUT_S, LogError, Tail, read_tail, scan
 from schemas.codec.avro import Record
 from schemas.settings import Settings
 
-# What tells the records of an instrument in a topic apart; the first of them grows with the files, but for disorder in them.
+# Fields that identify the records of an instrument in a topic. The first one grows with the files, except for disorder in them.
 KEYS = {
     "agg_trades": ("agg_id",), "quotes": ("update_id",), "funding": ("event_time",), "klines": ("event_time", "timeframe"),
     "market_indicators": ("event_time", "indicator"),
@@ -29,11 +29,11 @@ KEYS = {
 
 @dataclass
 class Past:
-    """What an earlier run of the author left.
+    """The records of the author's earlier run.
 
     Attributes:
         tail: Its marks and newest records.
-        beyond: (topic, partition) -> records of ours after the last mark's cut.
+        beyond: (topic, partition) -> our records after the last mark's cut.
     """
 
     tail: Tail
@@ -41,7 +41,7 @@ class Past:
     _known: dict[tuple[str, str], set[tuple[Any, ...]]] = field(default_factory=dict)
 
     def newest(self, topic: str, instrument: str) -> Record | None:
-        """Return the newest record of an instrument in a topic: that with the highest key."""
+        """Return the newest record of an instrument in a topic: the one with the highest key."""
         found = self.tail.newest.get((topic, instrument))
         return max(found, key=lambda record: _key(topic, record)) if found else None
 
@@ -50,7 +50,7 @@ class Past:
         return (topic, instrument) in self.tail.newest
 
     def comes_after(self, event: Event, instrument: str) -> bool:
-        """Return True when a record is none of the newest ones in the log, nor lies before them."""
+        """Return True when a record is newer than the newest ones in the log."""
         place = (event.topic, instrument)
         if place not in self._known:
             self._known[place] = {_key(event.topic, record) for record in self.tail.newest.get(place, ())}
@@ -63,10 +63,10 @@ def _key(topic: str, record: Record) -> tuple[Any, ...]:
 
 
 def read_past(settings: Settings, author: str, instruments: Mapping[str, int], topics: Iterable[str]) -> Past:
-    """Read what the author left. Blocking.
+    """Read the author's records from the log. Blocking.
 
     Args:
-        settings: Where the log is.
+        settings: Kafka's address and names.
         author: Author of the marks.
         instruments: Instrument id -> partition.
         topics: Topics that the import writes.
@@ -96,7 +96,8 @@ def read_past(settings: Settings, author: str, instruments: Mapping[str, int], t
 
 
 def check_retention(settings: Settings, topics: Iterable[str], first: int, now_ms: int) -> None:
-    """Raise ImportFailed when a topic deletes records as old as ``first`` (ms UTC): record times are event times, so they would be gone at once.
+    """Raise ImportFailed when a topic's retention is shorter than the age of ``first`` (ms UTC). Record times are event times, so Kafka
+    would delete them at once.
 
     Raises:
         LogError: the broker does not answer.

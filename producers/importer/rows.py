@@ -1,6 +1,7 @@
-"""From a symbol's dump files to records, in order (pure but for reading the files): doubles dropped, holes noted, fills grouped, bad rows named.
+"""Turns a symbol's dump files into ordered records. It drops duplicates, reports gaps, groups fills and names bad rows. It is pure except
+for file reads.
 
-The same files give the same events every time; resuming an import rests on that.
+The same files always give the same events. The resumption of an import depends on it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from producers.venue.state.trade_ids import RecentIds, TradeIds, Verdict
 from schemas.codec.avro import Record
 
 DAY_MS = 86_400_000
-# No dump has rows so far apart within a file (bars of a week have a week): a digit is broken.
+# Longest time between two rows of a file (weekly bars have a week). A longer one means a broken digit.
 JUMP_MS = 10 * DAY_MS
 
 
 class Event(NamedTuple):
-    """Something to write: its venue time, and the topic's record without instrument and receive_time. Or a bad row: ``dead_letters``, line and why."""
+    """A record to write: its venue time, and the topic's record without instrument and receive_time. For a bad row: ``dead_letters``, line
+    and reason.
+    """
 
     time: int
     topic: str
@@ -33,7 +36,7 @@ class Event(NamedTuple):
 
 @dataclass
 class Decimals:
-    """Most decimals that prices and quantities show, without trailing zeros."""
+    """Most decimals of prices and quantities, without trailing zeros."""
 
     price: int = 0
     quantity: int = 0
@@ -47,7 +50,7 @@ class Decimals:
 
 
 def places(text: str) -> int:
-    """Return the decimals of a number's text, trailing zeros apart."""
+    """Return the decimals of a number's text, without trailing zeros."""
     if "e" in text or "E" in text:
         exponent = Decimal(text).normalize().as_tuple().exponent
         return max(0, -exponent) if isinstance(exponent, int) else 0
@@ -56,7 +59,7 @@ def places(text: str) -> int:
 
 @dataclass
 class DumpFile:
-    """A file whose first row told what it is."""
+    """A file with its layout, found from its first row."""
 
     source: Source
     layout: Layout
@@ -66,16 +69,16 @@ class DumpFile:
 
     @classmethod
     def open(cls, source: Source, venue: str) -> DumpFile:
-        """Look at a file. Raises ImportFailed: unknown, empty, broken, or not what its checksum says."""
+        """Open and identify a file. Raises ImportFailed: unknown, empty, broken, or not matching its checksum."""
         checksum = verified(source.path)
         for _, text in lines(source.path):
             if not text.startswith("#"):
                 layout, cells, header = layout_of(venue, source.path.name, next(csv.reader([text])))
                 return cls(source, layout, cells, header, FileReport(source.path.name, source.symbol, layout.name, checksum))
-        raise ImportFailed(f"import: {source.path.name}: the file holds no line of data")
+        raise ImportFailed(f"import: {source.path.name}: the file has no line of data")
 
     def rows(self) -> Iterator[tuple[int, str, Parsed | BadRow]]:
-        """Yield line number, text, and what the row says, in the order of time of a file that begins with the newest."""
+        """Yield line number, text and content of each row. A file with the newest row first is read backwards."""
         found = self._rows()
         return iter(list(found)[::-1]) if self.report.descending else found
 
@@ -105,10 +108,9 @@ class Stream:
     """The files of one symbol and kind, oldest first.
 
     Attributes:
-        symbol, instrument, partition: What it is about and where it goes.
-        files: In order of their first row.
-        contract_value: Base units of a contract, where quantities count contracts.
-        last_id: Newest fill's or trade's id of an earlier import that this one goes on from.
+        symbol, instrument, partition: Its symbol, our id and its partition. files: In order of their first row. contract_value: Base units
+        of a contract, if quantities count contracts.
+        last_id: Newest fill or trade id of the earlier import that this one continues.
         last_number: Newest id assigned by an earlier import.
         decimals, fills: Found by reading.
     """
@@ -124,10 +126,10 @@ class Stream:
     fills: int = 0
 
     def events(self, report: bool) -> Iterator[Event]:
-        """Yield what is to be written, in order. With ``report`` the files' reports are filled too; once is enough."""
+        """Yield the records to write, in order. With ``report`` the files' reports are filled, too; use it once."""
         trades = _Trades(self, report)
         before: int | None = None
-        waiting: list[Event] = []  # bad rows before the first good one: they have no time yet
+        waiting: list[Event] = []  # bad rows before the first good one have no time yet
         for file in self.files:
             at: int | None = None
             for number, text, said in file.rows():
@@ -162,10 +164,10 @@ class Stream:
 
 
 class _Trades:
-    """Trades of one symbol: each once, fills of one order grouped where the file has single ones, holes in the ids noted.
+    """Trades of one symbol, each once. Single fills of one order are grouped, and gaps in the ids are reported.
 
-    The venue's rule of aggregate trades: consecutive fills of the same time, price and side with consecutive ids. A group's id is that of its first fill, so
-    that it does not depend on where an import begins; ids of aggregate trades therefore ascend with steps.
+    The venue's rule of aggregate trades: consecutive fills of the same time, price and side with consecutive ids. A group's id is that of
+    its first fill, so it does not depend on the start of an import. Ids of aggregate trades therefore ascend with gaps.
     """
 
     def __init__(self, stream: Stream, report: bool) -> None:
@@ -243,7 +245,7 @@ class _Trades:
 
 
 def look(source: Source, venue: str) -> DumpFile:
-    """Open a file and find out whether it begins with its newest row (Bybit's early files do). Raises ImportFailed."""
+    """Open a file and detect whether it begins with its newest row, as Bybit's early files do. Raises ImportFailed."""
     file = DumpFile.open(source, venue)
     first = last = None
     up = down = 0

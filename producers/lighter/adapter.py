@@ -1,8 +1,8 @@
 """The Lighter adapter: funding, mark and index price, open interest and 24 h volume of all perpetuals over one subscription.
 
 Whole-market: one subscription (``market_stats/all``) and orderBookDetails; settled funding is asked market by market.
-Trades and books are not followed: the product names this venue for its funding (specification W section 15).
-Sources: the venue's websocket reference and the models of its public SDK.
+Trades and books are not followed: this venue is used for its funding (specification W section 15). Sources: the venue's websocket reference
+and the models of its public SDK.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ STATS = Channel("market_stats", "funding", 60.0, whole_market=True)
 class Lighter(Adapter):
     """Lighter perpetuals; symbols are the venue's (``BTC``, ``1000PEPE``).
 
-    The first frame of the subscription holds every market, later ones those that changed. Settlements are hourly by the venue's documentation, and its
-    only time field is of unstable meaning: next times are marked as made by a rule.
+    The first frame of the subscription has every market, later ones only the changed markets. Settlements are hourly by the venue's
+    documentation. The meaning of its only time field varies, so next times are marked as made by a rule.
     """
 
     venue: ClassVar[str] = VENUE
@@ -45,12 +45,12 @@ class Lighter(Adapter):
     book_mode: ClassVar[Literal["rest", "stream", "full"]] = "full"
     consecutive_ids: ClassVar[bool] = False
     limits: ClassVar[tuple[Limit, ...]] = (Limit(60, 60.0),)
-    # The server closes connections that have sent nothing for two minutes, and asks with pings of its own, to which this is the answer.
+    # The server closes connections that sent nothing for two minutes, and sends its own pings. This is the reply to them.
     heartbeat: ClassVar[Heartbeat | None] = Heartbeat('{"type":"pong"}', 30.0)
     default_symbols: ClassVar[str] = "BTC,ETH,SOL,XRP"
 
     def __init__(self) -> None:
-        self._symbols: dict[int, str] = {}  # the venue's number of a market -> symbol; older frames name markets by number alone
+        self._symbols: dict[int, str] = {}  # the venue's number of a market -> symbol; older frames have only the number
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
@@ -79,7 +79,7 @@ class Lighter(Adapter):
         markets = get(message, "market_stats", "frame")
         if type(markets) is not dict:
             raise MappingError("frame", "market_stats", f"expected an object, got {markets!r}")
-        # One market's stats by themselves (channel market_stats:0), or an object of them by number (market_stats:all).
+        # The stats of one market (channel market_stats:0), or an object of them by number (market_stats:all).
         rows = [markets] if "market_id" in markets else [row for row in markets.values() if type(row) is dict]
         return [Message(f"{STATS.name}:{self._symbol(row)}", clock, (clock, row)) for row in rows if "market_id" in row]
 
@@ -127,11 +127,11 @@ class Lighter(Adapter):
         return [("funding", record) for record in mapping.history(answer, since, until)]
 
     def polls(self) -> list[Poll]:
-        # A call a market, and few a minute: a round leaves room for what else is asked.
+        # One call a market, and few calls a minute, so that a round leaves room for other requests.
         return [Poll("fundings", "funding", 600.0, False, partial(new_settlements, self), gap_s=1.5)]
 
     # --- schedule ----------------------------------------------------------------------------------------------------
 
     def schedule_rule(self) -> Mapping[str, Any] | None:
-        """Return the hour: the venue publishes neither interval nor next time."""
+        """Return the rule of one hour. The venue publishes neither interval nor next time."""
         return mapping.RULE._asdict()

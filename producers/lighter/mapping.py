@@ -1,8 +1,8 @@
 """Lighter's JSON to our records (pure).
 
 Sources: the venue's websocket reference (channel ``market_stats``), its REST models (orderBookDetails, fundings), and recorded frames.
-Units differ by place: on the stream rates are per cent of one hour and open interest is in quote units; orderBookDetails has open interest in base
-units, and funding-rates (not used) gives fractions of eight hours.
+Units differ: on the stream, rates are per cent of one hour and open interest is in quote units. orderBookDetails has open interest in base
+units. funding-rates (not used) has fractions of eight hours.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from schemas.partition import base_asset, instrument_id
 VENUE = "LIGHTER"
 # "Funding payments occur at each hour mark" (the venue's documentation of funding).
 RULE = Rule(1)
-# funding_timestamp is the last settlement, some milliseconds late, or the next one: its meaning is unstable.
+# funding_timestamp is the last settlement, some milliseconds late, or the next one: its meaning varies.
 RAW_RULE = Rule(1, raw_time=True)
 QUOTE = "USDC"
 
 
 def clock(message: dict[str, Any], received: int) -> int:
-    """Return the time of a frame, 0 when it has none."""
+    """Return the time of a frame, 0 without one."""
     return time_ms(message, "timestamp", "market_stats", received) if message.get("timestamp") is not None else 0
 
 
 def stats(row: Any, instrument: str, clock_ms: int, received: int) -> list[Event]:
-    """Return what a market's stats say: mark, index and the running hour's estimate; open interest and 24 h volume in quote units.
+    """Return the content of a market's stats: mark, index and the running hour's estimate; open interest and 24 h volume in quote units.
 
-    ``current_funding_rate`` is the estimate, ``funding_rate`` what was charged last. ``funding_timestamp`` is never passed on as the next settlement
-    by itself: a time that has passed is rolled by the hour, and the record says that a rule made it. Absent fields say nothing.
+    ``current_funding_rate`` is the estimate, ``funding_rate`` the last charged rate. ``funding_timestamp`` alone is never the next
+    settlement: a passed time is advanced by the hour, and the record says that a rule made it. Absent fields change nothing.
     """
     record = "market_stats"
     time = clock_ms or received
@@ -71,9 +71,9 @@ def json_number(row: Any, field: str, record: str) -> float:
 
 
 def _price(row: Any, field: str) -> float | None:
-    """Return a price, None when absent or 0 (a market that has not begun)."""
+    """Return a price, None when absent or 0 (a market that has not started)."""
     if type(row) is not dict:
-        raise MappingError("market_stats", field, f"the market's stats are no object but {type(row).__name__}")
+        raise MappingError("market_stats", field, f"expected an object, got {type(row).__name__}")
     value = optional(row, field, "market_stats")
     if value is not None and value < 0.0:
         raise MappingError("market_stats", field, f"expected a number >= 0, got {row[field]!r}")
@@ -168,11 +168,11 @@ def settled(row: Any, received: int) -> Record:
 
 
 def history(answer: Any, since: int, until: int) -> list[Record]:
-    """Return the settlements of an answer of fundings within [since, until], ascending."""
+    """Return the settlements of a fundings response within [since, until], ascending."""
     rows = [settled(row, until) for row in array(answer, "fundings", "fundings")]
     return sorted((row for row in rows if since <= row["event_time"] <= until), key=lambda row: row["event_time"])
 
 
 def hours_between(since: int, until: int) -> int:
-    """Return how many settlements lie in [since, until]."""
+    """Return the number of settlements in [since, until]."""
     return until // HOUR_MS - (since - 1) // HOUR_MS

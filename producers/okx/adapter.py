@@ -1,8 +1,8 @@
 """OKX v5 as adapter: linear swaps against USDT and USDC.
 
-Trades come from ``trades-all``: one fill a message, ids that grow by one, and the same fills by the same ids over REST (three months back), so
-that every hole is seen and can be filled exactly. ``trades`` groups the fills of one taker order at one price under the last id, which REST
-cannot give back. So a record is a fill, as on Bybit, not a taker order.
+Trades come from ``trades-all``: one fill a message, with ids that grow by one. REST serves the same fills with the same ids (three months
+back), so every gap is detected and can be filled exactly. ``trades`` groups the fills of one taker order at one price under the last id,
+which REST does not serve. So a record is a fill, as on Bybit, not a taker order.
 
 Whole-market: instruments, tickers, funding-rate (``ANY``) and open-interest over REST, liquidation-orders as one subscription; the rest is
 symbol by symbol.
@@ -43,7 +43,7 @@ from schemas.codec.avro import Record
 BATCH = 20
 # "If you need to subscribe to many 50 or 400 depth level channels, ... each [connection] of less than 30 channels."
 MAX_BOOKS = 29
-# Trades of a REST page, and how many pages of a young contract are looked through for its first trade.
+# Trades of a REST page, and most pages to search for the first trade of a young contract.
 PAGE = 100
 MAX_PAGES = 100
 TOO_MANY = ("50011", "50061")
@@ -51,7 +51,7 @@ BUSY = ("50001", "50004", "50013", "50026")
 SLOW_DOWN_S = 2.0
 
 TRADES = Channel("trades-all", "agg_trades", 300.0)
-DEPTH = Channel("books", "depth", 90.0)  # an unchanged book is said again after a minute
+DEPTH = Channel("books", "depth", 90.0)  # an unchanged book is repeated after a minute
 QUOTES = Channel("bbo-tbt", "quotes", 90.0)
 MARK = Channel("mark-price", "funding", 30.0)
 INDEX = Channel("index-tickers", "funding", 150.0)
@@ -73,7 +73,7 @@ class OkxSwap(Adapter):
     channels: ClassVar[tuple[Channel, ...]] = (TRADES, DEPTH, QUOTES, MARK, INDEX, FUNDING, LIQUIDATIONS, OPEN_INTEREST)
     book_mode: ClassVar[Literal["rest", "stream", "full"]] = "stream"
     consecutive_ids: ClassVar[bool] = True
-    # Each call has a limit of its own; most allow 20 requests in 2 s. One budget for all of them is the safe side; the weights are below.
+    # Each call has its own limit; most allow 20 requests in 2 s. One budget for all calls is safe. The weights are below.
     limits: ClassVar[tuple[Limit, ...]] = (Limit(20, 2.0),)
     heartbeat: ClassVar[Heartbeat | None] = Heartbeat("ping", 20.0)
     max_streams: ClassVar[int] = 200
@@ -97,7 +97,7 @@ class OkxSwap(Adapter):
             groups[group].append((symbol, channel))
         plans = []
         for group, streams in groups.items():
-            # One subscription brings the liquidations of all symbols, so they count as one stream.
+            # One subscription covers the liquidations of all symbols, so they count as one stream.
             most = {"books": MAX_BOOKS, "liquidations": len(streams)}.get(group, self.max_streams)
             url = f"{base_url}/ws/v5/{'business' if group == 'trades' else 'public'}"
             for number, start in enumerate(range(0, len(streams), max(1, most))):
@@ -123,7 +123,7 @@ class OkxSwap(Adapter):
         arg = get(message, "arg", "frame")
         channel = text(arg, "channel", "frame")
         if channel == LIQUIDATIONS.name:
-            # The venue's order is not that of time, so such a message does not set the connection's clock.
+            # The venue does not order them by time, so such a message does not set the connection's clock.
             return [Message(f"{channel}:{text(row, 'instId', channel)}", 0, row) for row in array(message, "data", channel)]
         stream = f"{channel}:{text(arg, 'instId', 'frame')}"
         rows = array(message, "data", stream)
@@ -155,7 +155,7 @@ class OkxSwap(Adapter):
         raise MappingError(name, "channel", "no stream of this venue")
 
     def _open_interest(self, data: Any, market: Market, received: int) -> list[Event]:
-        """Return open interest at most once in 15 s; the venue says it every 3 s."""
+        """Return open interest at most once in 15 s. The venue sends it every 3 s."""
         mapping.check_symbol(data, market.symbol, OPEN_INTEREST.name)
         record = mapping.open_interest(data, received)
         if record["event_time"] - market.memory.get("open_interest", 0) < OPEN_INTEREST_STEP_MS:
@@ -185,7 +185,7 @@ class OkxSwap(Adapter):
         except (RestError, MappingError) as error:
             structlog.get_logger().warning("no funding intervals", venue=self.venue, error=str(error)[:300])
         else:
-            # Times of the answer are not judged here: only the difference of two of them is used. What it leaves out stays as it was.
+            # Times of the response are not checked, because only their difference is used. Missing fields stay unchanged.
             self._hours |= dict(valid_rows(self.venue, "funding-rate", rates, lambda entry: mapping.funding_hours(entry, mapping.ANY_TIME)))
         hours = self._hours
         answer = await rest.get("/api/v5/public/instruments", instType="SWAP")
@@ -199,7 +199,7 @@ class OkxSwap(Adapter):
         return dict(valid_rows(self.venue, "tickers", array(answer, "data", "tickers"), mapping.volume))
 
     async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
-        # ``after`` gives what is older than an id, newest first; so the page of [first, first + 100) is what is older than its end.
+        # ``after`` returns trades older than an id, newest first. So [first, first + 100) are the trades older than its end.
         answer = await rest.get("/api/v5/market/history-trades", instId=market.symbol, type=1, after=first + PAGE, limit=PAGE)
         size = _contract(market)
         found = map_rows(
@@ -210,13 +210,13 @@ class OkxSwap(Adapter):
         return wanted, any(not isinstance(row, RejectedRow) and row["agg_id"] == first + PAGE - 1 for row in wanted)
 
     async def first_trade(self, rest: Rest, market: Market, since: int) -> int | None:
-        # The newest trade before the time is asked for: the one after it is the first at or after it.
+        # This requests the newest trade before the time. The next id is the first one at or after it.
         answer = await rest.get("/api/v5/market/history-trades", instId=market.symbol, type=2, after=since, limit=1)
         rows = array(answer, "data", "history-trades")
         return integer(rows[0], "tradeId", "history-trades") + 1 if rows else await self._oldest_trade(rest, market)
 
     async def _oldest_trade(self, rest: Rest, market: Market) -> int | None:
-        """Return the id of the first trade of a contract that is younger than what was asked for: page by page back from the newest."""
+        """Return the id of the first trade of a contract that is younger than the requested time, page by page back from the newest."""
         oldest: int | None = None
         for _ in range(MAX_PAGES):
             more = {} if oldest is None else {"type": 1, "after": oldest}
@@ -228,7 +228,7 @@ class OkxSwap(Adapter):
         return oldest
 
     async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | RejectedRow]:
-        # ``after`` gives what is older than a time, ``before`` what is younger.
+        # ``after`` returns older rows than a time, ``before`` younger ones.
         answer = await rest.get(
             "/api/v5/market/candles", instId=market.symbol, bar="5m", after=last + 1, before=first - 1, limit=self.kline_page
         )
@@ -258,10 +258,10 @@ def _messages(op: str, streams: Sequence[tuple[str, Channel]]) -> list[str]:
 
 
 def _answer(message: dict[str, Any]) -> None:
-    """Pass over acknowledgements and notices.
+    """Skip acknowledgements and notices.
 
     Raises:
-        MappingError: the venue refuses a subscription (its record is the stream, where the venue names it).
+        MappingError: the venue refuses a subscription (its record is the stream, if the venue names it).
     """
     event = message["event"]
     if event in ("error", "channel-conn-count-error"):

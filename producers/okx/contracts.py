@@ -1,4 +1,4 @@
-"""Contracts into base quantity, exactly (pure).
+"""Converts contracts to base quantities, exactly (pure).
 
 OKX counts swaps in contracts; one is ``ctVal`` (times ``ctMult``) units of the base asset. Quantities become the double of the exact decimal
 product: a float product of 0.07 and 0.1 is not the double of 0.007.
@@ -13,7 +13,7 @@ from math import inf
 from producers.venue.adapter.base import Level, MappingError
 from producers.venue.adapter.json_values import get, levels, number
 
-# Digits enough for the product of any two numbers that a venue writes.
+# Enough digits for the product of any two numbers of a venue.
 _EXACT = Context(prec=400)
 
 
@@ -29,7 +29,7 @@ class Contract:
     def __init__(self, units: Decimal) -> None:
         self.units = units
         _, digits, exponent = units.normalize().as_tuple()
-        # Nearly all are powers of ten: then "12.3" contracts of 0.01 are float("12.3e-2"), which is exact in the same sense, and quick.
+        # Nearly all sizes are powers of ten. Then "12.3" contracts of 0.01 are float("12.3e-2"), which is as exact and faster.
         self._suffix = f"e{exponent}" if digits == (1,) else None
 
     def base(self, text: str) -> float:
@@ -38,7 +38,7 @@ class Contract:
             try:
                 return float(text + self._suffix)
             except ValueError:
-                pass  # it has an exponent of its own
+                pass  # it has its own exponent
         return float(_EXACT.multiply(_EXACT.create_decimal(text), self.units))
 
     def quantity(self, data: object, field: str, record: str, *, zero: bool = False) -> float:
@@ -49,7 +49,7 @@ class Contract:
             raise MappingError(record, field, f"expected a number {'>=' if zero else '>'} 0, got {text!r}")
         base = self.base(text)
         if not base < inf or (base == 0.0 and count > 0.0):
-            raise MappingError(record, field, f"{text!r} contracts are no usable quantity")
+            raise MappingError(record, field, f"{text!r} contracts are not a usable quantity")
         return base
 
     def levels(self, data: object, field: str, record: str) -> list[Level]:

@@ -38,12 +38,12 @@ SETTLED_IN = ("USDT", "USDC")
 # "At most one a second a contract": the stream is a sample.
 LIQUIDATION_CAP_MS = 1000
 HOUR_MS = 3_600_000
-# Stands for our clock where a time of the venue is not judged by it.
+# Replaces our clock where a venue time is not checked against it.
 ANY_TIME = 2**62
 
 
 def index_of(symbol: str) -> str:
-    """Return the index of a swap: that of its pair."""
+    """Return the index of a swap's pair."""
     return symbol.removesuffix("-SWAP")
 
 
@@ -80,9 +80,9 @@ def trade(data: Any, instrument: str, symbol: str, contract: Contract, received:
 
 
 def book(action: Any, data: Any, contract: Contract, received: int) -> BookDiff | BookSnapshot:
-    """Return what a books message says.
+    """Return the content of a books message.
 
-    ``prevSeqId`` -1 is a whole book. Else it is where the book must stand; ``seqId`` may be the same (nothing changed for a minute) or smaller
+    ``prevSeqId`` -1 is a whole book. Otherwise it is the book's required id. ``seqId`` may be equal (no change for a minute) or smaller
     (the sequence was reset). ``checksum`` is always 0.
     """
     record = "books"
@@ -117,7 +117,7 @@ def quote(data: Any, instrument: str, contract: Contract, received: int) -> Reco
 
 
 def _funding(time: int, received: int, **said: Any) -> Record:
-    """Return a ``funding`` record (without ``instrument``) that says what is given, and nothing of the rest."""
+    """Return a ``funding`` record (without ``instrument``) with the given fields only."""
     return {
         "event_time": time,
         "receive_time": received,
@@ -145,10 +145,10 @@ def index_price(data: Any, symbol: str, received: int) -> Record:
 
 
 def funding_rate(data: Any, received: int) -> Record:
-    """Return the ``funding`` record (without ``instrument``) of a funding-rate message or answer.
+    """Return the ``funding`` record (without ``instrument``) of a funding-rate message or response.
 
-    ``fundingTime`` is the coming settlement and ``fundingRate`` its estimate; the interval is ``nextFundingTime - fundingTime``, as the document
-    tells users to take it. A field that is empty says nothing.
+    ``fundingTime`` is the coming settlement and ``fundingRate`` its estimate; the interval is ``nextFundingTime - fundingTime``, as
+    documented. Empty fields change nothing.
     """
     record = "funding-rate"
     next_time = _time_or_none(data, "fundingTime", record)
@@ -157,7 +157,7 @@ def funding_rate(data: Any, received: int) -> Record:
     if next_time is not None and after is not None:
         hours, rest = divmod(after - next_time, HOUR_MS)
         if rest or not 0 < hours <= 24 * 7:
-            raise MappingError(record, "nextFundingTime", f"{after} is no whole hours after fundingTime {next_time}")
+            raise MappingError(record, "nextFundingTime", f"{after} is not whole hours after fundingTime {next_time}")
     return _funding(
         time_ms(data, "ts", record, received), received, estimated_rate=optional(data, "fundingRate", record), next_funding_time=next_time,
         interval_hours=hours,
@@ -202,7 +202,7 @@ def liquidations(data: Any, instrument: str, symbol: str, contract: Contract, re
 
 
 def open_interest(data: Any, received: int) -> Record:
-    """Return the ``market_indicators`` record (without ``instrument``) of an open-interest message or answer: ``oiUsd``, the quote value."""
+    """Return the ``market_indicators`` record (without ``instrument``) of an open-interest message or response: ``oiUsd``, the quote value."""
     record = "open-interest"
     return indicator("open_interest", quantity(data, "oiUsd", record), time_ms(data, "ts", record, received), received)
 
@@ -223,7 +223,7 @@ def instrument_facts(entry: Any, author: str, hours: dict[str, int]) -> tuple[Re
     Args:
         entry: Element of ``/public/instruments``.
         author: Producer whose progress marks cover it.
-        hours: Funding interval of each symbol, as far as the venue says it.
+        hours: Known funding interval of each symbol.
     """
     record = "instruments"
     symbol = text(entry, "instId", record)
@@ -259,13 +259,13 @@ def instrument_facts(entry: Any, author: str, hours: dict[str, int]) -> tuple[Re
 
 
 def funding_hours(entry: Any, received: int) -> tuple[str, int] | None:
-    """Return (symbol, funding interval) of an element of ``/public/funding-rate``; None when it says none."""
+    """Return (symbol, funding interval) of an element of ``/public/funding-rate``. None without an interval."""
     hours = funding_rate(entry, received)["interval_hours"]
     return None if hours is None else (text(entry, "instId", "funding-rate"), hours)
 
 
 def volume(entry: Any) -> tuple[str, float] | None:
-    """Return (symbol, 24 h volume in quote units) of a ticker: base volume at the last price, as the venue gives no quote volume of swaps."""
+    """Return (symbol, 24 h volume in quote units) of a ticker: base volume at the last price, because swaps have no quote volume."""
     record = "tickers"
     symbol = text(entry, "instId", record)
     if entry.get("volCcy24h") in (None, "") or entry.get("last") in (None, ""):

@@ -1,4 +1,4 @@
-"""What is asked of OKX over REST: the schedule, volumes and open interest of the whole market; settlements and ratios symbol by symbol."""
+"""OKX's REST polls: schedule, volumes and open interest of the whole market; settlements and ratios symbol by symbol."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOP_POSITIONS = "long-short-position-ratio-contract-top-trader"
 STATISTICS_WEIGHT = 4
 HISTORY_WEIGHT = 2
 PAGE = 100
-# A day of 5-minute values is three pages; more than so many means that the pages do not get older.
+# Most pages. A day of 5-minute values is three; more pages than this mean that they do not get older.
 MAX_PAGES = 500
 
 
@@ -81,7 +81,7 @@ async def _settled(rest: Rest, markets: Sequence[Market], received: int) -> Poll
 
 
 def settlements(answer: Any, symbol: str, received: int) -> list[Record]:
-    """Return the ``funding`` records (without ``instrument``) of an answer of funding-rate-history, ascending."""
+    """Return the ``funding`` records (without ``instrument``) of a funding-rate-history response, ascending."""
     records = [mapping.settled(entry, symbol, received) for entry in array(answer, "data", "funding-rate-history")]
     return sorted(records, key=_time)
 
@@ -95,7 +95,7 @@ async def _accounts(rest: Rest, markets: Sequence[Market], received: int) -> Pol
 
 
 def account_ratios(answer: Any, received: int) -> list[Record]:
-    """Return the ``market_indicators`` records of long accounts over short ones, ascending."""
+    """Return the ``market_indicators`` records of long accounts divided by short ones, ascending."""
     rows = [mapping.ratio(entry, ACCOUNTS, received) for entry in array(answer, "data", ACCOUNTS)]
     return [mapping.indicator("long_short_ratio", float(value), time, received) for time, value in sorted(rows)]
 
@@ -109,7 +109,7 @@ async def _top_positions(rest: Rest, markets: Sequence[Market], received: int) -
 
 
 def top_positions(answer: Any, received: int) -> list[Record]:
-    """Return the ``market_indicators`` records of top traders' positions: long over short, and the share of the longs, ascending."""
+    """Return the ``market_indicators`` records of top traders' positions: long divided by short, and the share of longs, ascending."""
     rows = [mapping.ratio(entry, TOP_POSITIONS, received) for entry in array(answer, "data", TOP_POSITIONS)]
     found = []
     for time, value in sorted(rows):
@@ -124,7 +124,7 @@ def top_positions(answer: Any, received: int) -> list[Record]:
 async def past(rest: Rest, symbol: str, since: int, until: int) -> list[tuple[str, Record]]:
     """Return (topic, record without ``instrument``) with event times in [since, until], ascending within each kind.
 
-    A kind that the venue refuses to tell is left out and logged; the others come.
+    A refused kind is logged and left out; the others are returned.
     """
     found: list[tuple[str, Record]] = []
     for topic, read in (
@@ -145,7 +145,7 @@ async def past(rest: Rest, symbol: str, since: int, until: int) -> list[tuple[st
 async def _past_funding(rest: Rest, symbol: str, since: int, until: int) -> list[Record]:
     found: list[Record] = []
     end = until + 1
-    for _ in range(MAX_PAGES):  # ``after`` gives what is older
+    for _ in range(MAX_PAGES):  # ``after`` returns older rows
         answer = await rest.get("/api/v5/public/funding-rate-history", HISTORY_WEIGHT, instId=symbol, after=end, limit=PAGE)
         page = settlements(answer, symbol, until)
         found += page
@@ -165,7 +165,7 @@ def _time(record: Record) -> int:
 
 
 async def _statistics(path: str, read: Callable[[Any, int], list[Record]], rest: Rest, symbol: str, since: int, until: int) -> list[Record]:
-    """Return the 5-minute values in [since, until], asked for page after page, each older than the one before."""
+    """Return the 5-minute values in [since, until], page by page, each older than the one before."""
     found: list[Record] = []
     end = until
     for _ in range(MAX_PAGES):

@@ -1,1 +1,1 @@
-"""From records to Kafka: order, pace, progress marks; the same for all producers."""
+"""Writes records to Kafka in order, with their progress marks. All producers share it."""

@@ -1,15 +1,16 @@
-"""Writing released steps to Kafka, and the progress marks behind them (DESIGN 3).
+"""Writes released steps to Kafka, and the progress marks after them (DESIGN 3).
 
-Records go out as fast as Kafka takes them, many steps in flight. A mark follows only when every record of its step
-and of all earlier ones is acknowledged: acknowledgements of batches count a step down, and finished steps leave in order. The mark's cut is made of
-acknowledged offsets alone, so "all I have up to t lies before these offsets" is true whatever happens to this process next.
+Records are sent as fast as Kafka accepts them, with many steps in flight. A mark is written only when every record of its step and of all
+earlier steps is acknowledged. Each step counts its open records, and finished steps leave in order. The mark's cut holds acknowledged
+offsets only. So "all records up to t lie before these offsets" stays true if the process dies.
 
-A record that Kafka refuses for good stops the producer (``DeliveryFailed``): marks after it would be lies. What merely takes long, such as a broker
-restart, is waited for without limit; meanwhile ``congested`` tells the readers to stop reading.
+A record that Kafka refuses for good stops the producer (``DeliveryFailed``), because later marks would be false. The writer waits without
+limit for a slow broker or a broker restart. Meanwhile ``congested`` makes the readers stop.
 
-aiokafka writes: one request takes the batches of all partitions of a broker, and the next one leaves when it is answered. librdkafka sends a request for
-each partition (its issue 1700), and 12 partitions of five topics are thousands of requests a second, which cost broker and producer more than the records.
-Its ``send`` makes a future a record: records are put straight into the batches that wait in its accumulator (inside of a pinned version, ``process.pins``).
+The client is aiokafka: one request carries the batches of all partitions of a broker, one request at a time. librdkafka sends a request for
+each partition (its issue 1700). For 12 partitions of five topics these are thousands of requests a second, which cost more than the
+records. aiokafka's ``send`` makes a future for each record. So records are appended directly to the batches in its accumulator, an internal
+of a pinned version (``process.pins``).
 """
 
 from __future__ import annotations
@@ -39,34 +40,34 @@ from schemas.settings import Settings
 # (topic of the catalogue, partition, key, Avro value, event time ms, received at ms)
 Outgoing = tuple[str, int, bytes, bytes, int, int]
 
-# Unacknowledged records at which the readers are stopped.
+# Number of unacknowledged records at which the readers stop.
 MAX_IN_FLIGHT = 50_000
-# A batch is at most so large before it is compressed: half of what a broker takes by default.
+# Largest batch before compression: half of a broker's default limit.
 BATCH_BYTES = 512 * 1024
-# Smallest on the wire and on the disk at a microsecond a record or two (``schemas.codec.zstd``), as the worker's (its lz4 is level 9).
+# zstd gives the smallest batches, for one or two microseconds a record (``schemas.codec.zstd``). aiokafka's lz4 uses level 9.
 COMPRESSION = "zstd"
-# How long one request may take before it is sent anew; nothing expires.
+# Time limit of a request. After it the request is sent again; records never expire.
 REQUEST_MS = 40_000
-# Between two attempts to reach a broker that is not there at the start.
+# Pause between two attempts to reach the broker at the start.
 START_PAUSE_S = 1.0
-# Between two looks whether everything is acknowledged.
+# Pause between two checks for open acknowledgements.
 FLUSH_S = 0.002
-# How long the client may take to stop.
+# Time limit for the client's stop.
 LEAVE_S = 5.0
 
 
 class DeliveryFailed(RuntimeError):
-    """Kafka refused a record for good. The process must end; its successor goes on from the last mark."""
+    """Kafka refused a record for good. The process must end. The next one continues from the last mark."""
 
 
-# A broker that dies after it wrote a batch and before it said so answers the repeated batch "already there", without offsets.
+# A broker may die after it wrote a batch and before it acknowledged it. It then answers the repeated batch with "duplicate" and no offsets.
 UNKNOWN_OFFSET = -1
-# How long the broker may take to say where a log ends; it has just acknowledged a record.
+# Time limit for the broker's answer with the end of a log. It has just acknowledged a record.
 LOG_END_S = 30.0
 
 
 class _PendingStep:
-    """A step on its way: how many of its records are not acknowledged yet, and where those that are end."""
+    """A step in flight: the number of its unacknowledged records, and the newest acknowledged offsets."""
 
     __slots__ = ("barrier", "counts", "ends", "grid", "items", "partitions", "received", "sent", "time", "waiting")
 
@@ -88,7 +89,7 @@ class _Batch:
 
     Attributes:
         append: Adds a record (timestamp ms, key, value); False when there is no room.
-        flights: Whose records are in it, in order: flight and how many.
+        flights: The steps of its records, in order: step and number of records.
     """
 
     __slots__ = ("_accumulated", "_builder", "flights", "owner", "place")
@@ -103,14 +104,14 @@ class _Batch:
 
     @property
     def gone(self) -> bool:
-        """True when nothing can be added any more: it is being sent, or full."""
+        """True when it accepts no more records, because it is full or being sent."""
         return bool(self._accumulated._drain_waiter.done() or self._builder.closed())
 
     def append(self, timestamp: int, key: bytes, value: bytes) -> bool:
         return self._builder.append(timestamp=timestamp, key=key, value=value) is not None
 
     def done(self, future: asyncio.Future[Any]) -> None:
-        """Take its acknowledgement, or why there will be none."""
+        """Handle its acknowledgement or its failure."""
         owner = self.owner
         owner._unacknowledged -= 1
         if future.cancelled():
@@ -129,13 +130,13 @@ class _Batch:
 
 
 class KafkaWriter:
-    """The writer of one author; all of it runs on one asyncio loop.
+    """The writer of one author. It runs on one asyncio loop.
 
     Args:
-        settings: Where and under which names to write.
+        settings: Kafka's address, topic prefix and names.
         author: Author of the marks.
         venue: Venue of the marks.
-        cuts: Partition -> topic -> next offset at the start, for every topic that this producer writes there; the partitions are those that get marks.
+        cuts: Partition -> topic -> next offset at the start, for every topic that this producer writes there. These partitions get marks.
         marks: Partition -> time of the author's last mark there, from an earlier run.
         wall_ms: Our clock, ms UTC, for ``receive_time`` of marks.
     """
@@ -176,7 +177,7 @@ class KafkaWriter:
         self._log = structlog.get_logger().bind(venue=venue)
 
     async def start(self) -> None:
-        """Reach Kafka; a broker that is away is waited for. Before anything is offered."""
+        """Connect to Kafka. Wait while no broker answers. Call it before the first ``offer``."""
         while True:
             producer = AIOKafkaProducer(
                 bootstrap_servers=self._settings.kafka_bootstrap_servers, client_id=f"perpflow-{self.author}", enable_idempotence=True, acks="all",
@@ -191,13 +192,14 @@ class KafkaWriter:
                 await producer.stop()
                 await asyncio.sleep(START_PAUSE_S)
                 continue
-            # An idempotent batch is late while a broker is away, never lost; only one whose partition has no leader for so long would expire.
+            # While a broker is away, an idempotent batch is late but not lost. It expires only if its partition has no leader for this
+            # time.
             producer._message_accumulator._batch_ttl = float("inf")
             self._producer = producer
             return
 
     def cover(self, cuts: Mapping[int, Mapping[str, int]], marks: Mapping[int, int]) -> None:
-        """Write marks to more partitions from now on; those covered already stay as they are.
+        """Write marks to more partitions from now on. Known partitions do not change.
 
         Args:
             cuts, marks: As for the class.
@@ -212,7 +214,7 @@ class KafkaWriter:
 
     @property
     def congested(self) -> bool:
-        """True while Kafka is behind: steps wait here because too many records are unacknowledged."""
+        """True while Kafka is behind: steps wait because too many records are unacknowledged."""
         return bool(self._outbox)
 
     @property
@@ -231,7 +233,7 @@ class KafkaWriter:
         self.pump()
 
     def pump(self) -> None:
-        """Write the marks that are due, and as many waiting records as there is room for.
+        """Write the due marks, and as many waiting records as fit.
 
         Raises:
             DeliveryFailed: Kafka refused a record.
@@ -248,7 +250,7 @@ class KafkaWriter:
             raise self.failure
 
     def _write(self, flight: _PendingStep) -> bool:
-        """Put a step's records into batches; False when there is no room for the rest now."""
+        """Put a step's records into batches. Return False when the rest does not fit now."""
         counts, partitions, items = flight.counts, flight.partitions, flight.items
         stop = min(len(items), flight.sent + MAX_IN_FLIGHT - self.in_flight)
         batches: dict[tuple[str, int], _Batch] = {}
@@ -270,7 +272,7 @@ class KafkaWriter:
         return stop == len(items)
 
     def _into(self, place: tuple[str, int], event_time: int, key: bytes, value: bytes) -> _Batch:
-        """Add a record to the partition's batch that waits to be sent, or to a new one, and return that."""
+        """Add a record to the partition's waiting batch or to a new one. Return that batch."""
         batch = self._open.get(place)
         if batch is not None and not batch.gone and batch.append(event_time, key, value):
             return batch
@@ -283,21 +285,21 @@ class KafkaWriter:
             wire = self._wires[place] = TopicPartition(self._settings.topic(place[0]), place[1])
         batch = self._open[place] = _Batch(self, place, wire, accumulator)
         self._unacknowledged += 1
-        batch.append(event_time, key, value)  # an empty batch takes a record of any size
+        batch.append(event_time, key, value)  # an empty batch accepts a record of any size
         return batch
 
     def _land_soon(self) -> None:
-        """Let acknowledged steps go once all acknowledgements of an answer are taken."""
+        """Schedule the removal of acknowledged steps, once for all acknowledgements of an answer."""
         if self._landing is None and self._flights and self._flights[0].waiting == 0:
             self._landing = asyncio.get_running_loop().call_soon(self._land_now)
 
     def _land_now(self) -> None:
         self._landing = None
-        with contextlib.suppress(DeliveryFailed):  # noted; ``pump`` raises it
+        with contextlib.suppress(DeliveryFailed):  # ``pump`` raises the stored error
             self._land()
 
     def _land(self) -> None:
-        """Let the acknowledged steps at the head go: move the cuts on and write their marks."""
+        """Remove the acknowledged steps at the head: advance the cuts and write their marks."""
         flights = self._flights
         while flights and flights[0].waiting == 0 and self.failure is None:
             flight = flights[0]
@@ -315,13 +317,13 @@ class KafkaWriter:
             flight.items = []
 
     def _log_end(self, topic: str, partition: int) -> int:
-        """Return where a log ends now: all that was acknowledged lies before it. Raises DeliveryFailed when the broker does not say."""
+        """Return the end offset of a log. All acknowledged records lie before it. Raises DeliveryFailed when the broker does not answer."""
         client = AdminClient({"bootstrap.servers": self._settings.kafka_bootstrap_servers})
         place = Place(self._settings.topic(topic), partition)
         try:
             return int(client.list_offsets({place: OffsetSpec.latest()})[place].result(LOG_END_S).offset)
         except (KafkaException, TimeoutError) as error:
-            self.refused(f"{place.topic}[{partition}]: acknowledged without an offset, and the broker does not say where the log ends")
+            self.refused(f"{place.topic}[{partition}]: acknowledged without an offset, and the broker does not return the log's end")
             assert self.failure is not None
             raise self.failure from error
 
@@ -329,7 +331,7 @@ class KafkaWriter:
         now = self._wall_ms()
         for partition in partitions:
             if time_ms <= self._marks.get(partition, -1):
-                continue  # an earlier run got that far on this partition
+                continue  # an earlier run already wrote this mark
             self._marks[partition] = time_ms
             mark: Record = {
                 "author": self.author,
@@ -344,11 +346,11 @@ class KafkaWriter:
         metrics.MARK_TIME.labels(self.venue).set(self.last_mark / 1000)
 
     def dead_letter(self, record: Record) -> None:
-        """Write a dead letter at once, outside of the steps."""
+        """Write a dead letter at once, outside the steps."""
         self._into(("dead_letters", 0), record["event_time"], record["source"].encode(), self._encode_dead(record))
 
     def refused(self, reason: str) -> None:
-        """Note that Kafka refused something for good."""
+        """Store the error of a record that Kafka refused for good."""
         if self.failure is None:
             self.failure = DeliveryFailed(reason)
 
@@ -362,7 +364,7 @@ class KafkaWriter:
         return self.idle
 
     async def close(self, timeout_s: float = 10.0) -> bool:
-        """Wait for what is in flight, writing the marks that become due, and leave Kafka.
+        """Wait for the records in flight, write the marks that become due, and disconnect.
 
         Returns:
             True when everything was acknowledged in time.
@@ -376,7 +378,7 @@ class KafkaWriter:
             await self._leave()
 
     async def _leave(self) -> None:
-        """Stop the client. It would wait without end for a broker that does not come back: what is not acknowledged by now stays unsent."""
+        """Stop the client. It would wait without end for a broker that does not return. Records that are unacknowledged by now stay unsent."""
         producer, self._producer = self._producer, None
         if producer is None:
             return
@@ -384,7 +386,7 @@ class KafkaWriter:
             accumulator = producer._message_accumulator
             for waiting in accumulator._batches.values():
                 for batch in waiting:
-                    batch._drain_waiter.cancel()  # nobody waits for it, and asyncio would complain of an error that nobody looked at
+                    batch._drain_waiter.cancel()  # no task awaits it; without this, asyncio logs an exception that was never retrieved
             accumulator.fail_all(KafkaError("the producer is closed"))
         with contextlib.suppress(TimeoutError, KafkaError):
             await asyncio.wait_for(producer.stop(), LEAVE_S)

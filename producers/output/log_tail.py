@@ -1,7 +1,7 @@
-"""What an author finds of itself in the log when it starts: its last marks, and the newest records of its instruments.
+"""Reads an author's last marks, and the newest records of its instruments, from the log at the start.
 
-After kill -9 the log is all that is left. From it a producer learns up to which mark it had come, and which ids were the last that Kafka
-acknowledged; it goes on from there, so that nothing is lost and nothing is doubled.
+After kill -9 only the log is left. It holds the producer's last mark and the last acknowledged ids. The producer continues from there, so
+no record is lost or written twice.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from schemas.codec.avro import CodecError, Record
 from schemas.settings import Settings
 
-# First look at the end of a partition, then eight times as far back each time.
+# Size of the first read at the end of a partition. Each further read goes back eight times as far.
 FIRST_LOOK = 4_000
 GROWTH = 8
-# Venues serve trades of the last two days over REST: what lies farther back cannot be continued from anyway.
+# Venues serve trades of the last two days over REST. A producer cannot continue from older records.
 REACH_MS = 2 * 24 * 3600 * 1000
 TIMEOUT_S = 30.0
 
@@ -29,14 +29,14 @@ class LogError(RuntimeError):
 
 @dataclass
 class Tail:
-    """What was found.
+    """The author's newest records in the log.
 
     Attributes:
         marks: Partition -> time of the author's last mark there, ms UTC.
         marked: Partition -> topic -> the cut of that mark.
         cuts: Partition -> topic -> end offset.
         instruments: Instrument id -> its newest ``instruments`` record.
-        newest: (topic, instrument id) -> the newest records found, oldest first; at least one where there is any.
+        newest: (topic, instrument id) -> the newest records, oldest first; at least one if any exists.
     """
 
     marks: dict[int, int] = field(default_factory=dict)
@@ -54,14 +54,14 @@ class Tail:
 def read_tail(
     settings: Settings, author: str, instruments: Mapping[str, int], topics: Iterable[str], reach_ms: int | None = REACH_MS
 ) -> Tail:
-    """Read what an author left in the log. Blocking.
+    """Read an author's marks and newest records from the log. Blocking.
 
     Args:
-        settings: Where the log is.
+        settings: Kafka's address and names.
         author: Author of the marks.
         instruments: Instrument id -> partition.
         topics: Topics that the author writes, ``instruments`` among them.
-        reach_ms: How far before the last mark records are looked for, ms; None: to the beginning.
+        reach_ms: How far before the last mark to search, ms; None: to the beginning.
 
     Raises:
         LogError: no broker, or a topic or partition is missing.
@@ -99,12 +99,12 @@ class _Reader:
         self.consumer = Consumer(
             {
                 "bootstrap.servers": settings.kafka_bootstrap_servers,
-                "group.id": settings.group(f"tail-{author}"),  # the client asks for one; nothing is committed
+                "group.id": settings.group(f"tail-{author}"),  # the client requires a group id; it commits nothing
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 20,
-                "log_level": 0,  # the error that is raised says it once
+                "log_level": 0,  # the raised error reports it once
             }
         )
 
@@ -122,7 +122,7 @@ class _Reader:
         tail = Tail()
         bounds = {(topic, p): self._watermarks(topic, p) for topic in {*self.topics, "progress"} for p in self.partitions}
         tail.cuts = {p: {topic: bounds[topic, p][1] for topic in self.topics} for p in self.partitions}
-        # The compacted topic is small and is read in full; it says which instruments this author has ever written.
+        # The compacted topic is small, so it is read in full. It lists every instrument that this author wrote.
         whole = {("instruments", p): bounds["instruments", p] for p in self.partitions}
         for _, _, key, value in self._scan(whole):
             if key in self.instruments and value is not None:
@@ -191,7 +191,7 @@ class _Reader:
         wanted: Mapping[tuple[str, int], set[str]],
         floor: Mapping[int, int] | None,
     ) -> dict[tuple[str, int, str], list[Record]]:
-        """Return (topic, partition, key) -> its newest records, looking back until each key was found or the floor is reached."""
+        """Return (topic, partition, key) -> its newest records. The search goes back until each key is found or the floor is reached."""
         found: dict[tuple[str, int, str], list[Record]] = {}
         open_: dict[tuple[str, int], tuple[int, set[str]]] = {place: (bounds[place][1], set(keys)) for place, keys in wanted.items()}
         lows = self._lows(bounds, wanted, floor)
@@ -203,7 +203,7 @@ class _Reader:
                     try:
                         record = self.settings.codec.decode(topic, value)
                     except CodecError:
-                        continue  # somebody else's bytes under our key: no record that we could have written
+                        continue  # bytes of another writer under our key
                     if topic != "progress" or record["author"] == self.author:
                         found.setdefault((topic, partition, key), []).append(record)
             still: dict[tuple[str, int], tuple[int, set[str]]] = {}
@@ -227,6 +227,6 @@ class _Reader:
             plain = {self.settings.topic(topic): topic for topic, _ in wanted}
             for answer in self.consumer.offsets_for_times(asked, timeout=TIMEOUT_S):
                 place = (plain[answer.topic], answer.partition)
-                # A negative offset: nothing is as new as the floor.
+                # A negative offset: no record is as new as the floor.
                 lows[place] = max(lows[place], answer.offset) if answer.offset >= 0 else bounds[place][1]
         return lows

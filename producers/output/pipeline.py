@@ -33,7 +33,7 @@ class Source:
     Attributes:
         name: Its name in the sequencer.
         heard: ``time.monotonic()`` of its newest data; used for liveness only.
-        busy: Number of reasons (back-pressure, REST) for which we stopped its reader; its silence then means nothing.
+        busy: Number of reasons (back-pressure, REST) for which its reader is stopped. Its silence is then ignored.
         suspended: It was declared dead, and no mark waits for it.
     """
 
@@ -53,8 +53,8 @@ class Pipeline:
         venue: Label of metrics.
         hold_s: Seconds of silence (wall clock) after which a source that the others wait for is declared dead.
             No mark waits for it until it sends data again.
-        preamble: Records to write, and to have acknowledged, before all others; called once with the smallest event time of the first
-            release, returns (topic, partition, record).
+        preamble: Returns records (topic, partition, record) that must be acknowledged before all others. Called once, with the smallest
+            event time of the first release.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Pipeline:
         self.sequencer.push(source.name, self._item(topic, partition, instrument, value, event_time, received), event_time, partition)
 
     def emit_aside(self, topic: str, partition: int, record: Record) -> None:
-        """Write a record that came on no connection (a change of contract facts): before the next mark.
+        """Write a record that came on no connection (a change of contract facts), before the next mark.
 
         Raises:
             CodecError: the record does not fit its schema; nothing was added.
@@ -136,11 +136,11 @@ class Pipeline:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def release(self) -> None:
-        """Write the records that may leave and the marks that are due."""
+        """Write the releasable records and the due marks."""
         self._send(self.sequencer.release())
 
     def finish(self) -> None:
-        """Write everything that is left and the last marks; all sources have left."""
+        """Write the remaining records and the last marks. All sources have left."""
         self._send(self.sequencer.finish())
 
     def _send(self, steps: list[Step[Outgoing]]) -> None:
@@ -167,7 +167,7 @@ class Pipeline:
         return self.out.congested or self.sequencer.blocked(source.name)
 
     async def gate(self, source: Source) -> None:
-        """Wait until there is room for more of a source, and let other tasks run in any case."""
+        """Wait until a source may continue. Other tasks run in any case."""
         self._release_when_due()
         if not self.must_wait(source):
             await asyncio.sleep(0)
@@ -185,7 +185,7 @@ class Pipeline:
     # --- running -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Let records leave and declare silent sources dead, until cancelled. Raises DeliveryFailed."""
+        """Release records and declare silent sources dead, until cancelled. Raises DeliveryFailed."""
         looked = time.monotonic()
         while True:
             self._release_when_due()
@@ -209,7 +209,7 @@ class Pipeline:
             ):
                 source.suspended = True
                 self.sequencer.suspend(name)
-                self._log.warning("connection holds the marks up no longer", source=name, silent_s=round(silent, 1))
+                self._log.warning("connection no longer delays the marks", source=name, silent_s=round(silent, 1))
                 self.release()
 
     async def flush(self, timeout_s: float) -> bool:

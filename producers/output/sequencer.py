@@ -1,24 +1,24 @@
-"""When a producer's records may leave, and when its marks may follow (DESIGN 3, the progress log).
+"""Decides when a producer's records and marks are written (DESIGN 3, the progress log).
 
-A producer hears its venue over several connections. How their frames interleave depends on the network and on the machine, and must not decide
-what is decided. Records do not wait for one another for it: they leave as they come, each connection's in its own order. Only the marks wait: mark
-``t`` follows once every connection that counts has a clock beyond ``t``, where a connection's clock is the largest venue event time seen on it. So
-everything that came up to ``t`` lies before its cut, together with whatever faster connections brought since. The latter must not matter to the instant
-that fires at the mark, and it does not, because two kinds of records are held here until that mark is out:
+A producer reads its venue over several connections. How their frames interleave depends on network and machine. It must not change a
+decision. Records do not wait for each other: they are written on arrival, each connection's in its own order. Only the marks wait. Mark
+``t`` is written once the clock of every active connection is beyond ``t``. A connection's clock is its largest venue event time. So all
+records up to ``t`` lie before its cut, together with later records of faster connections. Those later records must not affect the instant
+that fires at the mark. Therefore two kinds of records are held until that mark is written:
 
-- what came too late for it: the connection's clock had passed the firing mark of instant T, and the record's event time is T or earlier. Before the cut it
-  would count at T, behind it it is late. Only the clock of its own connection decides which, never how far the others were.
-- what is more than ``lead_ms`` ahead of the firing mark. No instant depends on such records, but the engine judges a trade by what was known two
-  instants before its own, and keeps open only so many panes.
+- late records: the connection's clock has passed the firing mark of instant T, and the record's event time is at most T. Before the cut it
+  would count at T, after it it is late. Only its own connection's clock decides this.
+- early records: more than ``lead_ms`` ahead of the firing mark. No instant depends on them, but the engine judges a trade by the state of
+  two instants before, and its number of open panes is bounded.
 
-What follows a held record on its connection waits behind it, so a stream's order is its venue's. All else that lies before a cut but after T is of later panes:
-the engine takes the records of an instant by event time. Thus the decisions are a function of the sequence of each connection alone; the order in which
-records of different connections stand in the log, and how far beyond ``t`` a cut reaches, are not.
+Later records of the connection wait behind a held record, so a stream keeps its venue's order. All other records before a cut but after T
+belong to later panes, because the engine selects an instant's records by event time. So decisions depend only on the sequence of each
+connection. They depend neither on the order of different connections in the log, nor on how far a cut reaches beyond ``t``.
 
-A connection that runs ahead keeps its held records here; ``blocked`` tells its reader to stop reading (bounded memory). A connection that
-is down for long or silent is suspended by its owner: it holds no mark up, and what it brings later is covered by the next one.
+Memory is bounded: ``blocked`` makes the reader of a connection with too many held records stop. The owner suspends a connection that is
+silent or down for long. It then delays no mark, and the next mark covers its later records.
 
-Times are venue event times, ms UTC. No clock is read and nothing is awaited here.
+Times are venue event times, ms UTC. This module reads no clock and awaits nothing.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Item = TypeVar("Item")
 
 @dataclass(slots=True)
 class Step(Generic[Item]):
-    """Records to be written, and the mark to write after them and all before them.
+    """Records to write, and the mark to write after them and all earlier records.
 
     Attributes:
-        time: The mark; None: no mark, the next one covers the records.
-        items: The records in the order in which they are to be written.
-        grid: True when the mark must reach every partition, also those without a record up to it.
-        partitions: Partitions that the mark must reach, besides those of ``items``.
+        time: Time of the mark; None: no mark, the next one covers the records.
+        items: The records in writing order.
+        grid: True when every partition gets the mark, also one without a record.
+        partitions: Further partitions that get the mark, besides those of ``items``.
     """
 
     time: int | None
@@ -52,7 +52,7 @@ class Step(Generic[Item]):
 class _Source(Generic[Item]):
     name: str
     rank: int
-    step: int | None = None  # step of its clock; None until it brought something
+    step: int | None = None  # step of its clock; None before its first record
     clock: int | None = None
     suspended: bool = False
     held: deque[tuple[int, int, Item]] = field(default_factory=deque)  # clock, event time, record
@@ -61,36 +61,36 @@ class _Source(Generic[Item]):
 
 
 class Sequencer(Generic[Item]):
-    """Lets the records of sources (connections, back-fills) leave, and tells which marks are due.
+    """Releases the records of sources (connections, back-fills) and the due marks.
 
     Args:
         step_ms: Step of the marks.
         grid_ms: Evaluation grid; a whole number of steps.
-        lateness_ms: Allowed lateness; a whole number of steps. Marks with ``(t - lateness_ms) % grid_ms == 0`` are the ones at
-            which instants fire: they are never left out.
-        floor: Last mark of an earlier run of this author: all marks will be later. None: no earlier run.
-        hold_limit: Records that a source which is ahead of the others may have held before it is ``blocked``.
+        lateness_ms: Allowed lateness; a whole number of steps. Marks with ``(t - lateness_ms) % grid_ms == 0`` fire instants; they are
+            always written.
+        floor: Last mark of this author's earlier run; all marks are later. None: no earlier run.
+        hold_limit: Number of held records at which a source that is ahead of the others is ``blocked``.
 
     Attributes:
-        lead_ms: How far beyond the next firing mark a connection's clock may be when its records leave: half of what lies between it and the end of the
-            next pane, so that a record may also be dated somewhat after its connection's clock.
+        lead_ms: How far beyond the next firing mark a connection's clock may be when its records leave. It is half of the time to the end
+            of the next pane, because a record's event time may exceed its connection's clock.
 
     Raises:
-        ValueError: the grid or the lateness is no whole number of steps.
+        ValueError: the grid or the lateness is not a whole number of steps.
     """
 
     def __init__(self, step_ms: int, grid_ms: int, lateness_ms: int, *, floor: int | None = None, hold_limit: int = 50_000) -> None:
         if grid_ms % step_ms:
-            raise ValueError(f"grid_ms: {grid_ms} is no whole number of steps of {step_ms} ms")
+            raise ValueError(f"grid_ms: {grid_ms} is not a whole number of steps of {step_ms} ms")
         if lateness_ms % step_ms:
-            raise ValueError(f"allowed_lateness_ms: {lateness_ms} is no whole number of steps of {step_ms} ms")
+            raise ValueError(f"allowed_lateness_ms: {lateness_ms} is not a whole number of steps of {step_ms} ms")
         self.step_ms = step_ms
         self.grid_ms = grid_ms
         self.lateness_ms = lateness_ms
         self.hold_limit = hold_limit
         self.lead_ms = max(0, grid_ms - lateness_ms) // 2
         self._sources: dict[str, _Source[Item]] = {}
-        self._left: list[_Source[Item]] = []  # sources that are gone, with records that are held
+        self._left: list[_Source[Item]] = []  # sources that left, with held records
         self._last: int | None = None
         self._due = 0  # the firing mark after ``_last``
         self._clock: int | None = None
@@ -101,11 +101,11 @@ class Sequencer(Generic[Item]):
     # --- what sources do ---------------------------------------------------------------------------------------------
 
     def join(self, name: str, rank: int, *, suspended: bool = False) -> None:
-        """Add a source. It holds the marks up until it brought something, unless it joins ``suspended``.
+        """Add a source. It delays the marks until its first record, unless it joins ``suspended``.
 
         Args:
             name: Unique among the sources present.
-            rank: Its place among the sources when held records leave; unique.
+            rank: Its place in the order of sources when held records are released; unique.
 
         Raises:
             ValueError: the name or the rank is taken.
@@ -117,11 +117,11 @@ class Sequencer(Generic[Item]):
         self._sources[name] = _Source(name, rank, suspended=suspended)
 
     def push(self, name: str, item: Item, event_time: int, partition: int) -> None:
-        """Add a record at the source's clock (see ``advance``, which comes before it).
+        """Add a record at the source's clock. Call ``advance`` first.
 
         Args:
             name: The source. item: The record.
-            event_time: Its event time. partition: Where it will be written.
+            event_time: Its event time. partition: Its partition.
 
         Raises:
             KeyError: no such source.
@@ -130,14 +130,14 @@ class Sequencer(Generic[Item]):
         source.open.add(partition)
         clock = source.clock
         if clock is None:
-            self._ready.append(item)  # of no time that could be waited for
+            self._ready.append(item)  # it has no time to wait for
         elif not source.held and self._may_leave(clock, event_time):
             self._ready.append(item)
         else:
             source.held.append((clock, event_time, item))
 
     def advance(self, name: str, clock: int) -> bool:
-        """Move a source's clock on to ``clock`` if that is later, and wake it if it was suspended.
+        """Advance a source's clock to ``clock`` if that is later, and resume it if it was suspended.
 
         Returns:
             True when its step changed, so that ``release`` may have a mark.
@@ -155,18 +155,18 @@ class Sequencer(Generic[Item]):
         source.step = step = self._step_of(clock)
         if self._clock is None or clock > self._clock:
             self._clock = clock
-        # A source that comes back from behind brings nothing to a step of its own until it has passed the last mark.
+        # A source that resumes behind the last mark opens no step until it has passed that mark.
         if self._last is None or step > self._last:
             source.open = set()
             source.steps.append((step, source.open))
         return True
 
     def suspend(self, name: str) -> None:
-        """Let the marks go on without a source (it is down or silent). It counts again from its next ``advance``."""
+        """Let the marks continue without a source that is down or silent. It counts again from its next ``advance``."""
         self._sources[name].suspended = True
 
     def leave(self, name: str) -> None:
-        """Remove a source that has ended. What is held of it leaves in its time; unknown names are ignored."""
+        """Remove a source that has ended. Its held records are released when they are due. Unknown names are ignored."""
         source = self._sources.pop(name, None)
         if source is None:
             return
@@ -176,7 +176,7 @@ class Sequencer(Generic[Item]):
             self._left.append(source)
 
     def note_clock(self, clock: int) -> None:
-        """Tell of a venue time reached in an earlier run, so that ``finish`` knows the end even if nothing more comes."""
+        """Set the venue time reached in an earlier run, so that ``finish`` knows the end without new records."""
         if self._clock is None or clock > self._clock:
             self._clock = clock
 
@@ -184,7 +184,7 @@ class Sequencer(Generic[Item]):
 
     @property
     def last(self) -> int | None:
-        """The last step whose mark is out (or the floor); None before the first."""
+        """The last step whose mark was released (or the floor); None before the first."""
         return self._last
 
     @property
@@ -206,9 +206,9 @@ class Sequencer(Generic[Item]):
         return sum(len(source.held) for source in (*self._sources.values(), *self._left))
 
     def blocked(self, name: str) -> bool:
-        """Return True when a source has brought as much as it may and others have yet to catch up: stop reading it.
+        """Return True when a source has too many held records and the others must catch up. Its reader stops.
 
-        The source that the others wait for is never blocked, however much of it is held: no mark could follow.
+        The source that the others wait for is never blocked, because then no mark could follow.
         """
         source = self._sources[name]
         if len(source.held) <= self.hold_limit or source.step is None or source.suspended:
@@ -217,7 +217,7 @@ class Sequencer(Generic[Item]):
         return limit is None or source.step > limit
 
     def waited_for(self) -> list[str]:
-        """Return the names of the sources that hold the marks up."""
+        """Return the names of the sources that delay the marks."""
         limit = self._limit()
         waiting = [source for source in self._sources.values() if not source.suspended]
         if limit is None:
@@ -225,19 +225,20 @@ class Sequencer(Generic[Item]):
         return [source.name for source in waiting if source.step is not None and source.step <= limit]
 
     def release(self) -> list[Step[Item]]:
-        """Return the records that may leave and the marks that are due, in order. Each record is returned once."""
+        """Return the releasable records and the due marks, in order. Each record is returned once."""
         limit = self._limit()
         if limit is None:
             return self._flushed([])
         if self._last is None:
-            # Nothing that is still to come can lie before the earliest open step.
+            # No future record can lie before the earliest open step.
             self._begin_with_the_first_record(limit)
         return self._close(limit - self.step_ms)
 
     def finish(self) -> list[Step[Item]]:
-        """Return everything that is left, up to the last mark: the grid instant at or after the last clock, plus the lateness.
+        """Return all remaining records and the marks up to the last one. That is the grid instant at or after the last clock, plus the
+        lateness.
 
-        Called when the venue's data is at its end and every source has left.
+        Call it when the venue's data has ended and every source has left.
 
         Raises:
             RuntimeError: a source is still here.
@@ -257,7 +258,7 @@ class Sequencer(Generic[Item]):
         return -(-clock // self.step_ms) * self.step_ms
 
     def _limit(self) -> int | None:
-        """The earliest open step among the sources that count; None when one has brought nothing yet, or none counts."""
+        """The earliest open step among the active sources. None if one has no record yet, or none is active."""
         limit: int | None = None
         for source in self._sources.values():
             if source.suspended:
@@ -269,12 +270,14 @@ class Sequencer(Generic[Item]):
         return limit
 
     def _begin(self, last: int) -> None:
-        """Let marks begin after ``last``."""
+        """Start the marks after ``last``."""
         self._last = last
         self._due = last + self.grid_ms - (last - self.lateness_ms) % self.grid_ms
 
     def _begin_with_the_first_record(self, through: int) -> None:
-        """Let marks begin with the first record, if its step is not after ``through``: where the first clock lies depends on more than the records."""
+        """Start the marks with the first record, if its step is not after ``through``. The first clock would depend on more than the
+        records.
+        """
         found = (step for source in (*self._sources.values(), *self._left) for step, partitions in source.steps if partitions)
         first = min(found, default=None)
         if first is not None and first <= through:
@@ -282,14 +285,14 @@ class Sequencer(Generic[Item]):
             self._let_go()
 
     def _may_leave(self, clock: int, event_time: int) -> bool:
-        """Tell whether a record may lie before the cut of the next firing mark; ``clock``: of its connection when it came."""
+        """Return whether a record may lie before the cut of the next firing mark. ``clock`` is its connection's clock at its arrival."""
         due = self._due
         if self._last is None:
             return False
         return clock <= due or (clock <= due + self.lead_ms and event_time > due - self.lateness_ms)
 
     def _let_go(self) -> None:
-        """Let go of the held records that need not wait any more."""
+        """Release the held records that need not wait any more."""
         for source in sorted((*self._sources.values(), *self._left), key=lambda source: source.rank):
             held = source.held
             while held and self._may_leave(held[0][0], held[0][1]):
@@ -303,7 +306,7 @@ class Sequencer(Generic[Item]):
         return steps
 
     def _close(self, through: int) -> list[Step[Item]]:
-        """Return what may leave, and the marks after the last one up to ``through``: of steps with records and of the grid."""
+        """Return the releasable records, and the marks after the last one up to ``through``: of steps with records and of the grid."""
         released = self._flushed([])
         if self._last is None or through <= self._last:
             return released

@@ -1,5 +1,6 @@
-"""The venue's REST interface: rate limits and faults of every dialect; what it answers is the dialect's, from what was known at the
-playback position and never more."""
+"""The venue's REST interface: rate limits and faults of every dialect. The dialect makes the responses, only from data up to the playback
+position.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from producers.simulated.wire.protocol import Query, VenueError
 
 
 class RestHost(VenueView, Protocol):
-    """What the REST interface needs of the venue: its markets, its protocol, and the plan of faults."""
+    """The venue as the REST interface needs it: markets, protocol, and faults."""
 
     plan: FaultPlan
 
@@ -26,8 +27,7 @@ class Rest:
     """The endpoints of the venue's dialect.
 
     Args:
-        venue: Whose markets are served.
-        weight_limit: Request weight a window and client address. window_s: its length.
+        venue: The venue. weight_limit: Request weight of a client address in a window. window_s: Its length.
     """
 
     def __init__(self, venue: RestHost, weight_limit: int, window_s: float) -> None:
@@ -41,7 +41,7 @@ class Rest:
         return self._limiters.setdefault(remote, WeightLimiter(time.time, self._weight_limit, self._window_s))
 
     def add_routes(self, app: web.Application, without: Container[str] = ()) -> None:
-        """Register the endpoints but those on some paths, and the venue's answer to every other path below their roots."""
+        """Register the endpoints except those on some paths, and the venue's error for every other path below their roots."""
         dialect = self._venue.dialect
         endpoints = [endpoint for endpoint in dialect.endpoints() if endpoint.path not in without]
         for endpoint in endpoints:
@@ -67,7 +67,7 @@ class Rest:
                 if verdict.status != 200:
                     raise dialect.refusal(verdict.status, verdict.retry_after)
                 status, body = 200, endpoint.answer(self._venue, query)
-                if isinstance(body, tuple):  # an answer with headers of its own
+                if isinstance(body, tuple):  # a response with its own headers
                     body, headers = body
             except VenueError as error:
                 status, body = dialect.error(error)

@@ -30,31 +30,31 @@ END_REASON = "end of recording"
 
 
 class RecordedVenue:
-    """A simulated venue: one engine, the venue's own protocol (``dialects``).
+    """A simulated venue: one engine with the venue's protocol (``dialects``).
 
-    It serves recordings, each on its own timeline, and made-up markets, all on one.
+    It serves recordings, each on its own timeline, and made-up markets, all on one timeline.
 
     ``async with RecordedVenue([Recording(path, "BTCUSDT")], speed=None) as venue: venue.ws_url, venue.rest_url``.
 
     Args:
-        recordings: What is served; the symbols differ. generated: made-up markets beside or instead of them.
-        venue: Whose protocol is spoken, e.g. ``BINANCE``, ``BYBIT``.
+        recordings: The recordings, with different symbols. generated: Made-up markets beside or instead of them. venue: The protocol, e.g.
+        ``BINANCE``, ``BYBIT``.
         speed: Venue seconds a second (1.0 real time); None: as fast as the clients read.
-        faults: Faults in force from the start, as text or ``Fault`` (see ``faults``). seed: of their draws.
+        faults: Active faults from the start, as text or ``Fault`` (see ``faults``). seed: Of their draws.
         host, port: Where to listen; port 0 takes a free one.
-        expect_routes: Routes that must have a subscriber before a recording starts; None: those on which it has streams.
-        expect_streams: Streams that must have one too, e.g. ``depth``, ``aggTrade``; for clients with several connections a route. Beside
-            accounts, made-up markets wait for a subscriber only if any are named.
-        wait_for: When a running playback pauses: "client" (nobody subscribed), "route" (an expected route or stream has nobody), "none".
+        expect_routes: Routes that must have a subscriber before a recording starts; None: those with its streams. expect_streams: Streams
+            that must have one, too, e.g. ``depth``, ``aggTrade``; for clients with several connections a route. With accounts, made-up
+            markets wait for subscribers only if some are named here.
+        wait_for: When a running playback pauses: "client" (no subscriber), "route" (an expected route or stream has none), "none".
         settle_s, snapshot_hold_s: See ``playback``.
         weight_limit: REST request weight a window of the venue; None: the venue's.
         ping_interval_s, max_connection_s: Server pings, and the age at which the venue closes a connection; None: the venue's.
         client_idle_s, server_idle_s: Silence of either side at which the venue closes a connection; None: the venue's.
-        accounts: Who may trade in the markets (BINANCE and BYBIT); their orders are filled in what the streams show.
+        accounts: Accounts that may trade in the markets (BINANCE and BYBIT). Their orders are filled in the markets of the streams.
         queue, trading_faults: See ``exchange.engine`` and ``exchange.faults``.
 
     Raises:
-        ValueError: a symbol twice, or a fault or option that cannot be.
+        ValueError: a repeated symbol, or an invalid fault or option.
         FormatError, FileNotFoundError: on entering, when a recording cannot be read.
         OSError: on entering, when the port is taken.
     """
@@ -113,7 +113,7 @@ class RecordedVenue:
         self.generation: Generation | None = None
         if generated is not None:
             self.generation = Generation(generated, self.dialect, self.plan, self.connections, seed, settle_s)
-            # Who trades needs a market that moves, whether somebody listens to its streams or not; unless listeners are expected.
+            # Accounts need a moving market even without subscribers, unless subscribers are expected.
             self.generation.waits = not specs or bool(expect_streams)
         self._timeline: dict[str, Any] = {
             "expect_routes": routes,
@@ -170,7 +170,7 @@ class RecordedVenue:
             self.trading.open(self.markets)
             answered = self.trading.add_routes(app, rest.limiter)
         rest.add_routes(app, without=answered)
-        # Signals belong to the process around the venue; its clients may be slow to leave.
+        # The process around the venue handles signals. Its clients may leave slowly.
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port)
@@ -199,14 +199,14 @@ class RecordedVenue:
             raise failures[0]
 
     async def wait_finished(self) -> None:
-        """Wait until every timeline has ended. Raises what one raised."""
+        """Wait until every timeline has ended. Raises the error of a timeline."""
         await asyncio.gather(*self._tasks)
 
     async def _play(self, playback: Playback) -> None:
         try:
             await playback.run()
         except Exception:
-            # What is left cannot be served; clients must not take the silence for a quiet market.
+            # The rest cannot be served, and clients must not mistake the silence for a quiet market.
             for connection in list(self.connections):
                 if playback in self._owners(connection):
                     connection.close(WSCloseCode.INTERNAL_ERROR, "recording cannot be read")
@@ -244,10 +244,10 @@ class RecordedVenue:
             self.delist_instrument(fault.symbol or "")
 
     def list_instrument(self, name: str) -> Market:
-        """Begin trading in a made-up instrument, named as recordings or as the venue name it; one that was delisted begins anew.
+        """Start trading in a made-up instrument, in the spelling of recordings or of the venue. A delisted one starts again.
 
         Raises:
-            ValueError: it trades already, or there are no made-up markets to which it could be added.
+            ValueError: it trades already, or there is no made-up timeline for it.
         """
         name = self.dialect.recorded_symbol(name)
         symbol = self.dialect.market_symbol(name)
@@ -259,7 +259,7 @@ class RecordedVenue:
         if self.trading is not None:
             self.trading.listed(market)
         self.plan.applied["list"] = self.plan.applied.get("list", 0) + 1
-        for connection in self.connections:  # who asked for it before there was such an instrument, or for all, gets it now
+        for connection in self.connections:  # earlier subscriptions to it, or to all, start now
             for wire in connection.streams:
                 for owner, stream in self.targets(wire, connection.path):
                     if owner is market and self.dialect.route(stream) == connection.route:
@@ -267,7 +267,7 @@ class RecordedVenue:
         return market
 
     def delist_instrument(self, name: str) -> Market:
-        """End trading in an instrument: its streams fall silent, and REST shows it as the venue shows closed ones.
+        """End trading in an instrument: its streams stop, and REST shows it as closed.
 
         Raises:
             ValueError: it does not trade.
@@ -286,7 +286,7 @@ class RecordedVenue:
     # --- websocket ----------------------------------------------------------------------------------------------------
     def _ws_handler(self, route: str, *, named: bool) -> Any:
         async def handle(request: web.Request) -> web.StreamResponse:
-            # Closing is ours: the end of a recording is written behind the last frame, and the client's answer awaited.
+            # We close the connection: the end of a recording is sent after the last frame, then we wait for the client's reply.
             ws = web.WebSocketResponse(autoclose=False, autoping=False, compress=False)
             writer = await ws.prepare(request)
             connection = Connection(self, ws, request, route, named)
@@ -302,7 +302,7 @@ class RecordedVenue:
         return handle
 
     def targets(self, wire: str, path: str) -> list[tuple[Market, str]]:
-        """Return the markets and their stream that a wire name means on a path; none when it is no name of the venue, or of no market."""
+        """Return the markets and the stream of a wire name on a path; none for an unknown name or market."""
         target = self.dialect.target(wire, path)
         if target is None:
             return []
@@ -333,7 +333,7 @@ class RecordedVenue:
                 market.unsubscribe(connection, stream)
 
     def snapshot_fetched(self, market: Market) -> None:
-        """Note that a depth snapshot was answered."""
+        """Record that a depth snapshot was served."""
         if isinstance(market, Playback):
             market.snapshot_fetched()
 
@@ -349,7 +349,7 @@ class RecordedVenue:
 
     # --- control ------------------------------------------------------------------------------------------------------
     def status(self) -> dict[str, Any]:
-        """Return where every playback stands, the connections, and the faults in force and applied."""
+        """Return the status of every playback, the connections, and the active and applied faults."""
         return {
             "recorded": True,
             "finished": self.finished,
@@ -362,7 +362,7 @@ class RecordedVenue:
         }
 
     def failure(self) -> BaseException | None:
-        """Return what ended a playback early, if anything did."""
+        """Return the error that ended a playback early, if any."""
         for task in self._tasks:
             if task.done() and not task.cancelled() and task.exception() is not None:
                 return task.exception()

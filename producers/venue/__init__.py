@@ -1,1 +1,1 @@
-"""What the producers of all venues share; a venue's own folder holds an ``Adapter`` and its mapping."""
+"""The part that the producers of all venues share. A venue's own folder holds its ``Adapter`` and its mapping."""

@@ -11,7 +11,7 @@ TOPICS = ("agg_trades", "depth", "quotes", "funding", "liquidations", "market_in
 
 
 class ProducerConfig(BaseSettings):
-    """What to hear, and where. Environment variables as named by the aliases; what is None is the venue's own default."""
+    """The streams of a producer, and its connections. The aliases name the environment variables. None means the venue's default."""
 
     model_config = SettingsConfigDict(populate_by_name=True, extra="ignore")
 
@@ -23,19 +23,21 @@ class ProducerConfig(BaseSettings):
     depth_speed: str = Field(
         "100ms", alias="PERPFLOW_DEPTH_SPEED", description="Cadence of Binance's depth diffs: 100ms, 250ms, 500ms; recordings: 0ms."
     )
-    exit_at_end: bool = Field(True, alias="PERPFLOW_EXIT_AT_END", description="Exit when a recorded venue says that the recording is over.")
-    hold_s: float = Field(10.0, alias="PERPFLOW_HOLD_S", gt=0, description="Silent seconds after which a connection holds no other up.")
+    exit_at_end: bool = Field(True, alias="PERPFLOW_EXIT_AT_END", description="Exit when a recorded venue ends its recording.")
+    hold_s: float = Field(
+        10.0, alias="PERPFLOW_HOLD_S", gt=0, description="Silent seconds after which other connections no longer wait for a connection."
+    )
     rest_hold_s: float = Field(
         5.0, alias="PERPFLOW_REST_HOLD_S", gt=0, description="Seconds a connection waits for a back-fill or snapshot."
     )
     ban_wait_s: float | None = Field(
-        None, alias="PERPFLOW_BAN_WAIT_S", gt=0, description="Least wait after the venue banned the address; default: the venue's rule."
+        None, alias="PERPFLOW_BAN_WAIT_S", gt=0, description="Shortest wait after the venue banned the address; default: the venue's rule."
     )
     weight_limit: int | None = Field(
         None, alias="PERPFLOW_REST_WEIGHT_LIMIT", gt=0, description="REST request weight in the venue's first window; default: the venue's."
     )
     refresh_s: float = Field(
-        600.0, alias="PERPFLOW_REFRESH_S", gt=0, description="Seconds between two looks for changed, new and delisted contracts."
+        600.0, alias="PERPFLOW_REFRESH_S", gt=0, description="Seconds between two checks for changed, new and delisted contracts."
     )
     history_hours: float = Field(
         0.0,
@@ -47,15 +49,15 @@ class ProducerConfig(BaseSettings):
         None, alias="PERPFLOW_ROTATE_AFTER_S", gt=0, description="Age at which a connection is replaced; default: the venue's rule."
     )
     overlap_s: float = Field(
-        5.0, alias="PERPFLOW_OVERLAP_S", gt=0, description="Seconds for which a connection is read on beside its successor."
+        5.0, alias="PERPFLOW_OVERLAP_S", gt=0, description="Seconds for which an old connection is read beside its successor."
     )
     conflate_after_s: float = Field(
         5.0, alias="PERPFLOW_CONFLATE_AFTER_S", gt=0,
-        description="Seconds behind a live venue from which on depth and quotes are thinned out (never on recordings).",
+        description="Delay behind a live venue, seconds, above which depth and quotes are thinned out (never on recordings).",
     )  # fmt: skip
-    poll_scale: float = Field(1.0, alias="PERPFLOW_POLL_SCALE", gt=0, description="Factor on the seconds between REST polls.")
+    poll_scale: float = Field(1.0, alias="PERPFLOW_POLL_SCALE", gt=0, description="Factor for the seconds between REST polls.")
     poll_recorded: bool = Field(
-        False, alias="PERPFLOW_POLL_RECORDED", description="Poll a recorded venue too (what it answers is not of the recording's time)."
+        False, alias="PERPFLOW_POLL_RECORDED", description="Poll a recorded venue too (its responses are not of the recording's time)."
     )
     progress_s: float = Field(5.0, alias="PERPFLOW_PROGRESS_S", gt=0, description="Seconds between two progress lines.")
 

@@ -1,4 +1,4 @@
-"""The contracts that a producer follows: which the user chose, and which facts of them stand in the log."""
+"""The contracts that a producer follows: the user's choice, and their facts in the log."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ContractList:
         """Read the facts of the chosen symbols.
 
         Raises:
-            ConfigurationError: the venue does not have a chosen symbol, or no symbol is chosen.
+            ConfigurationError: the venue does not list a chosen symbol, or no symbol is chosen.
             RestError: the venue does not answer.
         """
         contracts = await self._adapter.facts(self._rest, self._author)
@@ -55,11 +55,11 @@ class ContractList:
             raise ConfigurationError("symbols: none chosen (PERPFLOW_SYMBOLS)")
 
     def resume(self, instruments: dict[str, Record]) -> None:
-        """Take over the ``instruments`` records that an earlier run of this author left in the log."""
+        """Take over the ``instruments`` records of this author's earlier run."""
         self._written = {name: record for name, record in instruments.items() if record["author"] == self._author}
 
     async def chosen(self, contracts: dict[str, ContractInfo]) -> list[str]:
-        """Return the symbols that the user chose, of all contracts of the venue."""
+        """Return the chosen symbols, out of all contracts of the venue."""
         wanted = (self._config.symbols or self._adapter.default_symbols).strip()
         trading = [symbol for symbol, facts in contracts.items() if facts.record["status"] == "trading"]
         if wanted == "all":

@@ -1,7 +1,7 @@
-"""The producer of a venue: from its sockets to the topics, one process.
+"""The producer of a venue: one process that reads its sockets and writes the topics.
 
-Order of a run: contract facts over REST; what an earlier run left in the log; trades missed since, over REST; on a cold start, if asked for, the
-last hours of history; then the websockets until the process is told to stop, or the venue is a recording and says that it is over.
+A run first reads the contract facts over REST, and the author's records in the log. Then it fetches the trades missed since, or on a cold
+start the history if requested. Then it reads the websockets until it is stopped or a recording ends.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from schemas.partition import partition_of
 from schemas.process.service import Service
 from schemas.settings import Settings
 
-# Held records of back-fills leave before those of connections: what was missed is older than what is new.
+# Held records of back-fills leave before those of connections, because missed records are older.
 FILL_RANK = -1_000_000
 REPAIR_S = 30.0
 WATCH_S = 1.0
@@ -49,7 +49,7 @@ FLUSH_S = 60.0
 
 
 class _Route:
-    """Glue between a connection and the feeds that come on it."""
+    """Connects a connection with its feeds."""
 
     def __init__(self, owner: VenueProducer, line: ConnectionState) -> None:
         self._owner = owner
@@ -79,7 +79,7 @@ class VenueProducer:
     """One producer of one author.
 
     Args:
-        adapter: The venue. config: what to hear. settings: where to write. service: the process around it.
+        adapter: The venue. config: The streams. settings: Kafka's address and names. service: The process around it.
     """
 
     def __init__(self, adapter: Adapter, config: ProducerConfig, settings: Settings, service: Service) -> None:
@@ -104,7 +104,7 @@ class VenueProducer:
         self.pipeline: Pipeline
         self.feeds: Feeds
         self.out: KafkaWriter
-        self.holes: GapRepair
+        self.gap_repair: GapRepair
         self.backfill: BackFill
         self.polls: Polls
         self.contracts = ContractList(adapter, config, self.rest, self.author, settings.partitions)
@@ -119,7 +119,7 @@ class VenueProducer:
     # --- a run -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> bool:
-        """Produce until told to stop, or to the end of a recording.
+        """Produce until stopped, or to the end of a recording.
 
         Returns:
             True when the recording was written to its end.
@@ -150,7 +150,7 @@ class VenueProducer:
             await self.rest.close()
 
     async def _until(self, stop: asyncio.Task[Any]) -> bool:
-        """Do the work until it is done, until something fails, or until ``stop`` is done."""
+        """Work until the work is done, a task fails, or ``stop`` is done."""
         work = asyncio.create_task(self._work())
         background: list[asyncio.Task[None]] = [
             asyncio.create_task(coroutine)
@@ -160,7 +160,7 @@ class VenueProducer:
             await asyncio.wait({work, stop, *background}, return_when=asyncio.FIRST_COMPLETED)
             for failed in background:
                 if failed.done():
-                    failed.result()  # these end only by failing
+                    failed.result()  # these end only with an error
             if work.done():
                 work.result()
             return work.done()
@@ -171,22 +171,22 @@ class VenueProducer:
             await self._close()
 
     async def _afterwards(self) -> None:
-        """Ask over REST what is asked again and again: what is new belongs behind the past."""
+        """Start the REST polls. New records belong after the history."""
         await self._caught_up.wait()
         await asyncio.gather(self.polls.run(), self.bars.run())
 
     async def _close(self) -> None:
         for connection in self.connections:
             await connection.stop()
-        await self.holes.settle(None, 0)
+        await self.gap_repair.settle(None, 0)
         if self.out.failure is None:
-            # What is held stays unwritten: the next run fetches its trades again, as after kill -9.
+            # Held records stay unwritten. The next run fetches the trades again, as after kill -9.
             self.pipeline.release()
         await self.out.close(10.0)
         self.feeds.count()
 
     async def _prepare(self) -> None:
-        """Read the contract facts and the log, and set the parts up."""
+        """Read the contract facts and the log, and create the parts."""
         adapter, config = self.adapter, self.config
         self._server_time = await adapter.server_time(self.rest)
         await self.contracts.load()
@@ -203,14 +203,14 @@ class VenueProducer:
         self.out = KafkaWriter(self.settings, self.author, adapter.venue, tail.cuts, tail.marks)
         await self.out.start()
         self.pipeline = Pipeline(sequencer, self.out, self.settings.codec, adapter.venue, hold_s=config.hold_s, preamble=self._preamble)
-        self.holes = GapRepair(self.pipeline, adapter.venue, f"produce-{adapter.venue.lower()}", config.rest_hold_s)
-        self.backfill = BackFill(adapter, self.pipeline, self.rest, self.holes)
-        self.books = BookSync(adapter, self.pipeline, self.rest, self.holes)
-        self.feeds = Feeds(adapter, self.pipeline, self.books, self.backfill, self.holes, config.conflate_after_s)
-        self.polls = Polls(adapter, self.rest, self.feeds, self.holes, config.topics, config.poll_scale, config.poll_recorded)
-        self.bars = PastBars(adapter, self.rest, self.feeds, self.holes, self.pipeline, recorded=config.poll_recorded)
+        self.gap_repair = GapRepair(self.pipeline, adapter.venue, f"produce-{adapter.venue.lower()}", config.rest_hold_s)
+        self.backfill = BackFill(adapter, self.pipeline, self.rest, self.gap_repair)
+        self.books = BookSync(adapter, self.pipeline, self.rest, self.gap_repair)
+        self.feeds = Feeds(adapter, self.pipeline, self.books, self.backfill, self.gap_repair, config.conflate_after_s)
+        self.polls = Polls(adapter, self.rest, self.feeds, self.gap_repair, config.topics, config.poll_scale, config.poll_recorded)
+        self.bars = PastBars(adapter, self.rest, self.feeds, self.gap_repair, self.pipeline, recorded=config.poll_recorded)
         bars = self.bars if "klines" in config.topics else None
-        self.history = History(adapter, self.rest, self.pipeline, self.feeds, self.backfill, self.holes, bars, config.history_hours)
+        self.history = History(adapter, self.rest, self.pipeline, self.feeds, self.backfill, self.gap_repair, bars, config.history_hours)
         for symbol, facts in self.contracts.known.items():
             self.feeds.feeds[symbol] = self._feed(symbol, facts, tail)
         self.service.set_health(self.health)
@@ -235,7 +235,7 @@ class VenueProducer:
             while pending := [task for task in self._serving if not task.done()]:
                 await asyncio.wait([*pending, self._grown], return_when=asyncio.FIRST_COMPLETED)
                 if self._grown.done():
-                    self._grown = asyncio.get_running_loop().create_future()  # new contracts came with connections of their own
+                    self._grown = asyncio.get_running_loop().create_future()  # new contracts have their own connections
                 for task in self._serving:
                     if task.done():
                         task.result()
@@ -253,28 +253,28 @@ class VenueProducer:
     async def _serve(self, connection: Connection, line: ConnectionState) -> None:
         if await connection.run() is Ended.STOPPED:
             return
-        # What was lost between the last frame and the end shows in no later id: ask.
+        # No later id shows what was lost between the last frame and the end, so ask over REST.
         trades = [stream for stream in line.streams if stream.channel.topic == "agg_trades"]
         for stream in trades if self.adapter.consecutive_ids else ():
             if stream.feed.ids.last is not None:
                 problem = await self.backfill.fill(stream.feed, line.source, stream.feed.ids.last + 1, None)
                 if problem is not None:
                     self._log.error("the end of the trades could not be checked", symbol=stream.feed.symbol, problem=problem)
-        await self.holes.settle(line.source, self.config.rest_hold_s)
+        await self.gap_repair.settle(line.source, self.config.rest_hold_s)
         await self.backfill.repair(trades)
         self._ended += 1
         line.ended = True
         self.pipeline.leave(line.source)
 
     def disconnected(self, line: ConnectionState) -> None:
-        """A connection broke: books that begin with a snapshot of the stream are of the past now."""
+        """A connection broke: books that start with a snapshot of the stream are invalid now."""
         if line.clock is not None:
             for stream in line.streams:
                 if stream.channel.topic == "depth":
-                    self.books.lost(stream, line.clock, self.holes.wall_ms())
+                    self.books.lost(stream, line.clock, self.gap_repair.wall_ms())
 
     async def _catch_up(self) -> None:
-        """Write what was missed while no producer ran, or on a cold start the history asked for, in its own steps, before anything new."""
+        """Write the records missed while no producer ran, or the history of a cold start, before anything new."""
         if "agg_trades" not in self.config.topics:
             return
         feeds = [feed for feed in self.feeds.feeds.values() if feed.trade_time is not None or self.history.wanted(feed)]
@@ -283,14 +283,14 @@ class VenueProducer:
         started = time.monotonic()
         sources = {feed.symbol: self.pipeline.join(f"back-fill {feed.symbol}", FILL_RANK + rank) for rank, feed in enumerate(feeds)}
         cold = [feed for feed in feeds if feed.trade_time is None]
-        told = {feed.symbol: self.pipeline.join(f"history {feed.symbol}", 2 * FILL_RANK + rank) for rank, feed in enumerate(cold)}
-        for source in (*sources.values(), *told.values()):
-            source.busy += 1  # waits for REST, whose time-outs are its own
+        histories = {feed.symbol: self.pipeline.join(f"history {feed.symbol}", 2 * FILL_RANK + rank) for rank, feed in enumerate(cold)}
+        for source in (*sources.values(), *histories.values()):
+            source.busy += 1  # waits for REST, which has its own time limits
 
         async def one(feed: Feed) -> None:
             source = sources[feed.symbol]
             if feed.trade_time is None:
-                await self.history.load(feed, told[feed.symbol], source, self._server_time)
+                await self.history.load(feed, histories[feed.symbol], source, self._server_time)
             elif self.adapter.consecutive_ids:
                 for first, last in list(feed.ids.missing):
                     await self.backfill.fill(feed, source, first, last)
@@ -307,7 +307,7 @@ class VenueProducer:
 
         Args:
             feeds: The symbols.
-            joining: They come while others run, whom they must not hold up before they bring something.
+            joining: They join running connections, which must not wait for them before their first record.
         """
         wanted = [(feed.symbol, channel) for channel in self.channels for feed in feeds]
         rotate = self.config.rotate_after_s if self.config.rotate_after_s is not None else self.adapter.rotate_after_s
@@ -332,11 +332,11 @@ class VenueProducer:
     # --- contract facts ----------------------------------------------------------------------------------------------
 
     def _preamble(self, first: int) -> list[tuple[str, int, Record]]:
-        """Return the ``instruments`` records that must stand in the log before data whose earliest event time is ``first``."""
+        """Return the ``instruments`` records that must precede data from event time ``first`` on."""
         return self.contracts.changes(min(first, self._server_time))
 
     async def _refresh(self) -> None:
-        """Read the contract facts again from time to time: write what changed, follow what is new, and let go what is gone."""
+        """Read the contract facts again from time to time: write changes, follow new contracts, drop closed ones."""
         while True:
             await asyncio.sleep(self.config.refresh_s)
             try:
@@ -351,7 +351,7 @@ class VenueProducer:
             if not contracts:
                 self._log.warning("contract facts not refreshed", error="the venue names no contract at all")
                 continue
-            # With top:N a contract may only have fallen behind: it is followed on, or its marks would say more than we know.
+            # With top:N a contract may only have dropped in volume. It stays followed, because otherwise its marks would be false.
             for symbol, old in self.contracts.known.items():
                 new = contracts.get(symbol) or ContractInfo({**old.record, "status": "closed"}, old.extra)
                 self.contracts.known[symbol] = new
@@ -364,7 +364,7 @@ class VenueProducer:
                     self.pipeline.emit_aside(topic, partition, record)
 
     async def _grow(self, new: dict[str, ContractInfo]) -> None:
-        """Follow contracts that were not there at the start."""
+        """Follow contracts that are new since the start."""
         if not new or self.pipeline.sequencer.last is None:
             return
         tail = await self._read_tail(new)
@@ -391,7 +391,7 @@ class VenueProducer:
             await self.backfill.repair([stream for stream in self.feeds.streams.values() if stream.channel.topic == "agg_trades"])
 
     async def _watch(self) -> None:
-        """Raise alarms, break connections that are silent altogether, and print a line of progress."""
+        """Raise alarms, break silent connections, and log the progress."""
         printed = time.monotonic()
         records = 0
         while True:
@@ -400,11 +400,12 @@ class VenueProducer:
             silent = set(self.feeds.watch(now))
             for connection, line in self.connections.items():
                 watched = [stream for stream in line.streams if stream.channel.silence_s is not None and not stream.feed.closed]
-                # A half-open connection, or a venue that forgot us. Streams that never spoke may be on the wrong route: a new connection helps nothing.
+                # The connection is half open, or the venue dropped our subscriptions. A new connection does not help streams without any
+                # message.
                 if connection.open and watched and all(stream.name in silent and stream.count for stream in watched):
                     for stream in watched:
                         stream.seen = now
-                    with contextlib.suppress(OSError):  # it breaks one way or the other
+                    with contextlib.suppress(OSError):  # it breaks in any case
                         await connection.restart("silence")
             self.feeds.count()
             if now - printed >= self.config.progress_s:
@@ -423,9 +424,9 @@ class VenueProducer:
             "held": self.pipeline.sequencer.held,
             "backfilled": self.backfill.trades,
             "bars": self.bars.bars,
-            "duplicates": self.holes.duplicates,
-            "refused": self.holes.refused,
-            "gaps": self.holes.gaps,
+            "duplicates": self.gap_repair.duplicates,
+            "refused": self.gap_repair.refused,
+            "gaps": self.gap_repair.gaps,
             "thinned": self.feeds.thinned,
         }
 
@@ -437,7 +438,7 @@ class VenueProducer:
         return counts
 
     def health(self) -> dict[str, Any]:
-        """Return the health report: not ok while a connection is down or a stream is silent beyond its limit."""
+        """Return the health report. It is not ok while a connection is down or a stream is silent beyond its limit."""
         down = [connection.name for connection in self.connections if not connection.open]
         silent = [stream.name for stream in self.feeds.streams.values() if stream.silent]
         over = self.connections and self._ended == len(self.connections)
@@ -450,7 +451,7 @@ class VenueProducer:
         }
 
     def _feed(self, symbol: str, facts: ContractInfo, tail: Tail) -> Feed:
-        """Return the state of a symbol, continued from what an earlier run left in the log."""
+        """Return the state of a symbol, continued from the log."""
         record, adapter = facts.record, self.adapter
         name = record["instrument"]
         feed = Feed(

@@ -14,7 +14,7 @@ from typing import Any
 
 from schemas.catalogue import RESULT_TOPICS
 from schemas.codec.avro import Codec
-from stream_apps.replay.data_gaps import Holes
+from stream_apps.replay.data_gaps import TradeGaps
 from stream_apps.replay.run import Result
 from stream_apps.replay.sources.source import Piece
 
@@ -125,7 +125,7 @@ class Collector:
         self.fills: list[Record] = []
         self.refused: Counter[str] = Counter()
         self.dead_letters: Counter[tuple[str, str | None, str]] = Counter()
-        self.holes = Holes()
+        self.trade_gaps = TradeGaps()
         self.inputs: Counter[str] = Counter()
         self.outputs: Counter[str] = Counter()
         self.feature_names = features
@@ -145,7 +145,7 @@ class Collector:
             for row in range(len(piece.records)):
                 gap = self._codec.decode("gaps", piece.records.value(row))
                 if self._wanted(gap["instrument"]):
-                    self.holes.add(gap)
+                    self.trade_gaps.add(gap)
         elif piece.topic == "dead_letters":
             for row in range(len(piece.records)):
                 self._letter(self._codec.decode("dead_letters", piece.records.value(row)))
@@ -208,8 +208,8 @@ class Collector:
             self.markets.update(other.markets)
             self.inputs.update(other.inputs)
             self.dead_letters.update(other.dead_letters)
-            for gap in other.holes.gaps:
-                self.holes.add(gap)
+            for gap in other.trade_gaps.gaps:
+                self.trade_gaps.add(gap)
 
     def settle(self) -> None:
         """Sort everything, so that the result does not depend on how the run was split."""

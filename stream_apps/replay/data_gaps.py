@@ -1,6 +1,6 @@
 """Closed trades that rest on missing market data (pure).
 
-A hole is a stretch in which ids prove that trades are missing and were not fetched later. The market in it is unknown. A window with a
+A gap is a stretch in which ids prove that trades are missing and were not fetched later. The market in it is unknown. A window with a
 large share of it is wrong, and a stop inside it may have been hit. Such trades stay in the lists, with a mark. Statistics leave them out.
 """
 
@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 from stream_apps.core.market.windows import WINDOW_MS
 
 Record = Mapping[str, Any]
-# Shorter holes lose some trades of a window of minutes. They are only listed.
-LEAST_HOLE_MS = 60_000
-# A window with a larger share of holes than this does not show the market.
+# Shorter gaps lose some trades of a window of minutes. They are only listed.
+LEAST_GAP_MS = 60_000
+# A window with a larger share of gaps than this does not show the market.
 MOST_MISSING = 0.05
 # ATR looks back this far: after 14 bars of 5 minutes it has forgotten two thirds of a bar (D4).
 ATR_REACH_MS = 14 * 300_000
-WINDOW, HELD = "window_over_hole", "held_over_hole"
+WINDOW, HELD = "window_over_gap", "held_over_gap"
 
 
-class Hole(NamedTuple):
+class TradeGap(NamedTuple):
     """Missing trades of an instrument.
 
     Attributes:
@@ -37,8 +37,8 @@ class Hole(NamedTuple):
 
 
 @dataclass
-class Holes:
-    """Collects gap records. A later record that reports the repair of a hole removes it."""
+class TradeGaps:
+    """Collects gap records. A later record that reports the repair of a gap removes it."""
 
     gaps: list[Record] = field(default_factory=list)
     _open: dict[tuple[str, str, int | None, int | None], Record] = field(default_factory=dict)
@@ -52,10 +52,10 @@ class Holes:
         elif gap["certain"]:
             self._open[key] = gap
 
-    def found(self, least_ms: int = LEAST_HOLE_MS) -> list[Hole]:
-        """Return the holes in trades of at least the minimum length, by instrument and time."""
-        holes = [
-            Hole(
+    def found(self, least_ms: int = LEAST_GAP_MS) -> list[TradeGap]:
+        """Return the gaps in trades of at least the minimum length, by instrument and time."""
+        gaps = [
+            TradeGap(
                 gap["instrument"],
                 gap["from_time"],
                 gap["to_time"],
@@ -64,35 +64,35 @@ class Holes:
             for gap in self._open.values()
             if gap["stream"] == "agg_trades" and gap["from_time"] is not None and gap["to_time"] is not None
         ]
-        return sorted(hole for hole in holes if hole.until - hole.since >= least_ms)
+        return sorted(gap for gap in gaps if gap.until - gap.since >= least_ms)
 
 
-def rests_on_hole(trade: Record, windows: Iterable[str], holes: Iterable[Hole]) -> str | None:
-    """Return the reason why a closed trade cannot be judged: ``held_over_hole`` or ``window_over_hole``. None if it can.
+def rests_on_gap(trade: Record, windows: Iterable[str], gaps: Iterable[TradeGap]) -> str | None:
+    """Return the reason why a closed trade cannot be judged: ``held_over_gap`` or ``window_over_gap``. None if it can.
 
     Args:
         trade: A ``trades_closed`` record.
         windows: The strategy's CVD windows. The look-back of ATR counts as one more.
-        holes: Holes of any instruments.
+        gaps: Gaps of any instruments.
     """
-    known = [hole for hole in holes if hole.instrument == trade["instrument"]]
-    if any(hole.since < trade["event_time"] and trade["signal_time"] < hole.until for hole in known):
+    known = [gap for gap in gaps if gap.instrument == trade["instrument"]]
+    if any(gap.since < trade["event_time"] and trade["signal_time"] < gap.until for gap in known):
         return HELD
     end = trade["signal_time"]
     for length in (ATR_REACH_MS, *(WINDOW_MS[name] for name in windows)):
-        missing = sum(max(0, min(hole.until, end) - max(hole.since, end - length)) for hole in known)
+        missing = sum(max(0, min(gap.until, end) - max(gap.since, end - length)) for gap in known)
         if missing > MOST_MISSING * length:
             return WINDOW
     return None
 
 
-def marked(trades: Iterable[Record], windows_of: Callable[[str], Iterable[str]], holes: Iterable[Hole]) -> list[dict[str, Any]]:
+def marked(trades: Iterable[Record], windows_of: Callable[[str], Iterable[str]], gaps: Iterable[TradeGap]) -> list[dict[str, Any]]:
     """Return the trades with a field ``void``: the reason, or None.
 
     Args:
         trades: ``trades_closed`` records.
         windows_of: Strategy id -> its CVD windows.
-        holes: Holes of any instruments.
+        gaps: Gaps of any instruments.
     """
-    known = list(holes)
-    return [{**trade, "void": rests_on_hole(trade, windows_of(trade["strategy_id"]), known)} for trade in trades]
+    known = list(gaps)
+    return [{**trade, "void": rests_on_gap(trade, windows_of(trade["strategy_id"]), known)} for trade in trades]

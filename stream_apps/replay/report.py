@@ -17,7 +17,7 @@ from stream_apps.core.performance.breakdowns import FIELDS
 from stream_apps.core.performance.registry import Value
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from stream_apps.replay.collect import SCORE_STEP, Collector, StrategyResults
-from stream_apps.replay.data_gaps import LEAST_HOLE_MS, marked
+from stream_apps.replay.data_gaps import LEAST_GAP_MS, marked
 
 Json = dict[str, Any]
 VERSION = 1
@@ -51,7 +51,7 @@ class Run:
 
 def build(collected: Collector, run: Run) -> Json:
     """Return the report. Money is in quote units, times are ms UTC, undefined values are null."""
-    holes = collected.holes.found()
+    gaps = collected.trade_gaps.found()
     trades = all_trades(collected, run)
     strategies = [_strategy(one, collected, [row for row in trades if row["strategy_id"] == one.strategy_id]) for one in run.strategies]
     spans = [one["period"] for one in strategies if one["period"] is not None]
@@ -75,9 +75,9 @@ def build(collected: Collector, run: Run) -> Json:
         "inputs": dict(sorted(collected.inputs.items())),
         "outputs": dict(sorted(collected.outputs.items())),
         "quality": {
-            "holes": [hole._asdict() for hole in holes],
-            "least_hole_ms": LEAST_HOLE_MS,
-            "gaps": len(collected.holes.gaps),
+            "trade_gaps": [gap._asdict() for gap in gaps],
+            "least_gap_ms": LEAST_GAP_MS,
+            "gaps": len(collected.trade_gaps.gaps),
             "files": list(run.file_reports),
             "dead_letters": [
                 {"source": source, "field": name, "reason": reason, "records": count}
@@ -96,7 +96,7 @@ def build(collected: Collector, run: Run) -> Json:
 def all_trades(collected: Collector, run: Run) -> list[Json]:
     """Return the closed trades in order of exit, each with ``void``."""
     windows = {one.strategy_id: (one.cvd_fast_window, one.cvd_slow_window) for one in run.strategies}
-    return marked(collected.closed_trades(), windows.__getitem__, collected.holes.found())
+    return marked(collected.closed_trades(), windows.__getitem__, collected.trade_gaps.found())
 
 
 def _strategy(config: StrategyConfig, collected: Collector, trades: list[Json]) -> Json:

@@ -256,7 +256,7 @@ class Judged:
 
 def judged(candidates: Sequence[Judged], limits: Limits) -> list[Judged]:
     """Return the candidates with their verdicts: enough trades, better than the parent, and above zero beyond chance, all tries counted together."""
-    told = []
+    verdicts = []
     values = [
         one.test.p if one.test is not None and one.test.p is not None and one.test.count >= limits.min_closed_trades else 1.0
         for one in candidates
@@ -265,18 +265,18 @@ def judged(candidates: Sequence[Judged], limits: Limits) -> list[Judged]:
     for one, p, kept in zip(candidates, values, taken, strict=True):
         count = 0 if one.test is None else one.test.count
         if count < limits.min_closed_trades:
-            told.append(replace(one, reason=f"{count} trades in the test, {limits.min_closed_trades} are asked for"))
+            verdicts.append(replace(one, reason=f"{count} trades in the test, {limits.min_closed_trades} are required"))
         elif one.test_net_r <= one.parent_net_r:
-            told.append(replace(one, reason=f"net {one.test_net_r:+.2f} R in the test, the parent {one.parent_net_r:+.2f} R"))
+            verdicts.append(replace(one, reason=f"net {one.test_net_r:+.2f} R in the test, the parent {one.parent_net_r:+.2f} R"))
         elif not kept:
-            told.append(replace(one, reason=f"no more than chance: p {p:.3f}"))
+            verdicts.append(replace(one, reason=f"no more than chance: p {p:.3f}"))
         else:
-            told.append(
+            verdicts.append(
                 replace(
                     one, accepted=True, reason=f"net {one.test_net_r:+.2f} R in the test, the parent {one.parent_net_r:+.2f} R; p {p:.3f}"
                 )
             )
-    return told
+    return verdicts
 
 
 def mean_r(trades: Sequence[Trade]) -> Mean | None:

@@ -1,5 +1,6 @@
-"""The dashboards as pages of HTML: what their queries give, drawn in Grafana's grid. For eyes where no Grafana runs, and for its builders.
+"""The dashboards as HTML pages: the results of their queries, drawn in Grafana's grid. For machines without Grafana, and for the developers
+of dashboards.
 
-``query`` does to a query what Grafana does before it sends it, ``source`` asks the database and Prometheus, ``figures`` draws a panel, ``pages`` puts the
-panels on a page.
+``query`` expands a query as Grafana does before it sends it, ``source`` queries the database and Prometheus, ``figures`` draws a panel,
+``pages`` puts the panels on a page.
 """

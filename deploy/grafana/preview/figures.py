@@ -14,7 +14,7 @@ from deploy.grafana.preview.source import Answer, Line, Table
 
 Panel = Mapping[str, Any]
 INK, MUTED, GRID = "#1f2937", "#8a93a0", "#eceff3"
-# Above this many series a legend would fill the panel: of charts over time the largest are named then, and the others drawn in grey.
+# Most series with a legend. Beyond it a time chart names the largest ones and draws the others in grey.
 MOST_IN_LEGEND = len(look.PALETTE)
 FAINT = "#c9ced6"
 
@@ -24,8 +24,7 @@ def figure(panel: Panel, answer: Answer, height: int, marks: Sequence[tuple[str,
 
     Args:
         panel: Of a dashboard's JSON, of a kind in ``KINDS``.
-        answer: What its queries gave.
-        height: Pixels.
+        answer: The results of its queries. height: Pixels.
         marks: Annotations to draw below a price chart: name, colour, rows of ``time`` and ``text``.
     """
     drawn = go.Figure()
@@ -37,7 +36,7 @@ def figure(panel: Panel, answer: Answer, height: int, marks: Sequence[tuple[str,
     drawn.update_layout(
         template="plotly_white",
         height=height,
-        # Time axes of panels below each other begin at one place.
+        # Time axes of stacked panels start at the same position.
         margin={"l": 70 if timed else 8, "r": 12, "t": 6, "b": 46 if named else 22},
         font={"family": "system-ui, sans-serif", "size": 11, "color": INK},
         showlegend=named,
@@ -82,7 +81,7 @@ def _texts(panel: Panel, name: str, values: Sequence[Any]) -> list[str]:
 
 
 def _timeseries(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
-    """Lines and bars; each unit has an axis of its own, as in Grafana, the first on the left."""
+    """Lines and bars; each unit has its own axis, as in Grafana, the first on the left."""
     stacked = panel["fieldConfig"]["defaults"]["custom"]["stacking"]["mode"] == "normal"
     lines = answer.lines
     units = list(dict.fromkeys(look.unit_of(panel, line.name) for line in lines))
@@ -105,15 +104,15 @@ def _timeseries(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
 
 
 def _words(drawn: go.Figure, panel: Panel) -> None:
-    """Write the words that a panel has for its numbers at the axis."""
-    told = {
+    """Write a panel's texts for its numbers at the axis."""
+    words = {
         float(value): one["text"]
         for mapping in panel["fieldConfig"]["defaults"].get("mappings", ())
         for value, one in mapping["options"].items()
         if "text" in one
     }
-    if told:
-        drawn.update_yaxes(tickmode="array", tickvals=list(told), ticktext=list(told.values()))
+    if words:
+        drawn.update_yaxes(tickmode="array", tickvals=list(words), ticktext=list(words.values()))
 
 
 def _height(line: Line) -> float:
@@ -121,9 +120,9 @@ def _height(line: Line) -> float:
 
 
 def _bar_width(lines: Sequence[Line], span: tuple[float, float]) -> float:
-    """Return the width of the bars of a chart, ms: the least step of all its lines, so that bars on one another are of one width."""
+    """Return the width of the bars of a chart, ms: the smallest step of all its lines, so that stacked bars have one width."""
     times = sorted({time for line in lines for time in line.times})
-    # A lone step says nothing of the others' distance: by itself its bar would be as wide as the chart, or a hair.
+    # A single step has no distance to others. Without this its bar would be as wide as the chart or very thin.
     return 0.9 * min((b - a for a, b in pairwise(times)), default=(span[1] - span[0]) / 25)
 
 
@@ -183,7 +182,7 @@ def _marks(drawn: go.Figure, name: str, shade: str, table: Table) -> None:
 
 
 def _bars(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
-    """Bars by category; each unit has a scale of its own, as in Grafana."""
+    """Bars by category; each unit has its own scale, as in Grafana."""
     table = answer.tables[0]
     x = table.columns.index(panel["options"]["xField"])
     names = [str(row[x]) for row in table.rows]
@@ -218,7 +217,7 @@ def _bars(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
     drawn.update_xaxes(type="category")
     scales = scales_with_one_zero(list(values_of.values())) if len(units) > 1 else [None]
     for number, (unit, scale) in enumerate(zip(units, scales, strict=True)):
-        # The bars' texts say their numbers; where there are too many bars for texts, the axes do.
+        # Texts show the bars' numbers. If there are too many bars for texts, the axes do.
         right = {
             "overlaying": "y",
             "side": "right",
@@ -237,9 +236,9 @@ def _axis(name: str, number: int) -> str:
 
 
 def scales_with_one_zero(values: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Return a range for each series (zero among its values) so that zero lies at one height in all, with room for texts at the bars' ends."""
+    """Return a range for each series (zero among its values) so that zero has one height in all, with room for texts at the bars' ends."""
     below = max((max(0.0, -min(one)) / (max(one) - min(one)) if max(one) > min(one) else 0.0) for one in values)
-    below = min(below, 0.6)  # what is positive is seen beside what is all negative
+    below = min(below, 0.6)  # positive values stay visible beside all-negative ones
     found = []
     for one in values:
         size = 1.15 * max(max(one) / (1 - below), -min(one) / below if below else 0.0) or 1.0
@@ -259,7 +258,7 @@ def _gauge(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
         )
     )  # fmt: skip
     drawn.update_xaxes(**look.axis_form(unit, size), rangemode="tozero")
-    drawn.update_yaxes(dtick=1)  # every bar has its name
+    drawn.update_yaxes(dtick=1)  # every bar has a name
 
 
 def _history(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
@@ -267,7 +266,7 @@ def _history(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
     times = sorted({time for line in answer.lines for time in line.times})
     step = min((b - a for a, b in pairwise(times)), default=float(duration_ms(panel["interval"])))
     columns = round((times[-1] - times[0]) / step) + 1
-    # One more than there are columns: plotly then takes them as the cells' edges, not as their middles.
+    # One more than the columns: plotly then uses them as the cells' edges, not as their middles.
     edges = [times[0] + number * step for number in range(columns + 1)]
     found = look.steps(panel)
     level = lambda value: None if value is None else sum(value >= least for least, _ in found) - 1  # noqa: E731
@@ -294,7 +293,7 @@ def _history(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
 
 
 def _states(drawn: go.Figure, panel: Panel, answer: Answer) -> None:
-    """Stretches of one state as bars, a row for each line."""
+    """Periods of one state as bars, a row for each line."""
     shades = {
         state: look.COLOURS[one["color"]]
         for mapping in panel["fieldConfig"]["defaults"].get("mappings", ())

@@ -1,4 +1,4 @@
-"""How numbers and colours of a panel look: Grafana's units, thresholds and overrides, as far as the dashboards use them. Pure."""
+"""Format of a panel's numbers and colours: Grafana's units, thresholds and overrides, as far as the dashboards use them. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WORDS = re.compile(r"(suffix|prefix): ?(.*)")
 
 
 def override(panel: Mapping[str, Any], name: str, key: str) -> Any:
-    """Return what a panel's overrides say of a column or line; None when nothing."""
+    """Return a panel's override of a column or line, None without one."""
     found = None
     for one in panel["fieldConfig"]["overrides"]:
         wanted = one["matcher"]["options"]

@@ -1,1 +1,1 @@
-"""What each venue's protocol is: one file a venue, all of the shape of ``dialect.Dialect``."""
+"""The protocols of the venues: one file a venue, each a ``dialect.Dialect``."""

@@ -1,7 +1,7 @@
 """Bitget USDT-margined futures (API v2).
 
 Venue documents: v2 "Common / Websocket", "Contract / Websocket / Public Channels" (ticker, trade, depth), "Contract / Market".
-A book's ``checksum`` is the CRC-32 of its best 25 levels: bid and ask in turn, ``price:size`` as the venue writes them.
+A book's ``checksum`` is the CRC-32 of its best 25 levels: bid and ask alternating, ``price:size`` in the venue's text.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Bitget(Dialect):
     weight_s = 1.0
 
     def head(self, stream: str) -> str:
-        """Return a stream's name as it is."""
+        """Return a stream's name unchanged."""
         return stream
 
     def target(self, wire: str, path: str) -> tuple[str, str] | None:
@@ -67,7 +67,7 @@ class Bitget(Dialect):
         return (instrument, channel) if channel in self.by_name else None
 
     def answer(self, venue: VenueView, streams: Mapping[str, None], text: str, path: str) -> Answer:
-        """Answer the text ``ping``, subscribe and unsubscribe; each channel is acknowledged or refused for itself."""
+        """Handle the text ``ping``, subscribe and unsubscribe; each channel is acknowledged or refused on its own."""
         if text == "ping":
             return Answer([b"pong"])
         answer = Answer()
@@ -162,11 +162,11 @@ class Bitget(Dialect):
         return VenueError(status, 40725 if status >= 500 else 40026, "System release error", retry_after)
 
     def unknown(self, path: str) -> VenueError:
-        """Return the answer to an unknown path."""
+        """Return the error for an unknown path."""
         return VenueError(404, 40404, "Request URL NOT FOUND")
 
     def malformed(self, name: str) -> VenueError:
-        """Return the answer to a bad parameter."""
+        """Return the error for a bad parameter."""
         return VenueError(400, 40034, f"Parameter {name} does not exist")
 
 
@@ -200,7 +200,7 @@ def _trade(trade: Trade) -> dict[str, str]:
 
 
 def _ticker(market: Market) -> dict[str, Any]:
-    """Return what is known of the ticker, with the names of the channel; the rest is left out."""
+    """Return the known fields of the ticker, with the names of the channel."""
     day, places = market.statistics.day(), market.facts.price_decimals
     row: dict[str, Any] = {"instId": market.symbol, "symbol": market.symbol, "symbolType": 1, "deliveryPrice": "0"}
     if day is not None:
@@ -253,7 +253,7 @@ def _time(venue: VenueView, query: Query) -> Any:
 
 
 def _contracts(venue: VenueView, query: Query) -> Any:
-    """Answer the contracts; a closed one is off."""
+    """Return the contracts; a closed one is off."""
     _product(query)
     markets = [_market(venue, query)] if "symbol" in query else list(venue.markets.values())
     return _data(venue, [_contract(market) for market in markets])
@@ -300,7 +300,7 @@ def _contract(market: Market) -> dict[str, Any]:
 
 
 def _tickers(venue: VenueView, query: Query) -> Any:
-    """Answer tickers, which by REST have no instId and next funding time, but the volume in USDT."""
+    """Return tickers, which by REST have no instId and next funding time, but the volume in USDT."""
     _product(query)
     rows = []
     for market in _some(venue, query):
@@ -319,7 +319,7 @@ def _depth(venue: VenueView, query: Query) -> Any:
 
 
 def _fills(venue: VenueView, query: Query) -> Any:
-    """Answer the newest trades, or with ``idLessThan`` those before an id; newest first."""
+    """Return the newest trades, or with ``idLessThan`` those before an id; newest first."""
     _product(query)
     market = _market(venue, query)
     found = market.history.before(query.whole("idLessThan"), query.limit(500 if "history" in query.path else 100, 1000))

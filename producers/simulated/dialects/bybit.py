@@ -53,13 +53,13 @@ class Bybit(Dialect):
     )
     sockets: ClassVar = {LINEAR: ("public", False), SPOT: ("public", False)}
     vital = ("ts", "p", "T", "b", "u")
-    # The documents ask for a ping every 20 s, and cut a connection without any after ten minutes.
+    # By the documents clients ping every 20 s. A connection without pings is closed after ten minutes.
     client_idle_s = 600.0
     weight_limit = 600
     weight_s = 5.0
 
     def target(self, wire: str, path: str) -> tuple[str, str] | None:
-        """Return (symbol, stream) of ``orderbook.50.BTCUSDT``; on the spot socket tickers are others, and nothing is liquidated."""
+        """Return (symbol, stream) of ``orderbook.50.BTCUSDT``; the spot socket has other tickers and no liquidations."""
         stream, _, symbol = wire.rpartition(".")
         if path == SPOT and stream in ("tickers", "allLiquidation"):
             return (symbol, "spot tickers") if stream == "tickers" else None
@@ -70,7 +70,7 @@ class Bybit(Dialect):
         return stream.partition(".")[0]
 
     def answer(self, venue: VenueView, streams: Mapping[str, None], text: str, path: str) -> Answer:
-        """Answer ping, subscribe and unsubscribe; a topic that does not exist refuses the whole request."""
+        """Handle ping, subscribe and unsubscribe; a topic that does not exist refuses the whole request."""
         try:
             request = orjson.loads(text)
             operation, number = request["op"], request.get("req_id", "")
@@ -98,7 +98,7 @@ class Bybit(Dialect):
 
     # --- messages ----------------------------------------------------------------------------------------------------
     def encode(self, market: Market, stream: Stream, event: Event) -> bytes | None:
-        """Return a trade, a best quote, what changed of the ticker, or a liquidation."""
+        """Return a trade, a best quote, the changed fields of the ticker, or a liquidation."""
         if stream.topic == "trades":
             if event.kind != market.trade_kind:
                 return None
@@ -138,7 +138,7 @@ class Bybit(Dialect):
             return self._quote_snapshot(market, stream)
         bids, asks = _side(old["b"], old["B"], new["b"], new["B"]), _side(old["a"], old["A"], new["a"], new["A"])
         if not bids and not asks:
-            # After 3 s without a change the same is said again, as a snapshot of the same number.
+            # After 3 s without a change the venue repeats it, as a snapshot with the same number.
             if event.clock - market.memory.get("quote time", 0) < SAID_AGAIN_MS:
                 return None
             market.memory["quote time"] = event.clock
@@ -187,7 +187,7 @@ class Bybit(Dialect):
         return error.status, {"retCode": error.code, "retMsg": error.text, "result": {}, "retExtInfo": {}, "time": 0}
 
     def refusal(self, status: int, retry_after: int) -> VenueError:
-        """Return 10006 over HTTP 200 for too many requests, HTTP 403 for a ban, else the server's failure."""
+        """Return 10006 over HTTP 200 for too many requests, HTTP 403 for a ban, else the server's error."""
         if status == 429:
             return VenueError(200, 10006, "Too many visits. Exceeded the API Rate Limit.", retry_after)
         if status == 418:
@@ -195,11 +195,11 @@ class Bybit(Dialect):
         return VenueError(status, 10016, "Server error.", retry_after)
 
     def unknown(self, path: str) -> VenueError:
-        """Return the answer to an unknown path."""
+        """Return the error for an unknown path."""
         return VenueError(404, 404, f"path {path} is not found")
 
     def malformed(self, name: str) -> VenueError:
-        """Return the answer to a bad parameter."""
+        """Return the error for a bad parameter."""
         return VenueError(200, 10001, f"params error: {name}")
 
 
@@ -227,7 +227,7 @@ def _side(old_price: str, old_size: str, price: str, size: str) -> list[list[str
 
 
 def trade_uuid(number: int) -> str:
-    """Return the text of a trade's id, which at this venue is no number."""
+    """Return the text of a trade's id, which is not a number at this venue."""
     return str(UUID(int=(0x5F3E_0000_0000_5000_8000_0000_0000_0000) | number))
 
 
@@ -249,7 +249,7 @@ def _trade(market: Market, trade: Trade) -> dict[str, Any]:
 
 
 def _ticker(market: Market) -> dict[str, str]:
-    """Return what is known of the linear ticker; what is not known is left out."""
+    """Return the known fields of the linear ticker."""
     day, places = market.statistics.day(), market.facts.price_decimals
     fields = {"symbol": market.symbol}
     if day is not None:
@@ -311,7 +311,7 @@ def _time(venue: VenueView, query: Query) -> Any:
 
 
 def _instruments(venue: VenueView, query: Query) -> Any:
-    """Answer a page of instruments: those that trade, or those of the asked status."""
+    """Return a page of instruments: those that trade, or those of the requested status."""
     category = _category(query)
     closed = query.text("status", "Trading") in ("Closed", "Delivering")
     markets = [one for one in venue.markets.values() if one.listed != closed]
@@ -402,7 +402,7 @@ def _orderbook(venue: VenueView, query: Query) -> Any:
 
 
 def _recent(venue: VenueView, query: Query) -> Any:
-    """Answer the newest trades, newest first; no earlier ones can be had."""
+    """Return the newest trades, newest first. The venue serves no earlier ones."""
     market, category = _market(venue, query), _category(query)
     rows = [
         {
@@ -463,7 +463,7 @@ def _bars(venue: VenueView, query: Query) -> tuple[Market, list[Bar]]:
     if step is None:
         raise VenueError(200, 10001, "Invalid period!")
     start, end = query.whole("start"), query.whole("end")
-    # As the venue: of too many bars the newest, and those newest first.
+    # Like the venue: of too many bars the newest ones, newest first.
     bars = [bar for bar in market.statistics.bars(step, None, end, 1 << 30) if start is None or bar.start >= start]
     return market, bars[-query.limit(200, 1000) :][::-1]
 
@@ -475,7 +475,7 @@ def _klines(venue: VenueView, query: Query) -> Any:
 
 
 def _mark_klines(venue: VenueView, query: Query) -> Any:
-    """Answer the bars of trades, which at made-up markets the mark price follows."""
+    """Return the bars of trades. In made-up markets the mark price follows them."""
     market, bars = _bars(venue, query)
     rows = [[str(bar.start), *market.prices(bar)] for bar in bars]
     return _result(venue, {"category": "linear", "symbol": market.symbol, "list": rows})

@@ -1,7 +1,7 @@
 """Coinbase Exchange, spot.
 
 Venue documents: "Exchange WebSocket" (overview, channels, errors) and the REST reference of products. The side of a match is the
-**maker's**; trade ids of a product follow on each other; times are ISO 8601 with microseconds.
+**maker's**. Trade ids of a product are consecutive. Times are ISO 8601 with microseconds.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Coinbase(Dialect):
         return plain + "T" if plain.endswith("USD") else plain
 
     def head(self, stream: str) -> str:
-        """Return a stream's name as it is."""
+        """Return a stream's name unchanged."""
         return stream
 
     def target(self, wire: str, path: str) -> tuple[str, str] | None:
@@ -62,7 +62,7 @@ class Coinbase(Dialect):
         return (product, channel) if channel in self.by_name else None
 
     def answer(self, venue: VenueView, streams: Mapping[str, None], text: str, path: str) -> Answer:
-        """Answer subscribe and unsubscribe with all that is subscribed then; a product that does not exist refuses all."""
+        """Handle subscribe and unsubscribe. The reply lists all subscriptions. An unknown product refuses the whole request."""
         try:
             request = orjson.loads(text)
             kind, channels = request["type"], request["channels"]
@@ -100,7 +100,7 @@ class Coinbase(Dialect):
         return dumps(_match(market, "match", trade)) if stream.name == "matches" else _ticker(market, trade)
 
     def opening(self, market: Market, stream: Stream) -> list[bytes]:
-        """Return the last trade, or the ticker of it."""
+        """Return the last trade, or its ticker."""
         last = market.history.before(None, 1)
         if not last:
             return []
@@ -110,7 +110,7 @@ class Coinbase(Dialect):
         return [message] if message is not None else []
 
     def change(self, market: Market, stream: Stream, change: Change) -> bytes:
-        """Return the changes of a step; they carry no number."""
+        """Return the changes of a step, without a number."""
         changes = [["buy", *level] for level in change.bids] + [["sell", *level] for level in change.asks]
         return dumps({"type": "l2update", "product_id": market.symbol, "changes": changes, "time": _time_text(change.clock)})
 
@@ -139,11 +139,11 @@ class Coinbase(Dialect):
         return error.status, {"message": error.text}
 
     def refusal(self, status: int, retry_after: int) -> VenueError:
-        """Return the words for too many requests, or a failure."""
+        """Return the error for too many requests, or a failure."""
         return VenueError(status, status, "Public rate limit exceeded" if status == 429 else "Internal server error", retry_after)
 
     def unknown(self, path: str) -> VenueError:
-        """Return the answer to an unknown path."""
+        """Return the error for an unknown path."""
         return VenueError(404, 404, "NotFound")
 
 
@@ -308,7 +308,7 @@ def _book(venue: VenueView, query: Query) -> Any:
 
 
 def _trades(venue: VenueView, query: Query) -> Any:
-    """Answer trades newest first; ``after`` asks for older ids, ``before`` for newer ones, and the headers name the next pages."""
+    """Return trades, newest first. ``after`` requests older ids, ``before`` newer ones. The headers name the next pages."""
     market, limit = _market(venue, query), query.limit(1000, 1000)
     before = query.whole("before")
     found = [trade for trade in market.history.before(query.whole("after"), limit) if before is None or trade.number > before]
@@ -321,7 +321,7 @@ def _trades(venue: VenueView, query: Query) -> Any:
 
 
 def _candles(venue: VenueView, query: Query) -> Any:
-    """Answer rows [time in s, low, high, open, close, volume], newest first, 300 at most."""
+    """Return rows [time in s, low, high, open, close, volume], newest first, 300 at most."""
     market, step = _market(venue, query), query.whole("granularity", 60)
     if step not in _GRANULARITIES:
         raise VenueError(400, 400, "Unsupported granularity")

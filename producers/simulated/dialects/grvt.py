@@ -1,7 +1,7 @@
-"""GRVT perpetuals: the ticker of each contract every half second, and the REST answers that go with it.
+"""GRVT perpetuals: the ticker of each contract every half second, and the matching REST responses.
 
 Venue documents: "Market Data Websocket Streams" and "Market Data APIs", the form with full names. Times are nanoseconds, rates percentage
-points, quantities base units. The venue's trades and books are not spoken: the product follows it for its funding.
+points, quantities base units. The venue's trades and books are not simulated, because it is followed for its funding.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Grvt(Dialect):
         return text.removesuffix(_SUFFIX).replace("_", "")
 
     def head(self, stream: str) -> str:
-        """Return a stream's name as it is."""
+        """Return a stream's name unchanged."""
         return stream
 
     def target(self, wire: str, path: str) -> tuple[str, str] | None:
@@ -54,7 +54,7 @@ class Grvt(Dialect):
         return (instrument, stream) if stream == _TICKER and rate == _RATE else None
 
     def answer(self, venue: VenueView, streams: Mapping[str, None], text: str, path: str) -> Answer:
-        """Answer subscribe and unsubscribe; a selector that does not exist refuses all."""
+        """Handle subscribe and unsubscribe. An unknown selector refuses the whole request."""
         number: Any = 0
         try:
             request = orjson.loads(text)
@@ -81,17 +81,17 @@ class Grvt(Dialect):
 
     # --- messages ----------------------------------------------------------------------------------------------------
     def encode(self, market: Market, stream: Stream, event: Event) -> bytes | None:
-        """Return the ticker; None before there is a mark price."""
+        """Return the ticker, None before the first mark price."""
         return _push(market, event.clock)
 
     def opening(self, market: Market, stream: Stream) -> list[bytes]:
-        """Return the snapshot with which a stream begins."""
+        """Return the first snapshot of a stream."""
         message = _push(market, market.now())
         return [message] if message is not None else []
 
     # --- REST --------------------------------------------------------------------------------------------------------
     def endpoints(self) -> list[Endpoint]:
-        """Return the clock, and what is asked by POST."""
+        """Return the clock, and the POST endpoints."""
         answers = {"/full/v1/all_instruments": _instruments, "/full/v1/ticker": _rest_ticker, "/full/v1/funding": _funding}
         return [Endpoint("GET", "/time", 1, _time), *(Endpoint("POST", path, 1, answer) for path, answer in answers.items())]
 
@@ -100,17 +100,17 @@ class Grvt(Dialect):
         return error.status, {"code": error.code, "message": error.text, "status": error.status}
 
     def refusal(self, status: int, retry_after: int) -> VenueError:
-        """Return the words for too many requests, or a failure."""
+        """Return the error for too many requests, or a failure."""
         if status == 429:
             return VenueError(status, 1006, "You have surpassed the allocated rate limit for your tier", retry_after)
         return VenueError(status, 1002, "Internal Server Error", retry_after)
 
     def unknown(self, path: str) -> VenueError:
-        """Return the answer to an unknown path."""
+        """Return the error for an unknown path."""
         return VenueError(404, 1004, "API could not be found")
 
     def malformed(self, name: str) -> VenueError:
-        """Return the answer to a field that is missing or malformed."""
+        """Return the error for a missing or malformed field."""
         return VenueError(400, 1003, f"Request could not be processed due to malformed syntax: {name}")
 
 
@@ -127,7 +127,7 @@ def _hours(market: Market) -> int:
 
 
 def _push(market: Market, clock: int) -> bytes | None:
-    """Return a message of the stream; None before there is a mark price."""
+    """Return a message of the stream, None before the first mark price."""
     feed = _ticker(market, clock)
     if feed is None:
         return None
@@ -200,7 +200,7 @@ def _time(venue: VenueView, query: Query) -> Any:
 
 
 def _instruments(venue: VenueView, query: Query) -> Any:
-    """Answer the contracts; those that are gone are left out, which is what ``is_active`` asks for."""
+    """Return the contracts without delisted ones, as ``is_active`` requests."""
     rows = []
     for market in venue.markets.values():
         if not market.listed:
@@ -235,7 +235,7 @@ def _rest_ticker(venue: VenueView, query: Query) -> Any:
 
 
 def _funding(venue: VenueView, query: Query) -> Any:
-    """Answer settlements in a range of nanoseconds, newest first."""
+    """Return settlements in a range of nanoseconds, newest first."""
     market = _market(venue, query)
     start, end = query.whole("start_time"), query.whole("end_time")
     rows = market.settled(None if start is None else -(-start // _NS), None if end is None else end // _NS)[-query.limit(500, 1000) :]

@@ -1,8 +1,8 @@
 """Hyperliquid perpetuals.
 
 Venue documents: "API / Websocket" (subscriptions, timeouts and heartbeats) and "API / Info endpoint". Contracts are quoted in USD and
-margined in USDC; books come whole, liquidations not at all; funding is hourly. Trade ids do not follow on each other, so they are made
-by a rule that scatters them.
+margined in USDC. Every message is a whole book. Liquidations are not published. Funding is hourly. Trade ids are not consecutive, so a rule
+scatters them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _STEPS_MS = {
     "4h": 14_400_000,
     "1d": 86_400_000,
 }
-# Weights of the info endpoint by what is asked; all else weighs 20.
+# Weights of the info endpoint by request type; all others weigh 20.
 _WEIGHTS = {"l2Book": 2, "allMids": 2, "exchangeStatus": 2}
 
 
@@ -65,7 +65,7 @@ class Hyperliquid(Dialect):
         return text if text.endswith(("USDT", "USDC")) and len(text) > 4 else text + "USDT"
 
     def head(self, stream: str) -> str:
-        """Return a stream's name as it is."""
+        """Return a stream's name unchanged."""
         return stream
 
     def target(self, wire: str, path: str) -> tuple[str, str] | None:
@@ -74,7 +74,7 @@ class Hyperliquid(Dialect):
         return (coin, kind) if kind in self.by_name else None
 
     def answer(self, venue: VenueView, streams: Mapping[str, None], text: str, path: str) -> Answer:
-        """Answer ping, subscribe and unsubscribe."""
+        """Handle ping, subscribe and unsubscribe."""
         try:
             request = orjson.loads(text)
             method = request["method"]
@@ -125,23 +125,23 @@ class Hyperliquid(Dialect):
 
     # --- REST --------------------------------------------------------------------------------------------------------
     def endpoints(self) -> list[Endpoint]:
-        """Return the info endpoint, which is asked by POST."""
+        """Return the info endpoint (POST)."""
         return [Endpoint("POST", "/info", lambda query: _WEIGHTS.get(query.text("type", ""), 20), _info)]
 
     def error(self, error: VenueError) -> tuple[int, Any]:
-        """Return a text, which is what this venue answers."""
+        """Return the error as text, as this venue does."""
         return error.status, error.text
 
     def refusal(self, status: int, retry_after: int) -> VenueError:
-        """Return 429 for too many requests; the venue bans nobody."""
+        """Return 429 for too many requests. The venue has no bans."""
         return VenueError(status, status, "null" if status == 429 else "Internal server error", retry_after)
 
     def unknown(self, path: str) -> VenueError:
-        """Return the answer to an unknown path."""
+        """Return the error for an unknown path."""
         return VenueError(404, 404, "Not found")
 
     def malformed(self, name: str) -> VenueError:
-        """Return the answer to a body that cannot be read."""
+        """Return the error for an unreadable body."""
         return VenueError(422, 422, "Failed to deserialize the JSON body into the target type")
 
 
@@ -151,7 +151,7 @@ def _acknowledged(method: str, subscription: dict[str, Any]) -> bytes:
 
 
 def scattered(number: int) -> int:
-    """Return the id of trade ``number``: 50 bits that do not follow on each other, and differ for each."""
+    """Return the id of trade ``number``: 50 bits, unique and not consecutive."""
     return (number * 0x9E3779B97F4A7) & ((1 << 50) - 1)
 
 
@@ -188,7 +188,7 @@ def _quote(market: Market, quote: dict[str, Any], clock: int) -> bytes:
 
 
 def _context(market: Market) -> dict[str, Any] | None:
-    """Return what is known of the contract's state; None before there is a mark price."""
+    """Return the known state of the contract, None before the first mark price."""
     if market.mark is None:
         return None
     mark, day, quote = market.mark, market.statistics.day(), market.quote
@@ -236,7 +236,7 @@ def _market(venue: VenueView, query: Query) -> Market | None:
 
 
 def _meta(venue: VenueView, query: Query) -> Any:
-    """Answer the contracts, with a mark at those that are gone."""
+    """Return the contracts. Delisted ones are marked."""
     universe = []
     for market in venue.markets.values():
         row: dict[str, Any] = {"szDecimals": market.facts.step_decimals, "name": market.symbol, "maxLeverage": 50, "marginTableId": 50}
@@ -284,13 +284,13 @@ def _l2_book(venue: VenueView, query: Query) -> Any:
 
 
 def _recent(venue: VenueView, query: Query) -> Any:
-    """Answer the newest trades, newest first."""
+    """Return the newest trades, newest first."""
     market = _market(venue, query)
     return None if market is None else [_trade(market, trade) for trade in reversed(market.history.before(None, 10))]
 
 
 def _funding(venue: VenueView, query: Query) -> Any:
-    """Answer settled rates from a time on, oldest first, 500 at most."""
+    """Return settled rates from a time on, oldest first, 500 at most."""
     market = _market(venue, query)
     if market is None:
         return None

@@ -1,8 +1,8 @@
-"""Lighter perpetuals: market statistics of all contracts over one subscription, and the REST answers that go with them.
+"""Lighter perpetuals: market statistics of all contracts over one subscription, and the matching REST responses.
 
 Venue documents: websocket reference (channel ``market_stats``), REST models (status, orderBookDetails, fundings). Contracts are margined in
-USDC; funding is hourly. Units differ by place: per cent of an hour and quote units on the stream, base units in orderBookDetails. The venue's
-trades and books are not spoken: the product follows it for its funding. Its pings in JSON are not sent; the client's pongs are taken.
+USDC; funding is hourly. Units differ: per cent of an hour and quote units on the stream, base units in orderBookDetails. The venue's trades
+and books are not simulated, because it is followed for its funding. Its JSON pings are not sent; the client's pongs are accepted.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from producers.simulated.wire.protocol import Answer, Query, Stream, VenueError,
 _CHANNEL = "market_stats"
 _ALL = "market_stats/all"
 _HOUR_MS = 3_600_000
-# The settlement's time as the venue writes it: some milliseconds late.
+# Delay of the venue's settlement time, ms.
 _LATE_MS = 4
 
 
 class Lighter(Dialect):
-    """Channels are asked for as ``market_stats/0`` or ``market_stats/all`` and answered as ``market_stats:0`` or ``market_stats:all``."""
+    """Channels are requested as ``market_stats/0`` or ``market_stats/all``, and named ``market_stats:0`` or ``market_stats:all`` in
+    replies.
+    """
 
     venue = "LIGHTER"
     funding_hours = 1
@@ -40,7 +42,7 @@ class Lighter(Dialect):
     weight_s = 60.0
 
     def symbol(self, base: str, quote: str) -> str:
-        """Return the base asset, which is this venue's whole name of a contract."""
+        """Return the base asset, which is this venue's name of a contract."""
         return base
 
     def recorded_symbol(self, text: str) -> str:
@@ -48,7 +50,7 @@ class Lighter(Dialect):
         return text if text.endswith(("USDT", "USDC")) and len(text) > 4 else text + "USDT"
 
     def head(self, stream: str) -> str:
-        """Return a stream's name whether it is asked for one market or for all."""
+        """Return a stream's name, for one market or for all."""
         return stream.partition("/")[0]
 
     def target(self, wire: str, path: str) -> tuple[str, str] | None:
@@ -59,7 +61,7 @@ class Lighter(Dialect):
         return (symbol, channel) if channel == _CHANNEL else None
 
     def answer(self, venue: VenueView, streams: Mapping[str, None], text: str, path: str) -> Answer:
-        """Answer subscribe with what is known, unsubscribe, and ping; a pong keeps the connection."""
+        """Handle subscribe (with the known state), unsubscribe and ping. A pong keeps the connection."""
         try:
             request = orjson.loads(text)
             kind = request["type"]
@@ -85,7 +87,7 @@ class Lighter(Dialect):
 
     # --- messages ----------------------------------------------------------------------------------------------------
     def encode(self, market: Market, stream: Stream, event: Event) -> bytes | None:
-        """Return a market's statistics; None before there is a mark price."""
+        """Return a market's statistics, None before the first mark price."""
         row, number = _stats(market, event.clock), str(market_id(market))
         if row is None:
             return None
@@ -104,22 +106,22 @@ class Lighter(Dialect):
         return error.status, {"code": error.code, "message": error.text}
 
     def refusal(self, status: int, retry_after: int) -> VenueError:
-        """Return the words for too many requests, or a failure."""
+        """Return the error for too many requests, or a failure."""
         if status == 429:
             return VenueError(status, 23000, "Too Many Requests!", retry_after)
         return VenueError(status, 29500, "internal server error", retry_after)
 
     def unknown(self, path: str) -> VenueError:
-        """Return the answer to an unknown path."""
+        """Return the error for an unknown path."""
         return VenueError(404, 404, "Not Found")
 
     def malformed(self, name: str) -> VenueError:
-        """Return the answer to a parameter that is missing or malformed."""
+        """Return the error for a missing or malformed parameter."""
         return VenueError(400, 20001, f"invalid param: {name}")
 
 
 def market_id(market: Market) -> int:
-    """Return the number of a market: made of its name, so that it stays its own whatever is listed or delisted."""
+    """Return the number of a market. It derives from the name, so listings and delistings do not change it."""
     return crc32(market.symbol.encode()) & 0x7FFF_FFFF
 
 
@@ -136,7 +138,7 @@ def _percent(rate: str) -> str:
 
 
 def _stats(market: Market, clock: int) -> dict[str, Any] | None:
-    """Return what is known of a market; None before there is a mark price."""
+    """Return the known state of a market, None before the first mark price."""
     mark, day = market.mark, market.statistics.day()
     if mark is None:
         return None
@@ -168,12 +170,12 @@ def _stats(market: Market, clock: int) -> dict[str, Any] | None:
 
 
 def _status(venue: VenueView, query: Query) -> Any:
-    """Answer the clock, in seconds."""
+    """Return the clock, in seconds."""
     return {"status": 200, "network_id": 1, "timestamp": venue.now() // 1000}
 
 
 def _details(venue: VenueView, query: Query) -> Any:
-    """Answer the contracts; one that was delisted is inactive."""
+    """Return the contracts. A delisted one is inactive."""
     rows = []
     for market in venue.markets.values():
         facts, day = market.facts, market.statistics.day()
@@ -208,7 +210,9 @@ def _details(venue: VenueView, query: Query) -> Any:
 
 
 def _fundings(venue: VenueView, query: Query) -> Any:
-    """Answer settlements in a range of seconds, oldest first; of too many the newest. The rate is per cent, its sign is who paid."""
+    """Return settlements in a range of seconds, oldest first; of too many the newest. The rate is per cent; its sign is the direction of
+    payment.
+    """
     number, start, end = query.whole("market_id"), query.whole("start_timestamp"), query.whole("end_timestamp")
     market = next((one for one in venue.markets.values() if market_id(one) == number), None)
     if market is None or start is None or end is None or query.text("resolution") != "1h":

@@ -18,7 +18,7 @@ DIALECTS: dict[str, type[Dialect]] = {dialect.venue: dialect for dialect in _ALL
 
 
 def dialect_of(venue: str) -> Dialect:
-    """Return a venue's protocol. Raises ValueError for one that is not known."""
+    """Return a venue's protocol. Raises ValueError for an unknown one."""
     if venue not in DIALECTS:
         raise ValueError(f"venue: expected one of {', '.join(DIALECTS)}, got {venue!r}")
     return DIALECTS[venue]()

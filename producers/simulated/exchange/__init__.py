@@ -1,1 +1,1 @@
-"""A simulated derivatives exchange: a pure matching core (``engine``) and the venue's own protocol around it (``binance``, ``server``)."""
+"""A simulated exchange: a pure matching core (``engine``) and the venue's protocol around it (``binance``, ``server``)."""

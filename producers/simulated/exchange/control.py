@@ -1,4 +1,4 @@
-"""Steering the simulated exchange: the market, what the venue does to accounts, faults, and the true books to compare with.
+"""Controls the simulated exchange: the market, the venue's own actions, faults, and the true account state for comparison.
 
 In process by method; over HTTP as ``POST /control/trading/<what>`` with a JSON object of the method's arguments, decimals as text.
 """
@@ -23,15 +23,15 @@ from producers.simulated.exchange.session.users import UserStreams
 from producers.simulated.exchange.spot.engine import SpotExchange
 from producers.simulated.exchange.spot.truth import spot_truth
 
-# Levels of the book that ``price`` makes, and lots on each.
+# Levels of the book of ``price``, and lots on each.
 LEVELS, LOTS = 20, 100_000
 
 
 class Control:
-    """What a test may do to the exchange behind its clients' backs.
+    """Actions of a test on the exchange, unseen by its clients.
 
     Args:
-        flush: Sends what happened.
+        flush: Sends the new events.
     """
 
     def __init__(self, desk: Desk, streams: UserStreams, flush: Callable[[], None]) -> None:
@@ -46,7 +46,7 @@ class Control:
         bids = [(price - tick * at, lots) for at in range(1, LEVELS + 1) if price > tick * at]
         asks = [(price + tick * at, lots) for at in range(1, LEVELS + 1)]
         now, taker = self._desk.clock(), BUY if price >= market.last else SELL
-        # The mark price moves last in time, but first in sight: what triggers at a gap is filled in the new market.
+        # The mark price is set before the trade, because orders that trigger at a price gap must fill in the new market.
         market.mark = price
         self._exchange.on_book(symbol, bids, asks, now)
         self._exchange.on_trade(symbol, price, lots, taker, now)
@@ -54,19 +54,19 @@ class Control:
         self._flush()
 
     def book(self, symbol: str, bids: Iterable[Level], asks: Iterable[Level]) -> None:
-        """Give the book, best levels first."""
+        """Set the book, best levels first."""
         self._exchange.market(symbol)
         self._exchange.on_book(symbol, bids, asks, self._desk.clock())
         self._flush()
 
     def trade(self, symbol: str, price: Decimal, quantity: Decimal, taker: str) -> None:
-        """Let the market trade."""
+        """Make a trade of the market."""
         self._exchange.market(symbol)
         self._exchange.on_trade(symbol, price, quantity, taker, self._desk.clock())
         self._flush()
 
     def mark(self, symbol: str, price: Decimal) -> None:
-        """Move the mark price."""
+        """Set the mark price."""
         self._exchange.market(symbol)
         self._exchange.on_mark(symbol, price, self._desk.clock())
         self._flush()
@@ -100,25 +100,25 @@ class Control:
 
     # --- streams and faults -------------------------------------------------------------------------------------------
     def cut(self, account: str | None = None) -> int:
-        """Break user streams; return how many."""
+        """Break user streams. Return their number."""
         return self._streams.cut(account)
 
     def expire_listen_keys(self, account: str) -> None:
-        """Let the listen keys of an account run out."""
+        """Make the listen keys of an account expire."""
         self._desk.expire_listen_keys(account)
         self._streams.tell_expired()
 
     def faults(self, faults: list[str]) -> None:
-        """Put faults in force. Raises ValueError."""
+        """Activate faults. Raises ValueError."""
         self._desk.plan.add(faults)
 
     def clear_faults(self) -> None:
-        """Take all faults out of force."""
+        """Deactivate all faults."""
         self._desk.plan.clear()
 
     # --- truth --------------------------------------------------------------------------------------------------------
     def truth(self, account: str) -> dict[str, Any]:
-        """Return the true books of an account: wallet, positions that are not zero, orders, every fill and every booking; decimals as text."""
+        """Return the true state of an account: wallet, non-zero positions, orders, every fill and every booking; decimals as text."""
         exchange, owner = self._exchange, self._exchange.accounts[account]
         if isinstance(exchange, SpotExchange):
             return spot_truth(exchange, account) | {
@@ -160,7 +160,7 @@ class Control:
 
     # --- HTTP ---------------------------------------------------------------------------------------------------------
     def add_routes(self, app: web.Application, market: bool = True) -> None:
-        """Register the control interface; without ``market`` where something else plays the market."""
+        """Register the control interface. Use no ``market`` if another part plays the market."""
         shapes: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]]] = {
             "price": (self.price, {"symbol": str, "price": _decimal, "size": _decimal}),
             "book": (self.book, {"symbol": str, "bids": _levels, "asks": _levels}),

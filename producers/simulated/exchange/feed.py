@@ -1,7 +1,7 @@
-"""Trading beside a market-data simulator: the orders are filled in the very market that its streams show.
+"""Trading beside a market-data simulator. Orders are filled in the market that its streams show.
 
-The core is given what matters when it matters: trades, mark prices and books of instruments with orders or positions as they are played, and the
-state of an instrument when a request asks about it.
+For instruments with orders or positions the core gets trades, mark prices and books as they are played. For others it gets the state when a
+request needs it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from producers.simulated.recording.events import AGG, DEPTH, MARK, TICKER, TRADE
 from producers.simulated.recording.recording import decimal_step
 from producers.simulated.wire.limits import WeightLimiter
 
-# Levels a side that the core is given of a book.
+# Levels a side of a book that the core gets.
 DEPTH_LEVELS = 100
 
 
@@ -35,7 +35,7 @@ class Trading:
     """Accounts that trade in the markets of a simulator.
 
     Args:
-        accounts: Accounts with keys and deposits. venue: whose protocol is spoken.
+        accounts: Accounts with keys and deposits. venue: The venue's protocol.
         queue: Model of resting orders, see ``engine``. faults, seed: see ``faults``.
         clock: Venue time, ms UTC.
 
@@ -56,7 +56,7 @@ class Trading:
         if venue not in PROTOCOLS:
             raise ValueError(f"accounts: trading is simulated for {' and '.join(PROTOCOLS)}, not for {venue}")
         self.exchange = PROTOCOLS[venue].exchange([], queue)
-        # A recording's clock is of another year; who signs by his own is let in too.
+        # A recording's clock is of another year, so signatures with the wall clock are accepted, too.
         self.desk = Desk(self.exchange, clock, ExchangePlan(faults, seed), other_clock=_wall_ms, before=self._before)
         self._specs = list(accounts)
         self._markets: dict[str, Market] = {}
@@ -72,14 +72,14 @@ class Trading:
         return self._limiters(remote)
 
     def open(self, markets: Mapping[str, Market]) -> None:
-        """Begin trading in markets, and open the accounts."""
+        """Start trading in markets, and open the accounts."""
         for market in markets.values():
             self.listed(market)
         self.desk.open_accounts(self._specs)
-        self.exchange.drain()  # nobody listens yet
+        self.exchange.drain()  # no stream is connected yet
 
     def listed(self, market: Market) -> None:
-        """Begin trading in a market, also in one that was delisted before."""
+        """Start trading in a market, also in a relisted one."""
         self._markets[market.symbol] = market
         self._books.pop(market.symbol, None)
         self.exchange.list_contract(contract_of(market))
@@ -95,7 +95,7 @@ class Trading:
         self.server.flush()
 
     def add_routes(self, app: web.Application, limiters: Callable[[str], WeightLimiter]) -> frozenset[str]:
-        """Register trading, its user streams and its control; return the paths that it answers on GET."""
+        """Register trading, its user streams and its control. Return its GET paths."""
         self._limiters = limiters
         self.server.add_routes(app)
         self.control.add_routes(app, market=False)
@@ -103,7 +103,7 @@ class Trading:
 
     # --- what is played -----------------------------------------------------------------------------------------------
     def take(self, market: Market, event: Event) -> None:
-        """Let the core see a message that a market was brought up to."""
+        """Pass a played message of a market to the core."""
         symbol, kind = market.symbol, event.kind
         if kind == MARK:
             self._settle(market, event)
@@ -115,7 +115,7 @@ class Trading:
             body = event.body
             price = Decimal(body["p"])
             self.exchange.on_trade(symbol, price, Decimal(body["q"]), "SELL" if body["m"] else "BUY", now)
-            if market.mark is None:  # a recording without mark prices: the last price stands in
+            if market.mark is None:  # a recording without mark prices uses the last price
                 self.exchange.on_mark(symbol, price, now)
         elif kind == MARK:
             self._book(market, now)
@@ -126,7 +126,7 @@ class Trading:
             self.server.flush()
 
     def _settle(self, market: Market, event: Event) -> None:
-        """Settle funding when the announced time of it has passed, at the rate announced last."""
+        """Settle funding after its announced time, at the last announced rate."""
         before, due = self._funding.get(market.symbol), int(event.body.get("T") or 0)
         if before is not None and due > before[0]:
             risk.settle_funding(self.exchange, market.symbol, before[1], event.clock, before[2])
@@ -140,7 +140,7 @@ class Trading:
             self._funding[market.symbol] = (int(due), rate, Decimal(body["p"]))
 
     def _before(self, symbol: str | None) -> None:
-        """Bring the core up to what is played: one instrument whole, or the prices of all."""
+        """Update the core from the playback: one whole instrument, or the prices of all."""
         market = self._markets.get(symbol or "")
         if market is not None:
             self._state(market)
@@ -159,7 +159,7 @@ class Trading:
             state.index = _decimal((market.mark or {}).get("i")) or state.mark
 
     def _book(self, market: Market, now: int) -> None:
-        """Give the core the book unless it has it; of a market without one, the best quotes, or what the last price suggests."""
+        """Set the core's book if it is old. A market without a book uses the best quotes, or the last price."""
         quote, last = market.quote, market.statistics.last_price
         version = (market.book.last_update_id, None) if market.book.last_update_id is not None else (None, f"{quote}|{last}")
         if self._books.get(market.symbol) == version:
@@ -182,7 +182,7 @@ class Trading:
 
 
 def contract_of(market: Market) -> Contract:
-    """Return the rules of a market, as far as its recording or maker knows them."""
+    """Return the rules of a market, as far as its recording or generator has them."""
     facts = market.facts
     return Contract.of(
         market.symbol,

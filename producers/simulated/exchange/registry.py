@@ -1,4 +1,4 @@
-"""The venues whose protocol the simulated exchange speaks."""
+"""The venues whose protocol the simulated exchange implements."""
 
 from __future__ import annotations
 

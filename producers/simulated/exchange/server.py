@@ -25,7 +25,7 @@ from producers.simulated.exchange.session.trading_session import ORDER_LIMITS, D
 from producers.simulated.wire.limits import WeightLimiter
 from producers.simulated.wire.protocol import Query, VenueError
 
-# How often due things are looked at while nobody asks.
+# Seconds between two checks of due events without requests.
 TICK_S = 0.05
 CONTRACTS = (
     Contract.of("BTCUSDT", "0.1", "0.001", min_notional="50"),
@@ -36,7 +36,7 @@ CONTRACTS = (
 
 
 class _Cut(Exception):
-    """The connection is to be broken instead of answered."""
+    """Break the connection instead of a response."""
 
 
 class TradingServer:
@@ -44,7 +44,7 @@ class TradingServer:
 
     Args:
         limiter: The weight limits of a client address; None: its own.
-        protocol: The venue's. market: whether public market data is answered here too.
+        protocol: The venue's. market: Serve public market data, too.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class TradingServer:
         self.streams.add_routes(app)
 
     async def unknown(self, request: web.Request) -> web.Response:
-        """Answer a path that the venue does not have."""
+        """Return the error for an unknown path."""
         status, body = self.protocol.refused(self.protocol.unknown(request.method, request.path), self.desk.now())
         return web.json_response(body, status=status)
 
     def start(self) -> None:
-        """Begin to look after what is due by time."""
+        """Start the checks of due events."""
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -97,7 +97,7 @@ class TradingServer:
             self.flush()
 
     def flush(self) -> None:
-        """Send what happened to those whom it concerns."""
+        """Send the new events to the accounts concerned."""
         for event in self.desk.exchange.drain():
             for kind, message in self.protocol.messages(self.desk.exchange, event, self.desk.now()):
                 self.streams.publish(event.account, kind, message)
@@ -145,7 +145,7 @@ class TradingServer:
     def _execute(
         self, action: Action, request: web.Request, query: bytes, body: bytes, headers: dict[str, str], share: Decimal | None = None
     ) -> Any:
-        """Check the request and do it, whole at one instant."""
+        """Check and execute the request at one time."""
         desk = self.desk
         key = self.protocol.checked(desk, action, request, query, body)
         values = self.protocol.values(query, body)
@@ -191,7 +191,7 @@ class TradingServer:
         try:
             self._execute(action, request, query, body, {})
         except VenueError:
-            return  # nobody is there any more to be told
+            return  # the client is gone
 
     async def _after(self, fault: ExchangeFault) -> None:
         if fault.kind == "latency" and fault.side == "out":
@@ -203,20 +203,19 @@ class TradingServer:
 
 
 class SimulatedExchange:
-    """A simulated exchange alone, with a market that a test sets.
+    """A simulated exchange whose market a test sets.
 
     ``async with SimulatedExchange([AccountSpec("a", keys=(ApiKey("k", "a", "secret"),))]) as venue: venue.set_price("BTCUSDT", "60000")``;
     clients talk to ``venue.rest_url`` and ``venue.ws_url`` with the venue's real paths.
 
     Args:
         accounts: Accounts with keys and deposits.
-        contracts: What is traded.
-        queue, triggered_names: See ``engine``. faults, seed: see ``faults``.
+        contracts: The instruments. queue, triggered_names: See ``engine``. faults, seed: see ``faults``.
         host, port: Where to listen; port 0 takes a free one.
-        control: Whether tests in other processes may steer it over HTTP (``/control/trading``).
+        control: Tests in other processes may control it over HTTP (``/control/trading``).
         clock: Its time, ms UTC; None: the wall clock.
         order_limits: See ``desk``.
-        venue: Whose protocol is spoken, BINANCE (USD-M), BINANCE_SPOT or BYBIT (v5, linear).
+        venue: The venue's protocol: BINANCE (USD-M), BINANCE_SPOT or BYBIT (v5, linear).
 
     Raises:
         OSError: on entering, when the port is taken.
@@ -267,7 +266,7 @@ class SimulatedExchange:
             app.router.add_get(f"/{root}/{{rest:.*}}", self.server.unknown)
         for route in (
             ("public", "market") if "fapi" in self.server.protocol.roots else ()
-        ):  # there is no market data here: such connections stay silent
+        ):  # there is no market data here, so such connections stay silent
             app.router.add_get(f"/{route}/stream", self.server.streams.serve)
         if self._bind_control:
             self.control.add_routes(app)
@@ -289,15 +288,15 @@ class SimulatedExchange:
         self.control.price(symbol, Decimal(price), None if size is None else Decimal(size))
 
     def set_book(self, symbol: str, bids: Iterable[Level], asks: Iterable[Level]) -> None:
-        """Give the book, best levels first; resting orders that it reaches are filled."""
+        """Set the book, best levels first. Resting orders that it reaches are filled."""
         self.control.book(symbol, list(bids), list(asks))
 
     def trade(self, symbol: str, price: str | Decimal, quantity: str | Decimal, taker: str) -> None:
-        """Let the market trade; ``taker`` BUY or SELL."""
+        """Make a trade of the market; ``taker`` BUY or SELL."""
         self.control.trade(symbol, Decimal(price), Decimal(quantity), taker)
 
     def mark(self, symbol: str, price: str | Decimal) -> None:
-        """Move the mark price alone."""
+        """Set the mark price only."""
         self.control.mark(symbol, Decimal(price))
 
     def funding(self, symbol: str, rate: str | Decimal) -> None:
@@ -310,7 +309,7 @@ class SimulatedExchange:
         self.server.flush()
 
     def truth(self, account: str) -> dict[str, Any]:
-        """Return the true books of an account; see ``Control.truth``."""
+        """Return the true state of an account; see ``Control.truth``."""
         return self.control.truth(account)
 
 

@@ -1,1 +1,1 @@
-"""The markets that a simulated venue shows: recordings played back, and made-up ones."""
+"""The markets of a simulated venue: played recordings, and made-up ones."""

@@ -1,4 +1,4 @@
-"""Made-up markets on one timeline: how many messages a second, of which kinds, and bursts as fast as the clients read."""
+"""Made-up markets on one timeline, with a rate and mix of messages, and bursts as fast as the clients read."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from producers.simulated.wire.connection import Connection
 from producers.simulated.wire.faults import FaultPlan
 from producers.simulated.wire.protocol import MarketDialect
 
-# Share of the kinds of messages, of 1,000. Per symbol, trades and liquidations come more often where more is traded, the rest evenly.
+# Share of the kinds of messages, of 1,000. Trades and liquidations are more frequent for symbols with a higher volume; other kinds are
+# even.
 TRADES = "trades"
 MIX = {TRADES: 400, DEPTH: 300, TICKER: 250, MARK: 40, INTEREST: 5, LIQUIDATION: 5}
-# What one step of the timeline lasts at a given rate, seconds.
+# Length of a step of the timeline at a given rate, seconds.
 TICK_S = 0.005
-# Messages between two looks at the sockets when there is no rate to keep.
+# Messages between two checks of the sockets without a rate.
 BATCH = 512
-# Trades of before the start, settled fundings, and how many trades all markets together keep for REST.
+# Trades before the start, settled fundings, and trades of all markets kept for REST.
 PAST_TRADES, PAST_FUNDINGS, KEEP_TRADES = 50, 90, 200_000
 
 log = structlog.get_logger()
@@ -38,24 +39,21 @@ class Pregenerated(Protocol):
     """Messages that were made before the venue opened (``pregenerated``)."""
 
     def sent(self, markets: dict[str, Market], start: int) -> Iterator[int]:
-        """Send one message after the other; yield before each its place on the timeline."""
+        """Send the messages in order. Before each yield its index on the timeline."""
 
 
 @dataclass(frozen=True)
 class Making:
-    """How made-up markets are played.
+    """Settings of made-up markets.
 
     Attributes:
-        instruments: How many.
-        first: Number of the first; from 12 on none has the name of an asset that is traded anywhere (``instrument.spec_of``).
-        rate: Messages a second of all together; None: as fast as the clients read. What has no listener is counted too.
-        messages: After how many it ends; None: it does not.
-        burst: Trades that are made beforehand and sent at once, as fast as the clients read, when everybody has subscribed; 0: none.
-        start: Venue time of the first message, ms UTC; None: the wall clock's, so that the venue's clock is ours.
-        kinds: Kinds of messages that are made; empty: all that the venue streams. Names as of ``MIX``.
-        ahead: Streams whose messages are all made before the venue opens; REST then tells of the markets as they are at the start. Empty: messages
-            are made when they are due.
-        past_trades: Trades of before the start, one a second, which REST serves as history.
+        instruments: Their number. first: Index of the first; from 12 on names are made up (``instrument.spec_of``). rate: Messages a second
+        in total; None: as fast as the clients read. Messages without a subscriber count, too. messages: Number of messages until the end;
+        None: endless. burst: Trades that are made in advance and sent at once when all clients have subscribed; 0: none.
+        start: Venue time of the first message, ms UTC; None: the wall clock's, so that the venue's clock is ours. kinds: Kinds of messages;
+        empty: all that the venue streams. Names as in ``MIX``. ahead: Streams whose messages are all made before the venue opens. REST then
+        shows the markets at the start. Empty: messages are made when they are due. past_trades: Trades before the start, one a second,
+        which REST serves as history.
     """
 
     instruments: int
@@ -83,7 +81,7 @@ class Making:
 
 
 class GeneratedMarket(Market):
-    """One made-up instrument; its history reaches back before the start."""
+    """One made-up instrument, with a history before the start."""
 
     def __init__(
         self, spec: Spec, dialect: MarketDialect, plan: FaultPlan, seed: int, start: int, keep: int, past: int, now: Callable[[], int]
@@ -106,7 +104,7 @@ class GeneratedMarket(Market):
             self.statistics.last_price, self.statistics.last_quantity, self.statistics.last_time = trade.price, trade.quantity, trade.time
 
     def now(self) -> int:
-        """Return the venue's time, ms, also while nothing is traded."""
+        """Return the venue's time, ms, also without trades."""
         return max(self.clock, self._now())
 
     def step(self, kind: str, clock: int) -> None:
@@ -138,15 +136,11 @@ class Generation:
     """The timeline of all made-up markets.
 
     Args:
-        making: How many, how fast.
-        dialect, plan: See ``Market``.
-        connections: Everybody connected to the venue, now and later.
-        seed: Of all walks.
+        making: Number and rate. dialect, plan: See ``Market``. connections: All present and future connections. seed: Of all random walks.
         settle_s: Quiet time after the last subscription before the start, seconds.
 
     Attributes:
-        waits: Whether it starts when somebody listens; else at once.
-        ahead: What is sent instead of messages that are made when they are due.
+        waits: It starts with the first subscriber, else at once. ahead: Messages made in advance, sent instead of new ones.
     """
 
     def __init__(
@@ -163,7 +157,7 @@ class Generation:
         self._connections = connections
         self._seed = seed
         self._settle_s = settle_s
-        # Apart, so that what is drawn does not depend on how many messages a step makes.
+        # Separate, so that draws do not depend on the number of messages in a step.
         self._draw_kind, self._draw_market = Random(f"{seed}|kinds"), Random(f"{seed}|markets")
         self._bursts: list[int] = [making.burst] if making.burst else []
         self._paused = False
@@ -177,7 +171,7 @@ class Generation:
         self._shares = list(accumulate(MIX[kind] for kind in kinds))
 
     def add(self, spec: Spec) -> GeneratedMarket:
-        """Add a market; while the timeline runs it begins at once."""
+        """Add a market. While the timeline runs it starts at once."""
         if self.dialect.funding_hours is not None:
             spec = replace(spec, funding_hours=self.dialect.funding_hours)
         market = self._market(GeneratedMarket, spec, self.clock())
@@ -187,7 +181,7 @@ class Generation:
         return market
 
     def double(self, market: GeneratedMarket, kind: type[Double], start: int) -> Double:
-        """Return another market that goes the same way, as one of another class; ``start``: venue time of its beginning, ms."""
+        """Return a market with the same walk, of another class. ``start``: venue time of its start, ms."""
         return self._market(kind, market.instrument.spec, start)
 
     def _market(self, kind: type[Double], spec: Spec, start: int) -> Double:
@@ -201,7 +195,7 @@ class Generation:
         self._weigh()
 
     def _weigh(self) -> None:
-        # The square root keeps the busiest from drowning all others.
+        # The square root limits the share of the busiest markets.
         self._cumulative = list(accumulate(market.weight**0.5 for market in self.markets))
 
     def clock(self) -> int:
@@ -211,16 +205,16 @@ class Generation:
         return self._start + int((time.monotonic() - self._started_at) * 1000)
 
     def burst(self, messages: int) -> None:
-        """Make so many trades and send them as fast as the clients read; nothing else is sent meanwhile."""
+        """Make so many trades and send them as fast as the clients read, without other messages in between."""
         self._bursts.append(messages)
 
     def pause(self, paused: bool) -> None:
-        """Hold the timeline, or go on."""
+        """Pause or resume the timeline."""
         self._paused = paused
 
     # --- running ------------------------------------------------------------------------------------------------------
     async def run(self) -> None:
-        """Play until as many messages were made as asked for; the markets go on when nobody listens, as real ones do."""
+        """Play until the requested number of messages was made. Like real markets they continue without subscribers."""
         if self.waits:
             await self._wait_for_clients()
         if self.making.start is None:
@@ -265,13 +259,13 @@ class Generation:
             due = int((time.monotonic() - self._started_at) * rate) - self.made
             if self.making.messages is not None:
                 due = min(due, self.making.messages - self.made)
-            # After a stall what is due comes in several batches, so that the sockets are looked at.
+            # After a stall due messages are sent in several batches, with checks of the sockets in between.
             self._make(min(due, max(BATCH, int(rate * 0.05))), None)
         await self._flush()
         await asyncio.sleep(0 if rate is None else TICK_S)
 
     def _make(self, count: int, clock: int | None) -> None:
-        """Make messages; ``clock`` None: each is due at its place on the timeline."""
+        """Make messages. ``clock`` None: each has the time of its place on the timeline."""
         if count <= 0 or not self.markets:
             return
         rate = self.making.rate or 1.0
@@ -281,7 +275,7 @@ class Generation:
             market.step(kind, at)
 
     def draw(self, count: int) -> Iterator[tuple[GeneratedMarket, str]]:
-        """Draw whose turn it is, and for which kind of message."""
+        """Draw the next market and its kind of message."""
         for kind in self._draw_kind.choices(self._kinds, cum_weights=self._shares, k=count):
             yield self._choose(kind), kind
 
@@ -292,7 +286,7 @@ class Generation:
         return self.markets[turn]
 
     async def _send_ahead(self, ahead: Pregenerated) -> None:
-        """Send what was made beforehand, each message at its place on the timeline; what is late is sent at once."""
+        """Send the messages made in advance, each at its time. Late ones are sent at once."""
         assert self.making.rate is not None and self.making.messages is not None
         markets: dict[str, Market] = {market.symbol: market for market in self.markets}
         for number in ahead.sent(markets, self._start):
@@ -321,7 +315,7 @@ class Generation:
             sent_s=round(took, 3),
             a_second=round(messages / max(took, 1e-9)),
         )
-        # What was not made meanwhile is not made up for.
+        # Messages of a pause are not made up for.
         if self.making.rate is not None:
             self._started_at += time.monotonic() - started
             self._start += int((time.monotonic() - started) * 1000)
@@ -337,7 +331,7 @@ class Generation:
         return [connection for connection in self._connections if connection.streams]
 
     def status(self) -> dict[str, Any]:
-        """Return how far it is."""
+        """Return its progress."""
         return {"instruments": len(self.markets), "messages": self.made, "running": self.running, "rate": self.making.rate}
 
 

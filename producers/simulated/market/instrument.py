@@ -1,10 +1,10 @@
-"""A made-up market (pure): prices that walk at random, a book, and trades, quotes, marks, liquidations and open interest that fit it.
+"""A made-up market (pure): a random walk of prices, a book, and consistent trades, quotes, marks, liquidations and open interest.
 
-Everything but time is a function of the seed and of the order of the calls. The rules that hold at every moment:
+Everything except time depends only on the seed and the order of the calls. Invariants:
 
 - the book is never crossed; between two depth messages it changes only by trades;
-- a depth message brings everybody to the true book, and quotes tell the best levels as of the newest depth message;
-- a trade takes from the best level of the side that it hits, at that level's price.
+- after a depth message clients have the true book, and quotes show the best levels of the newest depth message;
+- a trade takes from the best level of a side, at that level's price.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from producers.simulated.recording.trade_history import Trade
 HOUR_MS = 3_600_000
 # Levels a side: contiguous ticks from the best one on.
 LEVELS = 25
-# Different pasts, and how far their bars go back: a day and a quarter is what a producer asks for on a cold start, and "24 h ago" must be among them.
+# Number of different histories, and the length of their bars. A producer requests a day and a quarter on a cold start, which must include
+# "24 h ago".
 PATHS = 16
 PAST_MINUTES = 26 * 60
 # Units of a typical size.
 UNITS = 16
-# Fast diffs of a made-up book; none is merged, so that the number of messages is what was asked for.
+# Fast diffs of a made-up book. None is merged, so the number of messages is the requested one.
 DEPTH_STREAM = "depth@100ms"
 # Base, price, decimals of prices and of quantities, funding interval in hours. The rest of the alphabet follows as SIM001, SIM002, ...
 _KNOWN = (
@@ -49,12 +50,12 @@ _KNOWN = (
 
 @dataclass(frozen=True)
 class Spec:
-    """What a made-up instrument is.
+    """The definition of a made-up instrument.
 
     Attributes:
-        name: Symbol as recordings know it, e.g. ``SIM001USDT``. base, quote: its assets.
-        price: First price. price_decimals, quantity_decimals: of the texts; one tick and one lot are their last places.
-        volume: Quote volume of the 24 h before it begins.
+        name: Symbol in the recordings' spelling, e.g. ``SIM001USDT``. base, quote: Its assets.
+        price: First price. price_decimals, quantity_decimals: Of the texts; one tick and one lot are their last digits. volume: Quote
+        volume of the 24 h before its start.
         funding_hours: Funding interval.
     """
 
@@ -80,7 +81,7 @@ def spec_of(index: int, quote: str) -> Spec:
 
 
 def spec_named(name: str, base: str, quote: str) -> Spec:
-    """Return an instrument of a name of the user's choice, for one that is newly listed."""
+    """Return an instrument with the user's name, for a new listing."""
     for known, price, places, lots, hours in _KNOWN:
         if known == base:
             return Spec(name, base, quote, price, places, lots, 1.0e6, hours)
@@ -91,10 +92,8 @@ class Instrument:
     """A made-up market.
 
     Args:
-        spec: What it is.
-        seed: Of its walk; another one gives another walk.
-        start: Venue time of its first moment, ms UTC.
-        trade_kind: Whether its trades come as ``trade`` or as ``aggTrade`` events.
+        spec: Its definition. seed: Of its random walk. start: Venue time of its start, ms UTC. trade_kind: Kind of its trade events,
+        ``trade`` or ``aggTrade``.
     """
 
     def __init__(self, spec: Spec, seed: int, start: int, trade_kind: str) -> None:
@@ -104,7 +103,7 @@ class Instrument:
         self._scale = 10**spec.price_decimals
         self._lot_scale = 10**spec.quantity_decimals
         ticks = max(2 * LEVELS, round(spec.price * self._scale))
-        # About 2,000 quote units lie on a level; all sizes are multiples of a unit, so that their texts are soon known.
+        # A level has about 2,000 quote units. All sizes are multiples of a unit, so that their texts can be cached.
         self._unit = max(1, round(2000.0 / spec.price * self._lot_scale / UNITS))
         self.first_price = ticks / self._scale
         self._bid, self._ask = ticks, ticks + 1
@@ -145,7 +144,7 @@ class Instrument:
 
     # --- beginning ---------------------------------------------------------------------------------------------------
     def facts(self, start: int) -> Facts:
-        """Return what is known of it beforehand, with the first book."""
+        """Return its facts, with the first book."""
         spec = self.spec
         kinds = {DEPTH_STREAM: 0, TICKER: 0, self._trade_kind: 0, "markPrice@1s": 0, LIQUIDATION: 0}
         return Facts(
@@ -193,7 +192,7 @@ class Instrument:
         return bars
 
     def past_day(self, start: int) -> Bar:
-        """Return those of the last day as one; the base volume to one part in a thousand."""
+        """Return the bars of the last day as one. The base volume is exact to one part in a thousand."""
         path = _path(crc32(self.spec.name.encode()) % PATHS)[: DAY_MINUTES + 1]
         price, volume = self.first_price, self.spec.volume / self.first_price
         begins = start - start % MINUTE_MS - DAY_MINUTES * MINUTE_MS
@@ -202,7 +201,7 @@ class Instrument:
         return bar
 
     def past_trades(self, start: int, count: int) -> list[Trade]:
-        """Return the trades before ``start``, oldest first, ids up to that of the first trade to come."""
+        """Return the trades before ``start``, oldest first, with ids up to that of the first live trade."""
         draw = Random(f"trades|{self.spec.name}")
         trades = []
         for back in range(count, 0, -1):
@@ -267,7 +266,7 @@ class Instrument:
         return Event(self._trade_kind, clock, self._trade_kind, b"", body)
 
     def depth(self, clock: int) -> Event:
-        """Sizes change, a gap in the middle closes, now and then a best level is withdrawn; all changes since the last one are told."""
+        """Sizes change, a gap in the middle closes, sometimes a best level is withdrawn. The message has all changes since the last one."""
         draw = self._random.random
         if self._ask - self._bid > 1:
             self._improve(draw() < 0.5)
@@ -307,7 +306,7 @@ class Instrument:
         return {"u": self._update, "b": self.price_text(bid), "B": bid_size, "a": self.price_text(ask), "A": ask_size}
 
     def mark(self, clock: int) -> Event:
-        """Mark and index price near the middle; the funding rate to expect, and when."""
+        """Mark and index price near the mid price; the expected funding rate and its time."""
         draw = self._random.random
         while clock >= self.next_funding:
             self.next_funding += self.spec.funding_hours * HOUR_MS
@@ -333,14 +332,14 @@ class Instrument:
 
     # --- the book ----------------------------------------------------------------------------------------------------
     def _lose_best(self, bid: bool) -> None:
-        """The best level of a side goes, and one is added at the far end, so that the book keeps its size."""
+        """Remove the best level of a side and add one at the far end, so that the book keeps its size."""
         if bid and self._bid > 2 * LEVELS:
             del self._bids[self._bid]
             self._bid_changes[self._bid] = 0
             self._bid -= 1
             far = self._bid - LEVELS + 1
             self._bids[far] = self._bid_changes[far] = self._size()
-        elif bid:  # the lowest price there is: the level is filled up again
+        elif bid:  # the lowest possible price: the level is filled again
             self._bids[self._bid] = self._bid_changes[self._bid] = self._size()
         else:
             del self._asks[self._ask]
@@ -350,7 +349,7 @@ class Instrument:
             self._asks[far] = self._ask_changes[far] = self._size()
 
     def _improve(self, bid: bool) -> None:
-        """A new best level appears, and the farthest goes."""
+        """Add a new best level and remove the farthest one."""
         if bid:
             self._bid += 1
             self._bids[self._bid] = self._bid_changes[self._bid] = self._size()
@@ -378,7 +377,7 @@ _STEPS = {
 
 @lru_cache(maxsize=PATHS)
 def _path(number: int) -> list[float]:
-    """Return relative prices of the minutes before the start, going back from 1. Made once for many: a market is made in no time then."""
+    """Return relative prices of the minutes before the start, back from 1. They are made once for many markets, to save time."""
     draw = Random(f"path|{number}")
     path = [1.0]
     for _ in range(PAST_MINUTES):

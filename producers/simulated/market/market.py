@@ -1,8 +1,8 @@
-"""One symbol of the venue: what is known of it at the position of its timeline, who listens, and what they are sent.
+"""One symbol of the venue: its state at the timeline's position, its subscribers, and their messages.
 
 The order of work on every message is fixed: venue state first (book, trades, marks), then faults, then the frames for each
-subscribed stream. Nothing of it depends on time, so the frames of a connection are a function of the market's messages, the plan
-of faults and the subscriptions; speed only decides when.
+subscribed stream. It does not depend on time. So the frames of a connection depend only on the market's messages, the faults and the
+subscriptions; speed only changes their timing.
 """
 
 from __future__ import annotations
@@ -24,32 +24,29 @@ from producers.simulated.wire.protocol import Change, MarketDialect, Stream
 
 @dataclass
 class _Chain:
-    """Where a book's stream of changes stands: number of its last message, update id after it, and the last id seen in the recording."""
+    """Position of a book's stream: number of its last message, update id after it, and the recording's last id."""
 
     number: int
     last: int
     seen: int | None = None
     window: Window | None = None
     merger: DepthMerger | None = None
-    awaited: list[Connection] = field(default_factory=list)  # subscribed before any book was known
+    awaited: list[Connection] = field(default_factory=list)  # subscribed before the first book
 
 
 class Market:
-    """State, listeners and delivery of one symbol; a timeline (``Playback``, ``GeneratedMarket``) drives it by ``take``.
+    """State, subscribers and delivery of one symbol. A timeline (``Playback``, ``GeneratedMarket``) calls ``take``.
 
     Args:
-        name: Symbol as recordings know it, e.g. ``BTCUSDT``. facts: what is known of it beforehand.
-        dialect: The venue's protocol.
-        plan: Faults in force, shared by all markets of a venue.
-        keep_trades: How many trades REST can answer; None: all.
+        name: Symbol in the recordings' spelling, e.g. ``BTCUSDT``. facts: Its facts before the playback. dialect: The venue's protocol.
+        plan: Active faults, shared by all markets of a venue. keep_trades: Number of trades for REST; None: all.
 
     Attributes:
         symbol: The venue's symbol. clock: venue time of the timeline, ms.
         state: waiting, playing, held, paused or finished.
-        listed: False once it was delisted: nothing is sent any more.
-        mark, quote, interest, liquidation: Body of the newest message of the kind; None: there was none.
-        memory: What the dialect remembers between messages.
-        watcher: Told of every message when the market stands where it leaves it; None: nobody.
+        listed: False after its delisting: nothing is sent any more.
+        mark, quote, interest, liquidation: Body of the newest message of the kind; None before the first. memory: The dialect's state
+        between messages. watcher: Called after every message; None: not used.
     """
 
     def __init__(self, name: str, facts: Facts, dialect: MarketDialect, plan: FaultPlan, keep_trades: int | None = None) -> None:
@@ -86,7 +83,7 @@ class Market:
 
     # --- subscriptions, called by the venue ---------------------------------------------------------------------------
     def subscribe(self, connection: Connection, stream: str) -> None:
-        """Serve ``stream`` to a connection from the next message on, behind what the venue begins such a stream with."""
+        """Serve ``stream`` to a connection from the next message on, after the venue's first messages of such a stream."""
         known = self.dialect.by_name.get(stream)
         if known is not None and self.listed:
             if known.book == "diff" and not self.dialect.rest_book:
@@ -113,7 +110,7 @@ class Market:
         return [f"{price:.{self.facts.price_decimals}f}" for price in (bar.open, bar.high, bar.low, bar.close)]
 
     def listeners(self) -> set[Connection]:
-        """Return everybody who listens to any stream."""
+        """Return the connections with any stream."""
         return {connection for listeners in self._subscribers.values() for connection in listeners}
 
     def present(self) -> set[str]:
@@ -126,7 +123,7 @@ class Market:
 
     # --- messages -----------------------------------------------------------------------------------------------------
     def take(self, event: Event) -> None:
-        """Bring the market up to a message, and send what it makes."""
+        """Apply a message to the market, and send the resulting messages."""
         kind = event.kind
         self.events += 1
         if event.clock > self.clock:
@@ -155,24 +152,24 @@ class Market:
             self.watcher(self, event)
 
     def now(self) -> int:
-        """Return the venue's time as this market knows it, ms."""
+        """Return the venue's time of this market, ms."""
         return self.clock
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether it has ended."""
         return self.state == "finished" or not self.listed
 
     def delist(self) -> None:
-        """End trading: nothing is sent any more, and REST says so."""
+        """End trading: nothing is sent any more, and REST shows it."""
         self.listed = False
 
     def wants(self, stream: str) -> bool:
-        """Return whether somebody listens to a stream."""
+        """Return whether a stream has a subscriber."""
         return stream in self._subscribers
 
     def due(self, stream: Stream, event: Event) -> bool:
-        """Return whether a stream's cadence lets it speak after an event; if so it is taken to have spoken."""
+        """Return whether a stream's cadence allows a message after an event. If so, it counts as sent."""
         if stream.cadence_ms and (event.data or stream.topic not in ("depth", "quotes")):
             step = event.clock // stream.cadence_ms
             if self._spoken.get(stream.name) == step:
@@ -181,7 +178,7 @@ class Market:
         return True
 
     def emit(self, stream: str, data: bytes) -> None:
-        """Send a stream's next message through the faults to its listeners."""
+        """Send a stream's next message through the faults to its subscribers."""
         ordinal = self._ordinals.get(stream, 0)
         self._ordinals[stream] = ordinal + 1
         if self._plan.active:
@@ -190,7 +187,7 @@ class Market:
             self.deliver(stream, [data])
 
     def deliver(self, stream: str, frames: list[bytes]) -> None:
-        """Write messages to the listeners of a stream."""
+        """Write messages to the subscribers of a stream."""
         listeners = self._subscribers.get(stream)
         if not listeners:
             return
@@ -210,11 +207,11 @@ class Market:
                 self._cut(self.dialect.route(stream))
 
     def send_to(self, connection: Connection, stream: str, data: bytes) -> None:
-        """Send one connection what a stream begins with; no fault but a spoiled snapshot meets it."""
+        """Send one connection the first messages of a stream. Only the snapshot fault affects them."""
         connection.write(text_frame(self.dialect.frame(self, stream, data, named=connection.named)))
 
     def _delivered(self, stream: str, listeners: list[Connection]) -> None:
-        """Note that a message of a stream was sent."""
+        """Record that a message of a stream was sent."""
 
     def _cut(self, route: str) -> None:
         count = self._route_counts[route] = self._route_counts.get(route, 0) + 1
@@ -231,7 +228,7 @@ class Market:
 
     # --- books that begin with a snapshot on the stream ---------------------------------------------------------------
     def show_depth(self, event: Event) -> None:
-        """Emit a book change on every stream of changes that has a listener."""
+        """Emit a book change on every diff stream with a subscriber."""
         for stream in self.dialect.by_source.get(DEPTH, ()):
             if stream.book != "diff" or stream.name not in self._subscribers:
                 continue
@@ -243,7 +240,7 @@ class Market:
                     self._begin(connection, stream, chain)
                 chain.awaited = []
                 chain.seen = event.body["u"]
-            elif not event.data or stream.cadence_ms <= depth_cadence_ms(event.stream):  # made-up books come at the rate asked for
+            elif not event.data or stream.cadence_ms <= depth_cadence_ms(event.stream):  # made-up books are sent at the requested rate
                 self._change(stream, chain, event)
             else:
                 if chain.merger is None:
@@ -251,9 +248,9 @@ class Market:
                 chain.merger.add(event)
 
     def merge(self, stream: Stream, event: Event) -> None:
-        """Take a book change into a slower stream that goes without snapshots (``MarketDialect.rest_book``).
+        """Merge a book change into a slower stream without snapshots (``MarketDialect.rest_book``).
 
-        It goes on without listeners once it has begun, so that what it merges depends on the recording alone.
+        Once started it continues without subscribers, so that its merges depend only on the recording.
         """
         merger = self._mergers.get(stream.name)
         if merger is None:
@@ -263,7 +260,7 @@ class Market:
         merger.add(event)
 
     def flush_books(self, clock: int | None) -> None:
-        """Send the merged changes whose step ended at or before a venue time; None: all."""
+        """Send the merged changes of steps that ended at or before a venue time; None: all."""
         for merger in self._mergers.values():
             if merger.due is not None and (clock is None or merger.due <= clock):
                 merged = merger.flush()
@@ -292,7 +289,7 @@ class Market:
             if chain.window is not None:
                 bids, asks = chain.window.move(self.book)
             elif self.book.levels > stream.levels and (everything := self.book.top(self.book.levels)) is not None:
-                # The book outgrows the stream: from here on levels leave the window, first those that are too many now.
+                # The book is larger than the stream's window. From here on levels leave it, first the excess ones.
                 chain.window = Window(stream.levels, everything)
                 out = chain.window.move(self.book)
                 bids, asks = _without(bids, out[0]), _without(asks, out[1])
@@ -301,7 +298,7 @@ class Market:
         self.emit(stream.name, self.dialect.change(self, stream, change))
 
     def _open_book(self, connection: Connection, stream: Stream) -> None:
-        """Give a new subscriber the book; those who listen already first get what is merged so far, so that one numbering serves all."""
+        """Send a new subscriber the book. Other subscribers first get the merged changes so far, so that all share one numbering."""
         chain = self._chains.get(stream.name)
         if chain is None:
             chain = self._chains[stream.name] = _Chain(0, self.book.last_update_id or 0)
@@ -318,7 +315,7 @@ class Market:
         top = self.book.top(stream.levels or 1 << 30)
         if top is None:
             raise AssertionError("a stream begins when a book is known")
-        chain.number = chain.number or top.last  # never moved under those who listen already
+        chain.number = chain.number or top.last  # never changed for present subscribers
         chain.last = max(chain.last, top.last)
         if stream.levels is not None and chain.window is None and self.book.levels > stream.levels:
             chain.window = Window(stream.levels, top)
@@ -327,12 +324,12 @@ class Market:
         self.send_to(connection, stream.name, self.dialect.snapshot(self, stream, spoiled, number))
 
     def rest_book(self, limit: int) -> Top | None:
-        """Return the book for a REST answer; None when none is known."""
+        """Return the book for a REST response, None while unknown."""
         top = self.book.top(limit)
         return None if top is None else self._plan.snapshot(self.symbol, top)
 
     def settled(self, start: int | None, end: int | None) -> list[dict[str, Any]]:
-        """Return the settled funding rates that the venue knows by now, in ``start``..``end`` (ms, inclusive), oldest first."""
+        """Return the settled funding rates up to now in ``start``..``end`` (ms, inclusive), oldest first."""
         return [
             row
             for row in self.funding
@@ -351,7 +348,7 @@ class Market:
 
     # --- figures ------------------------------------------------------------------------------------------------------
     def status(self) -> dict[str, Any]:
-        """Return where the market stands."""
+        """Return the market's status."""
         return {
             "symbol": self.symbol,
             "state": self.state,

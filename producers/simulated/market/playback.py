@@ -1,15 +1,15 @@
-"""Plays one recording to everybody who subscribed, at the pace of its own venue clock or of the slowest reader.
+"""Plays one recording to all subscribers, at the speed of its venue clock or of the slowest reader.
 
 When playback runs
-    It starts when every route on which the recording has streams (or ``expect_routes``) has a subscriber of the symbol, so has each
-    of ``expect_streams``, and no subscription was added for ``settle_s``; so a client may open its connections one after the
-    other and still get all from the first message on. It pauses while nobody is subscribed (``wait_for`` "client"; "route": while
-    any expected route or stream has nobody; "none": never) and goes on by the rule of the start.
+    It starts when each expected route and stream has a subscriber, and no subscription was added for ``settle_s``. The expected routes are
+    ``expect_routes``, or all on which the recording has streams. So a client may open its connections one by one and still get every
+    message. It pauses without subscribers (``wait_for`` "client"), while any expected route or stream has none ("route"), or never
+    ("none"). It resumes by the rule of the start.
 Snapshot rendezvous
-    A client joins a depth stream of some venues by fetching a snapshot after the first diff. At high speed minutes would pass
-    meanwhile, and where in the recording the book starts would depend on the machine. So after the first diff sent to a new depth
-    subscription playback holds until the snapshot was fetched, the subscriber left, or ``snapshot_hold_s`` passed. A subscriber that
-    joins while another one is served (a planned change of connections) needs no new book, and is not waited for.
+    At some venues a client joins a depth stream with a snapshot after the first diff. At high speed minutes would pass meanwhile, and the
+    start of the book would depend on the machine. So playback stops after the first diff of a new depth subscription until the snapshot was
+    served, the subscriber left, or ``snapshot_hold_s`` passed. There is no stop for a subscriber that joins beside another one (a
+    rotation), because it needs no new book.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from producers.simulated.wire.connection import Connection
 from producers.simulated.wire.faults import FaultPlan
 from producers.simulated.wire.protocol import MarketDialect
 
-# Messages between two looks at the sockets and the other tasks when playback need not wait for its clock.
+# Messages between two checks of the sockets and other tasks, when playback need not wait for its clock.
 BATCH = 256
 
 log = structlog.get_logger()
@@ -36,9 +36,8 @@ class Playback(Market):
     """The timeline of one recording.
 
     Args:
-        recording: What is played. facts: what ``survey`` found in it.
-        dialect: The venue's protocol.
-        plan: Faults in force, shared by all timelines of a venue.
+        recording: The recording. facts: The result of ``survey``. dialect: The venue's protocol.
+        plan: Active faults, shared by all timelines of a venue.
         speed: Venue seconds a second; None: as fast as the clients read.
         expect_routes: Routes that must have a subscriber before it starts; None: those of the recording.
         expect_streams: Streams that must have a subscriber too, without symbol and cadence, e.g. ``depth``, ``aggTrade``.
@@ -71,7 +70,7 @@ class Playback(Market):
         self.wait_for = wait_for
         self._settle_s = settle_s
         self._hold_s = snapshot_hold_s if dialect.rest_book else 0.0
-        self._joining: set[tuple[Connection, str]] = set()  # depth subscriptions that have not got a diff yet
+        self._joining: set[tuple[Connection, str]] = set()  # depth subscriptions without a diff yet
         self._served: set[tuple[Connection, str]] = set()  # those that got one
         self._held_by: set[Connection] = set()  # those whose snapshot playback waits for
         self._changed = asyncio.Event()
@@ -98,22 +97,22 @@ class Playback(Market):
         self._changed.set()
 
     def snapshot_fetched(self) -> None:
-        """Note that a depth snapshot was answered: the rendezvous is over."""
+        """Record that a depth snapshot was served: the rendezvous is over."""
         self._held_by.clear()
         self._changed.set()
 
     def pause(self) -> None:
-        """Hold playback until ``resume``."""
+        """Pause playback until ``resume``."""
         self._paused_by_hand = True
 
     def resume(self) -> None:
-        """Go on; also starts a recording that waits for subscribers that will not come."""
+        """Resume. This also starts a recording that still waits for subscribers."""
         self._paused_by_hand = False
         self._forced = self.state == "waiting"
         self._changed.set()
 
     def set_speed(self, speed: float | None) -> None:
-        """Go on at another speed (venue seconds a second; None: as fast as the clients read)."""
+        """Continue at another speed (venue seconds a second; None: as fast as the clients read)."""
         self.speed = speed
         self._anchor = None
 
@@ -134,7 +133,7 @@ class Playback(Market):
         return bool(self.missing()) if self.wait_for == "route" else not self.present()
 
     async def run(self) -> None:
-        """Play the recording to its end. Raises FormatError when the files change under it."""
+        """Play the recording to its end. Raises FormatError when the files change meanwhile."""
         await self._wait_for_clients()
         await self._play()
         for stream, data in self._plan.end(self.symbol):
@@ -201,13 +200,13 @@ class Playback(Market):
         while self._held_by and any(connection.open for connection in self._held_by):
             left = deadline - time.monotonic()
             if left <= 0:
-                log.warning("nobody fetched the depth snapshot; playback goes on", symbol=self.symbol, waited_s=self._hold_s)
+                log.warning("no client fetched the depth snapshot; playback continues", symbol=self.symbol, waited_s=self._hold_s)
                 break
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), left)
             except TimeoutError:
-                continue  # the deadline is looked at above
+                continue  # the deadline is checked above
         self._held_by.clear()
         self.state = "playing"
         self._anchor = None
@@ -224,7 +223,7 @@ class Playback(Market):
             if wait <= 0.0005:
                 return
             await self._flush()
-            # Long quiet stretches are slept in parts, so that a pause or a lost client is noticed.
+            # Long quiet periods are slept in parts, so that a pause or a lost client is noticed.
             await asyncio.sleep(min(wait, 0.5))
             if self._must_wait():
                 await self._interrupted()
@@ -252,7 +251,7 @@ class Playback(Market):
                     self._held_by.add(connection)
 
     def status(self) -> dict[str, Any]:
-        """Return where playback stands."""
+        """Return the playback's status."""
         span = max(1, self.facts.last - self.facts.first)
         return {
             **super().status(),

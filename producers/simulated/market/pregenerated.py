@@ -1,4 +1,4 @@
-"""Messages that are made before the venue opens, so that sending them costs little: a load generator whose work is not part of what is measured."""
+"""Messages made before the venue opens, so that their sending is cheap. Benchmarks then do not measure the load generator."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Made(NamedTuple):
     """A message without its time.
 
     Attributes:
-        number: Of the message that the timeline makes, from 0: its place on the timeline. Some make no stream speak.
-        symbol, stream: Of the market. data: the message, its times those of the timeline at which it was made.
+        number: Index of the timeline's message, from 0. Some indices have no message. symbol, stream: Of the market. data: The message,
+        with the times of its timeline.
     """
 
     number: int
@@ -25,31 +25,31 @@ class Made(NamedTuple):
 
 
 class _Maker(GeneratedMarket):
-    """A market's double that keeps what it says. The market itself stays as it is at the start, and so does what REST tells of its book."""
+    """A copy of a market that stores its messages. The market itself stays at the start, and so do its REST responses."""
 
     kept: list[Made]
     streams: frozenset[str]
     number = 0
 
     def wants(self, stream: str) -> bool:
-        """Return whether the stream is to be made."""
+        """Return whether the stream's messages are to be made."""
         return stream in self.streams
 
     def emit(self, stream: str, data: bytes) -> None:
-        """Keep a message."""
+        """Store a message."""
         if stream in self.streams:
             self.kept.append(Made(self.number, self.symbol, stream, data))
 
 
 class MadeAhead:
-    """All messages of made-up markets, in the order in which they are sent.
+    """All messages of made-up markets, in sending order.
 
     Args:
         generation: Their timeline, before it runs.
-        streams: Names of the streams that are made, e.g. ``depth@100ms``.
+        streams: Names of the streams, e.g. ``depth@100ms``.
 
     Raises:
-        ValueError: the timeline has no end or no rate, or books of this venue begin with a snapshot on the stream, or times are not in ms.
+        ValueError: the timeline has no end or no rate, this venue's books begin with a snapshot on the stream, or times are not in ms.
     """
 
     def __init__(self, generation: Generation, streams: tuple[str, ...]) -> None:
@@ -57,9 +57,7 @@ class MadeAhead:
         if making.messages is None or making.rate is None:
             raise ValueError("ahead: needs a rate and a number of messages")
         if not dialect.rest_book:
-            raise ValueError(
-                f"ahead: the books of {dialect.venue} begin on the stream, so what it sends depends on when somebody subscribes"
-            )
+            raise ValueError(f"ahead: the books of {dialect.venue} begin on the stream, so its messages depend on the time of subscription")
         unknown = set(streams) - dialect.by_name.keys()
         if unknown:
             raise ValueError(f"ahead: expected some of {', '.join(dialect.by_name)}, got {', '.join(sorted(unknown))}")
@@ -69,7 +67,7 @@ class MadeAhead:
         for market in generation.markets:
             makers[market] = maker = generation.double(market, _Maker, self._start)
             maker.kept, maker.streams = self.made, frozenset(streams)
-        # Millions of objects that all stay: looking for garbage among them takes longer than making them.
+        # Millions of objects that all stay: garbage collection would take longer than their creation.
         gc.disable()
         try:
             for number, (market, kind) in enumerate(generation.draw(making.messages)):
@@ -79,7 +77,7 @@ class MadeAhead:
                 before = len(self.made)
                 maker.step(kind, at)
                 if any(str(at).encode() not in one.data for one in self.made[before:]):
-                    raise ValueError(f"ahead: {dialect.venue} does not tell times in ms")
+                    raise ValueError(f"ahead: {dialect.venue} does not send times in ms")
             gc.collect()
             gc.freeze()
         finally:
@@ -89,10 +87,10 @@ class MadeAhead:
         return start + int(number * 1000 / self._rate)
 
     def sent(self, markets: dict[str, Market], start: int) -> Iterator[int]:
-        """Send one message after the other; yield before each the number of its place on the timeline.
+        """Send the messages in order. Before each yield its index on the timeline.
 
         Args:
-            markets: By symbol. start: when the timeline began, ms UTC: the times in the messages are moved to it.
+            markets: By symbol. start: Start of the timeline, ms UTC. The times in the messages are shifted to it.
         """
         there = -1
         made = now = b""

@@ -1,1 +1,1 @@
-"""Recorded markets: file formats, events and what is derived from them."""
+"""Recorded markets: file formats, events and derived data."""

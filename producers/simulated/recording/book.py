@@ -14,7 +14,7 @@ class Top(NamedTuple):
     """The best levels of a book, best first, at an update id.
 
     Attributes:
-        last: Update id. time: event time of it, ms. transaction_time: as the venue gives it; None: it does not.
+        last: Update id. time: Its event time, ms. transaction_time: The venue's; None: not given.
     """
 
     last: int
@@ -25,14 +25,13 @@ class Top(NamedTuple):
 
 
 class RecordedBook:
-    """The book that the venue held at a position of the recording.
+    """The venue's book at a position of the recording.
 
-    A snapshot line of the recording is the truth about the book at its update id, wherever in the file it stands (the
-    recorder asked for it after the first diffs, and got the answer later still). So the book starts from the first snapshot and
-    diffs take effect from the one that spans its id; until then the snapshot itself is the newest that is known. Without any
-    snapshot the book is what the diffs built so far.
+    A snapshot line is the true book at its update id, regardless of its place in the file. The recorder requested it after the first diffs
+    and got it later. So the book starts from the first snapshot, and diffs apply from the one that spans its id. Until then the snapshot is
+    the book. Without a snapshot the diffs alone build the book.
 
-    A break of the diff chain in the recording leaves the book as the diffs say, until a later snapshot mends it.
+    After a break of the diff chain the book follows the diffs until a later snapshot corrects it.
 
     Args:
         snapshot: The recording's first snapshot, if it has one.
@@ -64,7 +63,7 @@ class RecordedBook:
             self._load(snapshot)
 
     def apply(self, diff: Event) -> bool:
-        """Apply a depth diff; one that is older than the snapshot changes nothing, and False is returned."""
+        """Apply a depth diff. Return False, without a change, for a diff older than the snapshot."""
         body = diff.body
         final, previous = body["u"], body.get("pu")
         if self._chain is not None and previous is not None and previous != self._chain:
@@ -85,11 +84,11 @@ class RecordedBook:
 
     @property
     def levels(self) -> int:
-        """How many levels its longer side has."""
+        """Number of levels of its longer side."""
         return max(len(self._bids), len(self._asks))
 
     def top(self, limit: int) -> Top | None:
-        """Return ``limit`` levels a side; None when no book is known yet."""
+        """Return ``limit`` levels a side; None before the first book."""
         if self.last_update_id is None:
             return None
         if limit >= self.levels:
@@ -106,10 +105,10 @@ def _price(level: tuple[str, str]) -> float:
 
 
 class Window:
-    """What a stream of the best ``limit`` levels says from message to message: levels that leave the window are removed, others enter.
+    """The changes of a stream of the best ``limit`` levels: levels that leave the window are removed, others are added.
 
     Args:
-        top: Where it begins: what the subscriber was given.
+        top: Its start: the subscriber's snapshot.
     """
 
     def __init__(self, limit: int, top: Top) -> None:

@@ -1,6 +1,6 @@
-"""The capture family of CSV files line by line, as it stands there: for checking, where ``csv_formats`` reads it for playing.
+"""Reads the capture family of CSV files line by line, for checks. ``csv_formats`` reads it for playback.
 
-Nothing is corrected or refused: a field that cannot be read is named in its line's ``unreadable``.
+Nothing is corrected or refused. ``unreadable`` names an unreadable field of a line.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ _KINDS = {
 
 
 class CaptureLine(NamedTuple):
-    """One line: a trade, or a level of a book message. Times in ms UTC (``received_us``: microseconds); None: not there, or unreadable.
+    """One line: a trade, or a level of a book message. Times in ms UTC (``received_us``: microseconds); None: missing or unreadable.
 
-    ``message``: lines of one message stand together and have the same; each trade is one. ``ends``: the file's own mark of a message's last line.
-    ``void``: a trade of nothing, which Binance sends with X other than MARKET (``NA``, here empty) for an id that became no trade.
+    ``message``: lines of one message are adjacent and have the same number; each trade is one message. ``ends``: the file's mark of a
+    message's last line. ``void``: an empty trade, which Binance sends with X other than MARKET (``NA``, here empty) for an id without a
+    trade.
     """
 
     line: int
@@ -49,7 +50,7 @@ class CaptureLine(NamedTuple):
 
 
 def capture_lines(path: str | Path) -> Iterator[CaptureLine]:
-    """Yield the lines of a capture file, plain or gzipped; ``#`` lines and the header are passed over but counted.
+    """Yield the lines of a capture file, plain or gzipped; ``#`` lines and the header are skipped but counted.
 
     Raises:
         FormatError: the file is not of the family.
@@ -128,7 +129,7 @@ def _line(number: int, message: int, row: list[str], columns: dict[str, int]) ->
         event_time=whole("MessageOutputTime" if snapshot else "EventTime"),
         time=whole("TransactionTime"),
         first_id=whole("FirstUpdateId") if change else None,
-        # What the recorder carried over is one message, though each level has the id of the change that set it.
+        # The recorder's carried-over book is one message, although each level has the id of its own change.
         last_id=0 if kind == "carried" else last_id,
         previous_id=whole("FinalUpdateIdInLastStream") if change else None,
         ask=flag("IsAsk") if kind != "trade" else False,

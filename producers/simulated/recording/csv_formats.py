@@ -1,6 +1,6 @@
 """Readers of the CSV recordings: plain trades, depth-and-trade captures with one row a price level, and the venue's bulk dumps.
 
-Rows become the messages the venue would have sent; numbers keep their text.
+Rows become the venue's messages. Numbers keep their text.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ KNOWN = (",".join(TRADES_HEADER), ",".join(AGG_HEADER) + " (header optional)", "
 
 Reader = Callable[[str, Iterable[str], int, str], Events]
 
-# Dumps of spot give microseconds since 2025; no millisecond stamp has 16 digits before the year 33658.
+# Dumps of spot have microseconds since 2025. No time in ms has 16 digits before the year 33658.
 _MICROSECONDS_FROM = 10**15
 
 
 def reader_for(first_line: str) -> Reader | None:
-    """Return the reader for a CSV whose first line of data is ``first_line``, or None when the format is unknown."""
+    """Return the reader for a CSV with the first data line ``first_line``, None for an unknown format."""
     cells = [cell.strip() for cell in first_line.split(",")]
     if cells == TRADES_HEADER:
         return read_trades
@@ -40,7 +40,7 @@ def reader_for(first_line: str) -> Reader | None:
 
 
 class _Rows:
-    """Rows of a CSV with the line number of each, and field access that names file, line and field in its errors."""
+    """Rows of a CSV with their line numbers. Errors of field access name file, line and field."""
 
     def __init__(self, name: str, lines: Iterable[str], first_number: int, header: list[str] | None) -> None:
         self.name = name
@@ -80,7 +80,7 @@ class _Rows:
             raise FormatError(self.name, self.line, column, f"expected an integer, got {value!r}") from None
 
     def number(self, row: list[str], column: str) -> str:
-        """Return a decimal's text unchanged, after making sure that it is one."""
+        """Return a decimal's text unchanged, after a check."""
         value = self.text(row, column)
         try:
             finite = Decimal(value).is_finite()
@@ -121,7 +121,7 @@ def _trade(symbol: str, event_time: int, trade_time: int, trade_id: int, price: 
 
 
 def read_trades(name: str, lines: Iterable[str], number: int, symbol: str) -> Events:
-    """Read ``timestamp,price,quantity,side,tradeId``: every trade, ``side`` the taker's, stamps in ms UTC."""
+    """Read ``timestamp,price,quantity,side,tradeId``: every trade, ``side`` is the taker's, times in ms UTC."""
     rows = _Rows(name, lines, number, None)
     rows.read_header()
     for row in rows:
@@ -131,7 +131,7 @@ def read_trades(name: str, lines: Iterable[str], number: int, symbol: str) -> Ev
 
 
 def read_agg_dump(name: str, lines: Iterable[str], number: int, symbol: str) -> Events:
-    """Read the venue's bulk files of aggTrades, with or without a header; further columns are passed over."""
+    """Read the venue's bulk files of aggTrades, with or without a header. Further columns are ignored."""
     rows = _Rows(name, lines, number, AGG_HEADER)
     for row in rows:
         if row[0].strip() == AGG_HEADER[0]:
@@ -155,8 +155,8 @@ def read_agg_dump(name: str, lines: Iterable[str], number: int, symbol: str) -> 
 def read_capture(name: str, lines: Iterable[str], number: int, symbol: str) -> Events:
     """Read the capture family: difference depth, trades, or both with snapshots, one row a price level or trade.
 
-    Consecutive depth rows of one ``FinalUpdateId`` are one event. A ``FINAL_DEPTH_SNAPSHOT`` block is the book the recorder
-    carried over, each level with the event that set it; its update id is the newest of these.
+    Consecutive depth rows of one ``FinalUpdateId`` are one event. A ``FINAL_DEPTH_SNAPSHOT`` block is the recorder's carried-over book,
+    each level with the id of its event. The newest id is the book's.
     """
     rows = _Rows(name, lines, number, None)
     rows.read_header()

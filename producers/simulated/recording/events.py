@@ -1,6 +1,6 @@
-"""What a recording is made of once its format is forgotten: one ``Event`` per message the venue sent, in recorded order.
+"""A recording independent of its format: one ``Event`` per message of the venue, in recorded order.
 
-Events speak Binance USD-M, whose recordings we have; a dialect says the same in the words of another venue.
+Events have the format of Binance USD-M, the source of the recordings. A dialect converts them to another venue's format.
 """
 
 from __future__ import annotations
@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-# Kinds of events. DEPTH to AGG are served as frames; SNAPSHOT is a REST answer that the recorder kept.
+# Kinds of events. DEPTH to AGG are served as frames. SNAPSHOT is a recorded REST response.
 DEPTH = "depth"
 TICKER = "bookTicker"
 TRADE = "trade"
 AGG = "aggTrade"
 MARK = "markPrice"
 LIQUIDATION = "forceOrder"
-# Only generated markets have it: Binance, in whose terms messages are kept, streams no open interest.
+# Only generated markets have it, because Binance streams no open interest.
 INTEREST = "openInterest"
 OTHER = "other"
 SNAPSHOT = "snapshot"
 
-# Streams of the /public route; everything else that a recording can hold belongs to /market.
+# Streams of the /public route. All other recorded streams belong to /market.
 PUBLIC_STREAMS = ("depth", "rpiDepth", "bookTicker")
 
 

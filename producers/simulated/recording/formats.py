@@ -1,8 +1,8 @@
-"""Readers of recordings: whatever the file, a stream of ``Event``s in recorded order.
+"""Readers of recordings: any file becomes a stream of ``Event``s in recorded order.
 
-The format is found in the content, never in the name: raw websocket lines here, the CSV families in ``csv_formats``.
-Plain, gzip and zip files are read alike, line by line, in constant memory. A planted or recorded fault that still has the
-shape of a message (a price of -1, a wrong update id) is data and passes; only what cannot be a message at all is an error.
+The content decides the format, not the name: raw websocket lines here, the CSV families in ``csv_formats``. Plain, gzip and zip files are
+read line by line in constant memory. A fault with the form of a message (a price of -1, a wrong update id) is data and passes. Only a line
+that cannot be a message is an error.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _RAW_LINE = re.compile(rb"^\d{13,19} \{")
 
 
 def recording_files(path: str | Path) -> list[Path]:
-    """Return the files of a recording, in the order in which they are played.
+    """Return the files of a recording in playback order.
 
     ``path`` is a file, a folder (its files by name), a glob, or a comma-separated list of these.
 
     Raises:
-        FileNotFoundError: a part names nothing.
+        FileNotFoundError: a part matches no file.
     """
     files: list[Path] = []
     for part in str(path).split(","):
@@ -58,7 +58,7 @@ def _opened(path: Path) -> Iterator[list[tuple[str, BinaryIO]]]:
         magic = head.read(4)
     if magic[:2] == b"\x1f\x8b":
         with gzip.open(path, "rb") as stream:
-            # The buffer finds line ends in C; GzipFile.readline alone costs more than parsing a line.
+            # The buffer finds line ends in C. GzipFile.readline alone costs more than the parsing of a line.
             yield [(path.name, cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream), 1 << 18)))]
     elif magic == b"PK\x03\x04":
         with zipfile.ZipFile(path) as archive:
@@ -72,15 +72,15 @@ def _opened(path: Path) -> Iterator[list[tuple[str, BinaryIO]]]:
 def read_events(path: str | Path, symbol: str) -> Events:
     """Yield the events of ``symbol`` in a recording, file after file.
 
-    Lines of other symbols in the same files are passed over.
+    Lines of other symbols in the same files are skipped.
 
     Args:
         path: See ``recording_files``.
-        symbol: The venue's symbol, e.g. ``BTCUSDT``. Files that do not name a symbol are taken to be of this one.
+        symbol: The venue's symbol, e.g. ``BTCUSDT``. Files without a symbol count as this one.
 
     Raises:
         FileNotFoundError: no such file.
-        FormatError: a file is of no known format, or a line of it cannot be read.
+        FormatError: a file has an unknown format, or a line cannot be read.
     """
     for file in recording_files(path):
         with _opened(file) as streams:
@@ -97,7 +97,7 @@ def _read_stream(name: str, stream: BinaryIO, symbol: str) -> Events:
                 break
             skipped.append(first)
         else:
-            raise FormatError(name, number or 1, "content", "the file holds no line of data")
+            raise FormatError(name, number or 1, "content", "the file has no line of data")
         if _RAW_LINE.match(first):
             yield from _read_raw(name, _chain(first, stream), number, symbol)
             return
@@ -117,7 +117,7 @@ def _chain(first: bytes, rest: BinaryIO) -> Iterator[bytes]:
 
 
 def _read_raw(name: str, lines: Iterator[bytes], number: int, symbol: str) -> Events:
-    """Read ``<local stamp> <json>`` lines: combined websocket frames, and REST depth snapshots as the recorder got them."""
+    """Read ``<local stamp> <json>`` lines: combined websocket frames, and recorded REST depth snapshots."""
     prefix = symbol.lower()
     clock = 0
     for number, line in enumerate(lines, number):  # noqa: B020 - the count goes on from the header
@@ -135,7 +135,7 @@ def _read_raw(name: str, lines: Iterator[bytes], number: int, symbol: str) -> Ev
         stream = message.get("stream")
         if stream is None:
             if "lastUpdateId" not in message:
-                raise FormatError(name, number, "stream", "missing, and the line is no depth snapshot (lastUpdateId)")
+                raise FormatError(name, number, "stream", "missing, and the line is not a depth snapshot (lastUpdateId)")
             _integer(name, number, message, "lastUpdateId")
             for side in ("bids", "asks"):
                 if not isinstance(message.get(side), list):
@@ -169,7 +169,7 @@ _REQUIRED = {
 
 
 def _recorded_bytes(payload: bytes, body: dict[str, object]) -> bytes:
-    """Return the text of ``data`` as recorded; written anew only when the frame is not laid out as the venue does."""
+    """Return the recorded text of ``data``. It is rewritten only if the frame's layout is not the venue's."""
     if payload.startswith(b'{"stream":"'):
         start = payload.find(b'"data":{')
         if start > 0 and payload.endswith(b"}}"):

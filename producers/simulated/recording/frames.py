@@ -1,6 +1,6 @@
-"""From recorded messages to the messages that the venue sends: aggTrades out of trades, slower depth cadences out of fast ones.
+"""Derives the venue's messages from recorded ones: aggTrades from trades, slow depth cadences from fast ones.
 
-Both are pure functions of the recorded sequence, so a frame's content and place never depend on who listens or how fast.
+Both are pure functions of the recorded sequence, so a frame's content and place do not depend on subscribers or speed.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import orjson
 
 from producers.simulated.recording.events import AGG, TRADE, Event, Events
 
-# The recorder's own cadence is taken from the stream name; a bare ``depth`` is the venue's default of 250 ms.
+# The stream name gives the recorder's cadence. A bare ``depth`` is the venue's default of 250 ms.
 DEFAULT_DEPTH_CADENCE_MS = 250
 DEPTH_CADENCES = {"depth": 250, "depth@0ms": 0, "depth@100ms": 100, "depth@250ms": 250, "depth@500ms": 500}
 
 
 def with_aggregates(events: Events) -> Events:
-    """Yield the events, and after each taker order's trades the aggTrade they make.
+    """Yield the events, and after each taker order's trades their aggTrade.
 
     The venue's rule: consecutive market trades of the same trade time, price and side, with consecutive ids, are one aggTrade.
-    Its quantity is their exact sum, its event time that of its last trade, its id a running number from 1. Insurance fund and
-    ADL prints (``X`` other than MARKET) are trades but join no aggTrade. A group ends with the next trade, with the first
-    message of a later event time, or with the recording. A recording of both streams is served by the one that comes first in
-    it: its own aggTrades pass as they are and none is built, or they are built and its own are left out.
+    Its quantity is their exact sum, its event time that of its last trade, its id a running number from 1. Insurance fund and ADL trades
+    (``X`` other than MARKET) join no aggTrade. A group ends with the next trade, with the first message of a later event time, or with the
+    recording. If a recording has both streams, the first one counts: its aggTrades pass unchanged, or they are built and its own are left
+    out.
     """
     group: _Group | None = None
     number = 0
@@ -102,8 +102,8 @@ def depth_cadence_ms(stream: str) -> int:
 class DepthMerger:
     """Merges depth diffs into one message per step of venue time, as the venue's slower streams do.
 
-    A merged diff spans its parts: ``U`` and ``pu`` of the first, ``u``, ``E`` and ``T`` of the last, and of every price the last
-    quantity (a removal stays a removal: it may remove what an earlier message set).
+    A merged diff spans its parts: ``U`` and ``pu`` of the first, ``u``, ``E`` and ``T`` of the last, and the last quantity of every price.
+    A removal stays, because it may remove a level of an earlier message.
 
     Args:
         cadence_ms: Step of event time, ms.
@@ -112,14 +112,14 @@ class DepthMerger:
     def __init__(self, stream: str, cadence_ms: int) -> None:
         self.stream = stream
         self.cadence_ms = cadence_ms
-        self.due: int | None = None  # event time from which the open step may be sent; None: nothing is open
+        self.due: int | None = None  # event time from which the open step may be sent; None: no open step
         self._first: Event | None = None
         self._last: Event | None = None
         self._bids: dict[str, list[str]] = {}
         self._asks: dict[str, list[str]] = {}
 
     def add(self, event: Event) -> None:
-        """Take a diff into the open step. The caller has flushed what was due before it."""
+        """Take a diff into the open step. The caller has flushed all earlier due steps."""
         if self._first is None:
             self._first = event
             self.due = (event.clock // self.cadence_ms + 1) * self.cadence_ms
@@ -129,7 +129,7 @@ class DepthMerger:
                 side[level[0]] = level
 
     def flush(self) -> Event | None:
-        """Return the open step's message and close it; None when nothing is open."""
+        """Return the open step's message and close it; None without an open step."""
         first, last = self._first, self._last
         if first is None or last is None:
             return None

@@ -1,4 +1,4 @@
-"""A recording as the user names it, and the facts about it that only its whole content tells."""
+"""A recording as named by the user, and the facts from its whole content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from schemas.partition import split_symbol
 
 @dataclass(frozen=True)
 class Recording:
-    """What to serve as one symbol.
+    """A recording to serve as one symbol.
 
     Attributes:
         path: File, folder, glob or comma-separated list (see ``formats.recording_files``).
@@ -26,8 +26,8 @@ class Recording:
         kind: ``perp`` or ``spot``.
         funding: Settled funding rates, a ``Symbol,Date,Funding Rate`` CSV; None: the recording has none.
         funding_utc_offset_hours: Time zone of that file's dates.
-        funding_interval_hours: What fundingInfo says; None leaves the symbol out, which at this venue means 8 h.
-        min_notional: Smallest order value for exchangeInfo, decimal text; None: not known from a recording, left out.
+        funding_interval_hours: Interval in fundingInfo; None leaves the symbol out, which means 8 h. min_notional: Smallest order value for
+        exchangeInfo, decimal text; None: unknown, left out.
     """
 
     path: str | Path
@@ -49,7 +49,7 @@ class Recording:
         """Read ``FILE=SYMBOL`` or ``FILE=SYMBOL:spot``.
 
         Raises:
-            ValueError: the text has another shape.
+            ValueError: the text has another form.
         """
         path, sep, name = text.rpartition("=")
         symbol, _, kind = name.partition(":")
@@ -64,13 +64,13 @@ class Recording:
 
 @dataclass
 class Facts:
-    """What one reading of the whole recording found.
+    """Facts from one reading of the whole recording.
 
     Attributes:
         first: First event time, ms. last: newest event time, ms.
         counts: Messages by recorded stream (aggTrade included).
-        price_decimals, quantity_decimals: Decimals of the texts, as the venue writes them.
-        tick_decimals, step_decimals: Decimals that are ever used (trailing zeros apart).
+        price_decimals, quantity_decimals: Decimals of the venue's texts. tick_decimals, step_decimals: Used decimals, without trailing
+        zeros.
         snapshot: First depth snapshot.
     """
 
@@ -100,7 +100,7 @@ def survey(recording: Recording) -> Facts:
     """Read a recording through and return its facts.
 
     Raises:
-        FormatError: a line cannot be read, or the files hold nothing of the symbol.
+        FormatError: a line cannot be read, or the files lack the symbol.
         FileNotFoundError: no such file.
         ValueError: the symbol ends with no known quote asset.
     """
@@ -131,7 +131,7 @@ def survey(recording: Recording) -> Facts:
             prices.see(price)
             quantities.see(quantity)
     if first is None:
-        raise FormatError(str(recording.path), 0, "symbol", f"the recording holds no message of {recording.symbol}")
+        raise FormatError(str(recording.path), 0, "symbol", f"the recording has no message of {recording.symbol}")
     return Facts(recording.symbol, base, quote, first, last, counts, prices.text, quantities.text, prices.used, quantities.used, snapshot)
 
 
@@ -149,7 +149,7 @@ class _Decimals:
         if point < 0:
             return
         decimals = len(number) - point - 1
-        if decimals > self.used:  # only then can the number tell something new
+        if decimals > self.used:  # otherwise the number changes nothing
             self.text = max(self.text, decimals)
             self.used = max(self.used, len(number.rstrip("0")) - point - 1)
 
@@ -160,7 +160,7 @@ def decimal_step(decimals: int) -> str:
 
 
 def read_funding(recording: Recording) -> list[dict[str, Any]]:
-    """Return the settled funding rates of the recording's funding file, oldest first, as the venue's REST answers them.
+    """Return the settled funding rates of the recording's funding file, oldest first, as rows of the venue's REST.
 
     Raises:
         FormatError: a line cannot be read.

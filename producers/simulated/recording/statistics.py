@@ -1,4 +1,4 @@
-"""What the venue sums up of the trades played: one-minute bars and the 24 h ticker."""
+"""The venue's statistics of the played trades: one-minute bars and the 24 h ticker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DAY_MINUTES = 24 * 60
 
 @dataclass(slots=True)
 class Bar:
-    """Trades of one step of time: prices, base and quote volume, number of trades, and what takers bought. ``start`` in ms UTC."""
+    """Trades of one step of time: prices, base and quote volume, number of trades, and taker buy volume. ``start`` in ms UTC."""
 
     start: int
     open: float
@@ -28,7 +28,7 @@ class Bar:
     taker_quote: float = 0.0
 
     def join(self, later: Bar) -> None:
-        """Take in the bar that follows."""
+        """Add the next bar."""
         self.high, self.low, self.close = max(self.high, later.high), min(self.low, later.low), later.close
         self.volume += later.volume
         self.quote += later.quote
@@ -38,7 +38,7 @@ class Bar:
 
 
 class Statistics:
-    """Bars of the last day and the sums over them. Not for accounting: binary floating point."""
+    """Bars of the last day and the sums over them. Not for accounting, because it uses binary floating point."""
 
     def __init__(self) -> None:
         self._bars: deque[Bar] = deque(maxlen=DAY_MINUTES)
@@ -49,7 +49,7 @@ class Statistics:
         self.last_time = 0
 
     def begin(self, day: Bar, past: Callable[[], list[Bar]]) -> None:
-        """Begin behind a past: ``day`` sums it up, ``past`` returns its one-minute bars, oldest first, the same ones each time."""
+        """Start after a history: ``day`` is its sum, ``past`` returns its one-minute bars, oldest first, always the same."""
         self._past_day, self._past = day, past
 
     def add(self, trade: Trade) -> None:
@@ -74,15 +74,16 @@ class Statistics:
         self.last_price, self.last_quantity, self.last_time = trade.price, trade.quantity, trade.time
 
     def day(self) -> Bar | None:
-        """Return the last 24 h as one bar; None: nothing was traded. A past counts whole, however much was traded since."""
+        """Return the last 24 h as one bar; None without trades. The whole history counts, regardless of later trades."""
         own = _joined(list(self._bars))
         if self._past_day is None or own is None:
             return own or self._past_day
         return _joined([self._past_day, own])
 
     def bars(self, step_ms: int, start: int | None, end: int | None, limit: int) -> list[Bar]:
-        """Return bars of ``step_ms`` that begin in ``start``..``end`` (ms, inclusive), oldest first; of too many those next to ``start`` or,
-        without it, the newest."""
+        """Return bars of ``step_ms`` that begin in ``start``..``end`` (ms, inclusive), oldest first. Of too many, return those next to
+        ``start``, or the newest without it.
+        """
         found: list[Bar] = []
         for bar in [*(self._past() if self._past is not None else ()), *self._bars]:
             begins = bar.start - bar.start % step_ms

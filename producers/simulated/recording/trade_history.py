@@ -39,18 +39,18 @@ def trade_of(event: Event) -> Trade:
 class TradeHistory:
     """Trades in playing order.
 
-    Ids grow within a recording; trade times grow but for recorded faults, so a search by time reads from the first trade that
-    is not older than its start to the last one not younger than its end.
+    Ids ascend in a recording. Trade times ascend except for recorded faults. So a search by time reads from the first trade not before its
+    start to the last one not after its end.
 
     Args:
-        keep: How many are kept at least; None: all.
+        keep: Least number of trades to keep; None: all.
     """
 
     def __init__(self, keep: int | None = None) -> None:
         self.total = 0
         self._keep = keep
         self._ids = array("q")
-        self._newest = array("q")  # running maximum of the trade times, so that it can be searched
+        self._newest = array("q")  # running maximum of the trade times, for bisection
         self._rows: list[Trade] = []
 
     def __len__(self) -> int:
@@ -62,14 +62,14 @@ class TradeHistory:
         self._ids.append(trade.number)
         self._newest.append(max(trade.time, self._newest[-1]) if self._newest else trade.time)
         self._rows.append(trade)
-        if self._keep is not None and len(self._rows) >= 2 * self._keep:  # in blocks: one by one would move all of them each time
+        if self._keep is not None and len(self._rows) >= 2 * self._keep:  # in blocks, because a single removal moves the whole list
             del self._ids[: -self._keep], self._newest[: -self._keep], self._rows[: -self._keep]
 
     def page(self, from_id: int | None, start: int | None, end: int | None, limit: int) -> list[Trade]:
         """Return at most ``limit`` trades, oldest first.
 
         Args:
-            from_id: First id wanted; None: choose by time, and without times the newest.
+            from_id: First id; None: select by time, and without times the newest.
             start: Earliest trade time, ms, inclusive. end: latest, inclusive.
             limit: Length of the page.
         """

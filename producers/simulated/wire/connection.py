@@ -1,4 +1,4 @@
-"""One websocket connection of the venue: its subscriptions, the limits that it must keep, and writing frames without a task switch each."""
+"""One websocket connection of the venue: its subscriptions, its limits, and batched writing of frames."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from aiohttp.abc import AbstractStreamWriter
 
 from producers.simulated.wire.protocol import MarketDialect
 
-# What one connection may hold unsent in this process before the playback waits for it.
+# Largest number of unsent bytes of a connection before the playback waits for it.
 WRITE_BUFFER_BYTES = 256 * 1024
-# Frames handed over between two looks at how the client reads.
+# Frames between two checks of the client's reading.
 POUR_FRAMES = 512
-# How long the venue waits for the answer to its close frame; a slow reader must first read what is in flight.
+# Time limit for the reply to a close frame. A slow reader must first read the frames in flight.
 CLOSE_TIMEOUT_S = 60.0
 
 
 class ConnectionHost(Protocol):
-    """What a connection needs of the venue that it belongs to. Intervals in seconds; None: there is no such limit."""
+    """The venue as a connection needs it. Intervals in seconds; None: there is no such limit."""
 
     ping_interval_s: float | None
     max_connection_s: float
@@ -49,11 +49,11 @@ def text_frame(payload: bytes) -> bytes:
 class Connection:
     """A client.
 
-    Frames are collected and written in one piece by ``flush``; ``drain`` waits while the client reads slower than it is served.
+    ``flush`` writes the queued frames at once. ``drain`` waits for a slow reader.
 
     Attributes:
-        path: Where it is connected. route: which of the venue's routes that is, e.g. ``public``.
-        named: Frames carry their stream's name around them (Binance's ``/stream``).
+        path: Its path. route: The venue's route of that path, e.g. ``public``.
+        named: Frames have their stream's name around them (Binance's ``/stream``).
         streams: Subscribed stream names as the client wrote them.
     """
 
@@ -81,12 +81,12 @@ class Connection:
         return not self.ended and transport is not None and not transport.is_closing()
 
     def write(self, frame: bytes) -> None:
-        """Queue a complete websocket frame; after the end of the connection it is dropped."""
+        """Queue a complete websocket frame. After the end of the connection it is dropped."""
         if not self.ended:
             self._pending.append(frame)
 
     def flush(self) -> None:
-        """Hand the queued frames to the socket."""
+        """Write the queued frames to the socket."""
         if self._pending:
             pending, self._pending = self._pending, []
             transport = self._request.transport
@@ -95,7 +95,7 @@ class Connection:
                 transport.write(b"".join(pending))
 
     async def pour(self) -> None:
-        """Hand a great many queued frames to the socket, as fast as the client reads."""
+        """Write many queued frames to the socket, as fast as the client reads."""
         pending, self._pending = self._pending, []
         for at in range(0, len(pending), POUR_FRAMES):
             self._pending = pending[at : at + POUR_FRAMES]
@@ -103,7 +103,7 @@ class Connection:
             await self.drain()
 
     async def drain(self) -> None:
-        """Wait until the client has read enough to be sent more. A client that goes away ends the wait."""
+        """Wait until the client has read enough. The end of the connection ends the wait."""
         if self._writer is not None and self.open:
             try:
                 await self._writer.drain()
@@ -111,7 +111,7 @@ class Connection:
                 self.ended = True
 
     def close(self, code: int, reason: str) -> None:
-        """Send a close frame after everything queued; the client's answer, or its absence for a minute, ends the connection."""
+        """Send a close frame after all queued frames. The client's reply, or a minute without one, ends the connection."""
         if self.ended:
             return
         payload = struct.pack("!H", code) + reason.encode()
@@ -121,7 +121,7 @@ class Connection:
         asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._abort)
 
     def cut(self) -> None:
-        """Break the connection without a close frame, as a failing network does."""
+        """Break the connection without a close frame, like a network failure."""
         self.flush()
         self.ended = True
         self._abort()
@@ -139,7 +139,7 @@ class Connection:
         if transport is not None:
             transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
             sock = transport.get_extra_info("socket")
-            if sock is not None:  # else the kernel lets megabytes run ahead of a client that is about to be cut
+            if sock is not None:  # else the kernel buffers megabytes for a client that is about to be cut
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, WRITE_BUFFER_BYTES)
         keeper = asyncio.create_task(self._keep())
         try:
@@ -182,7 +182,7 @@ class Connection:
         return f"{count} messages a second" if seconds == 1 else f"{count} messages in {seconds:g} s"
 
     async def _keep(self) -> None:
-        """Ping the client where the venue does, and end the connection at its age limit or when nothing was said for too long."""
+        """Ping the client if the venue does. End the connection at its age limit or after too long a silence."""
         pings = self._venue.ping_interval_s
         next_ping = self.opened + pings if pings is not None else None
         while not self.ended:
@@ -195,7 +195,7 @@ class Connection:
                 return
             silent = self._silent_from()
             if silent is not None and now >= silent:
-                self.close(WSCloseCode.POLICY_VIOLATION, "nothing was said for too long")
+                self.close(WSCloseCode.POLICY_VIOLATION, "no message for too long")
                 return
             if next_ping is None or pings is None or now < next_ping:
                 continue
@@ -209,20 +209,20 @@ class Connection:
             self.flush()
 
     def _silent_from(self) -> float | None:
-        """Return when the venue gives the connection up for silence, by the monotonic clock."""
+        """Return the monotonic time at which the venue closes the silent connection."""
         client, server = self._venue.client_idle_s, self._venue.server_idle_s
         due = ([self._heard + client] if client is not None else []) + ([self._said + server] if server is not None else [])
         return min(due, default=None)
 
     # --- subscriptions ---------------------------------------------------------------------------------------------
     def subscribe(self, streams: list[str]) -> None:
-        """Add streams by their wire names. One of the wrong route, or of no market, stays silent."""
+        """Add streams by their wire names. One of a wrong route or an unknown market stays silent."""
         fresh = [stream for stream in dict.fromkeys(streams) if stream not in self.streams]
         self.streams.update(dict.fromkeys(fresh))
         self._venue.subscribed(self, fresh)
 
     def unsubscribe(self, streams: list[str]) -> None:
-        """Remove streams; unknown ones are passed over."""
+        """Remove streams. Unknown ones are ignored."""
         gone = [stream for stream in streams if self.streams.pop(stream, self) is None]
         self._venue.unsubscribed(self, gone)
 

@@ -1,23 +1,23 @@
-"""Declared misbehaviour of the recorded venue.
+"""Declared faults of the simulated venue.
 
-A fault is text, ``kind:option=value,...``; a plan is a list of faults and a seed. Which messages are hit is a function of
-(seed, place of the fault in the plan, symbol, stream, ordinal of the message in its stream), never of time, speed or clients.
+A fault is text, ``kind:option=value,...``; a plan is a list of faults and a seed. The hit messages depend only on (seed, index of the fault
+in the plan, symbol, stream, ordinal of the message in its stream), never on time, speed or clients.
 
 - drop: leaves messages out; gap: a run of n (10); silence: a run of n (100), or ``ms`` of venue time.
 - duplicate: sends messages twice; reorder: sends a message after its successor.
 - delay: holds the stream, in order, for ``ms`` (500) of venue time.
-- garbage: sends broken messages, ``form`` = json (cut off), type, field (missing) or any; ``mode`` = replace or insert before the good one.
+- garbage: sends broken messages, ``form`` = json (truncated), type, field (missing) or any; ``mode`` = replace or insert before the good
+  one.
 - cut: breaks the connections of ``route`` after every ``after`` (1000) messages of it, ``times`` (1) times; ``code`` closes properly.
-- rest: answers the next n (1) requests (to ``path``) with ``status``: ``rest:429``, ``rest:418,n=3,retry_after=2``.
-- snapshot: spoils the next n (1) book snapshots, on a stream or by REST; ``form`` = stale (an update id of long ago) or crossed
-  (the best ask below the best bid).
-- list, delist: a new instrument begins, or one ends, ``s`` seconds after the start (0: at once): ``list=NEWUSDT@10``,
-  which is short for ``list:symbol=NEWUSDT,s=10``.
+- rest: the next n (1) requests (to ``path``) get ``status``: ``rest:429``, ``rest:418,n=3,retry_after=2``.
+- snapshot: corrupts the next n (1) book snapshots, on a stream or over REST; ``form`` = stale (an old update id) or crossed (the best ask
+  below the best bid).
+- list, delist: a new instrument starts, or one ends, ``s`` seconds after the start (0: at once). ``list=NEWUSDT@10`` is short for
+  ``list:symbol=NEWUSDT,s=10``.
 
-The first seven take stream, symbol and: ``rate`` (share of messages hit, or of runs begun), or ``at`` (ordinal of the first
-message hit, from 0) with ``n`` (how many).
-Without both, a fault begins with the next message of the stream. ``stream=depth`` means every cadence of it; a stream can also be
-named by what it carries on any venue: trades, depth, quotes, ticker, mark, funding, liquidations, open_interest.
+The first seven take stream, symbol and: ``rate`` (share of hit messages, or of started runs), or ``at`` (ordinal of the first hit message,
+from 0) with ``n`` (number). Without both, a fault starts with the next message of the stream. ``stream=depth`` means every cadence of it;
+on any venue a stream can also be named by its kind of data: trades, depth, quotes, ticker, mark, funding, liquidations, open_interest.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FRAME_KINDS = ("drop", "gap", "silence", "duplicate", "reorder", "delay", "garb
 _FORMS = ("json", "type", "field")
 _SNAPSHOT_FORMS = ("stale", "crossed")
 _LISTING = re.compile(r"(list|delist)=([^@:,=]+)(?:@([^@:,=]+))?")
-# How far behind a stale snapshot is, in update ids.
+# Age of a stale snapshot, in update ids.
 _STALE = 1_000_000
 _OPTIONS: dict[str, dict[str, type]] = {
     **{kind: {"stream": str, "symbol": str, "rate": float, "at": int, "n": int} for kind in _FRAME_KINDS},
@@ -54,7 +54,7 @@ _OPTIONS["garbage"] = {**_OPTIONS["garbage"], "mode": str, "form": str}
 
 @dataclass(frozen=True)
 class Fault:
-    """One declared fault; see the table above. ``n`` is the length of a run, or how many messages are hit when no rate is given."""
+    """One declared fault; see the table above. ``n`` is the length of a run, or the number of hit messages without a rate."""
 
     kind: str
     stream: str | None = None
@@ -126,7 +126,7 @@ class Fault:
                 raise ValueError(f"fault: {problem} in {text!r}")
 
     def concerns(self, symbol: str, names: Iterable[str]) -> bool:
-        """Return whether a stream is meant; ``names`` are all the names of it, without its symbol."""
+        """Return whether the fault applies to a stream. ``names`` are all its names, without the symbol."""
         if self.symbol is not None and self.symbol != symbol:
             return False
         return self.stream is None or self.stream in names
@@ -137,13 +137,13 @@ def _names(stream: str) -> tuple[str, ...]:
 
 
 def _draw(seed: int, place: int, symbol: str, stream: str, ordinal: int) -> float:
-    """Return a number in [0, 1) that is a function of its arguments alone."""
+    """Return a number in [0, 1) that depends only on its arguments."""
     text = f"{seed}|{place}|{symbol}|{stream}|{ordinal}".encode()
     return int.from_bytes(blake2b(text, digest_size=7).digest(), "big") / (1 << 56)
 
 
 class _Active:
-    """A fault as it acts on one stream."""
+    """A fault on one stream."""
 
     def __init__(self, fault: Fault, place: int) -> None:
         self.fault = fault
@@ -179,7 +179,7 @@ class _Active:
 
 
 class _Stream:
-    """The faults of one stream, and the messages they hold back."""
+    """The faults of one stream, and their held messages."""
 
     def __init__(self, seed: int, symbol: str, stream: str, vital: tuple[str, ...]) -> None:
         self.seed = seed
@@ -187,12 +187,12 @@ class _Stream:
         self.symbol = symbol
         self.stream = stream
         self.active: list[_Active] = []
-        self.release: int | None = None  # venue time at which a held stream goes on
+        self.release: int | None = None  # venue time at which a held stream continues
         self._held: list[bytes] = []
         self._swapped: list[bytes] = []
 
     def take(self, ordinal: int, clock: int, data: bytes, applied: dict[str, int]) -> list[bytes]:
-        """Return what is sent in place of a message."""
+        """Return the messages to send in place of one."""
         out = [data]
         swap = False
         for active in self.active:
@@ -227,26 +227,26 @@ class _Stream:
         return bool(self._held or self._swapped)
 
     def due(self) -> list[bytes]:
-        """Return what was held for a delay, now over."""
+        """Return the messages of a delay that is over."""
         held, self._held, self.release = self._held, [], None
         return held
 
     def end(self) -> list[bytes]:
-        """Return everything still held, when the recording ends."""
+        """Return all held messages at the end of the recording."""
         rest = self._held + self._swapped
         self._held, self._swapped, self.release = [], [], None
         return rest
 
 
 def _broken(data: bytes, vital: tuple[str, ...], form: str, draw: float) -> bytes:
-    """Return a message spoiled in one of three ways: cut-off JSON, time and price of the wrong type, all vital fields missing."""
+    """Return a message corrupted in one of three ways: truncated JSON, time and price of the wrong type, all vital fields missing."""
     if form == "any":
         form = _FORMS[int(draw * len(_FORMS))]
     if form == "json":
         return data[: max(1, len(data) * 2 // 3)]
     body = orjson.loads(data)
     spoiled = _spoiled(body, vital, form)
-    if spoiled == body:  # a message without time and price: what it does have that matters goes
+    if spoiled == body:  # a message without time and price loses its other vital fields
         spoiled = _spoiled(body, vital, "field")
     return orjson.dumps(spoiled)
 
@@ -264,16 +264,16 @@ def _spoiled(value: Any, vital: tuple[str, ...], form: str) -> Any:
 
 
 class FaultPlan:
-    """The faults in force, for all symbols.
+    """The active faults, for all symbols.
 
     Args:
         faults: Faults, or their text.
         seed: Seed of every draw.
-        vital: Fields that garbage spoils, wherever they stand in a message; the first two are time and price.
-        names: Returns all the names by which a stream may be meant.
+        vital: Fields that garbage corrupts at any depth of a message; the first two are time and price. names: Returns all names of a
+        stream.
 
     Raises:
-        ValueError: a text is no fault.
+        ValueError: a text is not a fault.
     """
 
     def __init__(
@@ -297,7 +297,7 @@ class FaultPlan:
         self.add(faults)
 
     def add(self, faults: list[Fault | str] | tuple[Fault | str, ...]) -> None:
-        """Put more faults in force. Raises ValueError when a text is no fault; then none is added."""
+        """Activate more faults. Raises ValueError, without adding any, if a text is not a fault."""
         for fault in [Fault.parse(fault) if isinstance(fault, str) else fault for fault in faults]:
             if fault.kind in ("list", "delist"):
                 self.listings.append(fault)
@@ -316,14 +316,14 @@ class FaultPlan:
                         stream.active.append(_Active(fault, place))
 
     def clear(self) -> None:
-        """Take every fault out of force. What a delay or a reorder holds is sent with the next message."""
+        """Deactivate every fault. Messages held by a delay or a reorder are sent with the next message."""
         self.faults, self._cuts, self._rest, self._snapshots = [], [], [], []
         for stream in self._streams.values():
             stream.active = []
 
     @property
     def active(self) -> bool:
-        """Whether messages must pass through the plan: a fault is in force, or something is still held."""
+        """Whether messages must pass through the faults: one is active, or messages are held."""
         return bool(self.faults) or self.holding
 
     @property
@@ -364,7 +364,7 @@ class FaultPlan:
             self._holding.pop((symbol, name), None)
 
     def due(self, symbol: str, clock: int) -> list[tuple[str, bytes]]:
-        """Return (stream, message) of delayed messages whose venue time has come."""
+        """Return (stream, message) of the due delayed messages."""
         due = [
             (name, stream)
             for (owner, name), stream in self._holding.items()
@@ -376,7 +376,7 @@ class FaultPlan:
         return sent
 
     def end(self, symbol: str) -> list[tuple[str, bytes]]:
-        """Return (stream, message) of everything still held for a symbol whose recording ends."""
+        """Return (stream, message) of all held messages of a symbol at the end of its recording."""
         ended = [(name, stream) for (owner, name), stream in self._holding.items() if owner == symbol]
         sent = [(name, data) for name, stream in ended for data in stream.end()]
         for name, stream in ended:
@@ -384,7 +384,7 @@ class FaultPlan:
         return sent
 
     def cut(self, symbol: str, route: str, count: int) -> Fault | None:
-        """Return the cut that falls on message number ``count`` (from 1) of a symbol's route, if any."""
+        """Return the cut at message number ``count`` (from 1) of a symbol's route, if any."""
         for fault, state in self._cuts:
             if (fault.symbol is not None and fault.symbol != symbol) or (fault.route is not None and fault.route != route):
                 continue
@@ -397,7 +397,7 @@ class FaultPlan:
         return None
 
     def rest(self, path: str) -> Fault | None:
-        """Return the fault that answers a REST request, if one is in force."""
+        """Return the active fault of a REST request, if any."""
         for entry in self._rest:
             fault: Fault = entry[0]
             if entry[1] > 0 and (fault.path is None or path.endswith(fault.path)):
@@ -407,7 +407,7 @@ class FaultPlan:
         return None
 
     def snapshot(self, symbol: str, top: Top) -> Top:
-        """Return a book snapshot as it is sent: as it is, or spoiled by a fault in force."""
+        """Return a book snapshot, corrupted if a fault is active."""
         for entry in self._snapshots:
             fault: Fault = entry[0]
             if entry[1] > 0 and fault.symbol in (None, symbol):

@@ -1,4 +1,4 @@
-"""Request weights of the venue's REST interface: 429 above the minute's limit, 418 for who does not stop then."""
+"""Request weights of the venue's REST interface: 429 above the limit of a minute, 418 for clients that do not stop."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 WEIGHT_A_MINUTE = 2400
-# Requests sent in spite of 429 before the address is banned, and the length of the first ban.
+# Number of requests after a 429 until the address is banned, and the length of the first ban.
 REFUSALS_BEFORE_BAN = 10
 BAN_S = 120.0
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the limits say to a request: the status (200 to go on), the weight used this minute, seconds to wait if refused."""
+    """Result for a request: the status (200: accepted), the weight used this minute, seconds to wait if refused."""
 
     status: int
     used: int
@@ -24,7 +24,7 @@ class WeightLimiter:
     """Weights of one client address, counted per calendar minute of ``clock``, or other window.
 
     Args:
-        clock: Seconds, wall time: limits protect a server, they are no part of the recording.
+        clock: Seconds, wall time: limits protect a server and are not part of the recording.
         limit: Weight allowed a window.
         window_s: Its length, seconds.
     """
@@ -39,7 +39,7 @@ class WeightLimiter:
         self._banned_until = 0.0
 
     def ask(self, weight: int) -> Verdict:
-        """Count a request and say whether it is answered."""
+        """Count a request and return whether it is accepted."""
         now = self._clock()
         minute = int(now // self._window_s)
         if minute != self._minute:

@@ -1,4 +1,4 @@
-"""What the simulated venue and its protocols tell each other: streams, requests, answers, errors. Nothing here knows a market."""
+"""The types between the simulated venue and its protocols: streams, requests, responses, errors. They do not depend on a market."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from producers.simulated.recording.recording import Facts
 
 
 class VenueError(Exception):
-    """An error answer of the venue's REST interface: HTTP status, the venue's code, and its text."""
+    """An error of the venue's REST interface: HTTP status, the venue's code, and its text."""
 
     def __init__(self, status: int, code: int, text: str, retry_after: int | None = None) -> None:
         super().__init__(text)
@@ -29,10 +29,9 @@ class Stream(NamedTuple):
 
     Attributes:
         name: The venue's name without the symbol, e.g. ``orderbook.50``.
-        topic: What it carries, in our words: trades, depth, quotes, ticker, mark, funding, liquidations, open_interest,
-            heartbeat.
-        sources: Kinds of events after which it may speak.
-        cadence_ms: Least step of venue time between two messages; diffs of a book are merged, of other streams the last counts.
+        topic: Its kind of data: trades, depth, quotes, ticker, mark, funding, liquidations, open_interest, heartbeat.
+        sources: Kinds of events that may cause a message. cadence_ms: Shortest venue time between two messages. Book diffs are merged; of
+        other streams the last one counts.
         book: For depth: ``diff`` (snapshot, then changes), ``full`` (every message a whole book); else empty.
         levels: Levels a side; None: all.
     """
@@ -50,8 +49,8 @@ class Change(NamedTuple):
 
     Attributes:
         clock: Event time, ms.
-        first, last: Update ids that it spans. previous: id at which the book must stand before it.
-        number: Running number of the stream's messages; grows by one, by more where the recording has a break.
+        first, last: Update ids that it spans. previous: Required id of the book before it. number: Running number of the stream's messages;
+        it grows by one, or by more at a break of the recording.
         bids, asks: Levels [price, quantity]; quantity zero removes.
     """
 
@@ -66,7 +65,7 @@ class Change(NamedTuple):
 
 @dataclass
 class Answer:
-    """What a client's message does.
+    """The effect of a client's message.
 
     Attributes:
         replies: Sent at once, before anything of a new stream.
@@ -85,7 +84,7 @@ class Query:
 
     Args:
         values: Name -> value.
-        wrong: Makes the venue's error for a parameter that is missing or malformed.
+        wrong: Makes the venue's error for a missing or malformed parameter.
     """
 
     def __init__(self, path: str, values: Mapping[str, Any], wrong: Callable[[str], VenueError]) -> None:
@@ -104,7 +103,7 @@ class Query:
         return str(value)
 
     def whole(self, name: str, default: int | None = None) -> int | None:
-        """Return a whole number. Raises VenueError when it is none."""
+        """Return a whole number. Raises VenueError otherwise."""
         value = self._values.get(name)
         if value is None:
             return default
@@ -114,21 +113,21 @@ class Query:
             raise self._wrong(name) from None
 
     def mapping(self, name: str) -> Mapping[str, Any]:
-        """Return an object within the body of a POST. Raises VenueError when there is none."""
+        """Return an object in the body of a POST. Raises VenueError without one."""
         value = self._values.get(name)
         if not isinstance(value, dict):
             raise self._wrong(name)
         return value
 
     def limit(self, default: int, most: int, name: str = "limit") -> int:
-        """Return the length of a page, 1 to ``most``: as the venues do, more is cut off."""
+        """Return the length of a page, 1 to ``most``. Like the venues, it limits larger values."""
         return max(1, min(most, self.whole(name, default) or default))
 
 
 class MarketDialect(Protocol):
-    """What a market, its timeline and a connection need of a venue's protocol. ``Dialect`` documents it.
+    """A venue's protocol as markets, timelines and connections need it. ``Dialect`` documents it.
 
-    Markets stand below dialects, which read them; so the market is ``Any`` here.
+    Dialects import markets, so the market is ``Any`` here.
     """
 
     venue: ClassVar[str]

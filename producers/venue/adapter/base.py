@@ -1,8 +1,8 @@
-"""The one shape of all venues.
+"""The interface of every venue.
 
-A venue is a folder with an ``Adapter``: which streams there are, how to subscribe, how a frame becomes events, and which REST calls answer
-what. Everything else (connections, merging, sequence and gap handling, order books, back-fill, silence alarms, writing) is shared and lives
-beside this file. Adapters hold no connection and read no clock; mapping functions are pure.
+A venue is a folder with an ``Adapter``. It defines the streams, the subscriptions, how a frame becomes events, and the REST calls.
+Everything else is shared: connections, merging, gap handling, order books, back-fill, silence alarms, writing. Adapters hold no connection
+and read no clock; mapping functions are pure.
 
 Times are venue times, ms UTC; ``received`` is our wall clock, ms UTC.
 """
@@ -29,7 +29,7 @@ class MappingError(ValueError):
     """A message that does not have the documented shape.
 
     Attributes:
-        record: What was being read, e.g. ``publicTrade``.
+        record: Kind of the message, e.g. ``publicTrade``.
         field: The venue's name of the field at fault.
         reason: What is wrong with it.
     """
@@ -42,10 +42,10 @@ class MappingError(ValueError):
 
 
 class BookDiff(NamedTuple):
-    """One change of a book: update ids ``first``..``last``, applied on a book that stands at ``previous``; quantity 0 removes.
+    """One change of a book: update ids ``first``..``last``, applied to a book at update id ``previous``. Quantity 0 removes a level.
 
-    A venue whose ids grow by one a message has ``previous = last - 1``. ``texts`` (price -> the venue's text of the level) is given only
-    by venues whose checksum is made of it, ``checksum`` is theirs after the change.
+    A venue whose ids grow by one a message has ``previous = last - 1``. ``texts`` (price -> the venue's text of the level) is set only for
+    venues that compute their checksum from it. ``checksum`` is the venue's, after the change.
     """
 
     time: int
@@ -59,7 +59,7 @@ class BookDiff(NamedTuple):
 
 
 class BookSnapshot(NamedTuple):
-    """A whole book at update id ``last``; ``time`` is None when the venue does not say (REST of some)."""
+    """A whole book at update id ``last``. ``time`` is None when the venue gives no time, as some do over REST."""
 
     last: int
     bids: list[Level]
@@ -70,25 +70,25 @@ class BookSnapshot(NamedTuple):
 
 
 class RejectedRow(NamedTuple):
-    """A row of a REST answer that cannot be used: its bytes and why."""
+    """An unusable row of a REST response: its bytes and the reason."""
 
     raw: bytes
     error: MappingError
 
 
 def map_rows(rows: Iterable[Any], read: Callable[[Any], Record]) -> list[Record | RejectedRow]:
-    """Return the rows of a REST answer as records; a bad row costs nobody but itself."""
+    """Return the rows of a REST response as records. A bad row does not affect the others."""
     found: list[Record | RejectedRow] = []
     for row in rows:
         try:
             found.append(read(row))
         except MappingError as error:
-            found.append(RejectedRow(json.dumps(row).encode(), error))  # orjson has no room for the numbers that a broken row may hold
+            found.append(RejectedRow(json.dumps(row).encode(), error))  # a broken row may hold numbers that orjson cannot write
     return found
 
 
-# What a message says: (topic, record of it) - or, for ``depth``, (``depth``, a BookDiff or BookSnapshot).
-# ``agg_trades`` records of a venue without consecutive ids have ``agg_id`` 0 and ``venue_trade_id`` set: see ``Adapter.consecutive_ids``.
+# The content of a message: (topic, its record), or for ``depth``: (``depth``, a BookDiff or BookSnapshot). ``agg_trades`` records of a
+# venue without consecutive ids have ``agg_id`` 0 and ``venue_trade_id`` set: see ``Adapter.consecutive_ids``.
 Event = tuple[str, Record | BookDiff | BookSnapshot]
 
 
@@ -97,9 +97,9 @@ class Channel(NamedTuple):
 
     Attributes:
         name: The venue's name, e.g. ``publicTrade``.
-        topic: The topic that it feeds first; the user chooses streams by it.
-        silence_s: Seconds without data after which it is called silent; None: silence is normal (liquidations).
-        whole_market: One subscription brings all symbols; those that nobody asked for are passed over.
+        topic: The main topic that it feeds. Users choose streams by topic.
+        silence_s: Seconds without data after which it counts as silent; None: silence is normal (liquidations).
+        whole_market: One subscription covers all symbols. Other symbols than the chosen ones are skipped.
     """
 
     name: str
@@ -114,9 +114,9 @@ class Market:
 
     Attributes:
         symbol: The venue's symbol. instrument: our id.
-        facts: Its ``instruments`` record (without times); ``take`` may read contract sizes from ``extra``.
-        extra: What the adapter keeps of the facts that no topic carries (contract value, multiplier).
-        memory: What the adapter remembers between messages (the fields of partial tickers).
+        facts: Its ``instruments`` record (without times). ``take`` may read contract sizes from ``extra``.
+        extra: Contract facts that no topic carries (contract value, multiplier).
+        memory: State of the adapter between messages (the fields of partial tickers).
     """
 
     symbol: str
@@ -127,9 +127,9 @@ class Market:
 
 
 class Message(NamedTuple):
-    """A frame's message, or one of several: the stream's wire name, the venue's clock, and the payload for ``Adapter.take``.
+    """One message of a frame: the stream's wire name, the venue's clock, and the payload for ``Adapter.take``.
 
-    A message without a time of its own has clock 0: the newest clock of its connection counts.
+    A message without a time has clock 0. Then the newest clock of its connection counts.
     """
 
     stream: str
@@ -139,7 +139,7 @@ class Message(NamedTuple):
 
 @dataclass(slots=True)
 class ConnectionPlan:
-    """One websocket connection: where it goes, what is sent once it is open, and which (symbol, channel) it carries."""
+    """One websocket connection: its URL, the messages to send once it is open, and its (symbol, channel) pairs."""
 
     name: str
     url: str
@@ -148,7 +148,7 @@ class ConnectionPlan:
 
 
 class ContractInfo(NamedTuple):
-    """A contract: its ``instruments`` record without times, and what only the adapter needs."""
+    """A contract: its ``instruments`` record without times, and the adapter's own facts."""
 
     record: Record
     extra: dict[str, Any]
@@ -156,16 +156,17 @@ class ContractInfo(NamedTuple):
 
 @dataclass(slots=True)
 class Poll:
-    """Something asked over REST again and again.
+    """A REST request that is repeated at an interval.
 
     Attributes:
         name: For logs and metrics, e.g. ``openInterest``.
         topic: The topic that it feeds (``market_indicators`` or ``funding``).
         every_s: Seconds between two rounds.
-        whole_market: One call answers for all symbols; else ``fetch`` is called with one symbol after the other.
-        fetch: Returns (symbol, topic, record without ``instrument``, unless it is about another one of the asset); symbols that are not
-            followed are ignored.
-        gap_s: Seconds between two symbols of a round: with hundreds of them a round takes longer than ``every_s``, and leaves room for others.
+        whole_market: One call covers all symbols. Otherwise ``fetch`` is called for each symbol in turn.
+        fetch: Returns (symbol, topic, record). The record has no ``instrument``, unless it is about another one of the asset. Symbols that
+            are not followed are ignored.
+        gap_s: Seconds between two symbols of a round. With hundreds of symbols a round takes longer than ``every_s``, and other requests
+            have room.
     """
 
     name: str
@@ -178,10 +179,10 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """What was read of some frames, an entry each.
+    """The content of some frames, one entry each.
 
     Attributes:
-        streams: Number of the frame's stream; -1: ``split`` and ``take`` must look at the frame, and nothing else here holds.
+        streams: Number of the frame's stream; -1: the frame needs ``split`` and ``take``, and its other entries are undefined.
         clocks: The venue's clock, ms UTC.
         ids: ``agg_id`` of a trade, ``update_id`` of a quote.
         times: Event time of the record, ms UTC.
@@ -201,7 +202,7 @@ class Scanned:
 
 
 class Scanner(Protocol):
-    """Reads frames of trades, quotes and changes of books in bulk: the same as by ``split`` and ``take``, of what is plainly right."""
+    """Reads frames of trades, quotes and book changes in bulk. For well-formed frames the result equals that of ``split`` and ``take``."""
 
     def scan(self, frames: Sequence[bytes], received: int) -> Scanned:
         """Read frames; ``received``: our clock, ms UTC."""
@@ -214,21 +215,21 @@ class Adapter(ABC):
         venue: Label and prefix of instrument ids, e.g. ``BYBIT``.
         author: Default author of the progress marks.
         kind: ``perp`` or ``spot``.
-        ws_url, rest_url: Where the real venue is.
+        ws_url, rest_url: Addresses of the real venue.
         channels: Its streams.
         book_mode: ``rest``: diffs on a REST snapshot; ``stream``: the stream begins with a snapshot, and again after resubscribing;
             ``full``: every message is a whole book.
-        consecutive_ids: Trade ids of an instrument grow by one: holes are seen, and filled by id.
+        consecutive_ids: Trade ids of an instrument grow by one, so gaps are detected and filled by id.
         limits: REST limits of an address.
-        bans: HTTP status -> least wait, seconds, for those that mean a ban of the address.
-        heartbeat: What to send while connected, if anything.
+        bans: HTTP status that means a ban of the address -> shortest wait, seconds.
+        heartbeat: Keep-alive message, if the venue needs one.
         max_streams: Streams a connection may carry.
-        send_pause_s: Least time between two messages to the venue on a connection.
-        used_header: REST response header with the venue's own count of the weight spent, if it sends one.
-        checksum_levels: Levels of each side that ``checksum`` covers; 0: the venue has none.
+        send_pause_s: Shortest time between two messages to the venue on a connection.
+        used_header: REST response header with the venue's count of used weight, if it sends one.
+        checksum_levels: Levels of each side that ``checksum`` covers; 0: the venue has no checksum.
         rotate_after_s: Age at which a connection is replaced before the venue cuts it; None: the venue does not.
-        kline_page: Most bars that one request for ``klines`` brings; 0: none are asked for (a venue whose trades are not followed).
-        klines_leave_out_quiet: The venue leaves out bars in which nothing was traded.
+        kline_page: Most bars in one response of ``klines``; 0: never requested, because the venue's trades are not followed.
+        klines_leave_out_quiet: The venue leaves out bars without trades.
     """
 
     venue: ClassVar[str]
@@ -249,51 +250,55 @@ class Adapter(ABC):
     rotate_after_s: ClassVar[float | None] = 23 * 3600.0
     kline_page: ClassVar[int] = 0
     klines_leave_out_quiet: ClassVar[bool] = False
-    # Symbols followed when none are named.
+    # Symbols to follow when the user names none.
     default_symbols: ClassVar[str]
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def wire_name(self, symbol: str, channel: Channel) -> str:
-        """Return the name under which ``split`` gives a symbol's stream; unique over all streams of the venue."""
+        """Return the name that ``split`` uses for a symbol's stream. It is unique over all streams of the venue."""
 
     @abstractmethod
     def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
         """Distribute streams over connections, each with at most ``max_streams``. Deterministic: the order of ``wanted`` decides."""
 
     def resubscribe(self, symbol: str, channel: Channel) -> list[str]:
-        """Return what is sent so that a stream begins anew with a snapshot (``book_mode`` stream)."""
+        """Return the messages that restart a stream with a snapshot (``book_mode`` stream)."""
         raise NotImplementedError
 
     @abstractmethod
     def split(self, raw: bytes, received: int) -> Sequence[Message]:
-        """Return a frame's messages; none for acknowledgements, pongs and the like.
+        """Return a frame's messages. Acknowledgements and pongs have none.
 
         Raises:
-            MappingError: no JSON, or not the venue's documented envelope; also a venue's answer that refuses a subscription.
+            MappingError: no JSON, not the venue's documented envelope, or a refused subscription.
         """
 
     @abstractmethod
     def take(self, channel: Channel, data: Any, market: Market, received: int) -> Sequence[Event]:
-        """Return what a message says, in order. Fields that we do not use are ignored: venues add some without notice.
+        """Return the content of a message, in order. Unused fields are ignored, because venues add fields without notice.
 
         Raises:
             MappingError: names the field.
         """
 
     def scanner(self, streams: Sequence[tuple[str, Channel, Market]], codec: Codec) -> Scanner | None:
-        """Return what reads trades, quotes and books of some streams (wire name, channel, market) in bulk, numbered as given; None: nothing does."""
+        """Return a bulk reader of trades, quotes and books of some streams (wire name, channel, market), numbered as given. None: the venue
+        has none.
+        """
         return None
 
     def checksum(self, bids: Sequence[str], asks: Sequence[str]) -> int:
-        """Return the venue's checksum of a book, best levels first, as texts (``BookDiff.texts``); only venues that have one."""
+        """Return the venue's checksum of a book. Levels are texts (``BookDiff.texts``), best first. Only for venues with a checksum."""
         raise NotImplementedError
 
     # --- REST --------------------------------------------------------------------------------------------------------
 
     def refusal(self, answer: Any) -> tuple[str, float | None] | None:
-        """Return (reason, seconds to wait) when an HTTP 200 answer says "too many requests", reason and None for any other error, else None."""
+        """Return the error in an HTTP 200 response as (reason, seconds to wait), else None. Seconds are None unless it means "too many
+        requests".
+        """
         return None
 
     @abstractmethod
@@ -302,7 +307,7 @@ class Adapter(ABC):
 
     @abstractmethod
     async def facts(self, rest: Rest, author: str) -> dict[str, ContractInfo]:
-        """Return symbol -> contract of all contracts of this adapter's kind, those that no longer trade with status ``closed``."""
+        """Return symbol -> contract for all contracts of this adapter's kind. Contracts that no longer trade have status ``closed``."""
 
     @abstractmethod
     async def volumes(self, rest: Rest) -> dict[str, float]:
@@ -313,15 +318,19 @@ class Adapter(ABC):
         raise NotImplementedError
 
     async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
-        """Return a page of trades from id ``first`` on, ascending and marked as back-filled, and whether the page was full (``consecutive_ids``)."""
+        """Return a page of trades from id ``first`` on, and whether the page was full. Trades ascend and are marked as back-filled
+        (``consecutive_ids``).
+        """
         raise NotImplementedError
 
     async def trades_since(self, rest: Rest, market: Market, since: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
-        """Return the trades since a time as far as the venue serves them, ascending and marked as back-filled; True when they reach back to it."""
+        """Return the trades since a time as far as the venue serves them, and whether they reach back to it. Trades ascend and are marked
+        as back-filled.
+        """
         raise NotImplementedError
 
     async def first_trade(self, rest: Rest, market: Market, since: int) -> int | None:
-        """Return the id of the first trade at or after a time; None when there is none (``consecutive_ids``)."""
+        """Return the id of the first trade at or after a time, None without one (``consecutive_ids``)."""
         raise NotImplementedError
 
     async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | RejectedRow]:
@@ -332,16 +341,17 @@ class Adapter(ABC):
         raise NotImplementedError
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
-        """Return what the venue tells of the past besides trades: (topic, record without ``instrument``) of ``funding`` (settled rates) and
-        ``market_indicators``, with event times in [since, until], ascending."""
+        """Return the venue's history besides trades as (topic, record without ``instrument``). It covers ``funding`` (settled rates) and
+        ``market_indicators``, with event times in [since, until], ascending.
+        """
         return []
 
     def polls(self) -> list[Poll]:
-        """Return what is asked over REST while the producer runs."""
+        """Return the REST polls of a running producer."""
         return []
 
     # --- schedule ----------------------------------------------------------------------------------------------------
 
     def schedule_rule(self) -> Mapping[str, Any] | None:
-        """Return the rule of a venue that publishes no funding schedule (``interval_hours``), else None: see ``funding_schedule``."""
+        """Return the rule of a venue that publishes no funding schedule (``interval_hours``), else None. See ``funding_schedule``."""
         return None

@@ -1,4 +1,4 @@
-"""Checked reading of a venue's JSON values (pure): every failure is a ``MappingError`` that names the field.
+"""Reads a venue's JSON values with checks (pure). Every failure is a ``MappingError`` that names the field.
 
 Decimal text becomes the double whose shortest text is that decimal.
 """
@@ -11,26 +11,26 @@ from typing import Any
 
 from producers.venue.adapter.base import Level, MappingError
 
-# A venue time this far ahead of our clock is no skew but a broken frame; taken as a clock it would stop the merge of connections.
+# A venue time this far ahead of our clock is a broken frame, not clock skew. As a clock it would stop the merge of connections.
 MAX_AHEAD_MS = 60_000
 # Ids and times are written as 64-bit numbers.
 MAX_LONG = 2**63 - 1
-# Digits enough for the product of any two numbers that a venue writes.
+# Enough digits for the product of any two numbers of a venue.
 _EXACT = Context(prec=400)
 
 
 def get(data: Any, field: str, record: str) -> Any:
-    """Return a field that must be there."""
+    """Return a required field."""
     try:
         return data[field]
     except KeyError:
         raise MappingError(record, field, "is missing") from None
     except TypeError:
-        raise MappingError(record, field, f"the message is no object but {type(data).__name__}") from None
+        raise MappingError(record, field, f"expected an object, got {type(data).__name__}") from None
 
 
 def integer(data: Any, field: str, record: str) -> int:
-    """Return a whole number >= 0, given as number or, as some venues do, as text of digits."""
+    """Return a whole number >= 0, given as a number or as a text of digits."""
     value = get(data, field, record)
     if type(value) is str and len(value) < 20 and value.isascii() and value.isdigit():
         value = int(value)
@@ -40,7 +40,7 @@ def integer(data: Any, field: str, record: str) -> int:
 
 
 def text(data: Any, field: str, record: str) -> str:
-    """Return a text that is not empty."""
+    """Return a non-empty text."""
     value = get(data, field, record)
     if type(value) is not str or not value:
         raise MappingError(record, field, f"expected text, got {value!r}")
@@ -56,10 +56,10 @@ def array(data: Any, field: str, record: str) -> list[Any]:
 
 
 def time_ms(data: Any, field: str, record: str, received: int) -> int:
-    """Return a venue time that does not lie in the future, ms UTC."""
+    """Return a venue time that is not in the future, ms UTC."""
     value = integer(data, field, record)
     if value > received + MAX_AHEAD_MS:
-        raise MappingError(record, field, f"{value} lies {value - received} ms ahead of our clock")
+        raise MappingError(record, field, f"{value} is {value - received} ms ahead of our clock")
     return value
 
 
@@ -95,13 +95,13 @@ def quantity(data: Any, field: str, record: str) -> float:
 
 
 def optional(data: dict[str, Any], field: str, record: str) -> float | None:
-    """Return decimal text, or None for a field that is absent, null or empty: it says nothing."""
+    """Return decimal text, or None for a field that is absent, null or empty."""
     value = data.get(field)
     return None if value is None or value == "" else number(value, field, record)
 
 
 def product(data: Any, left: str, right: str, record: str) -> float:
-    """Return the product of two decimal texts, multiplied exactly and rounded once; a failure names ``left``."""
+    """Return the product of two decimal texts, multiplied exactly and rounded once. A failure names ``left``."""
     for field in (left, right):
         number(get(data, field, record), field, record)
     result = float(_EXACT.multiply(_EXACT.create_decimal(data[left]), _EXACT.create_decimal(data[right])))
@@ -133,7 +133,7 @@ def decimal(value: Any, field: str, record: str) -> Decimal:
 
 
 def one_of(data: Any, field: str, record: str, allowed: tuple[str, ...]) -> str:
-    """Return a text that must be one of a few."""
+    """Return a text that must be one of the given ones."""
     value = get(data, field, record)
     if value not in allowed:
         raise MappingError(record, field, f"expected {' or '.join(allowed)}, got {value!r}")
@@ -144,7 +144,7 @@ def levels(data: Any, field: str, record: str) -> list[Level]:
     """Return price levels ``[[price, quantity, ...], ...]`` of decimal texts."""
     rows = get(data, field, record)
     try:
-        # A busy depth stream has a million levels a minute: one pass over good ones, and a second look only at bad ones.
+        # A busy depth stream has a million levels a minute. Good levels take one pass; only bad ones take a second.
         found = [
             (price, size)
             for row in rows
@@ -156,7 +156,7 @@ def levels(data: Any, field: str, record: str) -> list[Level]:
         if len(found) == len(rows):
             return found
     except (TypeError, ValueError, IndexError, KeyError):
-        pass  # the second look names the level
+        pass  # the second pass names the level
     return _checked_levels(rows, field, record)
 
 

@@ -1,7 +1,7 @@
-"""The venue's own bars of a cold start: what the market state's ATR and its percentile need of the past, in a call or two a symbol (D4, D11).
+"""The venue's bars for a cold start. They warm up the ATR and its percentile with one or two calls a symbol (D4, D11).
 
-Trades of the past come as far as a venue serves them, which is days on some and seconds on others; its bars reach back for all. They are 5 minutes long,
-as the ATR's are. Times are the bar's end, ms UTC.
+Venues serve past trades for days or only for seconds. All of them serve bars far enough back. Bars are 5 minutes long, like the ATR's.
+Times are the bar's end, ms UTC.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from schemas.codec.avro import Record
 
 FRAME = "5m"
 FRAME_MS = 300_000
-# 288 values of the ATR, 14 true ranges before the first of them and a close before those; and two to spare.
+# 288 values of the ATR, 14 true ranges before the first one, one close before those, and two spare bars.
 LEAST_BARS = 305
 # A bar that has just ended may still change at the venue.
 SETTLED_MS = 2_000
@@ -25,7 +25,7 @@ PRICES = ("open", "high", "low", "close")
 
 
 def cells(row: Any, names: Sequence[str], record: str) -> dict[str, Any]:
-    """Return the first cells of a row by name. Raises MappingError: it is no list, or too short."""
+    """Return the first cells of a row by name. Raises MappingError: it is not a list, or too short."""
     if type(row) is not list or len(row) < len(names):
         raise MappingError(record, names[0], f"expected [{', '.join(names)}, ...], got {row!r}")
     return dict(zip(names, row, strict=False))
@@ -45,19 +45,20 @@ def kline(
 
     Args:
         market: Whose. start: first millisecond of the bar, ms UTC.
-        fields: ``open``, ``high``, ``low``, ``close`` as decimal text; ``volume`` too unless it is given, ``taker_buy_volume`` if the venue states it.
+        fields: ``open``, ``high``, ``low``, ``close`` as decimal text; also ``volume`` unless it is given, and ``taker_buy_volume`` if the
+            venue has it.
         received: Our clock, ms UTC.
         record: For errors.
-        volume: Base quantity, where it is no plain field. trades: Number of single trades, if the venue states it.
+        volume: Base quantity, if it is not a plain field. trades: Number of single trades, if the venue gives it.
 
     Raises:
-        MappingError: a price or quantity is none, or the four prices make no bar, or it begins at no full 5 minutes.
+        MappingError: a price or quantity is invalid, the four prices form no bar, or the start is not a full 5 minutes.
     """
     opened, high, low, close = (positive(fields, name, record) for name in PRICES)
     if not low <= min(opened, close) <= max(opened, close) <= high:
         raise MappingError(record, "high", f"open {opened}, high {high}, low {low} and close {close} make no bar")
     if start % FRAME_MS or start + FRAME_MS > received + SETTLED_MS + FRAME_MS:
-        raise MappingError(record, "start", f"{start} begins no 5-minute bar up to now")
+        raise MappingError(record, "start", f"{start} is not the start of a 5-minute bar up to now")
     whole = quantity(fields, "volume", record) if volume is None else volume
     bought = quantity(fields, "taker_buy_volume", record) if "taker_buy_volume" in fields else None
     if bought is not None and bought > whole * (1 + 1e-9):
@@ -69,11 +70,12 @@ def kline(
 
 
 async def past(adapter: Adapter, rest: Rest, market: Market, after: int, now: int, received: int) -> list[Record | RejectedRow]:
-    """Return the venue's bars that ended after a time and have settled, ascending; bars of quiet times filled where the venue leaves them out.
+    """Return the venue's settled bars that ended after a time, ascending. Missing bars of quiet times are filled if the venue leaves them
+    out.
 
     Args:
-        adapter, rest, market: Whose, and where to ask.
-        after: End of the last bar that is known, or the time since which bars are wanted, ms UTC.
+        adapter, rest, market: The venue, its REST client, and the symbol.
+        after: End of the last known bar, or the start of the requested time, ms UTC.
         now: The venue's clock, ms UTC. received: Ours.
 
     Raises:
@@ -90,7 +92,7 @@ async def past(adapter: Adapter, rest: Rest, market: Market, after: int, now: in
 
 
 def filled(bars: Iterable[Record]) -> Iterator[Record]:
-    """Yield bars with those between that a venue leaves out because nothing was traded: the close before, no volume (D4)."""
+    """Yield bars. A bar that the venue left out has the previous close and no volume (D4)."""
     before: Record | None = None
     for bar in bars:
         while before is not None and before["event_time"] + FRAME_MS < bar["event_time"]:

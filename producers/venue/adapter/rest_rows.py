@@ -1,4 +1,4 @@
-"""Rows of REST answers that are about the whole market: a bad one is passed over and logged, and costs the others nothing."""
+"""Rows of REST responses about the whole market. A bad row is skipped and logged; the others are used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def valid_rows(venue: str, what: str, rows: Iterable[Any], read: Callable[[Any], T | None]) -> list[T]:
-    """Return what ``read`` makes of each row; rows for which it returns None are of no interest, those that it refuses are logged."""
+    """Return the result of ``read`` for each row. Rows with the result None are skipped; refused rows are logged."""
     found = []
     for row in rows:
         try:

@@ -1,4 +1,4 @@
-"""Settled funding as it comes, of venues that say it over REST only: a poll by means of the adapter's history."""
+"""Settled funding of venues that publish it only over REST: a poll that calls the adapter's history."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from producers.venue.adapter.base import Adapter, Market
 from producers.venue.network.rest import Rest
 from schemas.codec.avro import Record
 
-# How far the first round looks back.
+# Look-back of the first round.
 DAY_MS = 24 * 3_600_000
 
 
 async def new_settlements(adapter: Adapter, rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
-    """Return the settlements that were not said before: those of a day at first, then each new one once.
+    """Return the new settlements, each once. The first call returns those of a day.
 
     Args:
-        adapter: Its ``history`` is asked. rest: where. markets: Of which; each remembers its newest settlement. received: Our clock, ms UTC.
+        adapter: The venue; its ``history`` is called. rest: where. markets: The symbols. Each stores its newest settlement. received: Our
+            clock, ms UTC.
 
     Raises:
-        RestError, MappingError: as of ``history``.
+        RestError, MappingError: from ``history``.
     """
     found: list[tuple[str, str, Record]] = []
     for market in markets:

@@ -1,6 +1,6 @@
-"""One websocket connection of the venue, kept alive: connect, read, reconnect with backoff, rotate before the venue's own cut.
+"""One websocket connection that is kept alive: connect, read, reconnect with backoff, replace before the venue closes it.
 
-The reader hands frames over one by one and stops reading when told to; the socket is the buffer (back-pressure up to the venue).
+The reader passes frames on one by one and stops on request. Then the socket is the buffer (back-pressure up to the venue).
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from picows import WSError, WSHandshakeError
 from producers.venue.network.websocket import Closed, Socket, open_socket
 from schemas import metrics
 
-# The close reason by which a recorded venue says that nothing will follow.
+# Close reason of a recorded venue at the end of its recording.
 END_OF_RECORDING = "end of recording"
 BACKOFF_FIRST_S = 1.0
 BACKOFF_CAP_S = 32.0
-# A connection that lived so long was no failure: the next backoff starts over.
+# A connection of this age counts as healthy, so the next backoff starts over.
 HEALTHY_S = 60.0
-# A ban (HTTP 418) lasts two minutes at least; asking sooner prolongs it.
+# A ban (HTTP 418) lasts at least two minutes. An earlier request prolongs it.
 BAN_WAIT_S = 120.0
-# The venue cuts at 24 h.
+# The venue closes connections after 24 h.
 ROTATE_AFTER_S = 23 * 3600.0
-# How long the old connection is read on beside its successor before it is closed.
+# Time for which the old connection is read beside its successor.
 OVERLAP_S = 5.0
-# Frames between two looks at back-pressure and the other tasks.
+# Frames between two checks of back-pressure; other tasks run then.
 BATCH = 128
-# Longest wait for a frame before the reader looks around (a rotation that is due).
+# Longest wait for a frame before the reader checks whether a rotation is due.
 MOST_WAIT_S = 1.0
 
 
 def backoff_delays(rng: random.Random, first: float = BACKOFF_FIRST_S, cap: float = BACKOFF_CAP_S) -> Iterator[float]:
-    """Yield the waits before the reconnects: doubling from ``first`` to ``cap``, each drawn from its upper half."""
+    """Yield the waits before the reconnects. They double from ``first`` to ``cap``; each is drawn from its upper half."""
     delay = first
     while True:
         yield delay * (0.5 + 0.5 * rng.random()) if delay > first else first * (1.0 + 0.25 * rng.random())
@@ -47,12 +47,12 @@ def backoff_delays(rng: random.Random, first: float = BACKOFF_FIRST_S, cap: floa
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header; None when there is none or it is a date."""
+    """Return the seconds of a Retry-After header. None without one, or for a date."""
     return float(value) if value is not None and value.strip().isdigit() else None
 
 
 class Heartbeat(NamedTuple):
-    """What a client must send so that the venue keeps the connection, and how often."""
+    """The message that keeps a connection open, and its interval."""
 
     text: str
     every_s: float
@@ -66,13 +66,13 @@ class Ended(Enum):
 
 
 class Handler(Protocol):
-    """What a connection tells its owner."""
+    """The callbacks of a connection."""
 
     def frames(self, raws: Sequence[bytes]) -> Iterator[Awaitable[None]]:
-        """Take frames; what it yields is awaited before the next one is taken."""
+        """Take frames. The connection awaits each yielded object before the next frame."""
 
     async def pause(self) -> None:
-        """Called every few frames: wait while there is no room for more, and yield."""
+        """Called every few frames: yield to other tasks, and wait while there is no room."""
 
     def must_wait(self) -> bool:
         """Return True while there is no room for more."""
@@ -81,11 +81,11 @@ class Handler(Protocol):
         """The connection is open."""
 
     def disconnected(self, reason: str) -> None:
-        """The connection broke; it will be opened again."""
+        """The connection broke and will be opened again."""
 
 
 class Connection:
-    """A websocket of one route with its streams.
+    """A websocket of one URL with its streams.
 
     Args:
         name: For logs and metrics.
@@ -93,8 +93,8 @@ class Connection:
         handler: Gets the frames.
         venue: Label of metrics.
         opening: Messages that subscribe, sent once the connection is open.
-        heartbeat: What the venue wants to hear from time to time.
-        send_pause_s: Least time between two messages to the venue.
+        heartbeat: Keep-alive message of the venue.
+        send_pause_s: Shortest time between two messages to the venue.
         rng: Jitter of the backoff.
         backoff_first_s, ban_wait_s, overlap_s: See the constants. rotate_after_s: None: never.
     """
@@ -136,7 +136,7 @@ class Connection:
         self._log = structlog.get_logger().bind(venue=venue, connection=name)
 
     async def run(self) -> Ended:
-        """Read until the venue says that the recording is over, or ``stop``; reconnect after everything else."""
+        """Read until ``stop`` or the end of a recording. Reconnect after any other end."""
         delays = backoff_delays(self._rng, self._backoff_first_s)
         while not self._stopping:
             started = time.monotonic()
@@ -180,7 +180,7 @@ class Connection:
         await self._close()
 
     async def restart(self, reason: str) -> None:
-        """Break the connection so that it is opened anew (a stream went silent)."""
+        """Break the connection so that it is opened again (a stream is silent)."""
         self._log.warning("restarting the connection", reason=reason)
         if self._ws is not None:
             await self._ws.close(1000, reason[:100])
@@ -206,7 +206,7 @@ class Connection:
         await ws.close()
 
     async def _subscribed(self) -> Socket:
-        """Open a websocket, and start what sends on it: the subscriptions, then heartbeats and what ``send`` brings."""
+        """Open a websocket and start its sender: the subscriptions, then heartbeats and the messages of ``send``."""
         ws = await open_socket(self.url)
         queue: asyncio.Queue[str] = asyncio.Queue()
         for message in self.opening:
@@ -216,7 +216,7 @@ class Connection:
         return ws
 
     async def _send_all(self, ws: Socket, queue: asyncio.Queue[str]) -> None:
-        """Send what is queued, with pauses, and a heartbeat whenever it is due. Ends with the connection; the reader sees why."""
+        """Send the queued messages with pauses, and each due heartbeat. Ends with the connection. The reader reports the reason."""
         beat = self._heartbeat
         due = time.monotonic() + beat.every_s if beat is not None else None
         try:
@@ -232,7 +232,7 @@ class Connection:
             pass
 
     def send(self, message: str) -> bool:
-        """Queue a message to the venue; False while the connection is down (its successor subscribes anew anyway)."""
+        """Queue a message to the venue. False while the connection is down; its successor subscribes again."""
         queue = self._queues.get(self._ws) if self._ws is not None else None
         if queue is None:
             return False
@@ -240,7 +240,7 @@ class Connection:
         return True
 
     async def _read(self) -> str:
-        """Read until the connection ends; return why."""
+        """Read until the connection ends. Return the reason."""
         rotate_after = inf if self._rotate_after_s is None else self._rotate_after_s
         rotate_at = time.monotonic() + rotate_after
         frames, pause = self._handler.frames, self._handler.pause
@@ -249,7 +249,7 @@ class Connection:
             assert ws is not None
             try:
                 if not ws.frames:
-                    # One that is due to be replaced must not wait for a venue that is silent just now.
+                    # A due rotation must not wait for a silent venue.
                     async with asyncio.timeout(max(0.01, min(rotate_at - time.monotonic(), MOST_WAIT_S))):
                         await ws.wait()
                 for held in frames(ws.take(BATCH)):
@@ -271,9 +271,9 @@ class Connection:
                     await self._rotate()
 
     async def _rotate(self) -> None:
-        """Hand over to the successor: read the old connection on for a while, then close it.
+        """Hand over to the successor: read the old connection for some time, then close it.
 
-        The successor's frames wait in its socket meanwhile, and what both brought is dropped by its ids. So nothing is missed.
+        Meanwhile the successor's frames wait in its socket. Ids remove the duplicates. So no frame is lost.
         """
         rotation, self._rotation = self._rotation, None
         assert rotation is not None
@@ -286,7 +286,7 @@ class Connection:
         try:
             while (left := until - time.monotonic()) > 0:
                 if not self._queues[new].empty():
-                    until = time.monotonic() + self._overlap_s  # it is still subscribing: the overlap begins when it has
+                    until = time.monotonic() + self._overlap_s  # it is still subscribing; the overlap begins after that
                 if not old.frames:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(min(left, 0.1)):
@@ -296,7 +296,7 @@ class Connection:
                 if self._handler.must_wait():
                     await self._handler.pause()
         except Closed:
-            pass  # the overlap is over, or the venue was faster than we
+            pass  # the overlap is over, or the venue closed it first
         self._ws = new
         self._handler.connected()
         await self._drop(old)

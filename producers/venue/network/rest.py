@@ -1,4 +1,4 @@
-"""A venue's REST interface: one limiter for all who share an address, refusals obeyed, failures retried."""
+"""A venue's REST client. One limiter serves all users of an address; bans are respected and failures retried."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import tenacity
 
 from schemas import metrics
 
-# The venue's limit belongs to the address, which may have other users: leave them some.
+# The venue's limit applies to the address, which may have other users. Leave a part for them.
 SHARE = 0.9
-# A refusal without Retry-After: what is left of the window is not known, so wait a good part of a minute.
+# Wait after a refusal without Retry-After. The rest of the window is unknown, so this is a good part of a minute.
 SLOW_DOWN_S = 10.0
 # A ban (HTTP 418) lasts two minutes at least; asking sooner prolongs it.
 BANS: Mapping[int, float] = {418: 120.0}
 
 
 class RestError(RuntimeError):
-    """A request that failed for good: refused by the venue, or no answer after all attempts."""
+    """A request that failed for good: refused by the venue, or without an answer after all attempts."""
 
 
 class Limit(NamedTuple):
@@ -35,11 +35,12 @@ class Limit(NamedTuple):
 
 
 class _TryAgain(Exception):
-    """A refusal or failure of the kind that passes."""
+    """A temporary refusal or failure."""
 
 
 class Limiter:
-    """The budget of one venue and address, shared by all clients of this process; what the venue says of other users' requests counts too.
+    """The budget of one venue and address, shared by all clients of this process. It includes other users' requests if the venue reports
+    them.
 
     Args:
         venue: Label of metrics.
@@ -55,7 +56,7 @@ class Limiter:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def admit(self, weight: int) -> None:
-        """Wait until bans are over and every window has room for ``weight``; first come, first served."""
+        """Wait until no ban holds and every window has room for ``weight``. Requests are served in order."""
         loop = asyncio.get_running_loop()
         if self._admission is None or self._loop is not loop:
             self._admission, self._loop = asyncio.Lock(), loop
@@ -66,15 +67,15 @@ class Limiter:
 
     @property
     def busy(self) -> bool:
-        """True while requests wait for room: nobody should be held up for another one."""
+        """True while requests wait for room. A reader should not be held for one more."""
         return (self._admission is not None and self._admission.locked()) or self._wait(1) > 0
 
     def refused(self, wait_s: float) -> None:
-        """The venue refuses requests for so many seconds."""
+        """Record that the venue refuses requests for some seconds."""
         self._not_before = max(self._not_before, time.monotonic() + wait_s)
 
     def venue_says(self, used: int) -> None:
-        """Take the venue's own count of the first window when it is higher than ours (others use the address)."""
+        """Take the venue's count of the first window if it is higher than ours, because others use the address."""
         if self._limits and used > self._spent[0]:
             self._limits[0][1].append((time.monotonic(), used - self._spent[0]))
             self._spent[0] = used
@@ -124,11 +125,11 @@ class Rest:
         venue: Label of metrics.
         base_url: E.g. ``https://fapi.binance.com``.
         limiter: See ``limiter_of``.
-        refusal: ``Adapter.refusal``: what an HTTP 200 answer says against itself.
-        used_header: Response header with the venue's own count of used weight.
+        refusal: ``Adapter.refusal``: the error in an HTTP 200 response.
+        used_header: Response header with the venue's count of used weight.
         bans: HTTP status -> least wait, seconds, for those that mean a ban of the address.
         attempts: Tries of one request.
-        timeout_s: Of one try.
+        timeout_s: Time limit of one try.
     """
 
     def __init__(

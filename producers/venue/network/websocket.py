@@ -1,4 +1,4 @@
-"""A websocket whose frames are taken in batches: they gather while the reader works, and reading stops while too many wait."""
+"""A websocket whose frames are taken in batches. Frames gather while the reader works; reading stops while too many wait."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, cast
 
 from picows import WSAutoPingStrategy, WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-# Waiting frames at which the socket is read no more (and read again at half of them): some milliseconds of the busiest venue.
+# Number of waiting frames at which reading stops; it resumes at half. It equals some milliseconds of the busiest venue.
 MOST_FRAMES = 2048
 MOST_BYTES = 8 * 1024 * 1024
 MAX_FRAME_BYTES = 16 * 1024 * 1024
-# A reader that is held back sees pongs late: the limits are well above any hold.
+# A held reader sees pongs late, so the limits are well above any hold.
 PING_S = 60.0
 HANDSHAKE_S = 10.0
-# Looked up once: it is done for every frame.
+# Looked up once, because it is called for every frame.
 _TEXT, _DATA = WSMsgType.TEXT, (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION)
 
 
 class Closed(ConnectionError):
-    """The websocket is closed and every frame that it brought has been taken.
+    """The websocket is closed and all its frames were taken.
 
     Attributes:
         code, reason: Of the venue's close frame; None and "" when the connection was lost without one.
@@ -86,7 +86,7 @@ class Socket(WSListener):  # type: ignore[misc]
     # --- what the reader calls ----------------------------------------------------------------------------------------
 
     async def wait(self) -> None:
-        """Wait until a frame is there. Raises Closed when none will come."""
+        """Wait for a frame. Raises Closed when no more can come."""
         while not self.frames:
             if self._over:
                 raise Closed(self._code, self._reason)
@@ -94,7 +94,7 @@ class Socket(WSListener):  # type: ignore[misc]
             await self._wake.wait()
 
     def take(self, most: int) -> list[bytes]:
-        """Return the next frames that are there, at most so many."""
+        """Return the next waiting frames, at most so many."""
         frames = self.frames
         if len(frames) <= most:
             taken = list(frames)
@@ -115,7 +115,7 @@ class Socket(WSListener):  # type: ignore[misc]
         cast(WSTransport, self._transport).send(WSMsgType.TEXT, text.encode())
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close it and wait until it is gone. What was not taken is dropped."""
+        """Close it and wait until it is gone. Waiting frames are dropped."""
         transport = self._transport
         if transport is None:
             return

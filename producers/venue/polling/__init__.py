@@ -1,1 +1,1 @@
-"""Data that comes over REST only: history, past bars, polls."""
+"""Data that venues serve only over REST: history, past bars, polls."""

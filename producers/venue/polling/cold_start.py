@@ -1,5 +1,6 @@
-"""History on a cold start: the venue's bars, and the last hours of trades, settled funding and indicators if they are asked for, through the same topics,
-so that features are warm in minutes."""
+"""Loads history on a cold start, so that features are warm in minutes. It writes the venue's bars to the same topics as live data. On
+request it also writes the last hours of trades, settled funding and indicators.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +20,10 @@ HOUR_MS = 3_600_000
 
 
 class History:
-    """Loads the past of instruments that the log knows nothing of.
+    """Loads the history of instruments without records in the log.
 
     Args:
-        adapter: The venue. rest: where to ask. pipeline, feeds, backfill, holes, bars: see there.
+        adapter: The venue. rest: its REST client. pipeline, feeds, backfill, gap_repair, bars: see their classes.
         hours: How far back trades, funding and indicators go; 0: bars only.
     """
 
@@ -33,7 +34,7 @@ class History:
         pipeline: Pipeline,
         feeds: Feeds,
         backfill: BackFill,
-        holes: GapRepair,
+        gap_repair: GapRepair,
         bars: PastBars | None,
         hours: float,
     ) -> None:
@@ -42,30 +43,30 @@ class History:
         self._pipeline = pipeline
         self._feeds = feeds
         self._backfill = backfill
-        self._holes = holes
+        self._gap_repair = gap_repair
         self._bars = bars
         self._hours = hours
         self._has_trades = any(channel.topic == "agg_trades" for channel in adapter.channels)
         self._log = structlog.get_logger().bind(venue=adapter.venue)
 
     def wanted(self, feed: Feed) -> bool:
-        """Return True when a symbol is cold and has a past that is to be loaded."""
+        """Return True when a symbol is cold and its history is to be loaded."""
         cold = feed.trade_time is None and not feed.closed
         return cold and (self._hours > 0 or (self._bars is not None and self._bars.wanted(feed)))
 
-    async def load(self, feed: Feed, told: Source, trades: Source, now: int) -> None:
-        """Write a symbol's history. What the venue does not serve is left out and logged; the live streams come in any case.
+    async def load(self, feed: Feed, history: Source, trades: Source, now: int) -> None:
+        """Write a symbol's history. Data that the venue does not serve is left out and logged. The live streams start in any case.
 
         Args:
-            feed: Whose. told, trades: its places in the merge, of what is told at once and of the trades; the caller lets ``trades`` leave.
+            feed: The symbol. history, trades: Its sources in the merge, for trades and for the rest. The caller lets ``trades`` leave.
             now: The venue's clock, ms UTC.
         """
         since = now - int(self._hours * HOUR_MS)
         if self._bars is not None:
             self._bars.begin(feed, now, self._hours)
-            await self._bars.first(feed, told, since, now)
-        count = await self._others(feed, told, since, now) if self._hours > 0 else 0
-        self._pipeline.leave(told)
+            await self._bars.first(feed, history, since, now)
+        count = await self._others(feed, history, since, now) if self._hours > 0 else 0
+        self._pipeline.leave(history)
         before = self._backfill.trades
         if self._hours > 0 and self._has_trades:
             await self._trades(feed, trades, since)
@@ -73,17 +74,17 @@ class History:
 
     async def _others(self, feed: Feed, source: Source, since: int, now: int) -> int:
         try:
-            told = await self._adapter.history(self._rest, feed.market, since, now)
+            found = await self._adapter.history(self._rest, feed.market, since, now)
         except (RestError, MappingError) as error:
-            told = []  # the trades are worth having without it
+            found = []  # the trades are loaded all the same
             self._log.warning("no history of funding and indicators", symbol=feed.symbol, error=str(error)[:300])
         count = 0
-        for topic, record in sorted(told, key=lambda entry: int(entry[1]["event_time"])):
+        for topic, record in sorted(found, key=lambda entry: int(entry[1]["event_time"])):
             try:
                 self._pipeline.advance(source, record["event_time"])
                 self._feeds.polled(feed, topic, record, source)
             except CodecError as error:
-                self._holes.refuse(repr(record).encode(), f"history {topic}", str(error), error.field, feed.instrument)
+                self._gap_repair.refuse(repr(record).encode(), f"history {topic}", str(error), error.field, feed.instrument)
             else:
                 count += 1
         return count

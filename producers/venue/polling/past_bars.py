@@ -1,7 +1,7 @@
-"""The venue's bars before our own: fetched on a cold start, and until a whole bar of our own trades has begun.
+"""Fetches the venue's bars on a cold start, until a whole bar of our own trades has begun.
 
-The bar in which the trades begin is known in part only. Its bar is the venue's, fetched once it has ended; from the next one on ours count (the market
-state judges by the trades which that is: ``stream_apps.core.market.atr``).
+The bar in which our trades begin is incomplete. It is replaced by the venue's bar, fetched once it has ended. From the next bar on ours
+count. The market state finds that bar from the trades (``stream_apps.core.market.atr``).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from producers.venue.streams.gap_repair import GapRepair
 from schemas import metrics
 from schemas.codec.avro import CodecError
 
-# How often it is looked whether a bar has ended, and the least wait after a venue did not answer.
+# Seconds between two checks for an ended bar, and the shortest wait after a failed request.
 LOOK_S = 1.0
 AGAIN_S = 10.0
 
 
 class PastBars:
-    """Fetches bars of symbols whose own trades have just begun.
+    """Fetches bars of symbols whose trades have just begun.
 
     Args:
-        adapter: The venue. rest: where to ask. feeds: the symbols. holes: refuse bad rows. pipeline: where records go.
-        recorded: Ask about recorded instruments too.
+        adapter: The venue. rest: its REST client. feeds: The symbols. gap_repair: Refuses bad rows. pipeline: Writes the records.
+        recorded: Poll recorded instruments too.
         look_s: See ``LOOK_S``.
     """
 
@@ -41,7 +41,7 @@ class PastBars:
         adapter: Adapter,
         rest: Rest,
         feeds: Feeds,
-        holes: GapRepair,
+        gap_repair: GapRepair,
         pipeline: Pipeline,
         *,
         recorded: bool = False,
@@ -51,7 +51,7 @@ class PastBars:
         self._adapter = adapter
         self._rest = rest
         self._feeds = feeds
-        self._holes = holes
+        self._gap_repair = gap_repair
         self._pipeline = pipeline
         self._recorded = recorded
         self._look_s = look_s
@@ -59,46 +59,46 @@ class PastBars:
         self._log = structlog.get_logger().bind(venue=adapter.venue)
 
     def wanted(self, feed: Feed) -> bool:
-        """Return True when the venue's bars of a symbol are of use."""
+        """Return True when a symbol needs the venue's bars."""
         return self._adapter.kline_page > 0 and not feed.closed and (self._recorded or not feed.recorded)
 
     def begin(self, feed: Feed, now: int, hours: float = 0.0) -> None:
-        """Want a symbol's bars of the last hours, of a day and a quarter at least; ``now`` is the venue's clock, ms UTC."""
+        """Request a symbol's bars of the last hours, at least 30. ``now`` is the venue's clock, ms UTC."""
         if self.wanted(feed):
             feed.klines_to = now // klines.FRAME_MS * klines.FRAME_MS - max(klines.LEAST_BARS * klines.FRAME_MS, int(hours * 3_600_000))
 
     def resume(self, feed: Feed, last: int, now: int) -> None:
-        """Go on behind the newest bar in the log (its end), as far as it matters: the run before may have ended within the first bar."""
+        """Continue after the newest bar in the log (its end) if needed. The run before may have ended within the first bar."""
         if self.wanted(feed) and now - last < klines.FRAME_MS * 12:
             feed.klines_to, feed.begun = last, now
 
     async def load(self, feed: Feed, now: int, write: Callable[[klines.Record], None]) -> None:
-        """Fetch what has ended since the newest bar known and give it to ``write``; what the venue does not tell is tried again later."""
+        """Fetch the bars that ended since the newest known one and pass them to ``write``. Failures are tried again later."""
         if feed.klines_to is None:
             return
         try:
-            found = await klines.past(self._adapter, self._rest, feed.market, feed.klines_to, now, self._holes.wall_ms())
+            found = await klines.past(self._adapter, self._rest, feed.market, feed.klines_to, now, self._gap_repair.wall_ms())
         except (RestError, MappingError) as error:
             self._again[feed.symbol] = time.monotonic() + AGAIN_S
             self._log.warning("no bars of the venue", symbol=feed.symbol, error=str(error)[:300])
             return
         for row in found:
             if isinstance(row, RejectedRow):
-                self._holes.refuse(row.raw, f"rest klines {feed.symbol}", str(row.error), row.error.field, feed.instrument)
+                self._gap_repair.refuse(row.raw, f"rest klines {feed.symbol}", str(row.error), row.error.field, feed.instrument)
                 continue
             try:
                 write(row)
             except CodecError as error:
-                self._holes.refuse(repr(row).encode(), f"rest klines {feed.symbol}", str(error), error.field, feed.instrument)
+                self._gap_repair.refuse(repr(row).encode(), f"rest klines {feed.symbol}", str(error), error.field, feed.instrument)
                 continue
             feed.klines_to = max(feed.klines_to, row["event_time"])
             self.bars += 1
             metrics.BACKFILLED_BARS.labels(self._adapter.venue).inc()
         if now - klines.SETTLED_MS - feed.klines_to >= klines.FRAME_MS:
-            self._again[feed.symbol] = time.monotonic() + AGAIN_S  # it answered without the newest
+            self._again[feed.symbol] = time.monotonic() + AGAIN_S  # the response lacked the newest bar
 
     async def first(self, feed: Feed, source: Source, since: int, now: int) -> None:
-        """Fetch a cold symbol's bars into a back-fill: each in the step of its time, those from before ``since`` at the beginning."""
+        """Fetch a cold symbol's bars into a back-fill: each in the step of its time, bars before ``since`` at the beginning."""
 
         def write(record: klines.Record) -> None:
             self._pipeline.advance(source, max(since, record["event_time"]))
@@ -107,7 +107,7 @@ class PastBars:
         await self.load(feed, now, write)
 
     async def run(self) -> None:
-        """Fetch the bars that are still wanted, each once it has ended, until cancelled."""
+        """Fetch the missing bars, each once it has ended, until cancelled."""
         while True:
             await asyncio.sleep(self._look_s)
             clock = self._pipeline.sequencer.clock
@@ -120,7 +120,7 @@ class PastBars:
     async def _follow(self, feed: Feed, clock: int) -> None:
         assert feed.klines_to is not None
         if feed.begun is None:
-            feed.begun = feed.trade_time  # or a little later: one bar more than needed does no harm
+            feed.begun = feed.trade_time  # or a little later; one bar more than needed does no harm
         if feed.closed or (feed.begun is not None and feed.klines_to >= feed.begun):
             feed.klines_to = None
             return

@@ -1,4 +1,4 @@
-"""What is asked over REST again and again: open interest, long/short ratios, settled funding, volumes."""
+"""Repeated REST requests: open interest, long/short ratios, settled funding, volumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from producers.venue.streams.gap_repair import GapRepair
 from schemas import metrics
 from schemas.codec.avro import CodecError
 
-# Rounds of several producers must not fall on the same second: each wait is drawn from so much around its length.
+# Each wait varies by this share, so that several producers do not poll in the same second.
 JITTER = 0.05
 
 
@@ -24,10 +24,9 @@ class Polls:
     """The polls of one producer.
 
     Args:
-        adapter: The venue. rest: where to ask. feeds: take the records. holes: refuse bad ones.
+        adapter: The venue. rest: its REST client. feeds: Take the records. gap_repair: Refuses bad ones.
         topics: Only polls that feed one of them run.
-        scale: Factor on the waits.
-        recorded: Ask about recorded instruments too.
+        scale: Factor for the waits. recorded: Poll recorded instruments too.
     """
 
     def __init__(
@@ -35,7 +34,7 @@ class Polls:
         adapter: Adapter,
         rest: Rest,
         feeds: Feeds,
-        holes: GapRepair,
+        gap_repair: GapRepair,
         topics: Sequence[str],
         scale: float = 1.0,
         recorded: bool = False,
@@ -43,14 +42,14 @@ class Polls:
         self._venue = adapter.venue
         self._rest = rest
         self._feeds = feeds
-        self._holes = holes
+        self._gap_repair = gap_repair
         self._scale = scale
         self._recorded = recorded
         self._polls = [poll for poll in adapter.polls() if poll.topic in topics]
         self._log = structlog.get_logger().bind(venue=adapter.venue)
 
     async def run(self) -> None:
-        """Poll until cancelled; a poll that fails is tried again at its next turn."""
+        """Poll until cancelled. A failed poll is tried again at its next turn."""
         await asyncio.gather(*(self._repeat(poll) for poll in self._polls), asyncio.Event().wait())
 
     async def _repeat(self, poll: Poll) -> None:
@@ -69,7 +68,7 @@ class Polls:
             await asyncio.sleep(max(0.05, wait - (time.monotonic() - started)))
 
     async def once(self, poll: Poll) -> int:
-        """Do one round; return how many records came of it. Raises RestError, MappingError."""
+        """Do one round. Return the number of records. Raises RestError, MappingError."""
         markets = [feed.market for feed in self._feeds.feeds.values() if not feed.closed and (self._recorded or not feed.recorded)]
         if not markets:
             return 0
@@ -82,21 +81,21 @@ class Polls:
             try:
                 count += await self._ask(poll, [market])
             except (RestError, MappingError) as error:
-                failure = error  # one symbol that the venue does not answer for costs the others nothing
+                failure = error  # one failed symbol does not affect the others
         if failure is not None:
             raise failure
         return count
 
     async def _ask(self, poll: Poll, markets: list[Market]) -> int:
         count = 0
-        for symbol, topic, record in await poll.fetch(self._rest, markets, self._holes.wall_ms()):
+        for symbol, topic, record in await poll.fetch(self._rest, markets, self._gap_repair.wall_ms()):
             feed = self._feeds.feeds.get(symbol)
             if feed is None or (feed.recorded and not self._recorded):
                 continue
             try:
                 self._feeds.polled(feed, topic, record)
             except CodecError as error:
-                self._holes.refuse(repr(record).encode(), f"poll {poll.name}", str(error), error.field, feed.instrument)
+                self._gap_repair.refuse(repr(record).encode(), f"poll {poll.name}", str(error), error.field, feed.instrument)
             else:
                 count += 1
         return count

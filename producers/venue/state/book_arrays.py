@@ -1,7 +1,8 @@
-"""The levels of a book in arrays, changed and written by compiled code; its plain twin is ``book._Side`` with the ``depth`` record of ``books``.
+"""The levels of a book in arrays, changed and written by compiled code. Its plain equivalent is ``order_book._Side`` with the ``depth``
+record of ``book_sync``.
 
-Each side is kept in ascending order of a key whose greatest is the best: the price of a bid, the negative price of an ask. Most changes are near the best,
-so little is moved.
+Each side is in ascending order of a key: the price of a bid, the negative price of an ask. The greatest key is the best level. Most changes
+are near the best level, so few levels move.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from numba import njit
 from producers.venue.adapter.base import Level
 from schemas.codec.varints import write_long
 
-# Room for so many levels a side at first: twice a REST snapshot.
+# Initial room for levels a side: twice a REST snapshot.
 ROOM = 2048
-# Bytes of a record besides its header, its instrument and its levels: four longs, a word, and count and end of four lists.
+# Bytes of a record without header, instrument and levels: four longs, a short text, and count and end of four lists.
 MOST_BYTES = 4 * 10 + 8 + 4 * 4
 
 
 @njit(cache=True, nogil=True)
 def _apply(keys, quantities, count, levels, first, end, sign):  # type: ignore[no-untyped-def]
-    """Apply rows [first, end) of ``levels`` to a side with room for all of them; return how many levels it has then."""
+    """Apply rows [first, end) of ``levels`` to a side with room for all of them. Return its number of levels."""
     for row in range(first, end):
         key, quantity = sign * levels[row, 0], levels[row, 1]
         low, high = 0, count
@@ -54,7 +55,7 @@ def _apply(keys, quantities, count, levels, first, end, sign):  # type: ignore[n
 def _change(  # type: ignore[no-untyped-def]
     keys, quantities, counts, levels, bids, bids_end, asks, asks_end, head, time, received, epoch, last, top, scratch, scratch_bytes, out
 ):
-    """Apply a change and write the record of the best levels; return its length, -1 when there is no room for all its levels (nothing is done then)."""
+    """Apply a change and write the record of the best levels. Return its length, or -1 without any change when the levels do not fit."""
     if max(counts[0] + bids_end - bids, counts[1] + asks_end - asks) > keys.shape[1]:
         return -1
     counts[0] = _apply(keys[0], quantities[0], counts[0], levels, bids, bids_end, 1.0)
@@ -89,7 +90,7 @@ class BookArrays:
     """Both sides of a book.
 
     Args:
-        head: What the values of its ``depth`` records begin with: header and instrument.
+        head: First bytes of its ``depth`` records: header and instrument.
         top: Levels of each side in a record.
     """
 
@@ -100,7 +101,7 @@ class BookArrays:
         self._out = np.empty(len(head) + MOST_BYTES + 4 * 8 * top, dtype=np.uint8)
         self._scratch = np.empty(top, dtype="<f8")
         self._bytes = self._scratch.view(np.uint8)
-        # Compiles, once on a machine, before the book is live.
+        # Compile before the book is live. The result is cached on the machine.
         self.change(np.empty((0, 2)), (0, 0, 0, 0), 0, 0, 0, 0)
         ArraySide(self, 0).apply(())
 
@@ -111,7 +112,7 @@ class BookArrays:
 
         Args:
             levels, span: As of ``Scanned``.
-            time, received, epoch, last: Of the record: its time and our clock, ms UTC, the book's epoch and update id.
+            time, received, epoch, last: Fields of the record: its time and our clock, ms UTC, the book's epoch and update id.
         """
         while True:
             length = _change(
@@ -123,7 +124,7 @@ class BookArrays:
             self.grow(max(span[1] - span[0], span[3] - span[2]))
 
     def grow(self, more: int) -> None:
-        """Make room for so many levels a side besides those that are there, and for as many as there is room for now."""
+        """Make room for at least so many more levels a side. Grow at least by the present room."""
         room = self.keys.shape[1] * 2 + more
         for name in ("keys", "quantities"):
             old, new = getattr(self, name), np.empty((2, room))
@@ -136,7 +137,7 @@ class BookArrays:
 
 
 class ArraySide:
-    """One side of ``BookArrays``; does what ``book._Side`` does."""
+    """One side of ``BookArrays``, with the methods of ``order_book._Side``."""
 
     def __init__(self, arrays: BookArrays, side: int) -> None:
         self._arrays, self._side = arrays, side

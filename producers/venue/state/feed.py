@@ -1,4 +1,4 @@
-"""What is known of each symbol, stream and connection while the producer runs."""
+"""The state of each symbol, stream and connection of a running producer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from producers.venue.state.order_book import OrderBook
 from producers.venue.state.trade_ids import RecentIds, TradeIds
 from schemas.codec.avro import Record
 
-# Snapshot requests of one symbol: at most one in so many seconds, and ever fewer while they fail.
+# Shortest time between two snapshot requests of a symbol. It grows while they fail.
 SNAPSHOT_PAUSE_S = 1.0
 
 
 class StreamState(Enum):
-    """Where a stream stands; shown in /health and as a metric."""
+    """The status of a stream, shown in /health and as a metric."""
 
     CONNECTING = "connecting"  # its connection is down
     SYNCING = "syncing"  # subscribed, nothing usable came yet
@@ -36,12 +36,12 @@ class Feed:
     """One symbol.
 
     Attributes:
-        market: What the adapter knows of it.
+        market: The adapter's view of it.
         ids: Ids of its trades where they are consecutive; recent: its newest trades where they are not.
         book: The order book.
         recorded: The venue plays a recording.
         closed: The contract no longer trades.
-        log_end: Newest venue time up to which an earlier run heard it, ms UTC; None: the log has nothing of it but bars.
+        log_end: Newest venue time of an earlier run, ms UTC; None: the log holds only its bars, or nothing.
     """
 
     market: Market
@@ -52,8 +52,8 @@ class Feed:
     recent: RecentIds = field(default_factory=RecentIds)
     trade_time: int | None = None
     log_end: int | None = None
-    begun: int | None = None  # venue time at which its trades in the log begin, as far as this run knows
-    klines_to: int | None = None  # end of the newest of the venue's bars in the log; None: no further ones are wanted
+    begun: int | None = None  # venue time of its first trade in the log, if this run knows it
+    klines_to: int | None = None  # end of the venue's newest bar in the log; None: no more are needed
     book: OrderBook = field(default_factory=OrderBook)
     broken: Record | None = None  # the gap row of a book that is being rebuilt
     snapshot: asyncio.Task[None] | None = None
@@ -83,7 +83,7 @@ class Stream:
 
     Attributes:
         seen: ``time.monotonic()`` of its newest message.
-        missed_since: Venue time since which trades are to be fetched once the stream is heard; None: none are.
+        missed_since: Start of the trades to fetch once the stream resumes, venue time; None: nothing to fetch.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Stream:
 
     @property
     def state(self) -> StreamState:
-        """Where it stands."""
+        """Its status."""
         if self.feed.closed:
             return StreamState.CLOSED
         if self.line.connection is None or not self.line.connection.open:
@@ -114,12 +114,11 @@ class Stream:
 
 @dataclass(slots=True)
 class ConnectionState:
-    """The connection that a stream comes on.
+    """The connection of some streams.
 
     Attributes:
-        source: Its place in the merge.
-        clock: Newest venue time heard on it.
-        lost_at: Venue time at which it was lost, or at which the run began to listen; None: it was not lost.
+        source: Its source in the merge. clock: Its newest venue time.
+        lost_at: Venue time at which it was lost, or at which the run began; None: it was not lost.
         ended: The recording is over and its source has left the merge.
         scanner: Reads most of its frames in bulk, if the venue has one (``Adapter.scanner``); scanned: the streams by its numbers.
     """

@@ -1,8 +1,8 @@
-"""When a contract is funded next, and how often (pure; specification W section 15, R001-217 to R001-237).
+"""The next funding time and the interval of a contract (pure; specification W section 15, R001-217 to R001-237).
 
-Venues say it in pieces: an interval in one message, a next time in another, nothing in most. What is known is kept until the venue says otherwise;
-what is absent, empty or zero erases nothing. A next time that has passed is moved on by the interval. The interval is what the venue
-publishes, never the time that is left. Venues that publish neither have a rule, and what comes of a rule is marked so.
+Venues publish the schedule in parts: an interval in one message, a next time in another, nothing in most. Known values stay until the venue
+changes them. Absent, empty or zero values change nothing. A next time that has passed is advanced by the interval. The interval is the
+published one, never the remaining time. Venues that publish neither have a rule, and values from a rule are marked.
 
 Times are venue times, ms UTC; intervals are hours.
 """
@@ -14,18 +14,18 @@ from typing import Literal, NamedTuple
 from schemas.codec.avro import Record
 
 HOUR_MS = 3_600_000
-# A next time that lies so far in the past is an error (R001-219): it never leaves.
+# A next time this far in the past is an error (R001-219) and is never written.
 TOLERANCE_MS = 60_000
 
 Source = Literal["venue", "rule"]
 
 
 class Rule(NamedTuple):
-    """What holds where the venue publishes no schedule: settlements at whole multiples of the interval, UTC, unless it says when.
+    """The rule of a venue that publishes no schedule: settlements at whole multiples of the interval, UTC, unless it gives a time.
 
     Attributes:
         interval_hours: Hours between two settlements, unless the venue publishes its own for the contract.
-        raw_time: The venue's time field is of unstable meaning: it may be the last settlement as well as the next (Lighter).
+        raw_time: The meaning of the venue's time field varies: it may be the last settlement or the next one (Lighter).
     """
 
     interval_hours: int
@@ -39,7 +39,7 @@ def next_boundary(at: int, interval_hours: int) -> int:
 
 
 def roll(next_time: int, at: int, interval_hours: int) -> int:
-    """Return a next time moved on by whole intervals until it lies after ``at``; one that does stays as it is."""
+    """Return a next time, advanced by whole intervals until it is after ``at``."""
     if next_time > at:
         return next_time
     step = interval_hours * HOUR_MS
@@ -50,8 +50,8 @@ class FundingSchedule:
     """The schedule of one contract.
 
     Args:
-        rule: For venues that publish no schedule or only half of it.
-        interval_hours: What the venue's contract list says, if anything.
+        rule: For venues that publish no schedule or a part of it.
+        interval_hours: Interval of the venue's contract list, if it has one.
     """
 
     def __init__(self, rule: Rule | None = None, interval_hours: int | None = None) -> None:
@@ -63,19 +63,20 @@ class FundingSchedule:
 
     @property
     def interval_hours(self) -> int | None:
-        """The interval as published, or of the rule; None while nobody has said."""
+        """The published interval, or that of the rule. None while unknown."""
         if self._interval is None and self._rule is not None:
             return self._rule.interval_hours
         return self._interval
 
     def update(self, at: int, next_time: int | None = None, interval_hours: int | None = None, source: Source = "venue") -> None:
-        """Take what a message says. None, 0 and less say nothing. A message older than the newest one only fills what is not known.
+        """Take the values of a message. None, 0 and negative values change nothing. A message older than the newest one only fills unknown
+        values.
 
         Args:
             at: Venue time of the message.
-            next_time: Next settlement, or what the venue gives for it.
+            next_time: Next settlement, or the venue's value for it.
             interval_hours: Interval as published.
-            source: Who says the next time: an adapter may have applied a rule to it already.
+            source: Source of the next time: the venue, or a rule that the adapter applied.
         """
         newest = at >= self._at
         self._at = max(self._at, at)
@@ -85,9 +86,9 @@ class FundingSchedule:
             self._next, self._source = next_time, source
 
     def next_after(self, at: int) -> tuple[int, Source] | tuple[None, None]:
-        """Return the next settlement after a time and who says so; (None, None) while it is not known.
+        """Return the next settlement after a time and its source; (None, None) while unknown.
 
-        A time that has passed by up to a minute stands when there is no interval to move it by; one that has passed by more is not known any more.
+        Without an interval, a time that passed up to a minute ago is still returned. After more than a minute it is unknown.
         """
         interval = self.interval_hours
         if self._next is None:
@@ -101,10 +102,10 @@ class FundingSchedule:
         return found, "rule" if raw else self._source
 
     def apply(self, record: Record) -> Record:
-        """Learn from a ``funding`` record and return it with what is known of the schedule: next time, interval, and the source of the next time.
+        """Learn from a ``funding`` record. Return it with the known schedule: next time, interval, and source of the next time.
 
-        Records of settlements (``settled_rate``) come back as they are: they tell of the past, and the schedule of then is not known. So do records
-        older than what was learnt by more than a minute, but for a next time that had already passed then.
+        Settlement records (``settled_rate``) are returned unchanged, because the schedule of their time is unknown. So are records more
+        than a minute older than the newest one, except for a next time that had already passed then.
         """
         if record.get("settled_rate") is not None:
             return record
@@ -121,6 +122,6 @@ class FundingSchedule:
 
 
 def _on_the_hour(time_ms: int) -> int:
-    """Return the full hour that a time lies within a minute of, else the time: venues stamp settlements some milliseconds late."""
+    """Return the full hour within a minute of a time, else the time. Venues stamp settlements some milliseconds late."""
     hour = (time_ms + HOUR_MS // 2) // HOUR_MS * HOUR_MS
     return hour if abs(time_ms - hour) <= TOLERANCE_MS else time_ms

@@ -1,11 +1,13 @@
 """The local order book of one symbol, kept by the venue's sequence rule (pure).
 
-Adapters bring every rule into one form: a diff says on which update id it applies (``previous``) and which it leads to (``last``). A live book takes
-a diff only if ``previous`` is where it stands; anything else makes it invalid at once, and it must be rebuilt:
+Adapters convert every rule to one form: a diff has the update id before it (``previous``) and after it (``last``). A live book takes a diff
+only if ``previous`` is its update id. Otherwise it becomes invalid at once and must be rebuilt:
 
-- ``rest`` (Binance, "How to manage a local order book correctly"): buffer diffs; take a REST snapshot after the first diff came; drop diffs
-  that end before the snapshot's ``lastUpdateId``; the first applied diff spans it, or follows on it (else one can wait for ever).
-- ``stream`` (Bybit, OKX, Bitget): the stream begins with a snapshot; a later one resets the book. After a break the stream is subscribed anew.
+- ``rest`` (Binance, "How to manage a local order book correctly"): buffer diffs, request a REST snapshot after the first diff, and drop
+  diffs that end before its ``lastUpdateId``. The first applied diff spans that id or follows it directly, because otherwise a quiet book
+  would wait for ever.
+- ``stream`` (Bybit, OKX, Bitget): the stream begins with a snapshot; a later one resets the book. After a break the stream is subscribed
+  again.
 - ``full`` (Hyperliquid): every message is a whole book.
 """
 
@@ -26,14 +28,15 @@ if TYPE_CHECKING:
     from producers.venue.state.book_arrays import BookArrays
 
 TOP = 20
-# Diffs kept while a snapshot is fetched: 100 s of the fastest stream. Older ones fall out; the snapshot then skips them, or a second one is asked for.
+# Diffs kept while a snapshot is fetched: 100 s of the fastest stream. Older ones are dropped. The snapshot then covers them, or a second
+# one is requested.
 BUFFER = 4096
 
 
 class Outcome(Enum):
-    """What a diff did to the book."""
+    """The effect of a diff on the book."""
 
-    APPLIED = auto()  # the book is live and holds it
+    APPLIED = auto()  # applied; the book is live
     IGNORED = auto()  # older than the book: a duplicate, or before the snapshot
     BUFFERED = auto()  # the book waits for a snapshot
     GAP = auto()  # the sequence broke: the book is invalid from now on, and waits for a snapshot
@@ -41,7 +44,7 @@ class Outcome(Enum):
     CHECKSUM = auto()  # the venue's checksum differs: the book is invalid from now on
 
 
-# By this name, because looking a member up in its class costs a good part of applying a diff.
+# Module names, because the lookup of an enum member costs a good part of applying a diff.
 APPLIED = Outcome.APPLIED
 
 
@@ -103,9 +106,8 @@ class OrderBook:
     """One symbol's book.
 
     Args:
-        epoch: Epoch of an earlier run: it grows by one at every synchronisation, so update ids are continuous within one.
-        mode: See above.
-        checksum: The venue's checksum of texts of levels, best first (``Adapter.checksum``), if it has one.
+        epoch: Epoch of an earlier run: it grows by one at every synchronisation, so update ids are continuous within an epoch.
+        mode: See the module. checksum: The venue's checksum of texts of levels, best first (``Adapter.checksum``), if it has one.
         checksum_levels: Levels of each side that it covers.
 
     Attributes:
@@ -136,13 +138,13 @@ class OrderBook:
         self._buffer: deque[BookDiff] = deque(maxlen=BUFFER)
         self._checksum = checksum
         self._checksum_levels = checksum_levels
-        # A side each: a price may leave one and be on the other.
+        # One per side: a price may leave one side and be on the other.
         self._bid_texts: dict[float, str] = {}
         self._ask_texts: dict[float, str] = {}
 
     def compile(self, head: bytes) -> None:
-        """Keep the levels of this new book in arrays, so that ``follow`` can be used; ``head``: what its records begin with."""
-        from producers.venue.state.book_arrays import BookArrays  # brings the compiler along
+        """Keep the levels of this new book in arrays, so that ``follow`` works. ``head``: first bytes of its records."""
+        from producers.venue.state.book_arrays import BookArrays  # imports the compiler
 
         self._arrays = BookArrays(head, TOP)
         self._bids, self._asks = self._arrays.sides()
@@ -150,7 +152,8 @@ class OrderBook:
     def follow(
         self, previous: int, last: int, time: int, levels: npt.NDArray[np.float64], span: tuple[int, int, int, int], received: int
     ) -> bytes | None:
-        """Apply a change that was read in bulk and return the ``depth`` record as Avro; None, and nothing is done, unless it follows on a live book.
+        """Apply a change that was read in bulk and return the ``depth`` record as Avro. None, without any change, unless it follows
+        directly on a live book.
 
         Args:
             previous, last: Update ids, as of ``BookDiff``.
@@ -168,7 +171,7 @@ class OrderBook:
         if self.live:
             if diff.previous == self.last_update_id:
                 return self._apply(diff)
-            # A smaller id at a later time is no repeat: the venue began to count anew (OKX, Bybit), and what led there was lost.
+            # A smaller id at a later time is not a duplicate. The venue restarted its count (OKX, Bybit), so diffs were lost.
             if diff.last <= self.last_update_id and (self.mode == "rest" or diff.time <= (self.last_time or 0)):
                 return Outcome.IGNORED
             self.gap = (self.last_update_id + 1, max(self.last_update_id + 1, diff.previous))
@@ -177,7 +180,7 @@ class OrderBook:
                 self._buffer.append(diff)
             return Outcome.GAP
         if self.mode != "rest":
-            return Outcome.BUFFERED  # of no use: the snapshot that is coming holds it
+            return Outcome.BUFFERED  # not needed: the next snapshot includes it
         if self._snapshot is None:
             self._buffer.append(diff)
             return Outcome.BUFFERED
@@ -193,7 +196,7 @@ class OrderBook:
         return Outcome.STALE
 
     def load(self, snapshot: BookSnapshot) -> tuple[list[Top], bool]:
-        """Take a snapshot that was asked for after the buffered diffs began, and apply the buffered diffs to it.
+        """Take a snapshot that was requested after the first buffered diff, and apply the buffered diffs to it.
 
         Returns:
             The top of the book after each diff applied, and whether another snapshot is needed.
@@ -212,12 +215,12 @@ class OrderBook:
         return tops, self.waiting
 
     def replace(self, snapshot: BookSnapshot) -> Outcome:
-        """Take a snapshot of the stream. One that is older than a live book (a rotated connection's first message) changes nothing."""
+        """Take a snapshot of the stream. A snapshot older than a live book (a rotated connection's first message) changes nothing."""
         if self.live and self.mode == "stream" and snapshot.last <= self.last_update_id and (snapshot.time or 0) <= (self.last_time or 0):
             return Outcome.IGNORED
         if self.live and self.mode == "full":
             if (snapshot.time or 0) < (self.last_time or 0) or snapshot.last == self.last_update_id:
-                return Outcome.IGNORED  # the same, or overtaken
+                return Outcome.IGNORED  # the same or an older one
         else:
             self.epoch += 1
         self._bids.load(snapshot.bids)
@@ -242,7 +245,7 @@ class OrderBook:
         return Outcome.CHECKSUM
 
     def invalidate(self) -> None:
-        """Declare the book unusable; a snapshot is needed."""
+        """Make the book invalid. A snapshot is needed."""
         self.live = False
         self._snapshot = None
         self._buffer.clear()
@@ -265,7 +268,7 @@ class OrderBook:
         return self._verified(diff.checksum)
 
     def _note(self, bids: list[Level], asks: list[Level], texts: dict[float, str] | None) -> None:
-        """Keep the texts of the levels, forget those of removed ones."""
+        """Store the texts of the levels, drop those of removed ones."""
         if texts is None:
             return
         for side, levels in ((self._bid_texts, bids), (self._ask_texts, asks)):

@@ -1,4 +1,4 @@
-"""Which trades of an instrument are new, doubled or missing (pure): by consecutive ids, or by remembering the newest ones."""
+"""Finds new, duplicate and missing trades of an instrument (pure): by consecutive ids, or by a set of the newest ids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Verdict(Enum):
     GAP = auto()  # ids before it are missing; nothing was taken
 
 
-# By these names, because looking a member up in its class costs as much as taking a trade's id.
+# Module names, because the lookup of an enum member costs as much as taking a trade's id.
 NEW, DUPLICATE, GAP = Verdict
 
 
@@ -23,7 +23,7 @@ class TradeIds:
     """The ids of one instrument's aggregate trades.
 
     Args:
-        last: Newest id already written, None when nothing is known: then the first id offered begins the sequence.
+        last: Newest written id. None: the first offered id starts the sequence.
         missing: Ranges of ids below it that were never written (first and last, inclusive).
     """
 
@@ -32,7 +32,7 @@ class TradeIds:
         self.missing: list[tuple[int, int]] = list(missing or [])
 
     def offer(self, trade_id: int) -> Verdict:
-        """Take an id: NEW is to be written once, now. After GAP the caller fills the hole or calls ``skip``, and offers again."""
+        """Take an id. NEW means: write the trade now. After GAP the caller fills the gap or calls ``skip``, and offers the id again."""
         if self.last is None or trade_id == self.last + 1:
             self.last = trade_id
             return NEW
@@ -46,14 +46,14 @@ class TradeIds:
         return Verdict.DUPLICATE
 
     def follow(self, trade_id: int) -> bool:
-        """Take an id that follows on the newest; False, and nothing is taken, for any other."""
+        """Take an id that follows the newest one directly. For any other return False and take nothing."""
         if self.last is None or trade_id != self.last + 1:
             return False
         self.last = trade_id
         return True
 
     def skip(self, before: int) -> None:
-        """Leave the hole before ``before`` open for now: its ids are missing, and are new when they come after all."""
+        """Leave the gap before ``before`` open. Its ids are missing, and new if they arrive later."""
         if self.last is not None and before > self.last + 1:
             self.missing.append((self.last + 1, before - 1))
             self.last = before - 1
@@ -63,17 +63,17 @@ class TradeIds:
         return any(low <= last and first <= high for low, high in self.missing)
 
 
-# A REST interface answers with a thousand trades at most; a rotation's overlap brings a few seconds of them twice.
+# A REST response has at most a thousand trades. A rotation's overlap repeats a few seconds of trades.
 KEEP_TRADES = 1_500
 KEEP_MS = 30_000
-# Room for a million trades in one millisecond keeps assigned ids ascending with time, and they fit a long until the year 2262.
+# With room for a million trades in a millisecond, assigned ids ascend with time. They fit a long until the year 2262.
 IDS_A_MS = 1_000_000
 
 
 class RecentIds:
-    """The newest trades of an instrument of a venue whose ids say nothing but "this one".
+    """The newest trades of an instrument whose ids only identify a trade.
 
-    Such trades get ids of ours, which only ascend: the millisecond of the trade with room for a million, or one more than the last.
+    Such trades get ascending ids of ours: a million times the trade's millisecond, or one more than the last id.
 
     Args:
         last: Newest id assigned in an earlier run.
@@ -87,13 +87,13 @@ class RecentIds:
         self._order: deque[tuple[int, str]] = deque()
 
     def remember(self, venue_id: str, time_ms: int) -> None:
-        """Note a trade that is in the log already."""
+        """Record a trade that is already in the log."""
         if venue_id not in self._known:
             self._known.add(venue_id)
             self._order.append((time_ms, venue_id))
 
     def offer(self, venue_id: str, time_ms: int) -> int | None:
-        """Return the id to write a trade under, once; None for one that was seen. ``time_ms``: venue time of the trade."""
+        """Return the id of a new trade; None for a trade that was seen. ``time_ms``: venue time of the trade."""
         known, order = self._known, self._order
         if venue_id in known:
             return None

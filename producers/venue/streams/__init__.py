@@ -1,1 +1,1 @@
-"""From websocket frames to records, with repair of gaps."""
+"""Maps websocket frames to records and repairs gaps."""

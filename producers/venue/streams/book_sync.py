@@ -1,4 +1,4 @@
-"""Keeping the order books in step with the depth streams: snapshots, top levels out, invalid at once when the sequence breaks."""
+"""Keeps the order books in step with the depth streams, and writes their top levels. A broken sequence makes a book invalid at once."""
 
 from __future__ import annotations
 
@@ -24,26 +24,25 @@ class BookSync:
     """The order books of all symbols.
 
     Args:
-        adapter: The venue. pipeline: Where records go. rest: for snapshots. holes: gap rows and holding.
+        adapter: The venue. pipeline: Writes the records. rest: Serves snapshots. gap_repair: Writes gap rows and holds readers.
     """
 
-    def __init__(self, adapter: Adapter, pipeline: Pipeline, rest: Rest, holes: GapRepair) -> None:
+    def __init__(self, adapter: Adapter, pipeline: Pipeline, rest: Rest, gap_repair: GapRepair) -> None:
         self._adapter = adapter
         self._pipeline = pipeline
         self._rest = rest
-        self._holes = holes
+        self._gap_repair = gap_repair
         self._log = structlog.get_logger().bind(venue=adapter.venue)
 
     def take(self, stream: Stream, change: BookDiff | BookSnapshot, received: int, thin: bool) -> Awaitable[None] | None:
-        """Take a change of a book whose connection's clock has been moved on.
+        """Take a change of a book. Its connection's clock is already advanced.
 
         Args:
-            stream, change: Whose, and what.
-            received: Our clock, ms UTC.
-            thin: Keep the book, but write nothing: the producer is behind.
+            stream, change: The stream and its change. received: Our clock, ms UTC. thin: Update the book but write nothing, because the
+            producer is behind.
 
         Returns:
-            An awaitable that holds the reader while a snapshot is fetched, if one is needed.
+            An awaitable that holds the reader during a snapshot request, if one is needed.
         """
         feed, book = stream.feed, stream.feed.book
         before = book.last_time
@@ -56,7 +55,7 @@ class BookSync:
                 self._emit_top(feed, stream.line.source, book.top(), received)
             return None
         if outcome is Outcome.IGNORED:
-            self._holes.duplicates += 1
+            self._gap_repair.duplicates += 1
             return None
         if outcome in (Outcome.GAP, Outcome.CHECKSUM):
             self._break(stream, outcome, (change.time or 0) or before or 0, before, received)
@@ -65,7 +64,7 @@ class BookSync:
         return self._need_snapshot(stream)
 
     def lost(self, stream: Stream, clock: int, received: int) -> None:
-        """A connection broke whose streams begin with snapshots: what the book holds is of the past until the next one is there."""
+        """Invalidate a book after its connection broke. It is valid again after the stream's next snapshot."""
         feed = stream.feed
         if feed.book.live and feed.book.mode == "stream":
             self._emit_invalid(feed, stream.line.source, clock, received)
@@ -75,7 +74,7 @@ class BookSync:
         feed, source = stream.feed, stream.line.source
         self._emit_invalid(feed, source, at, received)
         kind = "sequence_gap" if outcome is Outcome.GAP else "checksum"
-        feed.broken = self._holes.emit_gap(
+        feed.broken = self._gap_repair.emit_gap(
             feed, source, "depth", kind, at, certain=True, ids=feed.book.gap or (None, None), times=(before, at),
             repaired=False, detail="book invalid, resynchronising",
         )  # fmt: skip
@@ -121,14 +120,14 @@ class BookSync:
     def _need_snapshot(self, stream: Stream) -> Awaitable[None] | None:
         feed, source = stream.feed, stream.line.source
         if feed.snapshot is not None:
-            return None  # on its way; its connection was held for it long enough
+            return None  # the request is running; its connection was held long enough
         if feed.book.mode != "rest":
-            feed.snapshot = self._holes.task(self._subscribe_again(stream), source)
-            return None  # the snapshot comes on the very connection: it must be read on
+            feed.snapshot = self._gap_repair.task(self._subscribe_again(stream), source)
+            return None  # the snapshot arrives on this connection, so reading must continue
         at_once = time.monotonic() >= feed.snapshot_after and not self._rest.limiter.busy
-        feed.snapshot = self._holes.task(self._sync(feed, source), source)
-        # A request that must wait its turn would hold the whole connection for one symbol's sake.
-        return self._holes.hold(feed.snapshot, source) if at_once else None
+        feed.snapshot = self._gap_repair.task(self._sync(feed, source), source)
+        # A waiting request would hold the whole connection for one symbol.
+        return self._gap_repair.hold(feed.snapshot, source) if at_once else None
 
     async def _sync(self, feed: Feed, source: Source) -> None:
         """Fetch snapshots until the book is live or follows the stream again."""
@@ -144,7 +143,7 @@ class BookSync:
                     continue
                 feed.snapshot_pause = SNAPSHOT_PAUSE_S
                 tops, again = feed.book.load(snapshot)
-                received = self._holes.wall_ms()
+                received = self._gap_repair.wall_ms()
                 for top in tops:
                     self._emit_top(feed, source, top, received)
                 if again and tops:
@@ -153,7 +152,7 @@ class BookSync:
             feed.snapshot = None
 
     async def _subscribe_again(self, stream: Stream) -> None:
-        """Subscribe anew until the book is live; the snapshot comes with the stream."""
+        """Subscribe again until the book is live. The stream begins with the snapshot."""
         feed = stream.feed
         try:
             while feed.book.waiting:

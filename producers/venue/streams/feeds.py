@@ -1,7 +1,7 @@
-"""From frames to records: every message is checked, mapped, freed of doubles, and emitted into the pipeline.
+"""Turns frames into records: every message is checked, mapped, deduplicated, and passed to the pipeline.
 
-Holes are mended over REST while the connection that showed them is held (bounded), so that the mended records come in their place and the
-log stays a function of what the venue sent; a REST interface that takes longer mends in the background.
+Gaps are filled over REST while the reader of their connection is held, for a bounded time. So filled records come in their place, and the
+log depends only on the venue's messages. A slower REST interface fills gaps in the background.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from schemas import metrics
 from schemas.codec.avro import CodecError, Record
 from schemas.codec.recordwriter import text_bytes
 
-# So few frames at once are read one by one: reading in bulk has a price a call.
+# Up to this number, frames are read one by one, because a bulk call has a fixed cost.
 FEW_FRAMES = 4
-# The delay histogram is fed by every n-th frame: a sample shows the same shape at a fraction of the cost.
+# The delay histogram takes every n-th frame. The sample has the same shape at a fraction of the cost.
 DELAY_SAMPLE = 16
-# More trades than the two days that REST reaches back: an id so far ahead is a broken frame, not a hole.
+# More trades than in the two days that REST serves. An id further ahead is a broken frame, not a gap.
 MAX_JUMP = 20_000_000
-# While thinning out, one record of a symbol's depth and quotes is written in so many ms of venue time: the step of the progress marks.
+# Venue time between two records of a symbol's depth and quotes while thinning out, ms: the step of the progress marks.
 THIN_MS = 250
-# A stream that says nothing for so long after its connection came back is subscribed, and quiet.
+# A stream without messages for this time after a reconnect counts as subscribed and quiet.
 MISSED_AFTER_S = 15.0
-# What tells messages of different streams of a venue apart; the schedule is filled in whatever they bring.
+# Fields that distinguish messages of a venue's streams. The schedule is filled in for all of them.
 FUNDING_VALUES = ("mark_price", "index_price", "estimated_settle_price", "estimated_rate", "settled_rate")
 
 
@@ -43,13 +43,18 @@ class Feeds:
 
     Args:
         adapter: The venue.
-        pipeline: Where records go.
-        books, backfill, holes: Keep order books, mend holes, and note them.
-        conflate_after_s: Seconds behind the venue from which on depth and quotes are thinned out.
+        pipeline: Writes the records. books, backfill, gap_repair: Keep order books, fill gaps, and report them.
+        conflate_after_s: Delay behind the venue, seconds, above which depth and quotes are thinned out.
     """
 
     def __init__(
-        self, adapter: Adapter, pipeline: Pipeline, books: BookSync, backfill: BackFill, holes: GapRepair, conflate_after_s: float = 5.0
+        self,
+        adapter: Adapter,
+        pipeline: Pipeline,
+        books: BookSync,
+        backfill: BackFill,
+        gap_repair: GapRepair,
+        conflate_after_s: float = 5.0,
     ) -> None:
         self.feeds: dict[str, Feed] = {}
         self.streams: dict[str, Stream] = {}
@@ -63,9 +68,9 @@ class Feeds:
         self._books = books
         self._pipeline = pipeline
         self._backfill = backfill
-        self._holes = holes
+        self._gap_repair = gap_repair
         self._conflate_after_ms = conflate_after_s * 1000
-        # Names of streams of whole-market subscriptions begin with the channel's name.
+        # Stream names of whole-market subscriptions begin with the channel's name.
         self._whole_market = tuple(channel.name for channel in adapter.channels if channel.whole_market)
         self._log = structlog.get_logger().bind(venue=adapter.venue)
 
@@ -78,7 +83,7 @@ class Feeds:
         line.streams.append(stream)
 
     def compile(self, line: ConnectionState) -> None:
-        """Have the frames of a connection read in bulk from now on, if the venue's adapter can; all its streams are subscribed by now."""
+        """Read the frames of a connection in bulk from now on, if the adapter can. All its streams are subscribed by now."""
         line.scanned = list(line.streams)
         markets = [(stream.name, stream.channel, stream.feed.market) for stream in line.scanned]
         line.scanner = self._adapter.scanner(markets, self._pipeline.codec)
@@ -93,7 +98,7 @@ class Feeds:
         """Take frames of a connection in their order.
 
         Yields:
-            What must be awaited before the next frame is taken: a hole is being mended.
+            Awaitables of gap repairs. The caller awaits each before it takes the next frame.
         """
         scanner = line.scanner
         if scanner is None or len(raws) < FEW_FRAMES:
@@ -102,7 +107,7 @@ class Feeds:
                 if held is not None:
                     yield held
             return
-        received = self._holes.wall_ms()
+        received = self._gap_repair.wall_ms()
         line.source.heard = time.monotonic()
         found = scanner.scan(raws, received)
         for row, index in enumerate(found.streams):
@@ -112,7 +117,7 @@ class Feeds:
                     yield held
 
     def _scanned(self, line: ConnectionState, stream: Stream, found: Scanned, row: int, received: int) -> bool:
-        """Take a message that was read in bulk; False, and nothing is done, unless it is the plain next one of a stream in order."""
+        """Take a message that was read in bulk. Return False, without any change, unless it directly follows the stream's last one."""
         feed, source = stream.feed, line.source
         if line.lost_at is not None or stream.missed_since is not None or stream.silent:
             return False
@@ -148,12 +153,12 @@ class Feeds:
         return True
 
     def frame(self, line: ConnectionState, raw: bytes) -> Awaitable[None] | None:
-        """Take one frame of a connection. What cannot be used becomes a dead letter with its bytes.
+        """Take one frame of a connection. An unusable message becomes a dead letter with its bytes.
 
         Returns:
-            An awaitable when a hole is being mended: read on when it is done.
+            An awaitable while a gap is being filled. Continue to read after it.
         """
-        received = self._holes.wall_ms()
+        received = self._gap_repair.wall_ms()
         self.frames_read += 1
         line.source.heard = time.monotonic()
         try:
@@ -161,8 +166,8 @@ class Feeds:
         except MappingError as error:
             stream = self.streams.get(error.record)
             instrument = None if stream is None else stream.feed.instrument
-            field = None if error.field == "frame" else error.field  # the whole frame is at fault
-            self._holes.refuse(raw, "frame" if stream is None else stream.name, str(error), field, instrument)
+            field = None if error.field == "frame" else error.field  # the whole frame is invalid
+            self._gap_repair.refuse(raw, "frame" if stream is None else stream.name, str(error), field, instrument)
             return None
         if len(parts) == 1:
             return self._part(line, parts[0], raw, received)
@@ -173,7 +178,7 @@ class Feeds:
         return None
 
     async def _rest_of(self, line: ConnectionState, parts: Sequence[Message], raw: bytes, received: int, held: Awaitable[None]) -> None:
-        """Take the other messages of a frame once a hole that the first one showed is mended."""
+        """Take the other messages of a frame after the gap before the first one is filled."""
         await held
         for part in parts:
             again = self._part(line, part, raw, received)
@@ -185,7 +190,7 @@ class Feeds:
         stream = self.streams.get(name)
         if stream is None or stream.line is not line:
             if not name.startswith(self._whole_market) or not self._whole_market:
-                self._holes.refuse(raw, "frame", f"{name}: no stream of this connection", "stream", None)
+                self._gap_repair.refuse(raw, "frame", f"{name}: no stream of this connection", "stream", None)
             return None
         if clock == 0:
             clock = line.clock or received
@@ -198,7 +203,7 @@ class Feeds:
             else:
                 result = self._events(stream, events, clock, received)
         except (MappingError, CodecError) as error:
-            self._holes.refuse(raw, stream.name, str(error), error.field, stream.feed.instrument)
+            self._gap_repair.refuse(raw, stream.name, str(error), error.field, stream.feed.instrument)
             return None
         if line.clock is None or clock > line.clock:
             line.clock = clock
@@ -230,7 +235,7 @@ class Feeds:
             if again is not None:
                 await again
 
-    # --- what messages say -------------------------------------------------------------------------------------------
+    # --- contents of messages -------------------------------------------------------------------------------------------
 
     def _event(self, stream: Stream, event: Event, clock: int, received: int) -> Awaitable[None] | None:
         topic, what = event
@@ -258,17 +263,17 @@ class Feeds:
             verdict = feed.ids.offer(number)
             if verdict is GAP:
                 if number > (feed.ids.last or 0) + MAX_JUMP:
-                    raise MappingError(stream.name, "id", f"{number} lies {number - (feed.ids.last or 0)} ids ahead")
+                    raise MappingError(stream.name, "id", f"{number} is {number - (feed.ids.last or 0)} ids ahead")
                 return self._backfill.before(stream, record, clock)
             self._pipeline.advance(source, clock)
             if verdict is DUPLICATE:
-                self._holes.duplicates += 1
+                self._gap_repair.duplicates += 1
                 return None
         else:
             self._pipeline.advance(source, clock)
             assigned = feed.recent.offer(record["venue_trade_id"], record["event_time"])
             if assigned is None:
-                self._holes.duplicates += 1
+                self._gap_repair.duplicates += 1
                 return None
             record["agg_id"] = record["first_trade_id"] = record["last_trade_id"] = assigned
         self._pipeline.emit(source, "agg_trades", feed.partition, record)
@@ -279,7 +284,7 @@ class Feeds:
         feed = stream.feed
         update, at = feed.quote
         if record["update_id"] <= update and record["event_time"] <= at:
-            self._holes.duplicates += 1  # or overtaken by a newer one: the newest is what counts
+            self._gap_repair.duplicates += 1  # or older than the newest one, which counts
             return
         feed.quote = (record["update_id"], record["event_time"])
         if not self._thin(feed, "quotes", clock, received):
@@ -289,17 +294,17 @@ class Feeds:
         feed = stream.feed
         print_ = (record["event_time"], record["side"], record["price"], record["quantity"], record["filled_quantity"])
         if print_ in feed.liquidations:
-            self._holes.duplicates += 1
+            self._gap_repair.duplicates += 1
             return
         feed.liquidations.append(print_)
         self._pipeline.emit(stream.line.source, "liquidations", feed.partition, record)
 
     def _newest(self, feed: Feed, source: Source | None, topic: str, record: Record) -> None:
-        """Write a record of a stream without ids (funding, indicators) unless it is a repeat, or older than what is known."""
+        """Write a record of a stream without ids (funding, indicators), unless it repeats the newest one or is older."""
         key = content_key(topic, record)
         known = feed.newest.get(key)
         if known is not None and (record["event_time"] < known["event_time"] or _same(record, known)):
-            self._holes.duplicates += 1
+            self._gap_repair.duplicates += 1
             return
         feed.newest[key] = record
         if topic == "funding":
@@ -310,9 +315,9 @@ class Feeds:
             self._pipeline.emit_aside(topic, feed.partition, record)
 
     def polled(self, feed: Feed, topic: str, record: Record, source: Source | None = None) -> None:
-        """Take a record that came over REST, of the feed's instrument unless it names another of the same asset.
+        """Take a record from REST. It is of the feed's instrument unless it names another one of the same asset.
 
-        It is written before the next mark, or at the clock of ``source``, if one is given.
+        It is written before the next mark, or at the clock of ``source`` if given.
 
         Raises:
             CodecError: it does not fit its schema.
@@ -322,9 +327,9 @@ class Feeds:
     # --- falling behind ----------------------------------------------------------------------------------------------
 
     def _thin(self, feed: Feed, topic: str, clock: int, received: int) -> bool:
-        """Return True when a record of a conflatable stream (depth, quotes) is to be left out: the producer is behind a live venue.
+        """Return True when a record of depth or quotes is to be left out, because the producer is behind a live venue.
 
-        The newest state of a book or quote makes the older ones worthless to a live reader; trades, liquidations and the rest are never left out.
+        A live reader needs only the newest state of a book or quote. Trades, liquidations and all others are never left out.
         """
         if received - clock <= self._conflate_after_ms or feed.recorded:
             return False
@@ -335,20 +340,20 @@ class Feeds:
         metrics.CONFLATED.labels(self._venue, topic).inc()
         return True
 
-    # --- holes and silence -------------------------------------------------------------------------------------------
+    # --- gaps and silence -------------------------------------------------------------------------------------------
 
     def _outage(self, line: ConnectionState, clock: int) -> None:
-        """A connection is back, or is heard for the first time in this run: note where something may be missing, and what is to be fetched.
+        """A connection is up, for the first time or again. Record which records may be missing and must be fetched.
 
-        At the first time, that is what came since the end of what the log has of a symbol. A cold start misses nothing: it has no past, or the
-        past that was asked for, whose trades go on without a hole.
+        The first time, these are the records since the end of a symbol's log. A cold start misses nothing: it has no history, or a
+        requested history whose trades continue without a gap.
         """
         lost, line.lost_at = line.lost_at, None
         first = line.clock is None
         for stream in line.streams:
             topic, feed = stream.channel.topic, stream.feed
             if topic == "agg_trades":
-                # What is written by now was fetched up to a moment ago. Consecutive ids show their holes themselves.
+                # The records so far were fetched up to a moment ago. Consecutive ids show their gaps themselves.
                 since = (feed.trade_time or feed.log_end) if first else lost
                 if since is not None and not self._consecutive and stream.missed_since is None:
                     stream.missed_since = since
@@ -358,15 +363,15 @@ class Feeds:
                     self._uncertain(stream, "disconnect", since, clock, "no producer ran" if first else "the connection was down")
 
     async def _behind_what_was_missed(self, stream: Stream, events: Sequence[Event], clock: int, received: int, raw: bytes) -> None:
-        """Fetch what a stream missed, now that it is heard, and take its message behind it.
+        """Fetch the records that a resumed stream missed, then take its message.
 
-        Not when the connection is back: other streams of it may be subscribed later, and what came between would be lost.
+        This does not happen at the reconnect. Other streams may be subscribed later, and records in between would be lost.
         """
         await self._fetch_missed(stream, clock)
         try:
             held = self._events(stream, events, clock, received)
         except CodecError as error:
-            self._holes.refuse(raw, stream.name, str(error), error.field, stream.feed.instrument)
+            self._gap_repair.refuse(raw, stream.name, str(error), error.field, stream.feed.instrument)
             return
         if held is not None:
             await held
@@ -376,41 +381,41 @@ class Feeds:
         if since is not None:
             source = stream.line.source
             busy = self._backfill.busy
-            task = self._holes.task(self._backfill.since(stream.feed, source, since, clock, "disconnect"), source)
-            await self._holes.hold_unless(busy, task, source, lambda: self._backfill.trades)
+            task = self._gap_repair.task(self._backfill.since(stream.feed, source, since, clock, "disconnect"), source)
+            await self._gap_repair.hold_unless(busy, task, source, lambda: self._backfill.trades)
 
     def _uncertain(self, stream: Stream, kind: str, since: int, clock: int, detail: str) -> None:
-        self._holes.emit_gap(
+        self._gap_repair.emit_gap(
             stream.feed, stream.line.source, stream.channel.topic, kind, clock, certain=False, ids=(None, None),
             times=(since, clock), repaired=False, detail=detail,
         )  # fmt: skip
 
     def _heard_again(self, stream: Stream, clock: int) -> None:
         stream.silent = False
-        self._log.info("stream is heard again", stream=stream.name)
+        self._log.info("stream resumed", stream=stream.name)
         if stream.last_time is None:
             return
         if stream.channel.topic not in ("agg_trades", "depth"):
             self._uncertain(stream, "silence", stream.last_time, clock, "the stream was silent")
         elif stream.channel.topic == "agg_trades" and not self._consecutive:
-            self._holes.task(
+            self._gap_repair.task(
                 self._backfill.since(stream.feed, stream.line.source, stream.last_time, clock, "silence"), stream.line.source
             )  # fmt: skip
 
     def watch(self, now: float) -> list[str]:
-        """Raise the alarm of streams that are silent beyond their limit; return the names of all silent ones."""
+        """Raise the alarm for streams that are silent beyond their limit. Return the names of all silent ones."""
         silent = []
         for stream in self.streams.values():
             limit = stream.channel.silence_s
             if stream.feed.closed or (stream.feed.recorded and stream.count == 0):
                 stream.silent = False
-                continue  # recordings hold what was recorded; at a live venue it would be the wrong route
+                continue  # a recording may lack the stream; at a live venue the URL would be wrong
             if stream.missed_since is not None and now - stream.seen > MISSED_AFTER_S:
-                # A quiet stream: it is subscribed by now, and may not speak for long.
-                self._holes.task(self._fetch_missed(stream, None), stream.line.source)
+                # A quiet stream: it is subscribed by now and may have no messages for long.
+                self._gap_repair.task(self._fetch_missed(stream, None), stream.line.source)
             if stream.line.source.busy:
                 stream.seen = max(stream.seen, stream.line.source.heard)
-                continue  # we are not reading: the stream cannot be heard
+                continue  # its reader is stopped, so silence means nothing
             if limit is not None and now - stream.seen > limit:
                 if not stream.silent:
                     stream.silent = True
@@ -419,11 +424,11 @@ class Feeds:
         return silent
 
     def states(self) -> Counter[tuple[str, StreamState]]:
-        """Return how many streams of each channel are in each state."""
+        """Return the number of streams of each channel in each state."""
         return Counter((stream.channel.name, stream.state) for stream in self.streams.values())
 
     def count(self) -> None:
-        """Bring the frame counters and the gauges of states up to date (done in bulk: a counter is dearer than a frame)."""
+        """Update the frame counters and the state gauges in bulk, because a counter costs more than a frame."""
         for stream in self.streams.values():
             if stream.count != stream.counted:
                 metrics.FRAMES_RECEIVED.labels(self._venue, stream.channel.name).inc(stream.count - stream.counted)
@@ -435,12 +440,12 @@ class Feeds:
 
 
 def content_key(topic: str, record: Record) -> str:
-    """Return what a record without id is about: the indicator, or the fields that it brings (venues send some apart from others)."""
+    """Return the subject of a record without id: the indicator, or its set of fields (venues send some separately)."""
     if topic == "market_indicators":
         return str(record["indicator"])
     return topic + "".join(f".{name}" for name in FUNDING_VALUES if record.get(name) is not None)
 
 
 def _same(record: Record, known: dict[str, Any]) -> bool:
-    # A record of the log has its schedule filled in: what the message itself says is compared.
+    # Records in the log have the schedule filled in, so only the message's own fields are compared.
     return all(value is None or known.get(name) == value for name, value in record.items() if name != "receive_time")

@@ -1,4 +1,4 @@
-"""What the mending of holes shares: gap rows, dead letters, readers held for a while, work in the background."""
+"""The shared parts of gap repair: gap rows, dead letters, held readers, background tasks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from schemas.process.dead_letters import dead_letter
 
 
 class GapRepair:
-    """Gap rows and the tasks that mend.
+    """Gap rows and repair tasks.
 
     Args:
-        pipeline: Where rows go.
-        venue: Label of metrics. service: name in the dead letters.
-        hold_s: How long a reader is held for one task at most, seconds.
+        pipeline: Writes the rows. venue: Label of metrics. service: Name in the dead letters.
+        hold_s: Longest hold of a reader for one task, seconds.
         wall_ms: Our clock, ms UTC.
     """
 
@@ -54,7 +53,7 @@ class GapRepair:
         repaired: bool,
         detail: str,
     ) -> Record:
-        """Write a ``gaps`` row; ``ids`` and ``times`` are the first and last that are missing. Returns the row."""
+        """Write a ``gaps`` row. ``ids`` and ``times`` are the first and last missing ones. Returns the row."""
         record: Record = {
             "instrument": feed.instrument,
             "event_time": event_time,
@@ -76,13 +75,13 @@ class GapRepair:
         return record
 
     def refuse(self, raw: bytes, source: str, reason: str, at: str | None, instrument: str | None) -> None:
-        """Write a message that cannot be used to the dead letters, with its bytes; ``at`` is the field at fault."""
+        """Write an unusable message to the dead letters, with its bytes. ``at`` is the invalid field."""
         self.refused += 1
         self._pipeline.out.dead_letter(dead_letter(self._service, source, reason, instrument=instrument, field=at, value=raw))
         self._log.warning("refused a message", source=source, field=at, reason=reason[:300])
 
     async def hold(self, task: asyncio.Task[Any], source: Source, progress: Callable[[], int] = lambda: 0) -> None:
-        """Hold a connection's reader for a task: until it is done, or shows no progress for the limit."""
+        """Hold a connection's reader until a task is done, or has no progress for the limit."""
         source.busy += 1
         try:
             seen = progress() - 1
@@ -94,19 +93,19 @@ class GapRepair:
             source.heard = time.monotonic()
 
     async def hold_unless(self, busy: bool, task: asyncio.Task[Any], source: Source, progress: Callable[[], int] = lambda: 0) -> None:
-        """Hold a connection's reader for a task, but not when REST is ``busy``: hundreds of symbols would each stop it for the limit."""
+        """Hold a connection's reader for a task, unless REST is ``busy``. Otherwise hundreds of symbols would each stop it for the limit."""
         if not busy:
             await self.hold(task, source, progress)
 
     def task(self, work: Coroutine[Any, Any, Any], source: Source) -> asyncio.Task[Any]:
-        """Start work in the background that emits on a source."""
+        """Start a background task that writes to a source."""
         task = asyncio.create_task(work)
         self._tasks[task] = source
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
         return task
 
     async def settle(self, source: Source | None, timeout_s: float) -> None:
-        """Wait for the work on a source (None: on all) that is under way, then drop what is left of it."""
+        """Wait for the running tasks of a source (None: of all), then cancel the rest."""
         tasks = {task for task, its in self._tasks.items() if source is None or its is source}
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)

@@ -1,4 +1,4 @@
-"""Missing trades fetched over REST: by their ids where those are consecutive, else as far back as the venue's newest trades reach."""
+"""Fetches missing trades over REST: by id if ids are consecutive, else from the venue's newest trades."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from producers.venue.streams.gap_repair import GapRepair
 from schemas import metrics
 from schemas.codec.avro import CodecError, Record
 
-# REST may lag the stream by a moment: asked again so often for ids that the stream has already passed.
+# REST may lag the stream by a moment. Number of repeated requests for ids that the stream has already passed.
 LAG_TRIES = 5
 LAG_PAUSE_S = 0.25
-# Background repairs of a hole before it is given up.
+# Number of background repairs before a gap is given up.
 REPAIR_TRIES = 10
 
 
 class BackFill:
-    """Mends holes in the trades of all symbols.
+    """Fills gaps in the trades of all symbols.
 
     Args:
-        adapter: The venue. pipeline: Where records go. rest: where trades come from. holes: gap rows and holding.
+        adapter: The venue. pipeline: Writes the records. rest: Serves the trades. gap_repair: Writes gap rows and holds readers.
     """
 
-    def __init__(self, adapter: Adapter, pipeline: Pipeline, rest: Rest, holes: GapRepair) -> None:
+    def __init__(self, adapter: Adapter, pipeline: Pipeline, rest: Rest, gap_repair: GapRepair) -> None:
         self.trades = 0
         self._repairing = asyncio.Lock()
         self._adapter = adapter
         self._pipeline = pipeline
         self._rest = rest
-        self._holes = holes
+        self._gap_repair = gap_repair
         self._log = structlog.get_logger().bind(venue=adapter.venue)
 
     @property
@@ -47,22 +47,22 @@ class BackFill:
     # --- consecutive ids ---------------------------------------------------------------------------------------------
 
     async def before(self, stream: Stream, record: Record, clock: int) -> None:
-        """Mend the hole before a trade, then write the trade."""
+        """Fill the gap before a trade, then write the trade."""
         feed, source = stream.feed, stream.line.source
         first, last = (feed.ids.last or 0) + 1, record["agg_id"] - 1
         before = feed.trade_time
         busy = self._rest.limiter.busy
-        fill = self._holes.task(self.fill(feed, source, first, last), source)
-        await self._holes.hold_unless(busy, fill, source, lambda: self.trades)
+        fill = self._gap_repair.task(self.fill(feed, source, first, last), source)
+        await self._gap_repair.hold_unless(busy, fill, source, lambda: self.trades)
         if not fill.done():
-            outcome = "REST is slow: the back-fill goes on"
+            outcome = "REST is slow: the back-fill continues"
             fill.add_done_callback(lambda _: self._filled_later(feed, source, first, last))
         elif fill.result() is None:
             outcome = "filled over REST"
         else:
             outcome = str(fill.result())
         feed.ids.skip(record["agg_id"])
-        self._holes.emit_gap(
+        self._gap_repair.emit_gap(
             feed, source, "agg_trades", "id_gap", record["event_time"], certain=True, ids=(first, last), times=(before, record["event_time"]),
             repaired=not feed.ids.lacks(first, last), detail=outcome,
         )  # fmt: skip
@@ -72,27 +72,27 @@ class BackFill:
             feed.trade_time = record["event_time"]
 
     def _filled_later(self, feed: Feed, source: Source, first: int, last: int) -> None:
-        """Say that a hole is mended which was noted as open; one that is still open is tried again by ``repair``."""
+        """Report that an open gap is filled. ``repair`` tries again to fill a gap that is still open."""
         if not feed.ids.lacks(first, last):
             feed.repairs.pop((first, last), None)
             self._emit_repaired(feed, source, first, last)
 
     def _emit_repaired(self, feed: Feed, source: Source, first: int, last: int) -> None:
-        self._holes.emit_gap(
+        self._gap_repair.emit_gap(
             feed, source, "agg_trades", "id_gap", feed.trade_time or 0, certain=True, ids=(first, last), times=(None, None),
             repaired=True, detail="filled over REST later",
         )  # fmt: skip
 
     async def fill(self, feed: Feed, source: Source, first: int, last: int | None) -> str | None:
-        """Fetch trades ``first``..``last`` over REST and write those that are new; ``last`` None: all that the venue has.
+        """Fetch trades ``first``..``last`` over REST and write the new ones. ``last`` None: all that the venue has.
 
         Returns:
-            None when the range is complete, else what is wrong.
+            None when the range is complete, else the problem.
         """
         at, tries = first, 0
         while last is None or at <= last:
             try:
-                rows, full = await self._adapter.trades_from(self._rest, feed.market, at, self._holes.wall_ms())
+                rows, full = await self._adapter.trades_from(self._rest, feed.market, at, self._gap_repair.wall_ms())
             except (RestError, MappingError) as error:
                 self._log.warning("back-fill failed", symbol=feed.symbol, from_id=at, to_id=last, error=str(error))
                 return f"back-fill failed: {error}"
@@ -111,7 +111,7 @@ class BackFill:
         return "some trades of the range are missing" if last is not None and feed.ids.lacks(first, last) else None
 
     def _take_page(self, feed: Feed, source: Source, rows: Iterable[Record | RejectedRow], last: int | None) -> int | None:
-        """Write the new trades of a page; return the newest id in it (cut at ``last``), None for an empty page."""
+        """Write the new trades of a page. Return its newest id (at most ``last``), None for an empty page."""
         newest: int | None = None
         for record in rows:
             if isinstance(record, RejectedRow):
@@ -123,8 +123,8 @@ class BackFill:
             newest = trade_id
             verdict = feed.ids.offer(trade_id)
             if verdict is Verdict.GAP:
-                if last is None:  # else the row of the whole range says it
-                    self._holes.emit_gap(
+                if last is None:  # else the row of the whole range covers it
+                    self._gap_repair.emit_gap(
                         feed, source, "agg_trades", "id_gap", record["event_time"], certain=True,
                         ids=((feed.ids.last or 0) + 1, trade_id - 1), times=(feed.trade_time, record["event_time"]),
                         repaired=False, detail="the venue no longer serves them",
@@ -136,9 +136,9 @@ class BackFill:
         return newest
 
     async def repair(self, streams: Iterable[Stream]) -> None:
-        """Try once more to fetch what is still missing; holes that the venue never serves are given up after some rounds.
+        """Try again to fetch the missing trades. Gaps that the venue never serves are given up after some rounds.
 
-        One round at a time: a connection that ends waits for the round under way before it leaves the merge, and later rounds pass it over.
+        One round runs at a time. A connection that ends waits for the running round before it leaves the merge; later rounds skip it.
         """
         async with self._repairing:
             for stream in streams:
@@ -162,32 +162,31 @@ class BackFill:
     # --- other ids ---------------------------------------------------------------------------------------------------
 
     async def since(self, feed: Feed, source: Source, lost: int, clock: int | None, kind: str) -> None:
-        """Fetch the trades since a time (ms UTC), write those that are new, and note how far back that reached.
+        """Fetch the trades since a time (ms UTC), write the new ones, and report how far back they reached.
 
         Args:
-            feed, source: Whose trades, and where they go.
-            lost: Venue time since which trades may be missing.
-            clock: Venue time at which the stream is heard again, for the gap row; None: at the newest trade fetched.
+            feed, source: The symbol, and the source in the merge. lost: Start of the possibly missing trades, venue time.
+            clock: Venue time at which the stream resumed, for the gap row; None: that of the newest fetched trade.
             kind: Kind of the gap row, e.g. ``disconnect``.
         """
         before = self.trades
-        # The newest trade in the log is fetched again: seeing it proves that nothing lies between.
+        # The newest trade in the log is fetched again. Its presence proves that no trade is missing in between.
         since = lost if feed.trade_time is None else min(lost, feed.trade_time)
         try:
-            rows, complete = await self._adapter.trades_since(self._rest, feed.market, since, self._holes.wall_ms())
+            rows, complete = await self._adapter.trades_since(self._rest, feed.market, since, self._gap_repair.wall_ms())
         except (RestError, MappingError) as error:
             rows, complete, detail = [], False, f"back-fill failed: {error}"
         else:
             detail = "filled over REST" if complete else "the venue's newest trades do not reach back so far"
         oldest = self._take_recent(feed, source, rows)
-        self._holes.emit_gap(
+        self._gap_repair.emit_gap(
             feed, source, "agg_trades", kind, clock or feed.trade_time or lost, certain=False, ids=(None, None),
             times=(since, clock or feed.trade_time if complete else oldest), repaired=complete,
             detail=f"{detail} ({self.trades - before} trades)",
         )  # fmt: skip
 
     def _take_recent(self, feed: Feed, source: Source, rows: Iterable[Record | RejectedRow]) -> int | None:
-        """Write the trades of an answer that are not in the log; return the time of its oldest."""
+        """Write the trades of a response that are not in the log. Return the time of the oldest one."""
         oldest: int | None = None
         for record in rows:
             if isinstance(record, RejectedRow):
@@ -215,4 +214,4 @@ class BackFill:
         metrics.BACKFILLED.labels(self._adapter.venue).inc()
 
     def _refuse(self, feed: Feed, raw: bytes, error: MappingError | CodecError) -> None:
-        self._holes.refuse(raw, f"rest trades {feed.symbol}", str(error), error.field, feed.instrument)
+        self._gap_repair.refuse(raw, f"rest trades {feed.symbol}", str(error), error.field, feed.instrument)

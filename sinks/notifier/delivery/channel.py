@@ -104,7 +104,7 @@ class Channel(threading.Thread):
         templates: Templates of digests.
         give_up_s: See the module's docstring.
         results: Receives finished messages.
-        told: Called with each failed attempt.
+        on_attempt: Called with each failed attempt.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Channel(threading.Thread):
         templates: Templates,
         give_up_s: float,
         results: SimpleQueue[DeliveryResult],
-        told: Callable[[str, SendResult, float], None],
+        on_attempt: Callable[[str, SendResult, float], None],
     ) -> None:
         super().__init__(name=f"channel-{config.name}", daemon=True)
         self.config = config
@@ -122,7 +122,7 @@ class Channel(threading.Thread):
         self._templates = templates
         self._give_up_s = give_up_s
         self._results = results
-        self._told = told
+        self._on_attempt = on_attempt
         self._wake = threading.Condition()
         self._waiting: list[QueuedMessage] = []
         self._sending: QueuedMessage | None = None
@@ -280,7 +280,7 @@ class Channel(threading.Thread):
         item.reason = self._failure = f"{outcome.reason}: {outcome.detail}"
         if outcome.final:
             # The destination works, but rejects this message.
-            self._told(name, outcome, 0.0)
+            self._on_attempt(name, outcome, 0.0)
             self._results.put(DeliveryResult(name, item, item.reason))
             return
         self._failures += 1
@@ -288,7 +288,7 @@ class Channel(threading.Thread):
         pause = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(self._failures - 1, 10)) * random.uniform(0.75, 1.25)
         pause = pause if outcome.wait_s is None else max(outcome.wait_s, 0.05)
         self._pause_until = now + pause
-        self._told(name, outcome, pause)
+        self._on_attempt(name, outcome, pause)
         with self._wake:
             self._waiting.insert(0, item)
             self._give_up(now)

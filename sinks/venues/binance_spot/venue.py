@@ -139,8 +139,8 @@ class BinanceSpotVenue(BinanceAccount):
             return []
         call = "GET /api/v3/ticker/price"
         rows = await self._rest.request("GET", "/api/v3/ticker/price")
-        told = dict(read_rows(call, lambda row: (row["symbol"], row["price"]), rows))
-        held_at = read(call, lambda told: {symbol: Decimal(told[symbol]) for symbol in sorted(found)}, told)
+        prices = dict(read_rows(call, lambda row: (row["symbol"], row["price"]), rows))
+        held_at = read(call, lambda prices: {symbol: Decimal(prices[symbol]) for symbol in sorted(found)}, prices)
         now = self._rest.venue_time()
         return [PositionReport(symbol, found[symbol], price, price, Decimal(0), 1, None, None, now) for symbol, price in held_at.items()]
 

@@ -206,11 +206,11 @@ class PaperBook:
         )
         if asked is None:
             return
-        refusal, is_told = asked.refusal, asked.is_told
+        refusal, needs_rejection = asked.refusal, asked.needs_rejection
         if asked.opens and refusal is None and filters is not None:
             refusal = filters.refuses(quantity_of(signal, filters), exact(signal["price"]))
-            is_told = refusal is not None
-        if refusal is not None and is_told:
+            needs_rejection = refusal is not None
+        if refusal is not None and needs_rejection:
             out.append(("orders", records.refused_order(signal, _asked_quantity(signal), refusal, decided_at)))
         if asked.closes and current is not None and current.flip_at is None:
             current.flip_at, current.flip_signal_id = signal["decided_at"] + self.settings.latency_ms, signal["signal_id"]

@@ -21,7 +21,7 @@ class Verdict:
     refusal: str | None = None
 
     @property
-    def is_told(self) -> bool:
+    def needs_rejection(self) -> bool:
         """True when a refusal concerns a request, so that a rejected order is written."""
         return self.refusal == "signal_too_old" or (self.refusal is not None and self.opens)
 

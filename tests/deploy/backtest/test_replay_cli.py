@@ -117,7 +117,7 @@ def test_every_generation_on_the_recorded_trades_and_every_statistic_once_more(l
 
 def test_holes_of_the_recording_are_told_and_nothing_that_counts_rests_on_them(ltc: tuple[Path, str]) -> None:
     report = json.loads((ltc[0] / "report.json").read_text())
-    holes = report["quality"]["holes"]
+    holes = report["quality"]["trade_gaps"]
     assert [hole["missing"] for hole in holes] == [117, 17_182] and holes[1]["until"] - holes[1]["since"] > 5 * 3_600_000
     night = holes[1]
     for row in trades_of(ltc[0]):
@@ -144,7 +144,7 @@ def test_the_files_agree_with_each_other_and_the_page_stands_alone(ltc: tuple[Pa
         assert sum(one["evaluations"]["states"].values()) == one["evaluations"]["all"]
     assert len(report["files"]) == 9 and all(len(one["sha256"]) == 64 for one in report["files"])
     page = (out / "report.html").read_text()
-    for needed in ("Equity and drawdown", "Statistics of closed trades", "Data quality", "Configuration and hashes", "MFE", "chart-equity", "window_over_hole",
+    for needed in ("Equity and drawdown", "Statistics of closed trades", "Data quality", "Configuration and hashes", "MFE", "chart-equity", "window_over_gap",
                    *(one["config_hash"] for one in report["strategies"]), *report["hashes"].values()):  # fmt: skip
         assert needed in page, needed
     library = page.index("plotly.js v")

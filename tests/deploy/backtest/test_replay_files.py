@@ -198,13 +198,13 @@ def test_bad_rows_and_holes_are_told_and_trades_over_a_hole_do_not_count(tmp_pat
     path = agg_dump(tmp_path / "dump", kept)
     path.write_text(path.read_text() + "1,broken,2,3,4,5,true\n")
     report = write_report(open_job(job(path), settings()), tmp_path / "out", {})
-    (hole,) = report["quality"]["holes"]
+    (hole,) = report["quality"]["trade_gaps"]
     assert hole["since"] <= middle - 60_000 and hole["until"] >= middle + 60_000
     assert hole["missing"] == COUNT - len(kept)
     (letter,) = report["quality"]["dead_letters"]
     assert letter["records"] == 1 and "agg_trade" not in letter["source"] and f"{path.name}:" in letter["source"]
     void = report["strategies"][0]["void"]
-    assert void["reasons"]["held_over_hole"] == 1
+    assert void["reasons"]["held_over_gap"] == 1
     with (tmp_path / "out/trades.csv").open() as file:
         listed = list(csv.DictReader(file))
     assert sum(row["void"] != "" for row in listed) == void["trades"] >= 1

@@ -424,7 +424,7 @@ def test_golden_figures_of_the_known_recordings():
     )
     book = (Decimal("61659.70"), Decimal("1.486"), Decimal("61659.80"), Decimal("0.981"))
     assert btc.quote is not None and btc.book is not None and btc.quote.values == btc.book.values == book
-    assert (btc.first_price, btc.last_price, btc.holes, btc.refused) == (Decimal("61800.30"), Decimal("61659.80"), 0, 0)
+    assert (btc.first_price, btc.last_price, btc.gaps, btc.refused) == (Decimal("61800.30"), Decimal("61659.80"), 0, 0)
     assert btc.published is not None and btc.published.name == "btcusdt_20240808"
     ltc = golden_of_recording(LTC, "LTCUSDT", "spot")
     assert (ltc.instrument, ltc.trades, len(ltc.files)) == ("BINANCE:LTCUSDT", 125_293, 9)
@@ -440,8 +440,8 @@ def test_golden_figures_count_what_a_venue_would_send():
     faulty = golden_of_recording(TRX / "trxusdt_usdm_trade_stream_negative.csv.gz", "TRXUSDT")
     sound = golden_of_recording(TRX / "trxusdt_usdm_trade_stream_positive.csv.gz", "TRXUSDT")
     assert (sound.trades, sound.refused, faulty.trades, faulty.refused) == (9_999, 1, 9_998, 2)  # one row has price and quantity 0
-    assert golden_of_recording(TRX / "trxusdt_usdm_merged_negative.csv.gz", "TRXUSDT").holes == 1
-    assert golden_of_recording(TRX / "trxusdt_usdm_merged_positive.csv.gz", "TRXUSDT").holes == 0
+    assert golden_of_recording(TRX / "trxusdt_usdm_merged_negative.csv.gz", "TRXUSDT").gaps == 1
+    assert golden_of_recording(TRX / "trxusdt_usdm_merged_positive.csv.gz", "TRXUSDT").gaps == 0
     assert golden_of_recording(TRX / "trxusdt_usdm_merged_positive.csv.gz", "ETHUSDT").trades == 0  # another symbol's
 
 
@@ -460,7 +460,7 @@ def test_golden_figures_of_dumps_in_every_wrapping(tmp_path):
         file.writestr("a.csv", DUMP)
     for path in (plain, packed, archive):
         golden = golden_of_recording(path, "XRPUSDT")
-        assert (golden.trades, golden.buy, golden.sell, golden.holes) == (8, Decimal("0.3"), Decimal("10.0"), 1)
+        assert (golden.trades, golden.buy, golden.sell, golden.gaps) == (8, Decimal("0.3"), Decimal("10.0"), 1)
         assert (golden.first_time, golden.last_time, golden.low, golden.high) == (
             1735689600000,
             1735689601000,

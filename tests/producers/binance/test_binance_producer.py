@@ -596,7 +596,7 @@ def test_frames_in_bulk_become_the_records_that_they_become_one_by_one(
             with Service("produce-test") as service:
                 producer = VenueProducer(BinanceUsdm("0ms"), config(venue, "BTCUSDT", "agg_trades,quotes,depth"), environment, service)
                 await producer._prepare()
-                producer.holes.wall_ms = lambda: now + 5000
+                producer.gap_repair.wall_ms = lambda: now + 5000
                 emitted: list[Any] = []
                 producer.pipeline.sequencer.push = lambda name, item, at, partition: emitted.append((name, item, at, partition))
                 line = ConnectionState(producer.pipeline.join("all", 0))
@@ -611,8 +611,8 @@ def test_frames_in_bulk_become_the_records_that_they_become_one_by_one(
                 states = [(stream.name, stream.count, stream.last_time) for stream in line.streams]
                 counts = {
                     "clock": line.clock,
-                    "doubled": producer.holes.duplicates,
-                    "refused": producer.holes.refused,
+                    "doubled": producer.gap_repair.duplicates,
+                    "refused": producer.gap_repair.refused,
                     "epoch": feed.book.epoch,
                 }
                 await producer.out.close(5)

@@ -252,7 +252,7 @@ def test_two_hundred_gaps_fifty_disconnects_twenty_silences_a_thousand_broken_fr
     assert found.alarm_s is not None and found.alarm_s < 0.6
     # Nothing is left behind in memory.
     producer = found.producer
-    assert producer.pipeline.sequencer.held == 0 and producer.out.idle and not producer.holes._tasks
+    assert producer.pipeline.sequencer.held == 0 and producer.out.idle and not producer.gap_repair._tasks
     for feed in producer.feeds.feeds.values():
         assert len(feed.recent) <= 10_000 and not feed.ids.missing and feed.snapshot is None
 

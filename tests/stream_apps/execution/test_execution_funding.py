@@ -75,7 +75,7 @@ def test_a_trade_that_closed_before_its_payment_was_told_has_it_in_its_record():
     money_equal(world)
 
 
-def test_a_trade_that_was_held_over_no_full_hour_is_told_at_once():
+def test_a_trade_held_over_no_full_hour_is_reported_at_once():
     world = opened()
     close(world)
     assert [one["funding"] for one in world.closed()] == [0.0]
@@ -157,11 +157,12 @@ def test_a_payment_of_nobody_is_booked_nowhere():
     assert len(world.exchange.payments) == 1 and not world.trade().funding
 
 
-def test_a_journal_from_before_reads_as_told_when_it_was_over():
+def test_an_older_journal_reads_as_reported_when_the_trade_was_over():
     world = opened()
     close(world)
     (trade,) = world.book.trades.values()
     old = json.loads(json.dumps(trade.to_json()))
-    assert old.pop("is_told") is True
-    assert Trade.from_json(old).is_told
-    assert not Trade.from_json({**old, "over_at": None}).is_told
+    assert old.pop("is_reported") is True
+    assert Trade.from_json(old).is_reported
+    assert not Trade.from_json({**old, "over_at": None}).is_reported
+    assert not Trade.from_json({**old, "is_told": False}).is_reported

@@ -1,4 +1,4 @@
-"""What Binance's USD-M futures and spot have in common: stream names, the control methods, error answers and limits.
+"""The shared part of Binance's USD-M futures and spot: stream names, control methods, errors and limits.
 
 Venue documents: "Websocket Market Streams" (general information, live subscribing) and "General Info" of either REST interface.
 """
@@ -18,7 +18,7 @@ from producers.simulated.recording.statistics import Bar
 from producers.simulated.recording.trade_history import Trade
 from producers.simulated.wire.protocol import Answer, Query, VenueError, dumps
 
-# markPrice without @1s comes every 3 s; recorded stamps jitter around the second.
+# markPrice without @1s comes every 3 s. Recorded times jitter around the second.
 SLOW_MARK_MS = 2500
 STEPS_MS = {
     "1m": 60_000,
@@ -46,7 +46,7 @@ class BinanceFamily(Dialect):
         return [stream for stream in named.split("/") if stream]
 
     def target(self, wire: str, path: str) -> tuple[str, str] | None:
-        """Return (symbol, stream) of any text: unknown streams are accepted and stay silent."""
+        """Return (symbol, stream) of any text. Unknown streams are accepted and stay silent."""
         symbol, _, stream = wire.partition("@")
         return symbol.upper(), stream
 
@@ -64,7 +64,7 @@ class BinanceFamily(Dialect):
         return bytes(head + data + b"}")
 
     def answer(self, venue: VenueView, streams: Mapping[str, None], text: str, path: str) -> Answer:
-        """Answer SUBSCRIBE, UNSUBSCRIBE and LIST_SUBSCRIPTIONS."""
+        """Handle SUBSCRIBE, UNSUBSCRIBE and LIST_SUBSCRIPTIONS."""
         try:
             request = orjson.loads(text)
         except orjson.JSONDecodeError as error:
@@ -83,7 +83,7 @@ class BinanceFamily(Dialect):
         return Answer(replies, subscribe=params) if method == "SUBSCRIBE" else Answer(replies, unsubscribe=params)
 
     def show(self, market: Market, event: Event) -> None:
-        """Emit an event on its own stream, and on the slower ones that are made of it."""
+        """Emit an event on its own stream, and on the slower streams derived from it."""
         if event.kind == DEPTH:
             self._show_depth(market, event)
             return
@@ -104,7 +104,7 @@ class BinanceFamily(Dialect):
         recorded = depth_cadence_ms(event.stream)
         for stream in self.by_source[DEPTH]:
             if stream.name == event.stream or stream.cadence_ms <= recorded or not event.data:
-                # A stream faster than the recording is served at the recorded cadence: nothing finer is known.
+                # A stream faster than the recording is served at the recorded cadence.
                 if stream.name == event.stream or market.wants(stream.name):
                     market.emit(stream.name, self.text(market, event))
             else:
@@ -124,7 +124,7 @@ class BinanceFamily(Dialect):
         return error.status, {"code": error.code, "msg": error.text}
 
     def refusal(self, status: int, retry_after: int) -> VenueError:
-        """Return the words for 418, 429 and failures of the server."""
+        """Return the error for 418, 429 and failures of the server."""
         if status == 418:
             return VenueError(418, -1003, "Way too many requests; IP banned. Please use the websocket for live updates.", retry_after)
         if status == 429:
@@ -132,11 +132,11 @@ class BinanceFamily(Dialect):
         return VenueError(status, -1001, "Internal error; unable to process your request. Please try again.", retry_after)
 
     def unknown(self, path: str) -> VenueError:
-        """Return the words for a path that is not served."""
+        """Return the error for a path that is not served."""
         return VenueError(404, -5000, f"Path {path}, Method GET is invalid: the recorded venue has no such data")
 
     def malformed(self, name: str) -> VenueError:
-        """Return the words for a bad parameter."""
+        """Return the error for a bad parameter."""
         return VenueError(400, -1130, f"Data sent for parameter '{name}' is not valid.")
 
     def headers(self, used: int) -> dict[str, str]:
@@ -150,7 +150,7 @@ def _refused(code: int, text: str, number: Any = None) -> Answer:
 
 
 def one(venue: VenueView, query: Query) -> Market:
-    """Return the market that a request names. Raises VenueError when it names none."""
+    """Return the market of a request. Raises VenueError when it names none."""
     if not query_has(query, "symbol"):
         raise VenueError(400, -1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
     market = venue.markets.get(query.text("symbol"))
@@ -165,12 +165,12 @@ def query_has(query: Query, name: str) -> bool:
 
 
 def some(venue: VenueView, query: Query) -> list[Market]:
-    """Return the market that a request names, or all."""
+    """Return the market of a request, or all."""
     return [one(venue, query)] if "symbol" in query else list(venue.markets.values())
 
 
 def agg_rows(trades: list[Trade]) -> list[dict[str, Any]]:
-    """Return trades as aggTrades answers."""
+    """Return trades as rows of aggTrades."""
     return [{"a": t.number, "p": t.price, "q": t.quantity, "f": t.first, "l": t.last, "T": t.time, "m": t.sell} for t in trades]
 
 

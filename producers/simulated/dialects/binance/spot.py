@@ -1,7 +1,7 @@
 """Binance spot.
 
-Venue documents: "WebSocket Streams for Binance" and "Public Rest API". Diffs of books come without ``pu``: each follows on the id before
-its ``U``; quotes carry neither event type nor time.
+Venue documents: "WebSocket Streams for Binance" and "Public Rest API". Book diffs have no ``pu``: each follows the id before its ``U``.
+Quotes have neither event type nor time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from producers.simulated.wire.protocol import Query, Stream, VenueError, dumps
 
 
 class BinanceSpot(BinanceFamily):
-    """One route; all messages are written anew in spot's own words, since recordings are of futures."""
+    """One route. All messages are converted to spot's format, because recordings are of futures."""
 
     venue = "BINANCE_SPOT"
     kind = "spot"
@@ -40,7 +40,7 @@ class BinanceSpot(BinanceFamily):
     weight_limit = 6000
 
     def show(self, market: Market, event: Event) -> None:
-        """Emit an event on the streams that are made of it."""
+        """Emit an event on the streams derived from it."""
         for stream in self.by_source.get(event.kind, ()):
             if stream.topic == "depth" and event.data:
                 market.merge(stream, event)
@@ -48,18 +48,18 @@ class BinanceSpot(BinanceFamily):
                 market.emit(stream.name, self.text(market, event) if stream.name != "ticker" else _day_message(market, event.clock))
 
     def text(self, market: Market, event: Event) -> bytes:
-        """Return a message in spot's words."""
+        """Return a message in spot's format."""
         return dumps(self.body(market, event))
 
     def merged(self, market: Market, event: Event) -> bytes:
-        """Return a merged book change in spot's words."""
+        """Return a merged book change in spot's format."""
         return self.text(market, event)
 
     def body(self, market: Market, event: Event) -> dict[str, Any]:
-        """Return a message in spot's words."""
+        """Return a message in spot's format."""
         body, symbol = event.body, market.symbol
         if event.kind == DEPTH:
-            # Futures number with holes and name the id before; here a diff begins where the one before it ended.
+            # Update ids of futures have gaps, and diffs name the id before. Here a diff begins where the one before it ended.
             first = body["pu"] + 1 if "pu" in body else body["U"]
             return {"e": "depthUpdate", "E": event.clock, "s": symbol, "U": first, "u": body["u"], "b": body["b"], "a": body["a"]}
         if event.kind == TICKER:
@@ -171,7 +171,7 @@ def _day_message(market: Market, clock: int) -> bytes:
     return dumps({"e": "24hrTicker", "E": clock, "s": market.symbol, **_sums(market)})
 
 
-# Names of the same by REST.
+# The names over REST.
 _DAY_NAMES = {
     "p": "priceChange",
     "P": "priceChangePercent",

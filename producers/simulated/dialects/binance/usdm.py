@@ -72,7 +72,7 @@ class Binance(BinanceFamily):
 
 
 def _time(venue: VenueView, query: Query) -> Any:
-    # Every recording has a venue clock of its own; with no symbol given the slowest of them is "now".
+    # Every recording has its own venue clock. Without a symbol the slowest of them is "now".
     return {"serverTime": min(market.now() for market in some(venue, query))}
 
 
@@ -97,7 +97,7 @@ def _depth_weight(query: Query) -> int:
 def _depth(venue: VenueView, query: Query) -> Any:
     market = one(venue, query)
     if not market.facts.has_depth and market.facts.snapshot is None:
-        raise VenueError(404, -1000, f"the recording of {market.symbol} holds no depth")
+        raise VenueError(404, -1000, f"the recording of {market.symbol} has no depth")
     top = market.rest_book(query.whole("limit", 500) or 500)
     if top is None:
         raise VenueError(503, -1000, "no book is known yet: the recording has no snapshot, and no depth message was played")
@@ -119,7 +119,7 @@ def _premium_index(venue: VenueView, query: Query) -> Any:
     if "symbol" not in query:
         return known
     if not known:
-        raise VenueError(404, -1000, f"the recording of {query.text('symbol')} holds no mark price up to its present position")
+        raise VenueError(404, -1000, f"the recording of {query.text('symbol')} has no mark price up to its present position")
     return known[0]
 
 
@@ -156,14 +156,14 @@ def _funding_rate(venue: VenueView, query: Query) -> Any:
         for row in market.settled(start, end)
     ]
     rows.sort(key=lambda row: row["fundingTime"])
-    # As the venue: from a given start the oldest, else the newest.
+    # Like the venue: the oldest from a given start, else the newest.
     return rows[:limit] if start is not None else rows[-limit:]
 
 
 def _open_interest(venue: VenueView, query: Query) -> Any:
     market = one(venue, query)
     if market.interest is None:
-        raise VenueError(404, -1000, f"the recording of {market.symbol} holds no open interest")
+        raise VenueError(404, -1000, f"the recording of {market.symbol} has no open interest")
     return {"openInterest": market.interest["openInterest"], "symbol": market.symbol, "time": market.interest["E"]}
 
 

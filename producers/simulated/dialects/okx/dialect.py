@@ -1,8 +1,8 @@
 """OKX perpetual swaps (API v5).
 
 Venue documents: v5 "WebSocket / Connect, Subscribe, Notification", "Order Book Trading / Market Data", "Public Data", "Trading Statistics".
-Sizes are in contracts of ``ctVal`` base units. The checksum of books is always 0 there. Liquidations come for the whole market: the
-venue drops ``instId`` from that subscription.
+Sizes are in contracts of ``ctVal`` base units. The checksum of books is always 0 there. Liquidations cover the whole market: the venue
+ignores ``instId`` in that subscription.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PUBLIC, BUSINESS = "/ws/v5/public", "/ws/v5/business"
 
 
 class Okx(Dialect):
-    """Subscriptions are objects of channel and instrument; every value is text but sequence numbers."""
+    """Subscriptions are objects of channel and instrument. Every value is text, except sequence numbers."""
 
     venue = "OKX"
     streams = (
@@ -57,11 +57,11 @@ class Okx(Dialect):
         return text.removesuffix("-SWAP").replace("-", "")
 
     def head(self, stream: str) -> str:
-        """Return a stream's name as it is."""
+        """Return a stream's name unchanged."""
         return stream
 
     def target(self, wire: str, path: str) -> tuple[str, str] | None:
-        """Return (symbol, stream) of ``channel:instId``; index tickers are named by the pair."""
+        """Return (symbol, stream) of ``channel:instId``; index tickers have the pair's name."""
         channel, _, instrument = wire.partition(":")
         if channel not in self.by_name or (channel == "trades-all") != (path == BUSINESS):
             return None
@@ -70,7 +70,7 @@ class Okx(Dialect):
         return (instrument + "-SWAP" if channel == "index-tickers" else instrument), channel
 
     def answer(self, venue: VenueView, streams: Mapping[str, None], text: str, path: str) -> Answer:
-        """Answer the text ``ping``, subscribe and unsubscribe; each channel is acknowledged or refused for itself."""
+        """Handle the text ``ping``, subscribe and unsubscribe; each channel is acknowledged or refused on its own."""
         if text == "ping":
             return Answer([b"pong"])
         answer = Answer()
@@ -156,7 +156,7 @@ class Okx(Dialect):
         return push("index-tickers", pair, row)
 
     def opening(self, market: Market, stream: Stream) -> list[bytes]:
-        """Return the state of the channels that begin with it."""
+        """Return the first state of channels that begin with one."""
         if stream.name == "funding-rate" and market.mark is not None and market.mark.get("T"):
             return [push(stream.name, market.symbol, funding_rate(market))]
         if stream.name == "open-interest" and market.interest is not None:
@@ -192,11 +192,11 @@ class Okx(Dialect):
         return VenueError(status, 50026 if status >= 500 else 50012, "System error. Try again later", retry_after)
 
     def unknown(self, path: str) -> VenueError:
-        """Return the answer to an unknown path."""
+        """Return the error for an unknown path."""
         return VenueError(404, 404, f"{path} is not found")
 
     def malformed(self, name: str) -> VenueError:
-        """Return the answer to a bad parameter."""
+        """Return the error for a bad parameter."""
         return VenueError(400, 51000, f"Parameter {name} error")
 
 

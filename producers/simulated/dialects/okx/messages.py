@@ -1,4 +1,4 @@
-"""Rows and frames of OKX, as websocket channels and REST answers share them. Sizes are in contracts."""
+"""Rows and frames of OKX, shared by websocket channels and REST responses. Sizes are in contracts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from producers.simulated.recording.trade_history import Trade
 from producers.simulated.wire.protocol import Stream, dumps
 
 HOUR_MS = 3_600_000
-# Base asset -> n of the contract value, 10^-n base units, as the venue lists them.
+# Base asset -> n of the contract value, 10^-n base units, from the venue's list.
 _CONTRACTS = {"BTC": 2, "ETH": 1, "LTC": 0, "SOL": 0, "BNB": 2, "XRP": -2, "DOGE": -3, "TRX": -3, "ADA": -2}
 
 
@@ -89,7 +89,7 @@ def funding_rate(market: Market) -> dict[str, Any]:
         "maxFundingRate": "0.00375",
         "minFundingRate": "-0.00375",
         "nextFundingRate": "",
-        # Fields that a recording does not hold stay empty, as the venue does.
+        # Fields missing in a recording stay empty, as at the venue.
         "nextFundingTime": str(mark["T"] + hours * HOUR_MS) if hours is not None else "",
         "premium": "",
         "settFundingRate": market.funding[-1]["fundingRate"] if market.funding else "",

@@ -1,4 +1,4 @@
-"""The public REST interface of OKX, ``/api/v5``: path -> what answers it (``ANSWERS``)."""
+"""The public REST interface of OKX, ``/api/v5``: path -> handler (``ANSWERS``)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _time(venue: VenueView, query: Query) -> Any:
 
 
 def _instruments(venue: VenueView, query: Query) -> Any:
-    """Answer the swaps; a closed one is suspended."""
+    """Return the swaps; a closed one is suspended."""
     if query.text("instType") != "SWAP":
         return _data([])
     markets = [_market(venue, query)] if "instId" in query else list(venue.markets.values())
@@ -98,7 +98,7 @@ def _rates(venue: VenueView, query: Query) -> Any:
 
 
 def _rate_history(venue: VenueView, query: Query) -> Any:
-    """Answer settled rates, newest first; ``after`` asks for older ones, ``before`` for newer ones."""
+    """Return settled rates, newest first. ``after`` requests older ones, ``before`` newer ones."""
     market = _market(venue, query)
     after, before = query.whole("after"), query.whole("before")
     rows = market.settled(None if before is None else before + 1, None if after is None else after - 1)
@@ -148,7 +148,7 @@ def _trades(venue: VenueView, query: Query) -> Any:
 
 
 def _history_trades(venue: VenueView, query: Query) -> Any:
-    """Answer trades older than ``after`` (type 1: an id, type 2: a time), newest first."""
+    """Return trades older than ``after`` (type 1: an id, type 2: a time), newest first."""
     market, limit = _market(venue, query), query.limit(100, 100)
     kind, after, before = query.whole("type", 1), query.whole("after"), query.whole("before")
     if kind == 2:
@@ -183,7 +183,7 @@ def _window(query: Query) -> tuple[int, int | None]:
 
 
 def _interest_history(venue: VenueView, query: Query) -> Any:
-    """Answer rows [time, contracts, base units, value], newest first."""
+    """Return rows [time, contracts, base units, value], newest first."""
     market = _market(venue, query)
     begin, end = _window(query)
     points = market.interest_points(_PERIODS_MS.get(query.text("period", "5m"), 300_000), query.limit(100, 100), end)
@@ -191,7 +191,7 @@ def _interest_history(venue: VenueView, query: Query) -> Any:
 
 
 def _ratios(venue: VenueView, query: Query) -> Any:
-    """Answer rows [time, longs over shorts], newest first."""
+    """Return rows [time, longs divided by shorts], newest first."""
     market = _market(venue, query)
     begin, end = _window(query)
     name, step = query.path.rpartition("/")[2], _PERIODS_MS.get(query.text("period", "5m"), 300_000)

@@ -1,10 +1,10 @@
-"""The one shape of all simulated venues' protocols.
+"""The interface of all simulated venues' protocols.
 
-Timelines, books, faults and sockets are the same for all venues. A dialect says how the venue's messages look and how clients talk to it. Market messages
-arrive as ``events.Event``; their bodies have the fields of Binance USD-M. A dialect holds no state of a market: what it must remember between messages
-lies in ``Market.memory``.
+Timelines, books, faults and sockets are the same for all venues. A dialect defines the venue's messages and its client protocol. Market
+messages arrive as ``events.Event``; their bodies have the fields of Binance USD-M. A dialect holds no state of a market. State between
+messages is in ``Market.memory``.
 
-Sequence numbers of books are of the venue's kind, made from the recording's update ids. A break in the recording stays a break.
+Sequence numbers of books follow the venue's rule and derive from the recording's update ids. A break in the recording stays a break.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from schemas.partition import split_symbol
 
 
 class VenueView(Protocol):
-    """What a venue's protocol sees of the venue around it.
+    """The venue as its protocol sees it.
 
     Attributes:
         dialect: The protocol itself.
@@ -38,10 +38,10 @@ class VenueView(Protocol):
         """Return the venue's clock, ms UTC."""
 
     def targets(self, wire: str, path: str) -> list[tuple[Market, str]]:
-        """Return the markets and their stream that a wire name means on a websocket path."""
+        """Return the markets and the stream of a wire name on a websocket path."""
 
     def snapshot_fetched(self, market: Market) -> None:
-        """Note that a depth snapshot was answered."""
+        """Record that a depth snapshot was served."""
 
 
 class Endpoint(NamedTuple):
@@ -49,8 +49,8 @@ class Endpoint(NamedTuple):
 
     Attributes:
         method: GET or POST. path: from the root; may hold aiohttp's ``{name}``, which becomes a parameter.
-        weight: What a request costs; a function of the request where the venue says so.
-        answer: Returns what goes out as JSON, or bytes of it.
+        weight: Weight of a request; a function of the request if the venue defines it so. answer: Returns the JSON value to send, or its
+        bytes.
     """
 
     method: str
@@ -64,17 +64,17 @@ class Dialect(ABC):
 
     Attributes:
         venue: Name, as in ``perpflow produce --venue``. kind: ``perp`` or ``spot``.
-        quote: Quote asset of made-up markets. funding_hours: their funding interval; None: several.
+        quote: Quote asset of made-up markets. funding_hours: Their funding interval; None: several.
         streams: Its streams.
-        sockets: Websocket path -> (route, frames carry their stream's name); one route unless the venue splits its streams.
-        trade_source: ``trade``: single trades are the venue's trades (where a recording has them), ``aggTrade``: aggregates.
+        sockets: Websocket path -> (route, frames have their stream's name). One route unless the venue splits its streams.
+        trade_source: ``trade``: the venue's trades are single trades (if a recording has them), ``aggTrade``: aggregates.
         rest_book: A client joins a book by a REST snapshot.
-        vital: Fields that a garbage fault spoils, wherever they stand; the first two are time and price.
+        vital: Fields that a garbage fault corrupts at any depth. The first two are time and price.
         max_streams: Streams a connection may carry. inbound: most client messages (count, seconds); None: no limit.
-        ping_s: The venue pings every so many seconds; None: it does not. pong_s: and waits so long for the pong.
-        client_idle_s: The venue ends a connection on which the client said nothing for so long; server_idle_s: or it itself.
-        max_age_s: Age at which the venue cuts a connection.
-        weight_limit: REST weight (or requests, where it has none) in ``weight_s`` seconds.
+        ping_s: Interval of the venue's pings, seconds; None: no pings. pong_s: Its time limit for the pong, seconds. client_idle_s: Silence
+        of the client after which the venue closes a connection, seconds. server_idle_s: The same for its own silence.
+        max_age_s: Age at which the venue closes a connection.
+        weight_limit: REST weight (or number of requests, without weights) in ``weight_s`` seconds.
     """
 
     venue: ClassVar[str]
@@ -109,7 +109,7 @@ class Dialect(ABC):
         return base + quote
 
     def recorded_symbol(self, text: str) -> str:
-        """Return the symbol by which recordings (of Binance) know what a user calls ``text``: their spelling, or this venue's."""
+        """Return the symbol in recordings (of Binance) for the user's ``text``, which has their spelling or this venue's."""
         return text
 
     def market_symbol(self, recorded: str) -> str:
@@ -121,7 +121,7 @@ class Dialect(ABC):
         return stream.partition("@")[0].partition(".")[0]
 
     def topic(self, stream: str) -> str:
-        """Return what a stream carries; empty for one that is not known."""
+        """Return the kind of data of a stream; empty for an unknown one."""
         known = self.by_name.get(stream)
         return known.topic if known else ""
 
@@ -134,24 +134,24 @@ class Dialect(ABC):
         return frozenset({"public"})
 
     def quantity(self, market: Market, text: str) -> str:
-        """Return a quantity in base units as the venue writes it (contracts, where it counts those)."""
+        """Return a quantity in base units in the venue's text (contracts, if it counts those)."""
         return text
 
     # --- websocket ---------------------------------------------------------------------------------------------------
     def initial(self, path: str, parameters: Mapping[str, str]) -> list[str]:
-        """Return the wire names that the address of a websocket asks for."""
+        """Return the wire names in the URL of a websocket."""
         return []
 
     @abstractmethod
     def target(self, wire: str, path: str) -> tuple[str, str] | None:
-        """Return (symbol, stream) of a wire name on a websocket path; None when it is no name of this venue. Symbol ``*``: of all markets."""
+        """Return (symbol, stream) of a wire name on a websocket path. None if it is not a name of this venue. Symbol ``*``: of all markets."""
 
     @abstractmethod
     def answer(self, venue: VenueView, streams: Mapping[str, None], text: str, path: str) -> Answer:
-        """Return what a client's message does.
+        """Return the effect of a client's message.
 
         Args:
-            venue: For what exists. streams: what the connection is subscribed to (wire names).
+            venue: For the existing markets. streams: The connection's subscriptions (wire names).
             path: Websocket path of the connection.
         """
 
@@ -160,7 +160,7 @@ class Dialect(ABC):
         return data
 
     def show(self, market: Market, event: Event) -> None:
-        """Emit what an event makes the venue say; the market's state already contains it."""
+        """Emit the venue's messages for an event. The market's state already includes it."""
         if event.kind == DEPTH:
             market.show_depth(event)
         for stream in self.by_source.get(event.kind, ()):
@@ -174,7 +174,7 @@ class Dialect(ABC):
         return event.data
 
     def encode(self, market: Market, stream: Stream, event: Event) -> bytes | None:
-        """Return a stream's message after an event; None: it has nothing to say."""
+        """Return a stream's message after an event, None without one."""
         raise NotImplementedError
 
     def change(self, market: Market, stream: Stream, change: Change) -> bytes:
@@ -182,11 +182,11 @@ class Dialect(ABC):
         raise NotImplementedError
 
     def snapshot(self, market: Market, stream: Stream, top: Top, number: int) -> bytes:
-        """Return the snapshot with which a book's stream begins (``book`` diff); ``number`` precedes that of the next change."""
+        """Return the first snapshot of a book's stream (``book`` diff). ``number`` precedes that of the next change."""
         raise NotImplementedError
 
     def opening(self, market: Market, stream: Stream) -> list[bytes]:
-        """Return with what another stream begins for a new subscriber."""
+        """Return the first messages of another stream for a new subscriber."""
         return []
 
     # --- REST --------------------------------------------------------------------------------------------------------
@@ -196,20 +196,20 @@ class Dialect(ABC):
 
     @abstractmethod
     def error(self, error: VenueError) -> tuple[int, Any]:
-        """Return HTTP status and body of an error answer."""
+        """Return HTTP status and body of an error."""
 
     @abstractmethod
     def refusal(self, status: int, retry_after: int) -> VenueError:
-        """Return the venue's words for an HTTP status of a fault or of the rate limit (429, 418, 5xx)."""
+        """Return the venue's error for an HTTP status of a fault or of the rate limit (429, 418, 5xx)."""
 
     @abstractmethod
     def unknown(self, path: str) -> VenueError:
-        """Return the answer to a path that the venue does not have."""
+        """Return the error for an unknown path."""
 
     def malformed(self, name: str) -> VenueError:
-        """Return the answer to a parameter that is missing or malformed."""
+        """Return the error for a missing or malformed parameter."""
         return VenueError(400, 400, f"parameter {name} error")
 
     def headers(self, used: int) -> dict[str, str]:
-        """Return headers of every answer, with the weight used in this minute."""
+        """Return the headers of every response, with the weight used in this minute."""
         return {}

@@ -154,7 +154,7 @@ def _multi(call: Call) -> Any:
 
 
 def restrictions(call: Call) -> Any:
-    """Return what the key may do."""
+    """Return the permissions of the key."""
     key = call.key
     if key is None:
         raise AssertionError("signed")

@@ -1,4 +1,4 @@
-"""All Binance USD-M endpoints for trading, and how a call ends."""
+"""All Binance USD-M endpoints for trading, and the execution of a call."""
 
 from __future__ import annotations
 

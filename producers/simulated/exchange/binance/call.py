@@ -17,7 +17,7 @@ NUMBER, MOST_DIGITS = re.compile(r"^-?[0-9]{1,20}(\.[0-9]{1,20})?$", re.ASCII), 
 
 @dataclass
 class BinanceCall(Call):
-    """A request with Binance's words for what is wrong with its parameters."""
+    """A request with Binance's errors for its parameters."""
 
     def contract(self) -> Contract:
         """Return the instrument of ``symbol``. Raises VenueError, Refusal."""
@@ -30,7 +30,7 @@ class BinanceCall(Call):
         return self.query.text(name)
 
     def choice(self, name: str, known: tuple[str, ...], default: str | None = None) -> str:
-        """Return one of some words. Raises VenueError."""
+        """Return one of the allowed values. Raises VenueError."""
         if default is not None and not self.has(name):
             return default
         value = self.text(name).upper()
@@ -46,7 +46,7 @@ class BinanceCall(Call):
         return value
 
     def number(self, name: str) -> Decimal | None:
-        """Return a decimal; None when it was not sent. Raises VenueError."""
+        """Return a decimal, None if it was not sent. Raises VenueError."""
         if not self.has(name):
             return None
         text = self.query.text(name)
@@ -62,7 +62,7 @@ class BinanceCall(Call):
         return found
 
     def flag(self, name: str) -> bool:
-        """Return whether a parameter says true. Raises VenueError."""
+        """Return whether a parameter is true. Raises VenueError."""
         if not self.has(name):
             return False
         value = self.query.text(name).lower()

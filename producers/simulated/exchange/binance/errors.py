@@ -1,4 +1,4 @@
-"""Codes and words with which Binance USD-M refuses. Source: "Error Code" of its documents; words as the venue sends them."""
+"""Error codes and texts of Binance USD-M. Source: "Error Code" of its documents; texts as the venue sends them."""
 
 from __future__ import annotations
 
@@ -62,23 +62,23 @@ CODES: dict[Reason, tuple[int, str]] = {
     Reason.MISSING: (-1102, "Mandatory parameter '{}' was not sent, was empty/null, or malformed."),
 }
 
-# Not refusals: nobody can tell whether it was executed.
+# Not refusals: the outcome is unknown.
 UNKNOWN_STATUS = (503, -1000, "Unknown error, please check your request or try again later.")
 TIMEOUT = (408, -1007, "Timeout waiting for response from backend server. Send status unknown; execution status unknown.")
 MAINTENANCE = (503, -1016, "This service is no longer available.")
 
 
 def refused(refusal: Refusal) -> VenueError:
-    """Return a refusal of the core in the venue's words."""
+    """Return a refusal of the core as the venue's error."""
     code, words = CODES[refusal.reason]
     return VenueError(400, code, words.format(refusal.detail) if "{}" in words else words)
 
 
 def missing(name: str) -> VenueError:
-    """Return the words for a parameter that was not sent."""
+    """Return the error for a missing parameter."""
     return VenueError(400, -1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
 
 
 def malformed(name: str) -> VenueError:
-    """Return the words for a parameter that cannot be read."""
+    """Return the error for an unreadable parameter."""
     return VenueError(400, -1130, f"Data sent for parameter '{name}' is not valid.")

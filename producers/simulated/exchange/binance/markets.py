@@ -41,7 +41,7 @@ def _exchange_info(call: Call) -> Any:
 
 
 def each(row: Callable[[Call, str], dict[str, Any]]) -> Callable[[Call], Any]:
-    """Return an endpoint that answers one row where a symbol was sent, else a row of every instrument."""
+    """Return an endpoint that returns one row if a symbol was sent, else a row of every instrument."""
 
     def answer(call: Call) -> Any:
         if call.has("symbol"):
@@ -107,7 +107,7 @@ PUBLIC: tuple[Action, ...] = (
     Action("ticker.book", "GET", "/fapi/v1/ticker/bookTicker", 2, "NONE", each(book_ticker)),
     Action("ticker.price", "GET", "/fapi/v1/ticker/price", 1, "NONE", each(price)),
 )
-# What a market-data simulator beside it answers itself.
+# Endpoints that a market-data simulator serves itself.
 MARKET: tuple[Action, ...] = (
     Action("premium", "GET", "/fapi/v1/premiumIndex", 1, "NONE", each(_premium)),
     Action("depth", "GET", "/fapi/v1/depth", 5, "NONE", _depth),

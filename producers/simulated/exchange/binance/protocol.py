@@ -1,4 +1,4 @@
-"""The protocol of Binance USD-M: signatures, receive window, error answers, user stream by listen key."""
+"""The protocol of Binance USD-M: signatures, receive window, errors, user stream by listen key."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class BinanceProtocol(Protocol):
     key_header: ClassVar = "X-MBX-APIKEY"
 
     def checked(self, desk: Desk, action: Action, request: web.Request, query: bytes, body: bytes) -> ApiKey | None:
-        """Check the key, and of signed endpoints its signature, the time and the permission to trade."""
+        """Check the key, and for signed endpoints the signature, the time and the permission to trade."""
         if action.access == "NONE":
             return None
         sent = request.headers.get(self.key_header)
@@ -60,7 +60,7 @@ class BinanceProtocol(Protocol):
         return dict(parse_qsl(query.decode(), keep_blank_values=True) + parse_qsl(body.decode(), keep_blank_values=True))
 
     def answer(self, action: Action, call: Call) -> Any:
-        """Do a request."""
+        """Execute a request."""
         return verdict(action, call)
 
     def refused(self, error: VenueError, now: int) -> tuple[int, Any]:
@@ -68,7 +68,7 @@ class BinanceProtocol(Protocol):
         return error.status, {"code": error.code, "msg": error.text}
 
     def fault(self, fault: ExchangeFault) -> VenueError:
-        """Return the words with which a fault answers."""
+        """Return the error of a fault."""
         if fault.kind == "maintenance":
             return VenueError(*errors.MAINTENANCE)
         if fault.kind == "reject":
@@ -85,23 +85,23 @@ class BinanceProtocol(Protocol):
         return VenueError(*errors.UNKNOWN_STATUS)
 
     def too_many(self, status: int, retry_after: int) -> VenueError:
-        """Return the words for too many requests."""
+        """Return the error for too many requests."""
         return VenueError(status, *STATUS_WORDS[status], retry_after)
 
     def too_many_orders(self, limit: str) -> VenueError:
-        """Return the words for too many orders."""
+        """Return the error for too many orders."""
         return VenueError(429, -1015, f"Too many new orders; current limit is broken for {limit}.", 1)
 
     def unknown(self, method: str, path: str) -> VenueError:
-        """Return the words for a path that the venue does not have."""
+        """Return the error for an unknown path."""
         return VenueError(404, -5000, f"Path {path}, Method {method} is invalid")
 
     def malformed(self, name: str) -> VenueError:
-        """Return the words for a parameter that cannot be read."""
+        """Return the error for an unreadable parameter."""
         return errors.malformed(name)
 
     def illegal(self) -> VenueError:
-        """Return the words for bytes that are no text."""
+        """Return the error for bytes that are not text."""
         return VenueError(400, -1100, "Illegal characters found in a parameter.")
 
     def messages(self, exchange: Exchange, event: Event, now: int) -> Iterator[tuple[str, Mapping[str, Any]]]:

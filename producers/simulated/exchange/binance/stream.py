@@ -12,7 +12,7 @@ class ListenKeyStreams(UserStreams):
     """See ``UserStreams``."""
 
     def add_routes(self, app: web.Application) -> None:
-        """Register the plain addresses and those of 2026 below ``/private``."""
+        """Register the plain paths and those of 2026 below ``/private``."""
         for prefix in ("", "/private"):
             app.router.add_get(f"{prefix}/ws", self.serve)
             app.router.add_get(f"{prefix}/ws/{{key}}", self.serve)
@@ -27,7 +27,7 @@ class ListenKeyStreams(UserStreams):
         listener.keys |= {key for key in named if key}
 
     def control(self, listener: Listener, text: str) -> str | None:
-        """Answer SUBSCRIBE, UNSUBSCRIBE and LIST_SUBSCRIPTIONS."""
+        """Handle SUBSCRIBE, UNSUBSCRIBE and LIST_SUBSCRIPTIONS."""
         try:
             request = orjson.loads(text)
             method, params, number = request["method"], request.get("params", []), request.get("id")
@@ -52,16 +52,16 @@ class ListenKeyStreams(UserStreams):
         return [f'{{"stream":"{key}","data":{text}}}' if listener.named else text for key in keys]
 
     def listens(self, listener: Listener, account: str) -> bool:
-        """Return whether one of its listen keys is valid and the account's."""
+        """Return whether one of its listen keys is valid and belongs to the account."""
         return any(self.desk.account_of(key) == account for key in listener.keys)
 
     def tell_expired(self) -> None:
-        """Tell of the listen keys that ran out since the last call."""
+        """Announce the listen keys that expired since the last call."""
         for key, _ in self.desk.expired():
             self.expire(key)
 
     def expire(self, key: str) -> None:
-        """Tell who listens that a listen key ran out."""
+        """Announce to its connections that a listen key expired."""
         message = {"e": "listenKeyExpired", "E": self.desk.now(), "listenKey": key}
         text = orjson.dumps(message).decode()
         for listener in self.all():

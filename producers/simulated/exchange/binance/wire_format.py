@@ -1,4 +1,4 @@
-"""Orders, accounts and events of the core as Binance USD-M writes them. Field names: its documents and its own connector's models."""
+"""Orders, accounts and events of the core in Binance USD-M's format. Field names: its documents and its own connector's models."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def fixed(number: Decimal, decimals: int) -> str:
 
 
 def money(number: Decimal) -> str:
-    """Return an amount of money; what is finer than 8 decimals is shown, not cut."""
+    """Return an amount of money. Decimals beyond 8 are shown, not truncated."""
     return fixed(number, 8) if number == round(number, 8) else text(number)
 
 
@@ -42,7 +42,7 @@ def _average(order: Order, contract: Contract) -> str:
 
 # --- REST ---------------------------------------------------------------------------------------------------------------
 def order_row(order: Order, contract: Contract, *, queried: bool) -> dict[str, Any]:
-    """Return an order as answers have it; ``queried``: with the time of its creation."""
+    """Return an order as in responses. ``queried``: with the time of its creation."""
     row = {
         "orderId": order.id,
         "symbol": order.symbol,
@@ -70,12 +70,12 @@ def order_row(order: Order, contract: Contract, *, queried: bool) -> dict[str, A
     }
     if queried:
         return {**row, "time": order.created}
-    # Answers to placing and cancelling are documented without price and worth of the fills since 2026: those are told by the stream.
+    # Since 2026 the documented responses to placing and cancelling lack price and value of the fills. The stream has them.
     return {name: value for name, value in row.items() if name not in ("avgPrice", "cumQuote")} | {"cumQty": row["executedQty"]}
 
 
 def conditional_row(one: Conditional, contract: Contract, *, queried: bool, listed: bool = False) -> dict[str, Any]:
-    """Return a conditional order as answers have it; ``queried``: with the order that it became; ``listed``: as a row of the open ones."""
+    """Return a conditional order as in responses. ``queried``: with the order that it became; ``listed``: as a row of the open ones."""
     row: dict[str, Any] = {
         "algoId": one.id,
         "clientAlgoId": one.client_id,
@@ -205,7 +205,7 @@ def _exact(number: Decimal) -> str:
 
 
 def account_row(exchange: Exchange, owner: Account, version: int, trade: bool) -> dict[str, Any]:
-    """Return the answer of account."""
+    """Return the response of account."""
     unrealised = initial = orders_initial = maintenance = cross_unrealised = ZERO
     positions = []
     for symbol, position in owner.positions.items():
@@ -256,7 +256,7 @@ def account_row(exchange: Exchange, owner: Account, version: int, trade: bool) -
 
 
 def config_row(owner: Account, trade: bool) -> dict[str, Any]:
-    """Return the answer of accountConfig."""
+    """Return the response of accountConfig."""
     return {
         "feeTier": 0,
         "canTrade": trade,
@@ -344,7 +344,7 @@ def contract_row(market: MarketState) -> dict[str, Any]:
 
 # --- user stream --------------------------------------------------------------------------------------------------------
 def messages(exchange: Exchange, event: Event, now: int) -> list[dict[str, Any]]:
-    """Return what the user stream says of an event, in the venue's order."""
+    """Return the user stream's messages for an event, in the venue's order."""
     if isinstance(event, OrderChanged):
         contract = exchange.markets[event.order.symbol].contract
         update = {"e": "ORDER_TRADE_UPDATE", "E": now, "T": event.time, "o": _order_update(event, contract)}

@@ -45,14 +45,14 @@ CODES: dict[Reason, tuple[int, str]] = {
         (110003, "Order price exceeds the allowable range."),
     ),
 }
-# The venue takes these orders in, and cancels them when they come to be matched.
+# The venue accepts these orders, and cancels them at the matching.
 CANCELLED = {Reason.POST_ONLY: "EC_PostOnlyWillTakeLiquidity", Reason.FILL_OR_KILL: "EC_NoEnoughQtyToFill"}
 TIFS = {"GTC": "GTC", "IOC": "IOC", "FOK": "FOK", "PostOnly": "GTX"}
 WEEK_MS = 7 * 86_400_000
 
 
 def wrong(name: str) -> VenueError:
-    """Return the words for a parameter that cannot be read."""
+    """Return the error for an unreadable parameter."""
     return VenueError(200, 10001, f"params error: {name} invalid")
 
 
@@ -63,9 +63,9 @@ def verdict(action: Action, call: Call) -> Any:
     except Refusal as refusal:
         if refusal.reason is Reason.WOULD_TRIGGER:
             rising = _text(call, "side") == "Buy"
-            told = ("Rising", "<=") if rising else ("Falling", ">=")
+            words = ("Rising", "<=") if rising else ("Falling", ">=")
             raise VenueError(
-                200, 110092 if rising else 110093, f"expect {told[0]}, but trigger_price[XXXXX] {told[1]} current[XXXXX]??LastPrice"
+                200, 110092 if rising else 110093, f"expect {words[0]}, but trigger_price[XXXXX] {words[1]} current[XXXXX]??LastPrice"
             ) from refusal
         code, text = CODES.get(refusal.reason, (10001, f"params error: {refusal}"))
         raise VenueError(200, code, text.format(refusal.detail)) from refusal
@@ -142,7 +142,7 @@ def _create(call: Call) -> Any:
 
 
 def _found(call: Call, symbol: str | None) -> list[Order | Conditional]:
-    """Return the orders and conditional orders of the account that a request names, newest first; those that became orders once."""
+    """Return the requested orders and conditional orders of the account, newest first. A triggered one appears once."""
     exchange, own = call.desk.exchange, call.account.name
     rows: list[Order | Conditional] = [one for one in exchange.orders.values() if one.account == own]
     rows += [one for one in exchange.conditionals.values() if one.account == own and one.order is None]
@@ -195,14 +195,14 @@ def _cancel_all(call: Call) -> Any:
 
 
 def _page(call: Call, rows: list[dict[str, Any]], default: int, most: int) -> dict[str, Any]:
-    """Return a page of rows; the cursor is the place of the next one."""
+    """Return a page of rows. The cursor is the index of the next row."""
     limit, begin = call.query.limit(default, most), call.query.whole("cursor", 0) or 0
     following = str(begin + limit) if begin + limit < len(rows) else ""
     return {"list": rows[begin : begin + limit], "nextPageCursor": following, "category": "linear"}
 
 
 def _listed(call: Call) -> str | None:
-    """Return the symbol that a list is asked for; None with a settle coin. Raises VenueError without either."""
+    """Return the requested symbol of a list; None with a settle coin. Raises VenueError without either."""
     _linear(call)
     if call.has("symbol"):
         return _symbol(call)

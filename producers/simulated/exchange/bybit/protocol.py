@@ -1,4 +1,4 @@
-"""The protocol of Bybit v5: signature in headers, ``retCode`` in every answer, one private stream with topics."""
+"""The protocol of Bybit v5: signature in headers, ``retCode`` in every response, one private stream with topics."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class BybitProtocol(Protocol):
         return values
 
     def answer(self, action: Action, call: Call) -> Any:
-        """Do a request."""
+        """Execute a request."""
         return verdict(action, call)
 
     def refused(self, error: VenueError, now: int) -> tuple[int, Any]:
@@ -82,7 +82,7 @@ class BybitProtocol(Protocol):
         return error.status, {"retCode": error.code, "retMsg": error.text, "result": {}, "retExtInfo": {}, "time": now}
 
     def fault(self, fault: ExchangeFault) -> VenueError:
-        """Return the words with which a fault answers."""
+        """Return the error of a fault."""
         if fault.kind == "maintenance":
             return VenueError(503, 10016, "Service is restarting, please try again later.")
         if fault.kind == "reject":
@@ -97,23 +97,23 @@ class BybitProtocol(Protocol):
         return VenueError(200, 10000, "Server Timeout") if fault.how == "timeout" else VenueError(200, 10016, "Server error.")
 
     def too_many(self, status: int, retry_after: int) -> VenueError:
-        """Return the words for too many requests of an address."""
+        """Return the error for too many requests of an address."""
         return VenueError(403, 10018, "Exceeded the IP Rate Limit.", retry_after)
 
     def too_many_orders(self, limit: str) -> VenueError:
-        """Return the words for too many requests of an account."""
+        """Return the error for too many requests of an account."""
         return VenueError(200, 10006, "Too many visits. Exceeded the API Rate Limit.", 1)
 
     def unknown(self, method: str, path: str) -> VenueError:
-        """Return the words for a path that the venue does not have."""
+        """Return the error for an unknown path."""
         return VenueError(404, 404, f"{method} {path} not found")
 
     def malformed(self, name: str) -> VenueError:
-        """Return the words for a parameter that cannot be read."""
+        """Return the error for an unreadable parameter."""
         return wrong(name)
 
     def illegal(self) -> VenueError:
-        """Return the words for bytes that are no text."""
+        """Return the error for bytes that are not text."""
         return wrong("encoding")
 
     def messages(self, exchange: Exchange, event: Event, now: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -126,17 +126,17 @@ class BybitProtocol(Protocol):
 
 
 class PrivateStreams(UserStreams):
-    """Connections to ``/v5/private``: an ``auth`` proves the account, ``subscribe`` chooses topics."""
+    """Connections to ``/v5/private``: ``auth`` proves the account, ``subscribe`` chooses topics."""
 
     def add_routes(self, app: web.Application) -> None:
         """Register the address."""
         app.router.add_get("/v5/private", self.serve)
 
     def open(self, listener: Listener) -> None:
-        """Nothing is known of a connection until it proves who it is."""
+        """A new connection has no account until it authenticates."""
 
     def control(self, listener: Listener, text: str) -> str | None:
-        """Answer auth, subscribe, unsubscribe and ping."""
+        """Handle auth, subscribe, unsubscribe and ping."""
         try:
             request = orjson.loads(text)
             operation, arguments, number = request["op"], request.get("args", []), request.get("req_id", "")
@@ -170,15 +170,15 @@ class PrivateStreams(UserStreams):
         return True
 
     def frame(self, listener: Listener, account: str, kind: str, text: str) -> list[str]:
-        """Return a message of a topic that the account's connection chose."""
+        """Return a message if the account's connection subscribed to its topic."""
         return [text] if listener.account == account and kind in listener.keys else []
 
     def listens(self, listener: Listener, account: str) -> bool:
-        """Return whether it is the account's and has chosen a topic."""
+        """Return whether it belongs to the account and has a topic."""
         return listener.account == account and bool(listener.keys)
 
     def tell_expired(self) -> None:
-        """Nothing runs out here: a connection stays who it proved to be."""
+        """Nothing expires here: a connection stays authenticated."""
 
 
 def _said(success: bool, text: str, number: str, operation: str) -> str:

@@ -1,6 +1,6 @@
-"""Orders, positions and fills of the core as Bybit v5 writes them. Field names: its documents (Order, Execution, Position, private streams).
+"""Orders, positions and fills of the core in Bybit v5's format. Field names: its documents (Order, Execution, Position, private streams).
 
-A conditional order and the order that it becomes are one order here, with one id.
+A conditional order and its order are one order here, with one id.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ TRIGGERS = {"MARK_PRICE": "MarkPrice", "CONTRACT_PRICE": "LastPrice"}
 
 
 def uid(number: int) -> str:
-    """Return an order's id as the venue shows it."""
+    """Return an order's id in the venue's format."""
     return str(UUID(int=number))
 
 
 def order_row(exchange: Exchange, order: Order) -> dict[str, Any]:
-    """Return an order; one that was a conditional order bears its id and trigger."""
+    """Return an order. One from a conditional order has that order's id and trigger."""
     conditional = exchange.conditionals.get(order.algo) if order.algo is not None else None
     reason = order.note or {EXPIRED_IOC: "EC_NoImmediateQtyToFill"}.get(order.expired, "EC_NoError")
     cancel = "UNKNOWN"
@@ -92,7 +92,7 @@ def conditional_row(one: Conditional) -> dict[str, Any]:
 
 
 def any_row(exchange: Exchange, one: Order | Conditional) -> dict[str, Any]:
-    """Return an order, or a conditional order, by what it is now."""
+    """Return an order or conditional order in its present state."""
     if isinstance(one, Order):
         return order_row(exchange, one)
     return conditional_row(one) if one.order is None else order_row(exchange, exchange.orders[one.order.id])
@@ -219,7 +219,7 @@ def position_row(exchange: Exchange, owner: Account, symbol: str) -> dict[str, A
 
 
 def wallet_row(exchange: Exchange, owner: Account) -> dict[str, Any]:
-    """Return a unified account's money."""
+    """Return a unified account's balances."""
     unrealised = sum((one.unrealised(exchange.markets[one.symbol].reference) for one in owner.held()), ZERO)
     equity, free = text(round(owner.wallet + unrealised, 8)), text(round(available(exchange, owner), 8))
     coin = {
@@ -247,7 +247,7 @@ def wallet_row(exchange: Exchange, owner: Account) -> dict[str, Any]:
 
 
 def log_row(row: Income, asset: str) -> dict[str, Any]:
-    """Return a booking as the transaction log has it; funding is positive when received."""
+    """Return a booking as in the transaction log. Funding is positive when received."""
     kinds = {"FUNDING_FEE": "SETTLEMENT", "TRANSFER": "TRANSFER_IN", "INSURANCE_CLEAR": "LIQUIDATION"}
     return {
         "id": f"{row.id}_{row.symbol}_{row.id}",
@@ -301,7 +301,7 @@ def contract_row(market: MarketState) -> dict[str, Any]:
 
 
 def messages(exchange: Exchange, event: Event, now: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield what the private stream says of an event: topic and message."""
+    """Yield the private stream's messages for an event: topic and message."""
     rows: list[tuple[str, dict[str, Any]]] = []
     if isinstance(event, OrderChanged):
         if event.fill is not None:

@@ -1,1 +1,1 @@
-"""The matching core of the simulated exchange: accounts, orders, margin, against a market that is given. Pure."""
+"""The matching core of the simulated exchange: accounts, orders and margin, against a given market. Pure."""

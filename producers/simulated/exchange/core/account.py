@@ -1,8 +1,8 @@
 """One account of the simulated exchange: wallet, positions in one-way mode, margin. Pure; every booking is exact.
 
-The wallet moves only by ``book``, so that wallet = sum of its bookings. A position keeps the exact sum that it cost, not a rounded mean
-price: closing a part books that part's share rounded to ``MONEY`` and leaves the rest, so nothing is ever lost to rounding.
-Margin formulas: Binance "Liquidation price", "Margin ratio" and "Cost" of USD-M futures.
+Only ``book`` changes the wallet, so the wallet is the sum of its bookings. A position stores its exact cost, not a rounded mean price. A
+partial close books its share rounded to ``MONEY`` and leaves the rest, so rounding loses nothing. Margin formulas: Binance "Liquidation
+price", "Margin ratio" and "Cost" of USD-M futures.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Position:
     """A position in one instrument.
 
     Attributes:
-        quantity: Signed, positive long. cost: what it cost, signed like it (quantity x mean entry price, exactly).
-        realised: Sum of the realised profit ever. isolated_wallet: margin set aside (part of the account's wallet).
+        quantity: Signed, positive long. cost: Its exact cost, signed like the quantity (quantity x mean entry price). realised: Sum of all
+        realised profit. isolated_wallet: Its isolated margin (part of the account's wallet).
     """
 
     symbol: str
@@ -42,7 +42,7 @@ class Position:
         return self.quantity * mark - self.cost
 
     def trade(self, signed: Decimal, price: Decimal) -> Decimal:
-        """Take a signed quantity at a price; return the profit that it realises, quote units."""
+        """Add a signed quantity at a price. Return the realised profit, quote units."""
         realised = ZERO
         if self.quantity and (self.quantity > 0) != (signed > 0):
             closing = min(abs(signed), abs(self.quantity)) * (1 if signed > 0 else -1)
@@ -68,8 +68,8 @@ class Account:
     """Money, positions and orders of one user.
 
     Attributes:
-        wallet: Without unrealised profit, ``asset`` units. ledger: every booking of it. maker, taker: fees as shares of the notional.
-        dual: Hedge mode is on; orders for one-way mode are refused then.
+        wallet: Without unrealised profit, ``asset`` units. ledger: All its bookings. maker, taker: Fees as shares of the notional. dual:
+        Hedge mode is on, so orders for one-way mode are refused.
     """
 
     name: str
@@ -98,14 +98,14 @@ class Account:
     def book(
         self, number: int, time: int, kind: str, amount: Decimal, symbol: str = "", trade_id: int | None = None, info: str = ""
     ) -> Income:
-        """Move the wallet, and write it down."""
+        """Change the wallet, and append the booking."""
         self.wallet += amount
         row = Income(number, time, kind, amount, symbol, trade_id, info)
         self.ledger.append(row)
         return row
 
     def held(self) -> list[Position]:
-        """Return the positions that are not zero."""
+        """Return the non-zero positions."""
         return [one for one in self.positions.values() if one.quantity]
 
 
@@ -120,7 +120,7 @@ class Margin:
 
 
 def view(position: Position, contract: Contract, mark: Decimal) -> PositionView:
-    """Return a position as it is at a mark price."""
+    """Return a position at a mark price."""
     return PositionView(
         position.symbol,
         position.quantity,
@@ -138,7 +138,7 @@ def view(position: Position, contract: Contract, mark: Decimal) -> PositionView:
 def margin(position: Position, contract: Contract, mark: Decimal, orders: list[Order]) -> Margin:
     """Return the margin of a position and its open orders at a mark price.
 
-    With buys B and sells S waiting beside a position of notional N, the initial margin is max(|N + B|, |N - S|) / leverage; reduce-only orders
+    With open buys B and sells S beside a position of notional N, the initial margin is max(|N + B|, |N - S|) / leverage. Reduce-only orders
     need none.
     """
     notional = position.quantity * mark
@@ -157,11 +157,11 @@ def margin(position: Position, contract: Contract, mark: Decimal, orders: list[O
 
 
 def liquidated_at(position: Position, contract: Contract, mark: Decimal, collateral: Decimal) -> Decimal | None:
-    """Return the mark price at which a position is liquidated; None without a position, or where no positive price does it.
+    """Return the liquidation price (mark price) of a position. None without a position or without such a positive price.
 
     Args:
-        collateral: Of an isolated position its wallet; under cross margin the cross wallet with the unrealised profit of the other
-            positions less their maintenance margin.
+        collateral: For an isolated position its wallet. For cross margin the cross wallet plus the unrealised profit of the other
+            positions, minus their maintenance margin.
     """
     quantity = position.quantity
     if not quantity:

@@ -1,4 +1,4 @@
-"""What an order must keep to be taken: filters, price band, reduce-only, margin. Pure."""
+"""The checks of a new order: filters, price band, reduce-only, margin. Pure."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check_order(exchange: ExchangeState, owner: Account, market: MarketState, re
 
 
 def check_common(exchange: ExchangeState, owner: Account, market: MarketState, client_id: str | None, position_side: str) -> None:
-    """Raise Refusal for what orders of every kind must keep."""
+    """Raise Refusal if an order breaks a rule for all kinds."""
     if not market.trading:
         raise Refusal(Reason.NOT_TRADING)
     if client_id is not None and not CLIENT_ID.match(client_id):
@@ -60,14 +60,14 @@ def check_common(exchange: ExchangeState, owner: Account, market: MarketState, c
 def check_reduce_only(
     exchange: ExchangeState, owner: Account, symbol: str, side: str, reduce_only: bool, quantity: Decimal, price: Decimal | None
 ) -> None:
-    """Raise Refusal for a reduce-only order with nothing to reduce, or behind better ones that use the position up."""
+    """Raise Refusal for a reduce-only order without a position, or if better ones already cover the position."""
     if not reduce_only:
         return
     held = owner.position(symbol).quantity
     if held * sign(side) >= 0:
         raise Refusal(Reason.REDUCE_ONLY)
     if price is None:
-        return  # market orders go before everything that rests
+        return  # market orders come before all resting ones
     before = sum((one.left for one in reducing(exchange, owner, symbol) if (one.price - price) * sign(side) >= 0), ZERO)
     if before >= abs(held):
         raise Refusal(Reason.REDUCE_ONLY)
@@ -117,6 +117,6 @@ def check_margin(exchange: ExchangeState, owner: Account, market: MarketState, s
 
 
 def reducing(exchange: ExchangeState, owner: Account, symbol: str) -> list[Order]:
-    """Return the resting reduce-only orders of an instrument, those that are filled first in front."""
+    """Return the resting reduce-only orders of an instrument in their order of filling."""
     orders = [one for one in exchange.open_orders_of(owner.name, symbol).values() if one.reduce_only and one.type == "LIMIT"]
     return sorted(orders, key=lambda one: (-one.price * sign(one.side), one.id))

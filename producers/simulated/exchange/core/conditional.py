@@ -1,7 +1,7 @@
 """Conditional orders of the simulated exchange: they wait outside the matching engine until mark or last price touches their trigger. Pure.
 
-As the venue's service for them: no margin and no reduce-only check before the trigger; what the engine then refuses ends as REJECTED
-with its reason, and the position stays without protection. An order with ``close_position`` closes what there is and ends with the position.
+Like the venue's service: there is no margin or reduce-only check before the trigger. An order that the engine then refuses ends as REJECTED
+with its reason, and the position stays unprotected. An order with ``close_position`` closes the whole position and ends with it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FAILED = {
 
 
 def wait(exchange: ExchangeState, account: str, request: NewConditional, now: int) -> Conditional:
-    """Take a conditional order and return it. Raises Refusal, e.g. when it would trigger at once."""
+    """Accept a conditional order and return it. Raises Refusal, e.g. when it would trigger at once."""
     owner, market = exchange.accounts[account], exchange.market(request.symbol)
     contract = market.contract
     checks.check_common(exchange, owner, market, request.client_id, request.position_side)
@@ -90,7 +90,7 @@ def _check_close(exchange: ExchangeState, owner: Account, request: NewConditiona
 
 
 def cancel_conditional(exchange: ExchangeState, account: str, number: int | None, client_id: str | None, now: int) -> Conditional:
-    """Cancel a conditional order that waits. Raises Refusal when none does."""
+    """Cancel a waiting conditional order. Raises Refusal without one."""
     found = _conditional(exchange, account, number, client_id)
     if found is None or not found.open:
         raise Refusal(Reason.UNKNOWN_ORDER)
@@ -99,7 +99,7 @@ def cancel_conditional(exchange: ExchangeState, account: str, number: int | None
 
 
 def cancel_all_conditionals(exchange: ExchangeState, account: str, symbol: str, now: int) -> int:
-    """Cancel every waiting conditional order of an instrument; return how many."""
+    """Cancel every waiting conditional order of an instrument. Return their number."""
     exchange.market(symbol)
     waiting = [one for one in exchange.waiting.get(symbol, {}).values() if one.account == account]
     for one in waiting:
@@ -108,7 +108,7 @@ def cancel_all_conditionals(exchange: ExchangeState, account: str, symbol: str, 
 
 
 def query_conditional(exchange: ExchangeState, account: str, number: int | None, client_id: str | None) -> Conditional:
-    """Return a conditional order, finished ones too. Raises Refusal when there is none."""
+    """Return a conditional order, also a finished one. Raises Refusal if it does not exist."""
     found = _conditional(exchange, account, number, client_id)
     if found is None:
         raise Refusal(Reason.ORDER_NOT_FOUND)
@@ -132,7 +132,7 @@ def _conditional(exchange: ExchangeState, account: str, number: int | None, clie
 
 # --- triggers -----------------------------------------------------------------------------------------------------
 def trigger(exchange: ExchangeState, symbol: str, working: str, price: Decimal, now: int) -> None:
-    """Trigger what a price touches; older ones first."""
+    """Trigger the orders that a price touches, older ones first."""
     for one in list(exchange.waiting.get(symbol, {}).values()):
         if one.open and one.working == working and (_trail(one, price) if one.callback is not None else one.hit(price)):
             _trigger(exchange, one, now)
@@ -184,7 +184,7 @@ def _trigger(exchange: ExchangeState, one: Conditional, now: int) -> None:
 
 
 def finish_conditional(exchange: ExchangeState, order: Order, now: int) -> None:
-    """Finish the conditional order that an ended order came from."""
+    """Finish the conditional order of an ended order."""
     if order.algo is not None:
         one = exchange.conditionals[order.algo]
         one.status, one.updated = "FINISHED", now
@@ -192,7 +192,7 @@ def finish_conditional(exchange: ExchangeState, order: Order, now: int) -> None:
 
 
 def position_closed(exchange: ExchangeState, account: str, symbol: str, now: int) -> None:
-    """End the orders that only live with a position."""
+    """End the orders that need a position."""
     for one in open_conditionals(exchange, account, symbol):
         if one.close_position:
             end_conditional(exchange, one, "EXPIRED", now)
@@ -210,7 +210,7 @@ def _tell_conditional(exchange: ExchangeState, one: Conditional, now: int) -> No
 
 
 def _trail(one: Conditional, price: Decimal) -> bool:
-    """Move a trailing stop; return whether the price has come back far enough from its best."""
+    """Move a trailing stop. Return whether the price has retreated far enough from its best."""
     if one.callback is None:
         return False
     if one.extreme is None:

@@ -1,8 +1,8 @@
-"""The matching core of the simulated exchange: accounts, orders and positions against a market that is given. Pure.
+"""The matching core of the simulated exchange: accounts, orders and positions against a given market. Pure.
 
-No I/O, no clock, no randomness: every call takes the exchange's time (ms UTC), and what it made happen is appended to ``events``, in the
-order in which the venue tells it. Our accounts are too small to move the market, and do not trade with each other; what they take from a
-book is gone from it until the market is given anew.
+No I/O, no clock, no randomness: every call takes the exchange's time (ms UTC), and appends its events to ``events`` in the venue's order.
+Accounts are too small to move the market, and do not trade with each other. Taken quantities are missing in the book until the market sets
+a new one.
 
 Fills
     A taker walks the book level by level, never further than PERCENT_PRICE allows. A resting order is filled by the model of
@@ -39,7 +39,7 @@ from producers.simulated.exchange.core.state import ExchangeState
 
 
 class Exchange(ExchangeState):
-    """The matching engine of one exchange; ``ExchangeState`` says what it holds and takes."""
+    """The matching engine of one exchange. See ``ExchangeState`` for its arguments and state."""
 
     # --- set-up -------------------------------------------------------------------------------------------------------
     def deposit(self, account: str, amount: Decimal, now: int, info: str = "") -> None:
@@ -50,7 +50,7 @@ class Exchange(ExchangeState):
 
     # --- orders -------------------------------------------------------------------------------------------------------
     def place(self, account: str, request: NewOrder, now: int) -> Order:
-        """Take an order, fill what can be filled at once, and return its state.
+        """Accept an order, fill it as far as possible now, and return its state.
 
         Raises:
             Refusal: it breaks a rule; nothing happened.
@@ -77,7 +77,7 @@ class Exchange(ExchangeState):
         return order.copy()
 
     def stillborn(self, account: str, request: NewOrder, note: str, now: int) -> Order:
-        """Take an order only to cancel it at once, as venues do that answer before they match; return its state."""
+        """Accept an order and cancel it at once, as venues do that respond before they match. Return its state."""
         number, price = self.next_order_id(), request.price or ZERO
         name = request.client_id or f"sim{number}"
         order = Order(
@@ -102,7 +102,7 @@ class Exchange(ExchangeState):
         return order.copy()
 
     def enter(self, order: Order, now: int) -> None:
-        """Let a checked order into the matching engine: it is told, filled as far as the book goes, and rests or ends."""
+        """Enter a checked order: report it, fill it as far as the book allows, then let it rest or end it."""
         self.orders[order.id] = order
         self.clients[order.account, order.symbol, order.client_id] = order.id
         self.open_orders_of(order.account, order.symbol)[order.id] = order
@@ -110,7 +110,7 @@ class Exchange(ExchangeState):
         self.match(order, now)
 
     def match(self, order: Order, now: int) -> None:
-        """Fill an order that has entered as far as the book goes; it rests or ends."""
+        """Fill an entered order as far as the book allows, then let it rest or end it."""
         market, owner = self.markets[order.symbol], self.accounts[order.account]
         limit = order.price if order.type == "LIMIT" else checks.band(self, market, order.side)
         wanted = self._wanted(order)
@@ -130,7 +130,7 @@ class Exchange(ExchangeState):
                 self._trim(owner, order.symbol, now)
 
     def _wanted(self, order: Order) -> Decimal:
-        """Return how much of an order may be filled now."""
+        """Return the quantity of an order that may fill now."""
         if not order.reduce_only:
             return order.left
         held = self.accounts[order.account].position(order.symbol).quantity
@@ -145,7 +145,7 @@ class Exchange(ExchangeState):
         return order.copy()
 
     def cancel_all(self, account: str, symbol: str, now: int) -> int:
-        """Cancel every open order of an instrument, conditional ones aside; return how many."""
+        """Cancel every open order of an instrument, except conditional ones. Return their number."""
         self.market(symbol)
         orders = list(self.open_orders_of(account, symbol).values())
         for order in orders:
@@ -154,18 +154,18 @@ class Exchange(ExchangeState):
         return len(orders)
 
     def knows(self, account: str, symbol: str, client_id: str) -> bool:
-        """Return whether an order, finished or not, ever bore a client id."""
+        """Return whether any order, also a finished one, has a client id."""
         return (account, symbol, client_id) in self.clients or (account, client_id) in self.conditional_clients
 
     def query(self, account: str, symbol: str, order_id: int | None, client_id: str | None) -> Order:
-        """Return an order, finished ones too. Of a client id that was used more than once, the newest. Raises Refusal when there is none."""
+        """Return an order, also a finished one. For a repeated client id, return the newest. Raises Refusal if it does not exist."""
         order = self.found(account, symbol, order_id, client_id)
         if order is None:
             raise Refusal(Reason.ORDER_NOT_FOUND)
         return order.copy()
 
     def expire(self, order: Order, why: int, now: int) -> None:
-        """End an open order without being asked to."""
+        """End an open order without a request."""
         order.expired = why
         self._end(order, "EXPIRED", now)
 
@@ -177,7 +177,7 @@ class Exchange(ExchangeState):
 
     # --- fills --------------------------------------------------------------------------------------------------------
     def fill(self, order: Order, price: Decimal, quantity: Decimal, *, maker: bool, now: int, kind: str = "ORDER") -> Fill:
-        """Book an execution: position, profit, fee, and what follows of them."""
+        """Book an execution: position, profit, fee, and their consequences."""
         owner, market = self.accounts[order.account], self.markets[order.symbol]
         market.trade_id += 1
         position = owner.position(order.symbol)
@@ -208,7 +208,7 @@ class Exchange(ExchangeState):
         return fill
 
     def _trim(self, owner: Account, symbol: str, now: int) -> None:
-        """End the reduce-only orders for which the position leaves nothing."""
+        """End the reduce-only orders that exceed the position."""
         held = owner.position(symbol).quantity
         left = abs(held)
         for order in checks.reducing(self, owner, symbol):
@@ -219,7 +219,7 @@ class Exchange(ExchangeState):
 
     # --- market -------------------------------------------------------------------------------------------------------
     def on_book(self, symbol: str, bids: Iterable[Level], asks: Iterable[Level], now: int) -> None:
-        """Take the book as it is now; resting orders that it reaches are filled at their price, as far as its sizes go."""
+        """Set the book. Resting orders that it reaches are filled at their price, as far as its sizes allow."""
         market = self.markets[symbol]
         market.set_book(bids, asks)
         market.time = max(market.time, now)
@@ -229,7 +229,7 @@ class Exchange(ExchangeState):
                     self.fill(order, order.price, part, maker=True, now=now)
 
     def on_trade(self, symbol: str, price: Decimal, quantity: Decimal, taker: str, now: int) -> None:
-        """Take a trade of the market; ``taker`` is the side that took."""
+        """Take a trade of the market. ``taker`` is the taker's side."""
         market = self.markets[symbol]
         market.last, market.time = price, max(market.time, now)
         for order in self._resting(symbol):
@@ -250,7 +250,7 @@ class Exchange(ExchangeState):
         conditional.trigger(self, symbol, "CONTRACT_PRICE", price, now)
 
     def on_mark(self, symbol: str, mark: Decimal, now: int, index: Decimal | None = None) -> None:
-        """Take a mark price: stops by mark price, margin calls and liquidations."""
+        """Take a mark price, with its stops, margin calls and liquidations."""
         market = self.markets[symbol]
         market.mark, market.time = mark, max(market.time, now)
         market.index = index or mark
@@ -262,7 +262,7 @@ class Exchange(ExchangeState):
         return sorted(orders, key=lambda one: (-one.price * sign(one.side), one.id)) if len(orders) > 1 else orders
 
     def watched(self, symbol: str) -> bool:
-        """Return whether an order or position makes the market of an instrument matter."""
+        """Return whether an order or position depends on the market of an instrument."""
         return (
             any(orders for (_, name), orders in self.resting.items() if name == symbol)
             or bool(self.waiting.get(symbol))
@@ -270,7 +270,7 @@ class Exchange(ExchangeState):
         )
 
     def tick(self, now: int) -> None:
-        """Do what is due: countdowns, and orders good till a time."""
+        """Run what is due: countdowns, and orders with an end time."""
         for (account, symbol), due in list(self._countdowns.items()):
             if due <= now:
                 del self._countdowns[account, symbol]
@@ -281,7 +281,7 @@ class Exchange(ExchangeState):
                     self._end(order, "EXPIRED", now)
 
     def countdown(self, account: str, symbol: str, ms: int, now: int) -> None:
-        """Cancel all orders of an instrument after ``ms`` unless asked again; 0 takes it back."""
+        """Cancel all orders of an instrument after ``ms`` unless called again. 0 stops the countdown."""
         self.market(symbol)
         if ms:
             self._countdowns[account, symbol] = now + ms
@@ -290,7 +290,7 @@ class Exchange(ExchangeState):
 
     # --- settings -----------------------------------------------------------------------------------------------------
     def set_leverage(self, account: str, symbol: str, leverage: int, now: int) -> Decimal:
-        """Set the leverage of an instrument; return the largest notional that it allows. Raises Refusal."""
+        """Set the leverage of an instrument. Return the largest notional that it allows. Raises Refusal."""
         contract, position = self.market(symbol).contract, self.accounts[account].position(symbol)
         if not 1 <= leverage <= contract.brackets[0].leverage:
             raise Refusal(Reason.LEVERAGE)
@@ -302,7 +302,7 @@ class Exchange(ExchangeState):
         return largest
 
     def set_margin_mode(self, account: str, symbol: str, isolated: bool, now: int) -> None:
-        """Put an instrument under isolated or cross margin. Raises Refusal while it has orders or a position, or is so already."""
+        """Set isolated or cross margin of an instrument. Raises Refusal while it has orders or a position, or if nothing changes."""
         self.market(symbol)
         position = self.accounts[account].position(symbol)
         if position.isolated == isolated:
@@ -314,7 +314,7 @@ class Exchange(ExchangeState):
         position.isolated = isolated
 
     def set_dual(self, account: str, dual: bool) -> None:
-        """Switch between one-way (False) and hedge mode. Raises Refusal while there are orders or positions, or it is so already."""
+        """Switch between one-way (False) and hedge mode. Raises Refusal while there are orders or positions, or if nothing changes."""
         owner = self.accounts[account]
         if owner.dual == dual:
             raise Refusal(Reason.POSITION_MODE_SAME)

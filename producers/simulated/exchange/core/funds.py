@@ -1,4 +1,4 @@
-"""How much of an account's money new orders may use. Pure."""
+"""The funds of an account that new orders may use. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from producers.simulated.exchange.core.state import ExchangeState
 
 
 def available(exchange: ExchangeState, owner: Account) -> Decimal:
-    """Return what new orders may use, quote units; never negative."""
+    """Return the funds for new orders, quote units, at least 0."""
     left = owner.cross_wallet
     for symbol, position in owner.positions.items():
         market = exchange.markets[symbol]

@@ -1,6 +1,6 @@
-"""The market in which the simulated exchange fills orders: book, last and mark price of one instrument. Pure.
+"""The market in which orders are filled: book, last and mark price of one instrument. Pure.
 
-The book is the recording's or the generator's; what our orders take is gone from it until it is given anew.
+The book comes from the recording or the generator. Quantities that our orders take are missing until a new book is set.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Level = tuple[Decimal, Decimal]
 
 @dataclass
 class MarketState:
-    """What is known of one instrument's market.
+    """The known state of one instrument's market.
 
     Attributes:
-        bids, asks: (price, quantity), best first. trading: orders are taken. last, mark, index: prices; 0 while none is known.
-        funding_rate, next_funding: As the venue announces them; ms.
+        bids, asks: (price, quantity), best first. trading: Orders are accepted. last, mark, index: Prices; 0 while unknown.
+        funding_rate, next_funding: As announced by the venue; ms.
     """
 
     contract: Contract
@@ -44,21 +44,21 @@ class MarketState:
 
     @property
     def reference(self) -> Decimal:
-        """Mark price, or the best other price known; 0: none."""
+        """Mark price, or the best other known price; 0: none."""
         return self.mark or self.last
 
     def best(self, side: str) -> Decimal | None:
-        """Return the price at which a taker of ``side`` would be filled first; None: nobody is there."""
+        """Return the best price for a taker of ``side``; None: the other side is empty."""
         levels = self.asks if side == BUY else self.bids
         return levels[0][0] if levels else None
 
     def reachable(self, side: str, limit: Decimal | None) -> Decimal:
-        """Return the quantity that a taker finds up to a limit price."""
+        """Return the available quantity for a taker up to a limit price."""
         levels = self.asks if side == BUY else self.bids
         return sum((quantity for price, quantity in levels if _within(side, price, limit)), ZERO)
 
     def take(self, side: str, quantity: Decimal, limit: Decimal | None) -> list[Level]:
-        """Take up to ``quantity`` from the book up to a limit price; return what was taken, (price, quantity) by level."""
+        """Take up to ``quantity`` from the book up to a limit price. Return (price, quantity) of each level taken."""
         levels = self.asks if side == BUY else self.bids
         taken: list[Level] = []
         while quantity > 0 and levels and _within(side, levels[0][0], limit):

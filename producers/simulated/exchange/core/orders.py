@@ -10,7 +10,7 @@ from producers.simulated.exchange.core.rules import ZERO
 BUY, SELL = "BUY", "SELL"
 OPEN_STATES = frozenset(("NEW", "PARTIALLY_FILLED"))
 CONDITIONAL_TYPES = frozenset(("STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET"))
-# Why an order ended without being asked to (the venue's numbers of ``er``).
+# Reason for the end of an order without a request (the venue's numbers of ``er``).
 EXPIRED_IOC, EXPIRED_REDUCE_ONLY, EXPIRED_LIQUIDATION, EXPIRED_DELISTED, EXPIRED_MARKET = 2, 4, 5, 7, 9
 
 
@@ -21,7 +21,7 @@ def sign(side: str) -> int:
 
 @dataclass(frozen=True)
 class NewOrder:
-    """What a client asks for. ``type`` MARKET or LIMIT; ``tif`` GTC, IOC, FOK, GTX or GTD (with ``good_till``, ms)."""
+    """A client's order request. ``type`` MARKET or LIMIT; ``tif`` GTC, IOC, FOK, GTX or GTD (with ``good_till``, ms)."""
 
     symbol: str
     side: str
@@ -37,11 +37,11 @@ class NewOrder:
 
 @dataclass(frozen=True)
 class NewConditional:
-    """A conditional order: ``type`` of ``CONDITIONAL_TYPES``; ``working`` MARK_PRICE or CONTRACT_PRICE decides by which price it triggers.
+    """A conditional order: ``type`` of ``CONDITIONAL_TYPES``; ``working`` MARK_PRICE or CONTRACT_PRICE is the price that triggers it.
 
     Attributes:
         quantity: 0 with ``close_position``.
-        activation, callback: Of a trailing stop: price from which it trails (None: at once), and distance in per cent.
+        activation, callback: For a trailing stop: price at which it starts (None: at once), and distance in per cent.
     """
 
     symbol: str
@@ -65,10 +65,9 @@ class Order:
     """An order in the matching engine.
 
     Attributes:
-        quote: Sum of price x quantity of its fills. ahead: quantity before it at its level (queue model ``volume``).
-        original: Type as first sent: that of the conditional order for one that was triggered.
-        expired: Why it expired (``er``), 0 where it did not. note: the venue's words for it, where it has any.
-        algo: id of the conditional order that it came from. listed: id of the order list that it belongs to.
+        quote: Sum of price x quantity of its fills. ahead: Quantity before it at its level (queue model ``volume``). original: Type as
+        first sent; for a triggered order that of the conditional order. expired: Reason of its expiry (``er``), 0 without one. note: The
+        venue's text for it, if any. algo: Id of its conditional order. listed: Id of its order list.
     """
 
     id: int
@@ -104,7 +103,7 @@ class Order:
 
     @property
     def average(self) -> Decimal:
-        """Mean price of its fills; 0 while there are none."""
+        """Mean price of its fills; 0 without fills."""
         return self.quote / self.filled if self.filled else ZERO
 
     @property
@@ -113,17 +112,17 @@ class Order:
         return self.status in OPEN_STATES
 
     def copy(self) -> Order:
-        """Return it as it is now."""
+        """Return its present state."""
         return replace(self)
 
 
 @dataclass
 class Conditional:
-    """A conditional order, which lives outside the matching engine until its trigger.
+    """A conditional order. It is outside the matching engine until its trigger.
 
     Attributes:
         status: NEW, CANCELED, TRIGGERING, TRIGGERED, FINISHED, REJECTED or EXPIRED.
-        order: The order that it became. extreme: best price since a trailing stop was activated. failed: why it was rejected.
+        order: Its order after the trigger. extreme: Best price since the activation of a trailing stop. failed: Reason of its rejection.
     """
 
     id: int
@@ -161,7 +160,7 @@ class Conditional:
         return price >= self.trigger if above else price <= self.trigger
 
     def copy(self) -> Conditional:
-        """Return it as it is now."""
+        """Return its present state."""
         return replace(self, order=self.order.copy() if self.order is not None else None)
 
 
@@ -223,7 +222,7 @@ class ConditionalChanged:
 
 @dataclass(frozen=True)
 class AccountChanged:
-    """Money or a position changed. ``change``: of the wallet, other than by trading."""
+    """Balance or a position changed. ``change``: Change of the wallet, other than by trading."""
 
     account: str
     time: int
@@ -256,7 +255,7 @@ class MarginCalled:
 
 @dataclass(frozen=True)
 class ListChanged:
-    """A list of orders began or ended. ``done``: nothing of it is open any more; ``orders``: (order id, client id) of its orders."""
+    """A list of orders began or ended. ``done``: none of its orders is open; ``orders``: (order id, client id) of its orders."""
 
     account: str
     time: int

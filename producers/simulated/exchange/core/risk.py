@@ -1,4 +1,4 @@
-"""Margin, funding and what the exchange does by itself: liquidation, deleveraging, settlement of a delisted instrument. Pure."""
+"""Margin, funding and the exchange's own actions: liquidation, deleveraging, settlement of a delisted instrument. Pure."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from producers.simulated.exchange.core.orders import (
 from producers.simulated.exchange.core.rules import ZERO, Reason, Refusal, money
 from producers.simulated.exchange.core.state import ExchangeState
 
-# Share of the margin that, used up, makes a margin call.
+# Used share of the margin that triggers a margin call.
 CALL_AT = Decimal("0.8")
-# How the venue names the orders that it sends by itself.
+# Client ids of the venue's own orders.
 CLOSE_NAMES = {"LIQUIDATION": "autoclose-", "ADL": "adl_autoclose", "SETTLEMENT": "settlement_autoclose-"}
 
 
 def liquidation_price(exchange: ExchangeState, owner: Account, symbol: str) -> Decimal | None:
-    """Return the mark price at which a position is liquidated; None: there is none."""
+    """Return the liquidation price (mark price) of a position; None: it has none."""
     position, market = owner.position(symbol), exchange.markets[symbol]
     if position.isolated:
         collateral = position.isolated_wallet
@@ -40,7 +40,7 @@ def liquidation_price(exchange: ExchangeState, owner: Account, symbol: str) -> D
 
 
 def check_accounts(exchange: ExchangeState, symbol: str, now: int) -> None:
-    """Call for margin, or liquidate, after the mark price of an instrument moved."""
+    """Send a margin call or liquidate, after the mark price of an instrument changed."""
     for owner in exchange.accounts.values():
         position = owner.positions.get(symbol)
         if position is None or not position.quantity:
@@ -69,7 +69,7 @@ def _call(exchange: ExchangeState, owner: Account, group: list[Position], now: i
 
 
 def liquidate(exchange: ExchangeState, account: str, symbol: str, now: int) -> None:
-    """Close a position by force at the market, take the fee for it, and let the insurance fund bear what is missing.
+    """Liquidate a position at the market and charge the fee. The insurance fund covers a loss beyond the margin.
 
     Raises:
         Refusal: there is no position.
@@ -86,7 +86,7 @@ def liquidate(exchange: ExchangeState, account: str, symbol: str, now: int) -> N
     worth = abs(position.quantity) * market.reference
     _force(exchange, owner, position, abs(position.quantity), None, "LIQUIDATION", now)
     fee = money(worth * market.contract.liquidation_fee)
-    # An isolated position can lose what was set aside for it, and no more; the account what it has.
+    # An isolated position can lose at most its isolated margin, the account at most its wallet.
     floor = wallet - aside if isolated else ZERO
     fee = min(fee, max(ZERO, owner.wallet - floor))
     if fee:
@@ -98,7 +98,7 @@ def liquidate(exchange: ExchangeState, account: str, symbol: str, now: int) -> N
 
 
 def deleverage(exchange: ExchangeState, account: str, symbol: str, quantity: Decimal | None, price: Decimal | None, now: int) -> None:
-    """Take a position, or part of it, away at a price (None: the mark price) against somebody's liquidation.
+    """Deleverage a position or a part of it at a price (None: the mark price), against another account's liquidation.
 
     Raises:
         Refusal: there is no position.
@@ -114,7 +114,7 @@ def deleverage(exchange: ExchangeState, account: str, symbol: str, quantity: Dec
 def _force(
     exchange: ExchangeState, owner: Account, position: Position, quantity: Decimal, price: Decimal | None, kind: str, now: int
 ) -> None:
-    """Close ``quantity`` of a position; ``price`` None: at the book, and at the mark price beyond it."""
+    """Close ``quantity`` of a position; ``price`` None: from the book, and the rest at the mark price."""
     market = exchange.markets[position.symbol]
     side = SELL if position.quantity > 0 else BUY
     number = exchange.next_order_id()

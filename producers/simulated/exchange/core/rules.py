@@ -1,4 +1,4 @@
-"""What an instrument of the simulated exchange accepts, and the words with which it refuses. Pure."""
+"""The rules of an instrument, and the reasons of refusals. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from decimal import Decimal
 from enum import Enum, auto
 
 ZERO = Decimal(0)
-# Money is booked in these steps, as the venue does.
+# Step of booked amounts, as at the venue.
 MONEY = Decimal("0.00000001")
 
 
 class Reason(Enum):
-    """Why a request is refused; a dialect gives each its code and words."""
+    """Reason of a refusal. A dialect maps each to its code and text."""
 
     UNKNOWN_SYMBOL = auto()
     NOT_TRADING = auto()
@@ -58,7 +58,7 @@ class Reason(Enum):
     LISTS_NOT_SUPPORTED = auto()
 
 
-# What only a spot exchange says.
+# Reasons of spot exchanges only.
 SPOT_REASONS = frozenset((Reason.LIST_PRICES, Reason.LISTS_NOT_SUPPORTED))
 
 
@@ -66,7 +66,7 @@ class Refusal(Exception):
     """A request was refused and changed nothing.
 
     Attributes:
-        reason: Which rule. detail: a name or figure for the words of the dialect.
+        reason: The broken rule. detail: A name or figure for the dialect's text.
     """
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
@@ -96,7 +96,7 @@ def brackets(*rows: tuple[str, int, str]) -> tuple[Bracket, ...]:
     return tuple(found)
 
 
-# The shape of the venue's BTCUSDT table; figures change with time there.
+# Like the venue's BTCUSDT table, whose figures change over time.
 BRACKETS = brackets(
     ("300000", 125, "0.004"),
     ("800000", 100, "0.005"),
@@ -114,11 +114,10 @@ class Contract:
 
     Attributes:
         tick, lot, market_lot: Steps of prices, of quantities, of quantities of market orders.
-        min_notional: Price x quantity at least, except for reduce-only orders.
+        min_notional: Smallest price x quantity, except for reduce-only orders.
         multiplier_up, multiplier_down: Furthest price of an order from the mark price, as its multiple (PERCENT_PRICE).
-        max_orders, max_conditional: Open ones of an account in this instrument.
-        liquidation_fee: Share of the notional that a liquidation costs beside the taker fee.
-        lists: Order lists (OCO) are taken; of spot instruments only.
+        max_orders, max_conditional: Most open ones of an account in this instrument. liquidation_fee: Fee of a liquidation besides the
+        taker fee, share of the notional. lists: Order lists (OCO) are accepted; spot only.
     """
 
     symbol: str
@@ -211,7 +210,7 @@ class Contract:
 
 
 def places(number: Decimal) -> int:
-    """Return how many decimals a number has, trailing zeros aside."""
+    """Return the number of decimals, without trailing zeros."""
     exponent = number.normalize().as_tuple().exponent
     return max(0, -exponent) if isinstance(exponent, int) else 0
 
@@ -224,5 +223,5 @@ def text(number: Decimal) -> str:
 
 
 def money(amount: Decimal) -> Decimal:
-    """Return an amount in the steps in which money is booked (half even)."""
+    """Return an amount rounded to the step of bookings (half even)."""
     return amount.quantize(MONEY)

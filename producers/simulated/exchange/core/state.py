@@ -1,4 +1,4 @@
-"""What one simulated exchange holds: markets, accounts, orders, events not yet fetched. Pure."""
+"""The state of one simulated exchange: markets, accounts, orders, unread events. Pure."""
 
 from __future__ import annotations
 
@@ -19,14 +19,12 @@ class ExchangeState(ABC):
     """Accounts and markets of one exchange.
 
     Args:
-        contracts: What is traded.
-        queue: How resting orders are filled, see above.
-        triggered_names: ``same``: the order that a conditional one becomes bears its client id; ``own``: one of the venue's, and no trace of the
-            type that it was. The documents leave open which; clients must live with both.
+        contracts: The instruments. queue: Fill model of resting orders, see ``engine``.
+        triggered_names: ``same``: the order of a triggered conditional order has its client id; ``own``: it has one of the venue's, and its
+            type is lost. The documents allow both, so clients must handle both.
 
     Attributes:
-        events: What happened and was not fetched yet (``drain``).
-        account_type: What its accounts are.
+        events: Events since the last ``drain``. account_type: Class of its accounts.
     """
 
     account_type: type[Account] = Account
@@ -53,7 +51,7 @@ class ExchangeState(ABC):
             self.list_contract(contract)
 
     def list_contract(self, contract: Contract) -> MarketState:
-        """Begin trading in an instrument; the trade ids of one that was delisted go on."""
+        """Start trading in an instrument. The trade ids of a relisted one continue."""
         before = self.markets.get(contract.symbol)
         market = self.markets[contract.symbol] = MarketState(contract, trade_id=before.trade_id if before is not None else FIRST_TRADE_ID)
         return market
@@ -66,12 +64,12 @@ class ExchangeState(ABC):
         return account
 
     def drain(self) -> list[Event]:
-        """Return what happened since the last call."""
+        """Return the events since the last call."""
         found, self.events = self.events, []
         return found
 
     def market(self, symbol: str) -> MarketState:
-        """Return the market of an instrument. Raises Refusal when there is none."""
+        """Return the market of an instrument. Raises Refusal for an unknown one."""
         found = self.markets.get(symbol)
         if found is None:
             raise Refusal(Reason.UNKNOWN_SYMBOL)
@@ -109,7 +107,7 @@ class ExchangeState(ABC):
         return self.resting.setdefault((account, symbol), {})
 
     def found(self, account: str, symbol: str, order_id: int | None, client_id: str | None) -> Order | None:
-        """Return an order by its id, or the newest of a client id; None when there is none. Raises Refusal for an unknown instrument."""
+        """Return an order by its id, or the newest of a client id; None without one. Raises Refusal for an unknown instrument."""
         self.market(symbol)
         if order_id is None:
             order_id = self.clients.get((account, symbol, client_id or ""))
@@ -123,12 +121,12 @@ class ExchangeState(ABC):
     # --- what the matching engine does, for conditional orders and risk ------------------------------------------------------
     @abstractmethod
     def enter(self, order: Order, now: int) -> None:
-        """Let a checked order into the matching engine: it is told, filled as far as the book goes, and rests or ends."""
+        """Enter a checked order: report it, fill it as far as the book allows, then let it rest or end it."""
 
     @abstractmethod
     def expire(self, order: Order, why: int, now: int) -> None:
-        """End an open order without being asked to."""
+        """End an open order without a request."""
 
     @abstractmethod
     def fill(self, order: Order, price: Decimal, quantity: Decimal, *, maker: bool, now: int, kind: str = "ORDER") -> Fill:
-        """Book an execution: position, profit, fee, and what follows of them."""
+        """Book an execution: position, profit, fee, and their consequences."""

@@ -1,1 +1,1 @@
-"""API calls, keys and user streams: what all simulated exchanges share."""
+"""API calls, keys and user streams of all simulated exchanges."""

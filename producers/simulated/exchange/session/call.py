@@ -1,4 +1,4 @@
-"""A request that a venue's protocol has checked, and what an endpoint is. No sockets."""
+"""A checked request, and an endpoint. No sockets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from producers.simulated.wire.protocol import Query
 
 @dataclass
 class Call:
-    """A request whose key and signature are in order.
+    """A request with a valid key and signature.
 
     Attributes:
         now: The exchange's time, ms. key: None for public endpoints.

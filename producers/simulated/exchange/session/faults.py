@@ -1,26 +1,27 @@
-"""Declared misbehaviour of the simulated exchange: text, ``kind:option=value,...``. Which requests and messages are hit is a function of the
-seed, the fault's place in the plan and the ordinal of what it could hit, never of time.
+"""Declared misbehaviour of the simulated exchange: text, ``kind:option=value,...``. The hit requests and messages depend on the seed, the
+fault's index in the plan and the ordinal of the request or message, never on time.
 
 Of requests (``on``: name of the operation, ``*`` for any; see ``binance.api``):
 
-- latency: ``ms`` (500) before the exchange sees it; ``side=out``: before its answer leaves, after it was executed.
-- lost: it is executed, and the answer is lost: the connection is cut; ``how=503`` "Unknown error", ``how=timeout`` -1007, ``how=504`` instead.
-- unsent: it is lost before the exchange sees it; the connection is cut.
-- late: the connection is cut at once, and the request arrives ``ms`` (1000) later, if its receive window still allows.
+- latency: delay of ``ms`` (500) before the exchange sees it; ``side=out``: after its execution, before the response.
+- lost: it is executed, but the connection breaks before the response; ``how=503`` "Unknown error", ``how=timeout`` -1007, ``how=504``
+  instead.
+- unsent: the connection breaks before the exchange sees it.
+- late: the connection breaks at once, and the request arrives ``ms`` (1000) later, if its receive window still allows.
 - reject: it is refused with ``code`` (-2010) and not executed.
-- status: it is answered with HTTP ``code`` (503: "Service Unavailable"; 429, 418, 403, 500, 502) and not executed; ``retry_after`` seconds.
+- status: the response is HTTP ``code`` (503: "Service Unavailable"; 429, 418, 403, 500, 502) and not executed; ``retry_after`` seconds.
 - unknown: as ``lost:how=503``, but not executed.
 - partial: takers find only ``share`` (0.5) of the quantity in the book.
 
 Of messages of the user stream (``on``: type of the message, e.g. ``ORDER_TRADE_UPDATE``):
 
-- duplicate: it comes twice. drop: it does not come. hold: it and all behind it come ``ms`` (1000) later. swap: it comes behind its
-  successor. late_event: it alone comes ``ms`` (1000) later. cut: the connections of the stream break behind it.
+- duplicate: it comes twice. drop: it does not come. hold: it and all later ones are delayed by ``ms`` (1000). swap: it comes after its
+  successor. late_event: only it is delayed by ``ms`` (1000). cut: the connections of the stream break after it.
 
-Of the whole exchange, while they are in force: skew (its clock is ``ms`` (5000) ahead, behind if negative), maintenance (every request is
+Of the whole exchange, while they are active: skew (its clock is ``ms`` (5000) ahead, behind if negative), maintenance (every request is
 refused, user streams are closed).
 
-Which: ``rate`` (share), or ``at`` (ordinal of the first that is hit, from 0, counted from when the fault was added) with ``n`` (how many, 1;
+Selection: ``rate`` (share), or ``at`` (ordinal of the first hit, from 0, counted since the fault was added) with ``n`` (number of hits, 1;
 0: all from there on).
 """
 
@@ -71,7 +72,7 @@ class ExchangeFault:
 
     @classmethod
     def parse(cls, text: str) -> ExchangeFault:
-        """Read a fault. Raises ValueError naming what cannot be."""
+        """Read a fault. Raises ValueError that names the invalid part."""
         kind, _, rest = text.strip().partition(":")
         if kind not in REQUEST_KINDS + MESSAGE_KINDS + STATE_KINDS:
             raise ValueError(f"fault {text!r}: unknown kind {kind!r}")
@@ -95,13 +96,13 @@ class ExchangeFault:
 
 
 class ExchangePlan:
-    """The faults in force.
+    """The active faults.
 
     Args:
-        faults: As text. seed: of the draws of ``rate``.
+        faults: As text. seed: Of the draws of ``rate``.
 
     Attributes:
-        applied: How often each kind was done.
+        applied: Number of hits of each kind.
     """
 
     def __init__(self, faults: Iterable[str] = (), seed: int = 0) -> None:
@@ -113,7 +114,7 @@ class ExchangePlan:
         self.add(faults)
 
     def add(self, faults: Iterable[str]) -> None:
-        """Put more faults in force; none of them when one cannot be read (ValueError)."""
+        """Activate more faults; none of them if one is invalid (ValueError)."""
         made = [ExchangeFault.parse(text) for text in faults]
         for fault in made:
             self._places[id(fault)] = self._added
@@ -121,20 +122,20 @@ class ExchangePlan:
         self.faults += made
 
     def clear(self) -> None:
-        """Take all faults out of force."""
+        """Deactivate all faults."""
         self.faults = []
         self._places = {}
 
     def state(self, kind: str) -> ExchangeFault | None:
-        """Return the fault of the whole exchange that is in force; the newest counts."""
+        """Return the active fault of the whole exchange; the newest counts."""
         return next((one for one in reversed(self.faults) if one.kind == kind), None)
 
     def request(self, operation: str, account: str) -> list[ExchangeFault]:
-        """Return what is done to a request, in the order of the plan; each call counts it."""
+        """Return the faults of a request, in the order of the plan. Each call counts it."""
         return self._hit(REQUEST_KINDS, operation, account)
 
     def message(self, kind: str, account: str) -> list[ExchangeFault]:
-        """Return what is done to a message of the user stream; each call counts it."""
+        """Return the faults of a message of the user stream. Each call counts it."""
         return self._hit(MESSAGE_KINDS, kind, account)
 
     def _hit(self, kinds: tuple[str, ...], name: str, account: str) -> list[ExchangeFault]:

@@ -1,4 +1,4 @@
-"""API keys of the simulated exchange: which account they open, what they may do, and whether a signature is theirs."""
+"""API keys of the simulated exchange: account, permissions, and check of signatures."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key and what it may do.
+    """A key and its permissions.
 
     Attributes:
         key: Sent with every request. secret: of HMAC-SHA256; public_key: PEM of Ed25519; one of the two.
-        trade, withdraw, ip_restricted, transfer: Permissions as the venue tells them.
+        trade, withdraw, ip_restricted, transfer: Permissions as published by the venue.
     """
 
     key: str
@@ -64,11 +64,11 @@ class ApiKey:
 
 @dataclass(frozen=True)
 class AccountSpec:
-    """An account as a user describes it.
+    """The user's description of an account.
 
     Attributes:
-        deposit: Money at the start, quote units. leverage: of every instrument until it is set. maker, taker: fees as shares.
-        dual: Hedge mode. isolated: every instrument begins under isolated margin.
+        deposit: Deposit at the start, quote units. leverage: First leverage of every instrument. maker, taker: Fees as shares. dual: Hedge
+        mode. isolated: Every instrument starts with isolated margin.
     """
 
     name: str
@@ -84,8 +84,7 @@ def read_accounts(path: str | Path) -> list[AccountSpec]:
     """Read accounts and their keys of a TOML file.
 
     Raises:
-        ValueError: it has another shape; the message names file, account and field.
-        FileNotFoundError: there is none.
+        ValueError: it is invalid; the message names file, account and field. FileNotFoundError: it does not exist.
     """
     try:
         body = tomllib.loads(Path(path).read_text(encoding="utf-8"))

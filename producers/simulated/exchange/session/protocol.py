@@ -1,4 +1,4 @@
-"""What a venue's own protocol must say for the simulated exchange to speak it; ``binance`` and ``bybit`` do."""
+"""The interface of a venue's protocol for the simulated exchange; see ``binance`` and ``bybit``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Protocol(ABC):
     """A venue's REST interface and user stream.
 
     Attributes:
-        trading: Its endpoints. market: those that a market-data simulator beside it answers itself. roots: first parts of its paths.
-        exchange: The core that it speaks for.
+        trading: Its endpoints. market: Those that a market-data simulator serves itself. roots: First parts of its paths. exchange: Its
+        core.
     """
 
     trading: ClassVar[tuple[Action, ...]]
@@ -34,7 +34,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def checked(self, desk: Desk, action: Action, request: web.Request, query: bytes, body: bytes) -> ApiKey | None:
-        """Return the key of a request whose signature and time are in order; None of a public one. Raises VenueError."""
+        """Return the key of a request with valid signature and time; None for a public one. Raises VenueError."""
 
     @abstractmethod
     def values(self, query: bytes, body: bytes) -> Mapping[str, Any]:
@@ -42,7 +42,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def answer(self, action: Action, call: Call) -> Any:
-        """Do a request and return the answer. Raises VenueError."""
+        """Execute a request and return the response. Raises VenueError."""
 
     @abstractmethod
     def refused(self, error: VenueError, now: int) -> tuple[int, Any]:
@@ -50,31 +50,31 @@ class Protocol(ABC):
 
     @abstractmethod
     def fault(self, fault: ExchangeFault) -> VenueError:
-        """Return the words with which a fault answers."""
+        """Return the error of a fault."""
 
     @abstractmethod
     def too_many(self, status: int, retry_after: int) -> VenueError:
-        """Return the words for too many requests (HTTP 429, 418)."""
+        """Return the error for too many requests (HTTP 429, 418)."""
 
     @abstractmethod
     def too_many_orders(self, limit: str) -> VenueError:
-        """Return the words for too many orders."""
+        """Return the error for too many orders."""
 
     @abstractmethod
     def unknown(self, method: str, path: str) -> VenueError:
-        """Return the words for a path that the venue does not have."""
+        """Return the error for an unknown path."""
 
     @abstractmethod
     def malformed(self, name: str) -> VenueError:
-        """Return the words for a parameter that cannot be read."""
+        """Return the error for an unreadable parameter."""
 
     @abstractmethod
     def illegal(self) -> VenueError:
-        """Return the words for bytes that are no text."""
+        """Return the error for bytes that are not text."""
 
     @abstractmethod
     def messages(self, exchange: Exchange, event: Event, now: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield what the user stream says of an event: kind and message, in the venue's order."""
+        """Yield the user stream's messages for an event (kind and message), in the venue's order."""
 
     @abstractmethod
     def streams(self, desk: Desk) -> UserStreams:

@@ -12,7 +12,7 @@ from producers.simulated.exchange.session.faults import ExchangePlan
 from producers.simulated.exchange.session.keys import AccountSpec, ApiKey
 
 LISTEN_KEY_MS = 3_600_000
-# Orders an account may send: (limit, window ms, interval of its header).
+# Order limits of an account: (limit, window ms, interval of its header).
 ORDER_LIMITS = ((300, 10_000, "10S"), (1200, 60_000, "1M"))
 
 
@@ -25,12 +25,12 @@ class _Listen:
 
 @dataclass
 class Desk:
-    """What the protocol's handlers work on.
+    """The state for the protocol's handlers.
 
     Attributes:
-        exchange: The core. clock: the exchange's time without the fault ``skew``, ms UTC.
-        other_clock: A second time that signatures may bear; for recordings, whose own clock is of another year.
-        before: Called before every request with its symbol, if it has one, to bring the core's market up to what is being played.
+        exchange: The core. clock: The exchange's time without the fault ``skew``, ms UTC. other_clock: A second valid time of signatures,
+        for recordings with a clock of another year. before: Called before every request with its symbol, if any, to update the core's
+        market from the playback.
         order_limits: (limit, window ms, name) rows; empty: none.
     """
 
@@ -46,12 +46,12 @@ class Desk:
     _orders: dict[str, deque[int]] = field(default_factory=dict)
 
     def now(self) -> int:
-        """Return the exchange's clock, ms UTC, as it tells it."""
+        """Return the exchange's published clock, ms UTC."""
         skew = self.plan.state("skew")
         return self.clock() + (skew.ms if skew is not None else 0)
 
     def clocks(self) -> list[int]:
-        """Return the times, ms UTC, near one of which a signature must have been made."""
+        """Return the valid times of a signature, ms UTC."""
         return [self.now(), *([self.other_clock()] if self.other_clock is not None else [])]
 
     def open_accounts(self, specs: Iterable[AccountSpec]) -> None:
@@ -68,7 +68,7 @@ class Desk:
 
     # --- listen keys --------------------------------------------------------------------------------------------------
     def start_listening(self, account: str) -> str:
-        """Return the listen key of an account; one that is valid is kept and prolonged."""
+        """Return the listen key of an account. A valid one is kept and prolonged."""
         now = self.now()
         found = next((one for one in self._listens.values() if one.account == account and one.until > now), None)
         if found is None:
@@ -79,7 +79,7 @@ class Desk:
         return found.key
 
     def keep_listening(self, account: str) -> str | None:
-        """Prolong the listen key of an account; None: it has none that is valid."""
+        """Prolong the listen key of an account; None: it has no valid one."""
         return self.start_listening(account) if self.listening(account) else None
 
     def listening(self, account: str) -> list[str]:
@@ -95,7 +95,7 @@ class Desk:
         return ended
 
     def expired(self) -> list[tuple[str, str]]:
-        """Return (listen key, account) of those that ran out since the last call."""
+        """Return (listen key, account) of those that expired since the last call."""
         now = self.now()
         ended = [(one.key, one.account) for one in self._listens.values() if one.until <= now]
         for key, _ in ended:
@@ -103,7 +103,7 @@ class Desk:
         return ended
 
     def expire_listen_keys(self, account: str) -> None:
-        """Make the listen keys of an account run out now."""
+        """Make the listen keys of an account expire now."""
         for one in self._listens.values():
             if one.account == account:
                 one.until = 0
@@ -115,7 +115,7 @@ class Desk:
 
     # --- order limits -------------------------------------------------------------------------------------------------
     def count_order(self, account: str) -> str | None:
-        """Count an order; return the name of the limit that it breaks, if one. Wall time of the exchange."""
+        """Count an order. Return the name of the limit that it breaks, if any. Wall time of the exchange."""
         now = self.clock()
         sent = self._orders.setdefault(account, deque())
         while sent and sent[0] <= now - max((window for _, window, _ in self.order_limits), default=0):
@@ -127,6 +127,6 @@ class Desk:
         return None
 
     def order_counts(self, account: str) -> dict[str, str]:
-        """Return the headers with how many orders were sent."""
+        """Return the headers with the number of orders."""
         now, sent = self.clock(), self._orders.get(account, ())
         return {f"X-MBX-ORDER-COUNT-{name}": str(sum(time > now - window for time in sent)) for _, window, name in self.order_limits}

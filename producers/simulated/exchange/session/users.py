@@ -1,4 +1,4 @@
-"""User data streams of the simulated exchange: who listens to which account, what they are sent, and the faults on the way."""
+"""User data streams of the simulated exchange: connections of accounts, their messages, and faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from producers.simulated.exchange.session.trading_session import Desk
 
-# What swaps places with its successor waits this long for one.
+# A swapped message waits this long for its successor.
 SWAP_S = 1.0
 # The venue pings every 3 minutes.
 PING_S = 180.0
@@ -23,8 +23,8 @@ class Listener:
     """One connection.
 
     Attributes:
-        keys: What it asked for: listen keys, or topics. named: messages come with their stream's name around them.
-        only: Kinds of messages that it wants; empty: all. account: to whom it has proved to belong, where a venue asks for that.
+        keys: Its listen keys or topics. named: Messages have their stream's name around them. only: Requested kinds of messages; empty:
+        all. account: Its authenticated account, at venues that require it.
     """
 
     def __init__(self, ws: web.WebSocketResponse, request: web.Request) -> None:
@@ -52,26 +52,26 @@ class UserStreams(ABC):
 
     @abstractmethod
     def add_routes(self, app: web.Application) -> None:
-        """Register the addresses."""
+        """Register the paths."""
 
     @abstractmethod
     def open(self, listener: Listener) -> None:
-        """Take in a new connection: what its address asks for."""
+        """Accept a new connection, with the subscriptions of its URL."""
 
     @abstractmethod
     def control(self, listener: Listener, text: str) -> str | None:
-        """Return the answer to a client's message."""
+        """Return the reply to a client's message."""
 
     @abstractmethod
     def frame(self, listener: Listener, account: str, kind: str, text: str) -> list[str]:
-        """Return what a connection is sent of a message; nothing when it is not for it."""
+        """Return the frames of a message for a connection; none if it is not for it."""
 
     @abstractmethod
     def listens(self, listener: Listener, account: str) -> bool:
         """Return whether a connection is one of an account's."""
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Serve a connection; what it asks for that is no listen key stays silent."""
+        """Serve a connection. An unknown listen key stays silent."""
         ws = web.WebSocketResponse(heartbeat=PING_S, compress=False)
         await ws.prepare(request)
         listener = Listener(ws, request)
@@ -163,7 +163,7 @@ class UserStreams(ABC):
                 listener.queue.put_nowait(frame)
 
     def cut(self, account: str | None = None) -> int:
-        """Break the connections of an account, or all, as a failing network does; return how many."""
+        """Break the connections of an account, or all, like a network failure. Return their number."""
         chosen = [one for one in self._listeners if account is None or self.listens(one, account)]
         for listener in chosen:
             listener.cut()
@@ -175,12 +175,12 @@ class UserStreams(ABC):
             listener.queue.put_nowait(None)
 
     def listeners(self, account: str) -> int:
-        """Return how many connections would get a message of an account."""
+        """Return the number of connections of an account."""
         return sum(self.listens(one, account) for one in self._listeners)
 
     @abstractmethod
     def tell_expired(self) -> None:
-        """Tell who listens by means that ran out."""
+        """Announce expired listen keys to their connections."""
 
     def all(self) -> list[Listener]:
         """Return every connection."""

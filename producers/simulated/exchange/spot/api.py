@@ -127,10 +127,10 @@ def _list_row(call: SpotCall, made: OrderList, *, cancelled: bool = False, repor
     if not reports:
         return wire_format.list_row(made, orders, None)
 
-    def told(order: Order) -> dict[str, Any]:
+    def row(order: Order) -> dict[str, Any]:
         return wire_format.cancelled_row(order, f"cancel{order.id}") if cancelled else wire_format.order_row(order, queried=False)
 
-    return wire_format.list_row(made, orders, [told(one) for one in orders])
+    return wire_format.list_row(made, orders, [row(one) for one in orders])
 
 
 def _found_list(call: SpotCall) -> OrderList:
@@ -222,5 +222,5 @@ TRADING: tuple[Action, ...] = (
     Action("ticker.book", "GET", "/api/v3/ticker/bookTicker", 4, "NONE", markets.each(markets.book_ticker)),
     Action("ticker.price", "GET", "/api/v3/ticker/price", 4, "NONE", markets.each(markets.price)),
 )
-# What a market-data simulator beside it answers itself.
+# Endpoints that a market-data simulator serves itself.
 MARKET: tuple[Action, ...] = ()

@@ -1,4 +1,4 @@
-"""What a spot order must keep to be taken: filters, price band, prices of a list, and money. Pure."""
+"""The checks of a new spot order: filters, price band, prices of a list, and funds. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from producers.simulated.exchange.spot.lists import NewList
 
 
 def check_order(exchange: ExchangeState, account: str, market: MarketState, request: NewOrder, stop_price: Decimal | None) -> None:
-    """Raise Refusal for an order that breaks a rule other than that it must be paid for."""
+    """Raise Refusal if an order breaks a rule, except for its funds."""
     contract = market.contract
     if not market.trading:
         raise Refusal(Reason.NOT_TRADING)
@@ -48,7 +48,7 @@ def check_order(exchange: ExchangeState, account: str, market: MarketState, requ
 def check_funds(
     free: Callable[[str, str], Decimal], account: str, market: MarketState, request: NewOrder, stop_price: Decimal | None
 ) -> None:
-    """Raise Refusal for an order that the free balance does not pay for."""
+    """Raise Refusal if the free balance does not cover an order."""
     contract = market.contract
     if request.side == SELL:
         asset, need = contract.base, request.quantity
@@ -59,7 +59,7 @@ def check_funds(
 
 
 def check_list(exchange: ExchangeState, free: Callable[[str, str], Decimal], account: str, market: MarketState, request: NewList) -> None:
-    """Raise Refusal for a list that breaks a rule: of a sale target > last price > stop, of a buy the other way round; paid for once."""
+    """Raise Refusal if a list breaks a rule. A sale needs target > last price > stop, a buy the reverse. Its funds are needed once."""
     target, stop, last = request.target, request.stop, market.last
     assert target.price is not None
     if (target.side, target.quantity, target.symbol) != (stop.side, stop.quantity, stop.symbol):

@@ -1,11 +1,11 @@
-"""The matching core as a spot exchange: it moves balances, locks what open orders may spend, and knows one-cancels-the-other lists. Pure.
+"""The matching core as a spot exchange: it moves balances, locks the funds of open orders, and has one-cancels-the-other lists. Pure.
 
-What differs from the core for contracts:
+Differences to the core for contracts:
 
-- A buy pays its fee in what it receives (the base asset), a sale in the quote asset, as Binance does without a discount asset.
-- An open order locks what it may spend; what is locked cannot be sold by another order. The two orders of a list share one lock.
-- A stop (STOP_LOSS) keeps its id when it is triggered, which the last price does; it becomes a market order.
-- One order of a list ends the other as soon as it is triggered or filled in part; a leg that is cancelled takes the other with it.
+- A buy pays its fee in the base asset, a sale in the quote asset, as at Binance without a discount asset.
+- An open order locks the funds it may spend. Another order cannot use them. The two orders of a list share one lock.
+- The last price triggers a stop (STOP_LOSS). It becomes a market order with the same id.
+- An order of a list ends the other one as soon as it is triggered or partially filled. The cancel of one cancels both.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class SpotExchange(Exchange):
         return found
 
     def deposit(self, account: str, amount: Decimal, now: int, info: str = "") -> None:
-        """Move an asset (``info``; empty: the account's quote asset) into an account, out of it when negative."""
+        """Move an asset (``info``; empty: the account's quote asset) into an account, or out of it if negative."""
         owner = self.owner(account)
         owner.add(info or owner.asset, amount)
         self._tell_balances(owner, (info or owner.asset,), now)
 
     def locked(self, account: str, asset: str) -> Decimal:
-        """Return how much of an asset the open orders of an account may spend."""
+        """Return the amount of an asset that the open orders of an account may spend."""
         total, lists = ZERO, dict[int, Decimal]()
         for order in self.open_orders(account):
             contract = self.markets[order.symbol].contract
@@ -72,12 +72,12 @@ class SpotExchange(Exchange):
         return total + sum(lists.values(), ZERO)
 
     def free(self, account: str, asset: str) -> Decimal:
-        """Return what of an asset no open order may spend."""
+        """Return the amount of an asset that no open order may spend."""
         return self.owner(account).balances.get(asset, ZERO) - self.locked(account, asset)
 
     # --- orders -------------------------------------------------------------------------------------------------------
     def place(self, account: str, request: NewOrder, now: int, stop_price: Decimal | None = None) -> Order:
-        """Take an order; with ``stop_price`` one that waits for the last price to touch it. Raises Refusal."""
+        """Accept an order. With ``stop_price`` it waits until the last price touches it. Raises Refusal."""
         market = self.market(request.symbol)
         checks.check_order(self, account, market, request, stop_price)
         checks.check_funds(self.free, account, market, request, stop_price)
@@ -86,7 +86,7 @@ class SpotExchange(Exchange):
         return order.copy()
 
     def place_list(self, account: str, request: NewList, now: int) -> tuple[OrderList, list[Order]]:
-        """Take a one-cancels-the-other list, both orders or none. Raises Refusal."""
+        """Accept a one-cancels-the-other list, both orders or none. Raises Refusal."""
         market = self.market(request.target.symbol)
         if not market.contract.lists:
             raise Refusal(Reason.LISTS_NOT_SUPPORTED)
@@ -141,14 +141,14 @@ class SpotExchange(Exchange):
         self._tell_balances(self.owner(order.account), (contract.base, contract.quote), now)
 
     def open_orders(self, account: str, symbol: str | None = None) -> list[Order]:
-        """Return the open orders of an account, waiting stops too, oldest first."""
+        """Return the open orders of an account, including waiting stops, oldest first."""
         waiting = [
             order for name, orders in self.stops.items() if symbol in (None, name) for order in orders.values() if order.account == account
         ]
         return sorted([*super().open_orders(account, symbol), *waiting], key=lambda order: order.id)
 
     def cancel_all(self, account: str, symbol: str, now: int) -> int:
-        """Cancel every open order of an instrument; return how many."""
+        """Cancel every open order of an instrument. Return their number."""
         self.market(symbol)
         orders = self.open_orders(account, symbol)
         for order in orders:
@@ -167,7 +167,7 @@ class SpotExchange(Exchange):
         super()._end(order, status, now)
 
     def _end_list(self, order: Order, status: str, now: int) -> None:
-        """End the other order of a list, and the list once nothing of it is open."""
+        """End the other order of a list, and the list once none of its orders is open."""
         if order.listed is None:
             return
         made = self.lists[order.listed]
@@ -180,7 +180,7 @@ class SpotExchange(Exchange):
 
     # --- fills --------------------------------------------------------------------------------------------------------
     def fill(self, order: Order, price: Decimal, quantity: Decimal, *, maker: bool, now: int, kind: str = "ORDER") -> Fill:
-        """Book an execution: both balances, the fee in what is received, and the other order of a list."""
+        """Book an execution: both balances, the fee in the received asset, and the other order of a list."""
         owner, market = self.owner(order.account), self.markets[order.symbol]
         contract = market.contract
         market.trade_id += 1
@@ -231,7 +231,7 @@ class SpotExchange(Exchange):
                 self.match(order, now)
 
     def watched(self, symbol: str) -> bool:
-        """Return whether an order makes the market of an instrument matter."""
+        """Return whether an order depends on the market of an instrument."""
         return super().watched(symbol) or bool(self.stops.get(symbol))
 
     # --- telling ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Codes and words with which Binance spot refuses. Source: "Errors" of its documents."""
+"""Error codes and texts of Binance spot. Source: "Errors" of its documents."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ CODES: dict[Reason, tuple[int, str]] = {
 
 
 def refused(refusal: Refusal) -> VenueError:
-    """Return a refusal of the core in the venue's words."""
+    """Return a refusal of the core as the venue's error."""
     code, words = CODES[refusal.reason]
     return VenueError(400, code, words.format(refusal.detail) if "{}" in words else words)

@@ -1,4 +1,4 @@
-"""What a spot exchange keeps beside orders: balances of accounts, and one-cancels-the-other lists."""
+"""The state of a spot exchange besides orders: balances, and one-cancels-the-other lists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from producers.simulated.exchange.core.rules import ZERO
 
 @dataclass
 class SpotAccount(Account):
-    """An account whose money is in balances: asset -> total. ``wallet`` and positions are not used."""
+    """An account with balances: asset -> total. ``wallet`` and positions are not used."""
 
     balances: dict[str, Decimal] = field(default_factory=dict)
 
@@ -36,7 +36,7 @@ class OrderList:
 
 @dataclass(frozen=True)
 class NewList:
-    """What a client asks for: both orders of one side and quantity."""
+    """A client's request: both orders, of one side and quantity."""
 
     target: NewOrder
     stop: NewOrder

@@ -34,14 +34,14 @@ class BinanceSpotProtocol(BinanceProtocol):
     exchange: ClassVar[type[Exchange]] = SpotExchange
 
     def answer(self, action: Action, call: Call) -> Any:
-        """Do a request."""
+        """Execute a request."""
         try:
             return action.answer(SpotCall(call.desk, call.query, call.now, call.key))
         except Refusal as refusal:
             raise errors.refused(refusal) if refusal.reason in errors.CODES else refused_by_futures(refusal) from refusal
 
     def fault(self, fault: ExchangeFault) -> VenueError:
-        """Return the words with which a fault answers."""
+        """Return the error of a fault."""
         if fault.kind == "reject":
             return VenueError(
                 400, fault.code, next((text for code, text in errors.CODES.values() if code == fault.code), "Order rejected.")
@@ -58,17 +58,17 @@ class BinanceSpotProtocol(BinanceProtocol):
 
 
 class SpotStreams(UserStreams):
-    """Connections to the WebSocket API: a signed subscription makes a connection one of its account's."""
+    """Connections to the WebSocket API. A signed subscription connects them to their account."""
 
     def add_routes(self, app: web.Application) -> None:
         """Register the address."""
         app.router.add_get("/ws-api/v3", self.serve)
 
     def open(self, listener: Listener) -> None:
-        """Nothing is known of a connection until it subscribes."""
+        """A new connection has no account until it subscribes."""
 
     def control(self, listener: Listener, text: str) -> str | None:
-        """Answer a request: the signed subscription, and ping."""
+        """Handle a request: the signed subscription, and ping."""
         try:
             request = orjson.loads(text)
             number, method, params = request.get("id"), request["method"], request.get("params", {})
@@ -89,7 +89,7 @@ class SpotStreams(UserStreams):
         key = self.desk.keys.get(str(params.get("apiKey", "")))
         if key is None:
             return {"code": -2015, "msg": "Invalid API-key, IP, or permissions for action."}
-        # Signed is what is sent without the signature, sorted by name.
+        # The signed text is the request without the signature, sorted by name.
         payload = "&".join(f"{name}={params[name]}" for name in sorted(params) if name != "signature")
         if not key.signed(payload.encode(), str(params.get("signature", ""))):
             return {"code": -1022, "msg": "Signature for this request is not valid."}
@@ -111,7 +111,7 @@ class SpotStreams(UserStreams):
         return listener.account == account
 
     def tell_expired(self) -> None:
-        """Nothing runs out here."""
+        """Nothing expires here."""
 
 
 def _said(number: Any, status: int, body: dict[str, Any]) -> str:

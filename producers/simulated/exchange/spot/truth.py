@@ -1,4 +1,4 @@
-"""The true books of a spot account, to compare with."""
+"""The true state of a spot account, for comparison."""
 
 from __future__ import annotations
 

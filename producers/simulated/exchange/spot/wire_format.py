@@ -1,4 +1,4 @@
-"""Orders, lists, balances and events of the spot core as Binance spot writes them. Field names: its documents and its own connector's models."""
+"""Orders, lists, balances and events of the spot core in Binance spot's format. Field names: its documents and its own connector's models."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ TIFS = {"GTX": "GTC"}
 
 
 def eight(number: Decimal) -> str:
-    """Return a number with eight decimals, as all of spot is written."""
+    """Return a number with eight decimals, as everywhere on spot."""
     return f"{number:.8f}"
 
 
 def order_row(order: Order, *, queried: bool) -> dict[str, Any]:
-    """Return an order as answers have it; ``queried``: as a query's, with the times of its creation and of its last change."""
+    """Return an order as in responses. ``queried``: as in a query, with the times of its creation and last change."""
     row: dict[str, Any] = {
         "symbol": order.symbol,
         "orderId": order.id,
@@ -49,12 +49,12 @@ def order_row(order: Order, *, queried: bool) -> dict[str, Any]:
 
 
 def works(order: Order) -> bool:
-    """Return whether an order is in the book, or was: a stop only once it was triggered."""
+    """Return whether an order is or was in the book; a stop only after its trigger."""
     return order.original != STOP or order.type == "MARKET"
 
 
 def placed_row(order: Order, fills: list[Fill]) -> dict[str, Any]:
-    """Return an order as the full answer to its placing."""
+    """Return an order as the full response to its placing."""
     rows = [
         {
             "price": eight(one.price),
@@ -69,12 +69,12 @@ def placed_row(order: Order, fills: list[Fill]) -> dict[str, Any]:
 
 
 def cancelled_row(order: Order, name: str) -> dict[str, Any]:
-    """Return a cancelled order; ``name`` is that of the cancel, which stands where the order's own was."""
+    """Return a cancelled order; ``name`` is the client id of the cancel, which replaces the order's."""
     return order_row(order, queried=False) | {"origClientOrderId": order.client_id, "clientOrderId": name}
 
 
 def list_row(made: OrderList, orders: list[Order], reports: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """Return a list; ``reports``: of its orders, in answers to placing and cancelling."""
+    """Return a list; ``reports``: with its orders, in responses to placing and cancelling."""
     row: dict[str, Any] = {
         "orderListId": made.id,
         "contingencyType": "OCO",
@@ -164,7 +164,7 @@ def symbol_row(market: MarketState) -> dict[str, Any]:
         "filters": [
             {"filterType": "PRICE_FILTER", "minPrice": eight(one.min_price), "maxPrice": eight(one.max_price), "tickSize": eight(one.tick)},
             {"filterType": "LOT_SIZE", "minQty": eight(one.min_quantity), "maxQty": eight(one.max_quantity), "stepSize": eight(one.lot)},
-            # The venue writes a step of 0 where the step of LOT_SIZE holds.
+            # The venue writes a step of 0 if the step of LOT_SIZE applies.
             {"filterType": "MARKET_LOT_SIZE", "minQty": eight(ZERO), "maxQty": eight(one.market_max_quantity), "stepSize": zero_step},
             {
                 "filterType": "PERCENT_PRICE_BY_SIDE",
@@ -195,7 +195,7 @@ def symbol_row(market: MarketState) -> dict[str, Any]:
 
 # --- user stream --------------------------------------------------------------------------------------------------------
 def messages(event: Event, now: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield what the user stream says of an event."""
+    """Yield the user stream's messages for an event."""
     if isinstance(event, OrderChanged):
         yield "executionReport", _execution(event, now)
     elif isinstance(event, ListChanged):
@@ -212,7 +212,7 @@ def _execution(event: OrderChanged, now: int) -> dict[str, Any]:
         "e": "executionReport",
         "E": now,
         "s": order.symbol,
-        # Of a cancel the first name is the cancel's own.
+        # For a cancel the first client id is the cancel's own.
         "c": f"cancel{order.id}" if cancelled else order.client_id,
         "S": order.side,
         "o": order.original,

@@ -313,7 +313,7 @@ class ExecutionBook(AccountState):
         trade.funding[payment.payment_id] = payment.paid
         trade.position.funding_until = payment.time
         trade.add_up()
-        if trade.is_told:
+        if trade.is_reported:
             # The journal has the payment, but the trade's record was already written without it.
             actions.append(Anomaly(payment.symbol, f"funding payment {payment.payment_id} after the record of {trade.key}"))
         return self._changed(trade)
@@ -391,7 +391,7 @@ class ExecutionBook(AccountState):
                 current.position.flip_at, current.position.flip_signal_id = now, signal["signal_id"]
             self._close(current, "flip", now)
         changed = [current] if asked.closes and current is not None else []
-        if not asked.opens and not asked.is_told:
+        if not asked.opens and not asked.needs_rejection:
             return changed
         refusal, size = asked.refusal, None
         if refusal is None:
@@ -410,7 +410,7 @@ class ExecutionBook(AccountState):
     def _emit_closed(self, now: int, actions: list[Action]) -> None:
         """Write the closed trades whose funding payments are all known."""
         for trade in self.trades.values():
-            if trade.is_told or trade.position.status != CLOSED:
+            if trade.is_reported or trade.position.status != CLOSED:
                 continue
             if self.account.is_spot or funding_payments.is_known(trade, self._funding_asked_at, now, self.policy.funding_wait_ms):
                 actions += closing_records(trade, self.account.mode, now)

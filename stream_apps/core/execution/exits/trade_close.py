@@ -29,7 +29,7 @@ def finish_trade(context: TradeContext) -> None:
 
 def closing_records(trade: Trade, mode: str, now: int) -> list[Action]:
     """Return the records of a closed trade whose funding payments are known: ``trades_closed`` and ``execution_cost_events``."""
-    trade.is_told = True
+    trade.is_reported = True
     return [
         Emit("trades_closed", closed_record(trade, mode, now)),
         Emit("execution_cost_events", cost_record(trade, mode, now, trade.position.entry_at)),
@@ -41,8 +41,8 @@ def emit_changes(context: TradeContext, mode: str) -> None:
     trade, position = context.trade, context.trade.position
     for order in trade.orders.values():
         status = status_of(order)
-        if order.told != status:
-            order.told = status
+        if order.published != status:
+            order.published = status
             context.actions.append(Emit("orders", order_record(trade, order, mode, context.now)))
     shown = (position.status, position.open_quantity, position.quantity, position.stop_price, position.entry_price, position.realised)
     if shown != trade.last_state:

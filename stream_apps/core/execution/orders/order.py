@@ -97,7 +97,7 @@ class Order:
         unknown_since: Start of the unknown outcome. "Not found" counts only after the receive window from here.
         foreign: A placeholder for somebody else's order.
         pair_id: Client id of its pair (OCO); None for a single order.
-        told: Last published status in ``orders``.
+        published: Last status written to ``orders``.
         next_at: Time of the next query or attempt. Not journalled.
         asked: A cancel or a query is in flight. Not journalled.
         failures: Queries in a row that did not return the order. Not journalled.
@@ -129,7 +129,7 @@ class Order:
     unknown_since: int | None = None
     foreign: bool = False
     pair_id: str | None = None
-    told: str = ""
+    published: str = ""
     next_at: int = 0
     asked: str = ""
     failures: int = 0
@@ -259,6 +259,8 @@ class Order:
         read["side"], read["type"], read["state"] = Side(values["side"]), OrderType(values["type"]), OrderState(values["state"])
         read["time_in_force"] = None if values["time_in_force"] is None else TimeInForce(values["time_in_force"])
         read["fills"] = {int(trade): Decimal(quantity) for trade, quantity in values["fills"].items()}
+        if "told" in read:  # the name in older journals
+            read["published"] = read.pop("told")
         return cls(**read)
 
 

@@ -70,7 +70,7 @@ class Trade:
         taking: Target legs that are taken at market instead of resting.
         overshot: Number of targets that were taken at market.
         stop_leg: Leg of the current stop.
-        is_told: The closing record was written. It waits for the funding payments of the last settlement.
+        is_reported: The closing record was written. It waits for the funding payments of the last settlement.
     """
 
     position: Position
@@ -94,7 +94,7 @@ class Trade:
     partial_taken: bool = False
     flips: int = 0
     over_at: int | None = None
-    is_told: bool = False
+    is_reported: bool = False
     # Not journalled: retry times and counts of rejected legs, and the times of the last queries.
     retry_at: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
@@ -224,7 +224,7 @@ class Trade:
         """Return the durable part as JSON values."""
         return {
             **{name: getattr(self, name) for name in _PLAIN},
-            "is_told": self.is_told,
+            "is_reported": self.is_reported,
             "position": self.position.to_json(),
             "entry": self.entry.to_json(),
             "orders": [order.to_json() for order in self.orders.values()],
@@ -237,8 +237,8 @@ class Trade:
         """Return the trade that ``to_json`` wrote."""
         return cls(
             **{name: values[name] for name in _PLAIN},
-            # Older journals lack this value; their record was written when the trade ended.
-            is_told=values.get("is_told", values["over_at"] is not None),
+            # Older journals name it ``is_told`` or lack it; then the record was written when the trade ended.
+            is_reported=values.get("is_reported", values.get("is_told", values["over_at"] is not None)),
             position=Position.from_json(values["position"]),
             entry=EntryRun.from_json(values["entry"]),
             orders={one["client_id"]: Order.from_json(one) for one in values["orders"]},
