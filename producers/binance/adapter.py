@@ -39,6 +39,7 @@ from producers.venue.adapter.base import (
     Scanner,
     map_rows,
 )
+from producers.venue.adapter.json_values import row_list
 from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.rest import Limit, Rest
 from schemas.codec.avro import Codec, Record
@@ -96,10 +97,9 @@ class BinanceUsdm(Adapter):
             by_route.setdefault(ROUTES[channel], []).append((symbol, channel))
         plans = []
         for route, streams in sorted(by_route.items()):
-            for start in range(0, len(streams), self.max_streams):
-                part = streams[start : start + self.max_streams]
+            for number, part in enumerate(self.parts(streams)):
                 names = "/".join(self.wire_name(symbol, channel) for symbol, channel in part)
-                plans.append(ConnectionPlan(f"{route}-{start // self.max_streams}", f"{base_url}/{route}/stream?streams={names}", part))
+                plans.append(ConnectionPlan(f"{route}-{number}", f"{base_url}/{route}/stream?streams={names}", part))
         return plans
 
     def split(self, raw: bytes, received: int) -> Sequence[Message]:
@@ -168,7 +168,7 @@ class BinanceUsdm(Adapter):
 
     async def facts(self, rest: Rest, author: str) -> dict[str, ContractInfo]:
         """Return the contracts. Unusable ones are logged and left out."""
-        listed = mapping.rows_of(await rest.get("/fapi/v1/fundingInfo"), "fundingInfo")
+        listed = row_list(await rest.get("/fapi/v1/fundingInfo"), "fundingInfo")
         hours = dict(valid_rows(self.venue, "fundingInfo", listed, mapping.funding_hours))
         found = {}
         for entry in mapping.contracts(await rest.get("/fapi/v1/exchangeInfo")):
@@ -183,7 +183,7 @@ class BinanceUsdm(Adapter):
 
     async def volumes(self, rest: Rest) -> dict[str, float]:
         """Return 24 h volumes."""
-        rows = mapping.rows_of(await rest.get("/fapi/v1/ticker/24hr", 40), "ticker/24hr")
+        rows = row_list(await rest.get("/fapi/v1/ticker/24hr", 40), "ticker/24hr")
         return dict(valid_rows(self.venue, "ticker/24hr", rows, mapping.volume))
 
     async def snapshot(self, rest: Rest, symbol: str) -> BookSnapshot:
@@ -193,13 +193,13 @@ class BinanceUsdm(Adapter):
     async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
         """Return up to 1,000 aggregate trades from an id on; the venue reaches two days back."""
         answer = await rest.get("/fapi/v1/aggTrades", 20, symbol=market.symbol, fromId=first, limit=PAGE)
-        rows = mapping.rows_of(answer, "aggTrades")
+        rows = row_list(answer, "aggTrades")
         return map_rows(rows, lambda row: mapping.agg_trade(row, market.instrument, received, backfilled=True)), len(rows) >= PAGE
 
     async def first_trade(self, rest: Rest, market: Market, since: int) -> int | None:
         """Return the id of the first aggregate trade at or after a time (within an hour of it, the venue's window)."""
         answer = await rest.get("/fapi/v1/aggTrades", 20, symbol=market.symbol, startTime=since, limit=1)
-        rows = mapping.rows_of(answer, "aggTrades")
+        rows = row_list(answer, "aggTrades")
         return int(mapping.agg_trade(rows[0], market.instrument, since + 10**12)["agg_id"]) if rows else None
 
     async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | RejectedRow]:
@@ -207,7 +207,7 @@ class BinanceUsdm(Adapter):
         answer = await rest.get(
             "/fapi/v1/klines", KLINES_WEIGHT, symbol=market.symbol, interval="5m", startTime=first, endTime=last, limit=self.kline_page
         )
-        return map_rows(mapping.rows_of(answer, "klines"), lambda row: mapping.bar(row, market, received))
+        return map_rows(row_list(answer, "klines"), lambda row: mapping.bar(row, market, received))
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
         """Return settled funding and open-interest history."""

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from producers.binance import mapping
-from producers.venue.adapter.base import MappingError, Market, Poll
-from producers.venue.adapter.json_values import get, integer, number, positive, quantity, text
+from producers.venue.adapter.base import Market, Poll
+from producers.venue.adapter.json_values import get, integer, number, positive, quantity, row_list, text
+from producers.venue.adapter.records import funding, indicator
 from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.rest import Rest
 from schemas.codec.avro import Record
@@ -33,38 +34,21 @@ VOLUME_EVERY_S = 60.0
 SETTLED_EVERY_S = 300.0
 
 
-def indicator(name: str, event_time: int, received: int, value: float) -> Record:
-    """Return a ``market_indicators`` record without its instrument."""
-    return {"event_time": event_time, "receive_time": received, "indicator": name, "value": value}
-
-
 def statistic(name: str, field: str, rows: Any, received: int) -> list[Record]:
     """Return the rows of a ``/futures/data`` response as records, ascending."""
-    if type(rows) is not list:
-        raise MappingError(name, "answer", f"expected a list, got {str(rows)[:200]}")
-    return [indicator(name, integer(row, "timestamp", name), received, quantity(row, field, name)) for row in rows]
+    return [indicator(name, quantity(row, field, name), integer(row, "timestamp", name), received) for row in row_list(rows, name)]
 
 
 def open_interest(answer: Any, mark_price: float, received: int) -> Record:
     """Return open interest in quote units: contracts (base units) times the mark price."""
     value = quantity(answer, "openInterest", "openInterest") * mark_price
-    return indicator("open_interest", integer(answer, "time", "openInterest"), received, value)
+    return indicator("open_interest", value, integer(answer, "time", "openInterest"), received)
 
 
 def settled(row: Any, received: int) -> Record:
     """Return a ``funding`` record of a settled rate. Its event time is the settlement, which the venue stamps some ms late."""
     value = number(get(row, "fundingRate", "fundingRate"), "fundingRate", "fundingRate")
-    return {
-        "event_time": integer(row, "fundingTime", "fundingRate"),
-        "receive_time": received,
-        "mark_price": None,
-        "index_price": None,
-        "estimated_settle_price": None,
-        "estimated_rate": None,
-        "settled_rate": value,
-        "next_funding_time": None,
-        "interval_hours": None,
-    }
+    return funding(integer(row, "fundingTime", "fundingRate"), received, settled=value)
 
 
 def polls() -> list[Poll]:
@@ -97,12 +81,12 @@ async def _statistics(rest: Rest, markets: Sequence[Market], received: int) -> l
 
 
 async def _volumes(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
-    rows = mapping.rows_of(await rest.get("/fapi/v1/ticker/24hr", 40), "ticker/24hr")
+    rows = row_list(await rest.get("/fapi/v1/ticker/24hr", 40), "ticker/24hr")
     return valid_rows(mapping.VENUE, "ticker/24hr", rows, lambda row: mapping.volume_record(row, received))
 
 
 async def _settled(rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
-    rows = mapping.rows_of(await rest.get("/fapi/v1/fundingRate", limit=1000), "fundingRate")  # the newest of all symbols
+    rows = row_list(await rest.get("/fapi/v1/fundingRate", limit=1000), "fundingRate")  # the newest of all symbols
     return valid_rows(
         mapping.VENUE, "fundingRate", rows, lambda row: (text(row, "symbol", "fundingRate"), "funding", settled(row, received))
     )
@@ -111,7 +95,7 @@ async def _settled(rest: Rest, markets: Sequence[Market], received: int) -> list
 async def history(rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
     """Return settled rates and 5 min open interest of a time range, ascending each."""
     answer = await rest.get("/fapi/v1/fundingRate", symbol=market.symbol, startTime=since, endTime=until, limit=1000)
-    found: list[tuple[str, Record]] = [("funding", settled(row, until)) for row in mapping.rows_of(answer, "fundingRate")]
+    found: list[tuple[str, Record]] = [("funding", settled(row, until)) for row in row_list(answer, "fundingRate")]
     answers: dict[str, Any] = {}
     for name, path, field in STATISTICS:
         if path not in answers:

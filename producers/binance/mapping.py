@@ -12,7 +12,7 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from producers.venue.adapter import klines
+from producers.venue.adapter import klines, records
 from producers.venue.adapter.base import BookDiff, BookSnapshot, MappingError, Market
 from producers.venue.adapter.json_values import (
     MAX_AHEAD_MS,
@@ -30,7 +30,6 @@ from producers.venue.adapter.json_values import (
     time_ms,
 )
 from schemas.codec.avro import Record
-from schemas.partition import base_asset, instrument_id
 
 VENUE = "BINANCE"
 # The venue sends only the newest liquidation of a symbol in each second.
@@ -99,18 +98,10 @@ def _checked_trade(data: Any, instrument: str, received: int, backfilled: bool) 
     maker = get(data, "m", "aggTrade")
     if type(maker) is not bool:
         raise MappingError("aggTrade", "m", f"expected true or false, got {maker!r}")
-    return {
-        "instrument": instrument,
-        "event_time": time,
-        "receive_time": received,
-        "agg_id": integer(data, "a", "aggTrade"),
-        "first_trade_id": first,
-        "last_trade_id": last,
-        "price": positive(data, "p", "aggTrade"),
-        "quantity": positive(data, "q", "aggTrade"),
-        "buyer_is_maker": maker,
-        "backfilled": backfilled,
-    }
+    return records.trade(
+        instrument, time, received, number=integer(data, "a", "aggTrade"), first=first, last=last, price=positive(data, "p", "aggTrade"),
+        quantity=positive(data, "q", "aggTrade"), maker=maker, backfilled=backfilled,
+    )  # fmt: skip
 
 
 def quote(data: dict[str, Any], instrument: str, received: int) -> Record:
@@ -137,16 +128,14 @@ def quote(data: dict[str, Any], instrument: str, received: int) -> Record:
             }  # fmt: skip
     except (KeyError, TypeError, ValueError):
         pass  # the second pass names the field
-    return {
-        "instrument": instrument,
-        "event_time": integer(data, "T", "bookTicker"),
-        "receive_time": received,
-        "update_id": integer(data, "u", "bookTicker"),
-        "bid_price": positive(data, "b", "bookTicker"),
-        "bid_quantity": quantity(data, "B", "bookTicker"),
-        "ask_price": positive(data, "a", "bookTicker"),
-        "ask_quantity": quantity(data, "A", "bookTicker"),
-    }
+    return checked_quote(data, instrument, integer(data, "T", "bookTicker"), received)
+
+
+def checked_quote(data: dict[str, Any], instrument: str, time: int, received: int) -> Record:
+    """Return the ``quotes`` record of a bookTicker message at a time. Errors name the field."""
+    bid = positive(data, "b", "bookTicker"), quantity(data, "B", "bookTicker")
+    ask = positive(data, "a", "bookTicker"), quantity(data, "A", "bookTicker")
+    return records.quote(instrument, time, received, integer(data, "u", "bookTicker"), bid, ask)
 
 
 def depth_diff(data: dict[str, Any]) -> BookDiff:
@@ -191,18 +180,12 @@ def mark_price(data: dict[str, Any], instrument: str, received: int, interval_ho
         interval_hours: Funding interval as the venue publishes it in fundingInfo.
     """
     next_time = integer(data, "T", "markPriceUpdate")
-    return {
-        "instrument": instrument,
-        "event_time": integer(data, "E", "markPriceUpdate"),
-        "receive_time": received,
-        "mark_price": positive(data, "p", "markPriceUpdate"),
-        "index_price": optional(data, "i", "markPriceUpdate"),
-        "estimated_settle_price": optional(data, "P", "markPriceUpdate"),
-        "estimated_rate": optional(data, "r", "markPriceUpdate"),
-        "settled_rate": None,
-        "next_funding_time": next_time or None,  # 0: the contract is not funded
-        "interval_hours": interval_hours,
-    }
+    return records.funding(
+        integer(data, "E", "markPriceUpdate"), received, instrument, mark=positive(data, "p", "markPriceUpdate"),
+        index=optional(data, "i", "markPriceUpdate"), settle=optional(data, "P", "markPriceUpdate"),
+        estimated=optional(data, "r", "markPriceUpdate"), hours=interval_hours,
+        next_time=next_time or None,  # 0: the contract is not funded
+    )  # fmt: skip
 
 
 def liquidation(data: dict[str, Any], instrument: str, symbol: str, received: int) -> Record:
@@ -212,17 +195,11 @@ def liquidation(data: dict[str, Any], instrument: str, symbol: str, received: in
         raise MappingError("forceOrder", "o", f"expected an object, got {order!r}")
     check_symbol(order, symbol, "forceOrder")
     side = one_of(order, "S", "forceOrder", ("SELL", "BUY"))
-    return {
-        "instrument": instrument,
-        "event_time": integer(order, "T", "forceOrder"),
-        "receive_time": received,
-        "side": "LONG" if side == "SELL" else "SHORT",
-        "price": positive(order, "p", "forceOrder"),
-        "average_price": optional(order, "ap", "forceOrder"),
-        "quantity": positive(order, "q", "forceOrder"),
-        "filled_quantity": optional(order, "z", "forceOrder"),
-        "sampling_cap_ms": LIQUIDATION_CAP_MS,
-    }
+    return records.liquidation(
+        instrument, integer(order, "T", "forceOrder"), received, long=side == "SELL", price=positive(order, "p", "forceOrder"),
+        average_price=optional(order, "ap", "forceOrder"), quantity=positive(order, "q", "forceOrder"),
+        filled=optional(order, "z", "forceOrder"), cap_ms=LIQUIDATION_CAP_MS,
+    )  # fmt: skip
 
 
 def instrument_facts(entry: dict[str, Any], author: str, funding_hours: int | None) -> Record:
@@ -245,27 +222,14 @@ def instrument_facts(entry: dict[str, Any], author: str, funding_hours: int | No
     else:
         raise MappingError(record, "contractType", f"{symbol}: {contract!r} is neither a perpetual nor spot")
     filters = {text(item, "filterType", record): item for item in array(entry, "filters", record)}
-    tick, price_decimals = _step(filters, "PRICE_FILTER", "tickSize", symbol)
-    lot, quantity_decimals = _step(filters, "LOT_SIZE", "stepSize", symbol)
     notional = filters.get("MIN_NOTIONAL") or filters.get("NOTIONAL") or {}
-    base = base_asset(text(entry, "baseAsset", record), VENUE)
-    return {
-        "instrument": instrument_id(VENUE, symbol, kind),
-        "author": author,
-        "venue": VENUE,
-        "symbol": symbol,
-        "base_asset": base,
-        "quote_asset": text(entry, "quoteAsset", record),
-        "kind": kind,
-        "status": "trading" if entry.get("status", entry.get("contractStatus")) == "TRADING" else "closed",
-        "tick_size": tick,
-        "step_size": lot,
-        "min_notional": optional(notional, "notional" if "notional" in notional else "minNotional", record),
-        "price_decimals": price_decimals,
-        "quantity_decimals": quantity_decimals,
-        "funding_interval_hours": (funding_hours or DEFAULT_FUNDING_HOURS) if kind == "perp" else None,
-        "recorded": entry.get("recorded") is True,
-    }
+    return records.contract(
+        VENUE, symbol, kind, author, entry, base=text(entry, "baseAsset", record), quote=text(entry, "quoteAsset", record),
+        trading=entry.get("status", entry.get("contractStatus")) == "TRADING", tick=_step(filters, "PRICE_FILTER", "tickSize", symbol),
+        lot=_step(filters, "LOT_SIZE", "stepSize", symbol),
+        min_notional=optional(notional, "notional" if "notional" in notional else "minNotional", record),
+        hours=(funding_hours or DEFAULT_FUNDING_HOURS) if kind == "perp" else None,
+    )  # fmt: skip
 
 
 def _step(filters: dict[str, dict[str, Any]], name: str, field: str, symbol: str) -> tuple[float, int]:
@@ -297,13 +261,6 @@ def contracts(answer: Any) -> list[dict[str, Any]]:
     return [row for row in rows if type(row) is dict and type(row.get("symbol")) is str]
 
 
-def rows_of(answer: Any, record: str) -> list[Any]:
-    """Return a response that must be a list."""
-    if type(answer) is not list:
-        raise MappingError(record, "answer", f"expected a list, got {str(answer)[:200]}")
-    return answer
-
-
 def volume(row: Any) -> tuple[str, float]:
     """Return symbol and 24 h volume in quote units of a row of ticker/24hr."""
     return text(row, "symbol", "ticker/24hr"), quantity(row, "quoteVolume", "ticker/24hr")
@@ -313,8 +270,7 @@ def volume_record(row: Any, received: int) -> tuple[str, str, Record] | None:
     """Return symbol, topic and ``market_indicators`` record of a row of ticker/24hr; None for a symbol that has never traded."""
     symbol, value = volume(row)
     time = integer(row, "closeTime", "ticker/24hr")
-    record = {"event_time": time, "receive_time": received, "indicator": "volume_24h", "value": value}
-    return (symbol, "market_indicators", record) if time else None
+    return (symbol, "market_indicators", records.indicator("volume_24h", value, time, received)) if time else None
 
 
 def funding_hours(row: Any) -> tuple[str, int]:

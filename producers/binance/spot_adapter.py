@@ -26,7 +26,7 @@ from producers.venue.adapter.base import (
     Scanner,
     map_rows,
 )
-from producers.venue.adapter.json_values import array
+from producers.venue.adapter.json_values import array, row_list
 from producers.venue.adapter.message_time import note_time
 from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.rest import Limit, Rest
@@ -115,7 +115,7 @@ class BinanceSpot(BinanceUsdm):
 
     async def volumes(self, rest: Rest) -> dict[str, float]:
         """Return 24 h volumes."""
-        rows = binance.rows_of(await rest.get(f"{PATH}/ticker/24hr", TICKERS_WEIGHT), "ticker/24hr")
+        rows = row_list(await rest.get(f"{PATH}/ticker/24hr", TICKERS_WEIGHT), "ticker/24hr")
         return dict(valid_rows(self.venue, "ticker/24hr", rows, binance.volume))
 
     async def snapshot(self, rest: Rest, symbol: str) -> BookSnapshot:
@@ -125,13 +125,13 @@ class BinanceSpot(BinanceUsdm):
     async def trades_from(self, rest: Rest, market: Market, first: int, received: int) -> tuple[list[Record | RejectedRow], bool]:
         """Return up to 1,000 aggregate trades from an id on; the venue has all of them."""
         answer = await rest.get(f"{PATH}/aggTrades", TRADES_WEIGHT, symbol=market.symbol, fromId=first, limit=PAGE)
-        rows = binance.rows_of(answer, "aggTrades")
+        rows = row_list(answer, "aggTrades")
         return map_rows(rows, lambda row: binance.agg_trade(row, market.instrument, received, backfilled=True)), len(rows) >= PAGE
 
     async def first_trade(self, rest: Rest, market: Market, since: int) -> int | None:
         """Return the id of the first aggregate trade at or after a time."""
         answer = await rest.get(f"{PATH}/aggTrades", TRADES_WEIGHT, symbol=market.symbol, startTime=since, limit=1)
-        rows = binance.rows_of(answer, "aggTrades")
+        rows = row_list(answer, "aggTrades")
         return int(binance.agg_trade(rows[0], market.instrument, since + 10**12)["agg_id"]) if rows else None
 
     async def klines(self, rest: Rest, market: Market, first: int, last: int, received: int) -> list[Record | RejectedRow]:
@@ -139,7 +139,7 @@ class BinanceSpot(BinanceUsdm):
         answer = await rest.get(
             f"{PATH}/klines", KLINES_WEIGHT, symbol=market.symbol, interval="5m", startTime=first, endTime=last, limit=self.kline_page
         )
-        return map_rows(binance.rows_of(answer, "klines"), lambda row: binance.bar(row, market, received))
+        return map_rows(row_list(answer, "klines"), lambda row: binance.bar(row, market, received))
 
     async def history(self, rest: Rest, market: Market, since: int, until: int) -> list[tuple[str, Record]]:
         """Return nothing, because spot has neither funding nor open interest."""
@@ -150,5 +150,5 @@ class BinanceSpot(BinanceUsdm):
         return [Poll("ticker24h", "market_indicators", VOLUME_EVERY_S, True, self._volumes)]
 
     async def _volumes(self, rest: Rest, markets: Sequence[Market], received: int) -> list[tuple[str, str, Record]]:
-        rows = binance.rows_of(await rest.get(f"{PATH}/ticker/24hr", TICKERS_WEIGHT), "ticker/24hr")
+        rows = row_list(await rest.get(f"{PATH}/ticker/24hr", TICKERS_WEIGHT), "ticker/24hr")
         return valid_rows(self.venue, "ticker/24hr", rows, lambda row: binance.volume_record(row, received))

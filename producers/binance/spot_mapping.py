@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from producers.binance.mapping import VENUE, event_clock
+from producers.binance.mapping import VENUE, checked_quote, event_clock
+from producers.venue.adapter import records
 from producers.venue.adapter.base import BookDiff, MappingError, Market
-from producers.venue.adapter.json_values import array, get, integer, levels, optional, positive, quantity, step, text
+from producers.venue.adapter.json_values import array, get, integer, levels, optional, step, text
 from producers.venue.adapter.message_time import estimated_time
 from schemas.codec.avro import Record
-from schemas.partition import base_asset, instrument_id
 
 
 def depth_diff(data: dict[str, Any], received: int) -> BookDiff:
@@ -26,17 +26,7 @@ def depth_diff(data: dict[str, Any], received: int) -> BookDiff:
 
 def quote(data: dict[str, Any], market: Market, received: int) -> Record:
     """Return the ``quotes`` record of a bookTicker message."""
-    record = "bookTicker"
-    return {
-        "instrument": market.instrument,
-        "event_time": estimated_time(market, received),
-        "receive_time": received,
-        "update_id": integer(data, "u", record),
-        "bid_price": positive(data, "b", record),
-        "bid_quantity": quantity(data, "B", record),
-        "ask_price": positive(data, "a", record),
-        "ask_quantity": quantity(data, "A", record),
-    }
+    return checked_quote(data, market.instrument, estimated_time(market, received), received)
 
 
 # --- REST ------------------------------------------------------------------------------------------------------------
@@ -49,22 +39,9 @@ def instrument_facts(row: Any, author: str) -> Record:
     filters = {}
     for item in array(row, "filters", record):
         filters[text(item, "filterType", record)] = item
-    tick, price_decimals = step(get(filters, "PRICE_FILTER", record), "tickSize", record)
-    size, quantity_decimals = step(get(filters, "LOT_SIZE", record), "stepSize", record)
-    return {
-        "instrument": instrument_id(VENUE, symbol, "spot"),
-        "author": author,
-        "venue": VENUE,
-        "symbol": symbol,
-        "base_asset": base_asset(text(row, "baseAsset", record), VENUE),
-        "quote_asset": text(row, "quoteAsset", record),
-        "kind": "spot",
-        "status": "trading" if text(row, "status", record) == "TRADING" else "closed",
-        "tick_size": tick,
-        "step_size": size,
-        "min_notional": optional(filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or {}, "minNotional", record),
-        "price_decimals": price_decimals,
-        "quantity_decimals": quantity_decimals,
-        "funding_interval_hours": None,
-        "recorded": row.get("recorded") is True,
-    }
+    return records.contract(
+        VENUE, symbol, "spot", author, row, base=text(row, "baseAsset", record), quote=text(row, "quoteAsset", record),
+        trading=text(row, "status", record) == "TRADING", tick=step(get(filters, "PRICE_FILTER", record), "tickSize", record),
+        lot=step(get(filters, "LOT_SIZE", record), "stepSize", record),
+        min_notional=optional(filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or {}, "minNotional", record),
+    )  # fmt: skip

@@ -28,7 +28,7 @@ from producers.venue.adapter.base import (
     RejectedRow,
     map_rows,
 )
-from producers.venue.adapter.json_values import array, get, one_of, text, time_ms
+from producers.venue.adapter.json_values import array, get, json_object, one_of, text, time_ms
 from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.connection import Heartbeat
 from producers.venue.network.rest import SLOW_DOWN_S, Limit, Rest
@@ -81,16 +81,14 @@ class BitgetFutures(Adapter):
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
-    def wire_name(self, symbol: str, channel: Channel) -> str:
-        return f"{channel.name}:{symbol}"
-
     def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
-        found: list[ConnectionPlan] = []
-        for start in range(0, len(wanted), self.max_streams):
-            streams = list(wanted[start : start + self.max_streams])
-            opening = [_message("subscribe", streams[first : first + SUBSCRIBE_BATCH]) for first in range(0, len(streams), SUBSCRIBE_BATCH)]
-            found.append(ConnectionPlan(f"public-{len(found) + 1}", f"{base_url}/v2/ws/public", streams, opening))
-        return found
+        return [
+            ConnectionPlan(
+                f"public-{number}", f"{base_url}/v2/ws/public", streams,
+                [_message("subscribe", part) for part in self.parts(streams, SUBSCRIBE_BATCH)],
+            )
+            for number, streams in enumerate(self.parts(wanted), 1)
+        ]  # fmt: skip
 
     def resubscribe(self, symbol: str, channel: Channel) -> list[str]:
         return [_message("unsubscribe", [(symbol, channel)]), _message("subscribe", [(symbol, channel)])]
@@ -98,12 +96,7 @@ class BitgetFutures(Adapter):
     def split(self, raw: bytes, received: int) -> Sequence[Message]:
         if raw == b"pong":
             return ()
-        try:
-            message = orjson.loads(raw)
-        except ValueError as error:
-            raise MappingError("frame", "frame", f"no JSON: {error}") from error
-        if type(message) is not dict:
-            raise MappingError("frame", "frame", f"expected an object, got {type(message).__name__}")
+        message = json_object(raw)
         if "event" in message:
             if one_of(message, "event", "frame", ("subscribe", "unsubscribe", "error")) == "error":
                 raise MappingError("frame", "event", f"the venue refuses: {message.get('code')} {message.get('msg')}")

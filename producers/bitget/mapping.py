@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from producers.venue.adapter import klines
+from producers.venue.adapter import klines, records
 from producers.venue.adapter.base import BookDiff, BookSnapshot, Event, Level, MappingError, Market
 from producers.venue.adapter.json_values import (
     array,
@@ -20,9 +20,13 @@ from producers.venue.adapter.json_values import (
     exact_step,
     get,
     integer,
+    interval_hours,
     levels,
     one_of,
     optional,
+    optional_integer,
+    optional_price,
+    places,
     positive,
     product,
     quantity,
@@ -30,7 +34,6 @@ from producers.venue.adapter.json_values import (
     time_ms,
 )
 from schemas.codec.avro import Record
-from schemas.partition import base_asset, instrument_id
 
 VENUE = "BITGET"
 # Of ``symbolStatus``; ``maintain`` is a pause. The others are ``array`` (not yet) and ``off`` (no longer).
@@ -53,19 +56,11 @@ def trade(row: Any, instrument: str, received: int, *, backfilled: bool = False)
     ``side`` is the taker's. Ids ascend but have gaps. So our id is 0 and the venue's is a field of its own.
     """
     side = one_of(row, "side", "trade", ("buy", "sell", "Buy", "Sell"))
-    return {
-        "instrument": instrument,
-        "event_time": time_ms(row, "ts", "trade", received),
-        "receive_time": received,
-        "agg_id": 0,
-        "first_trade_id": 0,
-        "last_trade_id": 0,
-        "price": positive(row, "price", "trade"),
-        "quantity": positive(row, "size", "trade"),
-        "buyer_is_maker": side in ("sell", "Sell"),
-        "backfilled": backfilled,
-        "venue_trade_id": str(integer(row, "tradeId", "trade")),
-    }
+    return records.trade(
+        instrument, time_ms(row, "ts", "trade", received), received, price=positive(row, "price", "trade"),
+        quantity=positive(row, "size", "trade"), maker=side in ("sell", "Sell"), backfilled=backfilled,
+        venue_id=str(integer(row, "tradeId", "trade")),
+    )  # fmt: skip
 
 
 def age(record: Record) -> tuple[int, int]:
@@ -88,18 +83,7 @@ def quotes(message: dict[str, Any], instrument: str, received: int) -> list[Reco
         bids, asks = levels(row, "bids", "books1"), levels(row, "asks", "books1")
         time, update = time_ms(row, "ts", "books1", received), integer(row, "seq", "books1")
         if bids and asks:
-            found.append(
-                {
-                    "instrument": instrument,
-                    "event_time": time,
-                    "receive_time": received,
-                    "update_id": update,
-                    "bid_price": bids[0][0],
-                    "bid_quantity": bids[0][1],
-                    "ask_price": asks[0][0],
-                    "ask_quantity": asks[0][1],
-                }
-            )
+            found.append(records.quote(instrument, time, received, update, bids[0], asks[0]))
     return found
 
 
@@ -170,53 +154,19 @@ def ticker(message: dict[str, Any], instrument: str, received: int) -> list[Even
     events: list[Event] = []
     for row in array(message, "data", "ticker"):
         time = time_ms(row, "ts", "ticker", received)
-        mark, index = _price(row, "markPrice"), _price(row, "indexPrice")
-        rate, next_time = optional(row, "fundingRate", "ticker"), _filled(row, "nextFundingTime", "ticker")
+        mark, index = optional_price(row, "markPrice", "ticker"), optional_price(row, "indexPrice", "ticker")
+        rate, next_time = optional(row, "fundingRate", "ticker"), optional_integer(row, "nextFundingTime", "ticker")
         if any(value is not None for value in (mark, index, rate, next_time)):
-            events.append(("funding", _funding(instrument, time, received, mark=mark, index=index, rate=rate, next_time=next_time)))
+            funding = records.funding(time, received, instrument, mark=mark, index=index, estimated=rate, next_time=next_time)
+            events.append(("funding", funding))
         if mark is not None and row.get("holdingAmount") not in (None, ""):
             quantity(row, "holdingAmount", "ticker")
             value = product(row, "holdingAmount", "markPrice", "ticker")
-            events.append(("market_indicators", _indicator(instrument, time, received, "open_interest", value)))
+            events.append(("market_indicators", records.indicator("open_interest", value, time, received, instrument)))
         if row.get("quoteVolume") not in (None, ""):
             volume = quantity(row, "quoteVolume", "ticker")
-            events.append(("market_indicators", _indicator(instrument, time, received, "volume_24h", volume)))
+            events.append(("market_indicators", records.indicator("volume_24h", volume, time, received, instrument)))
     return events
-
-
-def _price(row: dict[str, Any], field: str) -> float | None:
-    """Return a price, None when absent. New contracts have ``0`` for unknown prices."""
-    value = optional(row, field, "ticker")
-    if value is not None and value < 0.0:
-        raise MappingError("ticker", field, f"expected a number >= 0, got {row[field]!r}")
-    return value or None
-
-
-def _filled(row: dict[str, Any], field: str, record: str) -> int | None:
-    """Return a whole number, None when it is absent, empty or 0."""
-    return None if row.get(field) in (None, "") else integer(row, field, record) or None
-
-
-def _indicator(instrument: str, time: int, received: int, name: str, value: float) -> Record:
-    return {"instrument": instrument, "event_time": time, "receive_time": received, "indicator": name, "value": value}
-
-
-def _funding(
-    instrument: str | None, time: int, received: int, *, mark: float | None = None, index: float | None = None, rate: float | None = None,
-    settled: float | None = None, next_time: int | None = None, hours: int | None = None,
-) -> Record:  # fmt: skip
-    record = {
-        "event_time": time,
-        "receive_time": received,
-        "mark_price": mark,
-        "index_price": index,
-        "estimated_settle_price": None,
-        "estimated_rate": rate,
-        "settled_rate": settled,
-        "next_funding_time": next_time,
-        "interval_hours": hours,
-    }
-    return record if instrument is None else {"instrument": instrument, **record}
 
 
 # --- REST ------------------------------------------------------------------------------------------------------------
@@ -232,9 +182,10 @@ def schedule(row: Any, time: int, received: int) -> tuple[str, str, Record]:
     ``time``.
     """
     symbol = text(row, "symbol", "current-fund-rate")
-    record = _funding(
-        None, time, received, rate=optional(row, "fundingRate", "current-fund-rate"),
-        next_time=_filled(row, "nextUpdate", "current-fund-rate"), hours=_hours(row, "fundingRateInterval", "current-fund-rate"),
+    record = records.funding(
+        time, received, estimated=optional(row, "fundingRate", "current-fund-rate"),
+        next_time=optional_integer(row, "nextUpdate", "current-fund-rate"),
+        hours=interval_hours(row, "fundingRateInterval", "current-fund-rate"),
     )  # fmt: skip
     return symbol, "funding", record
 
@@ -248,20 +199,17 @@ def settled(answer: Any, after: int, received: int) -> list[Record]:
         if rate is None:
             raise MappingError("history-fund-rate", "fundingRate", "is missing")
         if time > after:
-            found.append(_funding(None, time, received, settled=rate))
+            found.append(records.funding(time, received, settled=rate))
     return sorted(found, key=lambda record: record["event_time"])
 
 
 def account_ratios(answer: Any, received: int) -> list[Record]:
     """Return the observations of account-long-short, ascending: long accounts divided by short accounts."""
     record = "account-long-short"
-    found: list[Record] = [
-        {
-            "event_time": time_ms(row, "ts", record, received),
-            "receive_time": received,
-            "indicator": "long_short_ratio",
-            "value": quantity(row, "longShortAccountRatio", record),
-        }
+    found = [
+        records.indicator(
+            "long_short_ratio", quantity(row, "longShortAccountRatio", record), time_ms(row, "ts", record, received), received
+        )
         for row in array(answer, "data", record)
     ]
     return sorted(found, key=lambda row: int(row["event_time"]))
@@ -290,36 +238,11 @@ def instrument_facts(row: Any, author: str) -> Record | None:
     symbol = text(row, "symbol", record)
     if text(row, "symbolType", record) != "perpetual":
         return None
-    price_decimals, quantity_decimals = _places(row, "pricePlace"), _places(row, "volumePlace")
+    price_decimals, quantity_decimals = places(row, "pricePlace", record), places(row, "volumePlace", record)
     tick, _ = exact_step(decimal(get(row, "priceEndStep", record), "priceEndStep", record).scaleb(-price_decimals), "priceEndStep", record)
-    return {
-        "instrument": instrument_id(VENUE, symbol, "perp"),
-        "author": author,
-        "venue": VENUE,
-        "symbol": symbol,
-        "base_asset": base_asset(text(row, "baseCoin", record), VENUE),
-        "quote_asset": text(row, "quoteCoin", record),
-        "kind": "perp",
-        "status": "trading" if text(row, "symbolStatus", record) in TRADING else "closed",
-        "tick_size": tick,
-        "step_size": positive(row, "sizeMultiplier", record),
-        "min_notional": optional(row, "minTradeUSDT", record),
-        "price_decimals": price_decimals,
-        "quantity_decimals": quantity_decimals,
-        "funding_interval_hours": _hours(row, "fundInterval", record),
-        "recorded": row.get("recorded") is True,
-    }
-
-
-def _places(row: Any, field: str) -> int:
-    value = integer(row, field, "contracts")
-    if value > 18:
-        raise MappingError("contracts", field, f"expected a number of decimal places, got {value!r}")
-    return value
-
-
-def _hours(row: dict[str, Any], field: str, record: str) -> int | None:
-    hours = _filled(row, field, record)
-    if hours is not None and hours > 24:
-        raise MappingError(record, field, f"expected a funding interval in hours, got {hours}")
-    return hours
+    return records.contract(
+        VENUE, symbol, "perp", author, row, base=text(row, "baseCoin", record), quote=text(row, "quoteCoin", record),
+        trading=text(row, "symbolStatus", record) in TRADING, tick=(tick, price_decimals),
+        lot=(positive(row, "sizeMultiplier", record), quantity_decimals), min_notional=optional(row, "minTradeUSDT", record),
+        hours=interval_hours(row, "fundInterval", record),
+    )  # fmt: skip

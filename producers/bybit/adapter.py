@@ -15,6 +15,7 @@ import orjson
 
 from producers.bybit import history, mapping
 from producers.bybit.tickers import merged
+from producers.venue.adapter import records
 from producers.venue.adapter.base import (
     Adapter,
     Channel,
@@ -28,7 +29,7 @@ from producers.venue.adapter.base import (
     RejectedRow,
     map_rows,
 )
-from producers.venue.adapter.json_values import array, integer, text, time_ms
+from producers.venue.adapter.json_values import array, integer, json_object, text, time_ms
 from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.connection import Heartbeat
 from producers.venue.network.rest import Limit, Rest
@@ -117,12 +118,7 @@ class _Bybit(Adapter):
         return [_message("unsubscribe", [name]), _message("subscribe", [name])]
 
     def split(self, raw: bytes, received: int) -> Sequence[Message]:
-        try:
-            message = orjson.loads(raw)
-        except ValueError as error:
-            raise MappingError("frame", "frame", f"no JSON: {error}") from error
-        if type(message) is not dict:
-            raise MappingError("frame", "frame", f"expected an object, got {type(message).__name__}")
+        message = json_object(raw)
         if "topic" not in message:
             _answer(message)
             return ()
@@ -271,15 +267,17 @@ def _answer(message: dict[str, Any]) -> None:
         raise MappingError("frame", "topic", "is missing")
 
 
-def _funding(symbol: str, said: dict[str, Any], time: int, received: int) -> _Polled:
-    if not any(name in said for name in mapping.FUNDING_FIELDS):
+def _funding(symbol: str, fields: dict[str, Any], time: int, received: int) -> _Polled:
+    if not any(name in fields for name in mapping.FUNDING_FIELDS):
         return []
-    return [(symbol, "funding", mapping.funding(said, time, received))]
+    return [(symbol, "funding", mapping.funding(fields, time, received))]
 
 
-def _indicators(symbol: str, said: dict[str, Any], time: int, received: int) -> _Polled:
+def _indicators(symbol: str, fields: dict[str, Any], time: int, received: int) -> _Polled:
     return [
-        (symbol, "market_indicators", mapping.indicator(name, said[name], time, received)) for name in mapping.INDICATORS if name in said
+        (symbol, "market_indicators", records.indicator(name, fields[name], time, received))
+        for name in mapping.INDICATORS
+        if name in fields
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from producers.bybit import mapping
+from producers.venue.adapter import records
 from producers.venue.adapter.base import MappingError
 from producers.venue.adapter.json_values import integer, product
 from producers.venue.network.rest import Rest, RestError
@@ -67,7 +68,7 @@ async def _open_interest(rest: Rest, symbol: str, since: int, until: int) -> lis
     for time in quantities.keys() & marks.keys():
         factors = {"openInterest": quantities[time], "markPrice": marks[time]}
         value = product(factors, "openInterest", "markPrice", "open-interest")
-        found.append(mapping.indicator("open_interest", value, time, until))
+        found.append(records.indicator("open_interest", value, time, until))
     return found
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from producers.venue.adapter import klines
+from producers.venue.adapter import klines, records
 from producers.venue.adapter.base import BookDiff, BookSnapshot, MappingError, Market
 from producers.venue.adapter.json_values import (
     array,
@@ -30,7 +30,6 @@ from producers.venue.adapter.json_values import (
     time_ms,
 )
 from schemas.codec.avro import Record
-from schemas.partition import base_asset, instrument_id
 
 VENUE = "BYBIT"
 QUOTE_ASSETS = ("USDT", "USDC")
@@ -54,37 +53,21 @@ def trade(data: Any, instrument: str, symbol: str, received: int) -> Record:
     (``BT``) and trades against retail price improvement orders (``RPI``) count as trades. REST includes them, too.
     """
     check_symbol(data, "s", symbol, "publicTrade")
-    side = one_of(data, "S", "publicTrade", SIDES)
-    return _trade(
-        instrument, time_ms(data, "T", "publicTrade", received), received, positive(data, "p", "publicTrade"),
-        positive(data, "v", "publicTrade"), side, text(data, "i", "publicTrade"), backfilled=False,
+    return records.trade(
+        instrument, time_ms(data, "T", "publicTrade", received), received, price=positive(data, "p", "publicTrade"),
+        quantity=positive(data, "v", "publicTrade"), maker=one_of(data, "S", "publicTrade", SIDES) == "Sell", backfilled=False,
+        venue_id=text(data, "i", "publicTrade"),
     )  # fmt: skip
 
 
 def recent_trade(data: Any, instrument: str, symbol: str, received: int) -> Record:
     """Return the ``agg_trades`` record of an element of ``/v5/market/recent-trade``; ``execId`` is the stream's ``i``."""
     check_symbol(data, "symbol", symbol, "recent-trade")
-    side = one_of(data, "side", "recent-trade", SIDES)
-    return _trade(
-        instrument, time_ms(data, "time", "recent-trade", received), received, positive(data, "price", "recent-trade"),
-        positive(data, "size", "recent-trade"), side, text(data, "execId", "recent-trade"), backfilled=True,
+    return records.trade(
+        instrument, time_ms(data, "time", "recent-trade", received), received, price=positive(data, "price", "recent-trade"),
+        quantity=positive(data, "size", "recent-trade"), maker=one_of(data, "side", "recent-trade", SIDES) == "Sell", backfilled=True,
+        venue_id=text(data, "execId", "recent-trade"),
     )  # fmt: skip
-
-
-def _trade(instrument: str, time: int, received: int, price: float, size: float, side: str, identity: str, *, backfilled: bool) -> Record:
-    return {
-        "instrument": instrument,
-        "event_time": time,
-        "receive_time": received,
-        "agg_id": 0,
-        "first_trade_id": 0,
-        "last_trade_id": 0,
-        "price": price,
-        "quantity": size,
-        "buyer_is_maker": side == "Sell",
-        "backfilled": backfilled,
-        "venue_trade_id": identity,
-    }
 
 
 def book(message: dict[str, Any], symbol: str, received: int) -> BookDiff | BookSnapshot:
@@ -132,16 +115,7 @@ def quote(message: dict[str, Any], instrument: str, symbol: str, received: int, 
     memory["quote"] = state
     if state["b"] is None or state["a"] is None:
         return None
-    return {
-        "instrument": instrument,
-        "event_time": max(made, sent) if known.get("u") == update else made,
-        "receive_time": received,
-        "update_id": update,
-        "bid_price": state["b"][0],
-        "bid_quantity": state["b"][1],
-        "ask_price": state["a"][0],
-        "ask_quantity": state["a"][1],
-    }
+    return records.quote(instrument, max(made, sent) if known.get("u") == update else made, received, update, state["b"], state["a"])
 
 
 def liquidation(data: Any, instrument: str, symbol: str, received: int) -> Record:
@@ -152,17 +126,10 @@ def liquidation(data: Any, instrument: str, symbol: str, received: int) -> Recor
     record = "allLiquidation"
     check_symbol(data, "s", symbol, record)
     side = one_of(data, "S", record, SIDES)
-    return {
-        "instrument": instrument,
-        "event_time": time_ms(data, "T", record, received),
-        "receive_time": received,
-        "side": "LONG" if side == "Buy" else "SHORT",
-        "price": positive(data, "p", record),
-        "average_price": None,
-        "quantity": positive(data, "v", record),
-        "filled_quantity": None,
-        "sampling_cap_ms": None,
-    }
+    return records.liquidation(
+        instrument, time_ms(data, "T", record, received), received, long=side == "Buy", price=positive(data, "p", record),
+        quantity=positive(data, "v", record),
+    )  # fmt: skip
 
 
 # --- tickers, over both ----------------------------------------------------------------------------------------------
@@ -175,49 +142,34 @@ def ticker(data: Any) -> dict[str, Any]:
     and ``volume_24h`` (both in quote units).
     """
     record = "tickers"
-    said: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, field in (("mark_price", "markPrice"), ("index_price", "indexPrice")):
         if data.get(field) not in (None, ""):
-            said[name] = positive(data, field, record)
+            fields[name] = positive(data, field, record)
     if (rate := optional(data, "fundingRate", record)) is not None:
-        said["estimated_rate"] = rate
+        fields["estimated_rate"] = rate
     for name, field in (("next_funding_time", "nextFundingTime"), ("interval_hours", "fundingIntervalHour")):
         # "0": not funded (a contract before or after its continuous trading).
         if data.get(field) not in (None, "") and (value := integer(data, field, record)) > 0:
-            said[name] = value
-    if said.get("interval_hours", 1) > 24 * 7:
-        raise MappingError(record, "fundingIntervalHour", f"expected hours, got {said['interval_hours']}")
+            fields[name] = value
+    if fields.get("interval_hours", 1) > 24 * 7:
+        raise MappingError(record, "fundingIntervalHour", f"expected hours, got {fields['interval_hours']}")
     for name, field in (("open_interest", "openInterestValue"), ("volume_24h", "turnover24h")):
         if data.get(field) not in (None, ""):
-            said[name] = quantity(data, field, record)
-    return said
+            fields[name] = quantity(data, field, record)
+    return fields
 
 
 FUNDING_FIELDS = ("mark_price", "index_price", "estimated_rate", "next_funding_time", "interval_hours")
 INDICATORS = ("open_interest", "volume_24h")
 
 
-def funding(said: dict[str, Any], time: int, received: int) -> Record:
+def funding(fields: dict[str, Any], time: int, received: int) -> Record:
     """Return the ``funding`` record (without ``instrument``) of ticker fields; ``fundingRate`` is the estimate of the running interval."""
-    return {
-        "event_time": time,
-        "receive_time": received,
-        "mark_price": said.get("mark_price"),
-        "index_price": said.get("index_price"),
-        "estimated_settle_price": None,
-        "estimated_rate": said.get("estimated_rate"),
-        "settled_rate": None,
-        "next_funding_time": said.get("next_funding_time"),
-        "interval_hours": said.get("interval_hours"),
-    }
-
-
-def indicator(name: str, value: float, time: int, received: int) -> Record:
-    """Return a ``market_indicators`` record (without ``instrument``)."""
-    return {"event_time": time, "receive_time": received, "indicator": name, "value": value}
-
-
-# --- REST ------------------------------------------------------------------------------------------------------------
+    return records.funding(
+        time, received, mark=fields.get("mark_price"), index=fields.get("index_price"), estimated=fields.get("estimated_rate"),
+        next_time=fields.get("next_funding_time"), hours=fields.get("interval_hours"),
+    )  # fmt: skip
 
 
 def rows(answer: Any, record: str) -> list[Any]:
@@ -230,14 +182,11 @@ def linear_facts(entry: Any, author: str) -> Record | None:
     record = "instruments-info"
     if get(entry, "contractType", record) != "LinearPerpetual" or entry.get("quoteCoin") not in QUOTE_ASSETS:
         return None
-    prices, lots = get(entry, "priceFilter", record), get(entry, "lotSizeFilter", record)
+    lots = get(entry, "lotSizeFilter", record)
     minutes = integer(entry, "fundingInterval", record)
     if minutes == 0 or minutes % 60:
         raise MappingError(record, "fundingInterval", f"expected whole hours in minutes, got {minutes}")
-    return _facts(
-        entry, author, "perp", step(prices, "tickSize", record), step(lots, "qtyStep", record), optional(lots, "minNotionalValue", record),
-        minutes // 60,
-    )  # fmt: skip
+    return _facts(entry, author, "perp", step(lots, "qtyStep", record), optional(lots, "minNotionalValue", record), minutes // 60)
 
 
 def spot_facts(entry: Any, author: str) -> Record | None:
@@ -245,48 +194,25 @@ def spot_facts(entry: Any, author: str) -> Record | None:
     record = "instruments-info"
     if get(entry, "quoteCoin", record) not in QUOTE_ASSETS:
         return None
-    prices, lots = get(entry, "priceFilter", record), get(entry, "lotSizeFilter", record)
-    return _facts(
-        entry, author, "spot", step(prices, "tickSize", record), step(lots, "basePrecision", record), optional(lots, "minOrderAmt", record), None
-    )  # fmt: skip
+    lots = get(entry, "lotSizeFilter", record)
+    return _facts(entry, author, "spot", step(lots, "basePrecision", record), optional(lots, "minOrderAmt", record), None)
 
 
-def _facts(
-    entry: dict[str, Any],
-    author: str,
-    kind: str,
-    tick: tuple[float, int],
-    lot: tuple[float, int],
-    notional: float | None,
-    hours: int | None,
-) -> Record:
+def _facts(entry: Any, author: str, kind: str, lot: tuple[float, int], min_notional: float | None, hours: int | None) -> Record:
     record = "instruments-info"
-    symbol = text(entry, "symbol", record)
-    return {
-        "instrument": instrument_id(VENUE, symbol, kind),
-        "author": author,
-        "venue": VENUE,
-        "symbol": symbol,
-        "base_asset": base_asset(text(entry, "baseCoin", record), VENUE),
-        "quote_asset": text(entry, "quoteCoin", record),
-        "kind": kind,
-        "status": "trading" if get(entry, "status", record) == "Trading" else "closed",
-        "tick_size": tick[0],
-        "step_size": lot[0],
-        "min_notional": notional,
-        "price_decimals": tick[1],
-        "quantity_decimals": lot[1],
-        "funding_interval_hours": hours,
-        "recorded": entry.get("recorded") is True,
-    }
+    return records.contract(
+        VENUE, text(entry, "symbol", record), kind, author, entry, base=text(entry, "baseCoin", record),
+        quote=text(entry, "quoteCoin", record), trading=get(entry, "status", record) == "Trading",
+        tick=step(get(entry, "priceFilter", record), "tickSize", record), lot=lot, min_notional=min_notional, hours=hours,
+    )  # fmt: skip
 
 
 def volume(entry: Any) -> tuple[str, float] | None:
     """Return (symbol, 24 h volume in quote units) of a ticker. None without a volume."""
-    symbol, said = text(entry, "symbol", "tickers"), optional(entry, "turnover24h", "tickers")
-    if said is not None and said < 0.0:
-        raise MappingError("tickers", "turnover24h", f"expected a number >= 0, got {said}")
-    return None if said is None else (symbol, said)
+    symbol, fields = text(entry, "symbol", "tickers"), optional(entry, "turnover24h", "tickers")
+    if fields is not None and fields < 0.0:
+        raise MappingError("tickers", "turnover24h", f"expected a number >= 0, got {fields}")
+    return None if fields is None else (symbol, fields)
 
 
 def settled(entry: Any, symbol: str, received: int) -> Record:
@@ -294,7 +220,7 @@ def settled(entry: Any, symbol: str, received: int) -> Record:
     record = "funding/history"
     check_symbol(entry, "symbol", symbol, record)
     time = time_ms(entry, "fundingRateTimestamp", record, received)
-    return {**funding({}, time, received), "settled_rate": number(get(entry, "fundingRate", record), "fundingRate", record)}
+    return records.funding(time, received, settled=number(get(entry, "fundingRate", record), "fundingRate", record))
 
 
 def account_ratio(entry: Any, symbol: str, received: int) -> Record | None:
@@ -309,7 +235,7 @@ def account_ratio(entry: Any, symbol: str, received: int) -> Record | None:
         shares.append(share)
     time = time_ms(entry, "timestamp", record, received)
     long, short = shares
-    return indicator("long_short_ratio", float(Fraction(long) / Fraction(short)), time, received) if short else None
+    return records.indicator("long_short_ratio", float(Fraction(long) / Fraction(short)), time, received) if short else None
 
 
 def open_interest(entry: Any, received: int) -> tuple[int, str]:

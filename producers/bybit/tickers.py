@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from producers.bybit import mapping
+from producers.venue.adapter import records
 from producers.venue.adapter.base import Event
 from producers.venue.adapter.json_values import get, one_of, time_ms
 from schemas.codec.avro import Record
@@ -22,7 +23,7 @@ INDICATOR_REPEAT_MS = 60_000
 def merged(
     message: dict[str, Any], market_symbol: str, instrument: str, received: int, memory: dict[str, Any], kinds: tuple[str, ...]
 ) -> list[Event]:
-    """Return the content of a tickers message, merged with the known fields (``memory``: ``ticker``, ``ticker_time``, ``said``).
+    """Return the content of a tickers message, merged with the known fields (``memory``: ``ticker``, ``ticker_time``, ``written``).
 
     A field missing in a snapshot stays, too: an absent schedule is not an unknown one (W R001-218, R001-233).
 
@@ -41,20 +42,20 @@ def merged(
         return []  # older: during a rotation two connections overlap, and the faster one already sent this
     memory["ticker_time"] = time
     known: dict[str, Any] = {**memory.get("ticker", {}), **fresh}
-    said: dict[str, tuple[int, Any]] = memory.setdefault("said", {})
+    written: dict[str, tuple[int, Any]] = memory.setdefault("written", {})
     memory["ticker"] = known
     events: list[Event] = []
     if "funding" in kinds and any(name in known for name in mapping.FUNDING_FIELDS):
-        due = time - said.get("funding", (0, None))[0] >= FUNDING_REPEAT_MS
+        due = time - written.get("funding", (0, None))[0] >= FUNDING_REPEAT_MS
         if due or any(name in fresh for name in mapping.FUNDING_FIELDS):
-            said["funding"] = (time, None)
+            written["funding"] = (time, None)
             record: Record = {"instrument": instrument, **mapping.funding(known, time, received)}
             events.append(("funding", record))
     for name in mapping.INDICATORS if "market_indicators" in kinds else ():
         if name not in known:
             continue
-        at, value = said.get(name, (0, None))
+        at, value = written.get(name, (0, None))
         if time - at >= (INDICATOR_STEP_MS if value != known[name] else INDICATOR_REPEAT_MS):
-            said[name] = (time, known[name])
-            events.append(("market_indicators", {"instrument": instrument, **mapping.indicator(name, known[name], time, received)}))
+            written[name] = (time, known[name])
+            events.append(("market_indicators", records.indicator(name, known[name], time, received, instrument)))
     return events

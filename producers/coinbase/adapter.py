@@ -27,7 +27,7 @@ from producers.venue.adapter.base import (
     RejectedRow,
     map_rows,
 )
-from producers.venue.adapter.json_values import MAX_LONG, integer, text
+from producers.venue.adapter.json_values import MAX_LONG, integer, json_object, row_list, text
 from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.rest import Limit, Rest
 from schemas.codec.avro import Record
@@ -72,13 +72,9 @@ class CoinbaseSpot(Adapter):
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
-    def wire_name(self, symbol: str, channel: Channel) -> str:
-        return f"{channel.name}:{symbol}"
-
     def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
         found: list[ConnectionPlan] = []
-        for start in range(0, len(wanted), self.max_streams):
-            streams = list(wanted[start : start + self.max_streams])
+        for streams in self.parts(wanted):
             # One unknown product fails its whole message, so each product has its own.
             channels: dict[str, list[str]] = {}
             for symbol, channel in streams:
@@ -91,10 +87,7 @@ class CoinbaseSpot(Adapter):
         return found
 
     def split(self, raw: bytes, received: int) -> Sequence[Message]:
-        try:
-            message = orjson.loads(raw)
-        except ValueError as error:
-            raise MappingError("frame", "frame", f"no JSON: {error}") from error
+        message = json_object(raw)
         kind = text(message, "type", "frame")
         if kind == "subscriptions":
             return ()
@@ -124,9 +117,7 @@ class CoinbaseSpot(Adapter):
 
     async def facts(self, rest: Rest, author: str) -> dict[str, ContractInfo]:
         answer = await rest.get("/products")
-        if type(answer) is not list:
-            raise MappingError("products", "products", f"expected a list, got {type(answer).__name__}")
-        records = valid_rows(VENUE, "products", answer, lambda row: mapping.instrument_facts(row, author))
+        records = valid_rows(VENUE, "products", row_list(answer, "products"), lambda row: mapping.instrument_facts(row, author))
         return {record["symbol"]: ContractInfo(record, {}) for record in records}
 
     async def volumes(self, rest: Rest) -> dict[str, float]:

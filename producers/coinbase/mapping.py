@@ -11,11 +11,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from producers.venue.adapter import klines
+from producers.venue.adapter import klines, records
 from producers.venue.adapter.base import Event, MappingError, Market
 from producers.venue.adapter.json_values import MAX_AHEAD_MS, get, integer, one_of, optional, positive, product, quantity, step, text
 from schemas.codec.avro import Record
-from schemas.partition import base_asset, instrument_id
 
 VENUE = "COINBASE"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -64,19 +63,10 @@ def trade(row: Any, instrument: str, received: int, *, backfilled: bool = False)
     ``side`` is the **maker's**: ``buy`` means that a resting bid was hit, so the taker sold. Ids are consecutive in a product.
     """
     side = one_of(row, "side", "match", ("buy", "sell"))
-    identity = integer(row, "trade_id", "match")
-    return {
-        "instrument": instrument,
-        "event_time": event_ms(row, "time", "match", received),
-        "receive_time": received,
-        "agg_id": identity,
-        "first_trade_id": identity,
-        "last_trade_id": identity,
-        "price": positive(row, "price", "match"),
-        "quantity": positive(row, "size", "match"),
-        "buyer_is_maker": side == "buy",
-        "backfilled": backfilled,
-    }
+    return records.trade(
+        instrument, event_ms(row, "time", "match", received), received, price=positive(row, "price", "match"),
+        quantity=positive(row, "size", "match"), maker=side == "buy", backfilled=backfilled, number=integer(row, "trade_id", "match"),
+    )  # fmt: skip
 
 
 def ticker(row: Any, instrument: str, received: int) -> list[Event]:
@@ -89,23 +79,13 @@ def ticker(row: Any, instrument: str, received: int) -> list[Event]:
     events: list[Event] = []
     bid, ask = quantity(row, "best_bid", "ticker"), quantity(row, "best_ask", "ticker")
     if bid > 0.0 and ask > 0.0:
-        quote = {
-            "instrument": instrument,
-            "event_time": time,
-            "receive_time": received,
-            "update_id": integer(row, "sequence", "ticker"),
-            "bid_price": bid,
-            "bid_quantity": quantity(row, "best_bid_size", "ticker"),
-            "ask_price": ask,
-            "ask_quantity": quantity(row, "best_ask_size", "ticker"),
-        }
-        events.append(("quotes", quote))
+        best = (bid, quantity(row, "best_bid_size", "ticker")), (ask, quantity(row, "best_ask_size", "ticker"))
+        events.append(("quotes", records.quote(instrument, time, received, integer(row, "sequence", "ticker"), *best)))
     if row.get("volume_24h") not in (None, ""):
         quantity(row, "volume_24h", "ticker")
         positive(row, "price", "ticker")
         value = product(row, "volume_24h", "price", "ticker")
-        record = {"instrument": instrument, "event_time": time, "receive_time": received, "indicator": "volume_24h", "value": value}
-        events.append(("market_indicators", record))
+        events.append(("market_indicators", records.indicator("volume_24h", value, time, received, instrument)))
     return events
 
 
@@ -131,22 +111,9 @@ def volume(entry: tuple[str, Any]) -> tuple[str, float] | None:
 def instrument_facts(row: Any, author: str) -> Record:
     """Return the ``instruments`` record of an element of ``/products`` without its times."""
     symbol = text(row, "id", "products")
-    tick, price_decimals = step(row, "quote_increment", "products")
-    size, quantity_decimals = step(row, "base_increment", "products")
-    return {
-        "instrument": instrument_id(VENUE, symbol, "spot"),
-        "author": author,
-        "venue": VENUE,
-        "symbol": symbol,
-        "base_asset": base_asset(text(row, "base_currency", "products"), VENUE),
-        "quote_asset": text(row, "quote_currency", "products"),
-        "kind": "spot",
-        "status": "trading" if text(row, "status", "products") == "online" and row.get("trading_disabled") is not True else "closed",
-        "tick_size": tick,
-        "step_size": size,
-        "min_notional": optional(row, "min_market_funds", "products"),
-        "price_decimals": price_decimals,
-        "quantity_decimals": quantity_decimals,
-        "funding_interval_hours": None,
-        "recorded": row.get("recorded") is True,
-    }
+    return records.contract(
+        VENUE, symbol, "spot", author, row, base=text(row, "base_currency", "products"), quote=text(row, "quote_currency", "products"),
+        trading=text(row, "status", "products") == "online" and row.get("trading_disabled") is not True,
+        tick=step(row, "quote_increment", "products"), lot=step(row, "base_increment", "products"),
+        min_notional=optional(row, "min_market_funds", "products"),
+    )  # fmt: skip

@@ -11,6 +11,7 @@ from __future__ import annotations
 from math import inf
 from typing import NamedTuple
 
+from producers.venue.adapter import records
 from schemas.codec.avro import Record
 
 
@@ -56,10 +57,4 @@ def premium(coinbase: Price | None, reference: Price | None) -> Premium | None:
 
 def indicator(instrument: str, found: Premium, received: int) -> Record:
     """Return the ``market_indicators`` record of a premium for a perpetual of the asset."""
-    return {
-        "instrument": instrument,
-        "event_time": found.time,
-        "receive_time": received,
-        "indicator": "coinbase_premium",
-        "value": found.value,
-    }
+    return records.indicator("coinbase_premium", found.value, found.time, received, instrument)

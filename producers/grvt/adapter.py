@@ -15,7 +15,7 @@ import orjson
 from producers.grvt import mapping
 from producers.grvt.mapping import NS_PER_MS, VENUE
 from producers.venue.adapter.base import Adapter, Channel, ConnectionPlan, ContractInfo, Event, MappingError, Market, Message, Poll
-from producers.venue.adapter.json_values import get, text
+from producers.venue.adapter.json_values import get, json_object, text
 from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.adapter.settlements import new_settlements
 from producers.venue.network.rest import Limit, Rest
@@ -50,20 +50,16 @@ class Grvt(Adapter):
         return f"{channel.name}:{symbol}@{TICKER_MS}"
 
     def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
-        found: list[ConnectionPlan] = []
-        for start in range(0, len(wanted), self.max_streams):
-            streams = list(wanted[start : start + self.max_streams])
-            opening = [_subscribe(streams[first : first + SUBSCRIBE_BATCH], first + 1) for first in range(0, len(streams), SUBSCRIBE_BATCH)]
-            found.append(ConnectionPlan(f"full-{len(found) + 1}", f"{base_url}/ws/full", streams, opening))
-        return found
+        return [
+            ConnectionPlan(
+                f"full-{number}", f"{base_url}/ws/full", streams,
+                [_subscribe(part, index * SUBSCRIBE_BATCH + 1) for index, part in enumerate(self.parts(streams, SUBSCRIBE_BATCH))],
+            )
+            for number, streams in enumerate(self.parts(wanted), 1)
+        ]  # fmt: skip
 
     def split(self, raw: bytes, received: int) -> Sequence[Message]:
-        try:
-            message = orjson.loads(raw)
-        except ValueError as error:
-            raise MappingError("frame", "frame", f"no JSON: {error}") from error
-        if type(message) is not dict:
-            raise MappingError("frame", "frame", f"expected an object, got {type(message).__name__}")
+        message = json_object(raw)
         if message.get("error") is not None:
             raise MappingError("frame", "error", f"the venue refuses: {message['error']}")
         if "result" in message or "subs" in message:

@@ -27,7 +27,7 @@ from producers.venue.adapter.base import (
     RejectedRow,
     map_rows,
 )
-from producers.venue.adapter.json_values import array, get, text, time_ms
+from producers.venue.adapter.json_values import array, get, json_object, text, time_ms
 from producers.venue.adapter.message_time import estimated_time, note_time
 from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.connection import Heartbeat
@@ -81,23 +81,14 @@ class Hyperliquid(Adapter):
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
-    def wire_name(self, symbol: str, channel: Channel) -> str:
-        return f"{channel.name}:{symbol}"
-
     def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
-        found: list[ConnectionPlan] = []
-        for start in range(0, len(wanted), self.max_streams):
-            streams = list(wanted[start : start + self.max_streams])
-            found.append(
-                ConnectionPlan(f"ws-{len(found) + 1}", f"{base_url}/ws", streams, [_message("subscribe", *stream) for stream in streams])
-            )
-        return found
+        return [
+            ConnectionPlan(f"ws-{number}", f"{base_url}/ws", streams, [_message("subscribe", *stream) for stream in streams])
+            for number, streams in enumerate(self.parts(wanted), 1)
+        ]
 
     def split(self, raw: bytes, received: int) -> Sequence[Message]:
-        try:
-            message = orjson.loads(raw)
-        except ValueError as error:
-            raise MappingError("frame", "frame", f"no JSON: {error}") from error
+        message = json_object(raw)
         name = text(message, "channel", "frame")
         if name in ("subscriptionResponse", "pong"):
             return ()

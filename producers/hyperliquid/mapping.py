@@ -12,11 +12,24 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from producers.venue.adapter import klines
+from producers.venue.adapter import klines, records
 from producers.venue.adapter.base import BookSnapshot, Event, Level, MappingError, Market
-from producers.venue.adapter.json_values import array, get, integer, number, one_of, optional, positive, product, quantity, text, time_ms
+from producers.venue.adapter.json_values import (
+    array,
+    get,
+    integer,
+    number,
+    one_of,
+    optional,
+    places,
+    positive,
+    product,
+    quantity,
+    row_list,
+    text,
+    time_ms,
+)
 from schemas.codec.avro import Record
-from schemas.partition import base_asset, instrument_id
 
 VENUE = "HYPERLIQUID"
 # Margin and settlement of all contracts of the main universe.
@@ -38,19 +51,10 @@ def trade(row: Any, instrument: str, received: int, *, backfilled: bool = False)
     ``side`` is the aggressor's: B bought, A ("ask") sold. ``tid`` is a hash of the two orders: it identifies a trade but does not ascend.
     """
     side = one_of(row, "side", "trades", ("B", "A"))
-    return {
-        "instrument": instrument,
-        "event_time": time_ms(row, "time", "trades", received),
-        "receive_time": received,
-        "agg_id": 0,
-        "first_trade_id": 0,
-        "last_trade_id": 0,
-        "price": positive(row, "px", "trades"),
-        "quantity": positive(row, "sz", "trades"),
-        "buyer_is_maker": side == "A",
-        "backfilled": backfilled,
-        "venue_trade_id": str(integer(row, "tid", "trades")),
-    }
+    return records.trade(
+        instrument, time_ms(row, "time", "trades", received), received, price=positive(row, "px", "trades"),
+        quantity=positive(row, "sz", "trades"), maker=side == "A", backfilled=backfilled, venue_id=str(integer(row, "tid", "trades")),
+    )  # fmt: skip
 
 
 def bar(row: Any, market: Market, received: int) -> Record:
@@ -91,16 +95,8 @@ def quote(data: Any, instrument: str, received: int) -> Record | None:
     bid, ask = sides
     if bid is None or ask is None:
         return None
-    return {
-        "instrument": instrument,
-        "event_time": time,
-        "receive_time": received,
-        "update_id": time,
-        "bid_price": positive(bid, "px", "bbo"),
-        "bid_quantity": quantity(bid, "sz", "bbo"),
-        "ask_price": positive(ask, "px", "bbo"),
-        "ask_quantity": quantity(ask, "sz", "bbo"),
-    }
+    best_bid, best_ask = ((positive(side, "px", "bbo"), quantity(side, "sz", "bbo")) for side in (bid, ask))
+    return records.quote(instrument, time, received, time, best_bid, best_ask)
 
 
 def context(data: Any, instrument: str, time: int, received: int) -> list[Event]:
@@ -114,38 +110,14 @@ def context(data: Any, instrument: str, time: int, received: int) -> list[Event]
     value = product(ctx, "openInterest", "markPx", "activeAssetCtx")
     if value < 0.0:
         raise MappingError("activeAssetCtx", "openInterest", f"expected a number >= 0, got {ctx['openInterest']!r}")
-    index = optional(ctx, "oraclePx", "activeAssetCtx")
-    funding = _funding(time, received, mark=mark, index=index, rate=optional(ctx, "funding", "activeAssetCtx"))
+    index, rate = optional(ctx, "oraclePx", "activeAssetCtx"), optional(ctx, "funding", "activeAssetCtx")
     volume = quantity(ctx, "dayNtlVlm", "activeAssetCtx")
-    stamp = {"instrument": instrument, "event_time": time, "receive_time": received}
     return [
-        ("funding", {"instrument": instrument, **funding}),
-        ("market_indicators", {**stamp, "indicator": "open_interest", "value": value}),
-        ("market_indicators", {**stamp, "indicator": "volume_24h", "value": volume}),
+        # Interval and next time follow from the venue's rule, because no message has them.
+        ("funding", records.funding(time, received, instrument, mark=mark, index=index, estimated=rate)),
+        ("market_indicators", records.indicator("open_interest", value, time, received, instrument)),
+        ("market_indicators", records.indicator("volume_24h", volume, time, received, instrument)),
     ]
-
-
-def _funding(
-    time: int,
-    received: int,
-    *,
-    mark: float | None = None,
-    index: float | None = None,
-    rate: float | None = None,
-    settled: float | None = None,
-) -> Record:
-    """Return a ``funding`` record without instrument. Interval and next time follow from the venue's rule, because no message has them."""
-    return {
-        "event_time": time,
-        "receive_time": received,
-        "mark_price": mark,
-        "index_price": index,
-        "estimated_settle_price": None,
-        "estimated_rate": rate,
-        "settled_rate": settled,
-        "next_funding_time": None,
-        "interval_hours": None,
-    }
 
 
 # --- REST ------------------------------------------------------------------------------------------------------------
@@ -158,15 +130,12 @@ def server_time(answer: Any) -> int:
 
 def settled(answer: Any, received: int) -> list[Record]:
     """Return the settlements of fundingHistory, ascending; their times are the venue's, some ms after the full hour."""
-    if type(answer) is not list:
-        raise MappingError("fundingHistory", "fundingHistory", f"expected a list, got {type(answer).__name__}")
+    record = "fundingHistory"
     found = [
-        _funding(
-            time_ms(row, "time", "fundingHistory", received),
-            received,
-            settled=number(get(row, "fundingRate", "fundingHistory"), "fundingRate", "fundingHistory"),
+        records.funding(
+            time_ms(row, "time", record, received), received, settled=number(get(row, "fundingRate", record), "fundingRate", record)
         )
-        for row in answer
+        for row in row_list(answer, record)
     ]
     return sorted(found, key=lambda record: record["event_time"])
 
@@ -192,24 +161,10 @@ def instrument_facts(row: Any, author: str) -> Record:
     The price step is that of the most decimals allowed. A price also has at most 5 significant figures, so BTC moves by 1 while its step is
     0.1.
     """
-    symbol, places = text(row, "name", "meta"), integer(row, "szDecimals", "meta")
-    if places > 18:
-        raise MappingError("meta", "szDecimals", f"expected a number of decimal places, got {places}")
-    price_decimals = max(0, MAX_DECIMALS - places)
-    return {
-        "instrument": instrument_id(VENUE, symbol, "perp"),
-        "author": author,
-        "venue": VENUE,
-        "symbol": symbol,
-        "base_asset": base_asset(symbol, VENUE),
-        "quote_asset": QUOTE,
-        "kind": "perp",
-        "status": "closed" if row.get("isDelisted") is True else "trading",
-        "tick_size": float(Decimal(1).scaleb(-price_decimals)),
-        "step_size": float(Decimal(1).scaleb(-places)),
-        "min_notional": MIN_NOTIONAL,
-        "price_decimals": price_decimals,
-        "quantity_decimals": places,
-        "funding_interval_hours": FUNDING_HOURS,
-        "recorded": row.get("recorded") is True,
-    }
+    symbol, lot_decimals = text(row, "name", "meta"), places(row, "szDecimals", "meta")
+    price_decimals = max(0, MAX_DECIMALS - lot_decimals)
+    return records.contract(
+        VENUE, symbol, "perp", author, row, base=symbol, quote=QUOTE, trading=row.get("isDelisted") is not True,
+        tick=(float(Decimal(1).scaleb(-price_decimals)), price_decimals), lot=(float(Decimal(1).scaleb(-lot_decimals)), lot_decimals),
+        min_notional=MIN_NOTIONAL, hours=FUNDING_HOURS,
+    )  # fmt: skip

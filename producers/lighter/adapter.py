@@ -16,7 +16,7 @@ import orjson
 from producers.lighter import mapping
 from producers.lighter.mapping import VENUE
 from producers.venue.adapter.base import Adapter, Channel, ConnectionPlan, ContractInfo, Event, MappingError, Market, Message, Poll
-from producers.venue.adapter.json_values import get, text
+from producers.venue.adapter.json_values import get, json_object, text
 from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.adapter.settlements import new_settlements
 from producers.venue.network.connection import Heartbeat
@@ -54,20 +54,12 @@ class Lighter(Adapter):
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
-    def wire_name(self, symbol: str, channel: Channel) -> str:
-        return f"{channel.name}:{symbol}"
-
     def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
         opening = [orjson.dumps({"type": "subscribe", "channel": "market_stats/all"}).decode()]
         return [ConnectionPlan("stream-1", f"{base_url}/stream", list(wanted), opening)] if wanted else []
 
     def split(self, raw: bytes, received: int) -> Sequence[Message]:
-        try:
-            message = orjson.loads(raw)
-        except ValueError as error:
-            raise MappingError("frame", "frame", f"no JSON: {error}") from error
-        if type(message) is not dict:
-            raise MappingError("frame", "frame", f"expected an object, got {type(message).__name__}")
+        message = json_object(raw)
         if "error" in message:
             raise MappingError("frame", "error", f"the venue refuses: {message['error']}")
         kind = text(message, "type", "frame")

@@ -11,11 +11,23 @@ from decimal import Decimal
 from math import inf
 from typing import Any
 
+from producers.venue.adapter import records
 from producers.venue.adapter.base import Event, MappingError
-from producers.venue.adapter.json_values import array, decimal, get, integer, one_of, optional, quantity, text, time_ms
+from producers.venue.adapter.json_values import (
+    array,
+    get,
+    integer,
+    one_of,
+    optional,
+    optional_price,
+    percent,
+    places,
+    quantity,
+    text,
+    time_ms,
+)
 from producers.venue.state.funding_schedule import HOUR_MS, FundingSchedule, Rule
 from schemas.codec.avro import Record
-from schemas.partition import base_asset, instrument_id
 
 VENUE = "LIGHTER"
 # "Funding payments occur at each hour mark" (the venue's documentation of funding).
@@ -38,28 +50,22 @@ def stats(row: Any, instrument: str, clock_ms: int, received: int) -> list[Event
     """
     record = "market_stats"
     time = clock_ms or received
-    mark, index = _price(row, "mark_price"), _price(row, "index_price")
+    if type(row) is not dict:
+        raise MappingError(record, "mark_price", f"expected an object, got {type(row).__name__}")
+    mark, index = optional_price(row, "mark_price", record), optional_price(row, "index_price", record)
     rate = percent(row, "current_funding_rate", record)
     raw = integer(row, "funding_timestamp", record) if row.get("funding_timestamp") is not None else None
     events: list[Event] = []
     if any(value is not None for value in (mark, index, rate, raw)):
-        funding = _funding(time, received, instrument, mark=mark, index=index, estimated=rate, next_time=raw)
+        funding = records.funding(time, received, instrument, mark=mark, index=index, estimated=rate, next_time=raw)
         events.append(("funding", FundingSchedule(RAW_RULE).apply(funding)))
     if row.get("open_interest") not in (None, ""):
-        events.append(
-            ("market_indicators", _indicator(instrument, time, received, "open_interest", quantity(row, "open_interest", record)))
-        )
+        value = quantity(row, "open_interest", record)
+        events.append(("market_indicators", records.indicator("open_interest", value, time, received, instrument)))
     if row.get("daily_quote_token_volume") is not None:
         volume = json_number(row, "daily_quote_token_volume", record)
-        events.append(("market_indicators", _indicator(instrument, time, received, "volume_24h", volume)))
+        events.append(("market_indicators", records.indicator("volume_24h", volume, time, received, instrument)))
     return events
-
-
-def percent(row: Any, field: str, record: str) -> float | None:
-    """Return decimal text of per cent as a fraction, exactly; None when absent."""
-    if optional(row, field, record) is None:
-        return None
-    return float(decimal(row[field], field, record).scaleb(-2))
 
 
 def json_number(row: Any, field: str, record: str) -> float:
@@ -68,38 +74,6 @@ def json_number(row: Any, field: str, record: str) -> float:
     if type(value) not in (int, float) or not 0 <= value < inf or value > 1e300:
         raise MappingError(record, field, f"expected a number >= 0, got {value!r}")
     return float(value)
-
-
-def _price(row: Any, field: str) -> float | None:
-    """Return a price, None when absent or 0 (a market that has not started)."""
-    if type(row) is not dict:
-        raise MappingError("market_stats", field, f"expected an object, got {type(row).__name__}")
-    value = optional(row, field, "market_stats")
-    if value is not None and value < 0.0:
-        raise MappingError("market_stats", field, f"expected a number >= 0, got {row[field]!r}")
-    return value or None
-
-
-def _indicator(instrument: str, time: int, received: int, name: str, value: float) -> Record:
-    return {"instrument": instrument, "event_time": time, "receive_time": received, "indicator": name, "value": value}
-
-
-def _funding(
-    time: int, received: int, instrument: str | None = None, *, mark: float | None = None, index: float | None = None,
-    estimated: float | None = None, settled: float | None = None, next_time: int | None = None,
-) -> Record:  # fmt: skip
-    record = {
-        "event_time": time,
-        "receive_time": received,
-        "mark_price": mark,
-        "index_price": index,
-        "estimated_settle_price": None,
-        "estimated_rate": estimated,
-        "settled_rate": settled,
-        "next_funding_time": next_time,
-        "interval_hours": None,
-    }
-    return record if instrument is None else {"instrument": instrument, **record}
 
 
 # --- REST ------------------------------------------------------------------------------------------------------------
@@ -127,31 +101,14 @@ def instrument_facts(row: Any, author: str) -> tuple[Record, int]:
     """Return the ``instruments`` record of a row of orderBookDetails without its times, and the venue's number of the market."""
     record = "orderBookDetails"
     symbol = text(row, "symbol", record)
-    price_decimals, quantity_decimals = _places(row, "supported_price_decimals"), _places(row, "supported_size_decimals")
-    return {
-        "instrument": instrument_id(VENUE, symbol, "perp"),
-        "author": author,
-        "venue": VENUE,
-        "symbol": symbol,
-        "base_asset": base_asset(symbol, VENUE),
-        "quote_asset": QUOTE,
-        "kind": "perp",
-        "status": "trading" if text(row, "status", record) == "active" else "closed",
-        "tick_size": float(Decimal(1).scaleb(-price_decimals)),
-        "step_size": float(Decimal(1).scaleb(-quantity_decimals)),
-        "min_notional": optional(row, "min_quote_amount", record),
-        "price_decimals": price_decimals,
-        "quantity_decimals": quantity_decimals,
-        "funding_interval_hours": RULE.interval_hours,
-        "recorded": row.get("recorded") is True,
-    }, integer(row, "market_id", record)
-
-
-def _places(row: Any, field: str) -> int:
-    value = integer(row, field, "orderBookDetails")
-    if value > 18:
-        raise MappingError("orderBookDetails", field, f"expected a number of decimal places, got {value!r}")
-    return value
+    price_decimals, quantity_decimals = (places(row, f"supported_{kind}_decimals", record) for kind in ("price", "size"))
+    facts = records.contract(
+        VENUE, symbol, "perp", author, row, base=symbol, quote=QUOTE, trading=text(row, "status", record) == "active",
+        tick=(float(Decimal(1).scaleb(-price_decimals)), price_decimals),
+        lot=(float(Decimal(1).scaleb(-quantity_decimals)), quantity_decimals), min_notional=optional(row, "min_quote_amount", record),
+        hours=RULE.interval_hours,
+    )  # fmt: skip
+    return facts, integer(row, "market_id", record)
 
 
 def settled(row: Any, received: int) -> Record:
@@ -164,7 +121,7 @@ def settled(row: Any, received: int) -> Record:
     if rate is None:
         raise MappingError(record, "rate", "is missing")
     payer = one_of(row, "direction", record, ("long", "short"))
-    return _funding(seconds * 1000, received, settled=abs(rate) if payer == "long" else -abs(rate))
+    return records.funding(seconds * 1000, received, settled=abs(rate) if payer == "long" else -abs(rate))
 
 
 def history(answer: Any, since: int, until: int) -> list[Record]:

@@ -33,7 +33,7 @@ from producers.venue.adapter.base import (
     RejectedRow,
     map_rows,
 )
-from producers.venue.adapter.json_values import array, get, integer, text, time_ms
+from producers.venue.adapter.json_values import array, get, integer, json_object, text, time_ms
 from producers.venue.adapter.rest_rows import valid_rows
 from producers.venue.network.connection import Heartbeat
 from producers.venue.network.rest import Limit, Rest, RestError
@@ -98,10 +98,9 @@ class OkxSwap(Adapter):
         plans = []
         for group, streams in groups.items():
             # One subscription covers the liquidations of all symbols, so they count as one stream.
-            most = {"books": MAX_BOOKS, "liquidations": len(streams)}.get(group, self.max_streams)
+            most = {"books": MAX_BOOKS, "liquidations": len(streams)}.get(group)
             url = f"{base_url}/ws/v5/{'business' if group == 'trades' else 'public'}"
-            for number, start in enumerate(range(0, len(streams), max(1, most))):
-                part = streams[start : start + most]
+            for number, part in enumerate(self.parts(streams, most)):
                 plans.append(ConnectionPlan(f"{group}-{number}", url, part, _messages("subscribe", part)))
         return plans
 
@@ -111,12 +110,7 @@ class OkxSwap(Adapter):
     def split(self, raw: bytes, received: int) -> Sequence[Message]:
         if raw == b"pong":
             return ()
-        try:
-            message = orjson.loads(raw)
-        except ValueError as error:
-            raise MappingError("frame", "frame", f"no JSON: {error}") from error
-        if type(message) is not dict:
-            raise MappingError("frame", "frame", f"expected an object, got {type(message).__name__}")
+        message = json_object(raw)
         if "event" in message:
             _answer(message)
             return ()

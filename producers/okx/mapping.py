@@ -13,9 +13,10 @@ from fractions import Fraction
 from typing import Any
 
 from producers.okx.contracts import Contract
-from producers.venue.adapter import klines
+from producers.venue.adapter import klines, records
 from producers.venue.adapter.base import BookDiff, BookSnapshot, MappingError, Market
 from producers.venue.adapter.json_values import (
+    array,
     decimal,
     exact_step,
     get,
@@ -31,7 +32,6 @@ from producers.venue.adapter.json_values import (
     time_ms,
 )
 from schemas.codec.avro import Record
-from schemas.partition import base_asset, instrument_id
 
 VENUE = "OKX"
 SETTLED_IN = ("USDT", "USDC")
@@ -64,19 +64,11 @@ def trade(data: Any, instrument: str, symbol: str, contract: Contract, received:
     """
     record = "trades-all"
     check_symbol(data, symbol, record)
-    number_ = integer(data, "tradeId", record)
-    return {
-        "instrument": instrument,
-        "event_time": time_ms(data, "ts", record, received),
-        "receive_time": received,
-        "agg_id": number_,
-        "first_trade_id": number_,
-        "last_trade_id": number_,
-        "price": positive(data, "px", record),
-        "quantity": contract.quantity(data, "sz", record),
-        "buyer_is_maker": one_of(data, "side", record, ("buy", "sell")) == "sell",
-        "backfilled": backfilled,
-    }
+    return records.trade(
+        instrument, time_ms(data, "ts", record, received), received, number=integer(data, "tradeId", record),
+        price=positive(data, "px", record), quantity=contract.quantity(data, "sz", record),
+        maker=one_of(data, "side", record, ("buy", "sell")) == "sell", backfilled=backfilled,
+    )  # fmt: skip
 
 
 def book(action: Any, data: Any, contract: Contract, received: int) -> BookDiff | BookSnapshot:
@@ -104,44 +96,19 @@ def quote(data: Any, instrument: str, contract: Contract, received: int) -> Reco
     bids, asks = contract.levels(data, "bids", record), contract.levels(data, "asks", record)
     if not bids or not asks:
         return None
-    return {
-        "instrument": instrument,
-        "event_time": time,
-        "receive_time": received,
-        "update_id": update,
-        "bid_price": bids[0][0],
-        "bid_quantity": bids[0][1],
-        "ask_price": asks[0][0],
-        "ask_quantity": asks[0][1],
-    }
-
-
-def _funding(time: int, received: int, **said: Any) -> Record:
-    """Return a ``funding`` record (without ``instrument``) with the given fields only."""
-    return {
-        "event_time": time,
-        "receive_time": received,
-        "mark_price": None,
-        "index_price": None,
-        "estimated_settle_price": None,
-        "estimated_rate": None,
-        "settled_rate": None,
-        "next_funding_time": None,
-        "interval_hours": None,
-        **said,
-    }
+    return records.quote(instrument, time, received, update, bids[0], asks[0])
 
 
 def mark_price(data: Any, symbol: str, received: int) -> Record:
     """Return the ``funding`` record (without ``instrument``) of a mark-price message."""
     check_symbol(data, symbol, "mark-price")
-    return _funding(time_ms(data, "ts", "mark-price", received), received, mark_price=positive(data, "markPx", "mark-price"))
+    return records.funding(time_ms(data, "ts", "mark-price", received), received, mark=positive(data, "markPx", "mark-price"))
 
 
 def index_price(data: Any, symbol: str, received: int) -> Record:
     """Return the ``funding`` record (without ``instrument``) of an index-tickers message about the swap's index."""
     check_symbol(data, index_of(symbol), "index-tickers")
-    return _funding(time_ms(data, "ts", "index-tickers", received), received, index_price=positive(data, "idxPx", "index-tickers"))
+    return records.funding(time_ms(data, "ts", "index-tickers", received), received, index=positive(data, "idxPx", "index-tickers"))
 
 
 def funding_rate(data: Any, received: int) -> Record:
@@ -158,10 +125,8 @@ def funding_rate(data: Any, received: int) -> Record:
         hours, rest = divmod(after - next_time, HOUR_MS)
         if rest or not 0 < hours <= 24 * 7:
             raise MappingError(record, "nextFundingTime", f"{after} is not whole hours after fundingTime {next_time}")
-    return _funding(
-        time_ms(data, "ts", record, received), received, estimated_rate=optional(data, "fundingRate", record), next_funding_time=next_time,
-        interval_hours=hours,
-    )  # fmt: skip
+    rate = optional(data, "fundingRate", record)
+    return records.funding(time_ms(data, "ts", record, received), received, estimated=rate, next_time=next_time, hours=hours)
 
 
 def _time_or_none(data: Any, field: str, record: str) -> int | None:
@@ -177,39 +142,23 @@ def liquidations(data: Any, instrument: str, symbol: str, contract: Contract, re
     """
     record = "liquidation-orders"
     check_symbol(data, symbol, record)
-    details = get(data, "details", record)
-    if type(details) is not list:
-        raise MappingError(record, "details", f"expected a list, got {details!r}")
     found = []
-    for detail in details:
+    for detail in array(data, "details", record):
         side = one_of(detail, "side", record, ("buy", "sell"))
         position = one_of(detail, "posSide", record, ("long", "short", "net", ""))
         long = position == "long" if position in ("long", "short") else side == "sell"
-        found.append(
-            {
-                "instrument": instrument,
-                "event_time": time_ms(detail, "ts", record, received),
-                "receive_time": received,
-                "side": "LONG" if long else "SHORT",
-                "price": positive(detail, "bkPx", record),
-                "average_price": None,
-                "quantity": contract.quantity(detail, "sz", record),
-                "filled_quantity": None,
-                "sampling_cap_ms": LIQUIDATION_CAP_MS,
-            }
-        )
+        entry = records.liquidation(
+            instrument, time_ms(detail, "ts", record, received), received, long=long, price=positive(detail, "bkPx", record),
+            quantity=contract.quantity(detail, "sz", record), cap_ms=LIQUIDATION_CAP_MS,
+        )  # fmt: skip
+        found.append(entry)
     return found
 
 
 def open_interest(data: Any, received: int) -> Record:
     """Return the ``market_indicators`` record (without ``instrument``) of an open-interest message or response: ``oiUsd``, the quote value."""
     record = "open-interest"
-    return indicator("open_interest", quantity(data, "oiUsd", record), time_ms(data, "ts", record, received), received)
-
-
-def indicator(name: str, value: float, time: int, received: int) -> Record:
-    """Return a ``market_indicators`` record (without ``instrument``)."""
-    return {"event_time": time, "receive_time": received, "indicator": name, "value": value}
+    return records.indicator("open_interest", quantity(data, "oiUsd", record), time_ms(data, "ts", record, received), received)
 
 
 # --- REST ------------------------------------------------------------------------------------------------------------
@@ -237,25 +186,12 @@ def instrument_facts(entry: Any, author: str, hours: dict[str, int]) -> tuple[Re
     if (multiplier := entry.get("ctMult")) not in (None, ""):
         units *= decimal(multiplier, "ctMult", record)
     exact_step(units, "ctVal", record)
-    tick, price_decimals = step(entry, "tickSz", record)
-    lot, quantity_decimals = exact_step(decimal(get(entry, "lotSz", record), "lotSz", record) * units, "lotSz", record)
-    return {
-        "instrument": instrument_id(VENUE, symbol, "perp"),
-        "author": author,
-        "venue": VENUE,
-        "symbol": symbol,
-        "base_asset": base_asset(text(entry, "ctValCcy", record), VENUE),
-        "quote_asset": entry["settleCcy"],
-        "kind": "perp",
-        "status": "trading" if get(entry, "state", record) == "live" else "closed",
-        "tick_size": tick,
-        "step_size": lot,
-        "min_notional": None,
-        "price_decimals": price_decimals,
-        "quantity_decimals": quantity_decimals,
-        "funding_interval_hours": hours.get(symbol),
-        "recorded": entry.get("recorded") is True,
-    }, f"{units.normalize():f}"
+    lot = exact_step(decimal(get(entry, "lotSz", record), "lotSz", record) * units, "lotSz", record)
+    facts = records.contract(
+        VENUE, symbol, "perp", author, entry, base=text(entry, "ctValCcy", record), quote=entry["settleCcy"],
+        trading=get(entry, "state", record) == "live", tick=step(entry, "tickSz", record), lot=lot, min_notional=None, hours=hours.get(symbol),
+    )  # fmt: skip
+    return facts, f"{units.normalize():f}"
 
 
 def funding_hours(entry: Any, received: int) -> tuple[str, int] | None:
@@ -281,7 +217,7 @@ def settled(entry: Any, symbol: str, received: int) -> Record:
     record = "funding-rate-history"
     check_symbol(entry, symbol, record)
     time = time_ms(entry, "fundingTime", record, received)
-    return _funding(time, received, settled_rate=number(get(entry, "realizedRate", record), "realizedRate", record))
+    return records.funding(time, received, settled=number(get(entry, "realizedRate", record), "realizedRate", record))
 
 
 def ratio(entry: Any, name: str, received: int) -> tuple[int, Fraction]:

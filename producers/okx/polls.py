@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from producers.okx import mapping
+from producers.venue.adapter import records
 from producers.venue.adapter.base import MappingError, Market, Poll
 from producers.venue.adapter.json_values import array, text, time_ms
 from producers.venue.adapter.rest_rows import valid_rows
@@ -58,7 +59,7 @@ async def _volumes(rest: Rest, markets: Sequence[Market], received: int) -> Poll
         if found is None:
             return None
         time = time_ms(entry, "ts", "tickers", received)
-        return found[0], "market_indicators", mapping.indicator("volume_24h", found[1], time, received)
+        return found[0], "market_indicators", records.indicator("volume_24h", found[1], time, received)
 
     return _rows(await rest.get("/api/v5/market/tickers", instType="SWAP"), "tickers", read)
 
@@ -97,7 +98,7 @@ async def _accounts(rest: Rest, markets: Sequence[Market], received: int) -> Pol
 def account_ratios(answer: Any, received: int) -> list[Record]:
     """Return the ``market_indicators`` records of long accounts divided by short ones, ascending."""
     rows = [mapping.ratio(entry, ACCOUNTS, received) for entry in array(answer, "data", ACCOUNTS)]
-    return [mapping.indicator("long_short_ratio", float(value), time, received) for time, value in sorted(rows)]
+    return [records.indicator("long_short_ratio", float(value), time, received) for time, value in sorted(rows)]
 
 
 async def _top_positions(rest: Rest, markets: Sequence[Market], received: int) -> Polled:
@@ -113,8 +114,8 @@ def top_positions(answer: Any, received: int) -> list[Record]:
     rows = [mapping.ratio(entry, TOP_POSITIONS, received) for entry in array(answer, "data", TOP_POSITIONS)]
     found = []
     for time, value in sorted(rows):
-        found.append(mapping.indicator("top_trader_long_short_ratio", float(value), time, received))
-        found.append(mapping.indicator("top_trader_long_share", float(value / (value + Fraction(1))), time, received))
+        found.append(records.indicator("top_trader_long_short_ratio", float(value), time, received))
+        found.append(records.indicator("top_trader_long_share", float(value / (value + Fraction(1))), time, received))
     return found
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -255,13 +255,19 @@ class Adapter(ABC):
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def wire_name(self, symbol: str, channel: Channel) -> str:
         """Return the name that ``split`` uses for a symbol's stream. It is unique over all streams of the venue."""
+        return f"{channel.name}:{symbol}"
 
     @abstractmethod
     def plans(self, base_url: str, wanted: Sequence[tuple[str, Channel]]) -> list[ConnectionPlan]:
         """Distribute streams over connections, each with at most ``max_streams``. Deterministic: the order of ``wanted`` decides."""
+
+    def parts(self, wanted: Sequence[tuple[str, Channel]], most: int | None = None) -> Iterator[list[tuple[str, Channel]]]:
+        """Yield the streams in parts of at most ``most`` (None: ``max_streams``)."""
+        size = most or self.max_streams
+        for start in range(0, len(wanted), size):
+            yield list(wanted[start : start + size])
 
     def resubscribe(self, symbol: str, channel: Channel) -> list[str]:
         """Return the messages that restart a stream with a snapshot (``book_mode`` stream)."""

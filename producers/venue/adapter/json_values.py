@@ -9,6 +9,8 @@ from decimal import Context, Decimal, InvalidOperation
 from math import inf
 from typing import Any
 
+import orjson
+
 from producers.venue.adapter.base import Level, MappingError
 
 # A venue time this far ahead of our clock is a broken frame, not clock skew. As a clock it would stop the merge of connections.
@@ -27,6 +29,17 @@ def get(data: Any, field: str, record: str) -> Any:
         raise MappingError(record, field, "is missing") from None
     except TypeError:
         raise MappingError(record, field, f"expected an object, got {type(data).__name__}") from None
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """Return a frame's JSON object."""
+    try:
+        message = orjson.loads(raw)
+    except ValueError as error:
+        raise MappingError("frame", "frame", f"no JSON: {error}") from error
+    if type(message) is not dict:
+        raise MappingError("frame", "frame", f"expected an object, got {type(message).__name__}")
+    return message
 
 
 def integer(data: Any, field: str, record: str) -> int:
@@ -53,6 +66,13 @@ def array(data: Any, field: str, record: str) -> list[Any]:
     if type(value) is not list:
         raise MappingError(record, field, f"expected a list, got {value!r}")
     return value
+
+
+def row_list(answer: Any, record: str) -> list[Any]:
+    """Return a response that must be a list."""
+    if type(answer) is not list:
+        raise MappingError(record, "answer", f"expected a list, got {str(answer)[:200]}")
+    return answer
 
 
 def time_ms(data: Any, field: str, record: str, received: int) -> int:
@@ -98,6 +118,40 @@ def optional(data: dict[str, Any], field: str, record: str) -> float | None:
     """Return decimal text, or None for a field that is absent, null or empty."""
     value = data.get(field)
     return None if value is None or value == "" else number(value, field, record)
+
+
+def optional_price(data: dict[str, Any], field: str, record: str) -> float | None:
+    """Return a price, None when it is absent or 0 (venues write 0 for an unknown price)."""
+    value = optional(data, field, record)
+    if value is not None and value < 0.0:
+        raise MappingError(record, field, f"expected a number >= 0, got {data[field]!r}")
+    return value or None
+
+
+def optional_integer(data: dict[str, Any], field: str, record: str) -> int | None:
+    """Return a whole number, None when it is absent, empty or 0."""
+    return None if data.get(field) in (None, "") else integer(data, field, record) or None
+
+
+def interval_hours(data: dict[str, Any], field: str, record: str) -> int | None:
+    """Return a funding interval of at most a day, in hours; None when it is absent, empty or 0."""
+    hours = optional_integer(data, field, record)
+    if hours is not None and hours > 24:
+        raise MappingError(record, field, f"expected a funding interval in hours, got {hours}")
+    return hours
+
+
+def percent(data: dict[str, Any], field: str, record: str) -> float | None:
+    """Return decimal text of per cent as a fraction, exactly; None when it is absent."""
+    return None if optional(data, field, record) is None else float(decimal(data[field], field, record).scaleb(-2))
+
+
+def places(data: Any, field: str, record: str) -> int:
+    """Return a number of decimal places."""
+    value = integer(data, field, record)
+    if value > 18:
+        raise MappingError(record, field, f"expected a number of decimal places, got {value!r}")
+    return value
 
 
 def product(data: Any, left: str, right: str, record: str) -> float:
