@@ -56,15 +56,8 @@ class Bitget(Dialect):
     client_idle_s = 120.0
     weight_limit = 20
     weight_s = 1.0
-
-    def head(self, stream: str) -> str:
-        """Return a stream's name unchanged."""
-        return stream
-
-    def target(self, wire: str, path: str) -> tuple[str, str] | None:
-        """Return (symbol, stream) of ``channel:instId``."""
-        channel, _, instrument = wire.partition(":")
-        return (instrument, channel) if channel in self.by_name else None
+    unknown_path = (404, 40404, "Request URL NOT FOUND")
+    bad_parameter = (400, 40034, "Parameter {name} does not exist")
 
     def answer(self, venue: VenueView, streams: Mapping[str, None], text: str, path: str) -> Answer:
         """Handle the text ``ping``, subscribe and unsubscribe; each channel is acknowledged or refused on its own."""
@@ -160,14 +153,6 @@ class Bitget(Dialect):
         if status == 429:
             return VenueError(429, 429, "Too Many Requests", retry_after)
         return VenueError(status, 40725 if status >= 500 else 40026, "System release error", retry_after)
-
-    def unknown(self, path: str) -> VenueError:
-        """Return the error for an unknown path."""
-        return VenueError(404, 40404, "Request URL NOT FOUND")
-
-    def malformed(self, name: str) -> VenueError:
-        """Return the error for a bad parameter."""
-        return VenueError(400, 40034, f"Parameter {name} does not exist")
 
 
 def checksum(bids: Levels, asks: Levels) -> int:

@@ -57,6 +57,8 @@ class Bybit(Dialect):
     client_idle_s = 600.0
     weight_limit = 600
     weight_s = 5.0
+    unknown_path = (404, 404, "path {path} is not found")
+    bad_parameter = (200, 10001, "params error: {name}")
 
     def target(self, wire: str, path: str) -> tuple[str, str] | None:
         """Return (symbol, stream) of ``orderbook.50.BTCUSDT``; the spot socket has other tickers and no liquidations."""
@@ -193,14 +195,6 @@ class Bybit(Dialect):
         if status == 418:
             return VenueError(403, 403, "access too frequent. Please try again later.", retry_after)
         return VenueError(status, 10016, "Server error.", retry_after)
-
-    def unknown(self, path: str) -> VenueError:
-        """Return the error for an unknown path."""
-        return VenueError(404, 404, f"path {path} is not found")
-
-    def malformed(self, name: str) -> VenueError:
-        """Return the error for a bad parameter."""
-        return VenueError(200, 10001, f"params error: {name}")
 
 
 def _said(success: bool, text: str, number: Any, operation: str) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Coinbase(Dialect):
     inbound = (100, 1.0)
     weight_limit = 10
     weight_s = 1.0
+    unknown_path = (404, 404, "NotFound")
 
     def symbol(self, base: str, quote: str) -> str:
         """Return e.g. ``BTC-USD``; recordings against USDT are served against USD."""
@@ -51,15 +52,6 @@ class Coinbase(Dialect):
         """Return e.g. ``BTCUSDT`` for ``BTC-USD``."""
         plain = text.replace("-", "")
         return plain + "T" if plain.endswith("USD") else plain
-
-    def head(self, stream: str) -> str:
-        """Return a stream's name unchanged."""
-        return stream
-
-    def target(self, wire: str, path: str) -> tuple[str, str] | None:
-        """Return (product, channel) of ``channel:product``."""
-        channel, _, product = wire.partition(":")
-        return (product, channel) if channel in self.by_name else None
 
     def answer(self, venue: VenueView, streams: Mapping[str, None], text: str, path: str) -> Answer:
         """Handle subscribe and unsubscribe. The reply lists all subscriptions. An unknown product refuses the whole request."""
@@ -141,10 +133,6 @@ class Coinbase(Dialect):
     def refusal(self, status: int, retry_after: int) -> VenueError:
         """Return the error for too many requests, or a failure."""
         return VenueError(status, status, "Public rate limit exceeded" if status == 429 else "Internal server error", retry_after)
-
-    def unknown(self, path: str) -> VenueError:
-        """Return the error for an unknown path."""
-        return VenueError(404, 404, "NotFound")
 
 
 def _failed(reason: str) -> Answer:

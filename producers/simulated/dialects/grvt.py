@@ -34,6 +34,8 @@ class Grvt(Dialect):
     max_streams = 1000
     weight_limit = 75
     weight_s = 10.0
+    unknown_path = (404, 1004, "API could not be found")
+    bad_parameter = (400, 1003, "Request could not be processed due to malformed syntax: {name}")
 
     def symbol(self, base: str, quote: str) -> str:
         """Return e.g. ``BTC_USDT_Perp``; a thousand-fold asset begins with K."""
@@ -42,10 +44,6 @@ class Grvt(Dialect):
     def recorded_symbol(self, text: str) -> str:
         """Return e.g. ``BTCUSDT`` for ``BTC_USDT_Perp``."""
         return text.removesuffix(_SUFFIX).replace("_", "")
-
-    def head(self, stream: str) -> str:
-        """Return a stream's name unchanged."""
-        return stream
 
     def target(self, wire: str, path: str) -> tuple[str, str] | None:
         """Return (instrument, stream) of ``stream:instrument@rate``."""
@@ -104,14 +102,6 @@ class Grvt(Dialect):
         if status == 429:
             return VenueError(status, 1006, "You have surpassed the allocated rate limit for your tier", retry_after)
         return VenueError(status, 1002, "Internal Server Error", retry_after)
-
-    def unknown(self, path: str) -> VenueError:
-        """Return the error for an unknown path."""
-        return VenueError(404, 1004, "API could not be found")
-
-    def malformed(self, name: str) -> VenueError:
-        """Return the error for a missing or malformed field."""
-        return VenueError(400, 1003, f"Request could not be processed due to malformed syntax: {name}")
 
 
 def _failed(code: int, text: str, number: Any, method: Any) -> Answer:

@@ -53,6 +53,8 @@ class Hyperliquid(Dialect):
     inbound = (2000, 60.0)
     server_idle_s = 60.0
     weight_limit = 1200
+    unknown_path = (404, 404, "Not found")
+    bad_parameter = (422, 422, "Failed to deserialize the JSON body into the target type")
 
     def symbol(self, base: str, quote: str) -> str:
         """Return the coin; a thousand-fold one begins with k."""
@@ -63,15 +65,6 @@ class Hyperliquid(Dialect):
         if text.startswith("k") and text[1:].isupper():
             text = "1000" + text[1:]
         return text if text.endswith(("USDT", "USDC")) and len(text) > 4 else text + "USDT"
-
-    def head(self, stream: str) -> str:
-        """Return a stream's name unchanged."""
-        return stream
-
-    def target(self, wire: str, path: str) -> tuple[str, str] | None:
-        """Return (coin, type) of ``type:coin``."""
-        kind, _, coin = wire.partition(":")
-        return (coin, kind) if kind in self.by_name else None
 
     def answer(self, venue: VenueView, streams: Mapping[str, None], text: str, path: str) -> Answer:
         """Handle ping, subscribe and unsubscribe."""
@@ -135,14 +128,6 @@ class Hyperliquid(Dialect):
     def refusal(self, status: int, retry_after: int) -> VenueError:
         """Return 429 for too many requests. The venue has no bans."""
         return VenueError(status, status, "null" if status == 429 else "Internal server error", retry_after)
-
-    def unknown(self, path: str) -> VenueError:
-        """Return the error for an unknown path."""
-        return VenueError(404, 404, "Not found")
-
-    def malformed(self, name: str) -> VenueError:
-        """Return the error for an unreadable body."""
-        return VenueError(422, 422, "Failed to deserialize the JSON body into the target type")
 
 
 def _acknowledged(method: str, subscription: dict[str, Any]) -> bytes:

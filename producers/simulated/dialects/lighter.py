@@ -40,6 +40,8 @@ class Lighter(Dialect):
     client_idle_s = 120.0
     weight_limit = 60
     weight_s = 60.0
+    unknown_path = (404, 404, "Not Found")
+    bad_parameter = (400, 20001, "invalid param: {name}")
 
     def symbol(self, base: str, quote: str) -> str:
         """Return the base asset, which is this venue's name of a contract."""
@@ -110,14 +112,6 @@ class Lighter(Dialect):
         if status == 429:
             return VenueError(status, 23000, "Too Many Requests!", retry_after)
         return VenueError(status, 29500, "internal server error", retry_after)
-
-    def unknown(self, path: str) -> VenueError:
-        """Return the error for an unknown path."""
-        return VenueError(404, 404, "Not Found")
-
-    def malformed(self, name: str) -> VenueError:
-        """Return the error for a missing or malformed parameter."""
-        return VenueError(400, 20001, f"invalid param: {name}")
 
 
 def market_id(market: Market) -> int:

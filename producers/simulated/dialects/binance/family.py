@@ -39,6 +39,8 @@ class BinanceFamily(Dialect):
     rest_book = True
     vital = ("E", "p", "b")
     max_streams = 200
+    unknown_path = (404, -5000, "Path {path}, Method GET is invalid: the recorded venue has no such data")
+    bad_parameter = (400, -1130, "Data sent for parameter '{name}' is not valid.")
 
     def initial(self, path: str, parameters: Mapping[str, str]) -> list[str]:
         """Return the streams of ``/ws/<stream>/<stream>`` or ``/stream?streams=<stream>/<stream>``."""
@@ -130,14 +132,6 @@ class BinanceFamily(Dialect):
         if status == 429:
             return VenueError(429, -1003, "Too many requests; slow down.", retry_after)
         return VenueError(status, -1001, "Internal error; unable to process your request. Please try again.", retry_after)
-
-    def unknown(self, path: str) -> VenueError:
-        """Return the error for a path that is not served."""
-        return VenueError(404, -5000, f"Path {path}, Method GET is invalid: the recorded venue has no such data")
-
-    def malformed(self, name: str) -> VenueError:
-        """Return the error for a bad parameter."""
-        return VenueError(400, -1130, f"Data sent for parameter '{name}' is not valid.")
 
     def headers(self, used: int) -> dict[str, str]:
         """Return the header with the weight used."""

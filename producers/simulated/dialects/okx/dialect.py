@@ -47,6 +47,8 @@ class Okx(Dialect):
     server_idle_s = 30.0
     weight_limit = 40
     weight_s = 2.0
+    unknown_path = (404, 404, "{path} is not found")
+    bad_parameter = (400, 51000, "Parameter {name} error")
 
     def symbol(self, base: str, quote: str) -> str:
         """Return e.g. ``BTC-USDT-SWAP``."""
@@ -55,10 +57,6 @@ class Okx(Dialect):
     def recorded_symbol(self, text: str) -> str:
         """Return e.g. ``BTCUSDT`` for ``BTC-USDT-SWAP``."""
         return text.removesuffix("-SWAP").replace("-", "")
-
-    def head(self, stream: str) -> str:
-        """Return a stream's name unchanged."""
-        return stream
 
     def target(self, wire: str, path: str) -> tuple[str, str] | None:
         """Return (symbol, stream) of ``channel:instId``; index tickers have the pair's name."""
@@ -190,14 +188,6 @@ class Okx(Dialect):
         if status == 429:
             return VenueError(429, 50011, "Too Many Requests", retry_after)
         return VenueError(status, 50026 if status >= 500 else 50012, "System error. Try again later", retry_after)
-
-    def unknown(self, path: str) -> VenueError:
-        """Return the error for an unknown path."""
-        return VenueError(404, 404, f"{path} is not found")
-
-    def malformed(self, name: str) -> VenueError:
-        """Return the error for a bad parameter."""
-        return VenueError(400, 51000, f"Parameter {name} error")
 
 
 def _wire(argument: dict[str, Any]) -> str:

@@ -75,6 +75,7 @@ class Dialect(ABC):
         of the client after which the venue closes a connection, seconds. server_idle_s: The same for its own silence.
         max_age_s: Age at which the venue closes a connection.
         weight_limit: REST weight (or number of requests, without weights) in ``weight_s`` seconds.
+        unknown_path, bad_parameter: HTTP status, code and text of these errors; ``{path}`` and ``{name}`` are filled in.
     """
 
     venue: ClassVar[str]
@@ -95,6 +96,8 @@ class Dialect(ABC):
     max_age_s: ClassVar[float] = 24 * 3600.0
     weight_limit: ClassVar[int] = 1200
     weight_s: ClassVar[float] = 60.0
+    unknown_path: ClassVar[tuple[int, int, str]]
+    bad_parameter: ClassVar[tuple[int, int, str]] = (400, 400, "parameter {name} error")
 
     def __init__(self) -> None:
         self.by_name = {stream.name: stream for stream in self.streams}
@@ -118,7 +121,7 @@ class Dialect(ABC):
 
     def head(self, stream: str) -> str:
         """Return a stream's name without its variant: ``depth@100ms`` -> ``depth``, ``orderbook.50`` -> ``orderbook``."""
-        return stream.partition("@")[0].partition(".")[0]
+        return stream
 
     def topic(self, stream: str) -> str:
         """Return the kind of data of a stream; empty for an unknown one."""
@@ -142,9 +145,10 @@ class Dialect(ABC):
         """Return the wire names in the URL of a websocket."""
         return []
 
-    @abstractmethod
     def target(self, wire: str, path: str) -> tuple[str, str] | None:
         """Return (symbol, stream) of a wire name on a websocket path. None if it is not a name of this venue. Symbol ``*``: of all markets."""
+        stream, _, symbol = wire.partition(":")
+        return (symbol, stream) if stream in self.by_name else None
 
     @abstractmethod
     def answer(self, venue: VenueView, streams: Mapping[str, None], text: str, path: str) -> Answer:
@@ -202,13 +206,15 @@ class Dialect(ABC):
     def refusal(self, status: int, retry_after: int) -> VenueError:
         """Return the venue's error for an HTTP status of a fault or of the rate limit (429, 418, 5xx)."""
 
-    @abstractmethod
     def unknown(self, path: str) -> VenueError:
         """Return the error for an unknown path."""
+        status, code, words = self.unknown_path
+        return VenueError(status, code, words.format(path=path))
 
     def malformed(self, name: str) -> VenueError:
         """Return the error for a missing or malformed parameter."""
-        return VenueError(400, 400, f"parameter {name} error")
+        status, code, words = self.bad_parameter
+        return VenueError(status, code, words.format(name=name))
 
     def headers(self, used: int) -> dict[str, str]:
         """Return the headers of every response, with the weight used in this minute."""
