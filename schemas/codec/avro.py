@@ -10,8 +10,7 @@ from __future__ import annotations
 import io
 import json
 import struct
-import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -254,15 +253,3 @@ def _bad_field(topic: str, record: Record) -> str | None:
         except Exception:  # any failure shows that this is the field
             return str(name)
     return None
-
-
-def schema_history(topic: str, repository: str) -> Iterable[str]:
-    """Yield the texts of a topic's schema in git history, oldest first (for the compatibility test)."""
-    path = f"schemas/avro/{topic}.avsc"
-    log = subprocess.run(
-        ["git", "-C", repository, "log", "--format=%H", "--reverse", "--", path], capture_output=True, text=True, check=True
-    )
-    for commit in log.stdout.split():
-        shown = subprocess.run(["git", "-C", repository, "show", f"{commit}:{path}"], capture_output=True, text=True, check=False)
-        if shown.returncode == 0:
-            yield shown.stdout

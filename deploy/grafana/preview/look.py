@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -179,10 +179,3 @@ def axis_form(unit: str, size: float = 1.0) -> dict[str, Any]:
         "short": {"exponentformat": "SI", "minexponent": 3},
     }
     return forms.get(unit, {})
-
-
-def used_units(panel: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the units of a panel: the default one and those of its overrides."""
-    yield panel["fieldConfig"]["defaults"]["unit"]
-    for one in panel["fieldConfig"]["overrides"]:
-        yield from (pair["value"] for pair in one["properties"] if pair["id"] == "unit")

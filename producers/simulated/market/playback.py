@@ -88,7 +88,6 @@ class Playback(Market):
         self._touch()
 
     def unsubscribe(self, connection: Connection, stream: str) -> None:
-        """Stop serving ``stream`` to a connection."""
         super().unsubscribe(connection, stream)
         self._joining.discard((connection, stream))
         self._served.discard((connection, stream))

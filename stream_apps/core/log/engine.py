@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -37,18 +37,6 @@ I64 = npt.NDArray[np.int64]
 # A mark this far beyond its author's last one is a broken clock, not a pause; it is refused instead of firing years of instants.
 MARK_JUMP_MS = 30 * 86_400_000
 _NO_LONGS: I64 = np.empty(0, dtype=np.int64)
-
-
-class LogConfig(Protocol):
-    """What the loop needs of an engine's configuration, ms of event time.
-
-    ``grid_ms`` is the distance of instants and the length of a pane. Instant T fires at the first mark with t >= T + ``lateness_ms``.
-    """
-
-    @property
-    def grid_ms(self) -> int: ...
-    @property
-    def lateness_ms(self) -> int: ...
 
 
 class PartitionEngine(ABC):

@@ -86,7 +86,9 @@ def test_every_unit_colour_and_kind_of_the_dashboards_can_be_drawn() -> None:
     for board in boards().values():
         for panel in board["panels"]:
             assert panel["type"] in {*KINDS, "stat", "table"}
-            assert all(look.shown(12.5, unit) for unit in look.used_units(panel))
+            overrides = [pair for one in panel["fieldConfig"]["overrides"] for pair in one["properties"]]
+            units = [panel["fieldConfig"]["defaults"]["unit"], *(pair["value"] for pair in overrides if pair["id"] == "unit")]
+            assert all(look.shown(12.5, unit) for unit in units)
             assert all(shade for _, shade in look.steps(panel))
             look.line_colour(panel, "bought", 0)
 

@@ -60,7 +60,6 @@ class BinanceProtocol(Protocol):
         return dict(parse_qsl(query.decode(), keep_blank_values=True) + parse_qsl(body.decode(), keep_blank_values=True))
 
     def answer(self, action: Action, call: Call) -> Any:
-        """Execute a request."""
         return verdict(action, call)
 
     def refused(self, error: VenueError, now: int) -> tuple[int, Any]:
@@ -68,7 +67,6 @@ class BinanceProtocol(Protocol):
         return error.status, {"code": error.code, "msg": error.text}
 
     def fault(self, fault: ExchangeFault) -> VenueError:
-        """Return the error of a fault."""
         if fault.kind == "maintenance":
             return VenueError(*errors.MAINTENANCE)
         if fault.kind == "reject":
@@ -85,32 +83,25 @@ class BinanceProtocol(Protocol):
         return VenueError(*errors.UNKNOWN_STATUS)
 
     def too_many(self, status: int, retry_after: int) -> VenueError:
-        """Return the error for too many requests."""
         return VenueError(status, *STATUS_WORDS[status], retry_after)
 
     def too_many_orders(self, limit: str) -> VenueError:
-        """Return the error for too many orders."""
         return VenueError(429, -1015, f"Too many new orders; current limit is broken for {limit}.", 1)
 
     def unknown(self, method: str, path: str) -> VenueError:
-        """Return the error for an unknown path."""
         return VenueError(404, -5000, f"Path {path}, Method {method} is invalid")
 
     def malformed(self, name: str) -> VenueError:
-        """Return the error for an unreadable parameter."""
         return errors.malformed(name)
 
     def illegal(self) -> VenueError:
-        """Return the error for bytes that are not text."""
         return VenueError(400, -1100, "Illegal characters found in a parameter.")
 
     def messages(self, exchange: Exchange, event: Event, now: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield the messages of an event."""
         for message in wire_format.messages(exchange, event, now):
             yield message["e"], message
 
     def streams(self, desk: Desk) -> ListenKeyStreams:
-        """Return the user streams."""
         return ListenKeyStreams(desk)
 
 

@@ -74,7 +74,6 @@ class BybitProtocol(Protocol):
         return values
 
     def answer(self, action: Action, call: Call) -> Any:
-        """Execute a request."""
         return verdict(action, call)
 
     def refused(self, error: VenueError, now: int) -> tuple[int, Any]:
@@ -82,7 +81,6 @@ class BybitProtocol(Protocol):
         return error.status, {"retCode": error.code, "retMsg": error.text, "result": {}, "retExtInfo": {}, "time": now}
 
     def fault(self, fault: ExchangeFault) -> VenueError:
-        """Return the error of a fault."""
         if fault.kind == "maintenance":
             return VenueError(503, 10016, "Service is restarting, please try again later.")
         if fault.kind == "reject":
@@ -105,23 +103,18 @@ class BybitProtocol(Protocol):
         return VenueError(200, 10006, "Too many visits. Exceeded the API Rate Limit.", 1)
 
     def unknown(self, method: str, path: str) -> VenueError:
-        """Return the error for an unknown path."""
         return VenueError(404, 404, f"{method} {path} not found")
 
     def malformed(self, name: str) -> VenueError:
-        """Return the error for an unreadable parameter."""
         return wrong(name)
 
     def illegal(self) -> VenueError:
-        """Return the error for bytes that are not text."""
         return wrong("encoding")
 
     def messages(self, exchange: Exchange, event: Event, now: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield the messages of an event."""
         return wire_format.messages(exchange, event, now)
 
     def streams(self, desk: Desk) -> PrivateStreams:
-        """Return the private streams."""
         return PrivateStreams(desk)
 
 

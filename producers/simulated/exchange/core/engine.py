@@ -102,7 +102,6 @@ class Exchange(ExchangeState):
         return order.copy()
 
     def enter(self, order: Order, now: int) -> None:
-        """Enter a checked order: report it, fill it as far as the book allows, then let it rest or end it."""
         self.orders[order.id] = order
         self.clients[order.account, order.symbol, order.client_id] = order.id
         self.open_orders_of(order.account, order.symbol)[order.id] = order
@@ -165,7 +164,6 @@ class Exchange(ExchangeState):
         return order.copy()
 
     def expire(self, order: Order, why: int, now: int) -> None:
-        """End an open order without a request."""
         order.expired = why
         self._end(order, "EXPIRED", now)
 
@@ -177,7 +175,6 @@ class Exchange(ExchangeState):
 
     # --- fills --------------------------------------------------------------------------------------------------------
     def fill(self, order: Order, price: Decimal, quantity: Decimal, *, maker: bool, now: int, kind: str = "ORDER") -> Fill:
-        """Book an execution: position, profit, fee, and their consequences."""
         owner, market = self.accounts[order.account], self.markets[order.symbol]
         market.trade_id += 1
         position = owner.position(order.symbol)

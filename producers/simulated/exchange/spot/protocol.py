@@ -34,14 +34,12 @@ class BinanceSpotProtocol(BinanceProtocol):
     exchange: ClassVar[type[Exchange]] = SpotExchange
 
     def answer(self, action: Action, call: Call) -> Any:
-        """Execute a request."""
         try:
             return action.answer(SpotCall(call.desk, call.query, call.now, call.key))
         except Refusal as refusal:
             raise errors.refused(refusal) if refusal.reason in errors.CODES else refused_by_futures(refusal) from refusal
 
     def fault(self, fault: ExchangeFault) -> VenueError:
-        """Return the error of a fault."""
         if fault.kind == "reject":
             return VenueError(
                 400, fault.code, next((text for code, text in errors.CODES.values() if code == fault.code), "Order rejected.")
@@ -49,11 +47,9 @@ class BinanceSpotProtocol(BinanceProtocol):
         return super().fault(fault)
 
     def messages(self, exchange: Exchange, event: Event, now: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield the messages of an event."""
         return wire_format.messages(event, now)
 
     def streams(self, desk: Desk) -> SpotStreams:  # type: ignore[override]
-        """Return the user streams."""
         return SpotStreams(desk)
 
 
