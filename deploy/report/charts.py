@@ -291,6 +291,7 @@ def _marker(leg: str, direction: str) -> dict[str, Any]:
         "tp2": ("star", BLUE),
         "stop": ("x", SELL),
         "break_even_stop": ("x", MUTED),
+        "trailing_stop": ("x", BLUE),
         "timeout": ("square", ORANGE),
     }
     symbol, colour = symbols.get(leg, ("circle", PURPLE))

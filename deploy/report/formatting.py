@@ -15,6 +15,7 @@ LEGS = {
     "tp2": "TP2",
     "stop": "stop",
     "break_even_stop": "break-even stop",
+    "trailing_stop": "trailing stop",
     "timeout": "timeout",
     "flip": "flip",
 }

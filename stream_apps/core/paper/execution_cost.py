@@ -54,7 +54,7 @@ def execution_cost(position: Position, exit_reason: str, event_time: int, receiv
         "entry_abandoned": None,
         "tp_overshoot": 0,
         "flips": int(exit_reason == "flip"),
-        "stops_placed": 2 if targets else 1,
+        "stops_placed": (2 if targets else 1) + position.trail_moves,
         "signal_to_order_ms": latency_ms,
         "order_to_fill_ms": None,
         "order_to_venue_fill_ms": position.entry_time - position.entry_at,

@@ -15,6 +15,7 @@ trade for ``entry_expiry_ms`` the order is cancelled and the position expires at
    because that is the conservative reading where a trade crosses both (possible when break-even lies beyond the second target).
 2. Targets: a limit fills at its own price, maker, once a trade went strictly beyond it; a touch may have been filled for others before us.
    TP1 closes half and puts the stop to break-even for the trades that follow; TP2 closes the rest. One trade can do both.
+   With a trailing stop nothing rests at TP2. From a trade beyond it on, the stop follows in steps of 0.1 R, for the trades that follow.
 3. Timeout and flip: market at the first trade at or after their time, with slippage, taker, what is left. Of both, the one due first.
 
 An order fills completely, whatever the size of the trade: the model has no queue. A market order walks the book where one is known
@@ -293,7 +294,10 @@ class _Walk:
         return start + first if len(hits) and hits[first] else min(due_row, end)
 
     def _target(self) -> Decimal:
-        target = self.position.tp1_price if self.position.status == OPEN else self.position.tp2_price
+        position = self.position
+        if position.trail_ratio and position.status != OPEN:
+            return position.trail_level(position.next_trail_step)
+        target = position.tp1_price if position.status == OPEN else position.tp2_price
         assert target is not None
         return target
 
@@ -308,12 +312,15 @@ class _Walk:
         position, price, time = self.position, float(trades.price[row]), int(trades.event_time[row])
         assert position.stop_price is not None
         if position.sign * (price - float(position.stop_price)) <= 0:
-            self._close("stop" if position.status == OPEN else "break_even_stop", trades, row)
+            self._close(position.stop_leg, trades, row)
             return
         if position.status == OPEN and self._through(price):
             self._bank_half(trades, row)
         if position.status == TP1_HIT and self._through(price):
-            self._close("tp2", trades, row)
+            if position.trail_ratio:
+                self._trail(price, time)
+            else:
+                self._close("tp2", trades, row)
         due, leg = self._due()
         if position.is_open and time >= due:
             self._order(leg, "new", position.open_quantity, time)
@@ -332,7 +339,8 @@ class _Walk:
         position.last_price = float(trades.price[row])
         self._fill("entry", price, position.quantity, self.taker, trades, row)
         for leg, quantity in (("stop", position.quantity), ("tp1", position.half), ("tp2", position.quantity - position.half)):
-            self._order(leg, "new", quantity, time)
+            if leg != "tp2" or not position.trail_ratio:
+                self._order(leg, "new", quantity, time)
         self._state(time)
 
     def _bank_half(self, trades: TradeColumns, row: int) -> None:
@@ -345,12 +353,30 @@ class _Walk:
         self._order("break_even_stop", "new", position.open_quantity, time)
         self._state(time)
 
+    def _trail(self, price: float, time: int) -> None:
+        position = self.position
+        why = "replaced by trailing_stop"
+        replaced = records.order(position, position.stop_leg, "cancelled", position.open_quantity, time, self.decided_at, why)
+        if not position.trail(price):
+            return
+        self.out.append(("orders", replaced))
+        self._order("trailing_stop", "new", position.open_quantity, time)
+        # Several moves within one millisecond are one state: a reader knows a state by its status and time.
+        newest = next((n for n in range(len(self.out) - 1, -1, -1) if self.out[n][0] == "positions"), None)
+        state = records.position_state(position, time, self.decided_at)
+        same = ("position_id", "status", "event_time")
+        if newest is not None and all(self.out[newest][1][name] == state[name] for name in same):
+            self.out[newest] = ("positions", state)
+        else:
+            self._state(time)
+
     def _close(self, leg: str, trades: TradeColumns, row: int) -> None:
         position, time = self.position, int(trades.event_time[row])
-        resting = (
-            {"stop": position.quantity, "tp1": position.half} if position.status == OPEN else {"break_even_stop": position.open_quantity}
-        )
-        resting["tp2"] = position.quantity - position.half
+        resting = {position.stop_leg: position.open_quantity}
+        if position.status == OPEN:
+            resting["tp1"] = position.half
+        if not position.trail_ratio:
+            resting["tp2"] = position.quantity - position.half
         resting.pop(leg, None)
         if leg == "tp2":
             price, rate = self._target(), self.maker

@@ -8,9 +8,12 @@ from typing import Any
 
 from stream_apps.core.paper.fills import Filters, ticked
 from stream_apps.core.paper.money import ZERO, exact, halvable_quantity, wire_price
+from stream_apps.core.signals.signal_rules import trail_ratio
 
 PENDING, OPEN, TP1_HIT, CLOSED, EXPIRED = "pending", "open", "tp1_hit", "closed", "expired"
 MINUTE_MS = 60_000
+# Steps of the trailing stop, in R. At a venue each move is a new order and the cancel of the old one: at most ten for each R of profit.
+TRAIL_STEP = Decimal("0.1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,9 @@ class Position:
         entry_reference, exit_reference: Sums of reference price x quantity, the basis of slippage in 1/10,000.
         funding_until: Newest settlement already charged.
         tick: Price step of the contract; None: prices are not rounded.
+        trail_ratio: Distance of the trailing stop in R; 0: the second target closes the rest.
+        trail_steps: Steps of ``TRAIL_STEP`` beyond the second target that the trailing stop has followed. None: it does not trail yet.
+        trail_moves: Number of times that it moved the stop.
     """
 
     signal_id: str
@@ -137,6 +143,9 @@ class Position:
     exit_reference: Decimal = ZERO
     funding_until: int | None = None
     tick: Decimal | None = None
+    trail_ratio: Decimal = ZERO
+    trail_steps: int | None = None
+    trail_moves: int = 0
 
     @property
     def sign(self) -> int:
@@ -189,6 +198,49 @@ class Position:
         else:
             price = self.entry_price * (1 + self.sign * taker) / (1 - self.sign * taker)
         return wire_price(ticked(price, self.tick, self.sign > 0))
+
+    @property
+    def stop_leg(self) -> str:
+        """Leg of the current stop."""
+        if self.trail_moves:
+            return "trailing_stop"
+        return "stop" if self.status == OPEN else "break_even_stop"
+
+    def trail_level(self, steps: int) -> Decimal:
+        """Return the price beyond which the trailing stop starts (0 steps: the second target), or follows one step further."""
+        assert self.entry_price is not None
+        beyond = self.entry_price + self.sign * (self.tp2_ratio + steps * TRAIL_STEP) * self.risk_distance
+        return wire_price(ticked(beyond, self.tick, self.sign > 0))
+
+    @property
+    def next_trail_step(self) -> int:
+        """Return the next step of the trailing stop."""
+        return 0 if self.trail_steps is None else self.trail_steps + 1
+
+    def trail(self, price: float) -> bool:
+        """Let the stop follow a price: ``trail_ratio`` R behind the last level that the price went beyond. Return whether it moved.
+
+        The stop only moves towards profit, so one at break-even stays until the trailing stop lies beyond it.
+        """
+        assert self.entry_price is not None and self.stop_price is not None
+        first = self.next_trail_step
+        if not self._beyond(price, first):
+            return False
+        # The highest level that may lie behind the price. Rounding to ticks moves a level away from the entry, never towards it.
+        gained = self.sign * (exact(price) - self.entry_price) / self.risk_distance - self.tp2_ratio
+        steps = max(first, int(gained / TRAIL_STEP))
+        while steps > first and not self._beyond(price, steps):
+            steps -= 1
+        self.trail_steps = steps
+        behind = self.tp2_ratio + steps * TRAIL_STEP - self.trail_ratio
+        stop = wire_price(ticked(self.entry_price + self.sign * behind * self.risk_distance, self.tick, self.sign < 0))
+        if self.sign * (stop - self.stop_price) <= 0:
+            return False
+        self.stop_price, self.trail_moves = stop, self.trail_moves + 1
+        return True
+
+    def _beyond(self, price: float, steps: int) -> bool:
+        return self.sign * (price - float(self.trail_level(steps))) > 0
 
     def quantity_at(self, time: int) -> Decimal:
         """Return the quantity that was open just before ``time``. ``time`` may lie before the first target's fill."""
@@ -266,4 +318,5 @@ def position_of(signal: dict[str, Any], settings: PaperSettings, filters: Filter
         risk_multiple=exact(signal["risk_multiple"]),
         quantity=quantity_of(signal, filters),
         tick=None if filters is None else filters.tick,
+        trail_ratio=exact(trail_ratio(signal)),
     )

@@ -14,7 +14,7 @@ Record = dict[str, Any]
 MODE = "paper"
 # Topics that the model writes, cost events among them (``execution_cost``).
 PAPER_TOPICS = ("orders", "fills", "positions", "trades_closed", "execution_cost_events")
-# A paper order is sent once: a second attempt could not succeed where the first failed.
+# A paper order is sent once: a second attempt could not succeed where the first failed. Only a trailing stop has several, one for each move.
 ATTEMPT = 1
 ORDER_TYPES = {
     "entry": "MARKET",
@@ -22,6 +22,7 @@ ORDER_TYPES = {
     "tp2": "LIMIT",
     "stop": "STOP_MARKET",
     "break_even_stop": "STOP_MARKET",
+    "trailing_stop": "STOP_MARKET",
     "timeout": "MARKET",
     "flip": "MARKET",
 }
@@ -31,9 +32,13 @@ def _number(value: Decimal | None) -> float | None:
     return None if value is None else float(value)
 
 
-def order_id(signal_id: str, leg: str) -> str:
+def order_id(signal_id: str, leg: str, attempt: int = ATTEMPT) -> str:
     """Return ``signal_id|leg|attempt``."""
-    return f"{signal_id}|{leg}|{ATTEMPT}"
+    return f"{signal_id}|{leg}|{attempt}"
+
+
+def _order_of(position: Position, leg: str) -> str:
+    return order_id(position.signal_id, leg, position.trail_moves if leg == "trailing_stop" else ATTEMPT)
 
 
 def side(position: Position, leg: str) -> str:
@@ -45,11 +50,9 @@ def order(
     position: Position, leg: str, status: str, quantity: Decimal, event_time: int, receive_time: int, reason: str | None = None
 ) -> Record:
     """Return the state of one of a position's orders."""
-    price = {"tp1": position.tp1_price, "tp2": position.tp2_price, "stop": position.stop_price, "break_even_stop": position.stop_price}.get(
-        leg
-    )
+    price = position.stop_price if ORDER_TYPES[leg] == "STOP_MARKET" else {"tp1": position.tp1_price, "tp2": position.tp2_price}.get(leg)
     return {
-        "order_id": order_id(position.signal_id, leg),
+        "order_id": _order_of(position, leg),
         "signal_id": position.flip_signal_id if leg == "flip" else position.signal_id,
         "instrument": position.instrument,
         "event_time": event_time,
@@ -104,7 +107,7 @@ def fill(
     receive_time: int,
 ) -> Record:
     """Return the one fill of an order: the model has no queue, so an order fills whole."""
-    identity = order_id(position.signal_id, leg)
+    identity = _order_of(position, leg)
     return {
         "fill_id": f"{identity}|1",
         "order_id": identity,

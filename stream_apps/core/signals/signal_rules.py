@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from stream_apps.core.signals.scoring.registry import MODELS
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -12,7 +14,7 @@ class Verdict:
 
     Attributes:
         closes: It closes the open position of the other direction.
-        opens: It opens a position, unless ``refusal`` gives a reason not to.
+        opens: It opens a position, unless ``refusal`` gives a reason not to. With a model whose flip only closes, it never does both.
         refusal: ``signal_too_old`` (also refuses its flip), ``no_risk_distance``, ``no_risk_amount`` or ``max_positions``.
     """
 
@@ -54,4 +56,17 @@ def verdict(signal: dict[str, Any], *, pending: bool, current: str | None, held:
         refusal = "no_risk_amount"
     elif current is None and held >= signal["max_positions"]:
         refusal = "max_positions"
-    return Verdict(closes=flips and refusal != "signal_too_old", opens=bool(signal["entry"]), refusal=refusal)
+    opens = bool(signal["entry"]) and not (flips and flip_closes_only(signal))
+    return Verdict(closes=flips and refusal != "signal_too_old", opens=opens, refusal=refusal)
+
+
+def trail_ratio(signal: dict[str, Any]) -> float:
+    """Return the distance, in R, of the stop that trails the rest after the second target. 0: the second target closes the rest."""
+    model = MODELS.get(signal["strategy_version"])
+    return 0.0 if model is None else model.trail_ratio
+
+
+def flip_closes_only(signal: dict[str, Any]) -> bool:
+    """Return whether the model of a signal closes at an opposite signal without entering the other side."""
+    model = MODELS.get(signal["strategy_version"])
+    return model is not None and model.flip_closes_only

@@ -9,6 +9,7 @@ break-even stop at once and live closes at that trade, paper at the next one.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -182,6 +183,18 @@ def test_the_same_signals_and_trades_give_the_same_trades(seed: int) -> None:
     paper, lived = on_paper(trades, signals), live(trades, signals)
     assert len(paper) > 20 and len({one["exit_reason"] for one in paper}) >= 4, len(paper)
     compare(lived, paper)
+
+
+def test_v50_trails_and_closes_at_opposite_signals_as_on_paper() -> None:
+    trades = ltc_trades("2025-06-21_18h")
+    made = signals_of(trades, 4, risks=(0.0014, 0.002), timeouts=(5, 30))
+    signals = [{**one, "strategy_version": "v50_rules", "tp2_ratio": 1.0} for one in made]
+    paper, lived = on_paper(trades, signals), live(trades, signals)
+    reasons = Counter(one["exit_reason"] for one in paper)
+    assert reasons["trailing_stop"] >= 3 and reasons["flip"] >= 3 and "tp2" not in reasons, reasons
+    compare(lived, paper)
+    flipped = {one["event_time"] for one in paper if one["exit_reason"] == "flip"}
+    assert not flipped & {one["entry_time"] for one in paper}, "an opposite signal closes and does not enter"
 
 
 DEFAULT_TIMEOUT = 240

@@ -1,6 +1,6 @@
 """An independent paper simulator: one Python loop over single trades, in Decimal.
 
-Written from DECISIONS D19-D22 and not from the model's code.
+Written from DECISIONS D19-D22, and for V5.0 from S2 6, and not from the model's code.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from decimal import Context, Decimal, localcontext
 from typing import Any
 
 D = Decimal
+# Its opposite signals only close, and a stop trails the rest from the second target on: 1 R behind, in steps of 0.1 R.
+V50 = "v50_rules"
 ZERO = D(0)
 
 
@@ -42,6 +44,8 @@ class Ticket:
     low: Decimal | None = None
     last: Decimal = ZERO
     tp1_done: bool = False
+    followed: int = -1  # steps of the trailing stop; -1: it does not trail
+    trailed: bool = False  # it moved the stop
 
     @property
     def long(self) -> bool:
@@ -84,7 +88,7 @@ class Oracle:
                 return
             if tickets[0].flip_at is None:
                 tickets[0].flip_at = s["decided_at"] + self.latency
-            if not s["entry"]:
+            if not s["entry"] or s["strategy_version"] == V50:
                 return
         one_r = dec(s["initial_balance"]) * dec(s["risk_per_trade"])
         quantity = sig(one_r * dec(s["risk_multiple"]) / dec(s["risk_distance"]), 14)
@@ -154,7 +158,7 @@ class Oracle:
         t.high = price if t.high is None else max(t.high, price)
         t.low = price if t.low is None else min(t.low, price)
         if (price <= t.stop) if t.long else (price >= t.stop):
-            self._leave(t, time, price, "break_even_stop" if t.tp1_done else "stop")
+            self._leave(t, time, price, "trailing_stop" if t.trailed else "break_even_stop" if t.tp1_done else "stop")
             return
         level = {n: self._on_tick(t.entry + (1 if t.long else -1) * dec(s[n]) * distance, t.long) for n in ("tp1_ratio", "tp2_ratio")}
         beyond = {n: price > p if t.long else price < p for n, p in level.items()}
@@ -163,7 +167,9 @@ class Oracle:
             self._bank(t, level["tp1_ratio"], t.quantity / 2, self.maker)
             f = self.taker if t.long else -self.taker
             t.stop = self._on_tick(t.entry * (1 + f) / (1 - f), t.long)
-        if t.tp1_done and beyond["tp2_ratio"]:
+        if t.tp1_done and s["strategy_version"] == V50:
+            self._follow(t, price)
+        elif t.tp1_done and beyond["tp2_ratio"]:
             self._bank(t, level["tp2_ratio"], t.left, self.maker)
             self._report(t, time, "tp2")
             return
@@ -172,6 +178,14 @@ class Oracle:
             self._leave(t, time, price, "flip")
         elif time >= timeout:
             self._leave(t, time, price, "timeout")
+
+    def _follow(self, t: Ticket, price: Decimal) -> None:
+        sign, distance, second = 1 if t.long else -1, dec(t.signal["risk_distance"]), dec(t.signal["tp2_ratio"])
+        while (price - self._on_tick(t.entry + sign * (second + D(t.followed + 1) / 10) * distance, t.long)) * sign > 0:
+            t.followed += 1
+            stop = self._on_tick(t.entry + sign * (second + D(t.followed) / 10 - 1) * distance, not t.long)
+            if stop > t.stop if t.long else stop < t.stop:
+                t.stop, t.trailed = stop, True
 
     def _leave(self, t: Ticket, time: int, price: Decimal, reason: str) -> None:
         at = self._market(price, not t.long, t.left)

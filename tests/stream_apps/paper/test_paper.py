@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.codec.avro import Codec
 from stream_apps.core.paper.fills import Filters
 from stream_apps.core.paper.model import PaperBook, PaperSettings
 from stream_apps.core.paper.money import exact
 from stream_apps.core.paper.position import FeeRates
 from tests.stream_apps.paper.paper_oracle import Oracle
-from tests.support.trading.paper_cases import GRID, INSTRUMENT, books, columns, ltc_trades, of, play, settlement, signal, synthetic_signals
+from tests.support.trading.paper_cases import GRID, INSTRUMENT, books, columns, of, play, settlement, signal
 
 FLAT_FEE = FeeRates(taker=0.0005, maker=0.0005)
 # The entry at 2000 of a signal at 15 s; later trades follow.
@@ -405,21 +404,6 @@ def same_as_oracle(oracle, out):
     assert {one["signal_id"] for one in of("orders", out) if one["status"] == "rejected"} == set(oracle.refused)
 
 
-def test_recorded_trades_equal_the_independent_simulator():
-    trades = ltc_trades("2025-06-21_12h", "2025-06-21_15h")
-    start = int(trades.event_time[0]) // GRID * GRID
-    end = int(trades.event_time[-1]) // GRID * GRID
-    signals = synthetic_signals(start, end, seed=1)
-    settlements = [settlement(time, 0.0001 * (-1) ** index) for index, time in enumerate(range(start + 1_800_000, end, 1_800_000))]
-    out = play(PaperBook(), trades, signals, end, settlements, start=start)
-    same_as_oracle(oracle_run(Oracle(), trades, signals, settlements, end), out)
-    reasons = {one["exit_reason"] for one in of("trades_closed", out)}
-    assert reasons == {"stop", "break_even_stop", "tp2", "timeout", "flip"}, "the run must pass through every exit"
-    codec = Codec()
-    for topic, record in out:
-        assert codec.decode(topic, codec.encode(topic, record)) == record
-
-
 MARKETS = st.lists(
     st.tuples(st.integers(1, 20_000), st.sampled_from([-12.0, -3.0, -0.5, -0.1, 0.0, 0.1, 0.5, 3.0, 12.0])), min_size=1, max_size=120
 )
@@ -452,9 +436,21 @@ def market(moves):
     return columns(rows)
 
 
-def asked(orders):
+MODELS = st.sampled_from(["v54_factory", "v50_rules"])
+
+
+def asked(orders, model="v54_factory"):
     return [
-        signal(k * GRID, direction=side, flip=flip, entry=entry, risk_distance=distance, timeout_minutes=minutes, decided_at=k * GRID + age)
+        signal(
+            k * GRID,
+            direction=side,
+            flip=flip,
+            entry=entry,
+            risk_distance=distance,
+            timeout_minutes=minutes,
+            decided_at=k * GRID + age,
+            strategy_version=model,
+        )
         for k, side, flip, entry, distance, minutes, age in orders
     ]
 
@@ -464,9 +460,9 @@ def without_receive_time(out):
 
 
 @settings(max_examples=150, deadline=None)
-@given(MARKETS, ORDERS, SETTLED)
-def test_any_market_equals_the_independent_simulator(moves, orders, settled):
-    trades, signals = market(moves), asked(orders)
+@given(MARKETS, ORDERS, SETTLED, MODELS)
+def test_any_market_equals_the_independent_simulator(moves, orders, settled, model):
+    trades, signals = market(moves), asked(orders, model)
     settlements = [settlement(*one) for one in settled]
     end = 45 * GRID
     out = play(PaperBook(), trades, signals, end, settlements)
@@ -487,9 +483,9 @@ def ladder(best: float, sign: int, steps: list[tuple[float, float]]) -> list[tup
 
 
 @settings(max_examples=150, deadline=None)
-@given(MARKETS, ORDERS, DEPTHS, st.sampled_from([None, 0.1, 0.5]), st.sampled_from([0.001, 0.3, 7.0]))
-def test_books_and_steps_of_the_contract_equal_the_independent_simulator(moves, orders, depths, tick, lot):
-    trades, signals = market(moves), asked(orders)
+@given(MARKETS, ORDERS, DEPTHS, st.sampled_from([None, 0.1, 0.5]), st.sampled_from([0.001, 0.3, 7.0]), MODELS)
+def test_books_and_steps_of_the_contract_equal_the_independent_simulator(moves, orders, depths, tick, lot, model):
+    trades, signals = market(moves), asked(orders, model)
     rows, time = [], 0
     for wait, live, down, up in depths:
         time += wait
@@ -508,9 +504,9 @@ def test_books_and_steps_of_the_contract_equal_the_independent_simulator(moves, 
 
 
 @settings(max_examples=60, deadline=None)
-@given(MARKETS, ORDERS, SETTLED, st.integers(1, 44))
-def test_conservation_batching_and_restart(moves, orders, settled, cut):
-    trades, signals = market(moves), asked(orders)
+@given(MARKETS, ORDERS, SETTLED, st.integers(1, 44), MODELS)
+def test_conservation_batching_and_restart(moves, orders, settled, cut, model):
+    trades, signals = market(moves), asked(orders, model)
     settlements = [settlement(*one) for one in settled]
     end = 45 * GRID
     out = play(PaperBook(), trades, signals, end, settlements)

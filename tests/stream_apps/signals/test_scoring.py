@@ -350,24 +350,6 @@ def test_whale_gate_for_btc(trades: list[tuple[float, float, bool]], cvd: dict[s
     assert gate(result, "whale")["limit"] == limit
 
 
-@pytest.mark.parametrize("instrument", [BTC, ALT])
-def test_without_a_whale_trade_the_strategy_decides_and_by_default_nothing_is_adverse(instrument: str) -> None:
-    quiet = snapshot(**{**PERFECT_LONG, "instrument": instrument, "price": 50_000.0, "atr": 500.0, "large_trades": prints()})
-    passing, strict = run(quiet, config(instrument=instrument)), run(quiet, config(instrument=instrument, whale_on_missing="block"))
-    assert (gate(passing, "whale")["passed"], gate(passing, "whale")["value"]) == (True, None)
-    assert not any("whale" in name for name in passing.score["missing_inputs"])
-    assert (strict.score["gate_block"], strict.score["score"], strict.signal) == ("missing(whale_flow)", 0.0, None)
-    assert (gate(strict, "whale")["passed"], gate(strict, "whale")["value"]) == (False, None)
-
-
-def test_an_undefined_volatility_is_missing_not_zero() -> None:
-    without = snapshot(price=0.0)
-    strict, passing = run(without, config()), run(without, config(vol_on_missing="pass"))
-    assert (strict.score["gate_block"], gate(strict, "volatility")["value"]) == ("missing(price)", None)
-    assert (passing.score["gate_block"], gate(passing, "volatility")["passed"]) == ("no_risk_distance", True)
-    assert run(snapshot(atr=0.0), config(vol_on_missing="pass")).score["gate_block"] == "low_vol(0<0.002)"  # zero is a value
-
-
 def test_the_whale_threshold_is_the_strategys_own() -> None:
     shot = snapshot(instrument=BTC, price=50_000.0, atr=500.0, whale_prints=prints((50_000.0, 1.0, False)))
     assert run(shot, config(instrument=BTC, whale_usd_threshold=50_000.0)).score["gate_block"] == "whale_cvd_veto(-1.0000)"

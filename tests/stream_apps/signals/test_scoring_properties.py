@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,8 @@ from schemas.codec.avro import Codec
 from stream_apps.core.market.snapshot import Prints, Snapshot
 from stream_apps.core.signals.scoring import MODELS, Evaluation, StrategyMemory
 from stream_apps.core.signals.strategy import StrategyConfig
-from tests.support.markets.scoring_cases import GATES, T, markets, relaxed, run, strategies
+from tests.stream_apps.signals.test_scoring import PERFECT_LONG, config, gate, prints, snapshot
+from tests.support.markets.scoring_cases import ALT, BTC, GATES, T, markets, relaxed, run, strategies
 
 FROM_OUTSIDE = ("obi", "spot_perp_divergence", "open_interest_change", "long_short_ratio", "top_trader_long_share", "coinbase_premium")
 
@@ -160,3 +162,21 @@ def test_the_same_input_gives_the_same_result_and_is_not_changed(market: Snapsho
     before = repr((market, config))
     assert repr(judged(market, config)) == repr(judged(market, config))
     assert repr((market, config)) == before
+
+
+@pytest.mark.parametrize("instrument", [BTC, ALT])
+def test_without_a_whale_trade_the_strategy_decides_and_by_default_nothing_is_adverse(instrument: str) -> None:
+    quiet = snapshot(**{**PERFECT_LONG, "instrument": instrument, "price": 50_000.0, "atr": 500.0, "large_trades": prints()})
+    passing, strict = run(quiet, config(instrument=instrument)), run(quiet, config(instrument=instrument, whale_on_missing="block"))
+    assert (gate(passing, "whale")["passed"], gate(passing, "whale")["value"]) == (True, None)
+    assert not any("whale" in name for name in passing.score["missing_inputs"])
+    assert (strict.score["gate_block"], strict.score["score"], strict.signal) == ("missing(whale_flow)", 0.0, None)
+    assert (gate(strict, "whale")["passed"], gate(strict, "whale")["value"]) == (False, None)
+
+
+def test_an_undefined_volatility_is_missing_not_zero() -> None:
+    without = snapshot(price=0.0)
+    strict, passing = run(without, config()), run(without, config(vol_on_missing="pass"))
+    assert (strict.score["gate_block"], gate(strict, "volatility")["value"]) == ("missing(price)", None)
+    assert (passing.score["gate_block"], gate(passing, "volatility")["passed"]) == ("no_risk_distance", True)
+    assert run(snapshot(atr=0.0), config(vol_on_missing="pass")).score["gate_block"] == "low_vol(0<0.002)"  # zero is a value

@@ -1,8 +1,8 @@
 """Exits of a spot position: one-cancels-the-other pairs at the venue, and protection by this process where no pair rests.
 
 A spot position is coins, and an order that sells them locks them. So two exits cannot rest at once, no exit can be replaced by placing first, and a stop is
-never moved. The venue takes its fee from the bought coins. So once entry fills are booked, a pair of target and stop is placed for the uncovered quantity.
-Each pair keeps its prices.
+never moved, nor does it trail. The venue takes its fee from the bought coins. So once entry fills are booked, a pair of target and stop is placed for the
+uncovered quantity. Each pair keeps its prices.
 
 **Protection.** The first possible of these:
 

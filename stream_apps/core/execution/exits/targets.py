@@ -2,6 +2,8 @@
 
 The half is rounded down to the lot. A position too small to be halved has only its second target. TP1 moves the stop to break-even by the paper model's
 formula.
+
+A trade with a trailing stop has no order at TP2. Once the mid is beyond it, the stop follows by the paper model's formula, in steps of 0.1 R.
 """
 
 from __future__ import annotations
@@ -44,10 +46,12 @@ def step(context: TradeContext) -> None:
     for leg, share in reversed(shares(context).items()):
         wanted = min(share - trade.executed(leg), left_over)
         left_over -= max(wanted, ZERO)
-        if wanted >= context.rules.lot:
+        if wanted >= context.rules.lot and (leg == "tp1" or not trade.position.trail_ratio):
             _target(context, leg, wanted)
     if trade.position.status == OPEN and _is_hit(context):
         _break_even(context)
+    if trade.position.trail_ratio and context.mid is not None and trade.position.trail(float(context.mid)):
+        trade.stop_leg = "trailing_stop"
 
 
 def _target(context: TradeContext, leg: str, wanted: Decimal) -> None:
@@ -113,5 +117,7 @@ def _is_hit(context: TradeContext) -> bool:
 def _break_even(context: TradeContext) -> None:
     position = context.trade.position
     position.status, position.tp1_time = TP1_HIT, context.now
+    if position.trail_moves:
+        return  # the stop trails already, beyond break-even
     position.stop_price = position.break_even(exact(context.policy.fees.taker), context.policy.fee_basis)
     context.trade.stop_leg = "break_even_stop"

@@ -172,7 +172,7 @@ class _Tables:
         tiers = [self.texts.raw(text_bytes(tier.name), once=False) for tier in model.tiers]
         self.models.append([
             first_layer, len(model.layers), first_gate, len(model.gates), len(model.inputs), model.stretch, model.two_an_hour, tiers[0], len(tiers),
-            independent,
+            independent, model.flip_closes_only,
         ])  # fmt: skip
         self.sizes[number] = size
         return number
@@ -288,7 +288,7 @@ class Batch:
             self._sizes.append(size)
         # For strategies that ask for big trades: the smallest notional (NaN: it does not ask), and whether of all whale prints.
         self._least, self._of_whales = np.array([least for least, _ in whales]), np.array([every for _, every in whales], dtype=np.bool_)
-        self._memory = np.array([_as_numbers(memory) for memory in self._memories], dtype=np.int64).reshape(len(self.strategies), 3)
+        self._memory = np.array([_as_numbers(memory) for memory in self._memories], dtype=np.int64).reshape(len(self.strategies), 4)
         self._tables = (
             _table(rows, k.N_S), np.array(values).reshape(len(rows), k.N_SF), self._memory, _table(tables.models, k.N_M), _table(tables.layers, k.N_L),
             np.array(tables.layer_most), np.array(maxima), _table(tables.parts, k.N_P), np.array(tables.part_values).reshape(-1, 3),
@@ -373,7 +373,7 @@ class Batch:
             decision = Decision(direction, float(numbers[e, 0]), self._tier(place, tier), bool(entry), bool(flip), False, "")
             price, atr = float(row[_COLUMN["price"]]), float(row[_COLUMN["atr"]])
             signal = signal_record(instant, decided_at, price, atr, k.REGIMES[regime], decision, config, hash_)
-            memory = self._memories[place].after(instant, direction, bool(entry), bool(flip))
+            memory = self._memories[place].after(instant, direction, bool(entry), bool(flip), MODELS[config.model].flip_closes_only)
             self._memories[place] = memory
             self._memory[place] = _as_numbers(memory)
             found.append(Scored(config.strategy_id, value, signal, memory))
@@ -385,9 +385,9 @@ class Batch:
         return None if span < 0 else self._tiers[place][span - int(models[strategies[place, k.S_MODEL], k.M_TIERS])]
 
 
-def _as_numbers(memory: StrategyMemory) -> tuple[int, int, int]:
-    last, earlier, may_hold = memory.to_tuple()
-    return (k.NO_TIME if last is None else last, k.NO_TIME if earlier is None else earlier, may_hold)
+def _as_numbers(memory: StrategyMemory) -> tuple[int, int, int, int]:
+    last, earlier, may_hold, closed = (k.NO_TIME if value is None else value for value in memory.to_tuple())
+    return last, earlier, may_hold, closed
 
 
 assert len(INPUT_ORDER) == k.N_INPUTS

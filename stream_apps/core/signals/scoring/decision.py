@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from stream_apps.core.market.snapshot import Snapshot
@@ -29,30 +29,39 @@ class StrategyMemory:
         earlier_entry_time: Instant of the entry signal before that.
         may_hold: Sides of a position that may be open, judged by the signals so far: 1 LONG, 2 SHORT, 3 either. It is 3 before the first
             signal, because an executor may hold a position from an earlier state of this worker.
+        closed_time: Instant of the first flip without entry since the last entry, for models whose flip only closes. None: there was none.
     """
 
     last_entry_time: int | None = None
     earlier_entry_time: int | None = None
     may_hold: int = _ANY
+    closed_time: int | None = None
 
-    def to_tuple(self) -> tuple[int | None, int | None, int]:
+    def to_tuple(self) -> tuple[int | None, int | None, int, int | None]:
         """Return the memory as plain values."""
-        return (self.last_entry_time, self.earlier_entry_time, self.may_hold)
+        return (self.last_entry_time, self.earlier_entry_time, self.may_hold, self.closed_time)
 
     @classmethod
     def from_tuple(cls, values: tuple[Any, ...] | list[Any]) -> StrategyMemory:
-        """Return the memory from ``to_tuple``, of this release or of one that kept only the last entry."""
+        """Return the memory from ``to_tuple``, of this release or of one that kept fewer values."""
         return cls(*values)
 
-    def after(self, time: int, direction: int, entry: bool, flip: bool) -> StrategyMemory:
+    @property
+    def quiet_since(self) -> int | None:
+        """Return the instant from which the cooldown counts: of the last entry, or of the flip that closed its position."""
+        return self.last_entry_time if self.closed_time is None else self.closed_time
+
+    def after(self, time: int, direction: int, entry: bool, flip: bool, flip_closes_only: bool = False) -> StrategyMemory:
         """Return the memory after a signal.
 
         A flip is signalled at every instant at which it is due, as long as a position of the other side may be open. Once is not enough: an
         executor ignores a signal while its own entry is pending, and refuses one that it reads too late. An entry that flips ends this:
         from then on only this side can be open.
+
+        Where a flip only closes, the first one starts the cooldown. Its repeats do not start it again, and it is no entry.
         """
         if not entry:
-            return self
+            return replace(self, closed_time=time) if flip and flip_closes_only and self.closed_time is None else self
         bit = BIT[direction]
         return StrategyMemory(time, self.last_entry_time, bit if flip else self.may_hold | bit)
 
@@ -108,14 +117,17 @@ def decide(
         return Decision(direction, score, tier, False, False, False, "below_entry")
     if not allowed:
         return Decision(direction, score, tier, False, False, False, "direction_limit")
-    last, time = memory.last_entry_time, reading.view.snapshot.time
+    since, time, model = memory.quiet_since, reading.view.snapshot.time, reading.model
     held_back = ""
     if gates.no_entry:
         held_back = "no_entry"
-    elif last is not None and time - last < config.cooldown_minutes * _MINUTE_MS:
+    elif since is not None and time - since < config.cooldown_minutes * _MINUTE_MS:
         held_back = "cooldown"
-    elif reading.model.two_an_hour and memory.earlier_entry_time is not None and time - memory.earlier_entry_time < _HOUR_MS:
+    elif model.two_an_hour and memory.earlier_entry_time is not None and time - memory.earlier_entry_time < _HOUR_MS:
         held_back = "hourly_limit"
+    elif model.flip_closes_only and flip and memory.last_entry_time is not None and memory.closed_time is None:
+        # Before the first entry nothing says that a position is open; then the executor decides (``signal_rules.verdict``).
+        held_back = "flip"
     verdict = ("flip" if flip else held_back) if held_back else ("entry+flip" if flip else "entry")
     return Decision(direction, score, tier, not held_back, flip, held_back == "cooldown", verdict)
 
@@ -150,7 +162,8 @@ def evaluate(
     if not score["signalled"]:
         return Evaluation(score, None, memory)
     signal = signal_record(snapshot.time, snapshot.decided_at, snapshot.price, snapshot.atr, reading.regime, decision, config, config_hash)
-    return Evaluation(score, signal, memory.after(snapshot.time, decision.direction, decision.entry, decision.flip))
+    after = memory.after(snapshot.time, decision.direction, decision.entry, decision.flip, model.flip_closes_only)
+    return Evaluation(score, signal, after)
 
 
 def score_record(

@@ -27,7 +27,8 @@ P99_STATE, MISSING = 7, 1
 (S_MODEL, S_PREFIX, S_NAME, S_WHO, S_THRESHOLDS, S_SLOPE, S_ACCELERATION, S_FAST, S_SLOW, S_VOLUME, S_GATES, S_INPUTS, S_DIRECTION, S_COOLDOWN,
  S_MOSTS, N_S) = range(16)  # fmt: skip
 ENTRY, FLIP_AT, TIERS, N_SF = 0, 1, 2, 5
-(M_LAYERS, M_N_LAYERS, M_GATES, M_N_GATES, M_N_INPUTS, M_STRETCH, M_TWO_AN_HOUR, M_TIERS, M_N_TIERS, M_INDEPENDENT, N_M) = range(11)
+(M_LAYERS, M_N_LAYERS, M_GATES, M_N_GATES, M_N_INPUTS, M_STRETCH, M_TWO_AN_HOUR, M_TIERS, M_N_TIERS, M_INDEPENDENT,
+ M_FLIP_CLOSES_ONLY, N_M) = range(12)  # fmt: skip
 L_NAME, L_PARTS, L_N_PARTS, L_N_SUMMED, N_L = range(5)
 P_NAME, P_FUNDING, P_ROWS, P_N_ROWS, P_INPUTS, P_N_INPUTS, N_P = range(7)
 OTHERWISE, MISSING_POINTS, MOST = range(3)
@@ -324,12 +325,15 @@ def score(
                 verdict, flip = V_LIMIT, False
             else:
                 entry = True
+                since = memory[s, 0] if memory[s, 3] == NO_TIME else memory[s, 3]
                 if no_entry:
                     entry, verdict = False, V_NO_ENTRY
-                elif memory[s, 0] != NO_TIME and instant - memory[s, 0] < strategies[s, S_COOLDOWN] * _MINUTE_MS:
+                elif since != NO_TIME and instant - since < strategies[s, S_COOLDOWN] * _MINUTE_MS:
                     entry, verdict, cooling = False, V_COOLDOWN, True
                 elif models[m, M_TWO_AN_HOUR] and memory[s, 1] != NO_TIME and instant - memory[s, 1] < _HOUR_MS:
                     entry, verdict = False, V_HOURLY
+                elif models[m, M_FLIP_CLOSES_ONLY] and flip and memory[s, 0] != NO_TIME and memory[s, 3] == NO_TIME:
+                    entry, verdict = False, V_FLIP
                 else:
                     verdict = V_ENTRY_FLIP if flip else V_ENTRY
                 if flip and not entry:

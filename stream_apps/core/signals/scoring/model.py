@@ -145,6 +145,8 @@ class Model:
         ranges: Ranges of fields, inclusive, that differ from the factory's.
         stretch: A minute of heavy trading stretches the fast window (V5.0).
         two_an_hour: At most two entries within an hour.
+        flip_closes_only: An opposite signal closes the position. The next entry waits for the cooldown, which the first such signal starts.
+        trail_ratio: Distance of the stop that trails the rest after the second target, in R. 0: the second target closes the rest.
         variants: Field of the configuration -> the model that applies instead when the field is true.
         notes: Notes for the reader.
         parts: All sub-scores.
@@ -162,6 +164,8 @@ class Model:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     stretch: bool = False
     two_an_hour: bool = False
+    flip_closes_only: bool = False
+    trail_ratio: float = 0.0
     variants: Mapping[str, Model] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     parts: tuple[Part, ...] = field(init=False)

@@ -33,6 +33,10 @@ def markdown(model: Model) -> str:
     lines += ["| entry | entry_score |", "| flip | flip_threshold |"]
     lines += [f"| tier {tier.name} (risk x tier_{tier.name}) | {_tier(tier)} |" for tier in model.tiers]
     lines.append("| cooldown | cooldown_minutes after an entry |")
+    if model.flip_closes_only:
+        lines.append("| cooldown | cooldown_minutes after an opposite signal closed; it does not enter |")
+    if model.trail_ratio:
+        lines.append(f"| trailing stop from tp2_ratio on | {model.trail_ratio:g} R behind the best price |")
     if model.two_an_hour:
         lines.append("| most entries | 2 within an hour |")
     if model.fixed or model.defaults or model.ranges:

@@ -7,8 +7,8 @@ signal closes" is flip_threshold = 40.
 
 The plan leaves two points open. How fast must the percentile "move from below 40 to above 60"? Here: within the last 12 closed 5m bars.
 Over what period is the mean minute, of which a heavy minute has three times the volume? Here: the day. The two texts differ in the funding
-condition; S2 6, "below / above 0.01 %", holds. Account rules (10 % of capital on one side of BTC and ETH, trailing of the second target)
-are not part of scoring.
+condition; S2 6, "below / above 0.01 %", holds. How far does the stop trail? Here: 1 R. The account's rule, 10 % of capital on one side of BTC
+and ETH, is not part of scoring.
 """
 
 from __future__ import annotations
@@ -87,9 +87,13 @@ V50 = Model(
     ranges={"entry_score": (40.0, 100.0), "flip_threshold": (40.0, 100.0)},
     stretch=True,
     two_an_hour=True,
+    flip_closes_only=True,
+    trail_ratio=1.0,
     notes=(
         "The fast window is 1h while volume_1m > 3 x volume_24h / 1440 (S2 5.2).",
-        "At most two entries within an hour.",
+        "At most two entries within an hour. A signal that only closes does not count.",
+        "An opposite signal closes the position; the next entry waits for the cooldown (S2 6).",
+        "From the second target on a stop trails the rest (S2 6). Its distance of 1 R is ours: the rest then keeps what the first target earned.",
         "The 40 points of the core and the tiers' scores are ours: the plan has a bonus of 0-60 that sizes 2, 5 or 8 % of capital.",
     ),
 )  # fmt: skip
