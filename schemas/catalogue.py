@@ -85,6 +85,7 @@ _TOPICS = (
     _decision("bars", "instrument", ("instrument", "timeframe", "source", "event_time")),
     _decision("scores", "instrument", ("score_id",)),
     _decision("signals", "instrument", ("signal_id",)),
+    _decision("labels", "instrument", ("instrument", "evaluated_at")),
     _decision("worker_progress", "author", ("author", "event_time", "progress_offset")),
     _decision("orders", "instrument", ("order_id", "status")),
     _decision("fills", "instrument", ("fill_id",)),

@@ -67,7 +67,7 @@ def _signals_number(config: Any, name: str, asset: str | None) -> float | None:
 
 
 SIGNALS = EngineSpec(
-    _signals, _signals_config, ("features", "scores", "signals", "trades_closed"), _signals_compile, _signals_number, paper=True
+    _signals, _signals_config, ("features", "scores", "signals", "labels", "trades_closed"), _signals_compile, _signals_number, paper=True
 )
 ENGINES: dict[str, EngineSpec] = {"signals": SIGNALS}
 

@@ -38,7 +38,8 @@ LONG = {
 CORE: dict[str, set[str]] = {
     "log": set(),
     "market": {"log"},
-    "signals": {"log", "market"},
+    "labels": {"log"},
+    "signals": {"log", "market", "labels"},
     "paper": {"log", "market", "signals"},
     "execution": {"log", "market", "signals", "paper"},
     "performance": set(),

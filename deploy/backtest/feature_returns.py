@@ -16,11 +16,12 @@ from deploy.backtest.research import plain, span
 from deploy.report.research import write_features
 from schemas.catalogue import schema
 from schemas.errors import UserError
+from stream_apps.core.labels.rules import LabelRules
 from stream_apps.replay.report import iso
 from stream_apps.replay.run import Result
 from stream_apps.replay.sources.source import Piece
 from stream_apps.research.information import Coefficient, coefficient, forward_returns, importance, strongest
-from stream_apps.research.labels import NET_HOURS, LabelRules, MarkPath, labels_of, net_labels
+from stream_apps.research.labels import NET_HOURS, MarkPath, labels_of, net_labels
 from stream_apps.research.trials import false_discovery_control
 
 Json = dict[str, Any]

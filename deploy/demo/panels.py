@@ -11,6 +11,7 @@ from deploy.grafana.preview.pages import Rendered
 # Panels that the demo's data cannot fill, with the reason. Each panel shows the reason too.
 MAY_BE_EMPTY = {
     "Sharpe": "a ratio of daily returns needs three days, and the longest recording has two",
+    "Labels by score": "a label needs an hour of mark prices: the recorded trades have none, and the generated market lasts less",
     # On a busy machine signals are late. Then the live executor correctly rejects all of them as too old.
     "Costs of live trades": "no live trade closed: the generated market lasts less than a minute, and late signals are not traded",
     "Friction of live trades": "no live trade closed: the generated market lasts less than a minute, and late signals are not traded",

@@ -100,6 +100,16 @@ ABSENT = f"""SELECT input, count(*) FILTER (WHERE state = 'missing') AS missing,
 DISTRIBUTION = f"""SELECT lpad((least(floor(ungated_score / 10), 9) * 10)::int::text, 2, '0') || ' to ' || ((least(floor(ungated_score / 10), 9) + 1) * 10)::int
   AS score, count(*) AS evaluations FROM scores WHERE {CHOSEN} AND warm GROUP BY 1 ORDER BY 1"""
 
+# Wilson's 95 % interval of a share: sure enough even where labels are few. Neighbouring labels overlap by an hour, so it is too narrow.
+HITS = f"""SELECT score, evaluations, hits, hits::float8 / evaluations AS "hit rate",
+  (share + 1.9208 / evaluations - 1.96 * sqrt((share * (1 - share) + 0.9604 / evaluations) / evaluations)) / (1 + 3.8416 / evaluations) AS "from",
+  (share + 1.9208 / evaluations + 1.96 * sqrt((share * (1 - share) + 0.9604 / evaluations) / evaluations)) / (1 + 3.8416 / evaluations) AS "to",
+  "mean return", mfe, mae
+FROM (SELECT lpad((least(floor(ungated_score / 10), 9) * 10)::int::text, 2, '0') || ' to ' || ((least(floor(ungated_score / 10), 9) + 1) * 10)::int AS score,
+    count(*) AS evaluations, sum(y_binary_60m) AS hits, avg(y_binary_60m)::float8 AS share, avg(y_return_60m) AS "mean return",
+    avg(mfe_r_60m) AS mfe, avg(mae_r_60m) AS mae
+  FROM score_labels WHERE {CHOSEN} AND warm AND y_binary_60m IS NOT NULL GROUP BY 1) t ORDER BY 1"""
+
 EDITS = """SELECT event_time, strategy_id, revision, action, accepted, edited_by AS "by", changed::text AS changed, coalesce(note, reason) AS note
 FROM strategy_audit WHERE strategy_id IN (${strategy:sqlstring}) ORDER BY event_time DESC LIMIT 100"""
 
@@ -211,6 +221,16 @@ def board() -> Json:
             options={"showValue": "auto", "mergeValues": True, "legend": {"displayMode": "list", "placement": "bottom"}},
         ),
         table(
+            "Labels by score",
+            "What the mark price did in the hour after warm evaluations, by the score before the gates. A hit reached the target before the"
+            " stop. The 95 % interval counts every evaluation as independent; their hours overlap, so it is too narrow.",
+            NONE,
+            rows(HITS),
+            {"hit rate": SHARE, "from": SHARE, "to": SHARE, "mean return": SHARE},
+            width=24,
+            height=8,
+        ),
+        table(
             "Signal timeline",
             "The newest 200 signals of the chosen strategies on all instruments. Click an id to see its details below.",
             NONE,
@@ -301,6 +321,7 @@ def board() -> Json:
             ),
             "Blocked by": "No gate blocked an evaluation in the range.",
             "Signal timeline": "No signal of the chosen strategies in the range.",
+            "Labels by score": "No warm evaluation in the range has a label yet: a label needs an hour of mark prices after it.",
             "Inputs not there": "No input was missing or stale in the range.",
             "Divergences": "No divergence of price and CVD began in the range.",
             "Strategies": "No strategy is registered.",

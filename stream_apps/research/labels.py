@@ -6,6 +6,7 @@ signal's own instant; computing it anew later is forbidden (S1 10.4).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,37 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-MINUTE_MS = 60_000
-# Mark prices come once a second; what is older than this is not known (D9).
-STALE_MS = 5_000
-
-
-@dataclass(frozen=True)
-class LabelRules:
-    """Numbers of the labels.
-
-    Attributes:
-        target_atr, stop_atr: Distances that decide the binary labels.
-        binary_minutes: Horizons of the binary labels. return_minutes: of the returns. excursion_minutes: of MFE and MAE.
-        cost: Estimated cost of a round trip, fraction of price.
-        stale_ms: A path that is silent for longer says nothing beyond.
-    """
-
-    target_atr: float = 2.0
-    stop_atr: float = 1.0
-    binary_minutes: tuple[int, ...] = (30, 60)
-    return_minutes: tuple[int, ...] = (15, 30, 60)
-    excursion_minutes: int = 60
-    cost: float = 0.001
-    stale_ms: int = STALE_MS
-
-    def __post_init__(self) -> None:
-        """Raise ValueError, naming the number, for what cannot be."""
-        for name in ("target_atr", "stop_atr", "stale_ms", "excursion_minutes"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: must be above zero, got {getattr(self, name)}")
-        if self.cost < 0:
-            raise ValueError(f"cost: must not be negative, got {self.cost}")
+from stream_apps.core.labels.path_kernel import BLOCK, LONG, SHORT, UNKNOWN, index_blocks, outcome
+from stream_apps.core.labels.rules import MINUTE_MS, STALE_MS, LabelRules
 
 
 @dataclass(frozen=True)
@@ -54,7 +26,8 @@ class Labels:
         entry: Mark price at the signal.
         binary: Minutes -> 1 when the target was touched and the stop was not touched before it, else 0.
         returns: Minutes -> return in the signal's direction less the cost, fraction.
-        mfe_r, mae_r: Best and worst mark price within the horizon, in R from the entry, both >= 0.
+        mfe_r, mae_r: Best and worst mark price within the horizon, both >= 0, in R from the entry. R is the distance of the stop of
+            the binary labels (1 ATR): labels do not depend on the exits of a strategy.
     """
 
     entry: float | None = None
@@ -84,6 +57,8 @@ class MarkPath:
             raise ValueError("times: run backwards")
         if not (np.isfinite(self.prices) & (self.prices > 0)).all():
             raise ValueError("prices: must be finite and above zero")
+        self.blocks = np.empty((len(self.times) // BLOCK, 3))
+        index_blocks(self.times, self.prices, len(self.times), 0, self.blocks)
 
     @classmethod
     def of(cls, funding: Sequence[dict[str, Any]]) -> MarkPath:
@@ -96,50 +71,37 @@ class MarkPath:
         place = int(np.searchsorted(self.times, time, "right")) - 1
         return float(self.prices[place]) if place >= 0 and time - int(self.times[place]) <= stale_ms else None
 
-    def after(self, time: int, until: int, stale_ms: int) -> tuple[npt.NDArray[np.float64], bool]:
-        """Return the prices in (time, until] up to the first silence, and whether they reach ``until`` without one."""
-        first, last = np.searchsorted(self.times, [time, until], "right").tolist()
-        times = self.times[first:last]
-        edges = np.concatenate([[time], times, [until]])
-        silent = np.flatnonzero(np.diff(edges) > stale_ms)
-        if len(silent):
-            return self.prices[first : first + int(silent[0])], False
-        return self.prices[first:last], True
-
 
 def labels_of(path: MarkPath, signal: dict[str, Any], rules: LabelRules | None = None) -> Labels:
-    """Return the labels of a ``signals`` record.
+    """Return the labels of a ``signals`` record, by the function that labels evaluations in the engine.
 
     Args:
         path: Mark prices of its instrument.
-        signal: The record: decided_at, direction, atr and risk_distance are used. The path begins when the decision was known.
+        signal: The record: event_time, direction and atr are used. The path begins at the evaluation (S1 10.4: ts).
         rules: Numbers of the labels.
     """
     rules = rules or LabelRules()
-    time, sign = signal["decided_at"], 1 if signal["direction"] == "LONG" else -1
-    entry = path.at(time, rules.stale_ms)
-    if entry is None:
-        return Labels(None, dict.fromkeys(rules.binary_minutes), dict.fromkeys(rules.return_minutes))
-    binary = {minutes: _touched(path, time, minutes, sign, entry, signal["atr"], rules) for minutes in rules.binary_minutes}
-    returns: dict[int, float | None] = {}
-    for minutes in rules.return_minutes:
-        price = path.at(time + minutes * MINUTE_MS, rules.stale_ms)
-        returns[minutes] = None if price is None else sign * (price / entry - 1) - rules.cost
-    prices, whole = path.after(time, time + rules.excursion_minutes * MINUTE_MS, rules.stale_ms)
-    if not whole:
-        return Labels(entry, binary, returns)
-    moves = sign * (prices - entry) / signal["risk_distance"]
-    return Labels(entry, binary, returns, float(moves.max(initial=0.0)), float((-moves).max(initial=0.0)))
+    n_returns, n_binary = len(rules.return_minutes), len(rules.binary_minutes)
+    moves, binary, excursion = np.empty(n_returns), np.empty((2, n_binary), dtype=np.int64), np.empty(2)
+    atr = signal["atr"]
+    entry = outcome(
+        path.times, path.prices, len(path.times), path.blocks, len(path.blocks), signal["event_time"], rules.target_atr * atr, rules.stop_atr * atr,
+        np.array(rules.return_minutes, dtype=np.int64) * MINUTE_MS, np.array(rules.binary_minutes, dtype=np.int64) * MINUTE_MS,
+        rules.excursion_minutes * MINUTE_MS, rules.stale_ms, moves, binary, excursion,
+    )  # fmt: skip
+    side, sign = (LONG, 1) if signal["direction"] == "LONG" else (SHORT, -1)
+    best, worst = (excursion / (rules.stop_atr * atr)).tolist()[::sign]
+    return Labels(
+        _known(entry),
+        {minutes: None if one == UNKNOWN else one for minutes, one in zip(rules.binary_minutes, binary[side].tolist(), strict=True)},
+        {minutes: _known(sign * move - rules.cost) for minutes, move in zip(rules.return_minutes, moves.tolist(), strict=True)},
+        _known(best),
+        _known(worst),
+    )
 
 
-def _touched(path: MarkPath, time: int, minutes: int, sign: int, entry: float, atr: float, rules: LabelRules) -> int | None:
-    """Return which level was touched first: 1 the target, 0 the stop or neither; None where the path does not tell."""
-    prices, whole = path.after(time, time + minutes * MINUTE_MS, rules.stale_ms)
-    moves = sign * (prices - entry)
-    hits = np.flatnonzero((moves >= rules.target_atr * atr) | (moves <= -rules.stop_atr * atr))
-    if len(hits):
-        return int(moves[hits[0]] > 0)
-    return 0 if whole else None
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 HOUR_MS = 3_600_000

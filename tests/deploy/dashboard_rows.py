@@ -175,8 +175,13 @@ def market() -> dict[str, list[Record]]:
         )
     ]
     steps_done = [record("worker_progress", author="t", venue="BINANCE", event_time=at) for at in range(OPEN, UNTIL, MINUTE)]
+    labels = [
+        record("labels", instrument=BTC, event_time=at + HOUR, evaluated_at=at, entry=price(at), atr=100.0, long_binary_60m=n % 2, short_binary_60m=0,
+               long_return_60m=0.001, short_return_60m=-0.003, long_mfe_r_60m=2.0, long_mae_r_60m=0.5, short_mfe_r_60m=0.5, short_mae_r_60m=2.0)
+        for n, at in enumerate(range(OPEN + GRID, UNTIL + 1, GRID))
+    ]  # fmt: skip
     return {
-        "agg_trades": trades, "instruments": facts, "bars": bars, "features": features, "funding": funding, "market_indicators": indicators,
+        "labels": labels, "agg_trades": trades, "instruments": facts, "bars": bars, "features": features, "funding": funding, "market_indicators": indicators,
         "liquidations": liquidations, "depth": depth, "risk_state": guard, "risk_commands": commands, "data_quality": quality, "gaps": gaps,
         "dead_letters": letters, "worker_progress": steps_done, "reconciliations": comparisons,
     }  # fmt: skip

@@ -254,7 +254,7 @@ def labels(
     from deploy.backtest.feature_returns import labels as labelled
     from deploy.backtest.job import open_job
     from deploy.cli import settings
-    from stream_apps.research.labels import STALE_MS, LabelRules
+    from stream_apps.core.labels.rules import STALE_MS, LabelRules
 
     _check_price(price)
     environment = settings()

@@ -45,6 +45,8 @@ class EngineConfig:
         quantile_history_ms: With a shorter trade history the input quantity_p99 counts as missing, so the instrument is not warm (D11).
             The default is the window of the quantiles. P95 and P99 are features all the same.
         quantile_histories_ms: Base asset -> its own such history, in place of quantile_history_ms.
+        label_target_atr, label_stop_atr: Distances of target and stop of the binary labels, in ATR (S1 10.4).
+        label_cost: Estimated cost of a round trip, fraction of price (S1 10.4): twice the taker fee of D22.
         analytics: Which further measures are kept, and their numbers.
     """
 
@@ -68,6 +70,9 @@ class EngineConfig:
     quantile_min_trades: int = 100
     quantile_history_ms: int = DAY_MS
     quantile_histories_ms: Mapping[str, float] = field(default_factory=dict)
+    label_target_atr: float = 2.0
+    label_stop_atr: float = 1.0
+    label_cost: float = 0.001
     analytics: AnalyticsConfig = field(default_factory=AnalyticsConfig)
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """The signals engine: market state, strategies and scoring of one partition (DESIGN 3).
 
-It reads market data and strategies. At every instant it writes bars and features, and for each running strategy a score and perhaps a signal.
+It reads market data and strategies. At every instant it writes bars and features, and for each running strategy a score and perhaps a signal. An hour
+after an evaluation it writes its label.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from schemas.catalogue import ENGINE_INPUTS
 from schemas.codec.avro import Codec, CodecError
 from schemas.codec.markreader import Mark
 from schemas.codec.recordset import RecordSet
+from stream_apps.core.labels.pending import PendingLabels
+from stream_apps.core.labels.store import PREFIX as LABEL_PREFIX
 from stream_apps.core.log.checkpoint import Array, Entry
 from stream_apps.core.log.engine import PartitionEngine
 from stream_apps.core.log.engine_settings import SettingsInForce
@@ -24,10 +27,10 @@ from stream_apps.core.market import arrays
 from stream_apps.core.market import checkpoint as market_checkpoint
 from stream_apps.core.market import columns as col
 from stream_apps.core.market.arrays import Trades
-from stream_apps.core.market.config import TIMEFRAMES, EngineConfig
+from stream_apps.core.market.config import MOST_BOOK_MS, TIMEFRAMES, EngineConfig
 from stream_apps.core.market.kernels import pane_kernels
 from stream_apps.core.market.slow_inputs import klines, liquidations, slow_inputs
-from stream_apps.core.market.state import MarketState
+from stream_apps.core.market.state import FEATURES, MarketState
 from stream_apps.core.signals import instant_kernel
 from stream_apps.core.signals.instant_kernel import InstantOutputs
 from stream_apps.core.signals.instants import run_instants
@@ -35,9 +38,11 @@ from stream_apps.core.signals.records import MarketRecords, Name
 from stream_apps.core.signals.scoring import StrategyMemory
 from stream_apps.core.signals.scoring.batch import Batch, StrategyTables
 from stream_apps.core.signals.scoring.reading import RegimeLimits
-from stream_apps.core.signals.settings import SETTINGS, check_in_force, value_of, with_values
+from stream_apps.core.signals.settings import SETTINGS, check_in_force, label_rules, value_of, with_values
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError, config_hash
 from stream_apps.core.signals.strategy_rules import strategy_from_record, succeeds
+
+I64 = npt.NDArray[np.int64]
 
 _REASONS: dict[int, tuple[str | None, str]] = {
     col.NO_INSTRUMENT: ("instrument", "no instruments record names this instrument"),
@@ -52,6 +57,7 @@ _REASONS: dict[int, tuple[str | None, str]] = {
 _FREE_AT_RESTART = frozenset({"grid_ms", "lateness_ms", "kyle_window_ms", "vpin_buckets", "vpin_buckets_per_day", "divergence_bars"})
 # Upper bounds of one batch: instants, rows of features (half a kilobyte each), bytes of scores.
 _MOST_STEPS, _MOST_ROWS, _MOST_SCORES = 256, 1024, 4 << 20
+_ATR = FEATURES.index("atr")
 _NO_LONGS, _NO_DOUBLES = np.empty(0, dtype=np.int64), np.empty(0)
 _NO_TRADES = Trades(
     _NO_LONGS,
@@ -77,7 +83,7 @@ class SignalsEngine(PartitionEngine):
 
     NAME = "signals"
     READS = ENGINE_INPUTS
-    WRITES = ("features", "bars", "scores", "signals", "worker_progress", "dead_letters")
+    WRITES = ("features", "bars", "scores", "signals", "labels", "worker_progress", "dead_letters")
     PROGRESS = "worker_progress"
     DECISIONS = "signals"
     FACTS = ("instruments", "engine_settings", "strategies")
@@ -94,6 +100,7 @@ class SignalsEngine(PartitionEngine):
         self._running: Batch | None = None
         self._in_force = self.settings.kept[0]
         self._records = MarketRecords(self.state, codec, config.grid_ms)
+        self._labels = PendingLabels(config.grid_ms, col.AHEAD, label_rules(config), MOST_BOOK_MS, codec, self.state.names)
         self._encode_signal = codec.encoder("signals")
 
     # --- strategies ------------------------------------------------------------------------------------------------------
@@ -165,6 +172,7 @@ class SignalsEngine(PartitionEngine):
         settings = self._in_force
         before, config = self.state.config, with_values(self.config, settings.engine)
         self.state.use(config, settings.instruments)
+        self._labels.use(label_rules(config))
         if RegimeLimits.of(config) != RegimeLimits.of(before):
             self._running = None
 
@@ -203,9 +211,16 @@ class SignalsEngine(PartitionEngine):
             status = np.full(len(rows), col.APPLIED, dtype=np.uint8)
             for kind, first, second, known in slow_inputs(topic, chunk, columns, self.config.obi_levels):
                 state.put_inputs(kind, instrument, times, offsets, first[part], second[part], known[part], status)
+                if kind == col.MARK:
+                    self._labels.add_marks(instrument, times, first[part], known[part], self._closed())
         if topic != "klines":
             state.take_events(topic, columns, part, instrument, times, status)
         self._dead_letters_of_refused(topic, chunk, rows, status, mark.time, outputs)
+
+    def _closed(self) -> I64:
+        """Return the last closed pane of each instrument."""
+        closed: I64 = self.state.a["meta"][: len(self.state.names), col.CLOSED]
+        return closed
 
     def _trades(self, chunk: Chunk) -> Trades:
         """Return a chunk of agg_trades as the compiled loop takes it."""
@@ -242,7 +257,7 @@ class SignalsEngine(PartitionEngine):
                 field, reason = _REASONS[int(status[row])]
                 outputs.append(self.dead_letter(topic, chunk.records, rows.start + row, field, reason, now))
 
-    def _start_instruments(self, instrument: npt.NDArray[np.int64], times: npt.NDArray[np.int64], good: Any) -> None:
+    def _start_instruments(self, instrument: I64, times: I64, good: Any) -> None:
         """Begin the panes of instruments with their first records: after the last instant that their author fired, else just before the records."""
         meta = self.state.a["meta"]
         if not pane_kernels.unstarted(instrument, good, meta):
@@ -254,6 +269,10 @@ class SignalsEngine(PartitionEngine):
             self.state.start(i, first - 1 if fired is None else fired)
 
     # --- instants --------------------------------------------------------------------------------------------------------
+    def advance(self, limit: int | None = None) -> list[OutputRecord]:
+        """Pass marks, as the base does. The labels that became due are made at the end, and stand where their instants stand."""
+        return self._labels.insert(super().advance(limit))
+
     def may_look_ahead(self) -> bool:
         """Return whether one call may process instants of several marks. It may not while a revision waits for its instant."""
         return not self.waiting
@@ -270,7 +289,7 @@ class SignalsEngine(PartitionEngine):
         n, tables = max(len(self.state.names), 1), self._strategy_tables()
         most = min(_MOST_STEPS, _MOST_ROWS // n, _MOST_SCORES // max(tables.size, 1))
         if wanted is not None:
-            most = min(most, wanted // (1 + n * (1 + len(TIMEFRAMES)) + 2 * len(tables.places)))
+            most = min(most, wanted // (1 + n * (2 + len(TIMEFRAMES)) + 2 * len(tables.places)))
         return max(most, 1)
 
     def _strategy_tables(self) -> StrategyTables:
@@ -319,6 +338,7 @@ class SignalsEngine(PartitionEngine):
         asked = found.asked[:n_scores].tolist()
         written = found.scores[: results[-1][0]].tobytes() if results else b""
         first = bar = score = 0
+        places: list[int] = []
         dirty = self.state.dirty
         for step, pane, decided, (stop, bars_stop, scores_stop, opened) in zip(
             written_steps, table[:, PANE].tolist(), table[:, DECIDED].tolist(), ends.tolist(), strict=True
@@ -334,8 +354,23 @@ class SignalsEngine(PartitionEngine):
                     results[score - 1][0] if score else 0, found.features[first:stop], step.timestamp_ms, decided, outputs,
                 )  # fmt: skip
             first, bar, score = stop, bars_stop, scores_stop
+            places.append(len(outputs))
             outputs.append(step)
+        self._queue_labels(table, found, ends, places)
         self.last_instant = max(self.last_instant, int(table[:, PANE].max()) * self.config.grid_ms)
+
+    def _queue_labels(self, table: I64, found: InstantOutputs, ends: I64, places: list[int]) -> None:
+        """Queue instants for the labels. ``places``: where in the outputs the labels of each instant belong."""
+        row_ends, score_ends = ends[:, instant_kernel.ROWS], ends[:, instant_kernel.SCORES]
+        n_rows, n_scores = int(row_ends[-1]), int(score_ends[-1])
+        scored = np.zeros(n_rows, dtype=np.bool_)
+        if n_scores:
+            starts = np.repeat(np.concatenate([[0], row_ends[:-1]]), np.diff(score_ends, prepend=0))
+            scored[starts + found.asked[:n_scores, 1]] = True
+        self._labels.add_instants(
+            table[:, PANE].copy(), table[:, DECIDED].copy(), places, row_ends, found.instruments[:n_rows], scored,
+            found.features[:n_rows, _ATR], self._closed(),
+        )  # fmt: skip
 
     def _emit_scores(
         self, names: list[Name], asked: list[list[int]], results: list[list[int]], numbers: npt.NDArray[np.float64], written: bytes, start: int,
@@ -353,8 +388,9 @@ class SignalsEngine(PartitionEngine):
 
     # --- state -----------------------------------------------------------------------------------------------------------
     def head(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Return strategies, their memories, and the market state without its closed panes."""
+        """Return strategies, their memories, and the market state and mark prices without closed panes."""
         meta, found = market_checkpoint.head_of(self.state)
+        found |= self._labels.store.head(self._closed())
         meta = {
             "strategies": [config.to_record() for config, _ in self.strategies.values()],
             "waiting": [config.to_record() for waiting in self.waiting.values() for config in waiting],
@@ -365,11 +401,13 @@ class SignalsEngine(PartitionEngine):
 
     def changed_entries(self) -> list[Entry]:
         """Return the panes that closed or changed."""
-        return market_checkpoint.changed_panes(self.state)
+        return market_checkpoint.changed_panes(self.state) + self._labels.store.changed_entries(self._closed())
 
     def load(self, meta: dict[str, Any], arrays: dict[str, Array], entries: list[tuple[bytes, bytes]]) -> None:
-        """Take strategies, memories and the market state."""
-        market_checkpoint.load(self.state, meta, arrays, entries)
+        """Take strategies, memories, the market state and what labels need."""
+        of_labels = [entry for entry in entries if entry[0].startswith(LABEL_PREFIX)]
+        market_checkpoint.load(self.state, meta, arrays, [entry for entry in entries if not entry[0].startswith(LABEL_PREFIX)])
+        self._labels.store.load(self._closed(), arrays, of_labels)
         self._in_force = self.settings.kept[0]
         if self._in_force.revision:
             self._put_settings_in_force()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from stream_apps.core.labels.rules import LabelRules
 from stream_apps.core.log.engine_settings import Setting, SettingsError, SettingsInForce
 from stream_apps.core.market.analytics.config import RATES, AnalyticsConfig
 from stream_apps.core.market.columns import AHEAD, SLOTS
@@ -47,6 +48,9 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("funding_window_ms", "ms", _HOUR_MS, 168 * _HOUR_MS, "History of the funding z-score.", "S1 4.1"),
     Setting("funding_min", "rates", 2, RATES, "With fewer rates in that history the z-score is undefined.", "S1 4.1"),
+    Setting("label_target_atr", "ATR", 0.01, 100, "Distance of the target of the binary labels.", "S1 10.4", whole=False),
+    Setting("label_stop_atr", "ATR", 0.01, 100, "Distance of the stop of the binary labels; R of MFE and MAE.", "S1 10.4", whole=False),
+    Setting("label_cost", "", 0, 0.1, "Estimated cost of a round trip, fraction of price; the labels' returns are net of it.", "S1 10.4", whole=False),
     Setting("print_window_ms", "ms", 1_000, 3_600_000, "How long large trades are kept.", "D5, D6", fixed=_KEPT),
     Setting("print_floor", "quote units", 0, 1e9, "Smallest notional of a kept trade.", "S1 7.1", whole=False, fixed=_KEPT),
     Setting("atr_length", "bars", 2, 288, "Wilder length of the ATR.", "D4", fixed=_RECURSION),
@@ -99,6 +103,11 @@ def with_values(config: EngineConfig, values: Mapping[str, float]) -> EngineConf
     if found.regime_high_vol > found.regime_crash:
         raise SettingsError("regime_high_vol", f"must be at most regime_crash ({found.regime_crash:g}), got {found.regime_high_vol:g}")
     return found
+
+
+def label_rules(config: EngineConfig) -> LabelRules:
+    """Return the numbers of the labels. The horizons are not set: the fields of the topic have them in their names."""
+    return LabelRules(config.label_target_atr, config.label_stop_atr, cost=config.label_cost, stale_ms=config.stale_book_ms)
 
 
 def check_in_force(config: EngineConfig, settings: SettingsInForce) -> None:

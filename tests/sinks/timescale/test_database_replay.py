@@ -11,7 +11,6 @@ from confluent_kafka import Producer
 from typer.testing import CliRunner
 
 from deploy.cli import load_app
-from schemas.catalogue import RESULT_TOPICS
 from schemas.settings import Settings
 from stream_apps.engines import SIGNALS
 from stream_apps.replay.run import Result, drive
@@ -83,13 +82,13 @@ def test_the_tables_replay_as_the_topics_do(
     for name, log in logs.items():
         write(environment, PLACES[name], log)
     from_topics = results(Topics(lambda wanted: TopicSource(environment, wanted), tuple(range(environment.partitions))), environment)
-    closed = [one for one in from_topics[PLACES["ltc"]] if one.topic in RESULT_TOPICS]
-    assert {one.topic for one in closed} == set(RESULT_TOPICS) and from_topics[PLACES["btc"]]
+    closed = [one for one in from_topics[PLACES["ltc"]] if one.topic in SIGNALS.results]
+    assert {one.topic for one in closed} == set(SIGNALS.results) and from_topics[PLACES["btc"]]
     # What the services would have written, for --verify.
     producer = Producer({"bootstrap.servers": environment.kafka_bootstrap_servers, "enable.idempotence": True})
     for partition, made in from_topics.items():
         for one in made:
-            if one.topic in RESULT_TOPICS:
+            if one.topic in SIGNALS.results:
                 time = CODEC.decode(one.topic, one.value)["event_time"]
                 producer.produce(environment.topic(one.topic), value=one.value, key=one.key, partition=partition, timestamp=time)
     assert producer.flush(60) == 0

@@ -11,16 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_apps.core.labels.rules import MINUTE_MS, LabelRules
 from stream_apps.core.performance.daily import sharpe_of, sharpe_probability
-from stream_apps.research.labels import MINUTE_MS, LabelRules, MarkPath, labels_of, net_label
+from stream_apps.research.labels import MarkPath, labels_of, net_label
 from stream_apps.research.splits import DAY_MS, purged_k_fold, walk_forward
 from stream_apps.research.trials import deflated_sharpe, expected_best_sharpe, false_discovery_control
 
 T = 1_750_000_000_000
 
 
-def signal(direction: str = "LONG", atr: float = 1.0, risk: float = 2.0) -> dict[str, Any]:
-    return {"decided_at": T, "direction": direction, "atr": atr, "risk_distance": risk}
+def signal(direction: str = "LONG", atr: float = 1.0) -> dict[str, Any]:
+    return {"event_time": T, "direction": direction, "atr": atr}
 
 
 def path(moves: dict[int, float], seconds: int = 3_700) -> MarkPath:
@@ -35,13 +36,13 @@ def path(moves: dict[int, float], seconds: int = 3_700) -> MarkPath:
 
 def test_the_order_of_touch_decides() -> None:
     first = labels_of(path({100: 2.0, 200: -1.0}), signal())
-    assert first.binary == {30: 1, 60: 1} and (first.mfe_r, first.mae_r) == (1.0, 0.5)
+    assert first.binary == {30: 1, 60: 1} and (first.mfe_r, first.mae_r) == (2.0, 1.0)
     assert labels_of(path({100: -1.0, 200: 2.0}), signal()).binary == {30: 0, 60: 0}
     assert labels_of(path({2_400: 2.5}), signal()).binary == {30: 0, 60: 1}  # after the half hour
     assert labels_of(path({100: 1.99, 200: -0.99}), signal()).binary == {30: 0, 60: 0}  # neither
     assert labels_of(path({100: -2.0, 200: 1.0}), signal("SHORT")).binary == {30: 1, 60: 1}
     assert labels_of(path({100: 1.0, 200: -2.0}), signal("SHORT")).binary == {30: 0, 60: 0}
-    # The price at the decision is the entry; what is there at that very moment is no touch.
+    # The price at the evaluation is the entry; what is there at that very moment is no touch.
     assert labels_of(path({0: 5.0}), signal()).entry == 105.0
 
 
@@ -74,7 +75,7 @@ def test_what_the_path_does_not_tell_is_none() -> None:
 def test_labels_equal_a_walk_over_the_path(made: list[tuple[int, float]], direction: str) -> None:
     points = sorted({T: 100.0, **{T + second * 1000: price for second, price in made}}.items())
     rules = LabelRules(stale_ms=10**9)
-    found = labels_of(MarkPath([time for time, _ in points], [price for _, price in points]), signal(direction, 1.5, 3.0), rules)
+    found = labels_of(MarkPath([time for time, _ in points], [price for _, price in points]), signal(direction, 1.5), rules)
     sign = 1 if direction == "LONG" else -1
     for minutes in (30, 60):
         wanted = 0
@@ -87,7 +88,7 @@ def test_labels_equal_a_walk_over_the_path(made: list[tuple[int, float]], direct
             if move >= 3.0 or move <= -1.5:
                 break
         assert found.binary[minutes] == wanted
-    inside = [0.0, *(sign * (price - 100.0) / 3.0 for time, price in points[1:] if time <= T + 3_600_000)]
+    inside = [0.0, *(sign * (price - 100.0) / 1.5 for time, price in points[1:] if time <= T + 3_600_000)]
     assert found.mfe_r == pytest.approx(max(inside)) and found.mae_r == pytest.approx(-min(inside))
 
 
