@@ -45,12 +45,18 @@ class Machine(RuleBasedStateMachine):
             print(f"{Machine.begun} scenarios, {Machine.fills} executions, {Machine.trades} trades", flush=True)
         self.world: World | None = None
         self.number = 0
+        self.model = ""
         self.ghosts: list[tuple[OrderRequest, int]] = []
 
-    @initialize(style=st.sampled_from(sorted(STYLES)), direction=st.sampled_from(("LONG", "SHORT")), steps=st.sampled_from((40, 12, 4, 0)))
-    def begin(self, style: str, direction: str, steps: int) -> None:
-        """Most scenarios begin in the midst of a trade: with its entry under way, filled, or protected."""
-        self.world = World(STYLES[style])
+    @initialize(
+        style=st.sampled_from(sorted(STYLES)),
+        direction=st.sampled_from(("LONG", "SHORT")),
+        steps=st.sampled_from((40, 12, 4, 0)),
+        model=st.sampled_from(("v54_factory", "v50_rules")),
+    )
+    def begin(self, style: str, direction: str, steps: int, model: str) -> None:
+        """Most scenarios begin in the midst of a trade: with its entry under way, filled, or protected. V5.0 trails and flips into nothing."""
+        self.world, self.model = World(STYLES[style]), model
         if steps:
             self.signal(direction, False)
             self.go_well(steps)
@@ -59,7 +65,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.world)
     def signal(self, direction: str, flip: bool) -> None:
         self.number += 1
-        self.world.signal(self.number, direction=direction, flip=flip)
+        self.world.signal(self.number, direction=direction, flip=flip, strategy_version=self.model)
 
     @rule(index=st.integers(0, 9), how=st.sampled_from(("ok", "ok", "ok", "lost", "gone", "limited", "unreachable", "late")))
     @precondition(lambda self: self.world and self.world.pending)
