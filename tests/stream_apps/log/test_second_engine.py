@@ -155,12 +155,18 @@ def test_an_unknown_engine_and_a_plugin_that_is_none_are_plain_errors() -> None:
 
 
 def send(settings: Settings, log: Log, first: dict[str, int], share: float) -> None:
-    """Write a part of a log to the broker; marks last, so that they never lie."""
+    """Write a part of a log to the broker: a share of its marks, after the records of other topics that these marks count as written."""
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "enable.idempotence": True})
     partition = partition_of(base_of_instrument(NAMES[0]), settings.partitions)
-    for topic, messages in sorted(log.topics.items(), key=lambda item: item[0] == "progress"):
-        stop = round(len(messages) * share)
-        for _, at, key, value in messages[first.get(topic, 0) : stop]:
+    marks = log.topics["progress"]
+    stops = {topic: len(messages) for topic, messages in log.topics.items()}
+    if share < 1:
+        stops = {"progress": round(len(marks) * share)}
+        for _, _, _, value in marks[: stops["progress"]]:
+            for topic, end in CODEC.decode("progress", value)["cut"].items():
+                stops[topic] = max(end, stops.get(topic, 0))
+    for topic, stop in sorted(stops.items(), key=lambda item: item[0] == "progress"):
+        for _, at, key, value in log.topics[topic][first.get(topic, 0) : stop]:
             producer.produce(settings.topic(topic), value, key, partition, timestamp=at)
         first[topic] = stop
         producer.flush(30)
