@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -22,6 +23,12 @@ import structlog
 from deploy.stack import Stack
 from schemas.settings import ROLES, Settings
 from tests.support.paths import ROOT, TESTS
+from tests.support.scheduling import LongestFirst, longest_first
+
+# Images for containers often forbid bytecode files. Then each of the hundreds of processes of a run compiles the product again, and each
+# process of ``pytest -n`` rewrites the assertions of all test files.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Points at the folder of a stack that stays up between runs; without it each run starts one of its own and removes it.
 REUSE_VARIABLE = "PERPFLOW_TEST_STACK_DIR"
@@ -63,6 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test that talks to processes or sockets gets one second try, and the report says that it did (``R``): on a machine that is busy
     with other things a limit of time may pass that says nothing about the code. What fails of itself fails twice. Pure tests have no such
     excuse."""
+    longest_first(items)
     for item in items:
         if item.get_closest_marker("stack") or item.path.relative_to(TESTS).parts[0] not in ("schemas", "stream_apps"):
             item.add_marker(pytest.mark.flaky(reruns=1))
@@ -88,6 +96,15 @@ def pytest_configure(config: pytest.Config) -> None:
                 pool.submit(work, Codec()) for work in (compile_kernels, compile_decisions, compile_quality_kernels, compile_frames)
             ]:
                 compiled.result()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadfile``, processes take the longest files first."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    return LongestFirst(config, log)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

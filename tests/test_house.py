@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import scheduling
 from tests.support.paths import ROOT
 
 ROOMS = ("schemas", "stream_apps", "producers", "sinks", "deploy")
@@ -139,3 +140,9 @@ def test_no_folder_of_tests_has_more_than_a_dozen_test_files() -> None:
     folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
     crowded = {str(folder.relative_to(ROOT)): n for folder in folders if (n := len(list(folder.glob("test_*.py")))) > MOST_NAMES}
     assert not crowded, crowded
+
+
+def test_the_files_that_run_first_exist() -> None:
+    named = {*scheduling.LONGEST, *scheduling.TOGETHER, *scheduling.TOGETHER.values()}
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+    assert set(scheduling.TOGETHER.values()) <= set(scheduling.LONGEST), "a group runs where its first file stands"

@@ -40,7 +40,7 @@ def ltc() -> Log:
 def btc() -> Log:
     """Trades, book, quotes, funding, liquidations of a recording, another instrument among them, and records that are none."""
     rng = random.Random(3)
-    log = as_log(btc_rows("btcusdt_20240808")[:25_000])
+    log = as_log(btc_rows("btcusdt_20240808", 25_000))
     spoiled = Log({topic: list(messages) for topic, messages in log.topics.items()})
     for topic in ("agg_trades", "depth", "quotes"):
         messages = spoiled.topics[topic]
@@ -89,7 +89,7 @@ def test_a_partition_with_several_instruments_is_merged_by_offset(ltc: Log, btc:
     log.instrument(LTC)
     other = [(CODEC.decode("agg_trades", value)) for _, _, key, value in ltc.topics["agg_trades"][:8_000]]
     start = other[0]["event_time"]
-    rows = [one for one in btc_rows("btcusdt_20240808")[:40_000] if one[0] == "agg_trades"]
+    rows = [one for one in btc_rows("btcusdt_20240808", 40_000) if one[0] == "agg_trades"]
     first = rows[0][1]["event_time"]
     both = sorted(
         [(one["event_time"] - start, 0, one) for one in other] + [(one["event_time"] - first, 1, one) for _, one in rows],

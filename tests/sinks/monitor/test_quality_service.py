@@ -39,7 +39,7 @@ PLANTED = ("crossed_book", "invalid_value", "time_backwards", "id_gap")
 @pytest.fixture(scope="module")
 def log() -> Log:
     """Two minutes of the recording of 2024 with a fault of four kinds."""
-    rows: list[Row] = list(btc_rows("btcusdt_20240808")[:30_000])
+    rows: list[Row] = list(btc_rows("btcusdt_20240808", 30_000))
     random_source = random.Random(4)
     quotes, trades = ([at for at, (topic, _) in enumerate(rows) if topic == name] for name in ("quotes", "agg_trades"))
     at, late = random_source.sample(quotes[100:-100], 2)

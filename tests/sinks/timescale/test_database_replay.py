@@ -65,7 +65,7 @@ def logs() -> dict[str, Log]:
     for config in load_strategy_files([STRATEGIES / "ltcusdt_trades_only.toml"]):
         ltc.strategy({**config.to_record(), "event_time": 1, "receive_time": 1, "revision": 1})
     ltc.trades(ltc_trades(22_000))
-    btc, rng = as_log(btc_rows("btcusdt_20240808")[:8_000]), random.Random(5)
+    btc, rng = as_log(btc_rows("btcusdt_20240808", 8_000)), random.Random(5)
     for topic in ("agg_trades", "depth", "quotes"):
         messages = btc.topics[topic]
         for at in rng.sample(range(1, len(messages)), 12):

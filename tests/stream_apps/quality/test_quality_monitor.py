@@ -74,7 +74,7 @@ def test_every_hole_of_a_day_of_trades_is_found_and_no_other_fault() -> None:
 
 
 # --- one fault at a random place -----------------------------------------------------------------------------------------
-ROWS = btc_rows("btcusdt_20240808")[:2400]
+ROWS = btc_rows("btcusdt_20240808", 2400)
 PLACES = {topic: [at for at, (name, _) in enumerate(ROWS) if name == topic] for topic in ("agg_trades", "quotes", "depth")}
 
 

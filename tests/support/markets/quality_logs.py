@@ -20,14 +20,16 @@ Row = tuple[str, dict[str, Any]]
 
 
 @cache
-def btc_rows(name: str) -> tuple[Row, ...]:
-    """(topic, record) of a raw recording in recorded order; receive times are the recorder's."""
+def btc_rows(name: str, first: int | None = None) -> tuple[Row, ...]:
+    """(topic, record) of a raw recording in recorded order, all or the first ones; receive times are the recorder's."""
     rows: list[Row] = []
     bids: dict[float, float] = {}
     asks: dict[float, float] = {}
     last = None
     with gzip.open(RECORDINGS / "binance_usdm_raw" / f"{name}.gz", "rt") as file:
         for line in file:
+            if len(rows) == first:
+                break
             stamp, _, text = line.partition(" ")
             received = int(stamp) // (1_000_000 if len(stamp) >= 19 else 1_000)
             message = json.loads(text)

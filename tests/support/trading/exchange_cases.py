@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import importlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
@@ -15,8 +16,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
-from binance_common.configuration import ConfigurationRestAPI, ConfigurationWebSocketStreams
-from binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futures import DerivativesTradingUsdsFutures
 
 from producers.simulated.exchange.core.account import Account
 from producers.simulated.exchange.core.engine import Exchange
@@ -30,6 +29,20 @@ NOW = 1_700_000_000_000
 SYMBOL = "BTCUSDT"
 CONTRACT = Contract.of(SYMBOL, "0.1", "0.001", min_notional="50")
 KEY, SECRET = "testkey", "testsecret"
+
+
+class Deferred:
+    """A module that is imported when a name of it is used first: every process of a test run reads the test files, few run these tests.
+
+    Args:
+        name: Full name of the module.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module(self._name), attribute)
 
 
 def runs(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -97,8 +110,12 @@ async def serving(accounts: Iterable[AccountSpec] | None = None, **options: Any)
         yield venue
 
 
-def official(venue: SimulatedExchange, **options: Any) -> DerivativesTradingUsdsFutures:
+def official(venue: SimulatedExchange, **options: Any) -> Any:
     """Return the venue's own client library, pointed at a simulated exchange; its REST calls block."""
+    # These models take seconds to import, and every process of a test run reads this file.
+    from binance_common.configuration import ConfigurationRestAPI, ConfigurationWebSocketStreams
+    from binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futures import DerivativesTradingUsdsFutures
+
     login = {"api_key": KEY, "api_secret": SECRET, **options}
     return DerivativesTradingUsdsFutures(
         config_rest_api=ConfigurationRestAPI(base_path=venue.rest_url, retries=0, timeout=5000, **login),

@@ -7,28 +7,16 @@ from typing import Any
 
 import pytest
 from binance_common.errors import BadRequestError, UnauthorizedError
-from binance_sdk_derivatives_trading_usds_futures.rest_api.models import (
-    ChangeMarginTypeMarginTypeEnum,
-    NewAlgoOrderAlgoTypeEnum,
-    NewAlgoOrderReduceOnlyEnum,
-    NewAlgoOrderSideEnum,
-    NewAlgoOrderTypeEnum,
-    NewAlgoOrderWorkingTypeEnum,
-    NewOrderNewOrderRespTypeEnum,
-    NewOrderReduceOnlyEnum,
-    NewOrderSideEnum,
-    NewOrderTimeInForceEnum,
-    NewOrderTypeEnum,
-)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from producers.simulated.exchange.session.keys import ApiKey
-from tests.support.trading.exchange_cases import KEY, SYMBOL, D, desk_account, official, runs, serving
+from tests.support.trading.exchange_cases import KEY, SYMBOL, D, Deferred, desk_account, official, runs, serving
+
+models: Any = Deferred("binance_sdk_derivatives_trading_usds_futures.rest_api.models")
 
 # What the venue tells of other kinds of contracts and orders, or leaves empty.
 LEFT_OUT = {"activate_price", "price_rate", "iceberg_quantity", "base_qty", "pair", "fee_burn", "rpi_commission_rate"}
-BUY, SELL = NewOrderSideEnum.BUY, NewOrderSideEnum.SELL
 
 
 async def ask(call: Any, *arguments: Any, **options: Any) -> Any:
@@ -52,9 +40,9 @@ async def test_the_order_life_as_the_venues_own_client_sees_it() -> None:
         made = await ask(
             rest.new_order,
             SYMBOL,
-            BUY,
-            NewOrderTypeEnum.LIMIT,
-            time_in_force=NewOrderTimeInForceEnum.GTX,
+            models.NewOrderSideEnum.BUY,
+            models.NewOrderTypeEnum.LIMIT,
+            time_in_force=models.NewOrderTimeInForceEnum.GTX,
             quantity=0.1,
             price=59999.0,
             new_client_order_id="pf-entry-1",
@@ -67,11 +55,11 @@ async def test_the_order_life_as_the_venues_own_client_sees_it() -> None:
         filled = await ask(
             rest.new_order,
             SYMBOL,
-            BUY,
-            NewOrderTypeEnum.MARKET,
+            models.NewOrderSideEnum.BUY,
+            models.NewOrderTypeEnum.MARKET,
             quantity=0.1,
             new_client_order_id="pf-entry-2",
-            new_order_resp_type=NewOrderNewOrderRespTypeEnum.RESULT,
+            new_order_resp_type=models.NewOrderNewOrderRespTypeEnum.RESULT,
         )
         assert (filled.status, filled.executed_qty) == ("FILLED", "0.100")
         queried = await ask(rest.query_order, SYMBOL, orig_client_order_id="pf-entry-2")
@@ -91,15 +79,15 @@ async def test_the_order_life_as_the_venues_own_client_sees_it() -> None:
 async def test_conditional_orders_as_the_venues_own_client_sees_them() -> None:
     async with serving() as venue:
         rest = official(venue).rest_api
-        await ask(rest.new_order, SYMBOL, BUY, NewOrderTypeEnum.MARKET, quantity=0.1)
+        await ask(rest.new_order, SYMBOL, models.NewOrderSideEnum.BUY, models.NewOrderTypeEnum.MARKET, quantity=0.1)
         conditional = {
-            "algo_type": NewAlgoOrderAlgoTypeEnum.CONDITIONAL,
+            "algo_type": models.NewAlgoOrderAlgoTypeEnum.CONDITIONAL,
             "symbol": SYMBOL,
-            "side": NewAlgoOrderSideEnum.SELL,
-            "type": NewAlgoOrderTypeEnum.STOP_MARKET,
+            "side": models.NewAlgoOrderSideEnum.SELL,
+            "type": models.NewAlgoOrderTypeEnum.STOP_MARKET,
             "quantity": 0.1,
-            "working_type": NewAlgoOrderWorkingTypeEnum.MARK_PRICE,
-            "reduce_only": NewAlgoOrderReduceOnlyEnum.TRUE,
+            "working_type": models.NewAlgoOrderWorkingTypeEnum.MARK_PRICE,
+            "reduce_only": models.NewAlgoOrderReduceOnlyEnum.TRUE,
         }
         first = await ask(rest.new_algo_order, trigger_price=59000.0, client_algo_id="pf-stop-1", **conditional)
         assert (first.algo_status, first.client_algo_id, first.reduce_only) == ("NEW", "pf-stop-1", True)
@@ -127,9 +115,9 @@ async def test_settings_and_rules_as_the_venues_own_client_sees_them() -> None:
         assert filters["PRICE_FILTER"].tick_size == "0.1" and filters["MIN_NOTIONAL"].notional == "50"
         changed = await ask(rest.change_initial_leverage, SYMBOL, 10)
         assert (changed.leverage, changed.max_notional_value) == (10, "100000000")
-        await ask(rest.change_margin_type, SYMBOL, ChangeMarginTypeMarginTypeEnum.ISOLATED)
+        await ask(rest.change_margin_type, SYMBOL, models.ChangeMarginTypeMarginTypeEnum.ISOLATED)
         with pytest.raises(BadRequestError, match="No need to change margin type"):
-            await ask(rest.change_margin_type, SYMBOL, ChangeMarginTypeMarginTypeEnum.ISOLATED)
+            await ask(rest.change_margin_type, SYMBOL, models.ChangeMarginTypeMarginTypeEnum.ISOLATED)
         (config,) = await ask(rest.symbol_configuration, symbol=SYMBOL)
         assert (config.margin_type, config.leverage) == ("ISOLATED", 10)
         assert (await ask(rest.get_current_position_mode)).dual_side_position is False
@@ -151,9 +139,16 @@ async def test_refusals_carry_the_venues_words() -> None:
     async with serving() as venue:
         rest = official(venue).rest_api
         with pytest.raises(BadRequestError, match="ReduceOnly Order is rejected"):
-            await ask(rest.new_order, SYMBOL, SELL, NewOrderTypeEnum.MARKET, quantity=0.1, reduce_only=NewOrderReduceOnlyEnum.TRUE)
+            await ask(
+                rest.new_order,
+                SYMBOL,
+                models.NewOrderSideEnum.SELL,
+                models.NewOrderTypeEnum.MARKET,
+                quantity=0.1,
+                reduce_only=models.NewOrderReduceOnlyEnum.TRUE,
+            )
         with pytest.raises(BadRequestError, match="Margin is insufficient"):
-            await ask(rest.new_order, SYMBOL, BUY, NewOrderTypeEnum.MARKET, quantity=50)
+            await ask(rest.new_order, SYMBOL, models.NewOrderSideEnum.BUY, models.NewOrderTypeEnum.MARKET, quantity=50)
         with pytest.raises(BadRequestError, match="Order does not exist"):
             await ask(rest.query_order, SYMBOL, orig_client_order_id="never")
 
@@ -190,7 +185,9 @@ async def test_the_user_stream_as_the_venues_own_client_reads_it() -> None:
         handle.on("message", got.append)
         while not venue.server.streams.listeners("desk"):
             await asyncio.sleep(0.01)
-        await ask(rest.new_order, SYMBOL, BUY, NewOrderTypeEnum.MARKET, quantity=0.1, new_client_order_id="pf-1")
+        await ask(
+            rest.new_order, SYMBOL, models.NewOrderSideEnum.BUY, models.NewOrderTypeEnum.MARKET, quantity=0.1, new_client_order_id="pf-1"
+        )
         venue.funding(SYMBOL, "0.0001")
         await ask(rest.change_initial_leverage, SYMBOL, 5)
         for _ in range(300):

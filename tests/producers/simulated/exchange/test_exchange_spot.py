@@ -7,17 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from binance_common.configuration import ConfigurationRestAPI
 from binance_common.errors import BadRequestError
-from binance_sdk_spot.rest_api.models import (
-    NewOrderSideEnum,
-    NewOrderTypeEnum,
-    OrderListOcoAboveTypeEnum,
-    OrderListOcoBelowTypeEnum,
-    OrderListOcoSideEnum,
-)
-from binance_sdk_spot.spot import Spot
-from binance_sdk_spot.websocket_api.models import ExecutionReport, ListStatus, OutboundAccountPosition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,8 +16,12 @@ from producers.simulated.exchange.core.rules import Contract, Reason, Refusal
 from producers.simulated.exchange.spot import wire_format
 from producers.simulated.exchange.spot.engine import SpotExchange
 from producers.simulated.exchange.spot.lists import NewList, SpotAccount
-from tests.support.trading.exchange_cases import KEY, NOW, SECRET, SYMBOL, D, desk_account, levels, runs, serving
+from tests.support.trading.exchange_cases import KEY, NOW, SECRET, SYMBOL, D, Deferred, desk_account, levels, runs, serving
 
+sdk: Any = Deferred("binance_sdk_spot.spot")
+common: Any = Deferred("binance_common.configuration")
+models: Any = Deferred("binance_sdk_spot.rest_api.models")
+messages: Any = Deferred("binance_sdk_spot.websocket_api.models")
 CONTRACT = Contract.of(SYMBOL, "0.1", "0.00001")
 
 
@@ -168,22 +162,31 @@ def read(answer: Any, without: frozenset[str] = frozenset()) -> Any:
 @runs
 async def test_an_order_list_as_the_venues_own_client_sees_it():
     async with serving([desk_account()], venue="BINANCE_SPOT", contracts=[CONTRACT]) as venue:
-        rest = Spot(config_rest_api=ConfigurationRestAPI(api_key=KEY, api_secret=SECRET, base_path=venue.rest_url, retries=0)).rest_api
+        rest = sdk.Spot(
+            config_rest_api=common.ConfigurationRestAPI(api_key=KEY, api_secret=SECRET, base_path=venue.rest_url, retries=0)
+        ).rest_api
 
         async def ask(call: Any, *arguments: Any, **options: Any) -> Any:
             return (await asyncio.to_thread(call, *arguments, **options)).data()
 
         bought = read(
-            await ask(rest.new_order, SYMBOL, NewOrderSideEnum.BUY, NewOrderTypeEnum.MARKET, quantity=0.01, new_client_order_id="in-1")
+            await ask(
+                rest.new_order,
+                SYMBOL,
+                models.NewOrderSideEnum.BUY,
+                models.NewOrderTypeEnum.MARKET,
+                quantity=0.01,
+                new_client_order_id="in-1",
+            )
         )
         assert (bought.status, bought.fills[0].commission_asset) == ("FILLED", "BTC")
         prices = {"above_price": 61_000.0, "below_stop_price": 59_000.0}
         names = {"list_client_order_id": "l-1", "above_client_order_id": "t-1", "below_client_order_id": "s-1"}
-        limit, stop = OrderListOcoAboveTypeEnum.LIMIT_MAKER, OrderListOcoBelowTypeEnum.STOP_LOSS
+        limit, stop = models.OrderListOcoAboveTypeEnum.LIMIT_MAKER, models.OrderListOcoBelowTypeEnum.STOP_LOSS
         with pytest.raises(BadRequestError, match="insufficient balance"):
             # All that was bought: the fee was taken from it.
-            await ask(rest.order_list_oco, SYMBOL, OrderListOcoSideEnum.SELL, 0.01, limit, stop, **prices, **names)
-        made = read(await ask(rest.order_list_oco, SYMBOL, OrderListOcoSideEnum.SELL, 0.00999, limit, stop, **prices, **names))
+            await ask(rest.order_list_oco, SYMBOL, models.OrderListOcoSideEnum.SELL, 0.01, limit, stop, **prices, **names)
+        made = read(await ask(rest.order_list_oco, SYMBOL, models.OrderListOcoSideEnum.SELL, 0.00999, limit, stop, **prices, **names))
         assert (made.contingency_type, made.list_order_status, [one.client_order_id for one in made.orders]) == (
             "OCO",
             "EXECUTING",
@@ -207,7 +210,7 @@ async def test_an_order_list_as_the_venues_own_client_sees_it():
         assert [row.commission_asset for row in trades] == ["BTC", "USDT"]
         read((await ask(rest.exchange_info, SYMBOL)).symbols)
         with pytest.raises(BadRequestError, match="relationship of the prices"):
-            await ask(rest.order_list_oco, SYMBOL, OrderListOcoSideEnum.SELL, 0.001, limit, stop, **prices)
+            await ask(rest.order_list_oco, SYMBOL, models.OrderListOcoSideEnum.SELL, 0.001, limit, stop, **prices)
 
 
 def test_every_message_of_the_user_stream_fits_the_venues_models():
@@ -215,7 +218,11 @@ def test_every_message_of_the_user_stream_fits_the_venues_models():
     exchange.place("desk", NewOrder(SYMBOL, "BUY", "MARKET", D("0.1"), client_id="in"), NOW)
     exchange.place_list("desk", oco("0.09", "61000", "59000"), NOW)
     exchange.cancel("desk", SYMBOL, None, "a-stop", NOW)
-    models = {"executionReport": ExecutionReport, "listStatus": ListStatus, "outboundAccountPosition": OutboundAccountPosition}
+    kinds = {
+        "executionReport": messages.ExecutionReport,
+        "listStatus": messages.ListStatus,
+        "outboundAccountPosition": messages.OutboundAccountPosition,
+    }
     seen = set()
     special = {
         "W",
@@ -247,10 +254,10 @@ def test_every_message_of_the_user_stream_fits_the_venues_models():
         for kind, message in wire_format.messages(event, NOW):
             seen.add(kind)
             body = {name: value for name, value in message.items() if name != "e"}
-            row = models[kind].from_dict(body)
+            row = kinds[kind].from_dict(body)
             assert row is not None and not getattr(row, "additional_properties", {}), row
             assert not {name for name in type(row).model_fields if getattr(row, name) is None} - special, (kind, message)
-    assert seen == set(models)
+    assert seen == set(kinds)
 
 
 def test_words_have_a_number_for_every_quantity():
