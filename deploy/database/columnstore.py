@@ -44,7 +44,7 @@ def is_hypertable(connection: psycopg.Connection, table: str) -> bool:
 
 
 def aggregates_of(connection: psycopg.Connection, source: str) -> list[str]:
-    """Return the continuous aggregates that stand on a table, finest first."""
+    """Return the continuous aggregates of a table, finest first."""
     if not has_community(connection):
         return []
     rows = connection.execute(

@@ -1,7 +1,7 @@
 """TimescaleDB's background jobs: when each starts, and which of them need a person.
 
 The extension starts a new job at once. About sixty of them then ask for a background worker in the same second, and those beyond
-the server's limit fail. Here every job gets a place of its own in the period of its schedule instead.
+the server's limit fail. Instead, every job gets its own offset in the period of its schedule.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Failure:
 
 
 def places(schedules: dict[int, timedelta]) -> dict[int, timedelta]:
-    """Return the offset of each job in its period: jobs of one period stand at equal distances, in the order given.
+    """Return the offset of each job in its period. Jobs of one period have equal distances, in the order given.
 
     Args:
         schedules: Number of a job -> its period. Give it in an order that lasts: a job that is made anew gets another number.

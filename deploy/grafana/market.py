@@ -339,7 +339,7 @@ def board() -> Json:
         empties={
             "Open interest": "No open interest in this range: spot has none, nor have recordings of trades and books alone.",
             "Funding: predicted and settled": "No funding in this range: spot has none, nor have recordings of trades and books alone.",
-            "Liquidations": "No liquidations in this range: nobody was liquidated, or the venue (or the recording) does not send them.",
+            "Liquidations": "No liquidations in this range: there were none, or the venue (or the recording) does not send them.",
             "Order-book imbalance": "No order book in this range.",
             "Depth": "No order book in this range.",
             "Spread": "No best quotes in this range.",

@@ -209,7 +209,7 @@ def board() -> Json:
         ),
         lines(
             "Receive delay",
-            "Receive time minus the venue's event time, sampled. The scale ends at 60 s; a played recording lies beyond it.",
+            "Receive time minus the venue's event time, sampled. The scale ends at 60 s; a played recording is beyond it.",
             SECONDS,
             *quantiles("perpflow_receive_delay_seconds", "venue", "stream", of=(0.99,)),
         ),

@@ -55,7 +55,7 @@ SPREAD = f"""sqrt(count(*) / nullif(count(*) - 1, 0)::float8 * (sum(net_pnl * ne
 FACTOR_FROM, FACTOR_TO = f"{FACTOR} * exp(-{Z} * {SPREAD})", f"{FACTOR} * exp({Z} * {SPREAD})"
 WHY_NONE = f"""CASE WHEN coalesce({LOST}, 0) = 0 THEN 'no losing trade'
   WHEN coalesce({GAINED}, 0) = 0 THEN 'no winning trade' ELSE '' END"""
-# A win rate or a profit factor stands nowhere without its count and its interval.
+# Every win rate and profit factor has its count and its interval.
 JUDGED = f"""count(*) AS trades, {WON} AS won, {wilson("-")} AS "won from", {wilson("+")} AS "won to", {FACTOR} AS "profit factor",
   {FACTOR_FROM} AS "factor from", {FACTOR_TO} AS "factor to", {WHY_NONE} AS "no factor" """
 JUDGED_UNITS = {

@@ -1,7 +1,7 @@
 """Binance's JSON to our records (pure).
 
-Every function takes the venue's object as parsed JSON and returns one record of a topic (or a plain value object), or raises ``MappingError``
-that names the field. Fields that we do not use are ignored: the venue adds some without notice. Numbers come as decimal text and become the
+Every function takes the venue's parsed JSON and returns one record of a topic, or a plain value object. It raises ``MappingError``, which
+names the field. Fields that we do not use are ignored: the venue adds some without notice. Numbers come as decimal text and become the
 double whose shortest text is that decimal. Sources: the venue's USD-M market stream documents and the recorded payloads of tests/data.
 
 Times are venue times, ms UTC; ``received`` is our wall clock, ms UTC.

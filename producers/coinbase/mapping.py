@@ -70,7 +70,7 @@ def trade(row: Any, instrument: str, received: int, *, backfilled: bool = False)
 
 
 def ticker(row: Any, instrument: str, received: int) -> list[Event]:
-    """Return the content of a ticker message: the best bid and ask (none if a side is empty, ``0``), and the 24 h volume in quote units.
+    """Return the content of a ticker message: best bid and ask, and the 24 h volume in quote units. An empty side (``0``) gives no quote.
 
     The venue sends it at each match, not at each change of the book. The venue's volume is in coins and is valued at the last price,
     exactly.

@@ -193,7 +193,7 @@ class Importer:
                 if first < known["event_time"]:
                     raise ImportFailed(
                         f"import: {stream.instrument}: the files begin at {utc(first)}, before what {self.plan.author} has imported (from "
-                        f"{utc(known['event_time'])}): history cannot be put in front; import all of it into an environment of its own"
+                        f"{utc(known['event_time'])}): earlier history cannot be added; import all of it into a new environment"
                     )
                 if topic == "agg_trades":
                     head = next((event for event in stream.events(report=False) if event.topic == topic), None)

@@ -1,7 +1,7 @@
 """Finds where a killed or extended import continues, from the author's marks in the log.
 
-The files give the same steps every time. So the log has a prefix of them: all steps up to the author's last mark of a partition, then the
-records beyond the mark's cut. Those are left out and the rest is written, so no record is lost or duplicated.
+The files give the same steps every time. So the log has a prefix of them: all steps up to the author's last mark, then the records beyond
+that mark's cut. Those are left out and the rest is written, so no record is lost or duplicated.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """OKX's JSON to our records (pure).
 
-Every function takes the venue's object as parsed JSON and returns one record of a topic (or a plain value object), or raises ``MappingError``
-that names the field. Fields that we do not use are ignored: the venue adds some without notice. Sources: the venue's v5 documents (WS / channels,
-market data, public data, trading statistics) and the payloads of tests/data/venues/okx.
+Every function takes the venue's parsed JSON and returns one record of a topic, or a plain value object. It raises ``MappingError``, which
+names the field. Fields that we do not use are ignored: the venue adds some without notice. Sources: the venue's v5 documents (WS /
+channels, market data, public data, trading statistics) and the payloads of tests/data/venues/okx.
 
 Times are venue times, ms UTC; ``received`` is our wall clock, ms UTC. Numbers and times come as text.
 """

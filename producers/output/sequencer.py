@@ -8,7 +8,7 @@ that fires at the mark. Therefore two kinds of records are held until that mark 
 
 - late records: the connection's clock has passed the firing mark of instant T, and the record's event time is at most T. Before the cut it
   would count at T, after it it is late. Only its own connection's clock decides this.
-- early records: more than ``lead_ms`` ahead of the firing mark. No instant depends on them, but the engine judges a trade by the state of
+- early records: more than ``lead_ms`` ahead of the firing mark. No instant depends on them. But the engine judges a trade by the state of
   two instants before, and its number of open panes is bounded.
 
 Later records of the connection wait behind a held record, so a stream keeps its venue's order. All other records before a cut but after T

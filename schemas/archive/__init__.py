@@ -9,7 +9,7 @@ Columns of a file: those of the topic's Avro schema, then
     ``_offset``     Kafka offset, growing.
     ``_timestamp``  Record timestamp, ms; null where it is ``event_time``.
     ``_key``        Record key; null where it is the folder's name, the instrument.
-    ``_state``      0: the columns are the record, their Avro encoding is the record's bytes; 1: the columns are the record, its bytes stand in ``_raw``;
-                    2: undecodable, the bytes stand in ``_raw``; 3: a record without a value.
+    ``_state`` 0: the columns are the record, their Avro encoding is the record's bytes; 1: the columns are the record, its bytes are in
+                    ``_raw``; 2: undecodable, the bytes stand in ``_raw``; 3: a record without a value.
     ``_raw``        The record's bytes where they do not follow from the columns.
 """

@@ -71,7 +71,7 @@ def _as_written(buf: U8, index: I64, header_length: int, ops: I64, narrow: Any, 
     """Return for each good row whether its columns, encoded again, give its bytes.
 
     Avro leaves freedom in the length of varints and in the blocks of arrays. Columns cannot hold NaN beside null, more than MAX_LEVELS
-    levels, or the long that stands for null.
+    levels, or the long that encodes null.
     """
     scratch = np.empty(8, dtype=np.uint8)
     as_double = scratch.view(np.float64)

@@ -149,7 +149,7 @@ def _check_offsets(state: State, parts: list[np.ndarray]) -> Iterator[str]:
     for first, end in missing:
         yield f"offsets {first} to {end - 1} are missing"
     if len(offsets) and int(offsets[-1]) >= state.next_offset:
-        yield f"offset {int(offsets[-1])} lies beyond the next offset {state.next_offset}"
+        yield f"offset {int(offsets[-1])} is beyond the next offset {state.next_offset}"
 
 
 def _joined_holes(holes: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ def mirror(connection: psycopg.Connection, partitions: Sequence[int]) -> int:
         try:
             config = strategy_from_record(record)
             if place != partition:
-                raise StrategyError("instrument", f"records of {strategy_id} stand in partition {place}, this one in {partition}")
+                raise StrategyError("instrument", f"records of {strategy_id} are in partition {place}, this one in {partition}")
             if not succeeds(held, config):
                 continue
         except StrategyError as error:

@@ -132,7 +132,7 @@ def brief(value: float | None, unit: str, named: bool) -> str:
 
 
 def unit_words(unit: str) -> str:
-    """Return what stands for a unit beside a panel's title; empty for plain numbers."""
+    """Return the text of a unit beside a panel's title; empty for plain numbers."""
     words = _WORDS.fullmatch(unit)
     if words:
         return words[2]

@@ -27,7 +27,7 @@ def newest_instrument(connection: psycopg.Connection[Any]) -> str | None:
 
 
 def evaluated(connection: psycopg.Connection[Any], instrument: str | None) -> tuple[datetime, datetime]:
-    """Return the market time of an instrument's evaluations; the last hours where there is none."""
+    """Return the market time of an instrument's evaluations, or the last hours without any."""
     row = connection.execute("SELECT min(event_time), max(event_time) FROM features WHERE instrument = %s", [instrument]).fetchone()
     if row is None or row[0] is None:
         now = datetime.now(UTC)

@@ -102,8 +102,8 @@ def depth_cadence_ms(stream: str) -> int:
 class DepthMerger:
     """Merges depth diffs into one message per step of venue time, as the venue's slower streams do.
 
-    A merged diff spans its parts: ``U`` and ``pu`` of the first, ``u``, ``E`` and ``T`` of the last, and the last quantity of every price.
-    A removal stays, because it may remove a level of an earlier message.
+    A merged diff spans its parts: ``U`` and ``pu`` of the first, ``u``, ``E`` and ``T`` of the last. Every price has its last quantity. A
+    removal stays, because it may remove a level of an earlier message.
 
     Args:
         cadence_ms: Step of event time, ms.

@@ -1,7 +1,7 @@
 """Declared faults of the simulated venue.
 
-A fault is text, ``kind:option=value,...``; a plan is a list of faults and a seed. The hit messages depend only on (seed, index of the fault
-in the plan, symbol, stream, ordinal of the message in its stream), never on time, speed or clients.
+A fault is text, ``kind:option=value,...``; a plan is a list of faults and a seed. The hits depend only on the seed, the fault's index in
+the plan, the stream and the ordinal of the message, never on time, speed or clients.
 
 - drop: leaves messages out; gap: a run of n (10); silence: a run of n (100), or ``ms`` of venue time.
 - duplicate: sends messages twice; reorder: sends a message after its successor.
@@ -16,8 +16,8 @@ in the plan, symbol, stream, ordinal of the message in its stream), never on tim
   ``list:symbol=NEWUSDT,s=10``.
 
 The first seven take stream, symbol and: ``rate`` (share of hit messages, or of started runs), or ``at`` (ordinal of the first hit message,
-from 0) with ``n`` (number). Without both, a fault starts with the next message of the stream. ``stream=depth`` means every cadence of it;
-on any venue a stream can also be named by its kind of data: trades, depth, quotes, ticker, mark, funding, liquidations, open_interest.
+from 0) with ``n`` (number). Without both, a fault starts with the next message of the stream. ``stream=depth`` means every cadence of it.
+On any venue a stream can also be named by its kind of data: trades, depth, quotes, ticker, mark, funding, liquidations, open_interest.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Write a revision of an engine's settings: all of its copies or none, then the control marks that let it take effect.
 
-A revision of the whole engine has a copy in every partition; one of an instrument stands in the partition of its asset. The copies are one Kafka
-transaction under one id, and beginning a transaction shuts out whoever began one before. So of two people who edit at once the first one to commit wins,
-and the other one is told: it either finds a newer revision than the one that it names, or its transaction cannot be committed.
+A revision of the whole engine has a copy in every partition; one of an instrument is in the partition of its asset. The copies are one
+Kafka transaction under one id. A new transaction fences all earlier ones. If two people edit at once, the first one to commit wins. The
+other one gets an error: it either finds a newer revision than the one that it names, or its transaction cannot be committed.
 
 A revision takes effect at the next instant after its control mark. Where several partitions have a market, they share one instant that none of them has
 reached. A call that was cut off between commit and marks is completed by doing it again.

@@ -55,7 +55,7 @@ class PartitionEngine(ABC):
         DECISIONS: The topic on which others act; progress records name its offset. None: nobody acts on this engine.
         FACTS: Topics of ``READS`` that are applied before all others of a mark, record by record.
         SETTINGS: Numbers that revisions in the topic ``engine_settings`` may set; the engine then reads that topic.
-        STRETCH: The topic whose records may stand between the instants that one call of ``run`` processes. None: one mark at a time.
+        STRETCH: The topic whose records may come between the instants of one call of ``run``. None: one mark at a time.
     """
 
     NAME: ClassVar[str]
@@ -135,7 +135,7 @@ class PartitionEngine(ABC):
     def load(self, meta: dict[str, Any], arrays: dict[str, Array], entries: list[tuple[bytes, bytes]]) -> None:
         """Take the state of a head and of the other entries. Raises ChangelogDamaged when they do not fit together.
 
-        An engine that keeps its instruments in a table of its own does not call this method of the base.
+        An engine with its own table of instruments does not call this method of the base.
         """
         for name in meta["names"]:
             self.instruments.set_facts(name, *meta["facts"][name])
@@ -357,7 +357,7 @@ class PartitionEngine(ABC):
 
     def _refused_mark(self, mark: Mark, previous: int) -> OutputRecord:
         self.counts["rejected"] += 1
-        reason = f"mark of {mark.author} at {mark.time} lies more than 30 days after its mark at {previous}"
+        reason = f"mark of {mark.author} at {mark.time} is more than 30 days after its mark at {previous}"
         return self._letters.of_mark(mark, previous, reason)
 
     # --- durability ------------------------------------------------------------------------------------------------------

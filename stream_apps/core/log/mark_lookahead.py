@@ -125,9 +125,9 @@ class MarkLookahead:
 
     Args:
         topics: The engine's inputs in sorted order.
-        stretch: The input whose records may stand between the instants of one call.
+        stretch: The input whose records may come between the instants of one call.
         grid_ms, lateness_ms: Distance of instants; how long after an instant it fires. Event time.
-        jump_ms: A mark that lies so far beyond its author's last one ends the call; ``MarkLog`` refuses it.
+        jump_ms: A mark this far beyond its author's last one ends the call; ``MarkLog`` refuses it.
     """
 
     def __init__(self, topics: Sequence[str], stretch: str, grid_ms: int, lateness_ms: int, jump_ms: int) -> None:
@@ -143,7 +143,7 @@ class MarkLookahead:
     def find_steps(
         self, steps: Steps, marks: MarkLog, offsets: I64, at: int, most: int, instruments_of: Callable[[str], I64]
     ) -> LookaheadResult:
-        """Find the instants that waiting marks fire as long as nothing but records of the stretch topic stands between them.
+        """Find the instants that waiting marks fire, as long as only records of the stretch topic are between them.
 
         Args:
             steps: The instants of the mark that was passed last.
@@ -181,7 +181,7 @@ class MarkLookahead:
         return LookaheadResult(room.part(0, n), after[: end - begin], merged, fired, times, self._authors)
 
     def pass_on(self, marks: MarkLog, found: LookaheadResult) -> None:
-        """Pass all marks that ``find_steps`` went over."""
+        """Pass all marks that ``find_steps`` examined."""
         block, begin = marks.waiting.front()
         n = len(found.after)
         marks.merged = cut_of(self._topics, found.merged)

@@ -34,7 +34,7 @@ class MarkQueue:
         return self._first
 
     def front(self) -> tuple[Marks, int]:
-        """Return a block of columns and where in it the first mark stands. Raises IndexError when there is none."""
+        """Return a block of columns and the index of its first mark. Raises IndexError when there is none."""
         return self._blocks[0], self._at
 
     def drop(self, n: int = 1) -> None:

@@ -228,14 +228,14 @@ def _check_trades(lines: Sequence[CaptureLine], rules: QualityRules, found: list
     written = kernels.trades(
         zeros, np.ones(count, dtype=np.bool_), time, received, column("line", np.int64), column("last_id", np.int64), column("price", np.float64),
         column("quantity", np.float64), column("maker", np.int64), zeros, memory.clocked, memory.limits, memory.L, memory.D, memory.ids, memory.contents,
-        memory.holes, memory.prices, memory.pending, memory.pending_prices, memory.counts, usable, memory.found, memory.numbers, count, rules.skew_ms,
+        memory.gaps, memory.prices, memory.pending, memory.pending_prices, memory.counts, usable, memory.found, memory.numbers, count, rules.skew_ms,
         rules.delay_ms, rules.outlier_band, rules.outlier_mads, rules.side_run, rules.side_run_ms,
     )  # fmt: skip
     void = {line.line for line in readable if line.void}
     _take(memory, written, void, found)
     end = np.iinfo(np.int64).max // 2
     written = kernels.settle_waiting(
-        np.zeros(1, dtype=np.int64), end, 0, memory.L, memory.D, memory.holes, memory.pending, memory.pending_prices, memory.counts, count,
+        np.zeros(1, dtype=np.int64), end, 0, memory.L, memory.D, memory.gaps, memory.pending, memory.pending_prices, memory.counts, count,
         memory.found, memory.numbers,
     )  # fmt: skip
     _take(memory, written, void, found)

@@ -15,8 +15,8 @@ from numba import njit
 # fmt: off
 from stream_apps.core.quality.columns import (  # isort: skip
     ALTERED_ID, BOOK_INVALID, BOOK_ORDER, CROSSED, DELAYS, DUPLICATE, EDGE, EPOCH, FIRST_ID, FOLLOWERS, GAP_BEFORE, GAP_OFFSET,
-    GAP_REPAIRED, GAP_TIME, HOLES, ID_GAP, INVALID, INVALID_VALUE, IS_STALE, JUMP, LAST_ID, LAST_OFFSET, LAST_TIME, LATE, LEAST_DELAY,
-    LOCKED, MAX_HOLES, MEDIAN, MEMORY, NEW, NONE, OLD, ONE_SIDED, OUTLIER, PENDING, PENDING_SIDE, PREVIOUS_ID, PREVIOUS_TIME,
+    GAP_REPAIRED, GAP_TIME, GAPS, ID_GAP, INVALID, INVALID_VALUE, IS_STALE, JUMP, LAST_ID, LAST_OFFSET, LAST_TIME, LATE, LEAST_DELAY,
+    LOCKED, MAX_GAPS, MEDIAN, MEMORY, NEW, NONE, OLD, ONE_SIDED, OUTLIER, PENDING, PENDING_SIDE, PREVIOUS_ID, PREVIOUS_TIME,
     PRICE_MEMORY, PRICES, PRICES_LEAST, RECORDS, RENEW, RESYNC, RUN, RUN_LAST, RUN_START, RUN_REPORTED, SEEN, SIDE, SKEW, SKEWED, SKIPPED,
     STALE, TIME_BACKWARDS, UNDECODABLE,
 )
@@ -93,39 +93,39 @@ def _known(i: int, number: int, time: int, a: float, b: float, ids: Any, content
 
 
 @njit(cache=True, nogil=True)
-def _add_hole(i: int, first: int, last: int, L: Any, holes: Any) -> None:
-    count = L[i, HOLES]
-    if count == MAX_HOLES:  # drop the oldest: it was reported
-        for h in range(MAX_HOLES - 1):
-            holes[i, h, 0] = holes[i, h + 1, 0]
-            holes[i, h, 1] = holes[i, h + 1, 1]
-            holes[i, h, 2] = holes[i, h + 1, 2]
+def _add_gap(i: int, first: int, last: int, L: Any, gaps: Any) -> None:
+    count = L[i, GAPS]
+    if count == MAX_GAPS:  # drop the oldest: it was reported
+        for h in range(MAX_GAPS - 1):
+            gaps[i, h, 0] = gaps[i, h + 1, 0]
+            gaps[i, h, 1] = gaps[i, h + 1, 1]
+            gaps[i, h, 2] = gaps[i, h + 1, 2]
         count -= 1
-    holes[i, count, 0] = first
-    holes[i, count, 1] = last
-    holes[i, count, 2] = last - first + 1
-    L[i, HOLES] = count + 1
+    gaps[i, count, 0] = first
+    gaps[i, count, 1] = last
+    gaps[i, count, 2] = last - first + 1
+    L[i, GAPS] = count + 1
 
 
 @njit(cache=True, nogil=True)
-def _in_hole(i: int, number: int, L: Any, holes: Any) -> int:
-    for h in range(L[i, HOLES]):
-        if holes[i, h, 0] <= number <= holes[i, h, 1]:
+def _in_gap(i: int, number: int, L: Any, gaps: Any) -> int:
+    for h in range(L[i, GAPS]):
+        if gaps[i, h, 0] <= number <= gaps[i, h, 1]:
             return h
     return -1
 
 
 @njit(cache=True, nogil=True)
-def _gap_is_real(i: int, L: Any, holes: Any, counts: Any, most: int, found: Any, numbers: Any, n: int) -> int:
+def _gap_is_real(i: int, L: Any, gaps: Any, counts: Any, most: int, found: Any, numbers: Any, n: int) -> int:
     """Report the waiting jump in the trade ids as a gap."""
     before, last = L[i, GAP_BEFORE], L[i, LAST_ID]
     L[i, GAP_BEFORE] = NONE
-    _add_hole(i, before + 1, last - 1, L, holes)
+    _add_gap(i, before + 1, last - 1, L, gaps)
     return _find(ID_GAP, i, L[i, GAP_OFFSET], L[i, GAP_TIME], float(last - before - 1), float(before + 1), counts, most, found, numbers, n)
 
 
 @njit(cache=True, nogil=True)
-def _trade_id(i: int, number: int, time: int, a: float, b: float, offset: int, filled: bool, L: Any, ids: Any, contents: Any, holes: Any,
+def _trade_id(i: int, number: int, time: int, a: float, b: float, offset: int, filled: bool, L: Any, ids: Any, contents: Any, gaps: Any,
               counts: Any, most: int, found: Any, numbers: Any, n: int) -> Any:  # fmt: skip
     """Check ids that grow by one.
 
@@ -143,7 +143,7 @@ def _trade_id(i: int, number: int, time: int, a: float, b: float, offset: int, f
             L[i, GAP_BEFORE] = NONE
             L[i, LAST_ID] = number
             return NEW, n
-        n = _gap_is_real(i, L, holes, counts, most, found, numbers, n)
+        n = _gap_is_real(i, L, gaps, counts, most, found, numbers, n)
     if number == last + 1 or (L[i, SKIPPED] and number == last + 2):
         L[i, SKIPPED] = 0
         L[i, LAST_ID] = number
@@ -155,16 +155,16 @@ def _trade_id(i: int, number: int, time: int, a: float, b: float, offset: int, f
         L[i, GAP_OFFSET] = offset
         L[i, LAST_ID] = number
         return NEW, n
-    hole = _in_hole(i, number, L, holes)
+    gap = _in_gap(i, number, L, gaps)
     known = _known(i, number, time, a, b, ids, contents)
-    if hole >= 0 and known == 0:
-        holes[i, hole, 2] -= 1
-        if holes[i, hole, 2] == 0:
-            n = _find(GAP_REPAIRED, i, offset, time, float(holes[i, hole, 1]), float(holes[i, hole, 0]), counts, most, found, numbers, n)
-            for h in range(hole, L[i, HOLES] - 1):
+    if gap >= 0 and known == 0:
+        gaps[i, gap, 2] -= 1
+        if gaps[i, gap, 2] == 0:
+            n = _find(GAP_REPAIRED, i, offset, time, float(gaps[i, gap, 1]), float(gaps[i, gap, 0]), counts, most, found, numbers, n)
+            for h in range(gap, L[i, GAPS] - 1):
                 for k in range(3):
-                    holes[i, h, k] = holes[i, h + 1, k]
-            L[i, HOLES] -= 1
+                    gaps[i, h, k] = gaps[i, h + 1, k]
+            L[i, GAPS] -= 1
         return NEW, n
     if filled and number < L[i, FIRST_ID]:  # history loaded before the first record
         return NEW, n
@@ -296,7 +296,7 @@ def _positive(value: float) -> bool:
 
 @njit(cache=True, nogil=True)
 def trades(instrument: Any, good: Any, time: Any, received: Any, offset: Any, number: Any, price: Any, quantity: Any, maker: Any, filled: Any, clocked: Any,
-           limits: Any, L: Any, D: Any, ids: Any, contents: Any, holes: Any, prices: Any, pending: Any, pending_prices: Any, counts: Any, usable: Any,
+           limits: Any, L: Any, D: Any, ids: Any, contents: Any, gaps: Any, prices: Any, pending: Any, pending_prices: Any, counts: Any, usable: Any,
            found: Any, numbers: Any, most: int, skew_ms: int, delay_ms: int, band: float, mads: float, run: int, run_ms: int) -> int:  # fmt: skip
     """Check trades. ``usable`` marks those that may be compared with quotes. Returns the number of findings."""
     n = 0
@@ -319,7 +319,7 @@ def trades(instrument: Any, good: Any, time: Any, received: Any, offset: Any, nu
             n = _find(INVALID_VALUE, i, offset[r], time[r], quantity[r], 0.0, counts, most, found, numbers, n)
             valid = False
         status, n = _trade_id(
-            i, number[r], time[r], price[r], quantity[r], offset[r], back, L, ids, contents, holes, counts, most, found, numbers, n
+            i, number[r], time[r], price[r], quantity[r], offset[r], back, L, ids, contents, gaps, counts, most, found, numbers, n
         )
         if status == OLD:
             continue
@@ -467,7 +467,7 @@ def plain(instrument: Any, good: Any, time: Any, received: Any, offset: Any, bad
 
 
 @njit(cache=True, nogil=True)
-def settle_waiting(rows: Any, now: int, wait_ms: int, L: Any, D: Any, holes: Any, pending: Any, pending_prices: Any, counts: Any, most: int,
+def settle_waiting(rows: Any, now: int, wait_ms: int, L: Any, D: Any, gaps: Any, pending: Any, pending_prices: Any, counts: Any, most: int,
                    found: Any, numbers: Any) -> int:  # fmt: skip
     """Judge what has waited long enough for a successor: jumps of ids become gaps, suspects become outliers.
 
@@ -476,7 +476,7 @@ def settle_waiting(rows: Any, now: int, wait_ms: int, L: Any, D: Any, holes: Any
     n = 0
     for i in rows:
         if L[i, GAP_BEFORE] != NONE and now - L[i, GAP_TIME] >= wait_ms:
-            n = _gap_is_real(i, L, holes, counts, most, found, numbers, n)
+            n = _gap_is_real(i, L, gaps, counts, most, found, numbers, n)
         if L[i, PENDING] and now - pending[i, L[i, PENDING] - 1, 1] >= wait_ms:
             n = release_suspects(i, L, D, pending, pending_prices, counts, most, found, numbers, n)
     return n

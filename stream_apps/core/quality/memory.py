@@ -43,7 +43,7 @@ class Memory:
             "D": np.full((size, col.DOUBLES), np.nan),
             "ids": np.full((memory, col.MEMORY, 2), col.NONE, dtype=np.int64),
             "contents": np.full((memory, col.MEMORY, 2), np.nan),
-            "holes": np.zeros((size if self.stream == "agg_trades" else 0, col.MAX_HOLES, 3), dtype=np.int64),
+            "gaps": np.zeros((size if self.stream == "agg_trades" else 0, col.MAX_GAPS, 3), dtype=np.int64),
             "prices": np.full((prices, col.PRICE_MEMORY), np.nan),
             "pending": np.zeros((prices, col.FOLLOWERS, 2), dtype=np.int64),
             "pending_prices": np.full((prices, col.FOLLOWERS), np.nan),
@@ -57,7 +57,7 @@ class Memory:
         }
         zero = (
             col.SEEN, col.RECORDS, col.SKIPPED, col.DELAYS, col.LATE, col.SKEWED, col.RUN, col.RUN_REPORTED, col.PRICES,
-            col.PENDING, col.INVALID, col.COMPARED, col.OUTSIDE, col.IS_STALE, col.HOLES,
+            col.PENDING, col.INVALID, col.COMPARED, col.OUTSIDE, col.IS_STALE, col.GAPS,
         )  # fmt: skip
         made["L"][:, zero] = 0
         made["L"][:, col.LEAST_DELAY] = np.iinfo(np.int64).max
@@ -72,7 +72,7 @@ class Memory:
     D: npt.NDArray[np.float64]
     ids: npt.NDArray[np.int64]
     contents: npt.NDArray[np.float64]
-    holes: npt.NDArray[np.int64]
+    gaps: npt.NDArray[np.int64]
     prices: npt.NDArray[np.float64]
     pending: npt.NDArray[np.int64]
     pending_prices: npt.NDArray[np.float64]

@@ -212,7 +212,7 @@ class PartitionMonitor:
             n = kernels.trades(
                 instrument, good, time, received, offsets, columns.long("agg_id")[part], price, columns.double("quantity")[part],
                 columns.long("buyer_is_maker")[part], columns.long("backfilled")[part], memory.clocked, memory.limits, memory.L, memory.D, memory.ids,
-                memory.contents, memory.holes, memory.prices, memory.pending, memory.pending_prices, memory.counts, usable, memory.found,
+                memory.contents, memory.gaps, memory.prices, memory.pending, memory.pending_prices, memory.counts, usable, memory.found,
                 memory.numbers, most, *clocks, *band, rules.side_run, rules.side_run_ms,
             )  # fmt: skip
             compared.append(
@@ -326,7 +326,7 @@ class PartitionMonitor:
             memory = self.memories[stream]
             memory.reserve(0)
             n = kernels.settle_waiting(
-                rows, now, self.rules.outlier_wait_ms, memory.L, memory.D, memory.holes, memory.pending, memory.pending_prices, memory.counts,
+                rows, now, self.rules.outlier_wait_ms, memory.L, memory.D, memory.gaps, memory.pending, memory.pending_prices, memory.counts,
                 self.rules.findings_per_window, memory.found, memory.numbers,
             )  # fmt: skip
             self._findings.write(stream, memory, n, mark, {})

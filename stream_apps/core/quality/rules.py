@@ -33,7 +33,7 @@ KINDS = (
     Kind("undecodable", ERROR, 2, 0.5, 6, "The record cannot be decoded."),
     Kind("invalid_value", ERROR, 2, 0.5, 6, "A number that cannot be: price or quantity not positive and finite. value: the number."),
     Kind("id_gap", ERROR, 2, 0.5, 6, "Trade ids are missing. value: how many; limit: the first one."),
-    Kind("gap_repaired", INFO, 0, 0, 0, "A hole in the trade ids was filled. value: its last id."),
+    Kind("gap_repaired", INFO, 0, 0, 0, "A gap in the trade ids was filled. value: its last id."),
     Kind("altered_id", ERROR, 2, 0.5, 6, "An id that its neighbours contradict. value: the id; limit: what they say."),
     Kind("duplicate", WARNING, 0.5, 0.1, 2, "The record was here before. value: its id."),
     Kind("time_backwards", ERROR, 1, 0.5, 4, "Event time runs back. value: by how many ms."),

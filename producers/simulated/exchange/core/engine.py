@@ -6,8 +6,8 @@ a new one.
 
 Fills
     A taker walks the book level by level, never further than PERCENT_PRICE allows. A resting order is filled by the model of
-    ``queue``: ``through``, when a trade is beyond its price or the other side of the book reaches it; ``volume``, also by trades at its
-    price once they have eaten what lay before it; ``touch``, by any trade at its price.
+    ``queue``: ``through``: by a trade beyond its price, or when the other side of the book reaches it. ``volume``: also by trades at its
+    price after the quantity before it is gone. ``touch``: by any trade at its price.
 Reduce-only
     Never refused for being larger than the position; it is filled up to the position, and what is left ends as EXPIRED (``er`` 4). When the
     position shrinks, orders with the worst prices for which nothing would be left end the same way.

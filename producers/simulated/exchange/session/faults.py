@@ -1,5 +1,5 @@
-"""Declared misbehaviour of the simulated exchange: text, ``kind:option=value,...``. The hit requests and messages depend on the seed, the
-fault's index in the plan and the ordinal of the request or message, never on time.
+"""Declared misbehaviour of the simulated exchange: text, ``kind:option=value,...``. The hits depend on the seed, the fault's index in the
+plan and the ordinal of the request or message, never on time.
 
 Of requests (``on``: name of the operation, ``*`` for any; see ``binance.api``):
 
