@@ -1,11 +1,11 @@
-"""Auto-evolve: what is proposed for tomorrow's paper strategies (S1 section 9, its defects mended; DECISIONS D17, D30). Pure.
+"""Auto-evolve: proposes changes of paper strategies (S1 section 9 with its defects repaired; DECISIONS D17, D30). Pure.
 
-Running strategies are judged by fitness; each instrument's best is the parent of mutations drawn by seed from the pool of its regime; what the trainings
-choose among them is judged out of sample; too many evolved ones lose their worst.
+Running strategies are judged by fitness. Each instrument's best one is the parent of mutations, drawn by seed from the pool of its regime.
+The training period selects some of them, and they are judged out of sample. If too many evolved strategies run, the worst are deprecated.
 
-Mended: closed trades alone count (16.2 no. 15); times are ms UTC throughout (5); every mutation passes the rules of D17 (17); regimes are those that scores
-carry, normalised by price and volume (D15); the pool is sampled by seed instead of its first entry winning every tie (9.6); 0 new ones is 0 (9.6); a dry run
-says what would be deprecated (9.8).
+Repaired defects: only closed trades count (16.2 no. 15). All times are ms UTC (5). Every mutation passes the rules of D17 (17). Regimes
+come from the scores, normalised by price and volume (D15). The pool is sampled by seed; before, its first entry won every tie (9.6). 0 new
+ones means none (9.6). A dry run lists the deprecations (9.8).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from stream_apps.research.bootstrap import Mean, mean_of
 from stream_apps.research.trials import false_discovery_control
 
 TAG = "auto-evolve"
-# A strategy with one of these tags is, or may be, traded with money: nothing here touches it, and nothing descends from it unseen.
+# A strategy with one of these tags is, or may be, traded with money. Auto-evolve never changes it and never derives a strategy from it
+# without notice.
 LIVE_TAGS = frozenset({"live", "testnet"})
 EDITOR = "auto-evolve"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -37,13 +38,14 @@ class Limits:
     """Settings of a run.
 
     Attributes:
-        lookback_ms: What is looked back on. test_ms: Its last part, on which candidates are judged; the rest chooses.
-        min_closed_trades: Fewer cost fitness, and fewer in a test show nothing.
+        lookback_ms: Length of the look-back. test_ms: Its last part, which judges the candidates; the rest is the training.
+        min_closed_trades: With fewer the fitness falls, and a test with fewer is no evidence.
         candidates: Mutations tried for each instrument.
-        max_new_per_symbol: Created in a run for each instrument; 0: none. max_running_per_symbol: Evolved ones that may run on an instrument.
-        min_age_ms: Younger ones are not deprecated.
-        max_changes_per_day: Revisions by auto-evolve within 24 h, those of this run included.
-        rate: Of what is created at most this share is expected to be no better than nothing.
+        max_new_per_symbol: Most new strategies of a run on an instrument; 0: none. max_running_per_symbol: Most evolved strategies that run
+            on an instrument.
+        min_age_ms: Younger strategies are not deprecated.
+        max_changes_per_day: Most revisions by auto-evolve within 24 h, including this run.
+        rate: False discovery rate: at most this share of the new strategies is expected to be no better than chance.
         seed: Of the mutations.
     """
 
@@ -59,7 +61,7 @@ class Limits:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        """Raise ValueError, naming the number, for what cannot be."""
+        """Raise ValueError, naming the number, for an invalid value."""
         if not 0 < self.test_ms < self.lookback_ms:
             raise ValueError(f"test_ms: must be above zero and below lookback_ms, got {self.test_ms} of {self.lookback_ms}")
         for name in ("min_closed_trades", "max_new_per_symbol", "max_running_per_symbol", "min_age_ms", "max_changes_per_day", "seed"):
@@ -71,7 +73,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Fitness:
-    """Closed trades of a strategy and what they are worth (S1 9.3).
+    """Closed trades of a strategy and their fitness (S1 9.3).
 
     Attributes:
         closed: Number. net_r: Sum, R. win_rate: 0-1; 0 without trades. gross_profit, gross_loss: R, both >= 0.
@@ -107,7 +109,7 @@ REGIMES = ("crash", "high_vol", "trend", "range")
 
 
 def regime_of(instants: Mapping[str, int]) -> str:
-    """Return the regime of most instants (D15; as scores carry it), of equals the wilder one; ``range`` without any."""
+    """Return the regime of most instants (D15; from the scores). Of equals, the more volatile one; ``range`` without instants."""
     return max(REGIMES, key=lambda name: (instants.get(name, 0), -REGIMES.index(name))) if any(instants.values()) else "range"
 
 
@@ -145,7 +147,7 @@ def timeouts(regime: str, timeout: int) -> tuple[int, ...]:
 
 
 def weights_after(weights: Sequence[int], shift: Sequence[int]) -> tuple[int, ...]:
-    """Return weights moved and brought back to a sum of 100: negatives to 0, each rounded, what rounding left to direction (S1 9.5)."""
+    """Return shifted weights with a sum of 100: negatives become 0, each is rounded, and direction takes the rest (S1 9.5)."""
     moved = [max(weight + by, 0) for weight, by in zip(weights, shift, strict=True)]
     total = sum(moved)
     if total <= 0:
@@ -156,7 +158,7 @@ def weights_after(weights: Sequence[int], shift: Sequence[int]) -> tuple[int, ..
 
 
 def within_ranges(weights: Sequence[int], model: str) -> tuple[int, ...]:
-    """Return weights each within its range, still summing to 100: what one gives up the others take, in their order."""
+    """Return weights within their ranges and with a sum of 100. The others take the excess of one, in order."""
     limits = [ranges(model)[name] for name in ("weight_direction", "weight_env", "weight_aux", "weight_momentum")]
     found = [round(min(max(one, low), high)) for one, (low, high) in zip(weights, limits, strict=True)]
     for place, (low, high) in enumerate(limits):
@@ -166,7 +168,7 @@ def within_ranges(weights: Sequence[int], model: str) -> tuple[int, ...]:
 
 
 def signature(config: StrategyConfig) -> tuple[Any, ...]:
-    """Return what makes two strategies of an instrument the same mutation (S1 9.5)."""
+    """Return the values that identify a mutation of an instrument (S1 9.5)."""
     return tuple(getattr(config, name) for name in _SIGNATURE)
 
 
@@ -176,12 +178,12 @@ def mutations(
     """Return up to ``count`` mutations of a parent, drawn by seed from the pool of the regime.
 
     Args:
-        parent: What is not mutated stays as in it.
+        parent: The parent; unmutated fields keep its values.
         regime: One of ``REGIMES``.
-        known: Strategies of the instrument that are not made again.
+        known: Strategies of the instrument, which are not created again.
         count: Most.
-        seed: With parent and day it decides what is drawn.
-        day: ``YYYY-MM-DD``; another day draws others.
+        seed: Determines the draw, with parent and day.
+        day: ``YYYY-MM-DD``.
     """
     fixed = MODELS[parent.model].fixed
     taken = {signature(one) for one in known} | {signature(parent)}
@@ -205,7 +207,7 @@ def mutations(
                     try:
                         validate(made)
                     except StrategyError:
-                        continue  # a model's own ranges may leave a mutation out
+                        continue  # a model's ranges may exclude a mutation
                     if signature(made) not in taken:
                         pool.setdefault(signature(made), (made, profile))
     entries = list(pool.values())
@@ -215,7 +217,7 @@ def mutations(
 
 
 def _named(made: StrategyConfig, profile: str, parent: StrategyConfig, day: str) -> StrategyConfig:
-    """Return a mutation under its own name. The id follows from parent and parameters: the same mutation is never there twice."""
+    """Return a mutation with its name. The id derives from parent and parameters, so the same mutation never exists twice."""
     asset = base_of_instrument(made.instrument)
     mark = config_hash(made)[:8]
     named = replace(
@@ -237,10 +239,10 @@ class Judged:
     """A candidate out of sample.
 
     Attributes:
-        config: It. parent: Its parent's id.
-        train: Mean net R where it was chosen. test: Out of sample, with its one-sided p-value. parent_test: The parent's in the same time.
+        config: The candidate. parent: Its parent's id. train: Mean net R in the training. test: Out of sample, with its one-sided p-value.
+        parent_test: The parent's in the same time.
         test_net_r, parent_net_r: Sums.
-        accepted: It is proposed. reason: Why, or why not.
+        accepted: It is proposed. reason: Reason of the verdict.
     """
 
     config: StrategyConfig
@@ -255,7 +257,9 @@ class Judged:
 
 
 def judged(candidates: Sequence[Judged], limits: Limits) -> list[Judged]:
-    """Return the candidates with their verdicts: enough trades, better than the parent, and above zero beyond chance, all tries counted together."""
+    """Return the candidates with their verdicts. An accepted one has enough trades, is better than the parent, and is above zero beyond
+    chance over all tries.
+    """
     verdicts = []
     values = [
         one.test.p if one.test is not None and one.test.p is not None and one.test.count >= limits.min_closed_trades else 1.0
@@ -269,7 +273,7 @@ def judged(candidates: Sequence[Judged], limits: Limits) -> list[Judged]:
         elif one.test_net_r <= one.parent_net_r:
             verdicts.append(replace(one, reason=f"net {one.test_net_r:+.2f} R in the test, the parent {one.parent_net_r:+.2f} R"))
         elif not kept:
-            verdicts.append(replace(one, reason=f"no more than chance: p {p:.3f}"))
+            verdicts.append(replace(one, reason=f"not better than chance: p {p:.3f}"))
         else:
             verdicts.append(
                 replace(
@@ -286,11 +290,11 @@ def mean_r(trades: Sequence[Trade]) -> Mean | None:
 
 @dataclass(frozen=True)
 class Change:
-    """One revision to be written.
+    """One revision to write.
 
     Attributes:
         kind: ``create`` or ``deprecate``.
-        config: As it shall be. expected: The revision that it follows; 0: there is none yet.
+        config: The new configuration. expected: The revision before it; 0: none.
         reason: For the audit trail.
     """
 
@@ -301,7 +305,7 @@ class Change:
 
 
 def is_live(config: StrategyConfig, live_ids: Iterable[str] = ()) -> bool:
-    """Return whether a strategy may be traded with money: by tag, or because orders of it were not on paper."""
+    """Return whether a strategy may be traded with money: by its tags, or because it had orders that were not on paper."""
     return bool(LIVE_TAGS & {tag.lower() for tag in config.tags}) or config.strategy_id in frozenset(live_ids)
 
 
@@ -320,15 +324,15 @@ def planned(
     limits: Limits,
     live_ids: Iterable[str] = (),
 ) -> tuple[list[Change], list[str]]:
-    """Return the changes of a run, and what was left out and why.
+    """Return the changes of a run, and notes on omitted ones with their reasons.
 
     Args:
-        accepted: Candidates that were accepted.
+        accepted: Accepted candidates.
         strategies: Newest revision of every strategy.
         born: Strategy id -> time of its first revision, ms UTC.
         scores: Strategy id -> fitness over the look-back; missing: -999 (S1 9.8).
         now: ms UTC.
-        changed_today: Revisions by auto-evolve in the 24 h before.
+        changed_today: Auto-evolve's revisions of the last 24 h.
         limits: Of the run.
         live_ids: Strategies with orders that were not on paper.
     """

@@ -1,4 +1,4 @@
-"""``perpflow evolve``: the daily look at the running paper strategies, what might follow them, and, if asked for, the change, whole or not at all."""
+"""``perpflow evolve``: judges the running paper strategies, proposes successors, and on request writes the changes, all or none."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Market:
-    """What the scores of 24 hours said of an instrument.
+    """The scores of an instrument in 24 hours.
 
     Attributes:
         regimes: Regime -> evaluations. evaluations, signals: Numbers.
@@ -51,8 +51,7 @@ class ScoreCount:
     """Scores of one strategy in 24 hours (S1 9.2).
 
     Attributes:
-        evaluations: All scores, warm or not.
-        signals: Scores that emitted a signal.
+        evaluations: All scores, warm or not. signals: Scores with a signal.
         points: Sum of the scores that emitted a signal.
     """
 
@@ -62,7 +61,7 @@ class ScoreCount:
 
     @property
     def average(self) -> float | None:
-        """Mean score of the signals; None when there was no signal."""
+        """Mean score of the signals, None without a signal."""
         return self.points / self.signals if self.signals else None
 
 
@@ -71,13 +70,13 @@ class Evolution:
     """A run.
 
     Attributes:
-        period: Looked back on. test: Its part on which candidates were judged.
+        period: The look-back. test: The part of it that judged the candidates.
         strategies: Running paper strategies with the fitness of their stored paper trades over the period.
-        left_alone: Running ones that are not paper's, and why.
-        markets: Instrument -> what its scores said in the last 24 h. scores: Strategy -> its scores in the last 24 h.
-        candidates: Judged. plan: Lines that say what was tried, per instrument.
-        changes: Proposed. notes: What was left out.
-        published: What was written; None: a dry run, or nothing to write.
+        left_alone: Running strategies that are not on paper, with the reason.
+        markets: Instrument -> its scores of the last 24 h. scores: Strategy -> its scores in the last 24 h.
+        candidates: The judged candidates. plan: The tries of each instrument, as text.
+        changes: Proposed changes. notes: Omitted changes.
+        published: The written changes; None: a dry run, or no change.
     """
 
     at: int
@@ -133,7 +132,7 @@ def live_ids(settings: Settings) -> set[str]:
                 try:
                     position = settings.codec.decode("positions", plain_records.value(row))
                 except CodecError:
-                    continue  # the sink makes the dead letter of it
+                    continue  # the sink writes its dead letter
                 if position["mode"] != "paper":
                     found.add(position["strategy_id"])
     return found
@@ -143,21 +142,22 @@ def run(
     settings: Settings, job: Job, limits: Limits, *, apply: bool, only: Sequence[str], processes: int | None, now: int,
     tell: Callable[[str], None] = lambda what: None,
 ) -> Evolution:  # fmt: skip
-    """Look, judge, plan, and with ``apply`` write.
+    """Judge the strategies, plan the changes, and with ``apply`` write them.
 
     Args:
-        settings: The environment, whose strategies topic is read.
-        job: Where the market data is; its strategies are not used. Its ``until`` ends the look-back; None: the newest mark, or the end of the files.
+        settings: The environment, with its strategies topic.
+        job: Source of the market data; its strategies are not used. Its ``until`` ends the look-back; None: the newest mark, or the end of
+            the files.
         limits: Of the run.
-        apply: Write the plan; else nothing is written anywhere.
-        only: Strategies to look at; none: all that run.
+        apply: Write the plan; otherwise nothing is written.
+        only: Strategies to judge; empty: all running ones.
         now: Wall clock, ms UTC: ages, the day's changes, and the time of the revisions.
         processes: Of the replays.
-        tell: Hears what is being done.
+        tell: Receives progress messages.
 
     Raises:
-        UserError: a strategy that is not there, one that is traded with money with ``apply``, a database that does not answer, or market data that is
-            missing; nothing was written.
+        UserError: an unknown strategy, one that is traded with money with ``apply``, no answer from the database, or missing market data.
+            Nothing was written.
     """
     log = strategy_log.read(settings)
     live = live_ids(settings)
@@ -184,7 +184,7 @@ def run(
     if mine:
         begun = [replace(one, effective_time=period.begin) for one in mine]
         replace(open_job(replace(job, since=max(period.begin, end - DAY_MS)), settings), strategies=begun).run(seen.take)
-    # A log does not say beforehand which instruments it holds.
+    # The instruments of a log are unknown beforehand.
     _leave_alone(made, mine, seen.markets)
     if not mine:
         made.plan.append("no running strategy on paper has market data in the last 24 hours of the look-back")
@@ -192,7 +192,7 @@ def run(
     job = _job(job, mine, period)
     made.markets = {name: seen.markets[name] for name in sorted({one.instrument for one in mine})}
     made.scores = {one.strategy_id: seen.strategies.get(one.strategy_id, ScoreCount()) for one in mine}
-    # Running strategies are judged by what they did (S1 9.2). Candidates did nothing yet, so that only a replay can judge them.
+    # Running strategies are judged by their trades (S1 9.2). Candidates have none yet, so a replay judges them.
     stored = paper_trades(settings, mine, period)
     days = limits.lookback_ms / DAY_MS
     made.strategies = sorted(
@@ -213,7 +213,7 @@ def run(
 
 
 def _leave_alone(made: Evolution, mine: list[StrategyConfig], there: Collection[str]) -> None:
-    """Take the strategies out whose instruments are not there."""
+    """Remove the strategies of missing instruments."""
     for config in [one for one in mine if one.instrument not in there]:
         mine.remove(config)
         made.left_alone.append((config.strategy_id, f"the source has no {config.instrument}"))
@@ -223,7 +223,7 @@ def write(settings: Settings, changes: Sequence[Change], now: int) -> PublishRes
     """Write changes, all or none.
 
     Raises:
-        UserError: one of them is of a strategy that may be traded with money, or of one that somebody else edited meanwhile; nothing was written.
+        UserError: a strategy may be traded with money, or was edited meanwhile. Nothing was written.
     """
     newest, live = strategy_log.read(settings).newest, live_ids(settings)
     for change in changes:
@@ -248,7 +248,7 @@ def _running(log: StrategyLog, only: Sequence[str], live: set[str], apply: bool)
 
 
 def _end(settings: Settings, job: Job, running: Sequence[StrategyConfig]) -> int:
-    """Return where the look-back ends."""
+    """Return the end of the look-back."""
     if job.until is not None:
         return job.until
     if job.sources == (TOPICS,):
@@ -257,7 +257,7 @@ def _end(settings: Settings, job: Job, running: Sequence[StrategyConfig]) -> int
         if not times and running:
             raise UserError("--source: the topics hold no market data of the running strategies")
         return max(times, default=0)
-    # Files need a strategy to be opened; what it does is not looked at.
+    # Files can be opened only with a strategy; its results are not used.
     return span(open_job(replace(job, strategies=job.strategies or ("v54_factory",)), settings)).end
 
 
@@ -271,7 +271,7 @@ def _judge(
     made: Evolution, log: StrategyLog, mine: Sequence[StrategyConfig], stored: Mapping[str, Sequence[Trade]], evaluate: ReplayEvaluator,
     tell: Callable[[str], None],
 ) -> None:  # fmt: skip
-    """Try mutations of each instrument's best on the training, and judge the best of them on the test."""
+    """Try mutations of each instrument's best strategy on the training, and judge the best mutations on the test."""
     limits, train = made.limits, Interval(made.period.begin, made.test.begin)
     days = (train.end - train.begin) / DAY_MS
     plan = Plan(objective="t", least_trades=max(2, limits.min_closed_trades // 2))
@@ -279,7 +279,7 @@ def _judge(
     parents: dict[str, StrategyConfig] = {}
     worth: dict[str, float] = {}
     for config in mine:
-        # What closed in the test must not choose the parent.
+        # Trades that closed in the test must not choose the parent.
         rows = [row for row in stored[config.strategy_id] if row["event_time"] < train.end]
         worth[config.strategy_id] = evolve.fitness(rows, days, limits.min_closed_trades).value
         known = parents.get(config.instrument)
@@ -295,7 +295,7 @@ def _judge(
         said = (
             f"{len(found)} mutations tried"
             if found
-            else "no new ones are asked for"
+            else "no new ones are requested"
             if not limits.max_new_per_symbol
             else "all parameters covered"
         )
@@ -316,7 +316,7 @@ def _judge(
         )
         chosen += [(one, parent, rows) for _, one, parent, rows in best[: limits.max_new_per_symbol]]
         if mine_ and not best:
-            made.plan.append(f"{name}: no mutation earned anything with at least {plan.least_trades} trades in the training")
+            made.plan.append(f"{name}: no mutation was profitable with at least {plan.least_trades} trades in the training")
     if not chosen:
         return
     tell(f"judging {len(chosen)} out of sample")
