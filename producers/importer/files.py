@@ -85,7 +85,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
                 if text:
                     yield number, text
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ImportFailed(f"import: {path.name}: cannot be read on after line {number}: {type(error).__name__}: {error}") from error
+        raise ImportFailed(f"import: {path.name}: cannot be read after line {number}: {type(error).__name__}: {error}") from error
 
 
 def _opened(path: Path) -> Iterator[BinaryIO]:

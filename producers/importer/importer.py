@@ -95,7 +95,7 @@ class Importer:
             file = look(source, adapter.venue)
             if self.plan.kinds and file.layout.kind not in self.plan.kinds:
                 raise ImportFailed(
-                    f"import: {source.path.name}: holds {file.layout.kind} ({file.layout.name}), but --kind says {', '.join(self.plan.kinds)}"
+                    f"import: {source.path.name}: is a file of {file.layout.kind} ({file.layout.name}), but --kind says {', '.join(self.plan.kinds)}"
                 )
             by_stream[source.symbol, file.layout.kind].append(file)
         for (symbol, _), files in sorted(by_stream.items()):
@@ -192,7 +192,7 @@ class Importer:
                     continue
                 if first < known["event_time"]:
                     raise ImportFailed(
-                        f"import: {stream.instrument}: the files begin at {utc(first)}, before what {self.plan.author} has imported (from "
+                        f"import: {stream.instrument}: the files begin at {utc(first)}, before the earlier import of {self.plan.author} (from "
                         f"{utc(known['event_time'])}): earlier history cannot be added; import all of it into a new environment"
                     )
                 if topic == "agg_trades":

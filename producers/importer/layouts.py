@@ -210,7 +210,7 @@ def _binance_kline(cells: Cells) -> Other:
     volume, bought = cells.amount("volume"), cells.amount("taker_buy_volume")
     open_, high, low, close = (float(price) for price in prices)
     if not low <= min(open_, close) <= max(open_, close) <= high:
-        raise BadRow("high", f"open {open_}, high {high}, low {low} and close {close} make no bar")
+        raise BadRow("high", f"open {open_}, high {high}, low {low} and close {close} do not form a bar")
     if float(bought) > float(volume) * (1 + 1e-9):
         raise BadRow("taker_buy_volume", f"{bought} is more than the volume {volume}")
     record = {

@@ -132,35 +132,35 @@ class Stream:
         waiting: list[Event] = []  # bad rows before the first good one have no time yet
         for file in self.files:
             at: int | None = None
-            for number, text, said in file.rows():
+            for number, text, row in file.rows():
                 file.report.rows += report
-                if not isinstance(said, BadRow) and at is not None and said.time > at + JUMP_MS:
-                    said = BadRow("time", f"lies {(said.time - at) // DAY_MS} days after the row before it")
-                if isinstance(said, BadRow):
+                if not isinstance(row, BadRow) and at is not None and row.time > at + JUMP_MS:
+                    row = BadRow("time", f"is {(row.time - at) // DAY_MS} days after the row before it")
+                if isinstance(row, BadRow):
                     if report:
-                        file.report.refuse(number, said.field, said.reason)
+                        file.report.refuse(number, row.field, row.reason)
                     where = f"{file.source.path.name}:{number}"
-                    bad = Event(before or 0, "dead_letters", {"where": where, "field": said.field, "reason": str(said), "text": text})
+                    bad = Event(before or 0, "dead_letters", {"where": where, "field": row.field, "reason": str(row), "text": text})
                     if before is None:
                         waiting.append(bad)
                     else:
                         yield bad
                     continue
                 if waiting:
-                    yield from (event._replace(time=said.time) for event in waiting)
+                    yield from (event._replace(time=row.time) for event in waiting)
                     waiting = []
                 if report:
-                    file.report.see(said.time, before)
-                before = at = said.time
-                if isinstance(said, Fill):
-                    yield from trades.take(said, file)
+                    file.report.see(row.time, before)
+                before = at = row.time
+                if isinstance(row, Fill):
+                    yield from trades.take(row, file)
                 else:
-                    yield from self._other(said)
+                    yield from self._other(row)
         yield from trades.flush()
 
-    def _other(self, said: Other) -> Iterator[Event]:
-        self.decimals.see(said.prices)
-        yield Event(said.time, said.topic, said.record)
+    def _other(self, row: Other) -> Iterator[Event]:
+        self.decimals.see(row.prices)
+        yield Event(row.time, row.topic, row.record)
 
 
 class _Trades:
@@ -249,12 +249,12 @@ def look(source: Source, venue: str) -> DumpFile:
     file = DumpFile.open(source, venue)
     first = last = None
     up = down = 0
-    for index, (_, _, said) in enumerate(file.rows()):
-        if isinstance(said, BadRow):
+    for index, (_, _, row) in enumerate(file.rows()):
+        if isinstance(row, BadRow):
             continue
         if last is not None:
-            up, down = up + (said.time > last), down + (said.time < last)
-        first, last = said.time if first is None else first, said.time
+            up, down = up + (row.time > last), down + (row.time < last)
+        first, last = row.time if first is None else first, row.time
         if index >= 5_000:
             break
     file.report.descending = down > up
@@ -263,7 +263,7 @@ def look(source: Source, venue: str) -> DumpFile:
 
 def first_time(file: DumpFile) -> int:
     """Return the time of the file's first good row in reading order; 0 without one."""
-    return next((said.time for _, _, said in file.rows() if not isinstance(said, BadRow)), 0)
+    return next((row.time for _, _, row in file.rows() if not isinstance(row, BadRow)), 0)
 
 
 def ordered(files: list[DumpFile]) -> list[DumpFile]:

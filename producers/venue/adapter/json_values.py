@@ -160,7 +160,7 @@ def product(data: Any, left: str, right: str, record: str) -> float:
         number(get(data, field, record), field, record)
     result = float(_EXACT.multiply(_EXACT.create_decimal(data[left]), _EXACT.create_decimal(data[right])))
     if not -inf < result < inf:
-        raise MappingError(record, left, f"{data[left]!r} times {right} {data[right]!r} is no finite number")
+        raise MappingError(record, left, f"{data[left]!r} times {right} {data[right]!r} is not a finite number")
     return result
 
 

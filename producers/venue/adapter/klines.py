@@ -56,7 +56,7 @@ def kline(
     """
     opened, high, low, close = (positive(fields, name, record) for name in PRICES)
     if not low <= min(opened, close) <= max(opened, close) <= high:
-        raise MappingError(record, "high", f"open {opened}, high {high}, low {low} and close {close} make no bar")
+        raise MappingError(record, "high", f"open {opened}, high {high}, low {low} and close {close} do not form a bar")
     if start % FRAME_MS or start + FRAME_MS > received + SETTLED_MS + FRAME_MS:
         raise MappingError(record, "start", f"{start} is not the start of a 5-minute bar up to now")
     whole = quantity(fields, "volume", record) if volume is None else volume

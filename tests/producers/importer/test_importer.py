@@ -170,7 +170,7 @@ def test_files_that_follow_later_go_on_where_the_first_ended(environment: Settin
 
 def test_history_before_what_is_there_is_refused(environment: Settings, topics: list[str]) -> None:
     run(environment, LTC[1:2])
-    with pytest.raises(ImportFailed, match="before what import-binance-spot has imported"):
+    with pytest.raises(ImportFailed, match="before the earlier import of import-binance-spot"):
         run(environment, LTC[0:1])
     with pytest.raises(ImportFailed, match="covered by the marks of import-binance-spot"):
         run(environment, LTC[0:1], author="somebody")
