@@ -99,7 +99,7 @@ def test_judgement_asks_for_trades_for_more_than_the_parent_and_for_more_than_ch
             judgement(config("d"), 30, 0.01, 3.0, 1.0)]  # fmt: skip
     told = evolve.judged(rows, Limits())
     assert [one.accepted for one in told] == [False, False, False, True]
-    assert [one.reason.split()[0] for one in told] == ["11", "net", "no", "net"]
+    assert [one.reason.split()[0] for one in told] == ["11", "net", "not", "net"]
     # All tries count: 0.06 alone passes at 10 %, beside nine failures it does not.
     lone = judgement(config("e"), 30, 0.06, 3.0, 1.0)
     assert evolve.judged([lone], Limits())[0].accepted
