@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from deploy.cli import settings
 from schemas.errors import UserError
-from schemas.partition import base_of_instrument
+from sinks.commands.strategies import edits
 from sinks.commands.strategies import revisions as topic
 from sinks.commands.strategies.assignments import assigned
 from sinks.commands.strategies.history import history as history_of
@@ -26,9 +26,8 @@ from sinks.commands.strategies.log import read as read_log
 from sinks.commands.strategies.revisions import PublishResult
 from stream_apps.core.signals.scoring import MODELS, tables
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError, config_hash
-from stream_apps.core.signals.strategy_rules import strategy_from_record
+from stream_apps.core.signals.strategy_grid import ASSETS, BOOTSTRAPPED, grid
 from stream_apps.strategy_files import default_files, load_strategy_edits, recorded_files, strategy_text
-from stream_apps.strategy_grid import ASSETS, BOOTSTRAPPED, grid, recommended_gates
 
 app = typer.Typer(no_args_is_help=True, help="Create, edit, pause, retire and list strategies; print the scoring models.")
 
@@ -42,16 +41,6 @@ Note = Annotated[str | None, typer.Option("--note", help="Reason, for the audit 
 Every = Annotated[bool, typer.Option("--all", help="Apply to every strategy whose status allows it.")]
 Named = Annotated[int, typer.Option("--revision", min=1, help="Revision that this edit is based on. Fails if there is a newer one.")]
 MayName = Annotated[int | None, typer.Option("--revision", min=1, help="Revision that this edit is based on. Default: the newest.")]
-
-# Fields that have their own command or cannot change, and what to do instead.
-_NOT_BY_EDIT = {
-    "status": "use pause, resume, deprecate or restore",
-    "initial_balance": "use add-balance",
-    "added_balance": "use add-balance",
-    "strategy_id": "make a new strategy",
-    "instrument": "make a new strategy",
-    **dict.fromkeys(("revision", "event_time", "receive_time", "effective_time", "edited_by", "note"), "is set by the command"),
-}
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -67,13 +56,8 @@ def create(
     note: Note = None,
 ) -> None:
     """Create a strategy. Other fields take the model's defaults; gates take the values recommended for the asset."""
-    record: dict[str, Any] = {"strategy_id": name, "instrument": instrument, "display_name": name, "model": model}
-    try:
-        record |= recommended_gates(base_of_instrument(instrument))
-    except ValueError as error:
-        raise UserError(f"instrument: {error}") from error
-    given = assigned(assignments, {**_NOT_BY_EDIT, "initial_balance": None})
-    _publish(lambda: [strategy_from_record({**record, **given})], by, note, {name: 0})
+    given = assigned(assignments, {**edits.NOT_BY_EDIT, "initial_balance": None})
+    _publish(lambda: [edits.new(name, instrument, model, given)], by, note, {name: 0})
 
 
 @app.command(
@@ -81,24 +65,21 @@ def create(
 )
 def edit(name: Name, revision: Named, assignments: Assignments = None, by: By = "", note: Note = None) -> None:
     """Change fields of a strategy. Fails if --revision is not the newest revision."""
-    given = assigned(assignments, _NOT_BY_EDIT)
-    if not given:
-        raise UserError("nothing to change; add FIELD=VALUE")
-    known = _known(read_log(settings()), name)
-    _publish(lambda: [strategy_from_record({**known.to_record(), **given})], by, note, {name: revision})
+    given = assigned(assignments, edits.NOT_BY_EDIT)
+    known = edits.known(read_log(settings()), name)
+    _publish(lambda: [edits.edited(known, given)], by, note, {name: revision})
 
 
 @app.command(epilog="Example: perpflow strategies pause --all --note 'exchange maintenance'")
 def pause(names: Names = None, every: Every = False, revision: MayName = None, by: By = "", note: Note = None) -> None:
     """Stop new signals from the next evaluation instant on. Open positions keep their exits. Several strategies pause at the same instant."""
-    _set_status("pause", {"running": "paused"}, {"deprecated": "is deprecated"}, names, every, revision, by, note)
+    _set_status("pause", names, every, revision, by, note)
 
 
 @app.command(epilog="Example: perpflow strategies resume default-btcusdt")
 def resume(names: Names = None, every: Every = False, revision: MayName = None, by: By = "", note: Note = None) -> None:
     """Resume paused strategies. A cooldown also runs down during the pause."""
-    reason = {"deprecated": "is deprecated; use restore"}
-    _set_status("resume", {"paused": "running"}, reason, names, every, revision, by, note)
+    _set_status("resume", names, every, revision, by, note)
 
 
 @app.command(epilog="Example: perpflow strategies deprecate eth-quick --yes")
@@ -112,14 +93,13 @@ def deprecate(
     """Retire strategies: no signals and no edits until `restore`. Nothing is deleted."""
     if names and not yes and not typer.confirm(f"deprecate {', '.join(names)}?"):
         raise UserError("cancelled: nothing was changed")
-    _set_status("deprecate", {"running": "deprecated", "paused": "deprecated"}, {}, names, False, revision, by, note)
+    _set_status("deprecate", names, False, revision, by, note)
 
 
 @app.command(epilog="Example: perpflow strategies restore eth-quick")
 def restore(names: Names = None, revision: MayName = None, by: By = "", note: Note = None) -> None:
     """Restore deprecated strategies with their last configuration."""
-    reason = {status: "is not deprecated" for status in ("running", "paused")}
-    _set_status("restore", {"deprecated": "running"}, reason, names, False, revision, by, note)
+    _set_status("restore", names, False, revision, by, note)
 
 
 @app.command("add-balance", epilog="Example: perpflow strategies add-balance default-btcusdt 500 --revision 3")
@@ -134,9 +114,8 @@ def add_balance(
 
     The revision stores the sum of all added money. It holds from the next instant on. config_hash does not change, so the statistics continue.
     """
-    known = _known(read_log(settings()), name)
-    added = round(known.added_balance + amount, 2)
-    published = _publish(lambda: [replace(known, added_balance=added)], by, note, {name: revision})
+    known = edits.known(read_log(settings()), name)
+    published = _publish(lambda: [edits.with_added_balance(known, amount)], by, note, {name: revision})
     config = published.outcomes[0].config
     typer.echo(f"balance {config.balance:,.2f}, {config.added_balance:,.2f} of it added, 1R {config.balance * config.risk_per_trade:,.2f}")
 
@@ -248,7 +227,7 @@ def list_(every: Annotated[bool, typer.Option("--all", help="Also deprecated str
 @app.command(epilog="Example: perpflow strategies show default-btcusdt")
 def show(name: Name) -> None:
     """Print the newest revision of a strategy and its configuration hash as JSON."""
-    config = _known(read_log(settings()), name)
+    config = edits.known(read_log(settings()), name)
     typer.echo(json.dumps({**config.to_record(), "config_hash": config_hash(config)}, indent=1, ensure_ascii=False))
 
 
@@ -312,25 +291,13 @@ def _publish(wanted: Callable[[], Sequence[StrategyConfig]], by: str, note: str 
     return published
 
 
-def _set_status(
-    verb: str,
-    to: dict[str, str],
-    refused: dict[str, str],
-    names: Sequence[str] | None,
-    every: bool,
-    revision: int | None,
-    by: str,
-    note: str | None,
-) -> None:
+def _set_status(verb: str, names: Sequence[str] | None, every: bool, revision: int | None, by: str, note: str | None) -> None:
     """Change the status of strategies. Strategies that already have it do not change."""
     log = read_log(settings())
-    chosen = _chosen(log, names, every, lambda config: config.status in to)
+    chosen = _chosen(log, names, every, lambda config: config.status in edits.STATUS_CHANGES[verb].to)
     if revision is not None and len(chosen) != 1:
         raise UserError("--revision: applies to one strategy only")
-    for config in chosen:
-        if reason := refused.get(config.status):
-            raise UserError(f"status: {config.strategy_id} {reason}; cannot {verb}")
-    wanted = [replace(config, status=to.get(config.status, config.status)) for config in chosen]
+    wanted = [edits.with_status(config, verb) for config in chosen]
     # Name the revision that was read, so that a concurrent edit is not overwritten.
     _publish(lambda: wanted, by, note, {config.strategy_id: revision or config.revision for config in chosen})
 
@@ -340,14 +307,7 @@ def _chosen(log: StrategyLog, names: Sequence[str] | None, every: bool, fits: Ca
         raise UserError("name at least one strategy, or use --all")
     if every:
         return [config for _, config in sorted(log.newest.items()) if fits(config)]
-    return [_known(log, name) for name in dict.fromkeys(names or ())]
-
-
-def _known(log: StrategyLog, name: str) -> StrategyConfig:
-    newest = log.newest
-    if name not in newest:
-        raise UserError(f"no strategy {name!r} (known: {', '.join(sorted(newest)) or 'none'})")
-    return newest[name]
+    return [edits.known(log, name) for name in dict.fromkeys(names or ())]
 
 
 def _utc(ms: int) -> str:

@@ -16,6 +16,7 @@ from stream_apps.core.market.snapshot import Prints, Snapshot
 from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
 from stream_apps.core.signals.scoring import StrategyMemory, evaluate
 from stream_apps.core.signals.strategy import BOOKKEEPING, StrategyConfig, StrategyError, config_hash
+from stream_apps.core.signals.strategy_grid import grid
 from stream_apps.strategy_files import (
     default_files,
     generated_files,
@@ -25,7 +26,6 @@ from stream_apps.strategy_files import (
     recorded_files,
     strategy_text,
 )
-from stream_apps.strategy_grid import grid
 
 LEAST = 'strategy_id = "s"\ninstrument = "BINANCE:BTCUSDT-PERP"\ndisplay_name = "Test"\n'
 
