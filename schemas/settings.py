@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from schemas.codec.avro import Codec, Registry
 
 # Roles of the database with least privilege; each is perpflow_<role> there. The owner of the tables migrates, maintains and backs up.
-ROLES = ("writer", "reader", "executor")
+ROLES = ("writer", "reader", "executor", "console")
 
 
 class Settings(BaseSettings):
@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     )
     executor_password: str = Field(
         "", alias="PERPFLOW_EXECUTOR_PASSWORD", repr=False, description="Password of the role perpflow_executor."
+    )
+    console_password: str = Field(
+        "", alias="PERPFLOW_CONSOLE_PASSWORD", repr=False, description="Password of the role perpflow_console (users, audit, annotations)."
     )
     schema_registry_url: str = Field(
         "", alias="SCHEMA_REGISTRY_URL", description="Confluent schema registry; empty: single-object encoding."

@@ -1,6 +1,7 @@
-"""Database roles and their rights: the writer fills tables, the reader reads, executor and guard write the journal and the risk switch.
+"""Database roles and their rights.
 
-Only the owner has more rights.
+The writer fills tables. The reader reads. Executor and guard write the journal and the risk switch. The console writes its users, its audit log
+and the risk switch. Only the owner has more rights.
 
 The roles belong to the server, so its databases share them and their passwords. Rights are granted per database after every migration.
 A password comes from the environment or a file (``schemas.settings``). It leaves this process only as its SCRAM verifier.
@@ -37,6 +38,21 @@ EXECUTOR_TABLES: Mapping[str, str] = {
     "live_routes": "SELECT, INSERT",
 }
 
+# The audit log only grows. The console gives the risk commands of the command line.
+CONSOLE_TABLES: Mapping[str, str] = {
+    "console_users": "SELECT, INSERT, UPDATE",
+    "console_sessions": "SELECT, INSERT, UPDATE, DELETE",
+    "console_invitations": "SELECT, INSERT, UPDATE",
+    "console_invitation_uses": "SELECT, INSERT",
+    "console_secret": "SELECT, INSERT",
+    "console_audit": "SELECT, INSERT",
+    "console_annotations": "SELECT, INSERT, UPDATE",
+    "console_backtests": "SELECT, INSERT, UPDATE",
+    "risk_switch": "SELECT, INSERT, UPDATE",
+}
+# The reader has no access to these tables: they hold hashes of passwords and tokens.
+CONSOLE_PREFIX = "console_"
+
 
 def name_of(role: str) -> str:
     """Return the database name of a role."""
@@ -53,9 +69,9 @@ def grant(connection: psycopg.Connection) -> list[str]:
         for role in ROLES:
             _make(connection, name_of(role))
     except psycopg.errors.InsufficientPrivilege:
-        return ["the roles perpflow_writer, perpflow_reader and perpflow_executor do not exist, and this user may not create them"]
-    writer, reader, executor = (sql.Identifier(name_of(role)) for role in ROLES)
-    everyone = sql.SQL(", ").join((writer, reader, executor))
+        return [f"the roles {', '.join(map(name_of, ROLES))} do not exist, and this user may not create them"]
+    writer, reader, executor, console = (sql.Identifier(name_of(role)) for role in ROLES)
+    everyone = sql.SQL(", ").join((writer, reader, executor, console))
     database = sql.Identifier(connection.info.dbname)
     relations: list[str] = [
         name
@@ -64,7 +80,9 @@ def grant(connection: psycopg.Connection) -> list[str]:
             " AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = pg_class.oid AND d.deptype = 'e') ORDER BY 1"
         )
     ]
-    rights: dict[str, list[tuple[sql.Identifier, str]]] = {name: [(reader, "SELECT")] for name in relations}
+    rights: dict[str, list[tuple[sql.Identifier, str]]] = {
+        name: [] if name.startswith(CONSOLE_PREFIX) else [(reader, "SELECT")] for name in relations
+    }
     for name in relations:
         if name in catalogue.TOPICS:
             rights[name].append((writer, "SELECT, INSERT"))
@@ -74,6 +92,8 @@ def grant(connection: psycopg.Connection) -> list[str]:
             rights[name].append((executor, "SELECT, INSERT, UPDATE, DELETE"))
         if name in EXECUTOR_TABLES:
             rights[name].append((executor, EXECUTOR_TABLES[name]))
+        if name in CONSOLE_TABLES:
+            rights[name].append((console, CONSOLE_TABLES[name]))
     with connection.transaction():
         # Two concurrent migrations on one server would change the same catalogue row.
         connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, everyone))

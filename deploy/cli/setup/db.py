@@ -34,8 +34,8 @@ def migrate(
 ) -> None:
     """Apply missing migrations. Refresh comments, policies and the rights of the roles. Safe to repeat.
 
-    The roles perpflow_writer, perpflow_reader and perpflow_executor can log in when their passwords are set:
-    PERPFLOW_WRITER_PASSWORD or PERPFLOW_WRITER_PASSWORD_FILE, and likewise for READER and EXECUTOR.
+    The roles perpflow_writer, perpflow_reader, perpflow_executor and perpflow_console can log in when their passwords are set:
+    PERPFLOW_WRITER_PASSWORD or PERPFLOW_WRITER_PASSWORD_FILE, and likewise for READER, EXECUTOR and CONSOLE.
     """
     if dry_run:
         waiting = database.pending(_url(database_url))

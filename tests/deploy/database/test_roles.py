@@ -15,6 +15,16 @@ from sinks.executor.journal import Journal
 from tests.support.timescale.timescale_helpers import Feeder, assert_tables_equal, sink_thread, until
 
 PASSWORDS = {f"PERPFLOW_{role.upper()}_PASSWORD": f"p@ss/{role} 'word" for role in ROLES}
+CONSOLE = (
+    "console_users",
+    "console_sessions",
+    "console_invitations",
+    "console_invitation_uses",
+    "console_secret",
+    "console_audit",
+    "console_annotations",
+    "console_backtests",
+)
 Connect = Callable[[str], psycopg.Connection]
 
 
@@ -96,6 +106,8 @@ def test_the_reader_reads_everything_and_changes_nothing(settings: Settings) -> 
             "UPDATE executor_state SET epoch = 1",
             "INSERT INTO bar_changes VALUES ('agg_trades', 1)",
             "SELECT perpflow_make_partition('quotes', '2020-01-01')",
+            # Hashes of passwords and tokens, and the secret that signs tokens.
+            *(f"SELECT * FROM {name}" for name in CONSOLE),
         )
 
 
@@ -119,6 +131,7 @@ def test_the_writer_appends_and_cannot_change_what_is_written(settings: Settings
             "DELETE FROM strategy_audit",
             "INSERT INTO executor_outbox SELECT * FROM executor_outbox",
             "SELECT * FROM executor_state",
+            *(f"SELECT * FROM {name}" for name in CONSOLE),
             "DROP TABLE quotes_2020_01_02",
             "DELETE FROM bar_changes",
         )
@@ -137,6 +150,7 @@ def test_the_executor_has_its_journal_and_nothing_else(settings: Settings) -> No
             # What was estimated is neither changed nor taken back.
             "UPDATE live_routes SET changed = true",
             "DELETE FROM live_routes",
+            *(f"SELECT * FROM {name}" for name in CONSOLE),
         )
         connection.execute("INSERT INTO live_routes SELECT r.* FROM live_routes r, live_accounts a WHERE a.epoch = 1 FOR SHARE OF a")
     journal = Journal(settings.role_url("executor"), "test")
@@ -146,6 +160,32 @@ def test_the_executor_has_its_journal_and_nothing_else(settings: Settings) -> No
         for name in ("executor_state", "executor_outbox"):
             connection.execute(f"SELECT * FROM {name} FOR UPDATE")  # type: ignore[arg-type]
             connection.execute(f"DELETE FROM {name}")  # type: ignore[arg-type]
+
+
+@pytest.mark.stack
+def test_the_console_has_its_users_and_an_audit_log_that_only_grows(settings: Settings) -> None:
+    with psycopg.connect(settings.role_url("console"), autocommit=True) as connection:
+        assert connection.execute("SELECT current_user").fetchone() == ("perpflow_console",)
+        for name in CONSOLE:
+            connection.execute(f"SELECT * FROM {name}")  # type: ignore[arg-type]
+        connection.execute("INSERT INTO console_audit (user_name, address, action, outcome) VALUES ('a', 'b', 'c', 'done')")
+        tables = [*(name for name in catalogue.TOPICS), "executor_state", "live_accounts", "sink_offsets"]
+        refused(
+            connection,
+            *DDL,
+            *(f"SELECT * FROM {name}" for name in tables),
+            *(f"DELETE FROM {name}" for name in tables),
+            "UPDATE console_audit SET outcome = 'never happened'",
+            "DELETE FROM console_audit",
+            "TRUNCATE console_audit",
+            # Names in the audit log keep their meaning.
+            "DELETE FROM console_users",
+            "DELETE FROM console_invitations",
+            "UPDATE console_invitation_uses SET user_id = 1",
+            "UPDATE console_secret SET secret = 'x'",
+            "DELETE FROM console_secret",
+        )
+        connection.execute("SELECT * FROM risk_switch FOR UPDATE")
 
 
 @pytest.mark.stack

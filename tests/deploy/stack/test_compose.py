@@ -28,10 +28,10 @@ ROLE_PASSWORDS = {
     "sink": {"WRITER"},
     "evolve": {"READER"},
     **{name: {"EXECUTOR"} for name in ("executor", *TRADING)},
-    "migrate": {"WRITER", "READER", "EXECUTOR"},
+    "migrate": {"WRITER", "READER", "EXECUTOR", "CONSOLE"},
 }
 SECRETS = {"POSTGRES_PASSWORD": "for-this-test", "GRAFANA_PASSWORD": "for-this-test-too"} | {
-    f"PERPFLOW_{role}_PASSWORD": f"of-{role.lower()}" for role in ("WRITER", "READER", "EXECUTOR")
+    f"PERPFLOW_{role}_PASSWORD": f"of-{role.lower()}" for role in ("WRITER", "READER", "EXECUTOR", "CONSOLE")
 }
 
 

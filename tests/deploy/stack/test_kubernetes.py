@@ -18,7 +18,7 @@ VERSION = "1.33"
 WORKLOADS = {"Deployment", "StatefulSet", "Job"}
 # Of compose's services: those that a desk brings itself, and those that trade or send, which nobody should start by applying a folder.
 NOT_HERE = {"guard", "trader", "notifier"}
-PASSWORDS = {f"PERPFLOW_{role}_PASSWORD": f"{role.lower()}-password" for role in ("WRITER", "READER", "EXECUTOR")}
+PASSWORDS = {f"PERPFLOW_{role}_PASSWORD": f"{role.lower()}-password" for role in ("WRITER", "READER", "EXECUTOR", "CONSOLE")}
 
 
 def read(name: str) -> list[dict[str, Any]]:
