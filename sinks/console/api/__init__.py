@@ -1,0 +1,1 @@
+"""Endpoints of the console, one file a subject."""

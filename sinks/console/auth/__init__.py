@@ -1,0 +1,1 @@
+"""Who may do what in the console: users, passwords, sessions, roles, invitations, audit log."""

@@ -1,0 +1,1 @@
+"""HTTP of the console: problem details, security headers, caching."""

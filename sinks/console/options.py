@@ -1,0 +1,48 @@
+"""Options of the console process."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ConsoleOptions:
+    """How the console listens.
+
+    Attributes:
+        host: Address to listen on. Anything but loopback needs users and TLS (or a proxy that has it).
+        port: Port of API and pages; 0: any free port.
+        tls_cert, tls_key: PEM files of the server's certificate and key; both or neither.
+        proxy: Addresses of the reverse proxy that terminates TLS, separated by commas; its X-Forwarded-For and -Proto are believed. Empty: no proxy.
+        statement_timeout_ms: Longest time of one database query.
+        pool_size: Most connections of the reader to the database.
+        prometheus_url: Prometheus that scrapes the services; empty: none.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8700
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    proxy: str = ""
+    statement_timeout_ms: int = 5_000
+    pool_size: int = 8
+    prometheus_url: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key: give both or neither")
+
+    @property
+    def loopback(self) -> bool:
+        """Return whether only this machine can connect."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def secure(self) -> bool:
+        """Return whether browsers connect with TLS."""
+        return self.tls_cert is not None or bool(self.proxy)

@@ -1,0 +1,59 @@
+"""A database that holds recorded trades, and a market around them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import psycopg
+
+import deploy.demo
+
+# The spot recording of the demo: every trade of LTCUSDT, see its PROVENANCE.md.
+RECORDING = Path(next(iter(deploy.demo.__path__))) / "data" / "ltcusdt_spot_trades"
+INSTRUMENT = "BINANCE:LTCUSDT"
+
+
+@dataclass(frozen=True)
+class Trade:
+    """One recorded trade: time in ms, exact price and quantity, whether the taker sold."""
+
+    time: int
+    price: Decimal
+    quantity: Decimal
+    sold: bool
+
+
+def recorded(limit: int) -> list[Trade]:
+    """Return the first trades of the recording, in order of time."""
+    found: list[Trade] = []
+    for path in sorted(RECORDING.glob("*.csv.gz")):
+        with gzip.open(path, "rt") as file:
+            for row in csv.DictReader(file):
+                found.append(Trade(int(row["timestamp"]), Decimal(row["price"]), Decimal(row["quantity"]), row["side"].lower() == "sell"))
+    return sorted(found, key=lambda trade: trade.time)[:limit]
+
+
+def store(database_url: str, trades: list[Trade]) -> None:
+    """Write an instrument and its trades as the sink does."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO instruments (instrument, event_time, receive_time, author, venue, symbol, base_asset, quote_asset, kind, status, tick_size,"
+            " step_size, price_decimals, quantity_decimals, recorded, kafka_partition, kafka_offset) VALUES (%(name)s, %(at)s, %(at)s, 'test', 'BINANCE',"
+            " 'LTCUSDT', 'LTC', 'USDT', 'spot', 'active', 0.01, 0.001, 2, 3, true, 0, 0)",
+            {"name": INSTRUMENT, "at": datetime.fromtimestamp(trades[0].time / 1000, UTC)},
+        )
+        statement = (
+            "COPY agg_trades (instrument, event_time, receive_time, agg_id, first_trade_id, last_trade_id, price, quantity, buyer_is_maker,"
+            " backfilled, kafka_partition, kafka_offset) FROM STDIN"
+        )
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for number, trade in enumerate(trades):
+                at = datetime.fromtimestamp(trade.time / 1000, UTC)
+                copy.write_row(
+                    (INSTRUMENT, at, at, number, number, number, float(trade.price), float(trade.quantity), trade.sold, False, 0, number)
+                )
