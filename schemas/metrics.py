@@ -149,6 +149,18 @@ SIGNAL_TO_ORDER = Histogram(
 )
 JOURNAL_SECONDS = Histogram("perpflow_journal_seconds", "Duration of a transaction of the live journal.", ["account"], buckets=_LATENCY)
 
+# --- console -------------------------------------------------------------------------------------------------------
+CONSOLE_CLIENTS = Gauge("perpflow_console_clients", "Clients that are connected to the live stream.", [])
+CONSOLE_TURNED_AWAY = Counter("perpflow_console_turned_away", "Live streams refused because too many are open.", [])
+CONSOLE_STALLED = Counter("perpflow_console_stalled", "Live streams closed because the client took nothing for a minute.", [])
+CONSOLE_SENT = Counter("perpflow_console_sent", "Messages of the live stream sent to clients, by kind: state, event.", ["kind"])
+CONSOLE_SENT_BYTES = Counter("perpflow_console_sent_bytes", "Bytes of the live stream sent to clients.", [])
+CONSOLE_CONFLATED = Counter("perpflow_console_conflated", "State messages replaced by a newer one before a slow client took them.", [])
+CONSOLE_RESETS = Counter("perpflow_console_resets", "Times that a client was asked to load channels again, because events are missing.", [])
+CONSOLE_REFUSED = Counter("perpflow_console_refused_records", "Records that the live stream cannot show.", ["topic"])
+CONSOLE_LAG = Gauge("perpflow_console_lag_records", "Records not yet read by the live stream.", ["topic"])
+CONSOLE_EVENT_TIME = Gauge("perpflow_console_event_time_seconds", "Newest record read by the live stream, Unix time.", ["topic"])
+
 # --- the catalogue -------------------------------------------------------------------------------------------------
 Metric = Counter | Gauge | Histogram
 
@@ -191,6 +203,18 @@ PROCESSES: dict[str, tuple[Metric, ...]] = {
     "executor": (POSITIONS_OPEN, TRADES_CLOSED, ORDERS, EXECUTOR_EVENT_TIME),
     "evolve": (EVOLVE_RUNS,),
     "maintenance": (MAINTENANCE, MAINTENANCE_SECONDS, BARS_BUILT, TABLE_BYTES, DATABASE_BYTES),
+    "console": (
+        CONSOLE_CLIENTS,
+        CONSOLE_TURNED_AWAY,
+        CONSOLE_STALLED,
+        CONSOLE_SENT,
+        CONSOLE_SENT_BYTES,
+        CONSOLE_CONFLATED,
+        CONSOLE_RESETS,
+        CONSOLE_REFUSED,
+        CONSOLE_LAG,
+        CONSOLE_EVENT_TIME,
+    ),
     "live executor": (
         RECONCILED,
         RECONCILED_TIME,
@@ -214,6 +238,12 @@ _UNITS = {
     QUALITY_LOWEST: "0 to 10",
     POSITIONS_OPEN: "positions",
     NOTIFICATIONS_QUEUED: "messages",
+    CONSOLE_CLIENTS: "clients",
+    CONSOLE_SENT: "messages",
+    CONSOLE_SENT_BYTES: "bytes",
+    CONSOLE_CONFLATED: "messages",
+    CONSOLE_TURNED_AWAY: "streams",
+    CONSOLE_STALLED: "streams",
     BYTES_ARCHIVED: "bytes",
     VENUE_WEIGHT: "request weight",
     GUARD_STATE: "0, 1 or 2",

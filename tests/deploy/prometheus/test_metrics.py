@@ -44,6 +44,7 @@ FOLDERS = {
     "maintenance": ("deploy/database/maintenance.py",),
     "live executor": ("sinks/live",),
     "archive": ("sinks/archive",),
+    "console": ("sinks/console",),
     "evolve": ("deploy/backtest/evolution", "deploy/cli/research/evolve.py"),
     "notifier": ("sinks/notifier",),
 }
