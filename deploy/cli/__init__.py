@@ -44,6 +44,8 @@ COMMANDS: dict[str, str] = {
     "routing": "Propose entry routing from measured execution costs.",
     "risk": "Run the risk guard; halt or resume trading; close all positions.",
     "archive": "Archive topics as Parquet files.",
+    "console": "Serve the HTTP API and the web pages.",
+    "console-users": "Add, list, ban and change the users of the console; invite people.",
     "monitor": "Monitor the quality of the market data.",
     "metrics": "List every metric with unit, labels and meaning.",
     "dashboards": "Draw the Grafana dashboards as HTML pages, without Grafana.",

@@ -1,0 +1,46 @@
+"""``perpflow console``: the HTTP API and the web pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.cli import settings as surroundings
+from schemas.errors import UserError
+from schemas.process.service import Service, configure_logging
+from sinks.console.options import ConsoleOptions
+from sinks.console.service import Console
+
+
+def console(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of API and pages; 0: any free port.")] = 8700,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Anything but this machine needs users, and TLS or --proxy.")
+    ] = "127.0.0.1",
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the server's certificate.", exists=True, dir_okay=False)] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's key.", exists=True, dir_okay=False)] = None,
+    proxy: Annotated[
+        str, typer.Option(help="Addresses of the reverse proxy that has TLS, separated by commas. Its X-Forwarded headers are believed.")
+    ] = "",
+    prometheus: Annotated[
+        str, typer.Option(envvar="PROMETHEUS_URL", help="Prometheus that scrapes the services: for health and alerts.")
+    ] = "",
+) -> None:
+    """Serve the console: pages at /, the API at /api/v1, its document at /api/docs.
+
+    Without users it opens read-only on this machine. `perpflow console-users add` makes the first user.
+
+    Example: perpflow console --port 8700
+    """
+    settings = surroundings()
+    if not settings.database_url:
+        raise UserError("DATABASE_URL is not set; `perpflow stack env` prints it")
+    try:
+        options = ConsoleOptions(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, proxy=proxy, prometheus_url=prometheus)
+    except ValueError as error:
+        raise UserError(f"console: {error}") from error
+    configure_logging(settings.log_level)
+    with Service("console", settings.http_port) as service:
+        Console(settings, service, options).run()

@@ -1,0 +1,219 @@
+"""Endpoints of strategies: list, plaza, one in detail, history; create, edit, pause, resume, deprecate, restore, add balance."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.settings import Settings
+from sinks.commands.strategies import edits, revisions
+from sinks.commands.strategies.history import history as history_of
+from sinks.commands.strategies.log import read as read_log
+from sinks.commands.strategies.revisions import PublishResult
+from sinks.console.api.commanding import command, valid
+from sinks.console.auth.identity import Identity, needs
+from sinks.console.context import Contextual
+from sinks.console.data import strategies as data
+from sinks.console.data.records import shown
+from sinks.console.http.json import json_response, tagged
+from sinks.console.http.parameters import MaybeStrategy, StrategyId
+from sinks.console.http.problems import Problem
+from stream_apps.core.signals.strategy import StrategyConfig, config_hash
+from stream_apps.core.signals.strategy_rules import validate
+
+Operator = Annotated[Identity, Depends(needs("operator"))]
+_NOT_AT_CREATION = {name: reason for name, reason in edits.NOT_BY_EDIT.items() if name != "initial_balance"}
+Change = Literal["pause", "resume", "deprecate", "restore"]
+
+
+class NewStrategy(BaseModel):
+    """A strategy to create."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    strategy_id: str = Field(min_length=1, max_length=64)
+    instrument: str = Field(max_length=64, examples=["BINANCE:BTCUSDT-PERP"])
+    model: str = Field("v54_factory", max_length=32, description="Scoring model")
+    fields: dict[str, Any] = Field(
+        default_factory=dict, description="Further fields of the strategy, as GET /strategies/{strategy_id} shows them"
+    )
+    note: str | None = Field(None, max_length=500, description="Reason, for the audit trail")
+
+
+class StrategyChanges(BaseModel):
+    """An edit of a strategy."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    revision: int = Field(ge=1, description="Revision on which the edit is based")
+    fields: dict[str, Any] = Field(description="Changed fields")
+    note: str | None = Field(None, max_length=500, description="Reason, for the audit trail")
+
+
+class StatusRequest(BaseModel):
+    """A change of a strategy's status."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    revision: int = Field(ge=1, description="Revision on which the change is based")
+    note: str | None = Field(None, max_length=500, description="Reason, for the audit trail")
+
+
+class BalanceRequest(StatusRequest):
+    """Money to add."""
+
+    amount: float = Field(ge=0.01, le=1e12, allow_inf_nan=False, description="Quote units")
+
+
+def _checked(given: Mapping[str, Any], refused: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return the fields of a request. Raises Problem (422) for fields that an edit cannot set."""
+    if errors := {f"body.fields.{name}": reason for name, reason in refused.items() if name in given}:
+        raise Problem(422, "; ".join(f"{name}: {reason}" for name, reason in errors.items()), errors=errors)
+    return given
+
+
+def _publish(settings: Settings, config: StrategyConfig, by: str, note: str | None, revision: int) -> PublishResult:
+    return revisions.publish(settings, [config], time.time_ns() // 1_000_000, by=by, note=note, expected={config.strategy_id: revision})
+
+
+def _answer(published: PublishResult) -> dict[str, Any]:
+    """Return what a command wrote."""
+    (outcome,) = published.outcomes
+    return {"written": outcome.written, "config_hash": config_hash(outcome.config), "strategy": outcome.config.to_record()}
+
+
+def _valid(make: Callable[[], StrategyConfig]) -> StrategyConfig:
+    """Return a configuration that the workers would take. Raises Problem (422) with the field of a broken rule."""
+
+    def checked() -> StrategyConfig:
+        config = make()
+        validate(config)
+        return config
+
+    return valid(checked)
+
+
+def _record(config: StrategyConfig) -> dict[str, Any]:
+    return config.to_record()
+
+
+def router() -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter(tags=["strategies"], dependencies=[Depends(needs("viewer"))])
+
+    @routes.get("/strategies", summary="Newest revision of every strategy, with its open positions")
+    async def listed(request: Request, context: Contextual) -> Response:
+        async with context.database.reading() as connection:
+            rows = await (
+                await connection.execute(
+                    "SELECT r.*, (SELECT count(*) FROM positions_current p WHERE p.strategy_id = r.strategy_id AND p.status IN ('open', 'tp1_hit'))"
+                    " AS open_positions FROM strategy_registry r ORDER BY r.strategy_id"
+                )
+            ).fetchall()
+        return tagged(request, {"strategies": [shown(row) for row in rows]})
+
+    @routes.get("/plaza", summary="Strategies as cards: result on paper, status, open positions")
+    async def plaza(
+        context: Contextual, status: Annotated[Literal["running", "paused", "deprecated", "error"] | None, Query()] = None
+    ) -> Response:
+        async with context.database.reading() as connection:
+            return json_response({"cards": await data.cards(connection, datetime.now(UTC), status)})
+
+    @routes.get("/strategies/{strategy_id}", summary="Newest revision of a strategy, from the topic")
+    async def one(context: Contextual, strategy_id: StrategyId) -> Response:
+        log = await run_in_threadpool(read_log, context.settings)
+        config = log.newest.get(strategy_id)
+        if config is None:
+            raise Problem(404, f"no strategy {strategy_id!r}")
+        return json_response({"strategy": config.to_record(), "config_hash": config_hash(config)})
+
+    @routes.get("/strategies/{strategy_id}/history", summary="Every revision: who, when, why, what it changed")
+    async def history(context: Contextual, strategy_id: StrategyId) -> Response:
+        entries = await run_in_threadpool(history_of, context.settings, strategy_id)
+        if not entries:
+            raise Problem(404, f"no strategy {strategy_id!r}")
+        return json_response({"history": [entry.to_json() for entry in entries]})
+
+    @routes.get("/paper/statistics", summary="Statistics of closed paper trades, each with its unit, or null with its reason")
+    async def statistics(context: Contextual, strategy_id: MaybeStrategy = None, by_instrument: bool = False) -> Response:
+        now = datetime.now(UTC)
+        async with context.database.reading() as connection:
+            trades = await data.closed_trades(connection, strategy_id, "paper")
+            balance = await data.balance(connection, strategy_id)
+        found: dict[str, Any] = {"strategy_id": strategy_id, "all": data.statistics(data.ledger_of(trades, balance, now))}
+        if by_instrument:
+            names = sorted({row["instrument"] for row in trades})
+            parts = {name: [row for row in trades if row["instrument"] == name] for name in names}
+            found["instruments"] = {name: data.statistics(data.ledger_of(rows, balance, now)) for name, rows in parts.items()}
+        return json_response(found)
+
+    @routes.get("/paper/equity", summary="Equity curve of closed paper trades")
+    async def equity(context: Contextual, strategy_id: MaybeStrategy = None) -> Response:
+        async with context.database.reading() as connection:
+            trades = await data.closed_trades(connection, strategy_id, "paper")
+            balance = await data.balance(connection, strategy_id)
+        return json_response({"strategy_id": strategy_id, **data.equity(data.ledger_of(trades, balance, datetime.now(UTC)))})
+
+    @routes.post("/strategies/check", summary="Check a new strategy without writing it; the answer has every field")
+    async def check_new(context: Contextual, request: NewStrategy) -> Response:
+        given = _checked(request.fields, _NOT_AT_CREATION)
+        return json_response(
+            {"strategy": _valid(lambda: edits.new(request.strategy_id, request.instrument, request.model, given)).to_record()}
+        )
+
+    @routes.post("/strategies/{strategy_id}/check", summary="Check an edit without writing it")
+    async def check_edit(context: Contextual, strategy_id: StrategyId, request: StrategyChanges) -> Response:
+        given = _checked(request.fields, edits.NOT_BY_EDIT)
+        known = edits.known(await run_in_threadpool(read_log, context.settings), strategy_id)
+        return json_response({"strategy": _valid(lambda: edits.edited(known, given)).to_record()})
+
+    @routes.post("/strategies", status_code=201, summary="Create a strategy")
+    async def create(context: Contextual, operator: Operator, request: NewStrategy) -> Response:
+        given = _checked(request.fields, _NOT_AT_CREATION)
+
+        def call() -> PublishResult:
+            config = edits.new(request.strategy_id, request.instrument, request.model, given)
+            return _publish(context.settings, config, operator.name, request.note, 0)
+
+        published = await command(context, operator, "strategy.create", request.strategy_id, call, None, _answer)
+        return json_response(_answer(published), 201 if published.outcomes[0].written else 200)  # the same again changes nothing
+
+    @routes.patch("/strategies/{strategy_id}", summary="Change fields of a strategy")
+    async def edit(context: Contextual, operator: Operator, strategy_id: StrategyId, request: StrategyChanges) -> Response:
+        given = _checked(request.fields, edits.NOT_BY_EDIT)
+        known = edits.known(await run_in_threadpool(read_log, context.settings), strategy_id)
+
+        def call() -> PublishResult:
+            return _publish(context.settings, edits.edited(known, given), operator.name, request.note, request.revision)
+
+        return json_response(_answer(await command(context, operator, "strategy.edit", strategy_id, call, _record(known), _answer)))
+
+    @routes.post("/strategies/{strategy_id}/add-balance", summary="Add money to a strategy's paper account")
+    async def add_balance(context: Contextual, operator: Operator, strategy_id: StrategyId, request: BalanceRequest) -> Response:
+        known = edits.known(await run_in_threadpool(read_log, context.settings), strategy_id)
+
+        def call() -> PublishResult:
+            return _publish(
+                context.settings, edits.with_added_balance(known, request.amount), operator.name, request.note, request.revision
+            )
+
+        return json_response(_answer(await command(context, operator, "strategy.add-balance", strategy_id, call, _record(known), _answer)))
+
+    @routes.post("/strategies/{strategy_id}/{change}", summary="Pause, resume, deprecate or restore a strategy")
+    async def status(
+        context: Contextual, operator: Operator, strategy_id: StrategyId, change: Annotated[Change, Path()], request: StatusRequest
+    ) -> Response:
+        known = edits.known(await run_in_threadpool(read_log, context.settings), strategy_id)
+
+        def call() -> PublishResult:
+            return _publish(context.settings, edits.with_status(known, change), operator.name, request.note, request.revision)
+
+        return json_response(_answer(await command(context, operator, f"strategy.{change}", strategy_id, call, _record(known), _answer)))
+
+    return routes

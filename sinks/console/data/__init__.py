@@ -1,0 +1,1 @@
+"""Reads of the console from the database."""
