@@ -1,0 +1,70 @@
+// @ts-check
+/** The trade-flow heatmap: time across, price up, colour by taker side, strength by volume. A box drawn over it gives the summary of its stretch. */
+
+import { colour } from "../../charts/library.js";
+import { h } from "../../core/dom.js";
+import { price } from "../../core/format.js";
+
+const MARGIN = { left: 0, right: 64, top: 6, bottom: 22 };
+
+/**
+ * @param {any} map answer of GET /trades/heatmap
+ * @param {(range: {start: number, end: number}) => void} boxed called with the stretch of a box
+ */
+export function heatmap(map, boxed) {
+  const canvas = /** @type {HTMLCanvasElement} */ (h("canvas", { role: "img", tabindex: 0, "aria-label": "Traded volume by time and price. Drag over a stretch for its summary." }));
+  const start = Date.parse(map.start), end = Date.parse(map.end);
+  const levels = map.cells.map((/** @type {number[]} */ cell) => cell[1]);
+  const low = Math.min(...levels), high = Math.max(...levels) + 1;
+  /** @type {[number, number] | null} */
+  let box = null;
+  const draw = () => {
+    const { width, height } = canvas.getBoundingClientRect();
+    if (!width) return;
+    canvas.width = width * devicePixelRatio;
+    canvas.height = height * devicePixelRatio;
+    const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    pen.scale(devicePixelRatio, devicePixelRatio);
+    const wide = width - MARGIN.left - MARGIN.right, tall = height - MARGIN.top - MARGIN.bottom;
+    const columns = (end - start) / map.step_ms, rows = high - low;
+    const volumes = map.cells.map((/** @type {number[]} */ cell) => cell[2] + cell[3]).sort((/** @type {number} */ a, /** @type {number} */ b) => a - b);
+    const full = volumes[Math.floor(volumes.length * 0.97)] || 1;
+    const [up, down] = [colour("up"), colour("down")];
+    for (const [column, level, buy, sell] of map.cells) {
+      pen.globalAlpha = 0.12 + 0.88 * Math.min(1, Math.sqrt((buy + sell) / full));
+      pen.fillStyle = buy >= sell ? up : down;
+      pen.fillRect(MARGIN.left + (column / columns) * wide, MARGIN.top + ((high - level - 1) / rows) * tall, Math.max(1, wide / columns), Math.max(1, tall / rows - 0.5));
+    }
+    pen.globalAlpha = 1;
+    pen.fillStyle = colour("muted");
+    pen.font = "11px system-ui, sans-serif";
+    pen.textBaseline = "middle";
+    const step = Math.max(1, Math.ceil(rows / 8));
+    for (let level = low; level <= high; level += step) pen.fillText(price(level * map.level_size), width - MARGIN.right + 6, MARGIN.top + ((high - level) / rows) * tall);
+    pen.textBaseline = "alphabetic";
+    for (let i = 0; i <= 4; i += 1) {
+      pen.textAlign = i === 0 ? "left" : i === 4 ? "right" : "center";
+      pen.fillText(new Date(start + ((end - start) * i) / 4).toISOString().slice(11, 19), MARGIN.left + (wide * i) / 4, height - 6);
+    }
+    pen.textAlign = "left";
+    if (box) {
+      pen.fillStyle = colour("accent");
+      pen.globalAlpha = 0.18;
+      pen.fillRect(Math.min(...box), MARGIN.top, Math.abs(box[1] - box[0]), tall);
+      pen.globalAlpha = 1;
+    }
+  };
+  const inside = (/** @type {PointerEvent} */ event) => Math.max(MARGIN.left, Math.min(canvas.getBoundingClientRect().width - MARGIN.right, event.offsetX));
+  canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); box = [inside(event), inside(event)]; draw(); });
+  canvas.addEventListener("pointermove", (event) => { if (box && event.buttons) { box[1] = inside(event); draw(); } });
+  canvas.addEventListener("pointerup", () => {
+    if (!box) return;
+    const wide = canvas.getBoundingClientRect().width - MARGIN.left - MARGIN.right;
+    const [from, to] = [Math.min(...box), Math.max(...box)].map((x) => Math.round(start + ((x - MARGIN.left) / wide) * (end - start)));
+    if (to - from >= 1000) boxed({ start: from, end: to });
+    else { box = null; draw(); }
+  });
+  new ResizeObserver(draw).observe(canvas);
+  addEventListener("perpflow:theme", draw);
+  return canvas;
+}
