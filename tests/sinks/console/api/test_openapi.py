@@ -17,7 +17,7 @@ from tests.support.console.server import console
 
 pytestmark = pytest.mark.usefixtures("topics")
 # Cases an operation: enough for every kind of invalid value; the long form is for a person with time.
-EXAMPLES = int(os.environ.get("PERPFLOW_FUZZ_EXAMPLES", "6"))
+EXAMPLES = int(os.environ.get("PERPFLOW_FUZZ_EXAMPLES", "3"))
 
 
 def fuzz(base_url: httpx.URL, headers: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
