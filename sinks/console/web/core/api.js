@@ -60,5 +60,7 @@ export function get(path, query = {}, signal = undefined) {
 export const post = (path, body = {}) => call("POST", path, body);
 /** @param {string} path @param {any} body */
 export const patch = (path, body) => call("PATCH", path, body);
+/** @param {string} path @param {any} body */
+export const put = (path, body) => call("PUT", path, body);
 /** @param {string} path */
 export const remove = (path) => call("DELETE", path);

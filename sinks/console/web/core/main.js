@@ -12,7 +12,7 @@ function menu() {
   fill(nav, pages.filter((page) => page.menu !== false && may(page.role ?? "viewer")).map((page) => h("a", { href: `/${page.path}`, "data-link": true }, page.title)));
   const { name, anonymous } = session();
   fill(byId("account"), name && !anonymous
-    ? h("button", { onclick: async () => { await post("/auth/logout"); location.assign("/login"); } }, `Log out ${name}`)
+    ? h("span", { style: { display: "flex", gap: "8px", alignItems: "center" } }, h("a", { href: "/account", "data-link": true }, name), h("button", { onclick: async () => { await post("/auth/logout"); location.assign("/login"); }, "aria-label": `Log out ${name}` }, "Log out"))
     : anonymous ? h("span.badge", { title: "No users are configured: everything can be read, nothing changed." }, "read-only") : h("a.button", { href: "/login", "data-link": true }, "Log in"));
 }
 
@@ -46,7 +46,7 @@ byId("menu").addEventListener("click", () => {
   const open = byId("nav").classList.toggle("open");
   byId("menu").setAttribute("aria-expanded", String(open));
 });
-addEventListener("perpflow:signed-out", () => { if (location.pathname !== "/login") go(`/login?then=${encodeURIComponent(location.pathname + location.search)}`); });
+addEventListener("perpflow:signed-out", () => { if (!["/login", "/register"].includes(location.pathname)) go(`/login?then=${encodeURIComponent(location.pathname + location.search)}`); });
 addEventListener("perpflow:signed-in", async () => { await load(); menu(); void show(); });
 
 theme();

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import pyotp
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -21,7 +22,7 @@ from tests.support.console.server import console
 
 CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
-PAGES = ("market", "signals", "plaza", "desk", "timeline", "system", "login")
+PAGES = ("market", "signals", "plaza", "desk", "timeline", "system", "login", "register")
 
 
 @pytest.fixture(scope="module")
@@ -153,4 +154,48 @@ def test_roles_and_two_editors(browser: Browser, environment: Settings) -> None:
         (config,) = read_log(environment).newest.values()
         assert (config.revision, config.entry_score, config.edited_by) == (2, 72.0, "ann")
         for page in people.values():
+            page.context.close()
+
+
+def test_an_invitation_a_second_factor_and_a_ban(browser: Browser, environment: Settings) -> None:
+    """An owner invites; the guest registers, sets up a second factor, logs in with it, is banned and gets out at once."""
+    database.migrate(environment.database_url)
+    add_user(environment.database_url, "ona", "owner")
+    with console(environment) as anyone:
+        owner, guest = (browser.new_context(base_url=str(anyone.base_url)).new_page() for _ in range(2))
+        log_in(owner, "ona")
+        owner.goto("/admin")
+        owner.get_by_role("button", name="Invite").click()
+        code = owner.locator("code").first.inner_text()
+        guest.goto(f"/register?code={code}")
+        guest.get_by_label("Name").fill("gus")
+        guest.get_by_label("Password").fill("short")
+        guest.get_by_role("button", name="Register").click()
+        expect(guest.locator(".field-error", has_text="at least")).to_be_visible()
+        guest.get_by_label("Password").fill(PASSWORD)
+        guest.get_by_role("button", name="Register").click()
+        expect(guest.get_by_role("button", name="Log out gus")).to_be_visible()
+        assert guest.locator("#nav").get_by_role("link", name="Admin").count() == 0
+
+        guest.goto("/account")
+        second = guest.locator("section", has_text="Second factor")
+        second.get_by_label("Password").fill(PASSWORD)
+        second.get_by_role("button", name="Set up").click()
+        secret = second.locator("code").inner_text()
+        second.get_by_label("Code that the app shows").fill(pyotp.TOTP(secret).now())
+        second.get_by_role("button", name="Confirm").click()
+        expect(guest.get_by_role("button", name="Remove the second factor")).to_be_visible()
+
+        owner.reload()
+        row = owner.locator("tr", has_text="gus").first
+        expect(row).to_contain_text("yes")
+        row.get_by_role("button", name="Ban").click()
+        owner.get_by_label("Type gus to confirm").fill("gus")
+        owner.get_by_label("Reason, for the record").fill("leaves the desk")
+        owner.locator("dialog").get_by_role("button", name="Ban").click()
+        expect(owner.locator("#toasts")).to_contain_text("gus is banned")
+        guest.goto("/plaza")
+        expect(guest).to_have_url(f"{str(anyone.base_url).rstrip('/')}/login?then=%2Fplaza")
+        expect(owner.locator("table", has_text="user.ban")).to_be_visible()
+        for page in (owner, guest):
             page.context.close()

@@ -14,7 +14,7 @@ export const page = {
       h("label", null, h("span", null, "Name"), h("input", { name: "name", autocomplete: "username", required: true, maxlength: 64 })),
       h("label", null, h("span", null, "Password"), h("input", { name: "password", type: "password", autocomplete: "current-password", required: true, maxlength: 256 })),
       h("label", null, h("span", null, "Code of your authenticator, if you use one"), code),
-      said, h("button.primary", { type: "submit" }, "Log in")));
+      said, h("button.primary", { type: "submit" }, "Log in"), h("a", { href: "/register", "data-link": true }, "I have an invitation")));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       fill(said);
