@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from schemas.catalogue import RESULT_TOPICS
 from schemas.settings import Settings
 from stream_apps.core.paper.position import PaperSettings
 from stream_apps.engines import SIGNALS, EngineSpec
@@ -40,7 +39,7 @@ class ReplayReport:
 Progress = Callable[[int, str, int], None]
 
 
-def read_results(settings: Settings, topics: tuple[str, ...] = RESULT_TOPICS) -> ResultSet:
+def read_results(settings: Settings, topics: tuple[str, ...] = SIGNALS.results) -> ResultSet:
     """Return the records that the services have written to result topics."""
     written = ResultSet.of(settings.codec, topics)
     with TopicSource(settings, topics) as source:

@@ -67,7 +67,7 @@ def test_the_demo_checks_itself_on_any_recording_and_stops_everything(tmp_path):
     assert result["replay"]["identical"] and result["hashes"] == result["replay"]["hashes"]
     assert all(check["ok"] for check in result["checks"]) and len(result["checks"]) > 5
     assert result["counts"]["agg_trades"] > 5_000 and result["counts"]["features"] == result["counts"]["scores"] > 700
-    assert set(result["hashes"]) == {"features", "scores", "signals", "trades_closed"}
+    assert set(result["hashes"]) == {"features", "scores", "signals", "labels", "trades_closed"}
     report = (tmp_path / "report.html").read_text("utf-8")
     assert "LTCUSDT" in report and "<script src=" not in report
     assert processes_of(tmp_path) == []

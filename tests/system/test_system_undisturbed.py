@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 # What copy_inputs does not bring along: no input of the engine.
 COPIED = ["agg_trades", "depth", "quotes", "funding", "instruments", "strategies", "progress"]
-DERIVED = ["features", "bars", "scores", "signals", "worker_progress", "orders", "fills", "positions", "trades_closed"]
+DERIVED = ["features", "bars", "scores", "signals", "labels", "worker_progress", "orders", "fills", "positions", "trades_closed"]
 
 
 def test_the_golden_figures_come_out_of_the_database(reference: Reference) -> None:

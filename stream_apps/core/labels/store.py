@@ -89,6 +89,7 @@ class LabelStore:
         self._parts: list[tuple[int, int]] = []  # ends of mark prices and of instants, by part
         self._closed: list[I64] = []  # by part
         self._n_marks = self._n_instants = self._n_rows = 0
+        self._n_known = 0  # instruments that the queued rows may name
 
     def _ensure(self, n: int) -> None:
         more = n - len(self._counts)
@@ -111,6 +112,7 @@ class LabelStore:
             instrument, times, prices, use: The rows; ``use`` False skips one.
             closed: Last closed pane of each instrument.
         """
+        self._n_known = max(self._n_known, len(closed))
         self._marks.append((instrument, times, prices, use))
         self._n_marks += len(times)
         self._parts.append((self._n_marks, self._n_instants))
@@ -124,6 +126,8 @@ class LabelStore:
             instruments, scored, atr: The rows: instrument, whether a strategy was scored, ATR (NaN: not known).
             closed: Last closed pane of each instrument.
         """
+        # An instrument may have begun after the last mark prices were queued.
+        self._n_known = max(self._n_known, len(closed))
         self._instants.append((panes, ends + self._n_rows, instruments, scored, atr))
         self._n_instants += len(panes)
         self._n_rows += len(instruments)
@@ -137,7 +141,7 @@ class LabelStore:
         """Take what queued up and return the labels that became due, in the order of the instants. None: nothing queued up."""
         if not self._parts:
             return None
-        n = max(map(len, self._closed))
+        n = self._n_known
         self._ensure(n)
         closed = np.zeros((len(self._parts), n), dtype=np.int64)
         for part, one in enumerate(self._closed):

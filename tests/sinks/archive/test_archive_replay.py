@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from schemas.archive.manifest import ArchiveError
-from schemas.catalogue import RESULT_TOPICS
 from schemas.codec.recordset import RecordSet
 from stream_apps.core.market.config import EngineConfig
+from stream_apps.engines import SIGNALS
 from stream_apps.replay.run import PartitionReplay, Result, drive
 from stream_apps.replay.sources.archive import Archive
 from stream_apps.strategy_files import load_strategy_files
@@ -157,7 +157,7 @@ def test_the_command_compares_with_what_is_archived(ltc: Log, tmp_path: Path) ->
 
     logs = {(topic, PARTITION): messages for topic, messages in ltc.topics.items()}
     for result in from_records(ltc):
-        if result.topic in RESULT_TOPICS:
+        if result.topic in SIGNALS.results:
             messages = logs.setdefault((result.topic, PARTITION), [])
             messages.append((len(messages), CODEC.decode(result.topic, result.value)["event_time"], result.key, result.value))
     archived(tmp_path / "same", logs, size=9_000)

@@ -29,7 +29,7 @@ LATER, UNKNOWN = (
     "BINANCE:LTCEUR",
     "BINANCE:LTCGBP",
 )  # the first begins to trade after two hours; of the other no facts are known before the third
-TOPICS = ("features", "scores", "signals", "bars", "dead_letters", "worker_progress")
+TOPICS = ("features", "scores", "signals", "bars", "labels", "dead_letters", "worker_progress")
 
 
 def market(seed: int, away: int) -> Log:
