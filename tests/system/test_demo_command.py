@@ -96,7 +96,7 @@ PERPETUAL = {"Open interest", "Funding: predicted and settled", "Liquidations", 
              "Market pulse"}  # fmt: skip
 SILENT = {
     "Market": {*PERPETUAL, "Order-book imbalance", "Depth", "Spread", "Whale flow", "Large trades"},
-    "Signals": {"Signal timeline", "Divergences"},
+    "Signals": {"Signal timeline", "Divergences", "Labels by score"},
     "Strategies": {"Sharpe", "Win rate of the last 20 trades", "Profit factor"},
     "Execution and costs": {
         *("Risk guard state", "Rules that hold", "Day's result", "Guard state changes", "Commands to the guard"),

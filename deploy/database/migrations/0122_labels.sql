@@ -52,3 +52,27 @@ JOIN labels l ON l.instrument = s.instrument AND l.evaluated_at = s.event_time
     AND l.event_time >= s.event_time AND l.event_time < s.event_time + interval '1 day'
 WHERE s.lean IN ('LONG', 'SHORT');
 COMMENT ON VIEW score_labels IS 'Each score with its label, in the direction that was judged (lean).';
+COMMENT ON COLUMN score_labels.score_id IS 'Id of the score.';
+COMMENT ON COLUMN score_labels.instrument IS 'Instrument id.';
+COMMENT ON COLUMN score_labels.strategy_id IS 'Strategy.';
+COMMENT ON COLUMN score_labels.event_time IS 'Evaluation instant T, UTC.';
+COMMENT ON COLUMN score_labels.direction IS 'Direction that was judged: LONG or SHORT.';
+COMMENT ON COLUMN score_labels.score IS 'Score after gates, 0 to 100.';
+COMMENT ON COLUMN score_labels.ungated_score IS 'Score of the layers alone, 0 to 100.';
+COMMENT ON COLUMN score_labels.warm IS 'True: the history was long enough.';
+COMMENT ON COLUMN score_labels.signalled IS 'True: the score became a signal.';
+COMMENT ON COLUMN score_labels.regime IS 'Regime at T.';
+COMMENT ON COLUMN score_labels.labelled_at IS 'Instant at which the label was due, UTC.';
+COMMENT ON COLUMN score_labels.entry IS 'Mark price at T, quote units; null: not known.';
+COMMENT ON COLUMN score_labels.atr IS 'ATR at T, quote units; null: not known.';
+COMMENT ON COLUMN score_labels.cost IS 'Cost of a round trip that the returns bear, fraction of the price.';
+COMMENT ON COLUMN score_labels.target_atr IS 'Distance of the target, ATR.';
+COMMENT ON COLUMN score_labels.stop_atr IS 'Distance of the stop, ATR.';
+COMMENT ON COLUMN score_labels.y_return_15m IS 'Net return after 15 min, fraction; null: not known.';
+COMMENT ON COLUMN score_labels.y_return_30m IS 'Net return after 30 min, fraction; null: not known.';
+COMMENT ON COLUMN score_labels.y_return_60m IS 'Net return after 60 min, fraction; null: not known.';
+COMMENT ON COLUMN score_labels.mfe_r_60m IS 'Best excursion within 60 min, R; null: not known.';
+COMMENT ON COLUMN score_labels.mae_r_60m IS 'Worst excursion within 60 min, R; null: not known.';
+COMMENT ON COLUMN score_labels.y_binary_30m IS '1: the target was touched within 30 min and no stop before it; 0: not; null: not known.';
+COMMENT ON COLUMN score_labels.y_binary_60m IS '1: the target was touched within 60 min and no stop before it; 0: not; null: not known.';
+COMMENT ON COLUMN score_labels.reason IS 'Why numbers are null; null: all are known.';
