@@ -72,6 +72,7 @@ def test_a_client_whose_events_are_gone_is_asked_to_load_again(environment: Sett
     assert summed(metrics.CONSOLE_RESETS) > before
 
 
+@pytest.mark.long  # it fills the kernel's buffers first: a minute
 def test_a_client_that_does_not_read_costs_no_memory_and_slows_nobody(environment: Settings, topics: list[str]) -> None:
     """It gets the newest snapshot when it reads again, and none of those between."""
     conflated = summed(metrics.CONSOLE_CONFLATED)
