@@ -1,4 +1,4 @@
-"""The local stack: one folder with broker, database, optional Prometheus, and a state file with ports and process ids."""
+"""The local stack: one folder with broker, database, optional Prometheus and console, and a state file with ports and process ids."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from deploy.stack import broker as broker_part
+from deploy.stack import console as console_part
 from deploy.stack import postgres as database_part
 from deploy.stack import processes
 from deploy.stack import prometheus as prometheus_part
@@ -35,7 +36,7 @@ class PartStatus:
     """State of one part.
 
     Attributes:
-        name: ``kafka``, ``postgres`` or ``prometheus``.
+        name: ``kafka``, ``postgres``, ``prometheus`` or ``console``.
         running: Its process exists.
         healthy: It answers.
         port: Its port. None before the first start.
@@ -59,11 +60,11 @@ def _no_progress(message: str) -> None:
     """Ignore progress."""
 
 
-_Part = broker_part.Broker | database_part.Database | prometheus_part.Prometheus
+_Part = broker_part.Broker | database_part.Database | prometheus_part.Prometheus | console_part.Console
 
 
 class Stack:
-    """A Kafka broker, a PostgreSQL server and optionally a Prometheus, with data, logs, ports and process ids in one folder.
+    """A Kafka broker, a PostgreSQL server, optionally a Prometheus and a console, with data, logs, ports and process ids in one folder.
 
     Args:
         directory: The folder; None: PERPFLOW_STACK_DIR, else ``.perpflow`` in the current directory.
@@ -74,6 +75,7 @@ class Stack:
         self.broker = broker_part.Broker(self.dir / "kafka", self.dir / "logs")
         self.database = database_part.Database(self.dir / "postgres", self.dir / "logs")
         self.prometheus = prometheus_part.Prometheus(self.dir / "prometheus", self.dir / "logs")
+        self.console = console_part.Console(self.dir, self.dir / "logs")
 
     # --- state file ----------------------------------------------------------------------------------------------
 
@@ -122,6 +124,9 @@ class Stack:
     def _prometheus_process(self) -> psutil.Process | None:
         return self._process(self.prometheus, "prometheus")
 
+    def _console_process(self) -> psutil.Process | None:
+        return self._process(self.console, "console")
+
     def _remember(self, name: str, process: psutil.Process | None) -> None:
         state = self._state()
         recorded = state.setdefault("processes", {})
@@ -134,7 +139,13 @@ class Stack:
     # --- commands ------------------------------------------------------------------------------------------------
 
     def up(
-        self, progress: Progress | None = None, kafka_port: int | None = None, database_port: int | None = None, prometheus: bool = False
+        self,
+        progress: Progress | None = None,
+        kafka_port: int | None = None,
+        database_port: int | None = None,
+        prometheus: bool = False,
+        console: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start the parts that do not run, and wait until all parts answer.
 
@@ -143,6 +154,8 @@ class Stack:
             kafka_port: New port of the broker. None: the last one, or a free one at the first start.
             database_port: Port of the database, likewise.
             prometheus: Add a Prometheus to the stack.
+            console: Add a console to the stack.
+            environment: Variables of the console besides those of the stack.
 
         Raises:
             StackError: a program is missing, a port is taken, or a part does not start. Parts that this call started are stopped again.
@@ -168,6 +181,8 @@ class Stack:
                 self.broker.wait(broker, state["kafka_port"])
                 if (prometheus or "prometheus_port" in state) and self._prometheus_process() is None:
                     started.append(self._start_prometheus(state, say))
+                if (console or "console_port" in state) and self._console_process() is None:
+                    started.append(self._start_console(say, environment or {}))
             except BaseException:
                 for process in started:
                     processes.kill(process)
@@ -229,6 +244,23 @@ class Stack:
         self._remember("prometheus", process)
         return process
 
+    def _start_console(self, say: Progress, environment: Mapping[str, str]) -> psutil.Process:
+        state = self._state()
+        port = state.get("console_port", console_part.PORT)
+        if not processes.port_is_free(port):  # only `perpflow stack status` and a person's browser know it, so it may change
+            port = processes.free_port([value for name, value in state.items() if name.endswith("_port")])
+        process = self.console.start(port, {**self.env(), **environment}, say)
+        self._save({**state, "console_port": port})
+        self._remember("console", process)
+        self.console.wait(process, port)
+        return process
+
+    @property
+    def console_url(self) -> str | None:
+        """Address of the console. None: the stack has none."""
+        port = self._state().get("console_port")
+        return console_part.url(port) if port is not None else None
+
     def status(self) -> list[PartStatus]:
         """Return the state of the parts."""
         state = self._state()
@@ -256,6 +288,11 @@ class Stack:
             healthy = process is not None and prometheus_part.answers(port)
             pid = process.pid if process else None
             parts.append(PartStatus("prometheus", process is not None, healthy, port, pid, str(self.prometheus.log)))
+        if (port := state.get("console_port")) is not None:
+            process = self._console_process()
+            healthy = process is not None and console_part.answers(port)
+            pid = process.pid if process else None
+            parts.append(PartStatus("console", process is not None, healthy, port, pid, str(self.console.log)))
         return parts
 
     def healthy(self) -> bool:
@@ -272,6 +309,11 @@ class Stack:
 
     def _stop_all(self, say: Progress) -> bool:
         broker, database, prometheus = self._broker_process(), self._database_process(), self._prometheus_process()
+        console = self._console_process()
+        if console is not None:
+            say("stopping the console")
+            processes.stop(console)
+            self._remember("console", None)
         if broker is not None:
             say("stopping the Kafka broker")
             broker.send_signal(signal.SIGTERM)
@@ -286,7 +328,7 @@ class Stack:
             say("stopping Prometheus")
             processes.stop(prometheus)
             self._remember("prometheus", None)
-        return any(part is not None for part in (broker, database, prometheus))
+        return any(part is not None for part in (broker, database, prometheus, console))
 
     def reset(self, progress: Progress | None = None) -> bool:
         """Stop all parts and remove the stack's files, including data. Return whether there were any.
@@ -304,7 +346,12 @@ class Stack:
         with self._locked():
             with contextlib.suppress(StackError):  # a reset must work with a damaged state file
                 self._stop_all(say)
-            for part in (self.broker, self.database, self.prometheus):  # also processes that a damaged state file no longer names
+            for part in (
+                self.broker,
+                self.database,
+                self.prometheus,
+                self.console,
+            ):  # also processes that a damaged state file no longer names
                 process = processes.find_ours(None, part.marker, part.program)
                 if process is not None:
                     processes.kill(process)

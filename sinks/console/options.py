@@ -15,6 +15,8 @@ class ConsoleOptions:
         host: Address to listen on. Anything but loopback needs users and TLS (or a proxy that has it).
         port: Port of API and pages; 0: any free port.
         tls_cert, tls_key: PEM files of the server's certificate and key; both or neither.
+        published: Loopback address of this machine at which a container engine publishes the port. Then the container listens on its own network
+            without TLS, because passwords do not leave the machine. Empty: not published so.
         proxy: Addresses of the reverse proxy that terminates TLS, separated by commas; its X-Forwarded-For and -Proto are believed. Empty: no proxy.
         statement_timeout_ms: Longest time of one database query.
         pool_size: Most connections of the reader to the database.
@@ -25,6 +27,7 @@ class ConsoleOptions:
     port: int = 8700
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    published: str = ""
     proxy: str = ""
     statement_timeout_ms: int = 5_000
     pool_size: int = 8
@@ -37,12 +40,22 @@ class ConsoleOptions:
     @property
     def loopback(self) -> bool:
         """Return whether only this machine can connect."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
+
+    @property
+    def local_names(self) -> bool:
+        """Return whether browsers reach it by names of this machine only."""
+        return (self.loopback or bool(self.published)) and not self.proxy
 
     @property
     def secure(self) -> bool:
         """Return whether browsers connect with TLS."""
         return self.tls_cert is not None or bool(self.proxy)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether ``host`` is an address or the name of the loopback interface."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -21,6 +21,12 @@ def console(
     ] = "127.0.0.1",
     tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the server's certificate.", exists=True, dir_okay=False)] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's key.", exists=True, dir_okay=False)] = None,
+    published: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="In a container: the loopback address at which its port is published. It needs users, no TLS."
+        ),
+    ] = "",
     proxy: Annotated[
         str, typer.Option(help="Addresses of the reverse proxy that has TLS, separated by commas. Its X-Forwarded headers are believed.")
     ] = "",
@@ -38,7 +44,9 @@ def console(
     if not settings.database_url:
         raise UserError("DATABASE_URL is not set; `perpflow stack env` prints it")
     try:
-        options = ConsoleOptions(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, proxy=proxy, prometheus_url=prometheus)
+        options = ConsoleOptions(
+            host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, published=published, proxy=proxy, prometheus_url=prometheus
+        )
     except ValueError as error:
         raise UserError(f"console: {error}") from error
     configure_logging(settings.log_level)

@@ -46,18 +46,21 @@ def add(
     role: RoleOption = "viewer",
     email: Annotated[str, typer.Option(help="E-mail address; it can be used to log in.")] = "",
     password_file: PasswordFile = "",
+    missing: Annotated[bool, typer.Option("--missing", help="Leave a user of this name as it is, instead of an error.")] = False,
 ) -> None:
     """Add a user. From the first user on, the console needs a login."""
     chosen = _one_of(role, get_args(UserRole), "--role")
     wanted, address = users.normalized_name(name), users.normalized_email(email)
     password = _password(wanted, password_file)
 
-    async def work(connection: Connection, who: Identity) -> None:
+    async def work(connection: Connection, who: Identity) -> bool:
+        if missing and await users.by_login(connection, wanted) is not None:
+            return False
         await users.create(connection, wanted, address, await passwords.hashed(password), cast(UserRole, chosen))
         await audit.record(connection, who, "user.create", wanted, None, {"role": chosen, "email": address}, audit.DONE)
+        return True
 
-    _run(work)
-    typer.echo(f"added {wanted}, {chosen}")
+    typer.echo(f"added {wanted}, {chosen}" if _run(work) else f"{wanted} is there already")
 
 
 @app.command("list", epilog="Example: perpflow console-users list")

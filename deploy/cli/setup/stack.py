@@ -25,6 +25,7 @@ class Extra(StrEnum):
     """Optional parts of a stack."""
 
     prometheus = "prometheus"
+    console = "console"
 
 
 def _say(message: str) -> None:
@@ -41,14 +42,24 @@ def up(
         int | None, typer.Option(min=1, max=65535, help="Port of PostgreSQL. Default: the port of the last start.")
     ] = None,
     extra: Annotated[
-        list[Extra] | None, typer.Option("--with", help="Also run a Prometheus that scrapes every service started in this environment.")
+        list[Extra] | None,
+        typer.Option("--with", help="prometheus: scrapes every service of this environment; console: pages and API. Repeatable."),
     ] = None,
 ) -> None:
     """Start broker and database and wait until they answer. The first start downloads Kafka (43 MB)."""
     stack = Stack(directory)
-    stack.up(_say, kafka_port=kafka_port, database_port=database_port, prometheus=Extra.prometheus in (extra or []))
+    extras = extra or []
+    stack.up(
+        _say,
+        kafka_port=kafka_port,
+        database_port=database_port,
+        prometheus=Extra.prometheus in extras,
+        console=Extra.console in extras,
+    )
     for part in stack.status():
         typer.echo(f"{part.name:10} port {part.port}, pid {part.pid}, log {part.log}")
+    if stack.console_url is not None:
+        typer.echo(f"The console: {stack.console_url}")
     option = f" --dir {shlex.quote(directory)}" if directory else ""
     typer.echo(f'Point the commands of this shell at it: eval "$(perpflow stack env{option})"')
 

@@ -45,7 +45,7 @@ def list_topics(as_json: JsonFlag = False) -> None:
     """List the topics on the cluster with their partitions and retained records."""
     from confluent_kafka import TopicPartition
 
-    from deploy.stack.lags import record_counts
+    from deploy.stack.topics.lags import record_counts
     from schemas.cluster import admin, partition_counts
 
     chosen = settings()
@@ -78,7 +78,7 @@ def tail(
     ] = False,
 ) -> None:
     """Print records as JSON lines: key, partition, offset, timestamp (ms UTC) and the decoded value. Ctrl-C stops it."""
-    from deploy.stack.topic_reader import read
+    from deploy.stack.topics.reader import read
 
     records = read(settings(), topic, partition, beginning=start is Start.beginning, follow=not exit_at_end)
     try:
@@ -95,7 +95,7 @@ def tail(
 @app.command(epilog="Example: perpflow topics lag")
 def lag(as_json: JsonFlag = False) -> None:
     """Show the lag of every consumer group, and of every sink by its offsets in the database."""
-    from deploy.stack.lags import lags
+    from deploy.stack.topics.lags import lags
 
     found = lags(settings())
     if as_json:

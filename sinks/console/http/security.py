@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -12,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sinks.console.auth.limits import SAFE_METHODS
 from sinks.console.http.cookies import has_session_cookie
 from sinks.console.http.problems import Problem, response_of
-from sinks.console.options import ConsoleOptions
+from sinks.console.options import ConsoleOptions, is_loopback
 
 # The largest request is a strategy or a backtest form, a few kB.
 MOST_BODY = 1 << 20
@@ -46,7 +45,7 @@ class SecurityMiddleware:
 
     - An unsafe method from a browser must come from our own pages (Sec-Fetch-Site, else Origin). A session cookie without either header is refused.
       A request with an Authorization header is exempt: no other site can add one, and the cookie does not count then.
-    - A console on loopback answers to names of this machine only. So no site can point its own name at 127.0.0.1 and read (DNS rebinding).
+    - A console on loopback, or published there, answers to names of this machine only. So no site can point its own name at 127.0.0.1 and read (DNS rebinding).
     - A body above 1 MiB is answered with 413 before the application sees it.
     - Responses have the security headers.
 
@@ -84,9 +83,9 @@ class SecurityMiddleware:
         await self.app(scope, receive, send_with_headers)
 
     def _check_host(self, headers: Headers) -> None:
-        if not self.options.loopback or self.options.proxy:
+        if not self.options.local_names:
             return
-        if not _is_loopback(headers.get("host", "")):
+        if not _names_this_machine(headers.get("host", "")):
             raise Problem(421, "this console answers to localhost only; to open it to others see perpflow console --help")
 
     def _check_origin(self, scope: Scope) -> None:
@@ -132,10 +131,10 @@ class SecurityMiddleware:
         return Problem(413, f"the body is larger than {self.most_body} bytes", headers={"Connection": "close"})
 
 
-def _is_loopback(authority: str) -> bool:
+def _names_this_machine(authority: str) -> bool:
     try:
         host = urlsplit(f"//{authority}").hostname or ""
-        return host == "localhost" or host.endswith(".localhost") or ipaddress.ip_address(host).is_loopback
+        return is_loopback(host) or host.endswith(".localhost")
     except ValueError:
         return False
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -17,15 +19,20 @@ from deploy import cli
 from deploy.stack import broker
 from deploy.stack.java import KAFKA_VERSION
 from producers.venues import VENUES
+from schemas.errors import UserError
 from schemas.settings import Settings
+from sinks.console.http.listening import check_listening
+from sinks.console.options import ConsoleOptions
 from sinks.venues.account_login import KEY, SECRET
 from tests.support.paths import ROOT
 
 OURS = "perpflow:"
-JOBS = {"migrate", "topics", "strategies"}
+JOBS = {"migrate", "topics", "strategies", "console-owner"}
 TRADING = ("guard", "trader")
 ROLE_PASSWORDS = {
     "sink": {"WRITER"},
+    "console": {"READER", "CONSOLE"},
+    "console-owner": {"CONSOLE"},
     "evolve": {"READER"},
     **{name: {"EXECUTOR"} for name in ("executor", *TRADING)},
     "migrate": {"WRITER", "READER", "EXECUTOR", "CONSOLE"},
@@ -33,6 +40,7 @@ ROLE_PASSWORDS = {
 SECRETS = {"POSTGRES_PASSWORD": "for-this-test", "GRAFANA_PASSWORD": "for-this-test-too"} | {
     f"PERPFLOW_{role}_PASSWORD": f"of-{role.lower()}" for role in ("WRITER", "READER", "EXECUTOR", "CONSOLE")
 }
+SECRETS |= {"CONSOLE_OWNER_PASSWORD": "for this test only", "CONSOLE_SECRET": "x" * 48}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +77,23 @@ def test_orders_leave_only_when_asked_and_never_for_real_money(compose: dict[str
     for name in TRADING:
         service = services[name]
         assert service["profiles"] == ["trading"] and service["command"][service["command"].index("--mode") + 1] == "testnet"
-        assert set(service["secrets"]) == set(compose["secrets"])
+        assert set(service["secrets"]) == {name for name, source in compose["secrets"].items() if "file" in source}
+
+
+def test_the_console_asks_for_a_login_and_is_published_on_this_machine_only(compose: dict[str, Any], services: dict[str, Any]) -> None:
+    service, owner = services["console"], services["console-owner"]
+    options = dict(itertools.pairwise(service["command"]))
+    listening = ConsoleOptions(host=options["--host"], published=options["--published"], prometheus_url=options["--prometheus"])
+    check_listening(listening, users=1)
+    with pytest.raises(UserError, match="no users"):
+        check_listening(listening, users=0)
+    (port,) = service["ports"]
+    assert port == f"{listening.published}:{listening.port}:{listening.port}"
+    assert urlsplit(listening.prometheus_url).hostname in services
+    assert "console-owner" in service["depends_on"] and "--missing" in owner["command"], "a second start would be an error"
+    assert owner["command"][-1] == "/run/secrets/console_owner_password" and "console_owner_password" in owner["secrets"]
+    assert {*service["secrets"], *owner["secrets"]} == {name for name, source in compose["secrets"].items() if "environment" in source}
+    assert {source["environment"] for source in compose["secrets"].values() if "environment" in source} <= SECRETS.keys()
 
 
 def test_auto_evolve_reports_each_day_and_applies_nothing(services: dict[str, Any]) -> None:
@@ -113,6 +137,10 @@ def test_our_environment_is_settings_and_the_local_stacks(services: dict[str, An
     aliases = {field.alias for field in Settings.model_fields.values()}
     for name, service in ours(services).items():
         keys = {f"{KEY}_FILE", f"{SECRET}_FILE"} if name in TRADING else set()
+        if name.startswith("console"):  # its secrets are files
+            files = {key: value for key, value in service["environment"].items() if key.endswith("_FILE")}
+            assert {value.removeprefix("/run/secrets/") for value in files.values()} <= set(service["secrets"])
+            keys = set(files)
         assert keys <= set(service["environment"]) <= aliases | keys, name
         # What `perpflow stack env` exports, and what a container needs besides.
         assert {"KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "PERPFLOW_KEEP_HISTORY", "SCHEMA_REGISTRY_URL", "PERPFLOW_HTTP_PORT"} <= set(
@@ -124,7 +152,8 @@ def test_our_environment_is_settings_and_the_local_stacks(services: dict[str, An
         # Least privilege: the jobs of the database are its owner, who writes has the password of its role, others have none.
         owner = "perpflow:for-this-test@" if name in ("migrate", "maintenance") else ""
         assert settings.database_url == f"postgresql://{owner}timescaledb:5432/perpflow", name
-        assert {key[9:-9] for key in values if key.endswith("_PASSWORD")} == ROLE_PASSWORDS.get(name, set()), name
+        found = {key.removesuffix("_FILE") for key in values}
+        assert {key[9:-9] for key in found if key.endswith("_PASSWORD")} == ROLE_PASSWORDS.get(name, set()), name
     reader = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/datasources.yml").read_text())["datasources"][1]
     assert (reader["user"], reader["secureJsonData"]) == ("perpflow_reader", {"password": "$PERPFLOW_READER_PASSWORD"})
     assert "POSTGRES_PASSWORD" not in services["grafana"]["environment"]
@@ -194,6 +223,7 @@ def test_no_secrets_in_files() -> None:
             found = re.search(r"(?i)^\s*[\"']?\w*(password|secret|api_?key|token)\w*[\"']?\s*[:=]\s*(.+)", line)
             if found and not line.lstrip().startswith("#"):
                 value = r"\"\$\{\w+:\?[^}]*\}\"|\$\w+|/run/secrets/\w+|\[[\w, ]+\]|\{ file: \"\$\{\w+_FILE:-\./\w+\}\" \}"
+                value += r"|\{ environment: [A-Z_]+ \}"
                 assert re.fullmatch(value, found[2].strip()), f"{path.name}:{number}: {line.strip()}"
     for line in (ROOT / "docker-compose.yml").read_text().splitlines():
         assert not re.search(r"://[^:/@\s]+:[^@$\s]+@", line), line
@@ -203,7 +233,7 @@ def test_no_secrets_in_files() -> None:
 
 def test_nothing_listens_beyond_this_machine(services: dict[str, Any]) -> None:
     ports = [port for service in services.values() for port in service.get("ports", [])]
-    assert len(ports) == len(set(ports)) == 6
+    assert len(ports) == len(set(ports)) == 7
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 

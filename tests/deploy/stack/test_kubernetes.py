@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import PurePosixPath
 from typing import Any
 
 import kubernetes_validate
@@ -10,7 +12,10 @@ import yaml
 
 from deploy.cli.services import worker
 from schemas.catalogue import ENGINE_INPUTS
+from schemas.errors import UserError
 from schemas.settings import Settings
+from sinks.console.http.listening import check_listening
+from sinks.console.options import ConsoleOptions
 from tests.support.paths import ROOT
 
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -64,7 +69,11 @@ def test_they_run_what_compose_runs(manifests: list[dict[str, Any]], compose: di
     assert set(workloads) == set(compose) - NOT_HERE
     for name, workload in workloads.items():
         one, service = container(workload), compose[name]
-        assert (one["image"], one["args"]) == (service["image"], service["command"]), name
+        assert one["image"] == service["image"], name
+        if name == "console":  # what stands in front of it is another: the rest of its arguments is below
+            assert one["args"][:3] == service["command"][:3]
+        else:
+            assert one["args"] == service["command"], name
         assert ("restart" in service and service["restart"] == "no") == (workload["kind"] == "Job"), name
 
 
@@ -78,7 +87,10 @@ def test_they_are_told_what_compose_tells(manifests: list[dict[str, Any]], compo
         one = container(workload)
         assert one["envFrom"] == [{"configMapRef": {"name": "perpflow"}}], name
         own = {entry["name"]: entry["valueFrom"]["secretKeyRef"] for entry in one.get("env", [])}  # a secret is a reference, never a value
-        wanted = {variable for variable in PASSWORDS if variable in compose[name]["environment"]} | ({"DATABASE_URL"} & own.keys())
+        told = compose[name]["environment"]
+        wanted = {variable for variable in PASSWORDS if told.keys() & {variable, f"{variable}_FILE"}} | ({"DATABASE_URL"} & own.keys())
+        if name == "console":
+            assert own.pop("PERPFLOW_CONSOLE_SECRET") == {"name": "perpflow-console", "key": "secret"}
         assert set(own) == wanted and ("DATABASE_URL" in own) == (name in owners), name
         for variable, reference in own.items():
             assert reference == {"name": "perpflow-database", "key": PASSWORDS.get(variable, "owner-url")}, name
@@ -94,7 +106,7 @@ def test_a_service_is_watched_bounded_and_unprivileged(manifests: list[dict[str,
         if workload["kind"] == "Job":
             continue
         port = named(manifests, "ConfigMap")["perpflow"]["data"]["PERPFLOW_HTTP_PORT"]
-        assert one["ports"] == [{"name": "http", "containerPort": int(port)}], name
+        assert one["ports"][0] == {"name": "http", "containerPort": int(port)} and len(one["ports"]) == 1 + (name == "console"), name
         assert one["startupProbe"]["httpGet"]["path"] == one["readinessProbe"]["httpGet"]["path"] == "/health", name
         # /health is 503 while Kafka or a venue is away, and a restart mends neither: alive is who answers at all.
         assert one["livenessProbe"]["httpGet"]["path"] == "/metrics", name
@@ -121,3 +133,31 @@ def test_the_autoscaler_follows_the_workers_group(manifests: list[dict[str, Any]
     assert all(isinstance(value, str) for value in of.values()), "KEDA takes text only"
     ours = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     assert ours["scaleDown"]["stabilizationWindowSeconds"] > ours["scaleUp"]["stabilizationWindowSeconds"]
+
+
+def test_the_console_is_reached_through_its_front_only(manifests: list[dict[str, Any]]) -> None:
+    one = container(named(manifests, "Deployment")["console"])
+    options = dict(itertools.pairwise(one["args"]))
+    listening = ConsoleOptions(host=options["--host"], proxy=options["--proxy"])
+    check_listening(listening, users=1)
+    with pytest.raises(UserError, match="no users"):
+        check_listening(listening, users=0)
+    assert listening.secure and not listening.local_names
+    pages = next(port for port in one["ports"] if port["name"] == "pages")
+    assert pages["containerPort"] == ConsoleOptions().port
+    service = named(manifests, "Service")["console"]["spec"]
+    assert service["selector"] == {"app.kubernetes.io/name": "console"} and service.get("type", "ClusterIP") == "ClusterIP"
+    assert [port["targetPort"] for port in service["ports"]] == ["pages"]
+    policy = named(manifests, "NetworkPolicy")["console"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == service["selector"] and policy["policyTypes"] == ["Ingress"]
+    reachable = {port["port"]: rule.get("from") for rule in policy["ingress"] for port in rule["ports"]}
+    assert set(reachable) == {"pages", "http"} and reachable["pages"] and reachable["http"] is None
+
+
+def test_the_first_user_has_the_password_of_a_mounted_secret(manifests: list[dict[str, Any]]) -> None:
+    pod = named(manifests, "Job")["console-owner"]["spec"]["template"]["spec"]
+    (one,) = pod["containers"]
+    file = PurePosixPath(one["args"][one["args"].index("--password-file") + 1])
+    (mount,) = [mount for mount in one["volumeMounts"] if PurePosixPath(mount["mountPath"]) == file.parent]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == mount["name"]]
+    assert mount["readOnly"] and [item["path"] for item in volume["secret"]["items"]] == [file.name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -20,7 +22,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-from deploy.stack import Stack, StackError, drop_privileges, processes, prometheus
+from deploy.stack import Stack, StackError, console, drop_privileges, processes, prometheus
 from deploy.stack.topics import create_topics
 from schemas import catalogue
 from schemas.cluster import TopicError, admin, partition_counts
@@ -358,6 +360,38 @@ def test_prometheus_is_a_part_when_asked_and_finds_the_services(own: Stack, prom
         for process in started.values():
             process.communicate(timeout=20)
     assert list(folder.iterdir()) == []
+
+
+def test_the_console_is_a_part_when_asked_and_ends_with_the_stack(own: Stack) -> None:
+    with socket.socket() as taken:  # its usual port may be in use
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            taken.bind((processes.HOST, console.PORT))
+            taken.listen()
+        shown = perpflow("stack", "up", "--with", "console", "--dir", str(own.dir))
+    assert shown.returncode == 0 and own.console_url is not None and f"The console: {own.console_url}" in shown.stdout, shown.stderr
+    assert not own.console_url.endswith(f":{console.PORT}")
+    migrated = subprocess.run(
+        [sys.executable, "-c", "from deploy.cli import main; main()", "db", "migrate"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **own.env()}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert migrated.returncode == 0, migrated.stderr
+    deadline = time.monotonic() + 60  # it started before its role had a password
+    while (database := answer_of(f"{own.console_url}/api/v1/health")["database"]) and not database["ok"]:
+        assert time.monotonic() < deadline, database
+        time.sleep(0.5)
+    assert answer_of(f"{own.console_url}/api/v1/instruments") == {"instruments": []}
+    process = next(part for part in own.status() if part.name == "console")
+    assert process.healthy and process.pid is not None
+    own.down()
+    assert not psutil.pid_exists(process.pid)
+    own.up()  # it belongs to the stack from now on
+    assert next(part for part in own.status() if part.name == "console").healthy
+
+
+def answer_of(url: str) -> Any:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as answer:
+        return json.load(answer)
 
 
 def test_a_service_that_cannot_announce_itself_runs_all_the_same(tmp_path: Path) -> None:

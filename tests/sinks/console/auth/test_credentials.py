@@ -41,6 +41,12 @@ TLS = {"tls_cert": Path("cert.pem"), "tls_key": Path("key.pem")}
         ({"host": "0.0.0.0", **TLS}, 1, None),
         ({"host": "0.0.0.0", "proxy": "10.0.0.2"}, 1, None),
         ({"host": "0.0.0.0", "proxy": "10.0.0.2,10.1.0.0/16"}, 1, None),
+        ({"host": "0.0.0.0", "published": "127.0.0.1"}, 0, "no users"),
+        ({"host": "0.0.0.0", "published": "127.0.0.1"}, 1, None),
+        ({"host": "0.0.0.0", "published": "::1"}, 1, None),
+        ({"host": "0.0.0.0", "published": "0.0.0.0"}, 1, "--published"),
+        ({"host": "0.0.0.0", "published": "10.0.0.1"}, 1, "--published"),
+        ({"host": "127.0.0.1", "published": "127.0.0.1"}, 1, "--published"),
         ({"proxy": "127.0.0.1"}, 0, "no users"),
         ({"proxy": "127.0.0.1"}, 1, None),
         ({"proxy": "*"}, 1, "--proxy"),
@@ -128,6 +134,8 @@ def test_the_command_line_manages_users(start: Start, tmp_path: Path) -> None:
     added = run(house, "add", "Anna", "--role", "owner", "--password-file", "-", stdin=f"{password}\n")
     assert (added.returncode, added.stdout) == (0, "added anna, owner\n"), added.stderr
     (tmp_path / "password").write_text(f"{password}\nanother line\n")
+    kept = run(house, "add", "anna", "--role", "viewer", "--missing", "--password-file", "-", stdin=f"{password} again\n")
+    assert kept.returncode == 0 and "is there already" in kept.stdout  # below she is still owner
     assert run(house, "add", "ben", "--email", "Ben@Example.com", "--password-file", str(tmp_path / "password")).returncode == 0
     for arguments, stdin, reason in (
         (("add", "anna", "--password-file", "-"), password, "another user has this name"),

@@ -124,6 +124,17 @@ def test_on_loopback_the_console_has_no_other_name(house: House, host: str) -> N
     assert house.client(Host=host).get("/api/v1/health").status_code == 421
 
 
+def test_published_on_loopback_it_has_no_other_name_and_asks_for_a_login(start: Start) -> None:
+    house = start(host="0.0.0.0", published="127.0.0.1")
+    assert house.client(Host="console:8700").get("/api/v1/health").status_code == 421
+    client = house.client()
+    assert client.get("/api/v1/health").status_code == 200
+    assert client.get("/api/v1/instruments").status_code == 401, "others of the container's network could read"
+    house.add("anna")
+    answer = client.post("/api/v1/auth/login", json={"name": "anna", "password": PASSWORD, "cookie": True})
+    assert answer.status_code == 200 and not any("Secure" in cookie for cookie in answer.headers.get_list("set-cookie"))
+
+
 def test_a_huge_body_is_refused_before_it_is_read(house: House) -> None:
     client = house.client()
     answer = client.post("/api/v1/auth/login", content=b"x" * (MOST_BODY + 1), headers={"Content-Type": "application/json"})
