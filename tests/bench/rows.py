@@ -39,6 +39,9 @@ BENCHES: dict[str, Bench] = {
     "latency": Bench("bench_signals", 30, "a venue's frame to the decision in Kafka"),
     "scoring": Bench("bench_scoring", 5, "evaluations by number of strategies"),
     "costs": Bench("bench_costs", 20, "what a trade costs by window length, number of trades, instruments and strategies", in_quick=False),
+    "console": Bench(
+        "bench_console", 90, "the console's API at 200 requests a second, its pages, a year of minutes, memory", in_quick=False
+    ),
     "console-live": Bench(
         "bench_console_live", 45, "CPU of the live stream with 100 clients at 25,000 market messages a second", in_quick=False
     ),
