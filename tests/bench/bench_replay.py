@@ -38,6 +38,7 @@ from stream_apps.replay.sources.source import Piece, Source, Topics
 from stream_apps.replay.sources.topics import TopicSource
 from tests.bench.rows import Figure, Row, alternate
 from tests.bench.running import Run
+from tests.bench.sizing import grown
 from tests.bench.worker_workload import Workload, add_strategies, fill
 
 TOPICS = ("agg_trades", "instruments", "progress", "strategies")
@@ -129,7 +130,14 @@ def where(source: Source, settings: Settings, lines: int) -> list[dict[str, Any]
 
 
 def measure(
-    settings: Settings, root: Path, trades: int, panes: int, everywhere: set[int], repetitions: int = 1, profile: int = 0
+    settings: Settings,
+    root: Path,
+    trades: int,
+    panes: int,
+    everywhere: set[int],
+    repetitions: int = 1,
+    profile: int = 0,
+    first_panes: int | None = None,
 ) -> dict[str, Any]:
     """Fill the topics, archive them, replay both ways; return the figures. The topics must be there, empty.
 
@@ -140,6 +148,7 @@ def measure(
         everywhere: Cores, of which each has a process where several replay; none: that is not measured.
         repetitions: How often each way is measured, in turns.
         profile: So many lines of where the time of a replay from the archive goes.
+        first_panes: Grid steps of the first log. It grows up to ``panes`` until a replay from the archive lasts long enough. None: all at once.
 
     Raises:
         AssertionError: the ways did not give the same results.
@@ -147,16 +156,23 @@ def measure(
     workload = Workload(trades, panes, settings)
     # Strategies stand first in the log: their mark is the first of its partition.
     add_strategies(workload, settings)
-    fill(workload, settings, 0, panes)
-    began = time.perf_counter()
-    with Service("archive") as service:
-        Archiver(settings, Options(root, TOPICS, until_idle=0.5), service).run()
-    archive_seconds = time.perf_counter() - began - 0.5
-    trades = workload.trades
+    written, wanted, archived = 0, first_panes or panes, 0
+    while written < wanted:
+        fill(workload, settings, written, wanted)
+        began = time.perf_counter()
+        with Service("archive") as service:
+            Archiver(settings, Options(root, TOPICS, until_idle=0.5), service).run()
+        archive_seconds = time.perf_counter() - began - 0.5
+        trades = workload.trades if wanted == panes else workload.before(wanted)
+        archiving = Figure((trades - archived) / archive_seconds)
+        archive = Archive.of(root, settings)
+        if not written:
+            timed(archive, settings)  # compiles
+        written, archived = wanted, trades
+        seconds, first = timed(archive, settings)
+        wanted = grown(written, seconds, panes)
     topics = Topics(lambda wanted: TopicSource(settings, wanted), tuple(workload.partitions))
-    archive = Archive.of(root, settings)
     preloaded = Preloaded(archive, SIGNALS.config(settings), settings)
-    _, first = timed(archive, settings)  # compiles
 
     def rate(source: Source) -> float:
         seconds, seen = timed(source, settings)
@@ -187,11 +203,11 @@ def measure(
     )
     return {
         "trades": trades,
-        "panes": panes,
+        "panes": written,
         "processes": len(everywhere),
         "instruments": len(workload.instruments),
         "results": first.counts,
-        "figures": {**figures, "archiving": Figure(trades / archive_seconds)},
+        "figures": {**figures, "archiving": archiving},
         "bytes_per_trade": round(sum(one.bytes for one in inspect.holdings(root) if one.topic == "agg_trades") / trades, 2),
         "profile": where(archive, settings, profile) if profile else [],
     }
@@ -199,12 +215,13 @@ def measure(
 
 # Trades of an instrument in 15 s: 42 leave an instant's own work visible; BTCUSDT had 460 when it was captured (2,648,333 a day).
 SPARSE = (4_000_000, 4_000_000 // 20 // 42)
-DENSE, DENSE_QUICK = (4_000_000, 4_000_000 // 20 // 460), (1_000_000, 1_000_000 // 20 // 460)
+DENSE = (4_000_000, 4_000_000 // 20 // 460)
+FIRST_QUICK_PANES = 1_000_000 // 20 // 460
 
 
 def rows(run: Run) -> Iterator[Row]:
     """Yield the replay from Kafka, the replay from the archive, and archiving: as dense as BTCUSDT was captured, and in the long form sparse, too."""
-    yield from _rows(run, DENSE_QUICK if run.quick else DENSE, ", as dense as BTCUSDT")
+    yield from _rows(run, DENSE, ", as dense as BTCUSDT")
     if not run.quick:
         yield from _rows(run, SPARSE, "")
 
@@ -213,7 +230,8 @@ def _rows(run: Run, size: tuple[int, int], density: str) -> Iterator[Row]:
     root = run.folder / f"archive{size[1]}"
     everywhere = set() if run.quick else os.sched_getaffinity(0)
     with run.environment() as settings, run.cores.ours():
-        found = measure(settings, root, *size, everywhere, run.repetitions, profile=0 if run.quick else 14)
+        profile, first = (0, FIRST_QUICK_PANES) if run.quick else (14, None)
+        found = measure(settings, root, *size, everywhere, run.repetitions, profile, first)
     figures, size_of = (
         found["figures"],
         {name: found[name] for name in ("trades", "panes", "processes", "instruments", "results", "bytes_per_trade", "profile")},

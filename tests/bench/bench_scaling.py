@@ -29,7 +29,7 @@ from tests.bench.rows import Figure, Row
 from tests.bench.running import Run
 from tests.bench.worker_workload import fill
 
-FULL, QUICK = Size(3_000_000, 2880), Size(240_000, 288)
+SIZE = Size(3_000_000, 2880)  # two seconds of two workers; less would time the thaw
 BAR = 1.7
 JOIN_S = 120.0
 
@@ -138,7 +138,6 @@ def broker_of(bootstrap: str) -> psutil.Process | None:
 
 def rows(run: Run) -> Iterator[Row]:
     """Yield the row of the system and the row of the worker."""
-    size = QUICK if run.quick else FULL
     one, all_cores = set(run.cores.contestant), sorted(run.cores.contestant | run.cores.others)
     broker = broker_of(run.settings.kafka_bootstrap_servers)
     if len(all_cores) < 2 or broker is None:
@@ -149,7 +148,7 @@ def rows(run: Run) -> Iterator[Row]:
     def measure(workers: int, cores: list[set[int]], broker_cores: set[int]) -> Shared:
         run.cores.pin(broker.pid, broker_cores)
         with run.environment() as settings:
-            return Sharing(run, settings, size).share(workers, cores, broker)
+            return Sharing(run, settings, SIZE).share(workers, cores, broker)
 
     try:
         together = measure(1, [one], one)
@@ -164,7 +163,7 @@ def rows(run: Run) -> Iterator[Row]:
             "broker_cpu_seconds": found.broker_cpu, "trades_per_cpu_second_of_workers": round(found.per_cpu),
         })  # fmt: skip
 
-    name, about = "scaling, the system", {"trades": size.trades, "instruments": 20, "partitions": 12}
+    name, about = "scaling, the system", {"trades": SIZE.trades, "instruments": 20, "partitions": 12}
     note = (
         f"two workers and the broker on two cores, against one worker and the broker on one; a trade costs {both.cost()} in CPU time there, "
         f"{together.cost()} here: two cores cannot give more than twice the rate, and give less by what a trade costs more"

@@ -24,6 +24,7 @@ from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from stream_apps.core.signals.strategy_rules import validate
 from tests.bench.rows import Figure, Row
 from tests.bench.running import Run
+from tests.bench.sizing import LEAST_CPU_S, grown
 from tests.support.markets.scoring_rows import market_of
 
 PAIRS = (("5m", "30m"), ("5m", "1h"), ("15m", "1h"), ("15m", "4h"), ("30m", "1h"), ("30m", "4h"))
@@ -141,6 +142,7 @@ def desk(name: str) -> dict[str, list[StrategyConfig]]:
     return {instrument: [strategy(instrument, n, unlike) for n in range(count)] for instrument in instruments}
 
 
+FULL, QUICK = 50_000, 3_000
 DESKS = ("100 strategies on 4 instruments", "100 strategies on 4 instruments, all unlike", "10 strategies on 600 instruments")
 
 
@@ -192,7 +194,11 @@ def rows(run: Run) -> Iterator[Row]:
     """Yield a row a desk."""
     with run.cores.ours():
         for name in DESKS[::2] if run.quick else DESKS:
-            found = measure(name, *((3_000, 2) if run.quick else (50_000, 3)))
+            evaluations, rounds = (QUICK, 2) if run.quick else (FULL, 3)
+            found = measure(name, evaluations, rounds)
+            wanted = grown(found.evaluations, found.evaluations / found.together, FULL, LEAST_CPU_S)
+            if wanted > evaluations:
+                found = measure(name, wanted, rounds)
             yield Row(
                 f"scoring, {name}", "evaluations/s", Figure(found.together), {"one by one": Figure(found.one_by_one)},
                 bars={"ours": 20_000.0}, size={"evaluations": found.evaluations}, note="CPU seconds, the best of some rounds; both ways gave the same bytes",

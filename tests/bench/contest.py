@@ -18,6 +18,7 @@ from schemas.cluster import admin
 from schemas.settings import Settings
 from tests.bench.peer_jobs import Rate, consume
 from tests.bench.running import Run
+from tests.bench.sizing import grown
 from tests.bench.truth import check_ours, truths
 from tests.bench.worker_workload import Workload, add_strategies, fill
 
@@ -28,12 +29,19 @@ WORKER = "from deploy.cli import main; main()"
 
 @dataclass(frozen=True)
 class Size:
-    """Trades and grid steps of a run, and those of the log that peers are checked with: long enough for an ATR."""
+    """How much a run works off, at most.
+
+    Attributes:
+        trades, panes: Trades and grid steps of the whole log.
+        check_trades, check_panes: Those of the log that peers are checked with: long enough for an ATR.
+        first_panes: Grid steps that are written and timed first. More follow until what is timed lasts long enough (``sizing``). None: all.
+    """
 
     trades: int
     panes: int
     check_trades: int = 24_000
     check_panes: int = 340
+    first_panes: int | None = None
 
 
 class Contest:
@@ -53,11 +61,17 @@ class Contest:
         self.strategies = strategies
         self.admin = admin(settings)
         self.process: subprocess.Popen[bytes] | None = None
+        self.written = 0  # panes
 
     @property
     def warm(self) -> int:
         """How many panes are worked off before anything is measured."""
-        return min(WARM_UP_PANES, self.size.panes // 4)
+        return min(WARM_UP_PANES, (self.size.first_panes or self.size.panes) // 4)
+
+    @property
+    def trades(self) -> int:
+        """How many trades are in the log so far."""
+        return self.workload.before(self.written) if self.written < self.size.panes else self.workload.trades
 
     def steps(self) -> dict[int, int]:
         """Return the number of steps that the workers have written, by partition."""
@@ -89,29 +103,50 @@ class Contest:
         self.wait_for_steps(self.warm, self.process)
         time.sleep(1.5)  # the checkpoint of the warm-up
         self.process.send_signal(signal.SIGSTOP)
-        seconds = fill(self.workload, self.settings, self.warm, self.size.panes)
-        self.run.say(f"wrote {self.workload.trades - self.workload.before(self.warm):,} trades in {seconds:.1f} s")
+        self.written = self.warm
+        self._write(self.size.first_panes or self.size.panes)
 
     def measure(self) -> Rate:
         """Let the worker work off the log, and return the rate of its second half: of the trades whose steps are in the log.
 
+        Where the size has ``first_panes``, the log grows behind a frozen worker until that half lasts long enough.
         A log so short that the worker writes all its steps at once has no second half: its rate is that of the whole, from the thaw on.
         """
-        worker, cuts = self.process, {partition: self._cuts(partition) for partition in self.workload.partitions}
+        worker, first = self.process, self.warm
         assert worker is not None
-        half = (self.warm + self.size.panes) // 2
-        began, cpu, done = time.perf_counter(), _cpu(worker), self.workload.before(self.warm)
-        worker.send_signal(signal.SIGCONT)
-        self.wait_for_steps(half, worker)
-        steps = self.steps()
-        if sum(steps.values()) < (self.size.panes + 1) * len(self.workload.partitions):
-            began, cpu = time.perf_counter(), _cpu(worker)
-            done = sum(int(cuts[partition][count - 1]) for partition, count in steps.items() if count)
-        ended = self.wait_for_steps(self.size.panes, worker)
-        rate = Rate(self.workload.trades - done, ended - began, _cpu(worker) - cpu)
+        while True:
+            rate = self._measure_once(worker, first)
+            panes = self.written - first
+            wanted = panes if self.size.first_panes is None else grown(panes, rate.seconds, self.size.panes - self.written)
+            if wanted == panes:
+                break
+            time.sleep(1.5)  # the checkpoint of what was just worked off
+            worker.send_signal(signal.SIGSTOP)
+            first = self.written
+            self._write(first + wanted)
         worker.send_signal(signal.SIGTERM)
         worker.wait(60)
         return rate
+
+    def _write(self, last: int) -> None:
+        """Write the panes that are not in the log yet, up to one."""
+        before = self.trades
+        seconds = fill(self.workload, self.settings, self.written, last)
+        self.written = last
+        self.run.say(f"wrote {self.trades - before:,} trades in {seconds:.1f} s")
+
+    def _measure_once(self, worker: subprocess.Popen[bytes], first: int) -> Rate:
+        """Thaw the worker in front of the panes from ``first`` on, and return the rate of their second half."""
+        cuts = {partition: self._cuts(partition) for partition in self.workload.partitions}
+        began, cpu, done = time.perf_counter(), _cpu(worker), self.workload.before(first)
+        worker.send_signal(signal.SIGCONT)
+        self.wait_for_steps((first + self.written) // 2, worker)
+        steps = self.steps()
+        if sum(steps.values()) < (self.written + 1) * len(self.workload.partitions):
+            began, cpu = time.perf_counter(), _cpu(worker)
+            done = sum(int(cuts[partition][count - 1]) for partition, count in steps.items() if count)
+        ended = self.wait_for_steps(self.written, worker)
+        return Rate(self.trades - done, ended - began, _cpu(worker) - cpu)
 
     def _cuts(self, partition: int) -> npt.NDArray[np.int64]:
         """Return how many trades of a partition lie before each mark."""
@@ -122,7 +157,7 @@ class Contest:
         """Hold every window and ATR of all features records to the trades; return how many records there were."""
         decode = self.settings.codec.decode
         records = (decode("features", message.value()) for message in consume(self.settings, self.settings.topic("features")))
-        return check_ours(self.workload, truths(self.workload), records)
+        return check_ours(self.workload, truths(self.workload), records, self.written or self.workload.panes)
 
     def stop(self) -> None:
         """Kill the worker, if it still runs."""

@@ -117,7 +117,7 @@ def main() -> int:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="short forms: four minutes together; of those that --only names, or of all but costs, scaling and sizes",
+        help="short forms: five minutes together; of those that --only names, or of all but costs, scaling and sizes",
     )
     parser.add_argument("--only", default="", metavar="NAME,...", help=f"of: {', '.join(BENCHES)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, and a plot beside it")

@@ -38,7 +38,7 @@ def test_scoring_scaling_memory_and_recovery(
 ) -> None:
     run = Run(True, tmp_path, Cores(), environment)
     assert scored(run, Size(20_000, 60)).ours.value
-    monkeypatch.setattr(bench_scaling, "QUICK", Size(60_000, 120))
+    monkeypatch.setattr(bench_scaling, "SIZE", Size(60_000, 120))
     rows = list(bench_scaling.rows(run))
     assert [row.name for row in rows] == ["scaling, the system"] and all(row.ours.value for row in rows)
     monkeypatch.setattr(bench_state, "DAY_PANES", 480)

@@ -47,10 +47,10 @@ def test_contestants_take_turns_and_who_fails_is_a_row_with_the_reason(capsys: p
     assert "no such broker" in capsys.readouterr().out
 
 
-def test_every_benchmark_is_there_and_the_quick_ones_fit_in_four_minutes() -> None:
+def test_every_benchmark_is_there_and_the_quick_ones_fit_in_five_minutes() -> None:
     for bench in BENCHES.values():
         assert callable(importlib.import_module(f"tests.bench.{bench.module}").rows)
-    assert sum(bench.quick_s for bench in BENCHES.values() if bench.in_quick) <= 239
+    assert sum(bench.quick_s for bench in BENCHES.values() if bench.in_quick) <= 299
 
 
 def test_the_command_refuses_a_name_that_there_is_not() -> None:

@@ -71,8 +71,13 @@ def _same_atr(found: float | None, expected: float) -> bool:
     return found is None if math.isnan(expected) else found is not None and math.isclose(found, expected, rel_tol=1e-9)
 
 
-def check_ours(workload: Workload, known: Mapping[str, Truth], records: Iterable[Mapping[str, Any]]) -> int:
+def check_ours(workload: Workload, known: Mapping[str, Truth], records: Iterable[Mapping[str, Any]], panes: int) -> int:
     """Hold every window and the ATR of every features record of our worker to the trades; return how many records there were.
+
+    Args:
+        workload, known: What was to be written, and its truth.
+        records: The features.
+        panes: How many grid steps of it were written.
 
     Raises:
         AssertionError: a value differs, or records are missing.
@@ -90,9 +95,10 @@ def check_ours(workload: Workload, known: Mapping[str, Truth], records: Iterable
         )
         total += record["pane_trades"]
         seen.add((name, pane))
-    wanted = sum(workload.panes - truth.first for truth in known.values())
+    wanted = sum(panes - truth.first for truth in known.values())
     assert len(seen) == wanted, f"ours: {len(seen)} features records, not {wanted}"
-    assert total >= workload.trades, f"ours: {total} trades in the panes, not {workload.trades}"
+    trades = sum(int(truth.trades[:panes].sum()) for truth in known.values())
+    assert total >= trades, f"ours: {total} trades in the panes, not {trades}"
     return len(seen)
 
 
