@@ -323,13 +323,13 @@ def _named(name: str, instruments: tuple[str, ...]) -> list[StrategyConfig]:
 
 
 def _bound(config: StrategyConfig, instruments: tuple[str, ...], rebind: bool) -> list[StrategyConfig]:
-    if config.instrument in instruments:
+    if set(config.all_instruments) <= set(instruments):
         return [config]
     if not rebind:
-        raise UserError(
-            f"--strategy: {config.strategy_id} is for {config.instrument}, the source has {', '.join(instruments)}; use --rebind to run it there"
-        )
+        wanted, there = ", ".join(config.all_instruments), ", ".join(instruments)
+        raise UserError(f"--strategy: {config.strategy_id} is for {wanted}, the source has {there}; use --rebind to run it there")
     several = len(instruments) > 1
     return [
-        replace(config, instrument=one, strategy_id=f"{config.strategy_id}@{one}" if several else config.strategy_id) for one in instruments
+        replace(config, instrument=one, instruments=(), strategy_id=f"{config.strategy_id}@{one}" if several else config.strategy_id)
+        for one in instruments
     ]

@@ -105,7 +105,7 @@ def _run(opened: Opened, on_piece: Callable[[Piece], None]) -> tuple[Collector, 
 
     runs = opened.run(collected.take, collect_piece)
     in_force = [config for run in runs.values() if isinstance(run, PartitionReplay) for config, _ in run.engine.strategies.values()]
-    return collected, [one for one in in_force if opened.instruments is None or one.instrument in opened.instruments]
+    return collected, [one for one in in_force if opened.instruments is None or set(one.all_instruments) & set(opened.instruments)]
 
 
 def _in_processes(

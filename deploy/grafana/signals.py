@@ -79,14 +79,14 @@ FROM signals WHERE {IN_RANGE} AND {STRATEGY} ORDER BY event_time DESC LIMIT 200"
 # One look into the index for each step and strategy of the instrument.
 LAYER_POINTS = f"""SELECT steps.at AS "time", layer->>'name' AS metric, avg((layer->>'score')::float8) AS points
 FROM generate_series(date_bin({STEP}, timestamptz $__timeFrom(), timestamptz 'epoch'), timestamptz $__timeTo(), {STEP}) steps (at)
-CROSS JOIN (SELECT strategy_id AS id FROM strategy_registry WHERE {INSTRUMENT} AND {STRATEGY}) s
+CROSS JOIN (SELECT strategy_id AS id FROM strategy_instruments WHERE {INSTRUMENT} AND {STRATEGY}) s
 CROSS JOIN LATERAL (SELECT layers FROM scores WHERE {INSTRUMENT} AND strategy_id = s.id AND warm
   AND event_time >= steps.at AND event_time < steps.at + {STEP} AND {IN_RANGE} ORDER BY event_time DESC LIMIT 1) newest
 CROSS JOIN jsonb_array_elements(newest.layers) layer GROUP BY 1, 2 ORDER BY 1"""
 
 ENTERS = f"""SELECT steps.at AS "time", s.name || ' enters' AS metric, newest.entry_score AS "enters from"
 FROM generate_series(date_bin({STEP}, timestamptz $__timeFrom(), timestamptz 'epoch'), timestamptz $__timeTo(), {STEP}) steps (at)
-CROSS JOIN (SELECT strategy_id AS id, display_name AS name FROM strategy_registry WHERE {INSTRUMENT} AND {STRATEGY}) s
+CROSS JOIN (SELECT strategy_id AS id, display_name AS name FROM strategy_instruments WHERE {INSTRUMENT} AND {STRATEGY}) s
 CROSS JOIN LATERAL (SELECT entry_score FROM scores WHERE {INSTRUMENT} AND strategy_id = s.id AND entry_score IS NOT NULL
   AND event_time >= steps.at AND event_time < steps.at + {STEP} AND {IN_RANGE} ORDER BY event_time DESC LIMIT 1) newest ORDER BY 1"""
 

@@ -124,7 +124,7 @@ def _left_out(report: Json) -> str:
 def _markets(report: Json, collected: Collector, trades: Sequence[Json], strategies: Sequence[StrategyConfig]) -> Iterator[str]:
     for place, one in enumerate(report["instruments"], 1):
         name = one["instrument"]
-        running = [strategy for strategy in strategies if strategy.instrument == name]
+        running = [strategy for strategy in strategies if name in strategy.all_instruments]
         series = _series(name, collected, trades, running)
         silences = [Silence(pause["since"], pause["until"]) for pause in one["silences"]]
         silences += [Silence(gap["since"], gap["until"]) for gap in report["quality"]["trade_gaps"] if gap["instrument"] == name]
@@ -149,7 +149,7 @@ def _series(name: str, collected: Collector, trades: Sequence[Json], strategies:
         timeframe=frame,
         bars=_bars(market, frame),
         features=features,
-        scores=[_scores(one.strategy_id, collected) for one in strategies if one.strategy_id in collected.strategies],
+        scores=[_scores(one.strategy_id, name, collected) for one in strategies if one.strategy_id in collected.strategies],
         prints={"time": nothing, "price": nothing, "quantity": nothing, "buy": nothing},
         gaps=[],
         fills=[row for row in collected.fills if row["instrument"] == name],
@@ -163,8 +163,8 @@ def _bars(market: InstrumentResults, frame: str) -> dict[str, np.ndarray]:
     return {column: rows[:, at] for at, column in enumerate(names)}
 
 
-def _scores(strategy_id: str, collected: Collector) -> Scores:
-    seen: StrategyResults = collected.strategies[strategy_id]
+def _scores(strategy_id: str, instrument: str, collected: Collector) -> Scores:
+    seen: StrategyResults = collected.strategies[strategy_id].on(instrument)
     states = np.array(seen.states, dtype=np.int64)
     stride = max(1, -(-len(states) // MOST_EVALUATIONS))
     kept = np.zeros(len(states), dtype=bool)

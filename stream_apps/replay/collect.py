@@ -10,6 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import Any
 
 from schemas.catalogue import RESULT_TOPICS
@@ -90,6 +91,7 @@ class StrategyResults:
 
     Attributes:
         times: ms UTC. scores: Points after gates. states: Index into ``Collector.states``. sides: 1 LONG, -1 SHORT, 0 none.
+        places: Index into ``instruments``, which the strategy traded, in order of their first evaluation.
         ungated: Floor of the points before gates / ``SCORE_STEP`` -> number of warm evaluations, by the judged side.
         passed: The same for those that passed all gates.
     """
@@ -98,10 +100,22 @@ class StrategyResults:
     scores: array[float] = field(default_factory=lambda: array("d"))
     states: array[int] = field(default_factory=lambda: array("b"))
     sides: array[int] = field(default_factory=lambda: array("b"))
+    places: array[int] = field(default_factory=lambda: array("b"))
+    instruments: list[str] = field(default_factory=list)
     ungated: Counter[tuple[str, int]] = field(default_factory=Counter)
     passed: Counter[tuple[str, int]] = field(default_factory=Counter)
     regimes: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
+
+    def on(self, instrument: str) -> StrategyResults:
+        """Return the arrays of the evaluations on one instrument."""
+        if self.instruments == [instrument]:
+            return self
+        chosen = [name == instrument for name in map(self.instruments.__getitem__, self.places)]
+        times, states, sides, places = (
+            array(row.typecode, compress(row, chosen)) for row in (self.times, self.states, self.sides, self.places)
+        )
+        return StrategyResults(times, array("d", compress(self.scores, chosen)), states, sides, places, self.instruments)
 
 
 class Collector:
@@ -276,6 +290,9 @@ class Collector:
         state = state_of(record)
         if state not in self.states:
             self.states.append(state)
+        if record["instrument"] not in seen.instruments:
+            seen.instruments.append(record["instrument"])
+        seen.places.append(seen.instruments.index(record["instrument"]))
         seen.times.append(record["event_time"])
         seen.scores.append(record["score"])
         seen.states.append(self.states.index(state))

@@ -100,14 +100,15 @@ def all_trades(collected: Collector, run: Run) -> list[Json]:
 
 
 def _strategy(config: StrategyConfig, collected: Collector, trades: list[Json]) -> Json:
-    market = collected.markets.get(config.instrument)
+    markets = [collected.markets[name] for name in config.all_instruments if name in collected.markets]
     seen = collected.strategies.get(config.strategy_id, StrategyResults())
-    period = {"since": int(seen.times[0]), "until": int(seen.times[-1])} if len(seen.times) else None
+    period = {"since": int(min(seen.times)), "until": int(max(seen.times))} if len(seen.times) else None
     entered = len({row["position_id"] for row in collected.fills if row["strategy_id"] == config.strategy_id})
     return {
         "strategy_id": config.strategy_id,
         "display_name": config.display_name,
         "instrument": config.instrument,
+        "instruments": list(config.all_instruments),
         "model": config.model,
         "config_hash": config_hash(config),
         "config": config.to_record(),
@@ -123,7 +124,7 @@ def _strategy(config: StrategyConfig, collected: Collector, trades: list[Json]) 
         },
         "scores": _histogram(seen),
         "signals": sum(row["strategy_id"] == config.strategy_id for row in collected.signals),
-        "instants_without_features": 0 if market is None else max(0, market.instants - len(seen.times)),
+        "instants_without_features": max(0, sum(market.instants for market in markets) - len(seen.times)),
     }
 
 

@@ -190,7 +190,7 @@ def run(
         made.plan.append("no running strategy on paper has market data in the last 24 hours of the look-back")
         return made
     job = _job(job, mine, period)
-    made.markets = {name: seen.markets[name] for name in sorted({one.instrument for one in mine})}
+    made.markets = {name: seen.markets[name] for name in sorted({name for one in mine for name in one.all_instruments})}
     made.scores = {one.strategy_id: seen.strategies.get(one.strategy_id, ScoreCount()) for one in mine}
     # Running strategies are judged by their trades (S1 9.2). Candidates have none yet, so a replay judges them.
     stored = paper_trades(settings, mine, period)
@@ -214,9 +214,10 @@ def run(
 
 def _leave_alone(made: Evolution, mine: list[StrategyConfig], there: Collection[str]) -> None:
     """Remove the strategies of missing instruments."""
-    for config in [one for one in mine if one.instrument not in there]:
-        mine.remove(config)
-        made.left_alone.append((config.strategy_id, f"the source has no {config.instrument}"))
+    for config in list(mine):
+        if absent := [name for name in config.all_instruments if name not in there]:
+            mine.remove(config)
+            made.left_alone.append((config.strategy_id, f"the source has no {', '.join(absent)}"))
 
 
 def write(settings: Settings, changes: Sequence[Change], now: int) -> PublishResult:
@@ -263,7 +264,13 @@ def _end(settings: Settings, job: Job, running: Sequence[StrategyConfig]) -> int
 
 def _job(job: Job, mine: Sequence[StrategyConfig], period: Interval) -> Job:
     if is_log(job.sources[0]):
-        return replace(job, symbols=tuple(sorted({one.instrument for one in mine})), since=period.begin, until=period.end, strategies=())
+        return replace(
+            job,
+            symbols=tuple(sorted({name for one in mine for name in one.all_instruments})),
+            since=period.begin,
+            until=period.end,
+            strategies=(),
+        )
     return replace(job, since=period.begin, until=period.end, strategies=("v54_factory",))
 
 

@@ -202,7 +202,7 @@ def bootstrap(
 def list_(every: Annotated[bool, typer.Option("--all", help="Also deprecated strategies.")] = False) -> None:
     """List the newest revision of every strategy, and the invalid records that workers ignore."""
     log = read_log(settings())
-    shown = Table("strategy", "revision", "status", "instrument", "model", "direction", "windows", "weights", "entry/flip", "hash", "by")
+    shown = Table("strategy", "revision", "status", "instruments", "model", "direction", "windows", "weights", "entry/flip", "hash", "by")
     for _, config in sorted(log.newest.items()):
         if config.status == "deprecated" and not every:
             continue
@@ -210,7 +210,7 @@ def list_(every: Annotated[bool, typer.Option("--all", help="Also deprecated str
             config.strategy_id,
             str(config.revision),
             config.status,
-            config.instrument,
+            ", ".join(config.all_instruments),
             config.model,
             config.direction,
             f"{config.cvd_fast_window}/{config.cvd_slow_window}",

@@ -11,7 +11,7 @@ from stream_apps.core.signals.strategy import StrategyConfig
 
 
 def assigned(assignments: Sequence[str] | None, refused: Mapping[str, str | None]) -> dict[str, Any]:
-    """Parse FIELD=VALUE arguments: numbers, true or false, text, and tags separated by commas.
+    """Parse FIELD=VALUE arguments: numbers, true or false, text, and lists separated by commas.
 
     Args:
         assignments: The arguments.
@@ -30,7 +30,7 @@ def assigned(assignments: Sequence[str] | None, refused: Mapping[str, str | None
             raise UserError(f"{name}: {reason}")
         kind = kinds.get(name, "")
         if kind.startswith("tuple"):
-            found[name] = [tag for tag in text.split(",") if tag]
+            found[name] = [one.strip() for one in text.split(",") if one.strip()]
         elif kind.startswith("str"):
             found[name] = None if not text and "None" in kind else text
         else:

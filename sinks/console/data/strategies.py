@@ -59,6 +59,7 @@ def _card(row: Row, now: datetime) -> dict[str, Any]:
     status, reason = status_of(row["status"], row["last_score"], now)
     return {
         **shown(row),
+        "instruments": [row["instrument"], *config.get("instruments", [])],
         "status": status,
         "status_reason": reason,
         "configured_status": row["status"],
@@ -125,7 +126,7 @@ async def latest_scores(connection: Connection, instrument: str) -> list[dict[st
     """Return the newest score of every strategy of an instrument that is not deprecated, with its settings; ``score`` is None before the first."""
     rows = await (
         await connection.execute(
-            "SELECT r.strategy_id, r.display_name, r.status, r.config, to_jsonb(s) AS score, s.event_time FROM strategy_registry r"
+            "SELECT r.strategy_id, r.display_name, r.status, r.config, to_jsonb(s) AS score, s.event_time FROM strategy_instruments r"
             " LEFT JOIN LATERAL (SELECT * FROM scores WHERE instrument = r.instrument AND strategy_id = r.strategy_id"
             "   ORDER BY event_time DESC LIMIT 1) s ON true WHERE r.instrument = %s AND r.status <> 'deprecated' ORDER BY r.strategy_id",
             (instrument,),

@@ -1,7 +1,8 @@
 """The paper execution model (DECISIONS D19-D22, S1 8): signals and trades in, orders, fills, positions and closed trades out.
 
 Pure: no clock, no I/O, no randomness. Live paper trading and replay run this class. One ``PaperBook`` serves one Kafka partition: all its
-strategies and instruments. A strategy has one instrument, so the book sees all its positions and can enforce ``max_positions``.
+strategies and instruments. All instruments of a strategy are in one partition, so the book sees all its positions and can enforce
+``max_positions``.
 
 **Time.** A step (T, decided_at) first applies the trades and settlements up to T, then the signals of T. Trades are ordered by (event_time,
 offset). A late trade, whose instant has passed, is applied when it arrives. It affects only positions whose newest fill lies before it.
@@ -180,7 +181,8 @@ class PaperBook:
                     for position in self._slots[instrument][strategy]:
                         _Walk(position, self.settings, decided_at, books.get(instrument, NO_BOOKS), out).over(columns, settled, time)
                 self._sweep(instrument)
-            for signal in sorted(signals, key=lambda one: (one["event_time"], one["signal_id"])):
+            # As in the log, so that a limit of the strategy refuses the same signal on paper and live.
+            for signal in sorted(signals, key=lambda one: (one["event_time"], one["instrument"], one["strategy_id"])):
                 self._register(signal, decided_at, filters.get(signal["instrument"]), out)
         out.sort(key=lambda output: output[1]["event_time"])
         return out

@@ -96,7 +96,7 @@ class SignalsEngine(PartitionEngine):
         self.instruments = self.state
         self.strategies: dict[str, tuple[StrategyConfig, str]] = {}  # in force
         self.waiting: dict[str, list[StrategyConfig]] = {}  # newer revisions with a future effective_time, by revision
-        self.memories: dict[str, StrategyMemory] = {}
+        self.memories: dict[str, StrategyMemory] = {}  # by StrategyConfig.slot
         self._running: Batch | None = None
         self._in_force = self.settings.kept[0]
         self._records = MarketRecords(self.state, codec, config.grid_ms)
@@ -137,7 +137,7 @@ class SignalsEngine(PartitionEngine):
         self._running = None
 
     def _begin_revisions(self, author: str, instant: int) -> None:
-        """Put waiting revisions in force that may be used from ``instant`` on, for the instruments that fire at it."""
+        """Put waiting revisions in force that may be used from ``instant`` on, if the instant is one of their main instrument."""
         for strategy_id in list(self.waiting):
             due = [config for config in self.waiting[strategy_id] if config.effective_time <= instant]
             facts = self.state.facts.get(due[-1].instrument) if due else None
@@ -378,13 +378,13 @@ class SignalsEngine(PartitionEngine):
     ) -> None:  # fmt: skip
         """Append the scores and signals of an instant."""
         scored = self._batch().scored(asked, results, numbers, written, start, features, instant, decided_at)
-        for (_, r), (strategy_id, score, signal, memory) in zip(asked, scored, strict=True):
+        for (_, r), (slot, score, signal, memory) in zip(asked, scored, strict=True):
             key = names[r][0]
             outputs.append(OutputRecord("scores", key, score, instant))
             if signal is not None:
                 outputs.append(OutputRecord("signals", key, self._encode_signal(signal), instant))
             if memory is not None:
-                self.memories[strategy_id] = memory
+                self.memories[slot] = memory
 
     # --- state -----------------------------------------------------------------------------------------------------------
     def head(self) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -394,7 +394,7 @@ class SignalsEngine(PartitionEngine):
         meta = {
             "strategies": [config.to_record() for config, _ in self.strategies.values()],
             "waiting": [config.to_record() for waiting in self.waiting.values() for config in waiting],
-            "memories": {strategy: memory.to_tuple() for strategy, memory in self.memories.items()},
+            "memories": {slot: memory.to_tuple() for slot, memory in self.memories.items()},
             **meta,
         }
         return meta, found
@@ -416,4 +416,4 @@ class SignalsEngine(PartitionEngine):
             self.strategies[config.strategy_id] = (config, config_hash(config))
         for record in meta.get("waiting", ()):  # an earlier release wrote none
             self.waiting.setdefault(record["strategy_id"], []).append(strategy_from_record(record))
-        self.memories = {strategy: StrategyMemory.from_tuple(values) for strategy, values in meta["memories"].items()}
+        self.memories = {slot: StrategyMemory.from_tuple(values) for slot, values in meta["memories"].items()}

@@ -38,7 +38,7 @@ def verdict(signal: dict[str, Any], *, pending: bool, current: str | None, held:
         signal: ``signals`` record.
         pending: Its strategy and instrument have a pending entry.
         current: Direction of the open position of its strategy and instrument, None without one.
-        held: Number of positions that its strategy holds or waits for, on all instruments.
+        held: Number of instruments on which its strategy holds or waits for a position. A flip does not count twice.
         age_ms: Time since the decision, by the caller's clock.
         max_age_ms: Older signals are refused.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 STATUSES = ("running", "paused", "deprecated")
@@ -34,6 +34,9 @@ class StrategyError(ValueError):
 class StrategyConfig:
     """One revision of a strategy: exactly the fields of the ``strategies`` topic, which documents their meaning and units.
 
+    A strategy trades its ``instrument`` and the further ``instruments``. It decides for each one apart (D13, D19): each has its own scores,
+    signals, cooldown and position. ``max_positions`` and the money are those of the strategy.
+
     The defaults are those of the factory (S1 7.1) and of the decisions (D10, D13, D14, D19). A strategy must name at least its id and its
     instrument. ``event_time`` and ``receive_time`` (ms UTC) are 0 until a writer sets them. ``effective_time`` (ms of the market's event
     time) is 0 when the revision holds from the next instant on.
@@ -42,6 +45,7 @@ class StrategyConfig:
     strategy_id: str
     revision: int = 1
     instrument: str
+    instruments: tuple[str, ...] = ()
     event_time: int = 0
     receive_time: int = 0
     display_name: str
@@ -95,6 +99,20 @@ class StrategyConfig:
         """Money that this revision trades with, quote units: 1R is ``risk_per_trade`` of it (D19)."""
         return self.initial_balance + self.added_balance
 
+    @property
+    def all_instruments(self) -> tuple[str, ...]:
+        """The instruments that the strategy trades, the main one first."""
+        return (self.instrument, *self.instruments)
+
+    @property
+    def slot(self) -> str:
+        """Name of what the strategy keeps about the ``instrument`` of a leg. That of the main one is the strategy's id alone."""
+        return f"{self.strategy_id}|{self.instrument}" if self.instrument in self.instruments else self.strategy_id
+
+    def legs(self) -> tuple[StrategyConfig, ...]:
+        """Return the strategy once for each of its instruments, with that as ``instrument``; ``instruments`` stays as it is."""
+        return (self, *(replace(self, instrument=name) for name in self.instruments))
+
     @staticmethod
     def kinds() -> dict[str, str]:
         """Return field -> type, as annotated."""
@@ -105,7 +123,8 @@ class StrategyConfig:
         record = {name: getattr(self, name) for name in _KINDS}
         for name in _DOUBLES:
             record[name] = float(record[name])
-        record["tags"] = list(self.tags)
+        for name in _LISTS:
+            record[name] = list(record[name])
         return record
 
 
@@ -113,6 +132,7 @@ class StrategyConfig:
 _KINDS: dict[str, str] = {field.name: str(field.type) for field in fields(StrategyConfig)}
 _REQUIRED = frozenset(field.name for field in fields(StrategyConfig) if field.default is MISSING)
 _DOUBLES = tuple(name for name, kind in _KINDS.items() if kind == "float")
+_LISTS = tuple(name for name, kind in _KINDS.items() if kind.startswith("tuple"))
 
 
 # Fields about the revision, not about the strategy.
@@ -125,11 +145,16 @@ _NOT_DECIDING = frozenset({*BOOKKEEPING, "status", "display_name", "description"
 # Field -> value -> its text in the hash, where that differs. Earlier releases did not read whale_on_missing: strategies had "block", their old
 # default, and an absent flow passed. A strategy that still decides so keeps its hash. One that blocks gets a hash that no earlier one had.
 _HASHED_AS: dict[str, dict[Any, Any]] = {"whale_on_missing": {"pass": "block", "block": "require"}}
+# Fields that earlier releases did not have. At their default the strategy decides as it did, so its hash has none of them.
+_HASHED_IF_SET = ("instruments",)
 
 
 def config_hash(config: StrategyConfig) -> str:
     """Return the first 16 hex digits of SHA-256 over the canonical JSON of every field that affects decisions."""
     deciding = {name: value for name, value in config.to_record().items() if name not in _NOT_DECIDING}
+    for name in _HASHED_IF_SET:
+        if not deciding[name]:
+            del deciding[name]
     for name, texts in _HASHED_AS.items():
         deciding[name] = texts.get(deciding[name], deciding[name])
     return hashlib.sha256(json.dumps(deciding, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]

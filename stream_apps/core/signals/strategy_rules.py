@@ -122,6 +122,8 @@ def ranges(model: str) -> dict[str, tuple[float, float]]:
     return {**_RANGES, **MODELS[model].ranges}
 
 
+# Further instruments of a strategy; ours: far more than one asset has on the venues.
+MOST_INSTRUMENTS = 32
 # A written value must leave room for the next revision and its later time. Bounds: Avro's int, and a time that is obviously in other units.
 _LAST_REVISION = 2**31 - 1
 _END_MS = 7_258_118_400_000
@@ -144,6 +146,7 @@ def validate(config: StrategyConfig) -> None:
         base_of_instrument(config.instrument)
     except ValueError as error:
         raise StrategyError("instrument", f"must be an instrument id ({error})") from error
+    _check_instruments(config)
     for name in ("event_time", "receive_time", "effective_time"):
         if not 0 <= getattr(config, name) < _END_MS:
             raise StrategyError(name, f"must be milliseconds since 1970 and before the year 2200, got {getattr(config, name)}")
@@ -180,6 +183,27 @@ def validate(config: StrategyConfig) -> None:
         raise StrategyError("tp2_ratio", f"must be greater than tp1_ratio, got {config.tp2_ratio:g} and {config.tp1_ratio:g}")
     if config.flip_threshold < config.entry_score:
         raise StrategyError("flip_threshold", f"must be at least entry_score, got {config.flip_threshold:g} and {config.entry_score:g}")
+
+
+def _check_instruments(config: StrategyConfig) -> None:
+    """Check the further instruments. All instruments of a strategy are judged in one partition, so they have one base asset.
+
+    Raises:
+        StrategyError: names the first instrument that breaks the rule.
+    """
+    if len(config.instruments) > MOST_INSTRUMENTS:
+        raise StrategyError("instruments", f"must name at most {MOST_INSTRUMENTS}, names {len(config.instruments)}")
+    seen, asset = {config.instrument}, base_of_instrument(config.instrument)
+    for name in config.instruments:
+        if name in seen:
+            raise StrategyError("instruments", f"must name each instrument once; {name} is there already")
+        seen.add(name)
+        try:
+            base = base_of_instrument(name)
+        except ValueError as error:
+            raise StrategyError("instruments", f"must be instrument ids ({error})") from error
+        if base != asset:
+            raise StrategyError("instruments", f"must have the base asset of {config.instrument}, {asset}; {name} has {base}")
 
 
 def next_revision(

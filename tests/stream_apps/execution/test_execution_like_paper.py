@@ -12,12 +12,14 @@ import random
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sinks.guard.inputs import OPEN_STATES
 from stream_apps.core.execution.account.guard import GuardInputs, GuardLimits, GuardMemory, OpenPosition, evaluate
 from stream_apps.core.execution.orders.events import SignalReceived, Tick
 from stream_apps.core.execution.settings.policy import Budget, EntryPolicy, LivePolicy, ProtectionPolicy, SizingPolicy
+from stream_apps.core.execution.state.records import symbol_of
 from stream_apps.core.paper.model import PaperBook, PaperSettings, TradeColumns
 from tests.support.trading.execution_exchange import D, rules_of
 from tests.support.trading.execution_world import World
@@ -84,18 +86,25 @@ def signals_of(
 
 
 def on_paper(trades: TradeColumns, signals: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return written_on_paper({PERP: trades}, signals)["trades_closed"]
+
+
+def written_on_paper(trades: dict[str, TradeColumns], signals: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return topic -> the records of the paper model on some instruments."""
     book = PaperBook(PaperSettings(latency_ms=0, slippage_bps=0.0, entry_expiry_ms=600_000))
-    closed: list[dict[str, Any]] = []
-    times = sorted({one["event_time"] for one in signals} | {int(trades.event_time[-1]) + 1})
-    low = 0
+    written: dict[str, list[dict[str, Any]]] = {"trades_closed": [], "orders": []}
+    times = sorted({one["event_time"] for one in signals} | {max(int(one.event_time[-1]) for one in trades.values()) + 1})
+    low = dict.fromkeys(trades, 0)
     for time in times:
-        high = int(trades.event_time.searchsorted(time, "right"))
-        part = TradeColumns(trades.event_time[low:high], trades.offset[low:high], trades.agg_id[low:high], trades.price[low:high])
+        parts = {}
+        for name, one in trades.items():
+            first, last = low[name], int(one.event_time.searchsorted(time, "right"))
+            parts[name] = TradeColumns(one.event_time[first:last], one.offset[first:last], one.agg_id[first:last], one.price[first:last])
+            low[name] = last
         now = [one for one in signals if one["event_time"] == time]
-        out = book.step(time=time, decided_at=time + 250, instruments=[PERP], trades={PERP: part}, signals=now)
-        closed += [record for topic, record in out if topic == "trades_closed"]
-        low = high
-    return closed
+        for topic, record in book.step(time=time, decided_at=time + 250, instruments=list(trades), trades=parts, signals=now):
+            written.setdefault(topic, []).append(record)
+    return written
 
 
 class Guard:
@@ -139,16 +148,29 @@ class Guard:
 
 
 def live(trades: TradeColumns, signals: list[dict[str, Any]], guard: Guard | None = None) -> list[dict[str, Any]]:
-    world = World(POLICY, symbols=(SYMBOL,), price=1)
+    return played_live({PERP: trades}, signals, guard).closed()
+
+
+def played_live(trades: dict[str, TradeColumns], signals: list[dict[str, Any]], guard: Guard | None = None) -> World:
+    """Return the world in which the live book traded some instruments, all their trades in order of time."""
+    symbols = {name: symbol_of(name) for name in trades}
+    world = World(POLICY, symbols=tuple(symbols.values()), price=1)
     fine = D("0.000000001")
-    world.rules[SYMBOL] = rules_of(
-        SYMBOL, tick=fine, lot=fine, market_lot=fine, min_quantity=fine, max_quantity=D(10**9), market_max_quantity=D(10**9)
-    )
+    for symbol in symbols.values():
+        world.rules[symbol] = rules_of(
+            symbol, tick=fine, lot=fine, market_lot=fine, min_quantity=fine, max_quantity=D(10**9), market_max_quantity=D(10**9)
+        )
     world.book.quotes.clear()
-    waiting = sorted(signals, key=lambda one: one["decided_at"])
-    world.now = int(trades.event_time[0])
+    waiting = sorted(signals, key=lambda one: (one["decided_at"], one["instrument"]))
+    world.now = min(int(one.event_time[0]) for one in trades.values())
     world.guard_ok()
-    for time, price in zip(trades.event_time.tolist(), trades.price.tolist(), strict=True):
+    rows = [
+        (time, symbols[name], price)
+        for name, one in trades.items()
+        for time, price in zip(one.event_time.tolist(), one.price.tolist(), strict=True)
+    ]
+    rows.sort(key=lambda row: row[0])
+    for place, (time, symbol, price) in enumerate(rows):
         while waiting and waiting[0]["decided_at"] <= time:
             one = waiting.pop(0)
             world.now = world.exchange.now = max(world.now, one["decided_at"])
@@ -157,7 +179,9 @@ def live(trades: TradeColumns, signals: list[dict[str, Any]], guard: Guard | Non
         world.now = world.exchange.now = time
         if guard is not None:
             guard.step(world)
-        world.price(D(repr(price)), symbol=SYMBOL, spread=0, tell=bool(world.book.active) or not world.book.quotes)
+        world.price(D(repr(price)), symbol=symbol, spread=0, tell=bool(world.book.active) or symbol not in world.book.quotes)
+        if place + 1 < len(rows) and rows[place + 1][0] == time and rows[place + 1][1] != symbol:
+            continue  # what another instrument trades at the same moment is there before anything is done
         if world.book.active:
             world.give(Tick())
             while world.pending or world.stream:
@@ -165,7 +189,7 @@ def live(trades: TradeColumns, signals: list[dict[str, Any]], guard: Guard | Non
                     world.deliver()
                 else:
                     world.perform()
-    return world.closed()
+    return world
 
 
 def compare(lived: list[dict[str, Any]], paper: list[dict[str, Any]]) -> None:
@@ -195,6 +219,46 @@ def test_v50_trails_and_closes_at_opposite_signals_as_on_paper() -> None:
     compare(lived, paper)
     flipped = {one["event_time"] for one in paper if one["exit_reason"] == "flip"}
     assert not flipped & {one["entry_time"] for one in paper}, "an opposite signal closes and does not enter"
+
+
+NAMES = ("BINANCE:LTCFDUSD-PERP", "BINANCE:LTCUSDC-PERP", "BINANCE:LTCUSDT-PERP")
+
+
+def side_by_side(*hours: str, step_ms: int = 5_000) -> dict[str, TradeColumns]:
+    """Prices of recorded hours as if three instruments had traded at the same moments, every ``step_ms``."""
+    every = [ltc_trades(hour) for hour in hours]
+    start, length = int(every[0].event_time[0]), min(int(one.event_time[-1] - one.event_time[0]) for one in every)
+    times = np.arange(step_ms, length, step_ms)
+    found = {}
+    for name, one in zip(NAMES, every, strict=True):
+        price = one.price[one.event_time.searchsorted(times + int(one.event_time[0]), "right") - 1]
+        found[name] = TradeColumns.of(times + start, range(len(times)), range(len(times)), price)
+    return found
+
+
+def test_max_positions_counts_over_the_instruments_of_a_strategy_on_paper_as_live() -> None:
+    """One strategy on three instruments may hold two positions: both refuse the same signals, and the trades are the same."""
+    trades = side_by_side("2025-06-21_12h", "2025-06-21_15h", "2025-06-21_18h")
+    # Decided just after the instant, so that no trade is between the two.
+    signals = [
+        {**one, "instrument": name, "signal_id": f"{name}|s1|{one['event_time']}", "decided_at": one["event_time"] + 1, "max_positions": 2}
+        for seed, name in enumerate(NAMES)
+        for one in signals_of(trades[name], seed, share=0.3)
+    ]
+    paper, world = written_on_paper(trades, signals), played_live(trades, signals)
+    refused = sorted(one["order_id"] for one in paper["orders"] if one["reason"] == "max_positions")
+    assert len(refused) > 20 and {one.rsplit("|")[0] for one in refused} == set(NAMES)
+    assert refused == sorted(one["order_id"].removeprefix("main|") for one in world.records["orders"] if one["reason"] == "max_positions")
+    assert {one["reason"] for one in paper["orders"] if one["status"] == "rejected"} == {"max_positions"}
+    by_signal = {
+        side: sorted(rows, key=lambda one: one["signal_id"]) for side, rows in (("paper", paper["trades_closed"]), ("live", world.closed()))
+    }
+    assert len(by_signal["paper"]) > 40 and {one["instrument"] for one in by_signal["paper"]} == set(NAMES)
+    compare(by_signal["live"], by_signal["paper"])
+    # Otherwise the limit would prove nothing: never more than two at once, and two at some time.
+    moments = sorted([(one["entry_time"], 1) for one in by_signal["paper"]] + [(one["event_time"], -1) for one in by_signal["paper"]])
+    open_now = [sum(step for _, step in moments[: place + 1]) for place in range(len(moments))]
+    assert max(open_now) == 2
 
 
 DEFAULT_TIMEOUT = 240

@@ -47,7 +47,7 @@ def test_a_batch_equals_its_strategies_one_by_one(configs: tuple[StrategyConfig,
     for n, shot in enumerate(shots):
         now = replace(shot, instrument=configs[0].instrument, time=T + n * panes * 15_000)
         results = results_of(batch, now)
-        assert [result.strategy_id for result in results] == [config.strategy_id for config in configs]
+        assert [result.slot for result in results] == [config.strategy_id for config in configs]
         for config, result in zip(configs, results, strict=True):
             one = evaluate(now, config, config_hash(config), plain.get(config.strategy_id, StrategyMemory()))
             plain[config.strategy_id] = one.memory

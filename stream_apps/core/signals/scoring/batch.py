@@ -74,9 +74,9 @@ class Market(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """One strategy's evaluation: its id, the encoded score, the signal or None, and the memory after it (None: unchanged)."""
+    """One evaluation: the strategy's slot, the encoded score, the signal or None, and the memory after it (None: unchanged)."""
 
-    strategy_id: str
+    slot: str
     score: bytes
     signal: Record | None
     memory: StrategyMemory | None
@@ -222,11 +222,11 @@ class Batch:
     Args:
         strategies: (configuration, its hash). The scores of an instrument come in this order.
         codec: Codec of the environment.
-        memories: Strategy id -> memory. A strategy that is absent has none yet.
+        memories: ``StrategyConfig.slot`` -> memory. A slot that is absent has none yet.
         limits: Limits of the regime label.
 
     Attributes:
-        strategies: (configuration, its hash) by index.
+        strategies: (configuration, its hash) by index: the legs, one for each instrument of a strategy.
     """
 
     def __init__(
@@ -237,9 +237,9 @@ class Batch:
         limits: RegimeLimits = REGIME_LIMITS,
     ) -> None:
         self._limits = np.array([limits.crash, limits.high_vol, limits.trend])
-        self.strategies = list(strategies)
+        self.strategies = [(leg, hash_) for config, hash_ in strategies for leg in config.legs()]
         self._places: dict[str, list[int]] = {}
-        self._memories = [memories.get(config.strategy_id, StrategyMemory()) for config, _ in self.strategies]
+        self._memories = [memories.get(leg.slot, StrategyMemory()) for leg, _ in self.strategies]
         whales: list[tuple[float, bool]] = []
         self._gates: list[tuple[Gate, ...]] = []
         self._tiers: list[list[str]] = []
@@ -367,7 +367,7 @@ class Batch:
                 value = b"".join((written[start:block_at], reason, written[block_at:reason_at], reason, written[reason_at:end]))
             start = end
             if not (entry or flip):
-                found.append(Scored(config.strategy_id, value, None, None))
+                found.append(Scored(config.slot, value, None, None))
                 continue
             row = features[asked[e][1]]
             decision = Decision(direction, float(numbers[e, 0]), self._tier(place, tier), bool(entry), bool(flip), False, "")
@@ -376,7 +376,7 @@ class Batch:
             memory = self._memories[place].after(instant, direction, bool(entry), bool(flip), MODELS[config.model].flip_closes_only)
             self._memories[place] = memory
             self._memory[place] = _as_numbers(memory)
-            found.append(Scored(config.strategy_id, value, signal, memory))
+            found.append(Scored(config.slot, value, signal, memory))
         return found
 
     def _tier(self, place: int, span: int) -> str | None:

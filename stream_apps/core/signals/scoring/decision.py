@@ -144,7 +144,8 @@ def evaluate(
 
     Args:
         snapshot: Market state at the instant.
-        config: A configuration that passes ``strategy_rules.validate``. Its windows are windows of the snapshot.
+        config: A configuration that passes ``strategy_rules.validate``, or its leg for another of its instruments. Its windows are windows
+            of the snapshot.
         config_hash: ``strategy.config_hash(config)``, computed once by the caller.
         memory: The strategy's memory of this instrument.
         limits: Limits of the regime label.

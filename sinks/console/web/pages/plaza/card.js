@@ -15,7 +15,7 @@ export function card(one) {
       h("span.spacer"), h("span.badge", { class: TONE[one.status] ?? "", title: one.status_reason ?? "" }, one.status)),
     one.status_reason && h("p.muted", null, one.status_reason),
     h("dl.facts", null,
-      fact("Instrument", one.instrument),
+      fact(one.instruments.length > 1 ? "Instruments" : "Instrument", one.instruments.join(", ")),
       fact("CVD windows", one.cvd_windows.join(" / ")),
       fact("Balance", `${number(one.current_balance)} of ${number(one.initial_balance, 0)}`),
       fact("Net result", signed(one.net_r, "R"), side(one.net_r)),

@@ -160,7 +160,7 @@ def test_files_in_the_repository_say_every_number_themselves() -> None:
     configs = load_strategy_files(files)
     for path, config in zip(files, configs, strict=True):
         stated = set(tomllib.loads(path.read_text(encoding="utf-8")))
-        assert set(config.to_record()) - stated == {"status", "added_balance", *BOOKKEEPING}
+        assert set(config.to_record()) - stated == {"status", "added_balance", "instruments", *BOOKKEEPING}
 
 
 def best(config: StrategyConfig, *, large: bool = True, accel: float = 1.0, obi: float | None = None) -> Snapshot:
