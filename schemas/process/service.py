@@ -28,7 +28,9 @@ TARGETS_VARIABLE = "PERPFLOW_TARGETS_DIR"
 
 def configure_logging(level: str = "info") -> None:
     """Write structured log lines to standard error: one JSON object per line, or readable text on a terminal."""
-    renderer: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    # Plain tracebacks, also on a terminal: the long form shows local variables, and they may hold secrets.
+    readable = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer: Any = readable if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

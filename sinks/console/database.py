@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import orjson
 import psycopg
 from fastapi.concurrency import run_in_threadpool
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from schemas.settings import Settings
@@ -25,6 +27,15 @@ WAIT_S = 3.0
 OWN_CONNECTIONS = 4
 # The command line's queries of accounts run in threads.
 ACCOUNT_CONNECTIONS = 2
+
+
+def _reads_json(connection: psycopg.Connection[Row] | Connection) -> None:
+    """Read jsonb by orjson: PostgreSQL writes 1e300 as 301 digits, and only as a float a response can carry them."""
+    set_json_loads(orjson.loads, connection)
+
+
+async def _reads_json_async(connection: Connection) -> None:
+    _reads_json(connection)
 
 
 def _arguments(size: int, statement_timeout_ms: int, *, read_only: bool) -> dict[str, Any]:
@@ -58,10 +69,12 @@ class Database:
     def __init__(self, settings: Settings, size: int, statement_timeout_ms: int) -> None:
         self._settings = settings
         reader, timeout = settings.role_url("reader"), statement_timeout_ms
-        self._reads: Pool = AsyncConnectionPool(reader, **_arguments(size, timeout, read_only=True))
-        self._own: Pool = AsyncConnectionPool(settings.role_url("console"), **_arguments(OWN_CONNECTIONS, timeout, read_only=False))
+        self._reads: Pool = AsyncConnectionPool(reader, configure=_reads_json_async, **_arguments(size, timeout, read_only=True))
+        self._own: Pool = AsyncConnectionPool(
+            settings.role_url("console"), configure=_reads_json_async, **_arguments(OWN_CONNECTIONS, timeout, read_only=False)
+        )
         self._accounts: ConnectionPool[psycopg.Connection[Row]] = ConnectionPool(
-            reader, **_arguments(ACCOUNT_CONNECTIONS, timeout, read_only=True)
+            reader, configure=_reads_json, **_arguments(ACCOUNT_CONNECTIONS, timeout, read_only=True)
         )
 
     async def open(self) -> None:

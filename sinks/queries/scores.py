@@ -22,6 +22,10 @@ Record = dict[str, Any]
 _TIMEOUT_S = 10.0
 
 
+class UnknownScore(UserError):
+    """The topic and the database were read, and neither has the score."""
+
+
 @dataclass(frozen=True)
 class ScoreId:
     """The parts of ``instrument|strategy_id|T in ms``."""
@@ -180,9 +184,10 @@ def find(settings: Settings, wanted: ScoreId) -> tuple[Record, str]:
     """Return a score and its source: the topic first, then the database if configured.
 
     Raises:
-        UserError: it is in neither; the message has both answers.
+        UnknownScore: it is in neither.
+        UserError: it is not in what could be read, and the rest could not be; the message has both answers.
     """
-    answers = []
+    answers, failed = [], False
     for place, look in (("topic", in_topic), ("database", in_database)):
         if place == "database" and not settings.database_url:
             answers.append("database: DATABASE_URL is not set")
@@ -191,8 +196,10 @@ def find(settings: Settings, wanted: ScoreId) -> tuple[Record, str]:
             record = look(settings, wanted)
         except UserError as error:
             answers.append(str(error))
+            failed = True
             continue
         if record is not None:
             return record, place
         answers.append(f"{place}: not there")
-    raise UserError(f"no score {wanted} ({'; '.join(answers)})")
+    kind = UserError if failed else UnknownScore
+    raise kind(f"no score {wanted} ({'; '.join(answers)})")

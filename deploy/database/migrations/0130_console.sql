@@ -118,6 +118,9 @@ COMMENT ON COLUMN console_annotations.deleted IS 'True: it was deleted.';
 COMMENT ON COLUMN console_annotations.created_at IS 'When it was made.';
 COMMENT ON COLUMN console_annotations.updated_at IS 'When it was last changed.';
 
+-- The first and the last evaluation of a strategy bound the period of its statistics; without it they are searched among those of all strategies.
+CREATE INDEX IF NOT EXISTS scores_strategy ON scores (instrument, strategy_id, event_time);
+
 CREATE TABLE IF NOT EXISTS console_backtests (
     backtest_id uuid PRIMARY KEY,
     user_name text NOT NULL,

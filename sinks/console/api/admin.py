@@ -13,7 +13,8 @@ from sinks.console.auth import audit, invitations, sessions, users
 from sinks.console.auth.credentials import passwords, totp
 from sinks.console.auth.identity import Admin, Authenticated
 from sinks.console.auth.roles import InvitedRole, UserRole, manages
-from sinks.console.http.documented import Iso, Ms, problems, times
+from sinks.console.data.records import times
+from sinks.console.http.documented import Iso, Ms, problems
 from sinks.console.http.parameters import Cursor, End, Limit, MaybeText, Start
 from sinks.console.http.problems import Problem
 

@@ -16,8 +16,9 @@ from sinks.console.auth.identity import Authenticated, Guest, Viewer, address_of
 from sinks.console.auth.login import Entered, check_login, lost_session, verify_again
 from sinks.console.auth.roles import UserRole
 from sinks.console.auth.service import Auth, login_needed
+from sinks.console.data.records import times
 from sinks.console.http.cookies import clear_cookies, refresh_cookie, set_cookies
-from sinks.console.http.documented import Iso, Ms, problems, times
+from sinks.console.http.documented import Iso, Ms, problems
 from sinks.console.http.problems import Problem
 
 

@@ -21,7 +21,7 @@ from sinks.console.api.commanding import command, valid
 from sinks.console.auth.identity import Identity, needs
 from sinks.console.context import Context, Contextual
 from sinks.console.data import strategies as data
-from sinks.console.data.records import shown
+from sinks.console.data.records import rendering, shown, times
 from sinks.console.http.json import json_response, tagged
 from sinks.console.http.parameters import MaybeStrategy, StrategyId
 from sinks.console.http.problems import Problem
@@ -87,7 +87,7 @@ def _publish(settings: Settings, config: StrategyConfig, by: str, note: str | No
 def _answer(published: PublishResult) -> dict[str, Any]:
     """Return what a command wrote."""
     (outcome,) = published.outcomes
-    return {"written": outcome.written, "config_hash": config_hash(outcome.config), "strategy": outcome.config.to_record()}
+    return {"written": outcome.written, "config_hash": config_hash(outcome.config), "strategy": _record(outcome.config)}
 
 
 def _valid(make: Callable[[], StrategyConfig]) -> StrategyConfig:
@@ -119,7 +119,9 @@ async def known_strategy(context: Context, strategy_id: str) -> StrategyConfig:
 
 
 def _record(config: StrategyConfig) -> dict[str, Any]:
-    return config.to_record()
+    """Return a revision as JSON values. One that is not written has no times."""
+    record = config.to_record()
+    return rendering("strategies")({**record, **{name: record[name] or None for name in ("event_time", "receive_time", "effective_time")}})
 
 
 def router() -> APIRouter:
@@ -139,34 +141,43 @@ def router() -> APIRouter:
 
     @routes.get("/plaza", summary="Strategies as cards: result on paper, status, open positions")
     async def plaza(
-        context: Contextual, status: Annotated[Literal["running", "paused", "deprecated", "error"] | None, Query()] = None
+        context: Contextual,
+        status: Annotated[Literal["running", "paused", "deprecated", "error"] | None, Query()] = None,
+        strategy_id: MaybeStrategy = None,
     ) -> Response:
         async with context.database.reading() as connection:
-            return json_response({"cards": await data.cards(connection, datetime.now(UTC), status)})
+            return json_response({"cards": await data.cards(connection, datetime.now(UTC), status, strategy_id)})
 
     @routes.get("/strategies/{strategy_id}", summary="Newest revision of a strategy, from the topic")
     async def one(context: Contextual, strategy_id: StrategyId) -> Response:
         config = await known_strategy(context, strategy_id)
-        return json_response({"strategy": config.to_record(), "config_hash": config_hash(config)})
+        return json_response({"strategy": _record(config), "config_hash": config_hash(config)})
 
     @routes.get("/strategies/{strategy_id}/history", summary="Every revision: who, when, why, what it changed")
     async def history(context: Contextual, strategy_id: StrategyId) -> Response:
         entries = await reading(lambda: history_of(context.settings, strategy_id))
         if not entries:
             raise Problem(404, f"no strategy {strategy_id!r}")
-        return json_response({"history": [entry.to_json() for entry in entries]})
+        return json_response({"history": [{**entry.to_json(), **times(event_time=entry.event_time or None)} for entry in entries]})
 
     @routes.get("/paper/statistics", summary="Statistics of closed paper trades, each with its unit, or null with its reason")
     async def statistics(context: Contextual, strategy_id: MaybeStrategy = None, by_instrument: bool = False) -> Response:
-        now = datetime.now(UTC)
         async with context.database.reading() as connection:
             trades = await data.closed_trades(connection, strategy_id, "paper")
             balance = await data.balance(connection, strategy_id)
-        found: dict[str, Any] = {"strategy_id": strategy_id, "all": data.statistics(data.ledger_of(trades, balance, now))}
+            period = await data.evaluated(connection, strategy_id)
+        ledger = data.ledger_of(trades, balance, period)
+        found: dict[str, Any] = {
+            "strategy_id": strategy_id,
+            **times(start=ledger.since or None, end=ledger.until or None),
+            "all": data.statistics(ledger),
+        }
         if by_instrument:
             names = sorted({row["instrument"] for row in trades})
             parts = {name: [row for row in trades if row["instrument"] == name] for name in names}
-            found["instruments"] = {name: data.statistics(data.ledger_of(rows, balance, now)) for name, rows in parts.items()}
+            found["instruments"] = {
+                name: data.statistics(data.ledger_of(rows, balance, (ledger.since, ledger.until))) for name, rows in parts.items()
+            }
         return json_response(found)
 
     @routes.get("/paper/equity", summary="Equity curve of closed paper trades")
@@ -174,20 +185,21 @@ def router() -> APIRouter:
         async with context.database.reading() as connection:
             trades = await data.closed_trades(connection, strategy_id, "paper")
             balance = await data.balance(connection, strategy_id)
-        return json_response({"strategy_id": strategy_id, **data.equity(data.ledger_of(trades, balance, datetime.now(UTC)))})
+            period = await data.evaluated(connection, strategy_id)
+        return json_response({"strategy_id": strategy_id, **data.equity(data.ledger_of(trades, balance, period))})
 
     @routes.post("/strategies/check", summary="Check a new strategy without writing it; the answer has every field")
     async def check_new(context: Contextual, request: NewStrategy) -> Response:
         given = _checked(request.fields, _NOT_AT_CREATION)
         return json_response(
-            {"strategy": _valid(lambda: edits.new(request.strategy_id, request.instrument, request.model, given)).to_record()}
+            {"strategy": _record(_valid(lambda: edits.new(request.strategy_id, request.instrument, request.model, given)))}
         )
 
     @routes.post("/strategies/{strategy_id}/check", summary="Check an edit without writing it")
     async def check_edit(context: Contextual, strategy_id: StrategyId, request: StrategyChanges) -> Response:
         given = _checked(request.fields, edits.NOT_BY_EDIT)
         known = await known_strategy(context, strategy_id)
-        return json_response({"strategy": _valid(lambda: edits.edited(known, given)).to_record()})
+        return json_response({"strategy": _record(_valid(lambda: edits.edited(known, given)))})
 
     @routes.post("/strategies", status_code=201, summary="Create a strategy")
     async def create(context: Contextual, operator: Operator, request: NewStrategy) -> Response:

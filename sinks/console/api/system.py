@@ -14,7 +14,7 @@ from psycopg_pool import PoolTimeout
 from sinks.console.auth.identity import needs
 from sinks.console.context import Context, Contextual
 from sinks.console.data import prometheus
-from sinks.console.data.records import iso
+from sinks.console.data.records import times
 from sinks.console.data.system import state
 from sinks.console.http.json import json_response
 
@@ -39,15 +39,14 @@ def router() -> APIRouter:
         database = await database_health(context)
         now = datetime.now(UTC)
         status = "ok" if database["ok"] else "degraded"
-        return json_response({"status": status, "database": database, "time": iso(now), "time_ms": int(now.timestamp() * 1000)})
+        return json_response({"status": status, "database": database, **times(time=now)})
 
     @routes.get("/system", summary="Health tree: services, database, sinks, guards, data quality", dependencies=[Depends(needs("viewer"))])
     async def tree(context: Contextual) -> Response:
         now = datetime.now(UTC)
         found: dict[str, Any] = {
             "version": metadata.version("perpflow"),
-            "time": iso(now),
-            "time_ms": int(now.timestamp() * 1000),
+            **times(time=now),
             "services": await prometheus.services(context.options.prometheus_url),
             "database": await database_health(context),
         }

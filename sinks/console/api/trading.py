@@ -7,14 +7,16 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.concurrency import run_in_threadpool
 
+from schemas.errors import UserError
 from sinks.console.auth.identity import needs
 from sinks.console.context import Contextual
-from sinks.console.data.records import shown
+from sinks.console.data.records import rendering, shown
 from sinks.console.data.strategies import latest_scores
 from sinks.console.http.json import json_response
 from sinks.console.http.parameters import Instrument, MaybeStrategy, MaybeText
+from sinks.console.http.problems import Problem
 from sinks.queries.accounts import AccountFilter
-from sinks.queries.scores import ScoreId, find
+from sinks.queries.scores import ScoreId, UnknownScore, find
 
 Mode = Annotated[Literal["paper", "simulated", "testnet", "live"] | None, Query(description="Kind of account; all without it")]
 
@@ -50,7 +52,12 @@ def router() -> APIRouter:
     @routes.get("/scores/{score_id}", summary="Why: one evaluation with layers, gates and inputs, from the topic or the database")
     async def why(context: Contextual, score_id: Annotated[str, Path(max_length=200, pattern=r"^[^\x00]*$")]) -> Response:
         wanted = ScoreId.parse(score_id)
-        record, place = await run_in_threadpool(find, context.settings, wanted)
-        return json_response({"score": record, "found_in": place})
+        try:
+            record, place = await run_in_threadpool(find, context.settings, wanted)
+        except UnknownScore as error:
+            raise Problem(404, str(error)) from error
+        except UserError as error:
+            raise Problem(503, str(error)) from error
+        return json_response({"score": rendering("scores")(record), "found_in": place})
 
     return routes

@@ -8,6 +8,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from sinks.console.data.records import ms_of
 from sinks.console.http.problems import Problem
 
 # Event time (ms), partition, offset: the order of every list. A record's place in Kafka makes the order total.
@@ -16,7 +17,7 @@ Place = tuple[datetime, int, int]
 
 def encode(row: dict[str, Any]) -> str:
     """Return the cursor after ``row``, a row of a topic's table."""
-    place = [int(row["event_time"].timestamp() * 1000), row["kafka_partition"], row["kafka_offset"]]
+    place = [ms_of(row["event_time"]), row["kafka_partition"], row["kafka_offset"]]
     return base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":")).encode()).decode().rstrip("=")
 
 

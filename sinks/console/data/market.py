@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sinks.console.data.records import iso, shown
+from sinks.console.data.records import ms_of, shown, times
 from sinks.console.database import Connection
 from sinks.console.http.parameters import MINUTES, Timeframe
 
@@ -42,21 +42,20 @@ async def candles(connection: Connection, instrument: str, timeframe: Timeframe,
     return {
         "instrument": instrument,
         "timeframe": timeframe,
-        "start": iso(start),
-        "end": iso(end),
-        "open_time_ms": [int((row["event_time"] - width).timestamp() * 1000) for row in rows],
+        **times(start=start, end=end),
+        "open_time_ms": [ms_of(row["event_time"] - width) for row in rows],
         **{name: [row[name] for row in rows] for name in names},
     }
 
 
 async def rates(connection: Connection) -> list[dict[str, Any]]:
-    """Return the newest mark price, index price and funding rates of every perpetual that has any in the last hour."""
+    """Return the newest mark price, index price and funding rate of every instrument that trades and has a rate."""
     rows = await (
         await connection.execute(
             "SELECT i.instrument, f.* FROM instruments_current i CROSS JOIN LATERAL ("
             "  SELECT event_time, mark_price, index_price, estimated_rate, next_funding_time, coalesce(interval_hours, i.funding_interval_hours)"
             "    AS interval_hours FROM funding WHERE instrument = i.instrument AND estimated_rate IS NOT NULL ORDER BY event_time DESC LIMIT 1) f"
-            " WHERE i.status = 'active' ORDER BY i.instrument"
+            " WHERE i.status = 'trading' ORDER BY i.instrument"
         )
     ).fetchall()
     return [{**shown(row), "annualised_pct": annualised(row["estimated_rate"], row["interval_hours"])} for row in rows]
@@ -99,8 +98,7 @@ async def summary(connection: Connection, instrument: str, start: datetime, end:
     seconds = (end - start).total_seconds()
     return {
         "instrument": instrument,
-        "start": iso(start),
-        "end": iso(end),
+        **times(start=start, end=end),
         **row,
         "volume": volume,
         "buy_share": row["buy_volume"] / volume if volume else None,
@@ -123,7 +121,7 @@ async def heatmap(
         )
     ).fetchone()
     step_ms = max(1, int((end - start).total_seconds() * 1000) // columns)
-    found = {"instrument": instrument, "start": iso(start), "end": iso(end), "step_ms": step_ms}
+    found = {"instrument": instrument, **times(start=start, end=end), "step_ms": step_ms}
     if row is None or row["price"] is None:
         return {**found, "level_size": None, "cells": []}
     level = row["price"] * price_step

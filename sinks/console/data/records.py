@@ -1,4 +1,4 @@
-"""Records of topics as JSON: models for the OpenAPI document and rows of the database in that form. Both come from the Avro schemas.
+"""Records of topics as JSON: models for the OpenAPI document, and rows of the database and decoded records in that form. All come from the Avro schemas.
 
 A time is written twice: as ISO 8601 UTC under its name, and as ms since 1970 under its name with ``_ms``.
 """
@@ -6,7 +6,8 @@ A time is written twice: as ISO 8601 UTC under its name, and as ms since 1970 un
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -32,9 +33,33 @@ class RecordPage(BaseModel):
     next: str | None = Field(description="Cursor of the next page; null: this is the last page")
 
 
-def iso(at: datetime) -> str:
-    """Return a time as ISO 8601 UTC with milliseconds."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
+_EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
+# What a browser does not need: the guard's memory.
+_HIDDEN = {"risk_state": {"memory"}}
+
+
+def ms_of(at: datetime) -> int:
+    """Return a time in whole ms since 1970, exact (a float of seconds is not)."""
+    return (at - _EPOCH) // _MILLISECOND
+
+
+def iso(at: datetime | int) -> str:
+    """Return a time, or ms since 1970, as ISO 8601 UTC with milliseconds. A number that no calendar has is written as it is."""
+    if isinstance(at, datetime):
+        return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+    try:
+        return f"{datetime.fromtimestamp(at // 1000, UTC):%Y-%m-%dT%H:%M:%S}.{at % 1000:03d}Z"
+    except (OverflowError, OSError, ValueError):
+        return str(at)
+
+
+def times(**at: datetime | int | None) -> dict[str, Any]:
+    """Return each time (or ms since 1970) twice: under its name as ISO 8601 UTC, and in ms since 1970 under its name with ``_ms``."""
+    found: dict[str, Any] = {}
+    for name, value in at.items():
+        found[name] = None if value is None else iso(value)
+        found[f"{name}_ms"] = ms_of(value) if isinstance(value, datetime) else value
+    return found
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:
@@ -44,8 +69,7 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
         if name in ("kafka_partition", "kafka_offset"):
             continue
         if isinstance(value, datetime):
-            found[name] = iso(value)
-            found[f"{name}_ms"] = int(value.timestamp() * 1000)
+            found |= times(**{name: value})
         elif isinstance(value, float):
             found[name] = value if math.isfinite(value) else None
         elif isinstance(value, bytes):
@@ -55,6 +79,22 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
             if value is None and name.endswith(("_time", "_at")):
                 found[f"{name}_ms"] = None
     return found
+
+
+@cache
+def rendering(topic: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return a function that gives a decoded record's JSON form: the fields of the schema, and each time twice."""
+    stamps = tuple(field["name"] for field in catalogue.schema(topic)["fields"] if _is_time(field["type"]))
+    hidden: set[str] = _HIDDEN.get(topic, set())
+
+    def rendered(record: dict[str, Any]) -> dict[str, Any]:
+        found = {name: value for name, value in record.items() if name not in hidden}
+        found |= times(**{name: record[name] for name in stamps})
+        if "reasons" in found:  # of the risk guard: each has its own times
+            found["reasons"] = [{**reason, **times(since=reason["since"], until=reason["until"])} for reason in found["reasons"] or ()]
+        return found
+
+    return rendered
 
 
 @cache

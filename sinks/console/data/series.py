@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from psycopg import sql
 
-from sinks.console.data.records import iso
+from sinks.console.data.records import ms_of, times
 from sinks.console.database import Connection
 
 
@@ -66,8 +66,7 @@ async def series(connection: Connection, instrument: str, name: SeriesName, star
         "name": name,
         "unit": one.unit,
         "meaning": one.meaning,
-        "start": iso(start),
-        "end": iso(end),
-        "time_ms": [int(row["event_time"].timestamp() * 1000) for row in rows],
+        **times(start=start, end=end),
+        "time_ms": [ms_of(row["event_time"]) for row in rows],
         "value": [row["value"] for row in rows],
     }

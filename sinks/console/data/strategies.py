@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from sinks.console.data.records import iso, shown
+from sinks.console.data.records import ms_of, shown, times
 from sinks.console.database import Connection, Row
 from sinks.console.http.problems import Problem
 from stream_apps.core.performance import STATISTICS, Ledger, evaluate, reason_of
@@ -28,8 +28,8 @@ def status_of(status: str, last_score: datetime | None, now: datetime) -> tuple[
     return "running", None
 
 
-async def cards(connection: Connection, now: datetime, status: str | None = None) -> list[dict[str, Any]]:
-    """Return the cards of all strategies (S2 11.5), by id. Money is in quote units, R net of costs."""
+async def cards(connection: Connection, now: datetime, status: str | None = None, strategy_id: str | None = None) -> list[dict[str, Any]]:
+    """Return the cards of all strategies (S2 11.5) or of one, by id. Money is in quote units, R net of costs."""
     rows = await (
         await connection.execute(
             "SELECT r.strategy_id, r.revision, r.instrument, r.display_name, r.status, r.model, r.config_hash, r.created_at, r.config,"
@@ -43,8 +43,9 @@ async def cards(connection: Connection, now: datetime, status: str | None = None
             " LEFT JOIN LATERAL (SELECT count(*) AS open_positions FROM positions_current"
             "   WHERE strategy_id = r.strategy_id AND mode = 'paper' AND status IN ('open', 'tp1_hit')) p ON true"
             " LEFT JOIN LATERAL (SELECT event_time AS last_score FROM scores WHERE instrument = r.instrument AND strategy_id = r.strategy_id"
-            "   ORDER BY event_time DESC LIMIT 1) s ON true ORDER BY r.strategy_id",
-            {"day": now - timedelta(hours=24)},
+            "   ORDER BY event_time DESC LIMIT 1) s ON true"
+            " WHERE %(of)s::text IS NULL OR r.strategy_id = %(of)s ORDER BY r.strategy_id",
+            {"day": now - timedelta(hours=24), "of": strategy_id},
         )
     ).fetchall()
     found = [_card(row, now) for row in rows]
@@ -84,14 +85,33 @@ async def closed_trades(connection: Connection, strategy_id: str | None, mode: s
             {"mode": mode, "strategy": strategy_id, "instrument": instrument},
         )
     ).fetchall()
-    return [{**row, **{name: int(row[name].timestamp() * 1000) for name in _TIMES}} for row in rows]
+    return [{**row, **{name: ms_of(row[name]) for name in _TIMES}} for row in rows]
 
 
-def ledger_of(trades: Iterable[Row], balance: float, now: datetime) -> Ledger:
-    """Return the ledger of trades from the first entry until ``now`` (or the last exit, if that is later)."""
+async def evaluated(connection: Connection, strategy_id: str | None) -> list[int]:
+    """Return the times of the first and the last evaluation of a strategy, or of all together, ms UTC; empty before the first.
+
+    They bound the period of its statistics: the clock of this machine says nothing about recorded or interrupted data.
+    """
+    row = await (
+        await connection.execute(
+            "SELECT min(first.event_time) AS first, max(last.event_time) AS last FROM strategy_registry r"
+            " CROSS JOIN LATERAL (SELECT event_time FROM scores WHERE instrument = r.instrument AND strategy_id = r.strategy_id"
+            "   ORDER BY event_time LIMIT 1) first"
+            " CROSS JOIN LATERAL (SELECT event_time FROM scores WHERE instrument = r.instrument AND strategy_id = r.strategy_id"
+            "   ORDER BY event_time DESC LIMIT 1) last WHERE %(of)s::text IS NULL OR r.strategy_id = %(of)s",
+            {"of": strategy_id},
+        )
+    ).fetchone()
+    assert row is not None
+    return [] if row["first"] is None else [ms_of(row["first"]), ms_of(row["last"])]
+
+
+def ledger_of(trades: Iterable[Row], balance: float, period: Iterable[int]) -> Ledger:
+    """Return the ledger of trades over a period (ms UTC), made longer where trades lie outside of it."""
     rows = list(trades)
-    until = max([int(now.timestamp() * 1000), *(row["event_time"] for row in rows)])
-    return Ledger.of(rows, balance, min([until, *(row["entry_time"] for row in rows)]), until)
+    at = [*period, *(row["entry_time"] for row in rows), *(row["event_time"] for row in rows)] or [0]
+    return Ledger.of(rows, balance, min(at), max(at))
 
 
 def statistics(ledger: Ledger) -> dict[str, dict[str, Any]]:
@@ -141,7 +161,7 @@ async def latest_scores(connection: Connection, instrument: str) -> list[dict[st
             "score": None
             if row["score"] is None
             else {name: value for name, value in row["score"].items() if not name.startswith("kafka_")}
-            | {"event_time": iso(row["event_time"]), "event_time_ms": int(row["event_time"].timestamp() * 1000)},
+            | times(event_time=row["event_time"]),
         }
         for row in rows
     ]

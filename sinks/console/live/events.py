@@ -8,9 +8,10 @@ from typing import Any
 
 from schemas.codec.avro import Codec, CodecError
 from schemas.codec.recordset import RecordSet
+from sinks.console.data.records import rendering
 from sinks.console.live.channels import KINDS, covering
 from sinks.console.live.market import Refuse
-from sinks.console.live.messages import dumped, rendering
+from sinks.console.live.messages import dumped
 from sinks.console.live.states import Records
 
 # Topic -> event channel.

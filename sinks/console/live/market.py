@@ -10,9 +10,10 @@ import numpy as np
 from schemas.codec.avro import Codec
 from schemas.codec.columnar import NULL_LONG, Columns, decode
 from schemas.codec.recordset import I64, RecordSet
+from sinks.console.data.records import times
 from sinks.console.live.candles import VENUE, WORKER, Candles
 from sinks.console.live.channels import Channel, covering
-from sinks.console.live.messages import dumped, iso
+from sinks.console.live.messages import dumped
 
 # Reports a record that cannot be decoded: topic, offset, reason.
 Refuse = Callable[[str, int, str], None]
@@ -127,8 +128,7 @@ class Market:
             time = int(columns.long("event_time")[row])
             self._books[name] = {
                 "instrument": name,
-                "time": iso(time),
-                "time_ms": time,
+                **times(time=time),
                 "state": columns.text("state", row),
                 "last_update_id": int(columns.long("last_update_id")[row]),
                 "bids": list(zip(bid_prices, bids, strict=False)),
@@ -143,8 +143,7 @@ class Market:
             time = int(columns.long("event_time")[row])
             self.quotes[name] = {
                 "instrument": name,
-                "time": iso(time),
-                "time_ms": time,
+                **times(time=time),
                 **{field: float(columns.double(field)[row]) for field in ("bid_price", "bid_quantity", "ask_price", "ask_quantity")},
             }
             self._changed |= {("quotes", name), ("mid", name)}
@@ -184,8 +183,7 @@ class Market:
             return None
         return {
             "instrument": name,
-            "time": iso(candles.time),
-            "time_ms": candles.time,
+            **times(time=candles.time),
             "price": candles.price,
             "total": candles.total,
             "since_ms": candles.whole_from,

@@ -27,13 +27,14 @@ from schemas.codec.key_table import KeyTable
 from schemas.codec.recordset import RecordSet, RecordSetError
 from schemas.partition import base_of_instrument, partition_of
 from schemas.settings import Settings
+from sinks.console.data.records import times
 from sinks.console.live.candles import MINUTE_MS
 from sinks.console.live.channels import ALL, Channel
 from sinks.console.live.event_ids import EVENT_TOPICS
 from sinks.console.live.events import events_of
 from sinks.console.live.hub import Batch, Snapshot, made_again
 from sinks.console.live.market import Market
-from sinks.console.live.messages import frame, framed, iso
+from sinks.console.live.messages import frame, framed
 from sinks.console.live.placing import Cluster, Place, Placed, Placing, Start
 from sinks.console.live.states import Positions, Records
 from sinks.consuming.fetcher import FetchedRecords, Fetcher
@@ -416,8 +417,7 @@ class Reader(threading.Thread):
     def _health(self) -> dict[str, Any]:
         at = time.time()
         return {
-            "time": iso(int(at * 1000)),
-            "time_ms": int(at * 1000),
+            **times(time=int(at * 1000)),
             "kafka": "ok" if self.trouble is None else "away",
             "reason": self.trouble,
             "since_ms": int(self._since * 1000),

@@ -11,9 +11,10 @@ import numpy as np
 from schemas.codec.avro import Codec, CodecError
 from schemas.codec.columnar import decode
 from schemas.codec.recordset import RecordSet
+from sinks.console.data.records import rendering, times
 from sinks.console.live.channels import covering
 from sinks.console.live.market import Refuse, nullable, refuse_rejected
-from sinks.console.live.messages import dumped, rendering
+from sinks.console.live.messages import dumped
 from stream_apps.core.performance.open_positions import money_at_risk, r_multiple
 
 OVER = ("closed", "expired")
@@ -94,11 +95,11 @@ class Records:
         """Merge the fields that records carry. Returns the instruments with a new mark price."""
         columns = decode(self._codec, "funding", records)
         refuse_rejected(columns, "funding", records, self._refuse)
-        times = columns.long("event_time")
+        stamps = columns.long("event_time")
         marked = set()
         for row in np.flatnonzero(columns.good).tolist():
             name = columns.text("instrument", row)
-            time = int(times[row])
+            time = int(stamps[row])
             fields = {
                 field: value
                 for field in ("mark_price", "index_price", "estimated_rate", "settled_rate")
@@ -106,9 +107,9 @@ class Records:
             }
             due = nullable(columns.long("next_funding_time"), row)
             known = self.funding.get(name) or {"instrument": name, **dict.fromkeys(("mark_price", "index_price", "estimated_rate"))}
-            merged = {**known, **fields, "time_ms": time, **({"next_funding_time_ms": due} if due is not None else {})}
+            merged = {**known, **fields, **times(time=time), **({} if due is None else times(next_funding_time=due))}
             if "settled_rate" in fields:
-                merged["settled_time_ms"] = time
+                merged |= times(settled_time=time)
             self.funding.put(merged, name)
             if "mark_price" in fields:
                 marked.add(name)
@@ -209,7 +210,7 @@ def _valued(record: dict[str, Any], price: tuple[float, int, str] | None) -> dic
     return {
         **rendering("positions")(record),
         "price": value,
-        "price_time_ms": time,
+        **times(price_time=time),
         "price_source": source,
         "unrealised_pnl": unrealised,
         "r": r,

@@ -32,10 +32,10 @@ class Statistic:
     function: Function
 
     def of(self, ledger: Ledger) -> Value:
-        """Return its value; None where it is undefined (no trades, a division by zero, no finite number)."""
+        """Return its value; None where it is undefined (no trades, a division by zero, a root of a negative number, no finite number)."""
         try:
             value = self.function(ledger)
-        except (ZeroDivisionError, OverflowError):
+        except (ArithmeticError, ValueError):
             return None
         return None if value is None or not math.isfinite(value) else value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics as plain
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -226,3 +227,17 @@ def test_a_ledger_refuses_what_cannot_be(change: dict[str, Any], named: str) -> 
     settings = {"balance": 10_000.0, "since": SINCE, "until": SINCE + DAY, **change}
     with pytest.raises(ValueError, match=named):
         Ledger.of([trade(1, SINCE, 10, 1.0)], settings["balance"], settings["since"], settings["until"])
+
+
+@pytest.mark.parametrize("failure", [ValueError, ZeroDivisionError, OverflowError])
+def test_a_statistic_without_a_value_is_undefined_with_a_reason(failure: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A root of a negative number or a fit without spread raises ValueError: it is no error of the whole report."""
+    ledger = made_up(1, 60)
+
+    def fails(of: Ledger) -> float:
+        raise failure("math domain error")
+
+    monkeypatch.setitem(STATISTICS, "payoff", replace(STATISTICS["payoff"], function=fails))
+    found = evaluate(ledger)
+    assert found["payoff"] is None and found["win_rate"] is not None
+    assert reason_of("payoff", ledger) == "not defined for these trades"

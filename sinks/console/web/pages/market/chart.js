@@ -8,6 +8,9 @@ import { colour, faded, library, look } from "../../charts/library.js";
 // Heights of the panes relative to each other.
 const STRETCH = [5, 2, 1.4, 1.4, 1.4];
 const EMPTY_STRETCH = 0.35;
+// A hole of more candles than this is drawn as one empty place.
+const WIDEST_HOLE = 3_000;
+const COLUMNS = ["open", "high", "low", "close", "volume", "cvd"];
 // A marker for every liquidation would hide the candles.
 const MOST_MARKS = 300;
 
@@ -132,17 +135,35 @@ export class MarketChart {
     this.cvd.setData(points.map((/** @type {any} */ one) => one.value === undefined ? one : { time: one.time, value: one.value - base }));
   }
 
-  /** Add or change one of the newest candles. @param {{start_ms: number, open: number, high: number, low: number, close: number, volume: number, cvd: number, partial: boolean}} one */
+  /**
+   * Add a candle, or correct one: a closed candle replaces what was drawn while it formed. Candles that never came leave a hole.
+   * @param {{start_ms: number, end_ms: number, open: number, high: number, low: number, close: number, volume: number, cvd: number, partial: boolean}} one
+   */
   update(one) {
     const { candles } = this.data ?? {};
-    const last = candles?.open_time_ms.at(-1);
-    if (last === undefined || one.start_ms < last || one.partial) return; // what is stored is complete
-    const time = one.start_ms / 1000, i = candles.open_time_ms.length - (one.start_ms === last ? 1 : 0);
-    candles.open_time_ms[i] = one.start_ms;
-    for (const name of ["open", "high", "low", "close", "volume", "cvd"]) candles[name][i] = /** @type {any} */ (one)[name];
-    this.candles.update({ time, open: one.open, high: one.high, low: one.low, close: one.close });
-    this.volume.update({ time, value: one.volume, color: faded(one.close >= one.open ? "up" : "down", 0.35) });
-    this.cvd.update({ time, value: this.total(i) - this.base });
+    const times = candles?.open_time_ms;
+    const last = times?.at(-1);
+    if (last === undefined || one.partial) return; // what is stored is complete
+    const known = one.start_ms > last ? -1 : times.lastIndexOf(one.start_ms);
+    if (known < 0 && one.start_ms <= last) return; // older than what is loaded, or between its candles
+    const width = one.end_ms - one.start_ms;
+    const missing = known < 0 ? Math.round((one.start_ms - last) / width) - 1 : 0;
+    for (let n = 1; n <= (missing > WIDEST_HOLE ? 1 : missing); n += 1) this.place(times.length, last + n * width, null);
+    const i = known < 0 ? times.length : known;
+    this.place(i, one.start_ms, one);
+    if (i < times.length - 1) this.rebase(this.left); // its difference is in every sum after it
+    else this.cvd.update({ time: one.start_ms / 1000, value: this.total(i) - this.base });
+  }
+
+  /** Put a candle, or an empty place, at number i of the columns and draw it. @param {number} i @param {number} start ms UTC @param {any} one */
+  place(i, start, one) {
+    const { candles } = this.data;
+    const past = i < candles.open_time_ms.length - 1, time = start / 1000;
+    candles.open_time_ms[i] = start;
+    for (const name of COLUMNS) candles[name][i] = one?.[name] ?? null;
+    this.candles.update(one ? { time, open: one.open, high: one.high, low: one.low, close: one.close } : { time }, past);
+    this.volume.update(one ? { time, value: one.volume, color: faded(one.close >= one.open ? "up" : "down", 0.35) } : { time }, past);
+    if (!one) this.cvd.update({ time });
   }
 
   /** Sum of the CVD of the candles up to number i. @param {number} i */

@@ -21,8 +21,7 @@ const COMMANDS = { running: ["pause", "deprecate"], paused: ["resume", "deprecat
  */
 export async function detail(root, id, query, signal) {
   const { strategy, config_hash } = await get(`/strategies/${encodeURIComponent(id)}`, {}, signal);
-  const { cards } = await get("/plaza", {}, signal);
-  const own = cards.find((/** @type {any} */ one) => one.strategy_id === id);
+  const { cards: [own] } = await get("/plaza", { strategy_id: id }, signal);
   const body = h("div");
   /** @type {Record<string, () => Promise<any> | any>} */
   const tabs = { overview: () => overview(strategy, config_hash, own), signals: () => signals(strategy, signal), paper: () => paper(id, signal), revisions: () => revisions(id, signal) };
@@ -65,7 +64,7 @@ function overview(strategy, hash, own) {
   const skipped = new Set(["receive_time", "event_time", "effective_time"]);
   return h("div.columns", null,
     h("section.card", null, h("header", null, h("h2", null, `Revision ${strategy.revision}`), h("span.spacer"), h("code", null, hash)),
-      h("dl.facts", null, Object.entries(strategy).filter(([name]) => !skipped.has(name)).flatMap(([name, value]) => [
+      h("dl.facts", null, Object.entries(strategy).filter(([name]) => !skipped.has(name.replace(/_ms$/, ""))).flatMap(([name, value]) => [
         h("dt", null, name), h("dd", null, Array.isArray(value) ? value.join(", ") || "–" : value === null || value === "" ? "–" : String(value))]))),
     own ? card(own) : h("div.empty", null, "The sink has not stored this strategy yet."));
 }
@@ -145,7 +144,7 @@ async function revisions(id, signal) {
   const { history } = await get(`/strategies/${encodeURIComponent(id)}/history`, {}, signal);
   return table([
     { title: "Revision", number: true, cell: (/** @type {any} */ row) => row.revision },
-    { title: "Written", cell: (row) => time(row.event_time || null) },
+    { title: "Written", cell: (row) => time(row.event_time_ms) },
     { title: "By", cell: (row) => row.by || "–" },
     { title: "What", cell: (row) => row.did },
     { title: "Changes", cell: (row) => row.did === "create" ? "every field" : Object.entries(row.changed).map(([field, [before, after]]) => `${field}: ${before} → ${after}`).join("; ") || row.reason || "–" },

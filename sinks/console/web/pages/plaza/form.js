@@ -35,7 +35,7 @@ function fields(values, check) {
       }
     }, PAUSE_MS);
   };
-  const element = h("div.form", null, Object.entries(values).filter(([name]) => !SET_BY_COMMANDS.has(name)).map(([name, value]) => {
+  const element = h("div.form", null, Object.entries(values).filter(([name]) => !SET_BY_COMMANDS.has(name.replace(/_ms$/, ""))).map(([name, value]) => {
     const input = /** @type {HTMLInputElement} */ (typeof value === "boolean" ? h("input", { type: "checkbox" })
       : h("input", { type: typeof value === "number" ? "number" : "text", step: "any", value: Array.isArray(value) ? value.join(", ") : value ?? "", maxlength: 500 }));
     if (typeof value === "boolean") input.checked = value;
