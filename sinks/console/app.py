@@ -13,7 +13,6 @@ from sinks.console.api import admin, auth, live, market, records, risk, strategi
 from sinks.console.context import Context
 from sinks.console.http import problems
 from sinks.console.http.pages import add_pages
-from sinks.console.http.security import SecurityMiddleware
 
 _ABOUT = """Read what the market does and what each strategy decided, and give the commands of the command line.
 
@@ -45,7 +44,6 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     # Level 4 costs little and leaves a tenth of a chart's JSON. Event streams are sent as they are: compression would hold them back.
     app.add_middleware(BrotliMiddleware, quality=4, minimum_size=1024, gzip_fallback=True, excluded_handlers=["/api/v1/live"])
-    app.add_middleware(SecurityMiddleware, options=context.options)
     problems.add_handlers(app)
     api = APIRouter(prefix="/api/v1")
     # Lists come last: their paths are general.

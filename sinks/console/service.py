@@ -16,6 +16,7 @@ from sinks.console.auth import users
 from sinks.console.context import Context
 from sinks.console.database import Database
 from sinks.console.http.listening import check_listening
+from sinks.console.http.security import SecurityMiddleware
 from sinks.console.options import ConsoleOptions
 
 # Requests that run longer than this after a stop request are cancelled; open event streams end at once.
@@ -26,7 +27,7 @@ def server_of(context: Context) -> uvicorn.Server:
     """Return the server of a console."""
     options = context.options
     config = uvicorn.Config(
-        create_app(context),
+        SecurityMiddleware(create_app(context), options),  # outside of what answers unexpected errors
         host=options.host,
         port=options.port,
         ssl_certfile=options.tls_cert,

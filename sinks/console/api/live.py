@@ -6,11 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
-from sinks.console.auth.identity import needs
+from sinks.console.auth.identity import Authenticated, Identity, needs
 from sinks.console.context import context_of
 from sinks.console.http.problems import ProblemDetails
 from sinks.console.live.channels import KINDS
 from sinks.console.live.live import Live
+from sinks.console.live.stream import Permitted
 
 _ABOUT = "\n".join(f"- `{name}` ({'events' if kind.event else 'state'}): {kind.about}" for name, kind in KINDS.items())
 
@@ -21,6 +22,11 @@ VIEWER = needs("viewer")
 def live_of(request: Request) -> Live:
     """Return the live stream of the application that answers ``request``."""
     return context_of(request).live
+
+
+async def permitted_of(auth: Authenticated, identity: Annotated[Identity, Depends(VIEWER)]) -> Permitted:
+    """Return the question whether who asks may still look."""
+    return lambda: auth.still_valid(identity)
 
 
 def router() -> APIRouter:
@@ -44,10 +50,11 @@ def router() -> APIRouter:
     )
     async def live(
         room: Annotated[Live, Depends(live_of)],
+        permitted: Annotated[Permitted, Depends(permitted_of)],
         channels: Annotated[str, Query(description="Channels, separated by commas", min_length=1, max_length=16_384)],
         last_event_id: Annotated[str | None, Header(description="Id of the last event of an earlier stream", max_length=65_536)] = None,
         after: Annotated[str | None, Query(description="The same, for programs that cannot set the header", max_length=65_536)] = None,
     ) -> Response:
-        return room.stream(channels, last_event_id or after)
+        return room.stream(channels, last_event_id or after, permitted)
 
     return routes

@@ -11,8 +11,8 @@ from sinks.console.context import context_of
 REFRESH_PATH = "/api/v1/auth"
 
 
-def _names(request: Request) -> tuple[str, str, bool]:
-    if context_of(request).options.secure:
+def _names(request: Request, secure: bool | None = None) -> tuple[str, str, bool]:
+    if context_of(request).options.secure if secure is None else secure:
         # The browser itself refuses a cookie with these prefixes that came without TLS (RFC 6265bis 4.1.3).
         return "__Host-perpflow_access", "__Secure-perpflow_refresh", True
     # Browsers do not separate cookies by port: two consoles on one machine would log each other out.
@@ -31,9 +31,9 @@ def refresh_cookie(request: Request) -> str:
     return _names(request)[1]
 
 
-def has_session_cookie(request: Request) -> bool:
-    """Return whether a browser sent one of the two."""
-    access, refresh, _ = _names(request)
+def has_session_cookie(request: Request, secure: bool) -> bool:
+    """Return whether a browser sent one of the two to a console that listens with TLS (``secure``) or without."""
+    access, refresh, _ = _names(request, secure)
     return access in request.cookies or refresh in request.cookies
 
 

@@ -98,7 +98,7 @@ class SecurityMiddleware:
         elif origin is not None:
             allowed = _same_origin(origin, scope, headers)
         else:
-            allowed = not has_session_cookie(Request(scope))
+            allowed = not has_session_cookie(Request(scope), self.options.secure)
         if not allowed:
             raise Problem(403, "this request does not come from a page of the console")
 

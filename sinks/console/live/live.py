@@ -17,7 +17,7 @@ from sinks.console.live.channels import KINDS, NONE, ChannelError, parse
 from sinks.console.live.hub import Batch, Hub, Snapshot
 from sinks.console.live.messages import frame
 from sinks.console.live.reader import Reader
-from sinks.console.live.stream import EventStream
+from sinks.console.live.stream import EventStream, Permitted
 
 RETRY_AFTER_S = 5
 
@@ -89,12 +89,13 @@ class Live:
         """Return the health report; ``ok`` is False while Kafka is away."""
         return {**self._reader.report(), **self._hub.report()}
 
-    def stream(self, channels: str, last_event_id: str | None) -> EventStream:
+    def stream(self, channels: str, last_event_id: str | None, permitted: Permitted) -> EventStream:
         """Return the response for a new client.
 
         Args:
             channels: See ``sinks.console.live.channels``.
             last_event_id: Id of the last event that the client got before, or None.
+            permitted: Says whether the client may still look.
 
         Raises:
             Problem: 422 for channels that cannot be selected, 503 when there are too many clients.
@@ -110,4 +111,4 @@ class Live:
             metrics.CONSOLE_TURNED_AWAY.inc()
             reason = "the console is stopping" if self._hub.closed else f"{len(self._hub)} live streams are open, which is the limit"
             raise Problem(503, reason, headers={"Retry-After": str(RETRY_AFTER_S)})
-        return EventStream(self._hub, wanted, last_event_id or None)
+        return EventStream(self._hub, wanted, last_event_id or None, permitted)

@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
-from sinks.console.http.security import MOST_BODY
+from sinks.console.data import market
+from sinks.console.http.security import HEADERS, MOST_BODY
 from tests.sinks.console.auth.conftest import PASSWORD, House, Start
 
 pytestmark = pytest.mark.stack
@@ -230,3 +232,17 @@ def test_text_stays_text_in_every_field(house: House) -> None:
         house.context.auth.limits.__init__()  # type: ignore[misc]  # the limits are another test's
     after = house.sql("SELECT * FROM console_users ORDER BY user_id")
     assert after == before
+
+
+def test_an_unexpected_error_has_the_headers_and_no_detail(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*given: Any) -> None:
+        raise RuntimeError("the password is hunter2")
+
+    monkeypatch.setattr(market, "pulse", broken)
+    with capture_logs() as logged:
+        answer = house.as_user("viewer").get("/api/v1/pulse")
+    assert [line["path"] for line in logged if line["event"] == "unexpected error"] == ["/api/v1/pulse"]
+    assert answer.status_code == 500 and answer.headers["content-type"] == "application/problem+json"
+    assert "hunter2" not in answer.text
+    for name, value in HEADERS.items():
+        assert answer.headers[name] == value

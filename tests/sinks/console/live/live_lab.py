@@ -20,7 +20,7 @@ from deploy.stack.processes import free_port
 from schemas import catalogue
 from schemas.partition import base_of_instrument, partition_of
 from schemas.settings import Settings
-from sinks.console.api.live import VIEWER, live_of, router
+from sinks.console.api.live import VIEWER, live_of, permitted_of, router
 from sinks.console.http.problems import add_handlers
 from sinks.console.live.live import Live, LiveOptions
 
@@ -89,6 +89,10 @@ def in_topic(settings: Settings, topic: str) -> list[dict[str, Any]]:
     return found
 
 
+async def _always() -> bool:
+    return True
+
+
 class Server:
     """The live room behind a real server, in a thread with an event loop of its own."""
 
@@ -98,7 +102,7 @@ class Server:
         app = FastAPI(lifespan=self._lifespan)
         add_handlers(app)
         app.include_router(router(), prefix="/api/v1")
-        app.dependency_overrides = {live_of: lambda: self.live, VIEWER: lambda: None}
+        app.dependency_overrides = {live_of: lambda: self.live, VIEWER: lambda: None, permitted_of: lambda: _always}
         self._server = uvicorn.Server(uvicorn.Config(app, port=self.port, log_level="error", timeout_graceful_shutdown=5))
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 
