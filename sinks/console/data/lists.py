@@ -1,18 +1,29 @@
-"""Pages of a topic's table: filtered, newest first, continued by a cursor."""
+"""Pages of a topic's table, or of a view of one: filtered, newest first, continued by a cursor. A CSV file of a list is read page by page, too."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import sql
+from psycopg.postgres import types
 
 from schemas import catalogue
 from sinks.console.data import cursor
 from sinks.console.data.records import shown
-from sinks.console.database import Connection
+from sinks.console.database import Connection, Database, Row
+
+# Rows of a CSV file that are read at once. No connection is held while a client takes them.
+CHUNK = 5_000
+# A spreadsheet would run a text that begins so as a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_TIME = types["timestamptz"].oid
+_PLACE = ("kafka_partition", "kafka_offset")
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,7 @@ class ListQuery:
     """One page of a list.
 
     Attributes:
-        topic: Table of this topic.
+        topic: Table of this topic, or a view that has its ``event_time``, ``kafka_partition`` and ``kafka_offset``.
         equal: Column -> value that it must have.
         start, end: Event times, start inclusive, end exclusive; None: open.
         cursor: Place of the last row of the page before.
@@ -35,8 +46,16 @@ class ListQuery:
     limit: int
 
 
-async def page(connection: Connection, query: ListQuery) -> dict[str, Any]:
-    """Return ``{"records": [...], "next": cursor or None}``.
+class Rows(NamedTuple):
+    """Rows of the database, the cursor after them (None: these are the last ones), and the names of the columns that the API writes."""
+
+    rows: list[Row]
+    next: str | None
+    columns: list[str]
+
+
+async def rows(connection: Connection, query: ListQuery) -> Rows:
+    """Return one page of a list.
 
     Raises:
         Problem: the cursor is not one of ours (422).
@@ -55,14 +74,70 @@ async def page(connection: Connection, query: ListQuery) -> dict[str, Any]:
         where.append(sql.SQL("event_time <= %(at)s AND (event_time, kafka_partition, kafka_offset) < (%(at)s, %(partition)s, %(offset)s)"))
         values |= {"at": at, "partition": partition, "offset": offset}
     condition = sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(where)) if where else sql.SQL("")
-    statement = sql.SQL("SELECT * FROM {}{} ORDER BY event_time DESC, kafka_partition DESC, kafka_offset DESC LIMIT {}").format(
-        sql.Identifier(query.topic), condition, sql.Literal(query.limit + 1)
+    chosen: sql.Composable = sql.SQL("*")
+    if query.topic in catalogue.TOPICS:
+        chosen = sql.SQL(", ").join(map(sql.Identifier, (*catalogue.field_names(query.topic), *_PLACE)))
+    statement = sql.SQL("SELECT {} FROM {}{} ORDER BY event_time DESC, kafka_partition DESC, kafka_offset DESC LIMIT {}").format(
+        chosen, sql.Identifier(query.topic), condition, sql.Literal(query.limit + 1)
     )
-    rows = await (await connection.execute(statement, values)).fetchall()
-    more = len(rows) > query.limit
-    rows = rows[: query.limit]
-    fields = catalogue.field_names(query.topic)
-    return {
-        "records": [shown({name: row[name] for name in fields}) for row in rows],
-        "next": cursor.encode(rows[-1]) if more else None,
-    }
+    answer = await connection.execute(statement, values)
+    found = await answer.fetchall()
+    more = len(found) > query.limit
+    found = found[: query.limit]
+    columns = [
+        name
+        for column in answer.description or ()
+        if column.name not in _PLACE
+        for name in ((column.name, f"{column.name}_ms") if column.type_code == _TIME else (column.name,))
+    ]
+    return Rows(found, cursor.encode(found[-1]) if more else None, columns)
+
+
+async def page(connection: Connection, query: ListQuery) -> dict[str, Any]:
+    """Return ``{"records": [...], "next": cursor or None}``. Raises as ``rows``."""
+    found = await rows(connection, query)
+    return {"records": [shown(row) for row in found.rows], "next": found.next}
+
+
+async def as_csv(database: Database, query: ListQuery) -> AsyncIterator[bytes]:
+    """Return a list as CSV (RFC 4180) with a head, newest first, in parts.
+
+    After ``query.limit`` rows a last line says so and has the cursor of the rest: a file is never silently short. The first part is read before this
+    function returns, so an error is still a problem.
+
+    Raises:
+        Problem: as ``rows``.
+    """
+    async with database.reading() as connection:
+        first = await rows(connection, replace(query, limit=min(CHUNK, query.limit)))
+    return _parts(database, query, first)
+
+
+async def _parts(database: Database, query: ListQuery, found: Rows) -> AsyncIterator[bytes]:
+    columns, left = found.columns, query.limit
+    yield _lines([columns])
+    while True:
+        left -= len(found.rows)
+        records = [shown(row) for row in found.rows]
+        yield _lines([[_cell(record.get(name)) for name in columns] for record in records])
+        if found.next is None:
+            return
+        if not left:
+            yield _lines([[f"# cut after {query.limit} rows; the rest has cursor={found.next}"]])
+            return
+        async with database.reading() as connection:
+            found = await rows(connection, replace(query, cursor=found.next, limit=min(CHUNK, left)))
+
+
+def _lines(table: list[list[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows(table)
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(_FORMULA) else value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value) if isinstance(value, dict | list) else value

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
+from schemas.settings import Settings
+from sinks.console.data.lists import CHUNK
+from stream_apps.core.market.windows import WINDOWS
 from tests.support.console.market import INSTRUMENT, Trade
+from tests.support.console.tables import write
+from tests.support.markets.scoring_cases import market, of_model, run
 
 
 def pages(client: httpx.Client, path: str, **query: Any) -> list[dict[str, Any]]:
@@ -77,3 +87,91 @@ def test_nothing_below_api_is_a_page(client: httpx.Client) -> None:
     response = client.get("/api/v1/nothing")
     assert response.status_code == 404 and response.json()["detail"] == "there is no endpoint /api/v1/nothing"
     assert client.get("/plaza/some-strategy?tab=paper").text.startswith("<!doctype html>")
+
+
+def lines(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_a_file_has_what_the_list_has(client: httpx.Client, trades: list[Trade]) -> None:
+    """Every row once over the parts in which it is read, newest first, in the units of the API; a list and its file have the same columns."""
+    start, end = trades[2_000].time, trades[14_000].time
+    wanted = [(n, trade) for n, trade in enumerate(trades) if start <= trade.time < end]
+    assert len(wanted) > 2 * CHUNK
+    answer = client.get("/api/v1/trades.csv", params={"instrument": INSTRUMENT, "start": start, "end": end})
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/csv") and answer.headers["x-row-limit"] == "100000"
+    assert "attachment" in answer.headers["content-disposition"]
+    found = lines(answer.text)
+    assert [
+        (int(row["agg_id"]), int(row["event_time_ms"]), Decimal(row["price"]), Decimal(row["quantity"]), row["buyer_is_maker"])
+        for row in found
+    ] == [(n, trade.time, trade.price, trade.quantity, str(trade.sold).lower()) for n, trade in reversed(wanted)]
+    (record,) = client.get("/api/v1/trades", params={"instrument": INSTRUMENT, "limit": 1}).json()["records"]
+    assert found[0].keys() == record.keys()
+
+
+def test_a_file_that_was_cut_says_so(client: httpx.Client, trades: list[Trade]) -> None:
+    query = {"instrument": INSTRUMENT, "rows": 7_001}
+    first = client.get("/api/v1/trades.csv", params=query).text.splitlines()
+    assert len(first) == 7_003 and first[-1].startswith("# cut after 7001 rows; the rest has cursor=")
+    rest = client.get("/api/v1/trades.csv", params={**query, "rows": 1_000_000, "cursor": first[-1].partition("cursor=")[2]})
+    seen = [int(line.split(",")[first[0].split(",").index("agg_id")]) for line in [*first[1:-1], *rest.text.splitlines()[1:]]]
+    assert seen == list(range(len(trades) - 1, -1, -1))
+    whole = client.get("/api/v1/trades.csv", params={**query, "start": trades[-1].time, "rows": 7_001}).text
+    assert "#" not in whole
+    assert client.get("/api/v1/liquidations.csv").text.startswith("instrument,event_time,event_time_ms,")  # a head, and no rows
+
+
+def test_no_cell_of_a_file_is_a_formula(client: httpx.Client, settings: Settings) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    with psycopg.connect(settings.database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO gaps (instrument, event_time, receive_time, stream, kind, certain, detail, repaired, kafka_partition, kafka_offset)"
+            " VALUES ('X:EVIL-PERP', %s, %s, 'depth', 'silence', true, %s, false, 5, 1)",
+            (at, at, '=HYPERLINK("http://x","y"),\nnext line'),
+        )
+    (row,) = lines(client.get("/api/v1/gaps.csv", params={"instrument": "X:EVIL-PERP"}).text)
+    assert row["detail"] == '\'=HYPERLINK("http://x","y"),\nnext line' and row["repaired"] == "false"
+
+
+@pytest.mark.parametrize(
+    "query", [{}, {"instrument": INSTRUMENT, "rows": 0}, {"instrument": INSTRUMENT, "cursor": "x"}, {"instrument": INSTRUMENT, "limit": 5}]
+)
+def test_what_is_no_file(client: httpx.Client, query: dict[str, Any]) -> None:
+    answer = client.get("/api/v1/trades.csv", params=query)
+    assert answer.status_code == 422 and answer.headers["content-type"].startswith("application/problem+json")
+
+
+def test_labels_are_of_the_direction_that_was_judged(client: httpx.Client, settings: Settings) -> None:
+    """A LONG and a SHORT score of one instant have the label of their own side; a score without a direction has none."""
+    t = 1_760_000_010_000
+
+    def scored(strategy: str, **changes: Any) -> dict[str, Any]:
+        shot = market(time=t, decided_at=t + 250, instrument="BINANCE:SOLUSDT-PERP", **changes)
+        return run(shot, of_model("v54_factory", strategy_id=strategy, instrument="BINANCE:SOLUSDT-PERP", display_name=strategy)).score
+
+    scores = [scored("long"), scored("short", cvd=dict.fromkeys(WINDOWS, -7.0)), scored("none", cvd=dict.fromkeys(WINDOWS, 0.0))]
+    assert [one["lean"] for one in scores] == ["LONG", "SHORT", "NONE"]
+    numbers = {
+        f"{side}_{name}": sign * value
+        for side, sign in (("long", 1), ("short", -1))
+        for name, value in (("return_15m", 0.01), ("return_30m", 0.02), ("return_60m", 0.03), ("mfe_r_60m", 1.5), ("mae_r_60m", 0.5))
+    }
+    label = {
+        "instrument": "BINANCE:SOLUSDT-PERP", "event_time": t + 3_600_000, "receive_time": t + 3_600_250, "evaluated_at": t, "cost": 0.001,
+        "target_atr": 2.0, "stop_atr": 1.0, "entry": 100.0, "atr": 0.5, **numbers, "long_binary_30m": 1, "long_binary_60m": 1, "short_binary_30m": 0,
+        "short_binary_60m": None, "reason": "no mark price",
+    }  # fmt: skip
+    with psycopg.connect(settings.database_url) as connection:
+        write(connection, "scores", scores)
+        write(connection, "labels", [label])
+    found = pages(client, "/labels", instrument="BINANCE:SOLUSDT-PERP", limit=1)
+    assert [(one["strategy_id"], one["direction"], one["y_return_60m"], one["y_binary_30m"], one["y_binary_60m"]) for one in found] == [
+        ("short", "SHORT", -0.03, 0, None),
+        ("long", "LONG", 0.03, 1, 1),
+    ]
+    assert (found[0]["event_time_ms"], found[0]["labelled_at_ms"], found[0]["mfe_r_60m"]) == (t, t + 3_600_000, -1.5)
+    assert not any(name.startswith("kafka") for name in found[0])
+    (one,) = pages(client, "/labels", instrument="BINANCE:SOLUSDT-PERP", strategy_id="long", warm=True)
+    assert one == found[1]
+    assert len(lines(client.get("/api/v1/labels.csv", params={"instrument": "BINANCE:SOLUSDT-PERP"}).text)) == 2
