@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from brotli_asgi import BrotliMiddleware
 from fastapi import APIRouter, FastAPI
 
-from sinks.console.api import admin, auth, live, market, records, risk, strategies, system, trading
+from sinks.console.api import admin, annotating, auth, live, market, records, risk, strategies, system, trading
 from sinks.console.context import Context
 from sinks.console.http import problems
 from sinks.console.http.pages import add_pages
+from sinks.console.watching import watch
 
 _ABOUT = """Read what the market does and what each strategy decided, and give the commands of the command line.
 
@@ -27,7 +28,9 @@ def create_app(context: Context) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await context.database.open()
         context.live.start()
+        watching = asyncio.create_task(watch(context))
         yield
+        watching.cancel()
         await asyncio.to_thread(context.live.stop)
         await context.database.close()
 
@@ -56,6 +59,7 @@ def create_app(context: Context) -> FastAPI:
         strategies.router(),
         trading.router(),
         risk.router(),
+        annotating.router(),
         live.router(),
         records.router(),
     ):

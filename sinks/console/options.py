@@ -21,6 +21,7 @@ class ConsoleOptions:
         statement_timeout_ms: Longest time of one database query.
         pool_size: Most connections of the reader to the database.
         prometheus_url: Prometheus that scrapes the services; empty: none.
+        notifier: Configuration of the notifier, for its test; None: no test.
     """
 
     host: str = "127.0.0.1"
@@ -32,6 +33,7 @@ class ConsoleOptions:
     statement_timeout_ms: int = 5_000
     pool_size: int = 8
     prometheus_url: str = ""
+    notifier: Path | None = None
 
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):

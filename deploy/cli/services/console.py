@@ -33,6 +33,10 @@ def console(
     prometheus: Annotated[
         str, typer.Option(envvar="PROMETHEUS_URL", help="Prometheus that scrapes the services: for health and alerts.")
     ] = "",
+    notifier: Annotated[
+        Path | None,
+        typer.Option(help="Configuration of the notifier, so that an operator can send a test message.", exists=True, dir_okay=False),
+    ] = None,
 ) -> None:
     """Serve the console: pages at /, the API at /api/v1, its document at /api/docs.
 
@@ -45,7 +49,14 @@ def console(
         raise UserError("DATABASE_URL is not set; `perpflow stack env` prints it")
     try:
         options = ConsoleOptions(
-            host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, published=published, proxy=proxy, prometheus_url=prometheus
+            host=host,
+            port=port,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            published=published,
+            proxy=proxy,
+            prometheus_url=prometheus,
+            notifier=notifier,
         )
     except ValueError as error:
         raise UserError(f"console: {error}") from error

@@ -99,6 +99,12 @@ def router() -> APIRouter:
         async with context.database.reading() as connection:
             return json_response(await market.heatmap(connection, instrument, start, end, columns, price_step))
 
+    @routes.get("/trades/sizes", summary="Taker buys and sells by size of the trade: numbers and volumes")
+    async def sizes(context: Contextual, instrument: Instrument, start: From, end: Until) -> Response:
+        ranged(start, end, timedelta(days=1))
+        async with context.database.reading() as connection:
+            return json_response(await market.sizes(connection, instrument, start, end))
+
     @routes.get("/pulse", summary="Instruments by 24 h volume, breadth, top gainer")
     async def pulse(context: Contextual, at: Moment | None = None) -> Response:
         async with context.database.reading() as connection:

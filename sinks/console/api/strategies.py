@@ -1,4 +1,4 @@
-"""Endpoints of strategies: list, plaza, one in detail, history; create, edit, pause, resume, deprecate, restore, add balance."""
+"""Endpoints of strategies: list, plaza, one in detail, history, dry run; create, edit, pause, resume, deprecate, restore, add balance."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from sinks.commands.strategies.revisions import PublishResult
 from sinks.console.api.commanding import command, valid
 from sinks.console.auth.identity import Identity, needs
 from sinks.console.context import Context, Contextual
+from sinks.console.data import compare
 from sinks.console.data import strategies as data
+from sinks.console.data.decide import decide
 from sinks.console.data.records import rendering, shown, times
 from sinks.console.http.json import json_response, tagged
-from sinks.console.http.parameters import MaybeStrategy, StrategyId
+from sinks.console.http.parameters import MaybeStrategy, Moment, StrategyId
 from sinks.console.http.problems import Problem
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 from stream_apps.core.signals.strategy_rules import validate
@@ -58,6 +60,19 @@ class StrategyChanges(BaseModel):
     note: str | None = Field(None, max_length=500, description="Reason, for the audit trail")
 
 
+class DryRun(BaseModel):
+    """A decision to try."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    strategy_id: str = Field(max_length=64, pattern=r"^[^\x00]*$")
+    instrument: str | None = Field(
+        None, max_length=64, pattern=r"^[^\x00]*$", description="One of the strategy's instruments; without it the main one"
+    )
+    fields: dict[str, Any] = Field(default_factory=dict, description="Fields to try instead of the strategy's own")
+    at: Moment | None = Field(None, description="No instant after this one, ISO 8601 or ms since 1970; without it the newest")
+
+
 class StatusRequest(BaseModel):
     """A change of a strategy's status."""
 
@@ -71,6 +86,18 @@ class BalanceRequest(StatusRequest):
     """Money to add."""
 
     amount: float = Field(ge=0.01, le=1e12, allow_inf_nan=False, description="Quote units")
+
+
+class Switches(BaseModel):
+    """Paper switches to set: a strategy that is off is paused, and gives no signals."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    on: bool
+    strategies: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        min_length=1, max_length=500, description="Strategy id -> revision on which the change is based"
+    )
+    note: str | None = Field(None, max_length=500, description="Reason, for the audit trail")
 
 
 def _checked(given: Mapping[str, Any], refused: Mapping[str, str]) -> Mapping[str, Any]:
@@ -160,6 +187,67 @@ def router() -> APIRouter:
             raise Problem(404, f"no strategy {strategy_id!r}")
         return json_response({"history": [{**entry.to_json(), **times(event_time=entry.event_time or None)} for entry in entries]})
 
+    @routes.get("/strategies/{strategy_id}/differences", summary="Fields in which two revisions of a strategy differ")
+    async def differences(
+        context: Contextual,
+        strategy_id: StrategyId,
+        first: Annotated[int, Query(ge=1, le=2**31 - 1, description="Revision")],
+        second: Annotated[int, Query(ge=1, le=2**31 - 1, description="The other one")],
+    ) -> Response:
+        entries = await reading(lambda: history_of(context.settings, strategy_id))
+        if not entries:
+            raise Problem(404, f"no strategy {strategy_id!r}")
+        return json_response({"first": first, "second": second, "fields": compare.between(entries, first, second)})
+
+    @routes.get("/compare", summary="Two strategies: the fields in which they differ, and their closed trades with counts and intervals")
+    async def compared(
+        context: Contextual,
+        a: Annotated[str, Query(max_length=64, pattern=r"^[^\x00]*$", description="Strategy id")],
+        b: Annotated[str, Query(max_length=64, pattern=r"^[^\x00]*$", description="The other one")],
+        mode: Annotated[Literal["paper", "simulated", "testnet", "live"], Query(description="Kind of account")] = "paper",
+    ) -> Response:
+        one, other = await known_strategy(context, a), await known_strategy(context, b)
+        async with context.database.reading() as connection:
+            trades = [await data.closed_trades(connection, side.strategy_id, mode) for side in (one, other)]
+        found = await run_in_threadpool(compare.results, *trades)
+        sides = [{"strategy_id": side.strategy_id, "display_name": side.display_name, "revision": side.revision} for side in (one, other)]
+        return json_response({"a": sides[0], "b": sides[1], "mode": mode, "fields": compare.fields(one, other), "trades": found})
+
+    @routes.get("/paper/switches", summary="Whether each strategy is on, with the revision that a change of it needs")
+    async def switches(context: Contextual) -> Response:
+        log = await reading(lambda: read_log(context.settings))
+        configs = sorted(log.newest.values(), key=lambda one: one.strategy_id)
+        found = [
+            {"strategy_id": one.strategy_id, "on": one.status == "running", "status": one.status, "revision": one.revision}
+            for one in configs
+        ]
+        return json_response({"strategies": found})
+
+    @routes.post("/paper/switches", summary="Switch strategies on or off together: all of them, or none")
+    async def switch(context: Contextual, operator: Operator, request: Switches) -> Response:
+        log = await reading(lambda: read_log(context.settings))
+        if unknown := sorted(request.strategies.keys() - log.newest.keys()):
+            raise Problem(404, f"no strategy {', '.join(map(repr, unknown))}")
+        known = [log.newest[name] for name in sorted(request.strategies)]
+
+        def call() -> PublishResult:
+            wanted = [edits.with_status(one, "resume" if request.on else "pause") for one in known]
+            now = time.time_ns() // 1_000_000
+            return revisions.publish(context.settings, wanted, now, by=operator.name, note=request.note, expected=request.strategies)
+
+        def answer(published: PublishResult) -> dict[str, Any]:
+            return {
+                "written": any(one.written for one in published.outcomes),
+                "effective_time_ms": published.effective_time or None,
+                "strategies": {
+                    one.config.strategy_id: {"status": one.config.status, "revision": one.config.revision} for one in published.outcomes
+                },
+            }
+
+        before = {one.strategy_id: {"status": one.status, "revision": one.revision} for one in known}
+        target = ", ".join(sorted(request.strategies))
+        return json_response(answer(await command(context, operator, "paper.switch", target, call, before, answer)))
+
     @routes.get("/paper/statistics", summary="Statistics of closed paper trades, each with its unit, or null with its reason")
     async def statistics(context: Contextual, strategy_id: MaybeStrategy = None, by_instrument: bool = False) -> Response:
         async with context.database.reading() as connection:
@@ -187,6 +275,28 @@ def router() -> APIRouter:
             balance = await data.balance(connection, strategy_id)
             period = await data.evaluated(connection, strategy_id)
         return json_response({"strategy_id": strategy_id, **data.equity(data.ledger_of(trades, balance, period))})
+
+    @routes.post(
+        "/decide",
+        summary="Dry run: what a strategy, or an edit of it, would decide at the newest instant, and why; writes nothing",
+        dependencies=[Depends(needs("user"))],
+    )
+    async def dry_run(context: Contextual, request: DryRun) -> Response:
+        given = _checked(request.fields, edits.NOT_BY_EDIT)
+        known = await known_strategy(context, request.strategy_id)
+        config = _valid(lambda: edits.edited(known, given)) if given else known
+        async with context.database.reading() as connection:
+            found = await decide(connection, config, request.at, context.settings.grid_ms, request.instrument)
+        score, signal = found["score"], found["signal"]
+        return json_response(
+            {
+                "dry_run": True,
+                "status": config.status,
+                **times(judged_at=score["event_time"], newest_instant=found["newest_instant_ms"]),
+                "score": rendering("scores")(score),
+                "signal": None if signal is None else rendering("signals")(signal),
+            }
+        )
 
     @routes.post("/strategies/check", summary="Check a new strategy without writing it; the answer has every field")
     async def check_new(context: Contextual, request: NewStrategy) -> Response:

@@ -1,4 +1,4 @@
-"""Endpoints of trading: positions valued now, open orders, why a score came about."""
+"""Endpoints of trading: positions valued now, open orders, execution cost, why a score came about."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from fastapi.concurrency import run_in_threadpool
 from schemas.errors import UserError
 from sinks.console.auth.identity import needs
 from sinks.console.context import Contextual
+from sinks.console.data import costs
 from sinks.console.data.records import rendering, shown
 from sinks.console.data.strategies import latest_scores
 from sinks.console.http.json import json_response
-from sinks.console.http.parameters import Instrument, MaybeStrategy, MaybeText
+from sinks.console.http.parameters import End, Instrument, MaybeInstrument, MaybeStrategy, MaybeText, Start
 from sinks.console.http.problems import Problem
 from sinks.queries.accounts import AccountFilter
 from sinks.queries.scores import ScoreId, UnknownScore, find
@@ -43,6 +44,15 @@ def router() -> APIRouter:
         wanted = AccountFilter(mode, strategy_id, symbol)
         rows = await context.database.accounts(lambda accounts: accounts.orders(wanted, every=every, limit=limit))
         return json_response({"orders": [shown(row) for row in rows]})
+
+    @routes.get("/costs/summary", summary="Execution cost by strategy, instrument, mode and component; paper is what was expected")
+    async def cost(
+        context: Contextual, strategy_id: MaybeStrategy = None, instrument: MaybeInstrument = None, start: Start = None, end: End = None
+    ) -> Response:
+        async with context.database.reading() as connection:
+            groups = await costs.summary(connection, strategy_id, instrument, start, end)
+        components = {name: {"unit": unit, "meaning": meaning} for name, (_, unit, meaning) in costs.COMPONENTS.items()}
+        return json_response({"components": components, "groups": groups})
 
     @routes.get("/scores/latest", summary="Newest score of every strategy of an instrument", tags=["signals"])
     async def latest(context: Contextual, instrument: Instrument) -> Response:

@@ -16,6 +16,8 @@ PRICE_STEP = 0.001
 # A heatmap of longer ranges is read from too many trades for one second.
 MOST_HEATMAP = timedelta(hours=6)
 HOURS_A_YEAR = 24 * 365
+# Lower ends of the classes of trade sizes, quote units.
+SIZES = (0, 1_000, 10_000, 100_000, 1_000_000)
 
 
 def timeframe_for(wanted: Timeframe, start: datetime, end: datetime, points: int) -> Timeframe:
@@ -135,6 +137,27 @@ async def heatmap(
             )
         ).fetchall()
     return {**found, "level_size": level, "cells": [[row["column"], row["level"], row["buy"], row["sell"]] for row in rows]}
+
+
+async def sizes(connection: Connection, instrument: str, start: datetime, end: datetime) -> dict[str, Any]:
+    """Return the taker buys and sells in [start, end) by size: of each class its number of trades and its volume in quote units.
+
+    A class holds trades of at least ``from_notional``, below the next one.
+    """
+    rows = await (
+        await connection.execute(
+            "SELECT width_bucket(price * quantity, %(sizes)s::double precision[]) AS class, buyer_is_maker, count(*) AS trades,"
+            " sum(price * quantity) AS volume FROM agg_trades WHERE instrument = %(of)s AND event_time >= %(since)s AND event_time < %(until)s"
+            " GROUP BY 1, 2",
+            {"of": instrument, "since": start, "until": end, "sizes": list(SIZES)},
+        )
+    ).fetchall()
+    found = {(row["class"], row["buyer_is_maker"]): (row["trades"], row["volume"]) for row in rows}
+    classes = []
+    for number, least in enumerate(SIZES, 1):
+        (buys, bought), (sells, sold) = (found.get((number, maker), (0, 0.0)) for maker in (False, True))
+        classes.append({"from_notional": least, "buys": buys, "buy_volume": bought, "sells": sells, "sell_volume": sold})
+    return {"instrument": instrument, **times(start=start, end=end), "classes": classes}
 
 
 async def pulse(connection: Connection, now: datetime) -> dict[str, Any]:

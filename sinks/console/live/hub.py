@@ -101,6 +101,10 @@ class Hub:
     def __len__(self) -> int:
         return len(self._all)
 
+    def has(self, text: str) -> bool:
+        """Return whether a client selects a channel."""
+        return text in self._clients
+
     # --- clients ---------------------------------------------------------------------------------------------------
     def join(self, channels: tuple[Channel, ...], resume: str | None) -> Client:
         """Add a client. With the id of its last event it gets the events after it, else those that come from now on."""

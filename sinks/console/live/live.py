@@ -75,6 +75,10 @@ class Live:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._hub.publish, batch)
 
+    def wanted(self, channel: str) -> bool:
+        """Return whether somebody looks at a channel without an instrument. Called on the event loop."""
+        return self._hub.has(channel)
+
     def show(self, channel: str, payload: Mapping[str, Any]) -> None:
         """Publish the newest state of a channel that no topic feeds: ``alerts``, ``system``. Called on the event loop.
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.settings import Settings
-from sinks.console.data.market import timeframe_for
+from sinks.console.data.market import SIZES, timeframe_for
 from sinks.console.http.parameters import MINUTES, Timeframe
 from tests.support.console.market import INSTRUMENT, Trade
 
@@ -34,9 +34,9 @@ def bars(trades: list[Trade], width_ms: int) -> dict[int, list[Trade]]:
     return found
 
 
-@pytest.mark.parametrize("timeframe", ["1m", "5m", "1h"])
+@pytest.mark.parametrize("timeframe", ["1m", "5m", "1h", "4h", "1d"])
 def test_candles_equal_the_trades(client: httpx.Client, trades: list[Trade], timeframe: Timeframe) -> None:
-    """1h has no native bars here: it is built from minutes."""
+    """There are no native bars here: every timeframe is built from minutes."""
     width = MINUTES[timeframe] * 60_000
     found = get(
         client, "/candles", instrument=INSTRUMENT, start=trades[0].time - width, end=trades[-1].time + 1, timeframe=timeframe, points=3000
@@ -118,6 +118,21 @@ def test_heatmap_has_every_trade_in_its_cell(client: httpx.Client, trades: list[
     for column, level, buy, sell in found["cells"]:
         truth = cells[column, level]
         assert math.isclose(buy, truth[0], rel_tol=1e-12, abs_tol=1e-12) and math.isclose(sell, truth[1], rel_tol=1e-12, abs_tol=1e-12)
+
+
+def test_sizes_have_every_trade_once(client: httpx.Client, trades: list[Trade]) -> None:
+    start, end = trades[500].time, trades[20_000].time
+    truth: dict[int, list[list[Decimal]]] = {least: [[], []] for least in SIZES}
+    for trade in trades:
+        if start <= trade.time < end:
+            notional = float(trade.price) * float(trade.quantity)
+            truth[max(least for least in SIZES if least <= notional)][trade.sold].append(trade.price * trade.quantity)
+    found = get(client, "/trades/sizes", instrument=INSTRUMENT, start=start, end=end)["classes"]
+    assert [one["from_notional"] for one in found] == list(SIZES) and sum(one["buys"] + one["sells"] > 0 for one in found) >= 3
+    for one in found:
+        buys, sells = truth[one["from_notional"]]
+        assert (one["buys"], one["sells"]) == (len(buys), len(sells))
+        assert math.isclose(one["buy_volume"], sum(buys), rel_tol=1e-12) and math.isclose(one["sell_volume"], sum(sells), rel_tol=1e-12)
 
 
 def test_funding_statistics(client: httpx.Client, settings: Settings) -> None:

@@ -1,0 +1,38 @@
+"""Feeds the live channels that no topic feeds: ``system`` and ``alerts``. One question of the process for all browsers, and none while nobody looks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg_pool import PoolTimeout
+
+from sinks.console.api.system import health_tree
+from sinks.console.context import Context
+from sinks.console.data import prometheus
+
+# A service that fails is seen by Prometheus after its scrape interval, which is longer.
+INTERVAL_S = 5.0
+
+_log = structlog.get_logger(service="console")
+
+
+async def watch(context: Context) -> None:
+    """Publish both channels every few seconds, until cancelled."""
+    asked: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
+        "system": lambda: health_tree(context),
+        "alerts": lambda: prometheus.alerts(context.options.prometheus_url),
+    }
+    while True:
+        for channel, ask in asked.items():
+            if not context.live.wanted(channel):
+                continue
+            try:
+                context.live.show(channel, await ask())
+            except (psycopg.Error, PoolTimeout) as error:
+                # The tree itself says that the database is away; it went away between two of its queries.
+                _log.warning("a live channel has no news", channel=channel, error=type(error).__name__)
+        await asyncio.sleep(INTERVAL_S)
