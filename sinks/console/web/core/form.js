@@ -5,7 +5,7 @@ import { ApiError } from "./api.js";
 import { fill, h } from "./dom.js";
 
 /**
- * @param {{name: string, label: string, type?: string, value?: any, required?: boolean, autocomplete?: string, options?: string[]}[]} fields
+ * @param {{name: string, label: string, type?: string, value?: any, required?: boolean, autocomplete?: string, options?: string[], suggestions?: string[], lines?: boolean}[]} fields `suggestions` are offered, other text is taken too; `lines`: a text of many lines
  * @param {string} action text of the button
  * @param {(values: Record<string, string>) => Promise<any>} send
  */
@@ -16,10 +16,12 @@ export function form(fields, action, send) {
   const inputs = fields.map((one) => {
     const error = h("span.field-error", { role: "alert" });
     errors.set(one.name, error);
+    const list = one.suggestions && h("datalist", { id: `suggestions-${one.name}` }, one.suggestions.map((text) => h("option", { value: text })));
     const input = one.options
       ? h("select", { name: one.name }, one.options.map((option) => h("option", { value: option }, option)))
-      : h("input", { name: one.name, type: one.type ?? "text", value: one.value ?? "", required: one.required ?? true, autocomplete: one.autocomplete ?? "off", maxlength: 256 });
-    return h("label", null, h("span", null, one.label), input, error);
+      : one.lines ? h("textarea", { name: one.name, rows: 3, maxlength: 2000 })
+      : h("input", { name: one.name, type: one.type ?? "text", value: one.value ?? "", required: one.required ?? true, autocomplete: one.autocomplete ?? "off", maxlength: 256, list: list && list.id });
+    return h("label", null, h("span", null, one.label), input, list, error);
   });
   const button = /** @type {HTMLButtonElement} */ (h("button.primary", { type: "submit" }, action));
   const element = /** @type {HTMLFormElement} */ (h("form", { style: { display: "grid", gap: "12px", maxWidth: "380px" } }, inputs, said, h("div", null, button)));

@@ -4,6 +4,7 @@
 import { pages } from "../pages/index.js";
 import { post } from "./api.js";
 import { byId, fill, h } from "./dom.js";
+import { help, pressed } from "./keys.js";
 import { go, show, start } from "./router.js";
 import { load, may, session } from "./session.js";
 
@@ -25,18 +26,33 @@ function theme() {
   });
 }
 
-/** Keyboard: g and a page's first letter goes there, / goes to the page's first field. */
+/** The pages that g and a letter go to. */
+const reachable = () => pages.filter((page) => page.menu !== false && may(page.role ?? "viewer"));
+/** @param {import("./router.js").Page} page */
+const letter = (page) => page.key ?? page.path[0];
+
+function showHelp() {
+  const here = pages.find((page) => page.path === (location.pathname.split("/")[1] || pages[0].path));
+  help([...reachable().map((page) => /** @type {[string, string]} */ ([`g ${letter(page)}`, page.title])), ["/", "First field of the page"], ["?", "This list"]], here?.title ?? "This page");
+}
+
+/** Keyboard: g and a page's letter goes there, / goes to the page's first field, ? lists all keys; the rest are the page's own. */
 function keyboard() {
   let going = false;
+  byId("help").addEventListener("click", showHelp);
   addEventListener("keydown", (event) => {
     const target = /** @type {HTMLElement} */ (event.target);
-    if (event.ctrlKey || event.metaKey || event.altKey || target.matches("input, select, textarea, [contenteditable]")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || target.matches("input, select, textarea, [contenteditable]") || document.querySelector("dialog[open]")) return;
     if (going) {
-      const page = pages.find((one) => one.menu !== false && one.path[0] === event.key);
+      const page = reachable().find((one) => letter(one) === event.key);
       if (page) go(`/${page.path}`);
     } else if (event.key === "/") {
       event.preventDefault();
       /** @type {HTMLElement | null} */ (document.querySelector("main input, main select"))?.focus();
+    } else if (event.key === "?") {
+      showHelp();
+    } else if (pressed(event.key)) {
+      event.preventDefault();
     }
     going = event.key === "g" && !going;
   });

@@ -8,6 +8,7 @@ import { byId, fill, h, problem } from "./dom.js";
  * @typedef {object} Page
  * @property {string} path first part of its address: "plaza" serves /plaza and /plaza/ID
  * @property {string} title
+ * @property {string} [key] letter that goes to it after g; without it the first of its path
  * @property {string} [role] least role that sees it in the menu
  * @property {(visit: Visit) => void | Promise<void>} show fills `visit.root`
  */

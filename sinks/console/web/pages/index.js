@@ -3,6 +3,7 @@
 
 import { page as account } from "./account/page.js";
 import { page as admin } from "./admin/page.js";
+import { page as costs } from "./costs/page.js";
 import { page as desk } from "./desk/page.js";
 import { page as login } from "./login/page.js";
 import { page as market } from "./market/page.js";
@@ -13,4 +14,4 @@ import { page as system } from "./system/page.js";
 import { page as timeline } from "./timeline/page.js";
 
 /** @type {(import("../core/router.js").Page & {menu?: boolean})[]} */
-export const pages = [market, signals, plaza, desk, timeline, system, admin, { ...account, menu: false }, { ...register, menu: false }, { ...login, menu: false }];
+export const pages = [market, signals, plaza, desk, costs, timeline, system, admin, { ...account, menu: false }, { ...register, menu: false }, { ...login, menu: false }];

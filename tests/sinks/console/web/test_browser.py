@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -16,13 +17,14 @@ from deploy.database import migrate as database
 from deploy.demo.pictures import BROWSERS
 from schemas.settings import Settings
 from sinks.commands.strategies.log import read as read_log
-from tests.support.console.market import INSTRUMENT, Trade
+from tests.sinks.console.live.live_lab import produce, record
+from tests.support.console.market import INSTRUMENT, Trade, store
 from tests.support.console.people import PASSWORD, add_user
 from tests.support.console.server import console
 
 CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
-PAGES = ("market", "signals", "plaza", "desk", "timeline", "system", "login", "register")
+PAGES = ("market", "signals", "plaza", "desk", "costs", "plaza/compare", "timeline", "system", "login", "register")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def test_the_market_is_drawn(browser: Browser, client: httpx.Client, trades: lis
     page = opened(browser, client.base_url, f"/market?instrument={INSTRUMENT}")
     expect(page.locator(".chart canvas").first).to_be_visible()
     expect(page.locator(".heatmap canvas")).to_be_visible()
-    facts = page.locator(".heatmap + div .facts")
+    facts = page.locator(".stretch .facts")
     end = trades[-1].time + 1
     inside = [trade for trade in trades if trade.time >= end - 15 * 60_000 - 1 and trade.time < end]
     expect(facts).to_contain_text(f"{len(inside):,}")
@@ -89,6 +91,54 @@ def test_the_market_is_drawn(browser: Browser, client: httpx.Client, trades: lis
     expect(page.locator(".chart canvas").first).to_be_visible()
     assert page.url == address
     page.close()
+
+
+@pytest.mark.usefixtures("topics")
+def test_annotations_and_files(browser: Browser, environment: Settings, trades: list[Trade]) -> None:
+    """A user boxes a stretch, annotates it, sees it after a reload on the heatmap, downloads its trades, deletes it. A viewer only looks."""
+    database.migrate(environment.database_url)
+    store(environment.database_url, trades)
+    for name, role in (("uma", "user"), ("vic", "viewer")):
+        add_user(environment.database_url, name, role)  # type: ignore[arg-type]
+    with console(environment) as anyone:
+        uma, vic = (browser.new_context(base_url=str(anyone.base_url), accept_downloads=True).new_page() for _ in range(2))
+        log_in(uma, "uma")
+        log_in(vic, "vic")
+        uma.goto(f"/market?instrument={INSTRUMENT}")
+        uma.get_by_role("button", name="Earlier").click()
+        expect(uma).to_have_url(re.compile("flow="))
+        expect(uma.locator(".stretch .facts")).to_be_visible()
+        uma.locator(".heatmap canvas").scroll_into_view_if_needed()
+        box = uma.locator(".heatmap canvas").bounding_box()
+        assert box is not None
+        uma.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 50)
+        uma.mouse.down()
+        uma.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 80)
+        uma.mouse.up()
+        uma.get_by_text("Annotate this stretch").click()
+        uma.get_by_label("Label").fill("pre-rise")
+        uma.get_by_label("Text").fill("<b>calm</b>")
+        start, end = (uma.get_by_label(name).input_value() for name in ("Start, UTC", "End, UTC"))
+        uma.get_by_role("button", name="Save the annotation").click()
+        expect(uma.locator("#toasts")).to_contain_text("The annotation is saved")
+        uma.reload()
+        row = uma.locator("tr", has_text="pre-rise")
+        expect(row).to_contain_text("<b>calm</b>")  # text, never markup
+        vic.goto(uma.url)
+        expect(vic.locator("tr", has_text="pre-rise")).to_be_visible()
+        assert vic.get_by_text("Annotate this stretch").count() == 0 and vic.get_by_role("button", name="Delete").count() == 0
+        with httpx.Client(base_url=anyone.base_url) as program:
+            token = program.post("/api/v1/auth/login", json={"name": "vic", "password": PASSWORD}).json()["access_token"]
+            (kept,) = program.get("/api/v1/annotations", headers={"Authorization": f"Bearer {token}"}).json()["records"]
+        assert (kept["start"], kept["end"], kept["author"]) == (start, end, "uma")
+        with vic.expect_download() as download:
+            vic.get_by_role("link", name="Trades as CSV").click()
+        assert download.value.suggested_filename == "trades.csv"
+        row.get_by_role("button", name="Delete").click()
+        expect(uma.locator("#toasts")).to_contain_text("The annotation is deleted")
+        expect(row).to_have_count(0)
+        for page in (uma, vic):
+            page.context.close()
 
 
 def test_by_keyboard(browser: Browser, client: httpx.Client) -> None:
@@ -153,6 +203,15 @@ def test_roles_and_two_editors(browser: Browser, environment: Settings) -> None:
         expect(people["bob"].locator("#toasts")).to_contain_text("Somebody was faster")
         (config,) = read_log(environment).newest.values()
         assert (config.revision, config.entry_score, config.edited_by) == (2, 72.0, "ann")
+        # The two revisions side by side; all strategies paused by one command.
+        people["vic"].goto("/plaza/one?tab=revisions")
+        expect(
+            people["vic"].get_by_role("region", name="Differences of two revisions").locator("tr", has_text="entry_score")
+        ).to_contain_text("72")
+        people["ann"].goto("/plaza")
+        expect(people["ann"].get_by_role("button", name="Pause all")).to_be_visible()
+        assert people["vic"].get_by_role("button", name="Pause all").count() == 0
+        expect(people["ann"].locator("article", has_text="<b>One</b>")).to_have_count(0)  # the sink has not stored it
         for page in people.values():
             page.context.close()
 
@@ -199,3 +258,71 @@ def test_an_invitation_a_second_factor_and_a_ban(browser: Browser, environment: 
         expect(owner.locator("table", has_text="user.ban")).to_be_visible()
         for page in (owner, guest):
             page.context.close()
+
+
+def test_every_key_is_listed_and_does_what_it_says(browser: Browser, client: httpx.Client) -> None:
+    page = opened(browser, client.base_url, "/plaza")
+    expect(page.get_by_role("heading", name="Plaza")).to_be_visible()
+    page.keyboard.press("?")
+    dialog = page.get_by_role("dialog", name="Keyboard shortcuts")
+    expect(dialog).to_contain_text("Compare two strategies")
+    letters = [text.removeprefix("g ") for text in dialog.locator("kbd").all_inner_texts() if text.startswith("g ")]
+    assert len(letters) == len(set(letters)) == page.locator("#nav a").count()  # each page has a letter of its own
+    found = [one for one in Axe().run(page).response["violations"] if one["impact"] in ("serious", "critical")]
+    assert not found, found
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    page.keyboard.press("c")
+    expect(page).to_have_url(re.compile("/plaza/compare"))
+    page.keyboard.press("g")
+    page.keyboard.press("y")
+    expect(page.get_by_role("heading", name="System")).to_be_visible()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).not_to_contain_text("Compare two strategies")  # a key ends with its page
+    page.get_by_role("button", name="Close").click()
+    page.goto("/timeline")
+    expect(page.get_by_label("signals")).to_be_checked()
+    page.keyboard.press("1")
+    expect(page.get_by_label("signals")).not_to_be_checked()
+    page.close()
+
+
+@pytest.mark.usefixtures("topics")
+def test_what_comes_is_shown_without_polling(browser: Browser, environment: Settings, trades: list[Trade]) -> None:
+    """A gap and a book that arrive in Kafka appear on open pages; no list is asked for again. The stream brings the health tree."""
+    database.migrate(environment.database_url)
+    store(environment.database_url, trades)
+    produce(environment, "instruments", record("instruments", instrument=INSTRUMENT, base_asset="LTC", quantity_decimals=3))
+    with console(environment) as anyone:
+        asked: list[str] = []
+        timeline = opened(browser, anyone.base_url, "/timeline")
+        market = opened(browser, anyone.base_url, f"/market?instrument={INSTRUMENT}")
+        system = opened(browser, anyone.base_url, "/system")
+        expect(timeline.locator("#connection")).to_have_text("live")
+        for page in (timeline, system):
+            page.on("request", lambda request: asked.append(request.url))
+        # A stream says nothing of what was written before it listened, so the record is written until it is seen.
+        row = timeline.locator("tr", has_text="sequence broke here")
+        book = {
+            "bid_prices": [99.0, 98.0],
+            "bid_quantities": [1.0, 3.0],
+            "ask_prices": [101.0, 102.0, 103.0],
+            "ask_quantities": [2.0, 2.0, 2.0],
+        }
+        for number in range(60):
+            produce(
+                environment,
+                "gaps",
+                record("gaps", instrument=INSTRUMENT, event_time=trades[-1].time + number, detail="sequence broke here"),
+            )
+            produce(environment, "depth", record("depth", instrument=INSTRUMENT, event_time=trades[-1].time + number, state="live", **book))
+            timeline.wait_for_timeout(500)
+            if row.count() and market.locator(".depth canvas").count():
+                break
+        expect(row.first).to_be_visible()
+        expect(market.locator("section", has_text="Order book")).to_contain_text("2 + 3 levels")
+        expect(market.locator("section", has_text="Order book")).to_contain_text("40.0 %")  # 4 of 10
+        system.wait_for_timeout(6_000)  # more than one round of the watcher
+        assert not [url for url in asked if "/api/v1/" in url and "/live" not in url and "/auth/" not in url], asked
+        for page in (timeline, market, system):
+            page.close()

@@ -9,13 +9,14 @@ const MARGIN = { left: 0, right: 64, top: 6, bottom: 22 };
 
 /**
  * @param {any} map answer of GET /trades/heatmap
+ * @param {any[]} annotations those that touch its range
  * @param {(range: {start: number, end: number}) => void} boxed called with the stretch of a box
  */
-export function heatmap(map, boxed) {
+export function heatmap(map, annotations, boxed) {
   const canvas = /** @type {HTMLCanvasElement} */ (h("canvas", { role: "img", tabindex: 0, "aria-label": "Traded volume by time and price. Drag over a stretch for its summary." }));
   const start = Date.parse(map.start), end = Date.parse(map.end);
   const levels = map.cells.map((/** @type {number[]} */ cell) => cell[1]);
-  const low = Math.min(...levels), high = Math.max(...levels) + 1;
+  const low = levels.length ? Math.min(...levels) : 0, high = levels.length ? Math.max(...levels) + 1 : 1;
   /** @type {[number, number] | null} */
   let box = null;
   const draw = () => {
@@ -40,13 +41,21 @@ export function heatmap(map, boxed) {
     pen.font = "11px system-ui, sans-serif";
     pen.textBaseline = "middle";
     const step = Math.max(1, Math.ceil(rows / 8));
-    for (let level = low; level <= high; level += step) pen.fillText(price(level * map.level_size), width - MARGIN.right + 6, MARGIN.top + ((high - level) / rows) * tall);
+    for (let level = low; map.level_size && level <= high; level += step) pen.fillText(price(level * map.level_size), width - MARGIN.right + 6, MARGIN.top + ((high - level) / rows) * tall);
     pen.textBaseline = "alphabetic";
-    for (let i = 0; i <= 4; i += 1) {
-      pen.textAlign = i === 0 ? "left" : i === 4 ? "right" : "center";
-      pen.fillText(new Date(start + ((end - start) * i) / 4).toISOString().slice(11, 19), MARGIN.left + (wide * i) / 4, height - 6);
+    const parts = wide < 420 ? 2 : 4; // a phone has room for three times
+    for (let i = 0; i <= parts; i += 1) {
+      pen.textAlign = i === 0 ? "left" : i === parts ? "right" : "center";
+      pen.fillText(new Date(start + ((end - start) * i) / parts).toISOString().slice(11, 19), MARGIN.left + (wide * i) / parts, height - 6);
     }
     pen.textAlign = "left";
+    for (const one of annotations) {
+      const [from, to] = [one.start_ms, one.end_ms].map((ms) => MARGIN.left + (Math.max(0, Math.min(1, (ms - start) / (end - start)))) * wide);
+      pen.strokeStyle = colour("accent");
+      pen.strokeRect(from + 0.5, MARGIN.top + 0.5, Math.max(1, to - from - 1), tall - 1);
+      pen.fillStyle = colour("accent");
+      pen.fillText(one.label, from + 4, MARGIN.top + 12);
+    }
     if (box) {
       pen.fillStyle = colour("accent");
       pen.globalAlpha = 0.18;

@@ -3,17 +3,18 @@
 
 import { get } from "../../core/api.js";
 import { fill, h, problem, table } from "../../core/dom.js";
-import { ago, number, percent, price, short, side, signed, time } from "../../core/format.js";
+import { ago, number, price, short, side, signed } from "../../core/format.js";
 import { listen } from "../../core/live.js";
+import { bind } from "../../core/keys.js";
 import { remember, show } from "../../core/router.js";
 import { MarketChart } from "./chart.js";
-import { heatmap } from "./heatmap.js";
+import { showDepth } from "./depth.js";
+import { showFlow } from "./flow.js";
 import { Loader } from "./loader.js";
 
 const TIMEFRAMES = ["1m", "5m", "15m", "1h", "4h", "1d"];
 // What is shown first: the last two hours of data.
 const FIRST_VIEW_MS = 2 * 3_600_000;
-const HEATMAP_MS = 15 * 60_000;
 const SETTLE_MS = 120;
 
 /** @type {import("../../core/router.js").Page} */
@@ -33,12 +34,12 @@ export const page = {
     frame.value = TIMEFRAMES.includes(query.get("timeframe") ?? "") ? /** @type {string} */ (query.get("timeframe")) : "1m";
     const shownFrame = h("span.badge", { title: "Candles in view; wide views show coarser ones" }, frame.value);
     const place = h("div.card.chart", { role: "img", "aria-label": `Candles of ${instrument} with CVD, open interest, funding and order-book imbalance` });
-    const flow = h("section.card");
-    const pulse = h("section.card");
+    const flow = h("section.card"), pulse = h("section.card"), depth = h("section.card");
     const state = h("p.muted");
     fill(root, h("div.page-head", null, h("h1", null, "Market"), choose, frame, shownFrame,
       h("button", { onclick: () => look({ start: latest - FIRST_VIEW_MS, end: latest + 60_000 }) }, "Newest"), h("button", { onclick: () => look({ start: earliest, end: latest + 60_000 }) }, "Everything"), h("span.spacer"), state), place,
-      h("div.columns", { style: { marginTop: "12px" } }, flow, pulse));
+      h("div.columns", { style: { marginTop: "12px" } }, flow, h("div", { style: { display: "grid", gap: "12px" } }, depth, pulse)));
+    void showDepth(depth, instrument, signal);
     void showPulse(pulse, signal);
     if (latest === null) return fill(place, h("div.empty", null, `No trades of ${instrument} are stored yet.`));
 
@@ -46,6 +47,21 @@ export const page = {
     signal.addEventListener("abort", () => chart.remove());
     addEventListener("perpflow:theme", () => chart.paint(), { signal });
     const loader = new Loader(instrument, signal);
+    const again = () => void look(chart.visible() ?? { start: latest - FIRST_VIEW_MS, end: latest });
+    let followed = "", following = new AbortController();
+    signal.addEventListener("abort", () => following.abort());
+    /** Follow the candles that are shown: a zoom changes their timeframe. Each message has the CVD of its candles, so that pane moves with them. */
+    const follow = () => {
+      if (followed === loader.timeframe || instrument.split(":").length !== 2) return;
+      following.abort();
+      following = new AbortController();
+      followed = loader.timeframe;
+      listen([`candles:${instrument}:${followed}`, `trades_closed:${instrument}`], {
+        candles: (message) => { if (loader.timeframe === message.timeframe) message.candles.forEach((/** @type {any} */ one) => chart.update(one)); },
+        trades_closed: again,
+        reset: again,
+      }, following.signal);
+    };
     /** @param {{start: number, end: number}} range */
     const look = async (range) => {
       try {
@@ -54,6 +70,7 @@ export const page = {
         chart.show(data);
         chart.view(range);
         fill(shownFrame, data.candles.timeframe);
+        follow();
         fill(state, `${number(data.candles.open_time_ms.length, 0)} candles loaded; last trade ${ago(latest)}`);
       } catch (error) {
         if (!signal.aborted) fill(state, problem(error));
@@ -72,46 +89,12 @@ export const page = {
         else chart.rebase(view.start / 1000);
       }, SETTLE_MS);
     });
-    if (instrument.split(":").length === 2) {
-      listen([`candles:${instrument}:1m`, `positions:${instrument}`, `trades_closed:${instrument}`], {
-        candles: (message) => { if (loader.timeframe === message.timeframe) message.candles.forEach((/** @type {any} */ one) => chart.update(one)); },
-        trades_closed: () => void look(chart.visible() ?? { start: latest - FIRST_VIEW_MS, end: latest }),
-      }, signal);
-    }
-    frame.addEventListener("change", () => void look(chart.visible() ?? { start: latest - FIRST_VIEW_MS, end: latest }));
-    void showFlow(flow, instrument, latest, signal);
+    bind("n", "Newest candles", () => void look({ start: latest - FIRST_VIEW_MS, end: latest + 60_000 }), signal);
+    bind("e", "Everything", () => void look({ start: earliest, end: latest + 60_000 }), signal);
+    frame.addEventListener("change", again);
+    void showFlow(flow, instrument, latest, Number(query.get("flow")) || latest, () => chart.visible()?.end ?? latest, signal);
   },
 };
-
-/** @param {HTMLElement} place @param {string} instrument @param {number} latest @param {AbortSignal} signal */
-async function showFlow(place, instrument, latest, signal) {
-  const range = { start: latest - HEATMAP_MS, end: latest + 1 };
-  const summary = h("div");
-  const summarise = async (/** @type {{start: number, end: number}} */ stretch) => {
-    try {
-      fill(summary, facts(await get("/trades/summary", { instrument, ...stretch }, signal)));
-    } catch (error) {
-      if (!signal.aborted) fill(summary, problem(error));
-    }
-  };
-  try {
-    const map = await get("/trades/heatmap", { instrument, ...range, price_step: 0.0002 }, signal);
-    fill(place, h("header", null, h("h2", null, "Trade flow, last 15 minutes"), h("span.spacer"), h("span.muted", null, "drag over a stretch")),
-      map.cells.length ? h("div.heatmap", null, heatmap(map, (stretch) => void summarise(stretch))) : h("div.empty", null, "No trades in these minutes."), summary);
-    await summarise(range);
-  } catch (error) {
-    if (!signal.aborted) fill(place, problem(error));
-  }
-}
-
-/** @param {any} one */
-function facts(one) {
-  const row = (/** @type {string} */ name, /** @type {any} */ value) => [h("dt", null, name), h("dd", null, value)];
-  return h("dl.facts", null, row("Stretch", `${time(Date.parse(one.start))} to ${time(Date.parse(one.end)).slice(11)}`),
-    row("Trades", `${number(one.trades, 0)}, ${number(one.trades_per_second, 1)} a second`), row("Volume", `${short(one.volume)} base`),
-    row("Taker buys", percent(one.buy_share)), row("Delta", h("span", { class: side(one.delta) }, signed(one.delta, "base", 3))),
-    row("Largest trade", `${short(one.largest)} base`), row("VWAP", price(one.vwap)), row("Low / high", `${price(one.low)} / ${price(one.high)}`));
-}
 
 /** @param {HTMLElement} place @param {AbortSignal} signal */
 async function showPulse(place, signal) {

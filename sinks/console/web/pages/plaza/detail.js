@@ -39,7 +39,7 @@ export async function detail(root, id, query, signal) {
   };
   fill(root,
     h("div.page-head", null, h("a", { href: "/plaza", "data-link": true }, "Plaza"), h("h1", null, strategy.display_name),
-      h("span.badge", null, strategy.status), h("span.spacer"), may("operator") && commands(strategy)),
+      h("span.badge", null, strategy.status), h("span.spacer"), h("a.button", { href: `/plaza/compare?a=${encodeURIComponent(id)}`, "data-link": true }, "Compare"), may("operator") && commands(strategy)),
     h("div.tabs", { role: "tablist", "aria-label": "Parts of the strategy" }, buttons), body);
   const wanted = query.get("tab") ?? "overview";
   await open(wanted in tabs ? wanted : "overview");
@@ -141,13 +141,38 @@ function statisticsTable(all) {
 
 /** @param {string} id @param {AbortSignal} signal */
 async function revisions(id, signal) {
-  const { history } = await get(`/strategies/${encodeURIComponent(id)}/history`, {}, signal);
-  return table([
-    { title: "Revision", number: true, cell: (/** @type {any} */ row) => row.revision },
-    { title: "Written", cell: (row) => time(row.event_time_ms) },
-    { title: "By", cell: (row) => row.by || "–" },
-    { title: "What", cell: (row) => row.did },
-    { title: "Changes", cell: (row) => row.did === "create" ? "every field" : Object.entries(row.changed).map(([field, [before, after]]) => `${field}: ${before} → ${after}`).join("; ") || row.reason || "–" },
-    { title: "Note", cell: (row) => row.note ?? "–" },
-  ], history.reverse(), "Revisions", "No revisions.");
+  const path = `/strategies/${encodeURIComponent(id)}`;
+  const { history } = await get(`${path}/history`, {}, signal);
+  const shown = (/** @type {any} */ value) => (Array.isArray(value) ? value.join(", ") || "–" : value === null || value === "" ? "–" : String(value));
+  const numbers = history.filter((/** @type {any} */ row) => row.did !== "refused").map((/** @type {any} */ row) => row.revision);
+  const select = (/** @type {string} */ label, /** @type {number} */ chosen) => {
+    const made = /** @type {HTMLSelectElement} */ (h("select", { "aria-label": label }, numbers.map((/** @type {number} */ value) => h("option", { value }, `Revision ${value}`))));
+    made.value = String(chosen);
+    made.addEventListener("change", () => void differ());
+    return made;
+  };
+  const first = select("First revision", numbers.at(-2) ?? numbers.at(-1)), second = select("Second revision", numbers.at(-1));
+  const found = h("div");
+  const differ = async () => {
+    try {
+      const { fields } = await get(`${path}/differences`, { first: first.value, second: second.value }, signal);
+      fill(found, table([
+        { title: "Field", cell: (/** @type {[string, any[]]} */ row) => row[0] },
+        { title: `Revision ${first.value}`, number: true, cell: (row) => shown(row[1][0]) }, { title: `Revision ${second.value}`, number: true, cell: (row) => shown(row[1][1]) },
+      ], /** @type {[string, any[]][]} */ (Object.entries(fields)), "Differences of two revisions", "They are the same."));
+    } catch (error) {
+      if (!signal.aborted) fill(found, problem(error));
+    }
+  };
+  if (numbers.length > 1) await differ();
+  return h("div", { style: { display: "grid", gap: "12px" } },
+    numbers.length > 1 && h("section.card", null, h("header", { style: { flexWrap: "wrap" } }, h("h2", null, "Differences"), h("span.spacer"), first, "to", second), found),
+    table([
+      { title: "Revision", number: true, cell: (/** @type {any} */ row) => row.revision },
+      { title: "Written", cell: (row) => time(row.event_time_ms) },
+      { title: "By", cell: (row) => row.by || "–" },
+      { title: "What", cell: (row) => row.did },
+      { title: "Changes", cell: (row) => row.did === "create" ? "every field" : Object.entries(row.changed).map(([field, [before, after]]) => `${field}: ${before} → ${after}`).join("; ") || row.reason || "–" },
+      { title: "Note", cell: (row) => row.note ?? "–" },
+    ], history.reverse(), "Revisions", "No revisions."));
 }

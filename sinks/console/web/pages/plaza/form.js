@@ -5,6 +5,7 @@ import { act } from "../../core/act.js";
 import { ApiError, get, patch, post } from "../../core/api.js";
 import { fill, h, problem } from "../../core/dom.js";
 import { go } from "../../core/router.js";
+import { why } from "../signals/why.js";
 
 // The check waits until a person stops typing.
 const PAUSE_MS = 300;
@@ -61,11 +62,20 @@ export function editing(strategy) {
   const form = fields(strategy, (changed) => Object.keys(changed).length ? post(`${path}/check`, { revision: strategy.revision, fields: changed }) : Promise.resolve());
   const note = /** @type {HTMLInputElement} */ (h("input", { maxlength: 500 }));
   const save = /** @type {HTMLButtonElement} */ (h("button.primary", { type: "submit" }, "Write a new revision"));
+  const tried = h("div", { style: { marginTop: "12px" } });
+  const dry = h("button", { type: "button", title: "What this edit would decide at the newest instant; nothing is written", onclick: async () => {
+    try {
+      const { score } = await post("/decide", { strategy_id: strategy.strategy_id, fields: form.read() });
+      fill(tried, why(score, "dry run; nothing was written"));
+    } catch (error) {
+      fill(tried, problem(error));
+    }
+  } }, "Try on the newest data");
   return h("form.card", { onsubmit: async (/** @type {Event} */ event) => {
     event.preventDefault();
     const answer = await act(save, () => patch(path, { revision: strategy.revision, fields: form.read(), note: note.value || null }), "The new revision is written");
     if (answer) go(`/plaza/${encodeURIComponent(strategy.strategy_id)}?tab=revisions`);
-  } }, form.element, h("p", null, h("label", null, h("span", null, "Reason, for the audit trail"), note)), save);
+  } }, form.element, h("p", null, h("label", null, h("span", null, "Reason, for the audit trail"), note)), h("p", { style: { display: "flex", gap: "8px" } }, save, dry), tried);
 }
 
 /** @param {HTMLElement} root */

@@ -1,11 +1,12 @@
 // @ts-check
 /** Every strategy of an instrument side by side: score by layers, gates with value and limit, last signals, and why a score came about. */
 
-import { get } from "../../core/api.js";
+import { get, post } from "../../core/api.js";
 import { fill, h, problem, table } from "../../core/dom.js";
 import { ago, number, price, time } from "../../core/format.js";
 import { listen } from "../../core/live.js";
 import { remember, show } from "../../core/router.js";
+import { may } from "../../core/session.js";
 import { why } from "./why.js";
 
 // The evaluation grid is 15 s.
@@ -30,7 +31,16 @@ export const page = {
       fill(reason, h("div.skeleton"));
       try {
         const { score, found_in: place } = await get(`/scores/${encodeURIComponent(id)}`, {}, signal);
-        fill(reason, why(score, place));
+        fill(reason, why(score, `from the ${place}`));
+      } catch (error) {
+        if (!signal.aborted) fill(reason, problem(error));
+      }
+    };
+    const decide = async (/** @type {string} */ id) => {
+      fill(reason, h("div.skeleton"));
+      try {
+        const { score } = await post("/decide", { strategy_id: id, instrument });
+        fill(reason, why(score, `dry run of ${time(score.event_time_ms)}; nothing was written`));
       } catch (error) {
         if (!signal.aborted) fill(reason, problem(error));
       }
@@ -39,7 +49,7 @@ export const page = {
       try {
         const [{ strategies: newest }, { records }] = await Promise.all([
           get("/scores/latest", { instrument }, signal), get("/signals", { instrument, limit: 20 }, signal)]);
-        fill(cards, newest.map((/** @type {any} */ one) => strategyCard(one, explain)));
+        fill(cards, newest.map((/** @type {any} */ one) => strategyCard(one, explain, decide)));
         fill(past, h("header", null, h("h2", null, "Last 20 signals")), table([
           { title: "Time", cell: (/** @type {any} */ row) => h("button", { onclick: () => void explain(row.signal_id) }, time(row.event_time_ms)) },
           { title: "Strategy", cell: (row) => row.strategy_name },
@@ -67,17 +77,18 @@ export const page = {
   },
 };
 
-/** @param {any} one @param {(id: string) => Promise<void>} explain */
-function strategyCard(one, explain) {
+/** @param {any} one @param {(id: string) => Promise<void>} explain @param {(id: string) => Promise<void>} decide */
+function strategyCard(one, explain, decide) {
+  const dry = may("user") && h("button", { onclick: () => void decide(one.strategy_id), title: "A dry run at the newest instant; nothing is written" }, "Decide now");
   const { score } = one;
   const head = h("header", null, h("h2", null, h("a", { href: `/plaza/${encodeURIComponent(one.strategy_id)}`, "data-link": true }, one.display_name)), h("span.spacer"), h("span.badge", null, one.status));
-  if (!score) return h("article.card", null, head, h("p.muted", null, "No evaluation yet: the worker has not passed an instant of this strategy, or its history is too short."));
+  if (!score) return h("article.card", null, head, h("p.muted", null, "No evaluation yet: the worker has not passed an instant of this strategy, or its history is too short."), h("p", null, dry));
   return h("article.card", null, head,
     h("div", null, h("span.score", { class: score.direction === "LONG" ? "up" : score.direction === "SHORT" ? "down" : "" }, number(score.score, 1)),
       h("span.muted", null, ` of 100; enters from ${one.thresholds.entry_score}, flips from ${one.thresholds.flip_threshold}`)),
     h("p.muted", null, `${score.warm ? score.direction === "NONE" ? "no direction" : score.direction : "warming up"}, regime ${score.regime}, ${ago(score.event_time_ms)}`),
     layers(score), gates(score),
-    h("p", null, h("button", { onclick: () => void explain(score.score_id) }, "Why")));
+    h("p", { style: { display: "flex", gap: "8px" } }, h("button", { onclick: () => void explain(score.score_id) }, "Why"), dry));
 }
 
 /** @param {any} score */

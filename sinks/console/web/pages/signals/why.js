@@ -5,11 +5,11 @@ import { h } from "../../core/dom.js";
 import { number, price, time } from "../../core/format.js";
 import { gates, layers } from "./page.js";
 
-/** @param {any} score record of the topic scores @param {string} place where it was found */
+/** @param {any} score record of the topic scores @param {string} place where it comes from */
 export function why(score, place) {
   const row = (/** @type {string} */ name, /** @type {any} */ value) => [h("dt", null, name), h("dd", null, value)];
   return h("section.card", { "aria-label": "Why" },
-    h("header", null, h("h2", null, `Why: ${score.strategy_name} at ${time(score.event_time_ms)}`), h("span.spacer"), h("span.badge", null, `from the ${place}`)),
+    h("header", null, h("h2", null, `Why: ${score.strategy_name} at ${time(score.event_time_ms)}`), h("span.spacer"), h("span.badge", null, place)),
     h("div.columns", null,
       h("div", null, layers(score), h("ul.gates", null, score.layers.flatMap((/** @type {any} */ layer) => Object.entries(layer.parts ?? {}).map(([name, points]) =>
         h("li", null, h("span.muted", null, layer.name), h("span", null, name), h("span.number", null, number(/** @type {number} */ (points), 2)))))), gates(score)),

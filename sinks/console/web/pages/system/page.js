@@ -1,30 +1,45 @@
 // @ts-check
 /** The system: services, alerts, sinks, data quality, dead letters, storage. */
 
-import { get } from "../../core/api.js";
+import { act } from "../../core/act.js";
+import { get, post } from "../../core/api.js";
 import { fill, h, problem, table } from "../../core/dom.js";
 import { ago, number, short, time } from "../../core/format.js";
-
-const REFRESH_MS = 5_000;
+import { listen } from "../../core/live.js";
+import { may } from "../../core/session.js";
 
 /** @type {import("../../core/router.js").Page} */
 export const page = {
   path: "system",
   title: "System",
+  key: "y", // s is of the signals
   async show({ root, signal }) {
-    const body = h("div");
-    fill(root, h("div.page-head", null, h("h1", null, "System")), body);
-    const read = async () => {
-      try {
-        const [system, alerts] = await Promise.all([get("/system", {}, signal), get("/alerts", {}, signal)]);
-        fill(body, parts(system, alerts));
-      } catch (error) {
-        if (!signal.aborted) fill(body, problem(error));
-      }
+    const body = h("div"), sent = h("div");
+    const test = /** @type {HTMLButtonElement} */ (h("button", { title: "One message to every channel of the notifier" }, "Send a test message"));
+    test.addEventListener("click", async () => {
+      const answer = await act(test, () => post("/notifier/test"), "The test messages were sent; each result is below");
+      if (answer) fill(sent, h("section.card", { style: { marginBottom: "12px" } }, h("header", null, h("h2", null, "Notifier test")), table([
+        { title: "Channel", cell: (/** @type {any} */ row) => row.channel },
+        { title: "Result", cell: (row) => h("span.badge", { class: row.sent ? "good" : "bad" }, row.result) }, { title: "Detail", cell: (row) => row.detail || "–" },
+      ], answer.channels, "Notifier test", "The notifier has no channel.")));
+    });
+    const commands = h("span");
+    fill(root, h("div.page-head", null, h("h1", null, "System"), h("span.spacer"), commands), sent, body);
+    /** @type {{system: any, alerts: any}} */
+    const newest = { system: null, alerts: null };
+    const draw = () => {
+      if (!newest.system || !newest.alerts) return;
+      fill(commands, may("operator") && newest.system.notifier && test);
+      fill(body, parts(newest.system, newest.alerts));
     };
-    await read();
-    const timer = setInterval(read, REFRESH_MS);
-    signal.addEventListener("abort", () => clearInterval(timer));
+    try {
+      [newest.system, newest.alerts] = await Promise.all([get("/system", {}, signal), get("/alerts", {}, signal)]);
+      draw();
+    } catch (error) {
+      if (!signal.aborted) fill(body, problem(error));
+    }
+    // From here on the stream tells: the console asks once for all browsers.
+    listen(["system", "alerts"], { system: (tree) => { newest.system = tree; draw(); }, alerts: (alerts) => { newest.alerts = alerts; draw(); } }, signal);
   },
 };
 
