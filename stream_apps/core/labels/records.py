@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,20 @@ def _doubles(rules: LabelRules) -> tuple[str, ...]:
     return ("cost", "target_atr", "stop_atr", "entry", "atr", *returns, *excursions)
 
 
+@cache
+def _ends(labels: int) -> tuple[bytes, ...]:
+    """Return the last bytes of a record by number of the pattern: so many binary labels, and the reason. Each partition's engine asks."""
+
+    def end(pattern: int) -> bytes:
+        rest, reason = divmod(pattern, len(REASONS))
+        text = REASONS[reason]
+        binary = [rest // 3**place % 3 + UNKNOWN for place in range(labels)]
+        found = b"".join(_NULL if one == UNKNOWN else _VALUE + long_bytes(one) for one in binary)
+        return found + (_NULL if text is None else _VALUE + text_bytes(text))
+
+    return tuple(end(pattern) for pattern in range(3**labels * len(REASONS)))
+
+
 class LabelRecords:
     """Encodes records of labels.
 
@@ -45,8 +60,7 @@ class LabelRecords:
         self._keys: list[bytes] = []  # by row of the instrument
         self._heads: list[bytes] = []  # by row of the instrument: the first bytes of a record
         self._powers = 3 ** np.arange(2 * len(rules.binary_minutes))
-        # By number of the pattern: the last bytes of a record, which are the binary labels and the reason.
-        self._ends = [self._end(pattern) for pattern in range(3 ** len(self._powers) * len(REASONS))]
+        self._ends = _ends(len(self._powers))
 
     def records(self, labels: LabelRows, rules: LabelRules, instants: I64, decided: I64, names: Sequence[str]) -> list[OutputRecord]:
         """Return labels as records.
@@ -79,11 +93,3 @@ class LabelRecords:
         rows, heads, ends, keys = labels.instruments.tolist(), self._heads, self._ends, self._keys
         values = [heads[i] + middle + ends[pattern] for i, middle, pattern in zip(rows, written, patterns.tolist(), strict=True)]
         return records_of("labels", [keys[i] for i in rows], values, instants)
-
-    def _end(self, pattern: int) -> bytes:
-        """Return the binary labels and the reason of a pattern as bytes."""
-        rest, reason = divmod(pattern, len(REASONS))
-        binary = [rest // power % 3 + UNKNOWN for power in self._powers.tolist()]
-        text = REASONS[reason]
-        found = b"".join(_NULL if one == UNKNOWN else _VALUE + long_bytes(one) for one in binary)
-        return found + (_NULL if text is None else _VALUE + text_bytes(text))
