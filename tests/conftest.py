@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import psutil
 import pytest
 import structlog
 
@@ -36,6 +37,12 @@ REUSE_VARIABLE = "PERPFLOW_TEST_STACK_DIR"
 SHARED_VARIABLE = "PERPFLOW_TEST_SHARED_STACK"
 
 
+# A stack in memory waits for no disk: Kafka syncs several files a partition, PostgreSQL every commit, and tests make some 35,000 partitions. Kills of
+# processes lose nothing that they would keep on a disk. With less free memory than this they are on the disk.
+MEMORY = Path("/dev/shm")
+MEMORY_FREE_BYTES, SPARE_BYTES = 4 << 30, 8 << 30
+
+
 # The first example of a compiled function waits for its compilation: a deadline would judge that, not the function.
 hypothesis.settings.register_profile("compiled", deadline=None)
 hypothesis.settings.load_profile("compiled")
@@ -49,6 +56,13 @@ os.environ.setdefault("PERPFLOW_ENGINE_SETTINGS", "quantile_history_ms=0")
 
 # Fewer than a real environment's: making and removing a topic's partitions is most of the work of many tests.
 PARTITIONS = 6
+
+
+def folder_for_stacks() -> str | None:
+    """Return the folder in memory when there is enough of it, else None, which is the system's folder for temporary files."""
+    if not os.access(MEMORY, os.W_OK) or psutil.disk_usage(str(MEMORY)).free < MEMORY_FREE_BYTES:
+        return None
+    return str(MEMORY) if psutil.virtual_memory().available >= MEMORY_FREE_BYTES + SPARE_BYTES else None
 
 
 @dataclass(frozen=True)
@@ -84,7 +98,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for role in ROLES:
         os.environ.pop(f"PERPFLOW_{role.upper()}_PASSWORD", None)
     if not hasattr(config, "workerinput"):
-        os.environ[SHARED_VARIABLE] = tempfile.mkdtemp(prefix="perpflow-tests-")
+        os.environ[SHARED_VARIABLE] = tempfile.mkdtemp(prefix="perpflow-tests-", dir=folder_for_stacks())
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         from producers.binance.warmup import compile_frames
         from schemas.codec.avro import Codec
@@ -133,7 +147,7 @@ def docker_answers() -> bool:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+def stack() -> Iterator[Services]:
     """The broker and the database of this run: containers when an engine answers, else one local stack for all processes of the run.
 
     No test may stop them or set what holds for the whole server. One that does takes ``private_stack``.
@@ -151,16 +165,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
 
 
 @pytest.fixture(scope="session")
-def private_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+def private_stack() -> Iterator[Services]:
     """A broker and a database for the tests that kill them (marker ``private_stack``, which puts ``environment`` there, too)."""
     if docker_answers():
         pytest.skip("kills the local stack's processes; these run in containers")
-    own = Stack(tmp_path_factory.mktemp("stack") / "stack")
-    own.up()
-    try:
-        yield _services(own)
-    finally:
-        own.reset()
+    with tempfile.TemporaryDirectory(prefix="perpflow-own-", dir=folder_for_stacks()) as folder:
+        own = Stack(Path(folder) / "stack")
+        own.up()
+        try:
+            yield _services(own)
+        finally:
+            own.reset()
 
 
 def _services(local: Stack) -> Services:

@@ -13,6 +13,7 @@ from schemas.cluster import TopicError, admin, partition_counts
 from schemas.settings import Settings
 
 TIMEOUT_S = 120.0
+POLL_S = 0.25  # a question about some hundred partitions that are not led yet costs the broker as much as making several of them
 
 
 def wanted(settings: Settings) -> dict[str, tuple[int, dict[str, str]]]:
@@ -65,7 +66,7 @@ def _await(client: AdminClient, settings: Settings, topics: dict[str, tuple[int,
             break
         if time.monotonic() > deadline:
             raise TopicError(f"created, but not usable after {TIMEOUT_S:.0f} s: {', '.join(absent) or 'partitions without a leader'}")
-        time.sleep(0.05)
+        time.sleep(POLL_S)
     wrong = [f"{name} has {there[name]} partitions, not {count}" for name, (count, _) in topics.items() if there[name] != count]
     if wrong:
         raise TopicError(
