@@ -134,7 +134,7 @@ def test_ctrl_c_leaves_nothing_running(tmp_path, seconds):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=150)  # it waits for what is in flight; the machine may be busy
     assert process.returncode == 130, output.decode(errors="replace")[-3000:]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while processes_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert processes_of(tmp_path) == []

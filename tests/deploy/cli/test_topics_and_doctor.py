@@ -72,7 +72,7 @@ def test_tail_from_the_end_follows(environment: Settings, topics: list[str], env
     command = [sys.executable, "-c", "from deploy.cli import main; main()", "topics", "tail", "progress", "--count", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment_variables()) as process:
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 150
             while process.poll() is None and time.monotonic() < deadline:  # it shows the first one that comes after it has begun
                 produce(environment, "progress", [encode(mark(2))])
                 time.sleep(0.3)

@@ -236,10 +236,10 @@ def test_the_job_as_a_process_stops_cleanly(native: Settings, environment_variab
     assert process.stderr is not None
     assert "started" in process.stderr.readline()
     os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(120) == 0
 
 
-def _until(check: Callable[[], Any], seconds: float = 40) -> None:
+def _until(check: Callable[[], Any], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < deadline

@@ -146,7 +146,7 @@ def test_processes_tell_what_the_catalogue_says(
         for command, port in ports.items()
     }
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150
         waiting = dict(ports)
         while waiting:
             assert time.monotonic() < deadline

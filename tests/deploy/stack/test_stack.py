@@ -70,7 +70,7 @@ def consume(stack: Stack) -> list[bytes]:
         _, end = consumer.get_watermark_offsets(TopicPartition(TOPIC, 0), timeout=20)
         consumer.assign([TopicPartition(TOPIC, 0, 0)])
         values: list[bytes] = []
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while len(values) < end and time.monotonic() < deadline:
             message = consumer.poll(1)
             if message is not None and message.error() is None:
@@ -344,7 +344,7 @@ def test_prometheus_is_a_part_when_asked_and_finds_the_services(own: Stack, prom
         wait_for(url, {"producer": ["up", "up"], "worker": ["up"]})
         started["produce-okx"].send_signal(signal.SIGTERM)  # what is stopped is not missed,
         started["worker"].kill()  # what is killed is,
-        started["worker"].wait(20)
+        started["worker"].wait(120)
         wait_for(url, {"producer": ["up"], "worker": ["down"]})
         again = started["again"] = subprocess.Popen([*command, "worker"], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         wait_for(url, {"producer": ["up"], "worker": ["up"]})  # until another takes its place
@@ -358,7 +358,7 @@ def test_prometheus_is_a_part_when_asked_and_finds_the_services(own: Stack, prom
         for process in started.values():
             process.terminate()
         for process in started.values():
-            process.communicate(timeout=20)
+            process.communicate(timeout=120)
     assert list(folder.iterdir()) == []
 
 
@@ -402,7 +402,7 @@ def test_a_service_that_cannot_announce_itself_runs_all_the_same(tmp_path: Path)
     )
     assert process.stdout is not None and int(process.stdout.readline()) > 0
     process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=20)
+    _, log = process.communicate(timeout=120)
     assert process.returncode == 0 and "not announced to Prometheus" in log
 
 

@@ -195,7 +195,7 @@ def test_the_command_serves_any_venue() -> None:
             assert numbers[:5] == [numbers[0], numbers[0] + 1, numbers[0] + 2, numbers[0] + 4, numbers[0] + 5] and reader.gaps == 0
 
         run(work())
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     finally:
         if process.poll() is None:
             process.kill()

@@ -479,7 +479,7 @@ def test_the_command_serves_and_stops_cleanly(slice_of_btc: Path) -> None:
             assert all(client.code == 1000 and client.texts for client in clients)
 
         run(work())
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -95,7 +95,7 @@ def test_killed_again_and_again_while_writing(
         feeder.fill(11 + number, 1_000, SOME)
     assert rows(tmp_path) < 4 * 3_500, "killed in the middle"
     with archiver_process(variables, tmp_path, "--topics", ",".join(SOME), "--until-idle", "0.5", "--instance", "one") as process:
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
     assert_equal_to_topics(environment, tmp_path, topics=SOME)
 
 
@@ -169,7 +169,7 @@ def test_a_full_disk_is_waited_for_and_said(
         until("all", lambda: rows(tmp_path) == 300 * len(SOME))
         until("healthy", lambda: health().get("ok"))
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     assert_equal_to_topics(environment, tmp_path, topics=SOME)
 
 

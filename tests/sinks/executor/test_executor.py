@@ -93,7 +93,7 @@ def progress(world):
     return int(row[0])
 
 
-def wait_for(condition, timeout=40.0):
+def wait_for(condition, timeout=120.0):
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "not in time"

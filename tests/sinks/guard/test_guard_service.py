@@ -103,7 +103,7 @@ class World:
         self._thread.join()
         self._consumer.close()
 
-    def until(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 60.0) -> dict[str, Any]:
+    def until(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 120.0) -> dict[str, Any]:
         """Return the first state that fulfils a condition, of those not looked at yet."""
         deadline = time.monotonic() + seconds
         last: dict[str, Any] = {}
@@ -178,7 +178,7 @@ def guarding(settings: Settings, exchange: Exchange, variables: dict[str, str], 
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
         text = errors.decode()
         assert KEY not in text and SECRET not in text, "a secret is in the log"
         assert process.returncode in (0, -signal.SIGKILL), text[-3000:]
@@ -232,7 +232,7 @@ def test_every_rule_trips_and_recovers(world: World, exchange: Exchange, environ
         state = world.until(lambda one: one["close_all"])
         assert state["block_entries"] and rules(state) == {"daily_loss"}
         with psycopg.connect(settings.database_url) as connection:
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 60
             while time.monotonic() < deadline:
                 rows = connection.execute("SELECT command FROM risk_switch WHERE lifted_at IS NULL").fetchall()
                 connection.rollback()

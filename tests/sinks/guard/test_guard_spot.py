@@ -69,7 +69,7 @@ def process(lab: SpotLab, variables: dict[str, str], log: Path, *command: str) -
             yield
         finally:
             running.send_signal(signal.SIGTERM)
-            code = running.wait(30)
+            code = running.wait(120)
     text = log.read_text()
     assert code == 0 and SECRET not in text, text[-3000:]
 

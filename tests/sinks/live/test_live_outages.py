@@ -124,7 +124,7 @@ def service(lab: Lab, tmp_path: Path) -> Iterator[Path]:
         assert process.poll() is None, log.read_text()[-4000:]
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0, log.read_text()[-4000:]
+        assert process.wait(120) == 0, log.read_text()[-4000:]
 
 
 def states(lab: Lab) -> list[str]:

@@ -179,7 +179,7 @@ def spot_time(venue: SimulatedExchange) -> int:
     return venue.desk.clock()
 
 
-async def until(condition: Any, seconds: float = 30.0) -> None:
+async def until(condition: Any, seconds: float = 120.0) -> None:
     end = asyncio.get_running_loop().time() + seconds
     while not condition():
         assert asyncio.get_running_loop().time() < end, "it did not come to pass"

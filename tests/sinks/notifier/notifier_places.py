@@ -54,7 +54,7 @@ class Web:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
 
     @property
     def url(self) -> str:
@@ -64,7 +64,7 @@ class Web:
         """Return the requests whose path begins so."""
         return [one for one in list(self.requests) if one.path.startswith(path)]
 
-    def wait(self, path: str, count: int, timeout: float = 20.0) -> list[Request]:
+    def wait(self, path: str, count: int, timeout: float = 120.0) -> list[Request]:
         """Wait until so many requests came."""
         deadline = time.monotonic() + timeout
         while len(self.to(path)) < count:

@@ -301,7 +301,7 @@ class Running:
             tickets = [SourceRecord(self.partition, offset, T0, b"k", b"v")]
         self.channel.offer(message, tickets)
 
-    def result(self, timeout: float = 15.0) -> DeliveryResult:
+    def result(self, timeout: float = 60.0) -> DeliveryResult:
         return self.results.get(timeout=timeout)
 
     def __enter__(self) -> Running:

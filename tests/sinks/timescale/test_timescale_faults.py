@@ -75,7 +75,7 @@ def test_frozen_past_its_session_and_thawed(environment: Settings, topics: list[
         everything = sum(map(len, feeder.fed.values()))
         until("the thawed one goes on", lambda: sum(count(environment, topic) for topic in catalogue.TOPICS) == everything, 60)
         frozen.send_signal(signal.SIGTERM)
-        assert frozen.wait(30) == 0
+        assert frozen.wait(120) == 0
     assert_tables_equal(environment, feeder.fed)
 
 

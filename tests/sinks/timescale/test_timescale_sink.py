@@ -271,7 +271,7 @@ def test_stop_writes_what_was_read(environment: Settings, topics: list[str], env
         time.sleep(2)
         assert count(environment, "quotes") == 0
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     assert_tables_equal(environment, feeder.fed)
 
 

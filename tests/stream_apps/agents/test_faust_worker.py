@@ -32,7 +32,7 @@ def lab(environment: Settings, topics: list[str], environment_variables: Callabl
         future.result(30)
 
 
-def until(condition: Callable[[], bool], lab: Lab, timeout: float = 40) -> None:
+def until(condition: Callable[[], bool], lab: Lab, timeout: float = 120) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "\n".join(lab.log(i)[-4000:] for i in range(len(lab.workers)))

@@ -25,7 +25,7 @@ def console(settings: Settings, options: ConsoleOptions | None = None) -> Iterat
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not server.started:
             assert thread.is_alive() and time.monotonic() < deadline, "the console did not start"
             time.sleep(0.02)

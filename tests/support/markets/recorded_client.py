@@ -77,7 +77,7 @@ async def post(url: str, body: Any = None) -> tuple[int, str]:
         return answer.status, await answer.text()
 
 
-async def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], timeout: float = 60.0) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(timeout):
         while not condition():

@@ -128,7 +128,7 @@ def migrated(settings: Settings) -> Settings:
     return settings
 
 
-def until(what: str, check: Callable[[], Any], seconds: float = 30) -> None:
+def until(what: str, check: Callable[[], Any], seconds: float = 120) -> None:
     """Wait until a check holds."""
     deadline = time.monotonic() + seconds
     while not check():

@@ -171,7 +171,7 @@ class Heard:
         return [f"{one['o']['c']}:{one['o']['x']}" for one in self.of("ORDER_TRADE_UPDATE")]
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     """Wait for a condition."""
     end = time.monotonic() + seconds
     while not condition():

@@ -357,7 +357,7 @@ def assert_books_equal(lab: Lab) -> None:
         assert money == D(truth["wallet"]) - 10_000, (money, truth["wallet"])
 
 
-def wait_for(condition: Callable[[], Any], timeout: float = 20.0, what: str = "") -> None:
+def wait_for(condition: Callable[[], Any], timeout: float = 120.0, what: str = "") -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, what or "not in time"

@@ -201,7 +201,7 @@ async def test_a_spot_account_trades_beside_made_up_spot_markets() -> None:
         async def price() -> Decimal:
             return D((await client.ask("GET", "/api/v3/ticker/price", symbol=symbol))[1]["price"])
 
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while not await price():
             assert time.monotonic() < end, "the market plays"
             await asyncio.sleep(0.05)
@@ -266,6 +266,6 @@ def test_the_command_serves_trading_to_another_process(tmp_path: Path) -> None:
 
             trade()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(120) == 0
         finally:
             process.kill()

@@ -126,7 +126,7 @@ def start(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]
         server = server_of(context)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while not server.started:
             assert time.monotonic() < until and thread.is_alive()
             time.sleep(0.01)

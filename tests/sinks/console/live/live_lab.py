@@ -200,7 +200,7 @@ def greeted(server: Server, channels: str, last_id: str = "") -> Iterator[Browse
         yield browser
 
 
-def until(what: str, holds: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(what: str, holds: Callable[[], bool], seconds: float = 120.0) -> None:
     """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not holds():
