@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -21,7 +22,8 @@ from deploy.demo.collect import collect
 from deploy.demo.golden import golden_checks, golden_of_recording
 from deploy.demo.outcome import as_json
 from deploy.demo.panels import panel_checks
-from deploy.demo.pictures import Picture, take_pictures
+from deploy.demo.pictures import Picture, console_pictures, take_pictures
+from deploy.demo.pipeline.first_look import FirstLook
 from deploy.demo.pipeline.generated_market import GeneratedMarket
 from deploy.demo.pipeline.pipeline import Pipeline
 from deploy.demo.pipeline.process import PipelineError
@@ -71,7 +73,7 @@ class DemoOptions:
         report: Where to write the HTML report.
         folder: Folder of the stack, the logs and the report. It is emptied at the start.
         prometheus: Download Prometheus for the metric panels if it is not installed.
-        pictures: Folder for pictures of the report and of a dashboard; None: take none.
+        pictures: Folder for pictures of the console, the report and a dashboard; None: take none.
     """
 
     recordings: Sequence[Recording] = ()
@@ -106,25 +108,39 @@ def run_demo(options: DemoOptions, console: Console) -> int:
     stack = Stack(folder / "stack")
     began = time.monotonic()
     pipeline: Pipeline | None = None
-    helpers = ProcessPoolExecutor(HELPERS, mp_context=multiprocessing.get_context("spawn"))
+    look: FirstLook | None = None
+    # They give way to what a person waits for: the console and the market.
+    helpers = ProcessPoolExecutor(HELPERS, multiprocessing.get_context("spawn"), os.nice, (10,))
     try:
-        compiling = [helpers.submit(kernels, Codec()) for kernels in (compile_kernels, compile_decisions, compile_frames)]
-        with console.status("starting the broker and the database") as status:
+        with console.status("starting the broker, the database and the console") as status:
             stack.reset()
             measured = options.prometheus or prometheus.at_hand() is not None
-            stack.up(lambda message: status.update(f"setting up: {message}"), prometheus=measured)
+            stack.plan(prometheus=measured)
             generated = None if options.recordings else GeneratedMarket()
             strategies = strategies_for(recordings) + (load_strategy_files(generated_files()) if generated is not None else [])
             environment = {**stack.env(), **ENVIRONMENT}
             pipeline = Pipeline(environment, folder / "logs", recordings, options.speed, strategies, monitored=True, generated=generated)
+            pipeline.start_venues()
+            # The kernels of the producers first: the market waits for them.
+            compiling = [helpers.submit(kernels, Codec()) for kernels in (compile_frames, compile_kernels, compile_decisions)]
+            stack.up(lambda message: status.update(f"setting up: {message}"), prometheus=measured, console=True, environment=ENVIRONMENT)
+            assert stack.console_url is not None
+            console.print(f"[bold]Console:[/bold] {stack.console_url}  (web pages and API of this demo, read-only)", soft_wrap=True)
+            look = FirstLook(stack.console_url, pipeline.instruments, began, console)
+            look.start()
             status.update("creating topics, tables and strategies")
             pipeline.prepare()
+            # Several processes that compile the same would take longer than one.
+            status.update("compiling the kernels (takes longer the first time)")
+            compiling[0].result()
+            status.update("starting the market")
+            playing = time.monotonic()
+            pipeline.start_market()
             status.update("compiling the kernels (takes longer the first time)")
             for kernels in compiling:
                 kernels.result()
             status.update("starting the services")
-            pipeline.start()
-        playing = time.monotonic()
+            pipeline.start_readers()
         _watch(pipeline, console)
         seconds = time.monotonic() - playing
         with console.status("drawing the dashboards"):
@@ -132,12 +148,14 @@ def run_demo(options: DemoOptions, console: Console) -> int:
         pipeline.stop()
         with console.status("replaying the topics and checking the results"):
             replayed = replay_topics(pipeline.settings)
-            status_code = _conclude(pipeline, replayed, options, console, seconds, folder, pages)
+            status_code = _conclude(pipeline, replayed, options, console, seconds, folder, pages, look)
         console.print(f"[bold]{time.monotonic() - began:.0f} s in total.[/bold]")
         if options.keep:
             _point_at(stack, options, console)
         return status_code
     finally:
+        if look is not None:
+            look.stop()
         helpers.shutdown(cancel_futures=True)
         if pipeline is not None:
             pipeline.stop()
@@ -231,6 +249,7 @@ def _conclude(
     seconds: float,
     folder: Path,
     pages: Mapping[str, Rendered],
+    look: FirstLook,
 ) -> int:
     database_url = pipeline.settings.database_url
     facts = collect(database_url)
@@ -273,7 +292,11 @@ def _conclude(
         instrument = instrument_id("BINANCE", first.recording.symbol, first.recording.kind)
         section = next(number for number, one in enumerate(facts.instruments, 1) if one.instrument == instrument)
         page = folder / "dashboards" / first.author.removeprefix("recorded-") / "market.html"
-        pictures = [Picture(report, "report", f"#i{section}"), Picture(page, "dashboard", "body")]
+        pictures = [
+            *console_pictures(look.url, instrument),
+            Picture(report.resolve().as_uri(), "report", f"#i{section}", ".main-svg"),
+            Picture(page.resolve().as_uri(), "dashboard", "body", ".main-svg"),
+        ]
         console.print(f"Pictures:   {', '.join(map(str, take_pictures(pictures, options.pictures)))}")
     if options.json_file is not None:
         result: dict[str, Any] = {
@@ -288,6 +311,7 @@ def _conclude(
                 "seconds": replayed.seconds,
                 "differences": [str(d) for d in replayed.differences],
             },
+            "console": {"address": look.url, "market_seen_after_s": look.seen},
             "facts": as_json(facts),
             "dashboards": {name: {"filled": one.filled, "empty": one.empty} for name, one in pages.items()},
             "recordings": [f"{recording.path}={recording.symbol}:{recording.kind}" for recording in pipeline.recordings],
@@ -297,9 +321,10 @@ def _conclude(
 
 
 def _point_at(stack: Stack, options: DemoOptions, console: Console) -> None:
-    console.print("\nBroker and database keep running. Inspect them with:", style="bold")
+    console.print("\nBroker, database and console keep running. Inspect them with:", style="bold")
     stack_folder = options.folder / "stack"
     for line in (
+        f"{stack.console_url}  # the console: market, strategies, signals, trades",
         f'eval "$(perpflow stack env --dir {stack_folder})"',
         *(f"export {name}={value}  # the demo's setting, which a replay of its topics needs" for name, value in ENVIRONMENT.items()),
         "perpflow topics tail trades_closed --from beginning --count 5",

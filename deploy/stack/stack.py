@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -162,32 +163,52 @@ class Stack:
         """
         say = progress or _no_progress
         with self._locked():
-            state = self._state()
+            state = self._planned(kafka_port, database_port)
             broker, database = self._broker_process(), self._database_process()
-            self._choose_ports(state, kafka_port, database_port, broker is not None, database is not None)
-            state.setdefault("password", database_part.new_password())
-            for role in ROLES:
-                state.setdefault(f"{role}_password", database_part.new_password())
-            self._save(state)
             started: list[psutil.Process] = []
             try:
-                if broker is None:
-                    broker = self._start_broker(state, say)
-                    started.append(broker)
-                if database is None:
+                with ThreadPoolExecutor(1) as beside:  # both folders are made at the same time, at a first start
+                    initialised = beside.submit(self.database.initialise, state["password"], say) if database is None else None
+                    if broker is None:
+                        broker = self._start_broker(state, say)
+                        started.append(broker)
+                if database is None and initialised is not None:
+                    initialised.result()
                     database = self._start_database(state, say)
                     started.append(database)
+                assert database is not None
+                pages = None
+                if (console or "console_port" in state) and self._console_process() is None:
+                    pages = self._start_console(say, environment or {})  # its imports take as long as the others' start
+                    started.append(pages)
                 self.database.wait(database, self._database_url(state))
                 self.broker.wait(broker, state["kafka_port"])
                 if (prometheus or "prometheus_port" in state) and self._prometheus_process() is None:
                     started.append(self._start_prometheus(state, say))
-                if (console or "console_port" in state) and self._console_process() is None:
-                    started.append(self._start_console(say, environment or {}))
+                if pages is not None:
+                    self.console.wait(pages, self._state()["console_port"])
             except BaseException:
                 for process in started:
                     processes.kill(process)
                 raise
             say("the stack is up")
+
+    def plan(self, prometheus: bool = False) -> None:
+        """Choose ports and passwords of a stack that does not run yet, so that ``env`` tells them before ``up``. Raises StackError like ``up``."""
+        with self._locked():
+            state = self._planned(None, None)
+            if prometheus and "prometheus_port" not in state:
+                taken = [value for name, value in state.items() if name.endswith("_port")]
+                self._save({**state, "prometheus_port": processes.free_port(taken)})
+
+    def _planned(self, kafka_port: int | None, database_port: int | None) -> dict[str, Any]:
+        state = self._state()
+        self._choose_ports(state, kafka_port, database_port, self._broker_process() is not None, self._database_process() is not None)
+        state.setdefault("password", database_part.new_password())
+        for role in ROLES:
+            state.setdefault(f"{role}_password", database_part.new_password())
+        self._save(state)
+        return state
 
     def _choose_ports(
         self, state: dict[str, Any], kafka_port: int | None, database_port: int | None, broker_runs: bool, database_runs: bool
@@ -229,7 +250,6 @@ class Stack:
         return process
 
     def _start_database(self, state: dict[str, Any], say: Progress) -> psutil.Process:
-        self.database.initialise(state["password"], say)
         process = self.database.start(state["database_port"], say)
         self._remember("postgres", process)
         return process
@@ -252,7 +272,6 @@ class Stack:
         process = self.console.start(port, {**self.env(), **environment}, say)
         self._save({**state, "console_port": port})
         self._remember("console", process)
-        self.console.wait(process, port)
         return process
 
     @property

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import queue
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -30,6 +36,56 @@ def demo(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
         # Tests that run in the background are deaf to Ctrl-C, and so would be what they start.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
+
+
+@dataclass
+class Live:
+    """What the demo's console showed while the demo ran."""
+
+    address: str = ""
+    candles: list[float] = field(default_factory=list)
+    page: str = ""
+
+
+def watched(process: subprocess.Popen[bytes], seconds: float) -> tuple[str, Live]:
+    """Return the output of the demo, which ends in time, and what its console showed beside it: the first address printed leads to it."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.put(line.decode("utf-8", "replace"))
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    text, live, deadline = "", Live(), time.monotonic() + seconds
+    with httpx.Client(timeout=10, trust_env=False) as client:
+        while reader.is_alive() or not lines.empty():
+            if time.monotonic() > deadline:
+                process.kill()
+                raise AssertionError(f"the demo did not end; its output ends with:\n{text[-4000:]}")
+            try:
+                text += lines.get(timeout=0.5)
+            except queue.Empty:
+                pass
+            found = re.search(r"Console: (http://127\.0\.0\.1:\d+)", text)
+            if found and not live.candles and process.poll() is None:
+                live.address = found[1]
+                with contextlib.suppress(httpx.HTTPError):  # it may be ending
+                    look(client, live)
+    process.wait(30)
+    return text, live
+
+
+def look(client: httpx.Client, live: Live) -> None:
+    """Note the candles of the newest hour, and the page that draws them."""
+    api = f"{live.address}/api/v1"
+    extent = client.get(f"{api}/market/extent", params={"instrument": "BINANCE:LTCUSDT"})
+    if extent.status_code != 200 or (last := extent.json()["last_time_ms"]) is None:
+        return
+    shown = client.get(f"{api}/candles", params={"instrument": "BINANCE:LTCUSDT", "start": last - 3_600_000, "end": last + 1})
+    live.page = client.get(f"{live.address}/market").raise_for_status().text
+    live.candles = [price for price in shown.raise_for_status().json()["close"] if price is not None]
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
@@ -60,10 +116,11 @@ def test_the_demo_checks_itself_on_any_recording_and_stops_everything(tmp_path):
     with_pictures = any(shutil.which(name) for name in BROWSERS)  # .ci/run installs one
     arguments = [*(["--prometheus"] if with_metrics else []), *(["--pictures", str(tmp_path / "pictures")] if with_pictures else [])]
     process = demo(tmp_path / "demo", "--json", str(tmp_path / "demo.json"), "--report", str(tmp_path / "report.html"), *arguments)
-    output, _ = process.communicate(timeout=420)
-    text = output.decode("utf-8", "replace")
+    text, live = watched(process, 420)
     assert process.returncode == 0, text[-4000:]
+    assert live.candles and live.page, f"the console showed no market while the demo ran: {live}\n{text[-4000:]}"
     result = json.loads((tmp_path / "demo.json").read_text())
+    assert result["console"]["address"] == live.address and result["console"]["market_seen_after_s"].keys() == {"BINANCE:LTCUSDT"}
     assert result["replay"]["identical"] and result["hashes"] == result["replay"]["hashes"]
     assert all(check["ok"] for check in result["checks"]) and len(result["checks"]) > 5
     assert result["counts"]["agg_trades"] > 5_000 and result["counts"]["features"] == result["counts"]["scores"] > 700
@@ -85,7 +142,7 @@ def test_the_demo_checks_itself_on_any_recording_and_stops_everything(tmp_path):
         missing += len(set(one["empty"]) & measured[name])
     assert not any(blank.values()), blank
     if with_pictures:
-        for name in ("report", "dashboard"):
+        for name in ("report", "dashboard", "console-market-dark", "console-market-light", "console-desk-phone"):
             assert colours_of(tmp_path / "pictures" / f"{name}.png") > 20, f"{name}: the picture shows no chart"
     # A producer that has played its file between two scrapes has no rates: which panels of metrics are filled, test_dashboards_prometheus.py sees.
     assert not with_metrics or missing < sum(map(len, measured.values())) / 2

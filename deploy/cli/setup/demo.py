@@ -23,7 +23,7 @@ def demo(
     ] = None,
     speed: Annotated[str, typer.Option(help="Playback speed: a multiple of the recorded speed, or max.")] = "max",
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep broker and database running afterwards, so that you can inspect them.")
+        bool, typer.Option("--keep", help="Keep broker, database and console running afterwards, so that you can inspect them.")
     ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write counts, rates, golden checks and hashes to this file.")] = None,
     report: Annotated[Path | None, typer.Option(help="HTML report to write. Default: report.html in the demo's folder.")] = None,
@@ -37,13 +37,14 @@ def demo(
         ),
     ] = False,
     pictures: Annotated[
-        Path | None, typer.Option(help="Also save pictures of the report and of a dashboard here. Needs playwright and Chromium.")
+        Path | None, typer.Option(help="Also save pictures of the console, the report and a dashboard here. Needs playwright and Chromium.")
     ] = None,
 ) -> None:
     """Play recorded market data through the whole pipeline and report the result.
 
-    The demo starts a broker, a database, a simulated exchange and every service. It plays the recordings and compares the results
-    with figures computed directly from the files. Then it replays the topics, compares again and writes a report.
+    The demo starts a broker, a database, the console, a simulated exchange and every service. It prints the address of the console.
+    It plays the recordings and compares the results with figures computed directly from the files. Then it replays the topics,
+    compares again and writes a report.
     Exit code 1: a check failed. Ctrl-C stops everything.
 
     Examples:

@@ -9,6 +9,7 @@ import json
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from deploy.demo.pipeline.progress import Progress
 from deploy.grafana.build import GENERATED_AUTHORS
 from deploy.stack.topics import create_topics
 from producers.binance.adapter import BinanceUsdm
-from producers.simulated.recording.recording import Recording, survey
+from producers.simulated.recording.recording import Facts, Recording, survey
+from schemas.partition import instrument_id
 from schemas.settings import Settings
 from sinks.commands.risk import give
 from sinks.commands.strategies.revisions import publish
@@ -38,15 +40,29 @@ READY_S = 120.0
 
 @dataclass
 class RecordedFeed:
-    """A recording in the pipeline, with its simulated venue and its producer."""
+    """A recording in the pipeline, with its simulated venue, its producer, and its facts, which a thread finds out while the venue starts."""
 
     recording: Recording
     author: str
-    first: int
-    last: int
-    streams: list[str]
     venue: Process
+    facts: Future[Facts]
     producer: Process | None = None
+
+    @property
+    def first(self) -> int:
+        """Event time of its first message, ms."""
+        return self.facts.result().first
+
+    @property
+    def last(self) -> int:
+        """Event time of its last message, ms."""
+        return self.facts.result().last
+
+    @property
+    def streams(self) -> list[str]:
+        """Topics that it has messages for."""
+        recorded = {stream.partition("@")[0] for stream in self.facts.result().counts}
+        return [channel.topic for channel in BinanceUsdm.channels if channel.name in recorded]
 
 
 @dataclass
@@ -87,30 +103,56 @@ class Pipeline:
         known = {alias: name for name, info in Settings.model_fields.items() if (alias := info.alias)}
         self.settings = Settings(**{known[name]: value for name, value in self.environment.items() if name in known})  # type: ignore[arg-type]
         self.progress = Progress(self.settings)
+        self._aside = ThreadPoolExecutor(len(self.recordings) + 1, thread_name_prefix="pipeline")
+
+    @property
+    def instruments(self) -> dict[str, str]:
+        """Instrument -> what its market is, of the recordings and of the generated market."""
+        found = {instrument_id("BINANCE", one.symbol, one.kind): "recorded" for one in self.recordings}
+        return found | dict.fromkeys(self.generated.instruments[:1] if self.generated is not None else [], "generated, in real time")
 
     # --- starting and stopping ----------------------------------------------------------------------------------------
     def prepare(self) -> None:
         """Create topics and tables, and write the strategies."""
-        create_topics(self.settings)
+        created = self._aside.submit(create_topics, self.settings)
         migrate(self.settings.database_url, settings=self.settings)
+        created.result()
         if self.strategies:
             publish(self.settings, list(self.strategies), time.time_ns() // 1_000_000)
 
     def start(self) -> None:
-        """Start the services, then the venues, then the producers."""
-        self.start_services()
-        if self.generated is not None:
-            self._start_generated(self.generated)
+        """Start everything: the market first, so that a person sees it at once, then who reads it."""
+        self.start_venues()
+        self.start_market()
+        self.start_readers()
+
+    def start_venues(self) -> None:
+        """Start the venues of the recordings. They need neither broker nor database."""
         for recording in self.recordings:
             self.add_venue(recording, self.faults)
+
+    def start_market(self) -> None:
+        """Start the sink and the producers of the recordings."""
+        self._start_sink()
         for played in self.played:
             self.start_producer(played)
+
+    def start_readers(self) -> None:
+        """Start executor, monitor and workers, and the generated market with the account that trades there."""
+        self._start_engine()
         if self.generated is not None:
+            self._start_generated(self.generated)
             self._start_generated_producer(self.generated)
 
     def start_services(self) -> None:
         """Start the services that wait for data: sink, executor, monitor and workers."""
+        self._start_sink()
+        self._start_engine()
+
+    def _start_sink(self) -> None:
         self._add("sink", ["sink", "--instance", "sink-1"]).start()
+
+    def _start_engine(self) -> None:
         self._add("executor", ["execute"]).start()
         if self.monitored:
             self._add("monitor", ["monitor", "--from-beginning"]).start()
@@ -123,9 +165,6 @@ class Pipeline:
 
     def add_venue(self, recording: Recording, faults: Sequence[str] = ()) -> RecordedFeed:
         """Start a simulated venue for a recording, with these faults. It waits for its producer (``start_producer``)."""
-        facts = survey(recording)
-        recorded: set[str] = {stream.partition("@")[0] for stream in facts.counts}
-        streams = [channel.topic for channel in BinanceUsdm.channels if channel.name in recorded]
         spot = ":spot" if recording.kind == "spot" else ""
         arguments = [
             "simulate",
@@ -139,7 +178,7 @@ class Pipeline:
         slug = f"{recording.symbol.lower()}-{recording.kind}"
         venue = self._add(f"venue-{slug}", arguments, restart=False)
         venue.start()
-        played = RecordedFeed(recording, f"recorded-{slug}", facts.first, facts.last, streams, venue)
+        played = RecordedFeed(recording, f"recorded-{slug}", venue, self._aside.submit(survey, recording))
         self.played.append(played)
         return played
 
@@ -274,6 +313,7 @@ class Pipeline:
 
     def stop(self) -> None:
         """Stop all processes, sources first, so that the others can finish their work."""
+        self._aside.shutdown(cancel_futures=True)
         order = [played.producer for played in self.played] + [played.venue for played in self.played]
         order += [self.services[name] for name in ("producer-generated", "venue-generated") if name in self.services]
         order += [process for process in self.services.values() if process not in order]
