@@ -53,9 +53,6 @@ def demo(
 
         perpflow demo --recording trades.csv.gz=ETHUSDT --speed 60 --keep --json demo.json
     """
-    from deploy.demo.run import DemoOptions, run_demo
-    from producers.simulated.recording.recording import Recording
-
     stopped: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:
@@ -64,15 +61,19 @@ def demo(
 
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGTERM also stops every process of the demo
         signal.signal(number, interrupt)
-    try:
-        recordings = [Recording.parse(text) for text in recording or []]
-        if speed != "max" and not float(speed) > 0:
-            raise ValueError(f"--speed: must be positive, got {speed}")
-    except ValueError as error:
-        raise UserError(f"demo: {error}") from error
     console = Console()
     code = 0
     try:
+        # The imports take seconds of a busy machine; an interrupt counts in them, too.
+        from deploy.demo.run import DemoOptions, run_demo
+        from producers.simulated.recording.recording import Recording
+
+        try:
+            recordings = [Recording.parse(text) for text in recording or []]
+            if speed != "max" and not float(speed) > 0:
+                raise ValueError(f"--speed: must be positive, got {speed}")
+        except ValueError as error:
+            raise UserError(f"demo: {error}") from error
         code = run_demo(DemoOptions(recordings, speed, keep, json_file, report, folder, with_prometheus, pictures), console)
     except KeyboardInterrupt:
         pass  # noted in ``stopped``
