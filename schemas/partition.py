@@ -1,16 +1,18 @@
 """Instrument ids, base assets and the partition rule (DESIGN 2).
 
-A record's partition is murmur2(base asset) mod the partition count, so that one worker sees every contract and
-spot pair of an asset on every venue. Producers set it explicitly; no Kafka default partitioner is involved.
+A record's partition is murmur2(name of the asset's group) mod the partition count, so that one worker sees every contract and spot pair of
+a group on every venue. A group is one base asset, or several that ``PERPFLOW_ASSET_GROUPS`` names; its name is its first asset. Producers
+set the partition explicitly; no Kafka default partitioner is involved. Every process asks ``Settings.partition_of``.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 from schemas.assets import base_asset
 
-__all__ = ["base_asset", "base_of_instrument", "instrument_id", "murmur2", "partition_of", "split_symbol"]
+__all__ = ["AssetGroups", "base_asset", "base_of_instrument", "instrument_id", "murmur2", "partition_of", "split_symbol"]
 
 
 def murmur2(data: bytes) -> int:
@@ -36,10 +38,41 @@ def murmur2(data: bytes) -> int:
     return h
 
 
+@dataclass(frozen=True)
+class AssetGroups:
+    """Base assets that are judged together, so that one strategy may trade them. Without a group an asset is judged alone.
+
+    Attributes:
+        groups: The groups. The first asset of each is its name.
+    """
+
+    groups: tuple[tuple[str, ...], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> AssetGroups:
+        """Return the groups in ``BTC+ETH,SOL+XRP``.
+
+        Raises:
+            ValueError: a group of fewer than two assets, or an asset that is named twice.
+        """
+        groups = tuple(tuple(asset.strip() for asset in part.split("+")) for part in text.split(",") if part.strip())
+        for group in groups:
+            if len(group) < 2 or not all(group):
+                raise ValueError(f"expected groups of assets like BTC+ETH,SOL+XRP, got {'+'.join(group)!r}")
+        named = [asset for group in groups for asset in group]
+        if twice := sorted({asset for asset in named if named.count(asset) > 1}):
+            raise ValueError(f"an asset may be in one group only: {', '.join(twice)}")
+        return cls(groups)
+
+    def of(self, asset: str) -> str:
+        """Return the name of the group of a (mapped) base asset."""
+        return next((group[0] for group in self.groups if asset in group), asset)
+
+
 @lru_cache(maxsize=65536)
-def partition_of(asset: str, partitions: int) -> int:
-    """Return the partition of a (mapped) base asset: ``toPositive(murmur2(asset)) mod partitions``."""
-    return (murmur2(asset.encode()) & 0x7FFFFFFF) % partitions
+def partition_of(asset: str, partitions: int, groups: AssetGroups) -> int:
+    """Return the partition of a (mapped) base asset: ``toPositive(murmur2(group)) mod partitions``."""
+    return (murmur2(groups.of(asset).encode()) & 0x7FFFFFFF) % partitions
 
 
 def instrument_id(venue: str, symbol: str, kind: str) -> str:

@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.codec.avro import Codec, Registry
+from schemas.partition import AssetGroups, partition_of
 
 # Roles of the database with least privilege; each is perpflow_<role> there. The owner of the tables migrates, maintains and backs up.
 ROLES = ("writer", "reader", "executor", "console")
@@ -46,6 +47,11 @@ class Settings(BaseSettings):
     partitions: int = Field(
         12, alias="PERPFLOW_PARTITIONS", ge=1, description="Partitions of the co-partitioned topics. Fixed for the life of an environment."
     )
+    asset_groups: str = Field(
+        "",
+        alias="PERPFLOW_ASSET_GROUPS",
+        description="Assets that share a partition, so that one strategy may trade them: BTC+ETH,SOL+XRP. Fixed for the life of an environment.",
+    )
     keep_history: bool = Field(
         False,
         alias="PERPFLOW_KEEP_HISTORY",
@@ -78,6 +84,12 @@ class Settings(BaseSettings):
     http_port: int = Field(0, alias="PERPFLOW_HTTP_PORT", ge=0, le=65535, description="Port of /health and /metrics; 0: any free port.")
     log_level: str = Field("info", alias="PERPFLOW_LOG_LEVEL")
 
+    @field_validator("asset_groups")
+    @classmethod
+    def _asset_groups(cls, text: str) -> str:
+        AssetGroups.parse(text)
+        return text
+
     @model_validator(mode="after")
     def _passwords_from_files(self) -> Settings:
         """A password may be in a file that ``<variable>_FILE`` names, as container engines provide secrets."""
@@ -102,6 +114,15 @@ class Settings(BaseSettings):
     def codec(self) -> Codec:
         """Return the codec for SCHEMA_REGISTRY_URL."""
         return Codec(Registry(self.schema_registry_url, self.topic_prefix) if self.schema_registry_url else None)
+
+    @property
+    def groups(self) -> AssetGroups:
+        """The assets that share a partition."""
+        return AssetGroups.parse(self.asset_groups)
+
+    def partition_of(self, asset: str) -> int:
+        """Return the partition of a (mapped) base asset in the co-partitioned topics."""
+        return partition_of(asset, self.partitions, self.groups)
 
     def topic(self, name: str) -> str:
         """Return the wire name of a topic of the catalogue."""

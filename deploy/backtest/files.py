@@ -29,7 +29,7 @@ from producers.venue.state.order_book import OrderBook, Outcome, Top
 from producers.venues import adapter_of
 from schemas.codec.avro import Record
 from schemas.codec.recordset import RecordSet
-from schemas.partition import base_of_instrument, instrument_id, partition_of
+from schemas.partition import base_of_instrument, instrument_id
 from schemas.process.dead_letters import dead_letter
 from schemas.settings import Settings
 from stream_apps.core.log.engine import PartitionEngine
@@ -192,7 +192,7 @@ class Files:
         if adapter.venue != "BINANCE":
             raise ImportFailed(f"replay: {recording.path}: recordings are from Binance, not from {adapter.venue}")
         name = instrument_id(adapter.venue, recording.symbol, adapter.kind)
-        partition = partition_of(base_of_instrument(name), self.settings.partitions)
+        partition = self.settings.partition_of(base_of_instrument(name))
         flow = Flow(adapter, recording.symbol, name, partition, partial(_recorded, recording, name))
         for event in _recorded(recording, name, flow.decimals):
             self.counts[event.topic] += 1

@@ -16,13 +16,13 @@ from producers.simulated.recording.events import FormatError
 from producers.venues import adapter_of
 from schemas.archive.manifest import ArchiveError
 from schemas.errors import UserError
-from schemas.partition import base_of_instrument, instrument_id, partition_of
+from schemas.partition import base_of_instrument, instrument_id
 from schemas.settings import Settings
 from stream_apps.core.log.engine_settings import SettingsRevision
 from stream_apps.core.paper.position import PaperSettings
 from stream_apps.core.signals.scoring.registry import MODELS
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError
-from stream_apps.core.signals.strategy_rules import strategy_from_record, validate
+from stream_apps.core.signals.strategy_rules import check_together, strategy_from_record, validate
 from stream_apps.engines import EngineSpec, engine_of
 from stream_apps.replay.run import EngineReplay, Result, drive
 from stream_apps.replay.sources.archive import Archive
@@ -170,7 +170,7 @@ class Opened:
         if self.strategies is not None:
             by_partition = {}
             for config in self.strategies:
-                place = partition_of(base_of_instrument(config.instrument), self.settings.partitions)
+                place = self.settings.partition_of(base_of_instrument(config.instrument))
                 by_partition.setdefault(place, []).append(config)
         chosen, codec = source or self.source, self.settings.codec
         try:
@@ -199,7 +199,7 @@ def open_job(job: Job, settings: Settings, progress: Progress = lambda phase, do
     start = None if job.since is None else job.since - job.warm_up_ms
     if is_log(job.sources[0]):
         names = tuple(_instrument(symbol, job.venue) for symbol in job.symbols)
-        places = {partition_of(base_of_instrument(name), settings.partitions) for name in names}
+        places = {settings.partition_of(base_of_instrument(name)) for name in names}
         partitions = tuple(sorted(places)) if names else tuple(range(settings.partitions))
         inputs = job.spec.kind().inputs()
         log: Topics | Stored = Topics(partial(TopicSource, settings), partitions, start, job.until, not job.strategies, inputs)
@@ -213,7 +213,7 @@ def open_job(job: Job, settings: Settings, progress: Progress = lambda phase, do
                 strategies=not job.strategies,
                 reads=inputs,
             )
-        strategies = _strategies(job, names) if job.strategies else None
+        strategies = _strategies(job, settings, names) if job.strategies else None
         try:
             total = log.total()
         except UNREADABLE as error:
@@ -227,14 +227,14 @@ def open_job(job: Job, settings: Settings, progress: Progress = lambda phase, do
         )
     except (ImportFailed, FormatError, FileNotFoundError, ValueError) as error:
         raise UserError(f"replay: {error}") from error
-    strategies = _strategies(job, files.instruments) if job.spec.paper else None
+    strategies = _strategies(job, settings, files.instruments) if job.spec.paper else None
     return Opened(job, settings, files, files.partitions, files.instruments, strategies, files, files.total)
 
 
 def _timed(job: Job, settings: Settings) -> Job:
     """Return a job with the period of its marks."""
     assert job.marks is not None
-    places = {partition_of(base_of_instrument(_instrument(symbol, job.venue)), settings.partitions) for symbol in job.symbols}
+    places = {settings.partition_of(base_of_instrument(_instrument(symbol, job.venue))) for symbol in job.symbols}
     if len(places) > 1:
         raise UserError("--marks: the symbols are in several partitions, and each partition has its own progress log")
     try:
@@ -269,7 +269,7 @@ def _instrument(symbol: str, venue: str) -> str:
 # --- strategies --------------------------------------------------------------------------------------------------------
 
 
-def _strategies(job: Job, instruments: tuple[str, ...]) -> list[StrategyConfig]:
+def _strategies(job: Job, settings: Settings, instruments: tuple[str, ...]) -> list[StrategyConfig]:
     """Return the strategies of a job, bound to the source's instruments and effective from its ``since``."""
     found: dict[str, StrategyConfig] = {}
     try:
@@ -280,6 +280,7 @@ def _strategies(job: Job, instruments: tuple[str, ...]) -> list[StrategyConfig]:
                         record = {**bound.to_record(), **job.assigned, **values, "strategy_id": _named_by(bound.strategy_id, values)}
                         made = replace(strategy_from_record(record), effective_time=job.since or 0)
                         validate(made)
+                        check_together(made, settings.groups)
                         if made.strategy_id in found:
                             raise UserError(f"--strategy: {made.strategy_id!r} is given twice")
                         found[made.strategy_id] = made

@@ -13,7 +13,7 @@ from typing import Any
 from deploy.backtest.job import Opened
 from deploy.report.series import FEATURES
 from schemas.errors import UserError
-from schemas.partition import base_of_instrument, partition_of
+from schemas.partition import base_of_instrument
 from stream_apps.core.signals.strategy import StrategyConfig
 from stream_apps.replay.collect import Collector
 from stream_apps.replay.run import PartitionReplay
@@ -59,9 +59,7 @@ def parts_of(opened: Opened, jobs: int) -> list[Part]:
             cut.append((partition, None, True))
             continue
         mine = [
-            one.strategy_id
-            for one in opened.strategies
-            if partition_of(base_of_instrument(one.instrument), opened.settings.partitions) == partition
+            one.strategy_id for one in opened.strategies if opened.settings.partition_of(base_of_instrument(one.instrument)) == partition
         ]
         count = max(1, min(apart, len(mine) // LEAST_STRATEGIES))
         cut += [(partition, tuple(mine[at::count]), at == 0) for at in range(count)]

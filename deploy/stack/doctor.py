@@ -220,7 +220,10 @@ def _services() -> Iterator[Check]:
         yield Check("environment", False, True, wrong, "correct or unset these variables")
         return
     named = "KAFKA_BOOTSTRAP_SERVERS" in os.environ
-    yield _reach("broker", named, lambda: _ask_broker(settings), f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}")
+    broker = _reach("broker", named, lambda: _ask_broker(settings), f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}")
+    yield broker
+    if broker.ok:
+        yield from _asset_places(settings)
     if settings.database_url:
         yield _reach("database", True, lambda: _ask_database(settings), "DATABASE_URL")
         yield from timescale(settings)
@@ -242,6 +245,28 @@ def _ask_broker(settings: Settings) -> str:
     counts = partition_counts(admin(settings), settings, timeout=3)
     ours = sum(1 for name in counts if name.startswith(settings.topic_prefix) and not name.startswith("__"))
     return f"answers, {ours} topics"
+
+
+def _asset_places(settings: Settings) -> Iterator[Check]:
+    """Yield whether every asset of the topics stands in its partition, and in no other one."""
+    from deploy.stack.topics.reader import read
+    from schemas.cluster import admin, partition_counts
+
+    name = "asset groups"
+    try:
+        if settings.topic("instruments") not in partition_counts(admin(settings), settings, timeout=3):
+            return
+        found = sorted({(one.value["base_asset"], one.partition) for one in read(settings, "instruments") if one.value is not None})
+    except UserError as error:
+        yield Check(name, False, False, str(error), "see the result for the broker")
+        return
+    strays = [f"{asset} in {place}, belongs into {wanted}" for asset, place in found if (wanted := settings.partition_of(asset)) != place]
+    said = f"PERPFLOW_ASSET_GROUPS={settings.asset_groups or '(none)'}"
+    if strays:
+        remedy = "set the groups that the topics were written with, or start a new environment (PERPFLOW_TOPIC_PREFIX)"
+        yield Check(name, False, False, f"{said}, partitions: {'; '.join(strays)}", remedy)
+    else:
+        yield Check(name, True, False, f"{said}, {len(found)} assets stand in their partitions")
 
 
 def _ask_database(settings: Settings) -> str:

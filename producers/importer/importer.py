@@ -23,7 +23,7 @@ from producers.output.kafka_writer import KafkaWriter, Outgoing
 from producers.output.sequencer import Step
 from producers.venue.adapter.base import Adapter
 from schemas.codec.avro import Codec, Record
-from schemas.partition import base_of_instrument, instrument_id, partition_of
+from schemas.partition import base_of_instrument, instrument_id
 from schemas.process.dead_letters import dead_letter
 from schemas.settings import Settings
 
@@ -132,7 +132,7 @@ class Importer:
                 value = Decimal(0)
             if not value.is_finite() or value <= 0:
                 raise ImportFailed(f"import: {symbol}: the files count contracts: give --contract-value {symbol}=0.01 (base units of one)")
-        return Stream(symbol, instrument, partition_of(asset, self.settings.partitions), files, value)
+        return Stream(symbol, instrument, self.settings.partition_of(asset), files, value)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from producers.venue.adapter.base import Adapter, ContractInfo
 from producers.venue.config import ProducerConfig
 from producers.venue.network.rest import Rest
 from schemas.codec.avro import Record
-from schemas.partition import partition_of
 
 
 class ConfigurationError(ValueError):
@@ -26,16 +26,16 @@ class ContractList:
         config: Chooses the symbols.
         rest: The venue's REST interface.
         author: Author of the records.
-        partitions: Number of partitions of the topics.
+        partition_of: Returns the partition of a base asset.
     """
 
-    def __init__(self, adapter: Adapter, config: ProducerConfig, rest: Rest, author: str, partitions: int) -> None:
+    def __init__(self, adapter: Adapter, config: ProducerConfig, rest: Rest, author: str, partition_of: Callable[[str], int]) -> None:
         self.known: dict[str, ContractInfo] = {}
         self._adapter = adapter
         self._config = config
         self._rest = rest
         self._author = author
-        self._partitions = partitions
+        self._partition_of = partition_of
         self._written: dict[str, Record] = {}  # instrument -> facts in the log
 
     async def load(self) -> None:
@@ -81,5 +81,5 @@ class ContractList:
             if written is None or any(written.get(name) != value for name, value in facts.items()):
                 record = {**facts, "event_time": event_time, "receive_time": int(time.time() * 1000)}
                 self._written[facts["instrument"]] = record
-                changed.append(("instruments", partition_of(facts["base_asset"], self._partitions), record))
+                changed.append(("instruments", self._partition_of(facts["base_asset"]), record))
         return changed

@@ -36,7 +36,6 @@ from producers.venue.streams.feeds import Feeds, content_key
 from producers.venue.streams.gap_repair import GapRepair
 from producers.venue.streams.trade_backfill import BackFill
 from schemas.codec.avro import Record
-from schemas.partition import partition_of
 from schemas.process.service import Service
 from schemas.settings import Settings
 
@@ -107,7 +106,7 @@ class VenueProducer:
         self.gap_repair: GapRepair
         self.backfill: BackFill
         self.polls: Polls
-        self.contracts = ContractList(adapter, config, self.rest, self.author, settings.partitions)
+        self.contracts = ContractList(adapter, config, self.rest, self.author, settings.partition_of)
         self._server_time = 0
         self._ended = 0
         self._serving: list[asyncio.Task[None]] = []
@@ -221,8 +220,7 @@ class VenueProducer:
 
     async def _read_tail(self, facts: dict[str, ContractInfo]) -> Tail:
         partitions = {
-            contract.record["instrument"]: partition_of(contract.record["base_asset"], self.settings.partitions)
-            for contract in facts.values()
+            contract.record["instrument"]: self.settings.partition_of(contract.record["base_asset"]) for contract in facts.values()
         }
         return await asyncio.to_thread(read_tail, self.settings, self.author, partitions, self.topics)
 
@@ -455,7 +453,7 @@ class VenueProducer:
         record, adapter = facts.record, self.adapter
         name = record["instrument"]
         feed = Feed(
-            Market(symbol, name, record, facts.extra), partition_of(record["base_asset"], self.settings.partitions), record["recorded"],
+            Market(symbol, name, record, facts.extra), self.settings.partition_of(record["base_asset"]), record["recorded"],
             closed=record["status"] != "trading",
         )  # fmt: skip
         times = [record["event_time"] for topic in self.topics if topic != "klines" for record in tail.newest.get((topic, name), ())]

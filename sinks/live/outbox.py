@@ -10,7 +10,7 @@ import structlog
 
 from schemas.catalogue import TOPICS
 from schemas.codec.avro import Record
-from schemas.partition import base_of_instrument, partition_of
+from schemas.partition import base_of_instrument
 from schemas.settings import Settings
 from sinks.executor.journal import OutboxRow
 from sinks.executor.publish import NotAcknowledged, Publisher
@@ -43,7 +43,7 @@ class Outbox:
         """
         key = str(record[TOPICS[topic].key])
         if TOPICS[topic].co_partitioned:
-            partition = partition_of(base_of_instrument(record["instrument"]), self._settings.partitions)
+            partition = self._settings.partition_of(base_of_instrument(record["instrument"]))
         else:
             partition = 0
         return OutboxEntry(partition, OutboxRow(seq, topic, key.encode(), record["event_time"], self._encoders[topic](record)))

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from schemas import catalogue
 from schemas.codec.avro import CodecError
 from schemas.errors import UserError
-from schemas.partition import base_of_instrument, partition_of
+from schemas.partition import base_of_instrument
 from schemas.settings import Settings
 
 Record = dict[str, Any]
@@ -101,7 +101,7 @@ def settings_revision(settings: Settings, score: Record) -> int | None:
 
 
 def _partition(settings: Settings, instrument: str) -> int:
-    return partition_of(base_of_instrument(instrument), settings.partitions)
+    return settings.partition_of(base_of_instrument(instrument))
 
 
 def _first(settings: Settings, name: str, instrument: str, since: int, chosen: Callable[[bytes], Record | None]) -> Record | None:

@@ -85,7 +85,7 @@ class Sink(Loop):
         super().__init__(reader, service, name="sink", until_idle=options.until_idle, stop_seconds=STOP_SECONDS, depth=2)
         self._codec = settings.codec
         self._options = options
-        self._writer = TableWriter(settings.role_url("writer"), DeadLetterWriter(settings))
+        self._writer = TableWriter(settings.role_url("writer"), DeadLetterWriter(settings), settings.groups)
         self._written_rows = 0
         service.set_health(self.health)
 

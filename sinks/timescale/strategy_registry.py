@@ -13,21 +13,23 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from schemas.partition import AssetGroups
 from sinks.timescale.tables import table
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError, action, changes, config_hash
-from stream_apps.core.signals.strategy_rules import strategy_from_record, succeeds
+from stream_apps.core.signals.strategy_rules import check_together, strategy_from_record, succeeds
 
 TOPIC = "strategies"
 _MS = "(extract(epoch FROM s.{}) * 1000)::bigint"
 _TIME = "timestamptz 'epoch' + make_interval(days => (%(at)s / 86400000)::int) + (%(at)s %% 86400000) * interval '1 millisecond'"
 
 
-def mirror(connection: psycopg.Connection, partitions: Sequence[int]) -> int:
+def mirror(connection: psycopg.Connection, partitions: Sequence[int], groups: AssetGroups) -> int:
     """Add new records of partitions to the registry and the audit trail; return their number.
 
     Args:
         connection: Inside a transaction that holds the offsets of these partitions.
         partitions: Kafka partitions.
+        groups: Assets that share a partition.
     """
     taken = _untaken(connection, partitions)
     known = _known(connection, sorted({str(record["strategy_id"]) for record, _, _ in taken}))
@@ -40,6 +42,7 @@ def mirror(connection: psycopg.Connection, partitions: Sequence[int]) -> int:
                 raise StrategyError("instrument", f"records of {strategy_id} are in partition {place}, this one in {partition}")
             if not succeeds(held, config):
                 continue
+            check_together(config, groups)
         except StrategyError as error:
             _refuse(connection, record, partition, offset, str(error))
             continue

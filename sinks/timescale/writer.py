@@ -15,6 +15,7 @@ import numpy as np
 import psycopg
 
 from schemas import metrics
+from schemas.partition import AssetGroups
 from sinks.consuming.reader import Message, Place
 from sinks.timescale import changes, offsets, repeats, strategy_registry
 from sinks.timescale.copying import bisect, try_copy
@@ -66,10 +67,12 @@ class TableWriter:
     Args:
         database_url: PostgreSQL or TimescaleDB.
         letters: Writes dead letters of rejected values.
+        groups: Assets that share a partition.
     """
 
-    def __init__(self, database_url: str, letters: DeadLetterWriter) -> None:
+    def __init__(self, database_url: str, letters: DeadLetterWriter, groups: AssetGroups) -> None:
         self._url = database_url
+        self._groups = groups
         self._letters = letters
         self._connection: psycopg.Connection | None = None
         self._partitions: Partitions | None = None
@@ -111,7 +114,7 @@ class TableWriter:
             found = offsets.stored(connection, topic_ids, wanted)
             strategy_registry.forget(connection, [partition for topic, partition in found[1] if topic == strategy_registry.TOPIC])
             if strategies:
-                strategy_registry.mirror(connection, strategies)  # rows of a release that had no registry
+                strategy_registry.mirror(connection, strategies, self._groups)  # rows of a release that had no registry
         self._watermarks.update(offsets.watermarks(connection, (place for place in wanted if table(place[0]).rising)))
         return found
 
@@ -140,7 +143,7 @@ class TableWriter:
                     letters += self._copy(connection, topic, [(part, keep) for part, keep in chosen if part.place[0] == topic], outcome)
                 changes.note(connection, self._sources, ((part.place[0], part.rows.event_times[keep]) for part, keep in chosen))
                 if strategies := [part.place[1] for part in mine if part.place[0] == strategy_registry.TOPIC]:
-                    strategy_registry.mirror(connection, strategies)
+                    strategy_registry.mirror(connection, strategies, self._groups)
                 offsets.raise_watermarks(connection, marks)
                 offsets.advance(connection, {part.place: (part.expected, part.next_offset) for part in mine})
                 self._letters.write(letters)

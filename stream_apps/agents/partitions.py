@@ -15,6 +15,7 @@ from faust.types import TP
 
 from schemas import metrics
 from schemas.codec.fetching import RawRecords, read_to_end
+from schemas.partition import base_of_instrument
 from schemas.settings import Settings
 from stream_apps.agents.changelog import Entry, Fold, Ownership
 from stream_apps.agents.output import CHECKPOINT_MAX_BYTES, OutputError
@@ -54,6 +55,7 @@ class Partitions:
         self._limits = limits
         self._owner = os.urandom(16)
         self._watch: asyncio.Task[None] | None = None
+        self._placed: set[tuple[int, str]] = set()
         self._wire = settings.topic
         self._plain = {settings.topic(name): name for name in engine.inputs()}
 
@@ -175,6 +177,7 @@ class Partitions:
         behind: dict[TP, tuple[int, int, int]] = {}  # first wanted offset, fetched position, number of times seen so
         while True:
             await asyncio.sleep(WATCH_S)
+            self._report_misplaced()
             fetched = await self._app.consumer.positions()
             seen: dict[TP, tuple[int, int, int]] = {}
             for partition, runner in self.runners.items():
@@ -193,6 +196,24 @@ class Partitions:
                         await self.seek(topic, partition, wanted)
                         del seen[tp]
             behind = seen
+
+    def _report_misplaced(self) -> None:
+        """Report instruments whose asset belongs into another partition: their records or state come from another grouping of assets."""
+        for partition, runner in self.runners.items():
+            new = [name for name in runner.engine.instruments.names if (partition, name) not in self._placed]
+            self._placed.update((partition, name) for name in new)
+            for name in new:
+                try:
+                    wanted = self._settings.partition_of(base_of_instrument(name))
+                except ValueError:
+                    continue  # its id does not tell its asset
+                if wanted != partition:
+                    self.log.error(
+                        "instrument is in the partition of another grouping of assets (PERPFLOW_ASSET_GROUPS, PERPFLOW_PARTITIONS)",
+                        instrument=name,
+                        partition=partition,
+                        belongs_to=wanted,
+                    )
 
     # --- work ---------------------------------------------------------------------------------------------------------
     async def feed(self, event: Any) -> None:

@@ -15,7 +15,7 @@ import psutil
 from confluent_kafka import Producer
 
 from deploy.stack.processes import free_port
-from schemas.partition import base_of_instrument, partition_of
+from schemas.partition import base_of_instrument
 from schemas.settings import Settings
 from tests.bench.rows import OURS, Figure, Row
 from tests.bench.running import Run
@@ -47,7 +47,7 @@ def produce(settings: Settings, stop: threading.Event, sent: list[int]) -> None:
             topic = "depth" if (n // len(NAMES)) % 10 == 0 else "agg_trades"
             one = record("depth", instrument=name, event_time=now, last_update_id=now, state="live", **levels) if topic == "depth" else None
             value = encode(topic, one or trade(sent[0], now, 100.0, 0.5, instrument=name))
-            producer.produce(settings.topic(topic), value, name, partition_of(base_of_instrument(name), settings.partitions), timestamp=now)
+            producer.produce(settings.topic(topic), value, name, settings.partition_of(base_of_instrument(name)), timestamp=now)
             sent[0] += 1
         producer.poll(0)
         due += STEP_S

@@ -37,7 +37,6 @@ from producers.venues import adapter_of
 from schemas.codec.avro import Codec
 from schemas.codec.columnar import decode
 from schemas.codec.key_table import KeyTable
-from schemas.partition import partition_of
 from schemas.settings import Settings
 from stream_apps.core.paper.market_rows import numbers_of
 from stream_apps.replay.sources.topics import TopicSource
@@ -176,7 +175,7 @@ async def plain(info: dict[str, Any], settings: Settings, figures: Path | None) 
     for symbol, base in info["symbols"].items():
         for channel in (one for one in venue.channels if one.name in info["channels"]):
             market = Market(symbol, f"BINANCE:{symbol}-PERP", {"funding_interval_hours": 8})
-            streams[venue.wire_name(symbol, channel)] = channel, market, partition_of(base, settings.partitions)
+            streams[venue.wire_name(symbol, channel)] = channel, market, settings.partition_of(base)
             wanted.append((symbol, channel))
     books = {symbol: OrderBook() for symbol in info["symbols"]}
     encoders = {channel.topic: Codec().encoder(channel.topic) for channel in venue.channels}

@@ -21,7 +21,7 @@ import psycopg
 from deploy.backtest.files import FileArgument, Files
 from schemas import catalogue
 from schemas.codec.recordset import RecordSet
-from schemas.partition import base_of_instrument, partition_of
+from schemas.partition import base_of_instrument
 from schemas.settings import Settings
 from sinks.timescale.copying import try_copy
 from sinks.timescale.rows import encode
@@ -91,7 +91,7 @@ class Recorded:
         strategies: dict[int, list[StrategyConfig]] = {}
         for config in load_strategy_files(recorded_files()):
             if config.instrument in source.instruments:
-                place = partition_of(base_of_instrument(config.instrument), settings.partitions)
+                place = settings.partition_of(base_of_instrument(config.instrument))
                 strategies.setdefault(place, []).append(config)
 
         def take(topic: str, value: bytes | None) -> None:

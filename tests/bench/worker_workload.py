@@ -21,7 +21,6 @@ from confluent_kafka import Producer
 from numba import njit
 
 from schemas.codec.avro import Codec
-from schemas.partition import partition_of
 from schemas.settings import Settings
 from stream_apps.core.signals.strategy_rules import strategy_from_record
 from tests.support.paths import RECORDINGS
@@ -126,7 +125,7 @@ class Workload:
         rows = (np.arange(count) + 997 * number) % len(tape.gaps)
         clock = np.cumsum(tape.gaps[rows] + 1)
         times = START_MS + 1 + (clock * ((self.panes * self.grid - 1) / clock[-1])).astype(np.int64)
-        partition = partition_of(asset, self.settings.partitions)
+        partition = self.settings.partition_of(asset)
         return Instrument(f"BINANCE:{asset}USDT-PERP", asset, partition, tape, np.minimum(times, START_MS + self.panes * self.grid), rows)
 
     def panes_of(self, instrument: Instrument) -> I64:

@@ -17,6 +17,7 @@ from psycopg import sql
 from schemas import catalogue
 from schemas.codec.avro import Codec, Record
 from schemas.codec.recordset import RecordSet
+from schemas.partition import AssetGroups
 from sinks.timescale import strategy_registry
 from sinks.timescale.rows import COPY_HEADER, COPY_TRAILER, encode
 from sinks.timescale.tables import table
@@ -291,5 +292,5 @@ def fill(url: str) -> None:
             write(connection, topic, records)
         write(connection, "scores", scores())
         write(connection, "strategies", [{**config.to_record(), "event_time": SINCE, "receive_time": SINCE} for config in STRATEGIES])
-        strategy_registry.mirror(connection, [0])
+        strategy_registry.mirror(connection, [0], AssetGroups())
         connection.execute("INSERT INTO sink_offsets (sink, topic, partition, next_offset) VALUES ('timescale', 'agg_trades', 0, 720)")

@@ -9,7 +9,7 @@ from collections import defaultdict
 import pytest
 
 from schemas.assets import SPELLINGS, VENUE_SPELLINGS, asset_of, base_asset
-from schemas.partition import base_of_instrument, instrument_id, partition_of
+from schemas.partition import AssetGroups, base_of_instrument, instrument_id, partition_of
 from tests.support.paths import DATA
 
 LISTS = DATA / "venues"
@@ -142,7 +142,10 @@ def test_the_same_asset_meets_itself_on_every_venue_that_lists_it(asset):
     venues = [venue for venue, bases in on.items() if bases]
     assert len(venues) >= 2, on
     places = {
-        partition_of(base_of_instrument(_instrument(venue, row)), 12) for venue in venues for row in listed(venue) if row[1] in on[venue]
+        partition_of(base_of_instrument(_instrument(venue, row)), 12, AssetGroups())
+        for venue in venues
+        for row in listed(venue)
+        if row[1] in on[venue]
     }
     assert len(places) == 1
 

@@ -6,8 +6,10 @@ import pytest
 from aiokafka.partitioner import murmur2 as client_murmur2
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from schemas.partition import base_of_instrument, instrument_id, murmur2, partition_of
+from schemas.partition import AssetGroups, base_of_instrument, instrument_id, murmur2
+from schemas.settings import Settings
 
 
 @given(st.binary(max_size=64))
@@ -33,7 +35,31 @@ def test_murmur2_equals_the_vectors_of_the_java_client(text, signed):
 def test_every_contract_of_an_asset_has_one_partition():
     for symbol, asset in (("1000PEPEUSDT", "PEPE"), ("kPEPEUSD", "PEPE"), ("XBTUSD", "BTC"), ("BTCUSDT", "BTC"), ("BTCUSDC", "BTC")):
         assert base_of_instrument(f"ANY:{symbol}-PERP") == asset == base_of_instrument(f"OTHER:{symbol}")
-    assert 0 <= partition_of("BTC", 12) < 12
+    assert Settings(partitions=12).partition_of("BTC") == client_murmur2(b"BTC") % 2**31 % 12
+
+
+@pytest.mark.parametrize("partitions", [1, 12, 48])
+def test_the_assets_of_a_group_have_the_partition_of_its_first(partitions):
+    """The partition follows from the client's own hash; assets outside the groups stay where they were."""
+    alone, grouped = Settings(partitions=partitions), Settings(partitions=partitions, asset_groups=" BTC+ETH, SOL + XRP+DOT")
+    for group in (("BTC", "ETH"), ("SOL", "XRP", "DOT"), ("LTC",)):
+        wanted = client_murmur2(group[0].encode()) % 2**31 % partitions
+        assert [grouped.partition_of(asset) for asset in group] == [wanted] * len(group)
+        assert alone.partition_of(group[0]) == wanted
+    assert all(
+        Settings(partitions=48).partition_of(asset) == client_murmur2(asset.encode()) % 2**31 % 48 for asset in ("ETH", "XRP", "DOT")
+    )
+
+
+@pytest.mark.parametrize("text", ["BTC", "BTC+", "BTC+ETH,", "BTC+ETH,ETH+SOL", "BTC+BTC", "+"])
+def test_groups_that_do_not_hold_are_refused_by_their_variable(text, monkeypatch):
+    monkeypatch.setenv("PERPFLOW_ASSET_GROUPS", text)
+    if text.endswith(","):
+        assert Settings().groups == AssetGroups((("BTC", "ETH"),))
+        return
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert caught.value.errors()[0]["loc"] == ("PERPFLOW_ASSET_GROUPS",)
 
 
 def test_longer_quotes_win():

@@ -13,7 +13,7 @@ import pytest
 from deploy.demo.pipeline.pipeline import Pipeline
 from deploy.demo.pipeline.process import Process
 from deploy.stack import Stack
-from schemas.partition import partition_of
+from schemas.partition import AssetGroups, partition_of
 from stream_apps.replay.verify import read_results
 from tests.system.system_lab import (
     BTC,
@@ -63,7 +63,7 @@ def test_a_worker_frozen_past_its_session_and_thawed(lab: Lab, reference: Refere
     with lab.pipeline([BTC, LTC], speeds=SLOW, workers=2, partitions=partitions) as pipeline:
         pipeline.start()
         pair = [pipeline.services[f"worker-{number}"] for number in (1, 2)]
-        busy = {partition_of("LTC", partitions), partition_of("BTC", partitions)}
+        busy = {partition_of(asset, partitions, AssetGroups()) for asset in ("LTC", "BTC")}
 
         def settled() -> bool:
             return all(serves(one) for one in pair) and set.union(*map(owned, pair)) == set(range(partitions)) and all(map(owned, pair))

@@ -12,7 +12,7 @@ from confluent_kafka.admin import OffsetSpec
 
 from schemas.catalogue import TOPICS
 from schemas.cluster import admin
-from schemas.partition import base_asset, partition_of, split_symbol
+from schemas.partition import base_asset, split_symbol
 from schemas.settings import Settings
 
 
@@ -46,7 +46,7 @@ class Progress:
 
     def newest_mark(self, author: str, symbol: str) -> int | None:
         """Return the time of the newest mark of the producer of a symbol, ms UTC; None before its first."""
-        partition = partition_of(base_asset(split_symbol(symbol)[0]), self.settings.partitions)
+        partition = self.settings.partition_of(base_asset(split_symbol(symbol)[0]))
         end = self.ends(["progress"]).get(("progress", partition))
         marks = self._tail("progress", partition, end) if end else []
         return max((record["event_time"] for record in marks if record["author"] == author), default=None)

@@ -17,7 +17,7 @@ from time import monotonic, sleep
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from schemas.errors import UserError
-from schemas.partition import base_of_instrument, partition_of
+from schemas.partition import base_of_instrument
 from schemas.settings import Settings
 from sinks.commands.settings import log as settings_log
 from sinks.commands.settings.log import TIMEOUT_S, EngineSettings
@@ -121,7 +121,7 @@ def _partitions(settings: Settings, instrument: str) -> list[int]:
     if not instrument:
         return list(range(settings.partitions))
     try:
-        return [partition_of(base_of_instrument(instrument), settings.partitions)]
+        return [settings.partition_of(base_of_instrument(instrument))]
     except ValueError as error:
         raise UserError(f"instrument: {error}") from error
 

@@ -14,10 +14,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from schemas.cluster import admin, partition_counts
 from schemas.codec.avro import CodecError, Record
 from schemas.errors import UserError
-from schemas.partition import base_of_instrument, partition_of
+from schemas.partition import base_of_instrument
 from schemas.settings import Settings
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError
-from stream_apps.core.signals.strategy_rules import strategy_from_record, succeeds
+from stream_apps.core.signals.strategy_rules import check_together, strategy_from_record, succeeds
 
 TIMEOUT_S = 30.0
 # Marks to search for the newest market mark: more than producers write while commands write theirs.
@@ -72,17 +72,19 @@ class StrategyLog:
             config = strategy_from_record(settings.codec.decode("strategies", message.value()))
             held = self.revisions.get(config.strategy_id)
             if base := _wrong_partition(settings, config, partition):
-                raise StrategyError("instrument", f"records of {base} belong into partition {partition_of(base, settings.partitions)}")
+                raise StrategyError("instrument", f"records of {base} belong into partition {settings.partition_of(base)}")
             self.last[config.strategy_id] = config
             if succeeds(held[-1] if held else None, config):
+                check_together(config, settings.groups)
                 self.revisions.setdefault(config.strategy_id, []).append(config)
         except (CodecError, StrategyError) as error:
             self.refused.append(RejectedRevision(partition, offset, key, str(error)))
 
 
 def partition_for(settings: Settings, config: StrategyConfig) -> int:
-    """Return the partition of a strategy: that of its instrument's base asset."""
-    return partition_of(base_of_instrument(config.instrument), settings.partitions)
+    """Return the partition of a strategy: that of its instruments' base assets. Raises StrategyError if they have several."""
+    check_together(config, settings.groups)
+    return settings.partition_of(base_of_instrument(config.instrument))
 
 
 def _wrong_partition(settings: Settings, config: StrategyConfig, partition: int) -> str | None:
@@ -91,7 +93,7 @@ def _wrong_partition(settings: Settings, config: StrategyConfig, partition: int)
         base = base_of_instrument(config.instrument)
     except ValueError:
         return None  # the rules say so better
-    return base if partition_of(base, settings.partitions) != partition else None
+    return base if settings.partition_of(base) != partition else None
 
 
 def read(settings: Settings) -> StrategyLog:

@@ -28,7 +28,7 @@ from sinks.console.http.json import json_response, tagged
 from sinks.console.http.parameters import MaybeStrategy, Moment, StrategyId
 from sinks.console.http.problems import Problem
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
-from stream_apps.core.signals.strategy_rules import validate
+from stream_apps.core.signals.strategy_rules import check_together, validate
 
 Answer = TypeVar("Answer")
 Operator = Annotated[Identity, Depends(needs("operator"))]
@@ -117,12 +117,13 @@ def _answer(published: PublishResult) -> dict[str, Any]:
     return {"written": outcome.written, "config_hash": config_hash(outcome.config), "strategy": _record(outcome.config)}
 
 
-def _valid(make: Callable[[], StrategyConfig]) -> StrategyConfig:
+def _valid(settings: Settings, make: Callable[[], StrategyConfig]) -> StrategyConfig:
     """Return a configuration that the workers would take. Raises Problem (422) with the field of a broken rule."""
 
     def checked() -> StrategyConfig:
         config = make()
         validate(config)
+        check_together(config, settings.groups)
         return config
 
     return valid(checked)
@@ -284,7 +285,7 @@ def router() -> APIRouter:
     async def dry_run(context: Contextual, request: DryRun) -> Response:
         given = _checked(request.fields, edits.NOT_BY_EDIT)
         known = await known_strategy(context, request.strategy_id)
-        config = _valid(lambda: edits.edited(known, given)) if given else known
+        config = _valid(context.settings, lambda: edits.edited(known, given)) if given else known
         async with context.database.reading() as connection:
             found = await decide(connection, config, request.at, context.settings.grid_ms, request.instrument)
         score, signal = found["score"], found["signal"]
@@ -302,14 +303,18 @@ def router() -> APIRouter:
     async def check_new(context: Contextual, request: NewStrategy) -> Response:
         given = _checked(request.fields, _NOT_AT_CREATION)
         return json_response(
-            {"strategy": _record(_valid(lambda: edits.new(request.strategy_id, request.instrument, request.model, given)))}
+            {
+                "strategy": _record(
+                    _valid(context.settings, lambda: edits.new(request.strategy_id, request.instrument, request.model, given))
+                )
+            }
         )
 
     @routes.post("/strategies/{strategy_id}/check", summary="Check an edit without writing it")
     async def check_edit(context: Contextual, strategy_id: StrategyId, request: StrategyChanges) -> Response:
         given = _checked(request.fields, edits.NOT_BY_EDIT)
         known = await known_strategy(context, strategy_id)
-        return json_response({"strategy": _record(_valid(lambda: edits.edited(known, given)))})
+        return json_response({"strategy": _record(_valid(context.settings, lambda: edits.edited(known, given)))})
 
     @routes.post("/strategies", status_code=201, summary="Create a strategy")
     async def create(context: Contextual, operator: Operator, request: NewStrategy) -> Response:

@@ -242,7 +242,8 @@ class Reader(threading.Thread):
 
     def _partition(self, instrument: str, count: int) -> int | None:
         try:
-            return partition_of(self.market.bases.get(instrument) or base_of_instrument(instrument), count) if count else None
+            asset = self.market.bases.get(instrument) or base_of_instrument(instrument)
+            return partition_of(asset, count, self._settings.groups) if count else None
         except ValueError:
             return None
 

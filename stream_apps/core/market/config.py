@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from schemas.partition import AssetGroups
 from schemas.settings import Settings
 from stream_apps.core.market.analytics.config import AnalyticsConfig
 
@@ -48,6 +49,7 @@ class EngineConfig:
         label_target_atr, label_stop_atr: Distances of target and stop of the binary labels, in ATR (S1 10.4).
         label_cost: Estimated cost of a round trip, fraction of price (S1 10.4): twice the taker fee of D22.
         analytics: Which further measures are kept, and their numbers.
+        groups: Base assets that share the partition, for strategies of several instruments.
     """
 
     grid_ms: int = 15_000
@@ -74,6 +76,7 @@ class EngineConfig:
     label_stop_atr: float = 1.0
     label_cost: float = 0.001
     analytics: AnalyticsConfig = field(default_factory=AnalyticsConfig)
+    groups: AssetGroups = field(default_factory=AssetGroups)
 
     def __post_init__(self) -> None:
         if self.grid_ms <= 0 or MINUTE_MS % self.grid_ms:
@@ -92,7 +95,7 @@ class EngineConfig:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> EngineConfig:
-        """Take grid, lateness and analytics from the environment's settings.
+        """Take grid, lateness, analytics and asset groups from the environment's settings.
 
         Raises:
             ValueError: the grid does not divide a minute, or a setting of the analytics names no measure or is no volume.
@@ -102,4 +105,4 @@ class EngineConfig:
             vpin_bucket={**AnalyticsConfig().vpin_bucket, **AnalyticsConfig.parse_buckets(settings.vpin_buckets)},
             vpin_buckets=settings.vpin_bucket_count,
         )
-        return cls(grid_ms=settings.grid_ms, lateness_ms=settings.allowed_lateness_ms, analytics=analytics)
+        return cls(grid_ms=settings.grid_ms, lateness_ms=settings.allowed_lateness_ms, analytics=analytics, groups=settings.groups)

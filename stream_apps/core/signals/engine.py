@@ -40,7 +40,7 @@ from stream_apps.core.signals.scoring.batch import Batch, StrategyTables
 from stream_apps.core.signals.scoring.reading import RegimeLimits
 from stream_apps.core.signals.settings import SETTINGS, check_in_force, label_rules, value_of, with_values
 from stream_apps.core.signals.strategy import StrategyConfig, StrategyError, config_hash
-from stream_apps.core.signals.strategy_rules import strategy_from_record, succeeds
+from stream_apps.core.signals.strategy_rules import check_together, strategy_from_record, succeeds
 
 I64 = npt.NDArray[np.int64]
 
@@ -116,14 +116,15 @@ class SignalsEngine(PartitionEngine):
         """Use a strategy revision from the next instant on, or from its ``effective_time`` if that is later. A repeat changes nothing.
 
         Raises:
-            StrategyError: it breaks a rule, or is not newer than the newest one known (``strategy_rules.succeeds``). The known revision
-                stays.
+            StrategyError: it breaks a rule, is not newer than the newest one known (``strategy_rules.succeeds``), or names instruments of
+                other partitions. The known revision stays.
         """
         strategy_id = config.strategy_id
         waiting = self.waiting.get(strategy_id)
         newest = waiting[-1] if waiting else self.strategies[strategy_id][0] if strategy_id in self.strategies else None
         if not succeeds(newest, config):
             return
+        check_together(config, self.config.groups)
         if config.effective_time:
             self.waiting.setdefault(strategy_id, []).append(config)
         else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import MISSING, fields, replace
 from typing import Any
 
-from schemas.partition import base_of_instrument
+from schemas.partition import AssetGroups, base_of_instrument
 from stream_apps.core.market.windows import FAST_WINDOWS, WINDOW_MS
 from stream_apps.core.signals.scoring.registry import MODELS
 from stream_apps.core.signals.strategy import (
@@ -186,24 +186,41 @@ def validate(config: StrategyConfig) -> None:
 
 
 def _check_instruments(config: StrategyConfig) -> None:
-    """Check the further instruments. All instruments of a strategy are judged in one partition, so they have one base asset.
+    """Check the further instruments. ``check_together`` holds them to one partition.
 
     Raises:
         StrategyError: names the first instrument that breaks the rule.
     """
     if len(config.instruments) > MOST_INSTRUMENTS:
         raise StrategyError("instruments", f"must name at most {MOST_INSTRUMENTS}, names {len(config.instruments)}")
-    seen, asset = {config.instrument}, base_of_instrument(config.instrument)
+    seen = {config.instrument}
     for name in config.instruments:
         if name in seen:
             raise StrategyError("instruments", f"must name each instrument once; {name} is there already")
         seen.add(name)
         try:
-            base = base_of_instrument(name)
+            base_of_instrument(name)
         except ValueError as error:
             raise StrategyError("instruments", f"must be instrument ids ({error})") from error
-        if base != asset:
-            raise StrategyError("instruments", f"must have the base asset of {config.instrument}, {asset}; {name} has {base}")
+
+
+def check_together(config: StrategyConfig, groups: AssetGroups) -> None:
+    """Check that all instruments of a valid strategy are judged in one partition: their base assets are in one group.
+
+    ``validate`` does not, because the groups belong to an environment and not to a strategy. Writers and readers of the log do.
+
+    Raises:
+        StrategyError: names the first instrument that is judged elsewhere.
+    """
+    asset = base_of_instrument(config.instrument)
+    for name in config.instruments:
+        base = base_of_instrument(name)
+        if groups.of(base) != groups.of(asset):
+            raise StrategyError(
+                "instruments",
+                f"{name} is judged apart from {config.instrument}: {base} and {asset} share no group (PERPFLOW_ASSET_GROUPS={asset}+{base} makes one,"
+                " in a new environment)",
+            )
 
 
 def next_revision(

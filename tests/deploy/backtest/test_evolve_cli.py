@@ -21,7 +21,6 @@ from deploy.backtest.evolution.evolve import write
 from deploy.cli import app
 from deploy.database.migrate import migrate
 from schemas.errors import UserError
-from schemas.partition import partition_of
 from schemas.settings import Settings
 from sinks.commands.strategies import log as strategy_log
 from sinks.commands.strategies import revisions
@@ -95,7 +94,7 @@ def test_edits_of_three_partitions_hold_together_and_the_marks_cover_no_more_tha
     assert [(one.config.revision, one.written) for one in published.outcomes] == [(2, True), (2, True), (1, True)]
     newest = revisions.read(ready)
     assert (newest["a"].entry_score, newest["b"].status, newest["c"].note) == (70.0, "deprecated", "new")
-    assert len({partition_of(asset, ready.partitions) for asset in ("BTC", "SOL", "ETH")}) == 3
+    assert len({ready.partition_of(asset) for asset in ("BTC", "SOL", "ETH")}) == 3
     # The end of a transaction takes an offset of its own; a mark that waited for it would wait for ever.
     records = everything(ready)
     for partition in range(ready.partitions):
@@ -214,7 +213,7 @@ def position(settings: Settings, strategy_id: str, mode: str) -> None:
         settings.topic("positions"),
         settings.codec.encode("positions", record),
         strategy_id.encode(),
-        partition_of("BTC", settings.partitions),
+        settings.partition_of("BTC"),
     )
     assert producer.flush(20) == 0
 

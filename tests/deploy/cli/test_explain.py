@@ -19,7 +19,6 @@ from deploy.cli.look.explain import render
 from deploy.database.migrate import migrate
 from schemas.codec.recordset import RecordSet
 from schemas.errors import UserError
-from schemas.partition import partition_of
 from schemas.settings import Settings
 from sinks.queries.scores import ScoreId, find
 from sinks.timescale.rows import COPY_HEADER, COPY_TRAILER, encode
@@ -156,7 +155,7 @@ def write_topic(settings: Settings, records: list[dict[str, Any]], topic: str = 
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
     for record in records:
         producer.produce(
-            settings.topic(topic), settings.codec.encode(topic, record), SOL, partition_of("SOL", settings.partitions),
+            settings.topic(topic), settings.codec.encode(topic, record), SOL, settings.partition_of("SOL"),
             timestamp=record["event_time"],
         )  # fmt: skip
     assert producer.flush(30) == 0
@@ -166,7 +165,7 @@ def write_table(settings: Settings, records: list[dict[str, Any]], topic: str = 
     """As the sink writes: its own encoder, binary COPY."""
     values = [settings.codec.encode(topic, record) for record in records]
     messages = RecordSet.from_messages([(n, 0, None, value) for n, value in enumerate(values)])
-    rows = encode(settings.codec, topic, messages, partition_of("SOL", settings.partitions))
+    rows = encode(settings.codec, topic, messages, settings.partition_of("SOL"))
     assert not rows.refused
     columns = sql.SQL(", ").join(map(sql.Identifier, table(topic).column_names))
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(topic), columns)

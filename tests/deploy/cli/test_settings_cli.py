@@ -11,7 +11,6 @@ from confluent_kafka import Producer
 from typer.testing import CliRunner, Result
 
 from deploy.cli.trading.settings import app
-from schemas.partition import partition_of
 from schemas.settings import Settings
 from sinks.commands.settings import log as settings_log
 from sinks.commands.settings.publish import publish
@@ -66,7 +65,7 @@ def test_set_show_history_and_what_the_topic_holds(ready: Settings) -> None:
     assert "faster feed" in perpflow("history").output
     # Every partition has the copies of the engine's revisions, one of them that of the instrument.
     log = read(ready)
-    mine = partition_of("BTC", ready.partitions)
+    mine = ready.partition_of("BTC")
     assert all((log.ends[partition] > 2) == (partition == mine) or log.ends[partition] >= 2 for partition in range(ready.partitions))
     assert log.refused == [] and log.in_force.engine == {"whale_usd": 250_000, "oi_horizon_ms": 600_000}
     # The same again changes nothing, and writes the marks again.

@@ -21,6 +21,7 @@ from deploy.stack import processes
 from deploy.stack.topics import delete_topics
 from schemas import catalogue
 from schemas.settings import Settings
+from tests.support.markets.logs import Log
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.stack
@@ -140,6 +141,24 @@ def test_doctor_is_content_here(environment_variables: Variables, tmp_path: Path
     assert code == 0, [check for check in checks.values() if not check["ok"]]
     assert all(checks[name]["ok"] for name in ("Python", "packages", "Java", "PostgreSQL", "broker", "database"))
     assert not (tmp_path / "s").exists()  # it looks, and changes nothing
+
+
+def test_doctor_finds_a_log_of_another_grouping(
+    environment: Settings, topics: list[str], environment_variables: Variables, tmp_path: Path
+) -> None:
+    """ETH in its own partition, as without groups; then a desk groups it with BTC."""
+    for asset in ("BTC", "ETH"):
+        log = Log()
+        log.instrument(f"BINANCE:{asset}USDT-PERP")
+        ((_, _, key, value),) = log.topics["instruments"]
+        produce(environment, "instruments", [value], partition=environment.partition_of(asset), key=key or b"")
+    grouped = environment.model_copy(update={"asset_groups": "BTC+ETH"})
+    assert environment.partition_of("ETH") != grouped.partition_of("ETH")
+    _, checks = doctor(environment_variables(), tmp_path / "s")
+    assert checks["asset groups"]["ok"] and "2 assets" in checks["asset groups"]["found"]
+    _, checks = doctor({**environment_variables(), "PERPFLOW_ASSET_GROUPS": "BTC+ETH"}, tmp_path / "s")
+    said = f"ETH in {environment.partition_of('ETH')}, belongs into {grouped.partition_of('ETH')}"
+    assert not checks["asset groups"]["ok"] and said in checks["asset groups"]["found"] and "BTC in" not in checks["asset groups"]["found"]
 
 
 def test_doctor_names_what_is_missing_and_how_to_get_it(tmp_path: Path) -> None:

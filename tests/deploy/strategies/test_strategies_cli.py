@@ -20,7 +20,6 @@ from typer.testing import CliRunner, Result
 from deploy.cli.trading.strategies import app
 from deploy.database import migrate as database
 from schemas.errors import UserError
-from schemas.partition import partition_of
 from schemas.settings import Settings
 from sinks.commands.strategies import log as strategy_log
 from sinks.commands.strategies import revisions as strategies
@@ -67,7 +66,7 @@ def ready(environment: Settings, topics: list[str]) -> Settings:
 
 
 def test_revisions_and_marks(ready: Settings) -> None:
-    btc, sol = partition_of("BTC", ready.partitions), partition_of("SOL", ready.partitions)
+    btc, sol = ready.partition_of("BTC"), ready.partition_of("SOL")
     first = [config("a"), config("b", "BINANCE:SOLUSDT")]
     assert [(one.config.revision, one.written) for one in strategies.publish(ready, first, NOW).outcomes] == [(1, True), (1, True)]
     written = records(ready, "strategies")
@@ -95,11 +94,11 @@ def test_revisions_and_marks(ready: Settings) -> None:
 
 def test_a_repeat_completes_a_call_cut_off_before_its_mark(ready: Settings) -> None:
     lost = config("a", event_time=NOW, receive_time=NOW)
-    strategies.produce(ready, "strategies", [("a", partition_of("BTC", ready.partitions), lost.to_record())])
+    strategies.produce(ready, "strategies", [("a", ready.partition_of("BTC"), lost.to_record())])
     assert cuts(ready) == []
     (outcome,) = strategies.publish(ready, [config("a")], NOW + 1000).outcomes
     assert not outcome.written
-    assert cuts(ready) == [(partition_of("BTC", ready.partitions), 1)]
+    assert cuts(ready) == [(ready.partition_of("BTC"), 1)]
 
 
 def test_nothing_is_written_when_one_is_not_allowed(ready: Settings) -> None:
@@ -121,7 +120,7 @@ def raw(settings: Settings, value: bytes, key: bytes, partition: int) -> None:
 
 def test_what_others_wrote_wrongly_holds_nowhere_and_stops_nobody(ready: Settings) -> None:
     strategies.publish(ready, [config("a")], NOW)
-    btc = partition_of("BTC", ready.partitions)
+    btc = ready.partition_of("BTC")
     encode = ready.codec.encoder("strategies")
     raw(ready, b"nonsense", b"a", btc)
     raw(ready, encode(config("a", revision=2, weight_direction=54).to_record()), b"a", btc)
@@ -210,7 +209,7 @@ def test_of_two_processes_that_edit_one_revision_exactly_one_wins(ready: Setting
 def test_what_a_loser_that_died_left_is_cleaned_up_by_the_next_writer(ready: Settings) -> None:
     strategies.publish(ready, [config("a")], NOW)
     strategies.publish(ready, [config("a", entry_score=70.0)], NOW + 1)
-    btc = partition_of("BTC", ready.partitions)
+    btc = ready.partition_of("BTC")
     raw(ready, ready.codec.encode("strategies", config("a", revision=2, entry_score=66.0).to_record()), b"a", btc)
     assert [one.entry_score for one in strategy_log.read(ready).unsettled()] == [70.0]
     strategies.publish(ready, [config("other", "BINANCE:SOLUSDT")], NOW + 2)
@@ -226,7 +225,7 @@ def mark(settings: Settings, partition: int, time: int) -> None:
 
 def test_edits_in_several_partitions_name_an_instant_that_none_has_reached(ready: Settings) -> None:
     both = [config("a"), config("b", "BINANCE:SOLUSDT")]
-    btc, sol = partition_of("BTC", ready.partitions), partition_of("SOL", ready.partitions)
+    btc, sol = ready.partition_of("BTC"), ready.partition_of("SOL")
     instant = NOW // 15_000 * 15_000
     assert strategies.publish(ready, both, NOW).effective_time == 0  # no market yet
     mark(ready, btc, instant + 3_000)
@@ -248,7 +247,7 @@ def test_edits_in_several_partitions_name_an_instant_that_none_has_reached(ready
 
 def test_a_partition_that_was_faster_is_named(ready: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     both = [config("a"), config("b", "BINANCE:SOLUSDT")]
-    btc, sol = partition_of("BTC", ready.partitions), partition_of("SOL", ready.partitions)
+    btc, sol = ready.partition_of("BTC"), ready.partition_of("SOL")
     instant = NOW // 15_000 * 15_000
     for partition in (btc, sol):
         mark(ready, partition, instant + 250)
@@ -394,7 +393,7 @@ def test_what_compaction_took_from_the_topic_the_database_tells(command: Any, re
         ready,
         ready.codec.encode("strategies", config("a", revision=3, entry_score=72.0).to_record()),
         b"a",
-        partition_of("BTC", ready.partitions),
+        ready.partition_of("BTC"),
     )
     alone = [json.loads(line) for line in command("history", "a", "--json").output.splitlines()]
     assert [(one["revision"], one["did"]) for one in alone] == [(3, "create")]  # all that can be known without

@@ -32,7 +32,6 @@ from producers.venue.state.feed import ConnectionState
 from producers.venue.streams import feeds as feeds_module
 from schemas.catalogue import TOPICS
 from schemas.codec.avro import Record
-from schemas.partition import partition_of
 from schemas.process.service import Service
 from schemas.settings import Settings
 from tests.support.markets.recorded_client import BTC_2023, BTC_2024, LTC, head
@@ -161,7 +160,7 @@ def slice_of_btc(tmp_path: Path) -> Path:
 def test_golden_figures_out_of_the_topics(environment: Settings, topics: list[str]) -> None:
     producer = produce(environment, [Recording(BTC_2024, "BTCUSDT")])
     log = read_log(environment)
-    partition = partition_of("BTC", environment.partitions)
+    partition = environment.partition_of("BTC")
     assert all(set(partitions) == {partition} for topic, partitions in log.records.items() if topic != "dead_letters")
     assert log.stamps_fit
     trades = log.all("agg_trades")
@@ -445,7 +444,7 @@ def test_records_leave_at_once_whatever_the_marks_wait_for(environment: Settings
 
     def tail() -> None:
         consumer = Consumer({"bootstrap.servers": environment.kafka_bootstrap_servers, "group.id": "tail", "fetch.wait.max.ms": 20})
-        partition = partition_of("BTC", environment.partitions)
+        partition = environment.partition_of("BTC")
         consumer.assign([TopicPartition(environment.topic("quotes"), partition, 0)])
         until = time.monotonic() + 7
         while time.monotonic() < until:

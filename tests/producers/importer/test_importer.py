@@ -20,7 +20,6 @@ from producers.importer.files import ImportFailed, Source
 from producers.importer.importer import Importer, Plan
 from producers.venues import adapter_of
 from schemas.codec.avro import Record
-from schemas.partition import partition_of
 from schemas.settings import Settings
 from tests.support.paths import RECORDINGS, ROOT
 
@@ -58,7 +57,7 @@ def run(settings: Settings, files: list[Path], venue: str = "BINANCE_SPOT", symb
 
 
 def place(asset: str, settings: Settings) -> int:
-    return partition_of(asset, settings.partitions)
+    return settings.partition_of(asset)
 
 
 def expected(files: list[Path]) -> tuple[list[Record], list[Record]]:

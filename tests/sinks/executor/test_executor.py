@@ -48,7 +48,7 @@ def instruments():
 
 @pytest.fixture(scope="module")
 def truth(instruments):
-    made = expected(instruments, 12)
+    made = expected(instruments, Settings(partitions=12))
     assert len(made["trades_closed"]) > 200
     return made
 
@@ -101,7 +101,7 @@ def wait_for(condition, timeout=120.0):
 
 
 def test_topics_hold_what_the_model_makes_of_the_log(world, instruments, truth):
-    write_all(world, log_of(instruments, world.partitions))
+    write_all(world, log_of(instruments, world))
     before = summed(metrics.TRADES_CLOSED)
     run_here(world)
     assert written(world) == truth
@@ -117,7 +117,7 @@ def test_repeated_steps_and_signals_and_garbage_change_nothing(world, instrument
     """A worker that was killed writes steps and signals again; garbage goes to dead_letters with its bytes."""
     writer = Writer(world)
     shift: dict[int, int] = {}
-    for number, batch in enumerate(log_of(instruments, world.partitions)):
+    for number, batch in enumerate(log_of(instruments, world)):
         for one in batch:
             if one.topic == "worker_progress":
                 # Signals were repeated before: the offsets of the signals topic moved on.
@@ -142,8 +142,8 @@ def test_repeated_steps_and_signals_and_garbage_change_nothing(world, instrument
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_killed_at_random_points_and_started_again(world, instruments, truth, environment_variables, kills):
     """kill -9 at random positions of the log."""
-    write_all(world, log_of(instruments, world.partitions))
-    steps = sum(one.topic == "worker_progress" for batch in log_of(instruments, world.partitions) for one in batch)
+    write_all(world, log_of(instruments, world))
+    steps = sum(one.topic == "worker_progress" for batch in log_of(instruments, world) for one in batch)
     chance = random.Random(os.environ.get("PERPFLOW_TEST_SEED", "3"))
     killed_at = []
     for target in sorted(chance.sample(range(1, steps), kills)):
@@ -163,7 +163,7 @@ def test_killed_at_random_points_and_started_again(world, instruments, truth, en
 
 def test_frozen_and_thawed_beside_a_successor(world, instruments, truth, environment_variables):
     """Two executors share the partitions; one is frozen past its session timeout and thawed. It must not harm its successor."""
-    batches = list(log_of(instruments, world.partitions))
+    batches = list(log_of(instruments, world))
     half = len(batches) // 2
     pair = [start(environment_variables, "--session-timeout-ms", "6000") for _ in range(2)]
     try:
@@ -195,7 +195,7 @@ def test_frozen_and_thawed_beside_a_successor(world, instruments, truth, environ
 
 
 def test_a_fenced_executor_drops_its_state_and_goes_on_from_the_journal(world, instruments, truth):
-    batches = list(log_of(instruments, world.partitions))
+    batches = list(log_of(instruments, world))
     half = len(batches) // 2
     write_all(world, batches[:half])
     before = metrics.FENCED.labels("executor")._value.get()
@@ -216,7 +216,7 @@ def test_a_fenced_executor_drops_its_state_and_goes_on_from_the_journal(world, i
 
 def test_the_database_goes_away_and_comes_back(world, instruments, truth):
     """Its connections are cut again and again while the executor works."""
-    write_all(world, log_of(instruments, world.partitions))
+    write_all(world, log_of(instruments, world))
     with Service("executor") as service:
         thread = threading.Thread(target=Executor(world, service).run, kwargs={"until_idle": 2.0})
         thread.start()
@@ -297,7 +297,7 @@ def test_broker_and_database_restart_at_once(tmp_path, instruments, truth):
         create_topics(world)
         with psycopg.connect(world.database_url, autocommit=True) as connection:
             connection.execute(MIGRATION.read_text())
-        batches = list(log_of(instruments, world.partitions))
+        batches = list(log_of(instruments, world))
         write_all(world, batches[: len(batches) // 2])
         with Service("executor") as service:
             thread = threading.Thread(target=Executor(world, service, session_timeout_ms=6000).run)

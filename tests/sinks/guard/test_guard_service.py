@@ -23,7 +23,6 @@ from deploy.database.migrate import migrate
 from producers.simulated.exchange.server import SimulatedExchange
 from producers.simulated.exchange.session.keys import AccountSpec, ApiKey
 from schemas import catalogue
-from schemas.partition import partition_of
 from schemas.secret import Secrets
 from schemas.settings import Settings
 from sinks.commands.risk import give
@@ -88,7 +87,7 @@ class World:
 
     def write(self, topic: str, record: dict[str, Any]) -> None:
         key = str(record.get("instrument", record.get("position_id", ""))).encode()
-        partition = partition_of("BTC", self.settings.partitions)
+        partition = self.settings.partition_of("BTC")
         value = self.settings.codec.encode(topic, record)
         self._producer.produce(self.settings.topic(topic), value, key, partition, timestamp=record["event_time"])
         self._producer.flush(10)

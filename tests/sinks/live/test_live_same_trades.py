@@ -71,11 +71,11 @@ def on_paper(settings: Any, trades: TradeColumns, signals: list[dict[str, Any]])
     one = Instrument(PERP, "BINANCE-1", trades, 0)
     one.signals = signals
     writer = Writer(settings)
-    for batch in log_of([one], settings.partitions):
+    for batch in log_of([one], settings):
         writer.write(batch)
     writer.flush()
     run_here(settings)
-    executed, replayed = written(settings), expected([one], settings.partitions)
+    executed, replayed = written(settings), expected([one], settings)
     assert executed == replayed, "the paper executor is the replay, record by record"
     return with_references(executed["trades_closed"].values(), executed["fills"].values())
 

@@ -21,7 +21,6 @@ from confluent_kafka import Producer
 from deploy.database.migrate import migrate
 from deploy.stack.processes import free_port
 from schemas import metrics
-from schemas.partition import partition_of
 from schemas.process.service import Service, summed
 from schemas.settings import Settings
 from sinks.monitor.service import Monitor
@@ -62,7 +61,7 @@ def produce(settings: Settings, log: Log) -> None:
     )
     for topic, messages in log.topics.items():
         for _, stamp, key, value in messages:
-            producer.produce(settings.topic(topic), value, key, partition_of("BTC", settings.partitions), timestamp=stamp)
+            producer.produce(settings.topic(topic), value, key, settings.partition_of("BTC"), timestamp=stamp)
         assert producer.flush(60) == 0
 
 
@@ -126,7 +125,7 @@ def test_killed_again_and_again_it_writes_the_same(environment: Settings, topics
             time.sleep(0.2)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as answer:
             health = json.load(answer)
-        assert health["ok"] and partition_of("BTC", environment.partitions) in health["partitions"] and set(health["scores"]) == {"BINANCE"}
+        assert health["ok"] and environment.partition_of("BTC") in health["partitions"] and set(health["scores"]) == {"BINANCE"}
         worst = next(record["score"] for record in reversed(truth.values()) if record["stream"] == "overall")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             assert f'perpflow_quality_score_lowest{{stream="overall",venue="BINANCE"}} {worst}' in answer.read().decode()

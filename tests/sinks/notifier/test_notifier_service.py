@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from deploy.stack.processes import free_port
 from schemas import catalogue, metrics
-from schemas.partition import base_of_instrument, partition_of
+from schemas.partition import base_of_instrument
 from schemas.process.service import Service, summed
 from schemas.settings import Settings
 from sinks.notifier import service as service_module
@@ -72,7 +72,7 @@ def produce(settings: Settings, topic: str, *records: Any) -> None:
         partition = (
             0
             if topic in ("dead_letters", "risk_state")
-            else partition_of("BTC" if garbage else base_of_instrument(one["instrument"]), settings.partitions)
+            else settings.partition_of("BTC" if garbage else base_of_instrument(one["instrument"]))
         )
         value = one if garbage else settings.codec.encode(topic, one)
         producer.produce(settings.topic(topic), value, key.encode(), partition, timestamp=T0 if garbage else one["event_time"])
@@ -343,7 +343,7 @@ def test_partitions_that_move_take_their_messages_with_them(
 ) -> None:
     """The first notifier's channel is asked to wait; meanwhile a second one takes half of the partitions, and leaves again."""
     names = [f"BINANCE:{base}USDT-PERP" for base in ("BTC", "ETH", "SOL", "XRP", "LTC", "ADA", "DOGE", "LINK", "AVAX", "DOT", "TRX", "BCH")]
-    assert len({partition_of(base_of_instrument(name), environment.partitions) for name in names}) > 4
+    assert len({environment.partition_of(base_of_instrument(name)) for name in names}) > 4
     produce(environment, "instruments", *(announced(name, False) for name in names))
     produce(environment, "signals", *(signal(number, name) for number in range(3) for name in names))
     config = load(written(tmp_path, "top = 0\n", robot(web, places[1], "digest_over = 1000\n"), EVERYTHING))

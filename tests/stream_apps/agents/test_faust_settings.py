@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from schemas.partition import base_of_instrument, partition_of
+from schemas.partition import base_of_instrument
 from schemas.settings import Settings
 from tests.stream_apps.agents.faust_lab import Lab
 from tests.support.markets import logs
@@ -46,7 +46,7 @@ def test_a_worker_killed_around_changes_writes_what_the_engine_and_the_replay_wr
     compared = ("features", "scores", "bars", "dead_letters")
     wanted = {topic: [(one.key, one.value) for one in outputs if one.topic == topic] for topic in compared}
     assert len(wanted["features"]) == made.number == len(wanted["scores"])
-    partition = partition_of(base_of_instrument(PERP), environment.partitions)
+    partition = environment.partition_of(base_of_instrument(PERP))
     producer = Producer({"bootstrap.servers": environment.kafka_bootstrap_servers, "linger.ms": 5, "enable.idempotence": True})
     sent: dict[str, int] = {}
 

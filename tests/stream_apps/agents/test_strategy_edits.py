@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from schemas.partition import base_of_instrument, partition_of
+from schemas.partition import base_of_instrument
 from schemas.settings import Settings
 from sinks.commands.strategies import revisions
 from stream_apps.core.signals.strategy import StrategyConfig
@@ -67,7 +67,7 @@ class Market(threading.Thread):
                 template.instrument(f"BINANCE:{asset}USDT{kind}", author="p", quantity_decimals=8)
         for _, when, key, value in template.topics["instruments"]:
             asset = next(a for a in ASSETS if f":{a}USDT".encode() in (key or b""))
-            self._send("instruments", partition_of(asset, settings.partitions), key or b"", value or b"", when)
+            self._send("instruments", settings.partition_of(asset), key or b"", value or b"", when)
 
     def _send(self, topic: str, partition: int, key: bytes, value: bytes, when: int) -> None:
         self.offsets[topic, partition] = self.offsets.get((topic, partition), 0) + 1
@@ -89,7 +89,7 @@ class Market(threading.Thread):
     def _write(self, step: int) -> None:
         time_ = self.start_time + step * GRID
         for asset in ASSETS:
-            partition = partition_of(asset, self.settings.partitions)
+            partition = self.settings.partition_of(asset)
             flood = ((time_ - GRID + 1 + n, step * FLOOD + n, 100.0, 0.001, n % 2 == 0) for n in range(FLOOD if self.pause else 2))
             for kind, rows in (("", self.panes.get(step, ())), ("-PERP", flood)):
                 name = f"BINANCE:{asset}USDT{kind}"
@@ -102,7 +102,7 @@ class Market(threading.Thread):
         if self.pause:
             assert self.producer.flush(60) == 0  # a mark comes after what it covers; a worker that reads it before waits
         for asset in ASSETS:
-            partition = partition_of(asset, self.settings.partitions)
+            partition = self.settings.partition_of(asset)
             cut = {topic: self.offsets.get((topic, partition), 0) for topic in ("agg_trades", "instruments")}
             at = time_ + LATENESS
             mark = {"author": "p", "venue": "BINANCE", "event_time": at, "receive_time": at, "cut": cut}
@@ -146,7 +146,7 @@ def last_instants(lab: Lab) -> dict[int, int]:
 
 def wait_for(lab: Lab, instant: int) -> None:
     deadline = time.monotonic() + 60
-    partitions = {partition_of(asset, lab.settings.partitions) for asset in ASSETS}
+    partitions = {lab.settings.partition_of(asset) for asset in ASSETS}
     while any(last_instants(lab)[partition] < instant for partition in partitions):
         assert time.monotonic() < deadline, "\n".join(lab.log(n)[-3000:] for n in range(len(lab.workers)))
         time.sleep(0.2)
@@ -179,7 +179,7 @@ def test_edits_under_load_with_two_workers_that_are_killed(lab: Lab) -> None:
         there = replace(easy, instrument=f"BINANCE:{asset}USDT")
         edited.append(replace(there, strategy_id=f"edited-{asset}"))
         patient.append(replace(there, strategy_id=f"patient-{asset}", cooldown_minutes=DAY_MINUTES))
-    assert len({partition_of(base_of_instrument(one.instrument), settings.partitions) for one in edited}) == 4
+    assert len({settings.partition_of(base_of_instrument(one.instrument)) for one in edited}) == 4
 
     now = time.time_ns() // 1_000_000
     revisions.publish(settings, [*edited, *patient], now)
@@ -236,7 +236,7 @@ def test_edits_under_load_with_two_workers_that_are_killed(lab: Lab) -> None:
     # Every instant of every instrument was judged by the revision that the log says, once, and by none while none was running.
     expected = {}
     for asset in ASSETS:
-        in_force = expected_revisions(lab, partition_of(asset, settings.partitions), market.start_time + GRID)
+        in_force = expected_revisions(lab, settings.partition_of(asset), market.start_time + GRID)
         expected |= {at: one.revision for at, one in in_force.items() if one.status == "running" and (one.instrument, at[1]) in features}
     found = {(score["strategy_id"], score["event_time"]): score["config_revision"] for score in scores}
     assert len(found) == len(scores) and found == expected
@@ -267,7 +267,7 @@ def _fired_between(lab: Lab, published: revisions.PublishResult) -> bool:
     decode = lab.settings.codec.decode
     for outcome in published.outcomes:
         marked = False
-        for _, _, value in lab.read("progress")[partition_of(base_of_instrument(outcome.config.instrument), lab.settings.partitions)]:
+        for _, _, value in lab.read("progress")[lab.settings.partition_of(base_of_instrument(outcome.config.instrument))]:
             mark = decode("progress", value)
             marked = marked or (not mark["venue"] and mark["event_time"] == outcome.config.event_time)
             if marked and mark["venue"] and mark["event_time"] - LATENESS < published.effective_time:

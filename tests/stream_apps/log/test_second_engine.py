@@ -20,7 +20,7 @@ from confluent_kafka import Producer
 
 from deploy.stack.processes import free_port
 from schemas import catalogue
-from schemas.partition import base_of_instrument, partition_of
+from schemas.partition import base_of_instrument
 from schemas.settings import Settings
 from stream_apps import engines
 from tests.stream_apps.log.imbalance_engine import LEVELS, ImbalanceEngine, register
@@ -157,7 +157,7 @@ def test_an_unknown_engine_and_a_plugin_that_is_none_are_plain_errors() -> None:
 def send(settings: Settings, log: Log, first: dict[str, int], share: float) -> None:
     """Write a part of a log to the broker: a share of its marks, after the records of other topics that these marks count as written."""
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "enable.idempotence": True})
-    partition = partition_of(base_of_instrument(NAMES[0]), settings.partitions)
+    partition = settings.partition_of(base_of_instrument(NAMES[0]))
     marks = log.topics["progress"]
     stops = {topic: len(messages) for topic, messages in log.topics.items()}
     if share < 1:

@@ -13,6 +13,7 @@ import fastavro
 import pytest
 
 from schemas.codec.avro import Codec, plain_timestamps
+from schemas.settings import Settings
 from stream_apps.core.log.outputs import OutputRecord
 from stream_apps.core.market.config import EngineConfig
 from stream_apps.core.paper.model import PaperBook
@@ -46,7 +47,6 @@ ALONE = tuple(replace(SEVERAL, strategy_id=f"alone-{n}", instrument=name, instru
         ((NAMES[0],), "once; BINANCE:LTCUSDT-PERP"),
         ((NAMES[1], NAMES[1]), "once; BINANCE:LTCUSDT is"),
         (("LTCUSDT",), "instrument id"),
-        (("BINANCE:BTCUSDT-PERP",), "BINANCE:BTCUSDT-PERP has BTC"),
         (tuple(f"V{n}:LTCUSDT" for n in range(MOST_INSTRUMENTS + 1)), f"at most {MOST_INSTRUMENTS}"),
         ("BINANCE:LTCUSDT", "a list of texts"),
     ],
@@ -55,6 +55,29 @@ def test_the_rules_of_further_instruments(instruments: Any, says: str) -> None:
     with pytest.raises(StrategyError, match=says) as caught:
         validate(replace(SEVERAL, instruments=instruments))
     assert caught.value.field == "instruments"
+
+
+@pytest.mark.parametrize(
+    ("groups", "others", "apart"),
+    [
+        ("", ("BINANCE:BTCUSDT", "BYBIT:BTCPERP-PERP"), None),
+        ("", ("BINANCE:BTCUSDT", "BINANCE:ETHUSDT-PERP"), "BINANCE:ETHUSDT-PERP is judged apart from BINANCE:BTCUSDT-PERP: ETH and BTC"),
+        ("BTC+ETH", ("BINANCE:ETHUSDT-PERP",), None),
+        ("SOL+ETH+BTC", ("BINANCE:ETHUSDT-PERP", "BYBIT:SOLUSDT"), None),
+        ("SOL+ETH", ("BINANCE:ETHUSDT-PERP",), r"PERPFLOW_ASSET_GROUPS=BTC\+ETH makes one"),
+    ],
+)
+def test_instruments_are_in_one_group_of_assets(groups: str, others: tuple[str, ...], apart: str | None) -> None:
+    config = replace(SEVERAL, instrument="BINANCE:BTCUSDT-PERP", instruments=others)
+    validate(config)
+    engine = SignalsEngine(0, EngineConfig.from_settings(Settings(asset_groups=groups)), CODEC)
+    if apart is None:
+        engine.take_strategy(config)
+        assert engine.strategies["several"][0] == config
+        return
+    with pytest.raises(StrategyError, match=apart) as caught:
+        engine.take_strategy(config)
+    assert caught.value.field == "instruments" and not engine.strategies
 
 
 def test_instruments_may_change_and_the_main_one_may_not() -> None:

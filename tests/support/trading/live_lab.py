@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from producers.simulated.exchange.core.rules import Contract
 from producers.simulated.exchange.server import CONTRACTS, SimulatedExchange
 from producers.simulated.exchange.session.keys import AccountSpec, ApiKey
-from schemas.partition import base_of_instrument, partition_of
+from schemas.partition import base_of_instrument
 from schemas.process.service import Service
 from schemas.secret import Secrets
 from schemas.settings import Settings
@@ -219,7 +219,7 @@ class Lab:
 
     def _write(self, topic: str, record: dict[str, Any], key: str, partition: int | None = None) -> None:
         if partition is None:
-            partition = partition_of(base_of_instrument(key), self.settings.partitions)
+            partition = self.settings.partition_of(base_of_instrument(key))
         value = self.settings.codec.encode(topic, record)
         self._producer.produce(self.settings.topic(topic), value, key.encode(), partition)
         self._producer.poll(0)

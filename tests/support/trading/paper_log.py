@@ -12,7 +12,7 @@ import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from schemas.catalogue import TOPICS
-from schemas.partition import base_of_instrument, partition_of
+from schemas.partition import base_of_instrument
 from schemas.settings import Settings
 from stream_apps.core.paper.fills import Book, Books, Filters
 from stream_apps.core.paper.model import PaperBook, TradeColumns
@@ -52,12 +52,12 @@ class Message:
     record: Record
 
 
-def log_of(instruments: list[Instrument], partitions: int) -> Iterator[list[Message]]:
+def log_of(instruments: list[Instrument], settings: Settings) -> Iterator[list[Message]]:
     """Yield the messages of each grid step of all partitions, in the order in which they are to be written."""
     edges = [int(edge) for one in instruments for edge in (one.times[0], one.times[-1])]
     start, end = min(edges) // GRID * GRID, max(edges) // GRID * GRID
     counts: dict[tuple[str, int], int] = defaultdict(int)
-    places = {one.name: partition_of(base_of_instrument(one.name), partitions) for one in instruments}
+    places = {one.name: settings.partition_of(base_of_instrument(one.name)) for one in instruments}
 
     def message(topic: str, partition: int, record: Record) -> Message:
         counts[topic, partition] += 1
@@ -162,7 +162,7 @@ def funding_record(record: Record) -> Record:
     return {**record, "receive_time": record["event_time"], **dict.fromkeys(absent)}
 
 
-def expected(instruments: list[Instrument], partitions: int) -> dict[str, dict[tuple[Any, ...], Record]]:
+def expected(instruments: list[Instrument], settings: Settings) -> dict[str, dict[tuple[Any, ...], Record]]:
     """Return what a book per partition makes of the same log, driven directly: topic -> record id -> record."""
     books: dict[int, PaperBook] = defaultdict(PaperBook)
     waiting: dict[str, list[tuple[int, int, Record]]] = defaultdict(list)
@@ -172,7 +172,7 @@ def expected(instruments: list[Instrument], partitions: int) -> dict[str, dict[t
     filters = {one.name: Filters(Decimal("0.01"), Decimal("0.001")) for one in instruments}
     counts: dict[int, int] = defaultdict(int)
     out: dict[str, dict[tuple[Any, ...], Record]] = {topic: {} for topic in OUTPUTS}
-    for batch in log_of(instruments, partitions):
+    for batch in log_of(instruments, settings):
         for one in batch:
             record = one.record
             if one.topic == "agg_trades":
@@ -187,7 +187,7 @@ def expected(instruments: list[Instrument], partitions: int) -> dict[str, dict[t
             elif one.topic == "worker_progress":
                 time = record["event_time"]
                 mine = [i.name for i in instruments if i.author == record["author"]]
-                mine = [name for name in mine if partition_of(base_of_instrument(name), partitions) == one.partition]
+                mine = [name for name in mine if settings.partition_of(base_of_instrument(name)) == one.partition]
                 trades = {}
                 for name in mine:
                     due = [entry for entry in waiting[name] if entry[0] <= time]

@@ -84,6 +84,24 @@ def test_the_life_of_a_strategy(environment: Settings) -> None:
     assert sum(row[5].startswith("refused") for row in rows) >= 4
 
 
+def test_a_strategy_of_several_instruments(environment: Settings) -> None:
+    """The form's fields name them. Another asset belongs into another partition, so the check says so by the field."""
+    database.migrate(environment.database_url)
+    add_user(environment.database_url, "ann", "operator")
+    with console(environment) as anyone, logged_in(anyone.base_url, "ann") as ann:
+        new = {"strategy_id": "several", "instrument": BTC, "fields": {"instruments": ["BYBIT:BTCUSDT-PERP"], "max_positions": 2}}
+        other = {**new, "fields": {"instruments": ["BINANCE:ETHUSDT-PERP"]}}
+        for path in ("/api/v1/strategies/check", "/api/v1/strategies"):
+            refused = ann.post(path, json=other)
+            assert refused.status_code == 422 and refused.json()["errors"][0]["field"] == "body.fields.instruments", refused.text
+            assert "PERPFLOW_ASSET_GROUPS=BTC+ETH" in refused.json()["errors"][0]["reason"]
+        assert done(ann.post("/api/v1/strategies", json=new), 201)["strategy"]["instruments"] == ["BYBIT:BTCUSDT-PERP"]
+        edit = done(ann.patch("/api/v1/strategies/several", json={"revision": 1, "fields": {"instruments": ["BINANCE:BTCUSDT"]}}))
+        assert edit["strategy"]["instruments"] == ["BINANCE:BTCUSDT"]
+        (config,) = read_log(environment).newest.values()
+        assert config.all_instruments == (BTC, "BINANCE:BTCUSDT")
+
+
 def test_two_editors_of_one_revision(environment: Settings) -> None:
     """Many edit revision 1 at once: one wins, all others learn that they were late, and the log has one revision 2."""
     database.migrate(environment.database_url)

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 
 from deploy.stack.processes import free_port
 from schemas import catalogue
-from schemas.partition import base_of_instrument, partition_of
+from schemas.partition import base_of_instrument
 from schemas.settings import Settings
 from sinks.console.api.live import VIEWER, live_of, permitted_of, router
 from sinks.console.http.problems import add_handlers
@@ -63,7 +63,7 @@ def produce(settings: Settings, topic: str, *records: dict[str, Any] | bytes, ke
     single = catalogue.TOPICS[topic].partitions == 1
     for one in records:
         name = key if isinstance(one, bytes) else one.get("instrument", "")
-        partition = 0 if single else partition_of(base_of_instrument(name), settings.partitions)
+        partition = 0 if single else settings.partition_of(base_of_instrument(name))
         if isinstance(one, bytes):
             value, kept, at = one, key, T0
         else:
