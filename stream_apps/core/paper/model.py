@@ -23,7 +23,7 @@ An order fills completely, whatever the size of the trade: the model has no queu
 (``fills``). Without a book, slippage stands for the depth that trade prints do not show.
 
 **Signals.** One slot per strategy and instrument. These are refused with a rejected order: decided too late (``signal_too_old``; this
-refuses its flip too), no risk distance, no risk amount, ``max_positions``, below two lots, below the smallest order value.
+refuses its flip too), no risk distance, no risk amount, ``max_positions``, ``side_capital``, below two lots, below the smallest order value.
 
 These are ignored without a record, because they ask for nothing new: any signal while an entry is pending, the direction of the open
 position, the opposite one without ``flip``, and a signal without ``entry`` where nothing is open.
@@ -203,7 +203,7 @@ class PaperBook:
             signal,
             pending=any(position.status == PENDING for position in slot),
             current=None if current is None else current.direction,
-            held=sum(signal["strategy_id"] in slots for slots in self._slots.values()),
+            held=[one.holding for slots in self._slots.values() for one in slots.get(signal["strategy_id"], ())],
             age_ms=signal["decided_at"] - signal["event_time"],
             max_age_ms=self.settings.max_signal_age_ms,
         )

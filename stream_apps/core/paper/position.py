@@ -8,7 +8,7 @@ from typing import Any
 
 from stream_apps.core.paper.fills import Filters, ticked
 from stream_apps.core.paper.money import ZERO, exact, halvable_quantity, wire_price
-from stream_apps.core.signals.signal_rules import trail_ratio
+from stream_apps.core.signals.signal_rules import Holding, trail_ratio
 
 PENDING, OPEN, TP1_HIT, CLOSED, EXPIRED = "pending", "open", "tp1_hit", "closed", "expired"
 MINUTE_MS = 60_000
@@ -176,6 +176,11 @@ class Position:
     def risk(self) -> Decimal:
         """Money at risk: 1R x the tier's multiple. R figures are per unit of this, so the tier does not change them (D14)."""
         return self.risk_amount * self.risk_multiple
+
+    @property
+    def holding(self) -> Holding:
+        """The position as the rules of its strategy count it."""
+        return Holding(self.instrument, self.direction, float(self.risk_multiple))
 
     def set_levels(self, entry_price: Decimal, entry_time: int) -> None:
         """Set entry, stop, targets and timeout: entry -/+ risk distance, entry +/- ratio x risk distance (R-based, S1 8.2)."""

@@ -21,6 +21,7 @@ from stream_apps.core.execution.orders.events import SignalReceived, Tick
 from stream_apps.core.execution.settings.policy import Budget, EntryPolicy, LivePolicy, ProtectionPolicy, SizingPolicy
 from stream_apps.core.execution.state.records import symbol_of
 from stream_apps.core.paper.model import PaperBook, PaperSettings, TradeColumns
+from stream_apps.core.signals.scoring.registry import MODELS
 from tests.support.trading.execution_exchange import D, rules_of
 from tests.support.trading.execution_world import World
 from tests.support.trading.paper_cases import GRID, ltc_trades, signal
@@ -259,6 +260,44 @@ def test_max_positions_counts_over_the_instruments_of_a_strategy_on_paper_as_liv
     moments = sorted([(one["entry_time"], 1) for one in by_signal["paper"]] + [(one["event_time"], -1) for one in by_signal["paper"]])
     open_now = [sum(step for _, step in moments[: place + 1]) for place in range(len(moments))]
     assert max(open_now) == 2
+
+
+V50_TIERS = ("light", "standard", "heavy")
+V50_SHARE = {"light": 0.02, "standard": 0.05, "heavy": 0.08}  # of capital, S2 6
+
+
+def test_v50_puts_no_more_than_a_tenth_of_the_capital_into_one_side_on_paper_as_live() -> None:
+    """S2 6, with the plan's own shares; every refusal is one that they demand, and both sides refuse the same signals."""
+    trades = side_by_side("2025-06-21_12h", "2025-06-21_15h", "2025-06-21_18h")
+    defaults = MODELS["v50_rules"].defaults
+    draw = random.Random(3)
+    signals = []
+    for seed, name in enumerate(NAMES):
+        for one in signals_of(trades[name], 20 + seed, share=0.3):
+            tier = draw.choice(V50_TIERS)
+            own = {"instrument": name, "signal_id": f"{name}|s1|{one['event_time']}", "decided_at": one["event_time"] + 1, "tp2_ratio": 4.0}
+            signals.append({**one, **own, "strategy_version": "v50_rules", "tier": tier, "risk_multiple": defaults[f"tier_{tier}"]})
+    paper, world = written_on_paper(trades, signals), played_live(trades, signals)
+    refused = {one["position_id"] for one in paper["orders"] if one["status"] == "rejected"}
+    assert {one["reason"] for one in paper["orders"] if one["status"] == "rejected"} == {"side_capital"} and len(refused) > 10
+    assert refused == {one["position_id"].removeprefix("main|") for one in world.records["orders"] if one["reason"] == "side_capital"}
+    closed = sorted(paper["trades_closed"], key=lambda one: one["signal_id"])
+    compare(sorted(world.closed(), key=lambda one: one["signal_id"]), closed)
+
+    def taken(side: str, at: int) -> float:
+        """Share of the capital of one side at an instant: opened before it, not closed until it."""
+        mine = [one for one in closed if one["direction"] == side and one["signal_time"] < at <= one["event_time"]]
+        return sum(V50_SHARE[one["tier"]] for one in mine)
+
+    by_id = {one["signal_id"]: one for one in signals}
+    instants = sorted({one["event_time"] for one in signals})
+    most = max(taken(side, at) for side in ("LONG", "SHORT") for at in instants)
+    assert most == pytest.approx(0.10)
+    # A refused signal would have gone beyond, with what was open before it or entered at its own instant.
+    for one in (by_id[key] for key in refused):
+        others = [o for o in closed if o["signal_time"] == one["event_time"] and o["instrument"] < one["instrument"]]
+        same = sum(V50_SHARE[o["tier"]] for o in others if o["direction"] == one["direction"])
+        assert taken(one["direction"], one["event_time"]) + same + V50_SHARE[one["tier"]] > 0.10 + 1e-9
 
 
 DEFAULT_TIMEOUT = 240

@@ -379,7 +379,7 @@ class ExecutionBook(AccountState):
             signal,
             pending=any(one.position.status == PENDING for one in slot),
             current=None if current is None else current.position.direction,
-            held=len({one.position.instrument for one in self.active if one.position.strategy_id == signal["strategy_id"]}),
+            held=[one.position.holding for one in self.active if one.position.strategy_id == signal["strategy_id"]],
             age_ms=now - signal["decided_at"],
             max_age_ms=self.policy.max_signal_age_ms,
         )

@@ -147,6 +147,8 @@ class Model:
         two_an_hour: At most two entries within an hour.
         flip_closes_only: An opposite signal closes the position. The next entry waits for the cooldown, which the first such signal starts.
         trail_ratio: Distance of the stop that trails the rest after the second target, in R. 0: the second target closes the rest.
+        capital_share: Share of the capital that a position of risk multiple 1 takes. 0: the model does not size by capital.
+        side_capital: Largest share of the capital in positions of one side, over all instruments of a strategy. 0: no limit.
         variants: Field of the configuration -> the model that applies instead when the field is true.
         notes: Notes for the reader.
         parts: All sub-scores.
@@ -166,6 +168,8 @@ class Model:
     two_an_hour: bool = False
     flip_closes_only: bool = False
     trail_ratio: float = 0.0
+    capital_share: float = 0.0
+    side_capital: float = 0.0
     variants: Mapping[str, Model] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     parts: tuple[Part, ...] = field(init=False)

@@ -37,6 +37,8 @@ def markdown(model: Model) -> str:
         lines.append("| cooldown | cooldown_minutes after an opposite signal closed; it does not enter |")
     if model.trail_ratio:
         lines.append(f"| trailing stop from tp2_ratio on | {model.trail_ratio:g} R behind the best price |")
+    if model.side_capital:
+        lines.append(f"| most capital in positions of one side | {model.side_capital:.0%}, {model.capital_share:.0%} for risk multiple 1 |")
     if model.two_an_hour:
         lines.append("| most entries | 2 within an hour |")
     if model.fixed or model.defaults or model.ranges:

@@ -7,8 +7,11 @@ signal closes" is flip_threshold = 40.
 
 The plan leaves two points open. How fast must the percentile "move from below 40 to above 60"? Here: within the last 12 closed 5m bars.
 Over what period is the mean minute, of which a heavy minute has three times the volume? Here: the day. The two texts differ in the funding
-condition; S2 6, "below / above 0.01 %", holds. How far does the stop trail? Here: 1 R. The account's rule, 10 % of capital on one side of BTC
-and ETH, is not part of scoring.
+condition; S2 6, "below / above 0.01 %", holds. How far does the stop trail? Here: 1 R.
+
+"BTC+ETH same side total cap 10 % of capital" holds over all instruments of the strategy. An entry that would exceed it is refused and not cut:
+the plan knows sizes of 2, 5 and 8 % only, so a cut one would not be of the plan. The share of a position is 5 % times its risk multiple
+(D14), so the cap is two standard positions. ``signal_rules.verdict`` applies it, on paper and live.
 """
 
 from __future__ import annotations
@@ -89,11 +92,14 @@ V50 = Model(
     two_an_hour=True,
     flip_closes_only=True,
     trail_ratio=1.0,
+    capital_share=0.05,
+    side_capital=0.10,
     notes=(
         "The fast window is 1h while volume_1m > 3 x volume_24h / 1440 (S2 5.2).",
         "At most two entries within an hour. A signal that only closes does not count.",
         "An opposite signal closes the position; the next entry waits for the cooldown (S2 6).",
         "From the second target on a stop trails the rest (S2 6). Its distance of 1 R is ours: the rest then keeps what the first target earned.",
+        "The cap counts all instruments of the strategy: 5 % times the risk multiple of each position (S2 6). An entry beyond it is refused.",
         "The 40 points of the core and the tiers' scores are ours: the plan has a bonus of 0-60 that sizes 2, 5 or 8 % of capital.",
     ),
 )  # fmt: skip
