@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from brotli_asgi import BrotliMiddleware
 from fastapi import APIRouter, FastAPI
 
-from sinks.console.api import admin, annotating, auth, live, market, records, risk, strategies, system, trading
+from sinks.console.api import admin, annotating, auth, backtests, live, market, records, risk, strategies, system, trading
 from sinks.console.context import Context
 from sinks.console.http import problems
 from sinks.console.http.pages import add_pages
@@ -28,9 +28,11 @@ def create_app(context: Context) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await context.database.open()
         context.live.start()
+        context.backtests.start()
         watching = asyncio.create_task(watch(context))
         yield
         watching.cancel()
+        await context.backtests.stop()
         await asyncio.to_thread(context.live.stop)
         await context.database.close()
 
@@ -60,6 +62,7 @@ def create_app(context: Context) -> FastAPI:
         trading.router(),
         risk.router(),
         annotating.router(),
+        backtests.router(),
         live.router(),
         records.router(),
     ):

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from schemas.settings import Settings
 from sinks.console.auth.service import Auth
+from sinks.console.data.backtests.jobs import Backtests
 from sinks.console.database import Database
 from sinks.console.live.live import Live
 from sinks.console.options import ConsoleOptions
@@ -32,6 +33,11 @@ class Context:
     def live(self) -> Live:
         """Return the live stream of this process. The application starts and stops it."""
         return Live(self.settings)
+
+    @cached_property
+    def backtests(self) -> Backtests:
+        """Return the backtests of this process. The application starts and stops them."""
+        return Backtests(self.settings, self.options, self.database)
 
 
 def context_of(request: Request) -> Context:

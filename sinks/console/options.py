@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from stream_apps.core.signals.strategy import StrategyConfig
+
+
+@dataclass(frozen=True)
+class ReplayCommand:
+    """How the console starts ``perpflow replay``. The rooms of replay and command line come after this one, so they give it.
+
+    Attributes:
+        command: The command with its first arguments.
+        shipped: Strategies that it knows by name.
+        strategy_text: Gives the text of a strategy file that it reads.
+    """
+
+    command: tuple[str, ...]
+    shipped: tuple[str, ...]
+    strategy_text: Callable[[StrategyConfig], str]
 
 
 @dataclass(frozen=True)
@@ -22,6 +40,9 @@ class ConsoleOptions:
         pool_size: Most connections of the reader to the database.
         prometheus_url: Prometheus that scrapes the services; empty: none.
         notifier: Configuration of the notifier, for its test; None: no test.
+        replay: How a backtest is started; None: none can be.
+        backtests: Folder of the backtests' files.
+        replay_files: Folder with files that backtests may read; None: none.
     """
 
     host: str = "127.0.0.1"
@@ -34,6 +55,9 @@ class ConsoleOptions:
     pool_size: int = 8
     prometheus_url: str = ""
     notifier: Path | None = None
+    replay: ReplayCommand | None = None
+    backtests: Path = Path(".perpflow/backtests")
+    replay_files: Path | None = None
 
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):

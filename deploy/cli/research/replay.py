@@ -85,6 +85,9 @@ def replay(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the results of --verify, --twice and --future-shift to this file.")
     ] = None,
+    progress_file: Annotated[
+        Path | None, typer.Option("--progress", metavar="FILE", help="Keep phase, records done and their total in this JSON file.")
+    ] = None,
     show: Annotated[int, typer.Option(help="Most differences to print with --verify.", min=1)] = 10,
     settings_file: Annotated[
         Path | None,
@@ -120,6 +123,7 @@ def replay(
     from deploy.backtest.job import Job, open_job
     from deploy.backtest.report import write_report
     from deploy.cli import settings
+    from deploy.cli.research.progress import ProgressFile
     from sinks.commands.strategies.assignments import assigned, varied
 
     paper = paper_settings(latency_ms, slippage_bps, taker_fee, maker_fee, fees, walk_book, use_filters)
@@ -168,26 +172,36 @@ def replay(
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f} records"), _Rate(), TimeElapsedColumn(),
         TimeRemainingColumn(),
     )  # fmt: skip
+    kept = ProgressFile(progress_file)
+    kept.begin("reading")
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("reading", total=None)
 
+        def at(done: int) -> None:
+            bar.update(task, completed=done)
+            kept.at(done)
+
         def progress(phase: str, done: int, total: int) -> None:
             if phase == "reading":
-                bar.update(task, completed=done)
+                at(done)
 
         opened = open_job(job, environment, progress)
 
         def begin(what: str) -> None:
             bar.reset(task, total=opened.total, description=what)
+            kept.begin(what, opened.total)
 
         def on_piece(piece: Piece) -> None:
             if piece.topic != "progress" or opened.files is None:
                 bar.update(task, advance=len(piece.records))
+                kept.add(len(piece.records))
 
         if twice:
+            kept.begin("running twice")
             bar.reset(task, total=None, description="running twice")
             checks["twice"] = check_twice(job, environment)
         if future_shift:
+            kept.begin("checking for look-ahead")
             bar.reset(task, total=None, description="checking for look-ahead")
             checks["future_shift"] = check_future(opened, time_ms("--shift-at", shift_at))
         report = None
@@ -195,10 +209,11 @@ def replay(
             begin("replaying")
             started = time.perf_counter()
             if job.spec.paper:
-                report = write_report(opened, out, checks, on_piece, jobs, lambda done: bar.update(task, completed=done))
+                report = write_report(opened, out, checks, on_piece, jobs, at)
             else:
                 report = write_engine_report(opened, out, checks, on_piece)
             seconds = time.perf_counter() - started
+            kept.end()
     for name, found in checks.items():
         verdict = "[green]holds[/green]" if found["ok"] else "[bold red]FAILS[/bold red]"
         console.print(f"{name}: {verdict}: {found['text']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,16 @@ import typer
 from deploy.cli import settings as surroundings
 from schemas.errors import UserError
 from schemas.process.service import Service, configure_logging
-from sinks.console.options import ConsoleOptions
+from sinks.console.options import ConsoleOptions, ReplayCommand
 from sinks.console.service import Console
+
+
+def replay_command() -> ReplayCommand:
+    """Return how the console starts a backtest: this very command line."""
+    from stream_apps.strategy_files import default_files, load_strategy_files, recorded_files, strategy_text
+
+    shipped = load_strategy_files([*default_files(), *recorded_files()])
+    return ReplayCommand((sys.executable, "-m", "deploy.cli", "replay"), tuple(one.strategy_id for one in shipped), strategy_text)
 
 
 def console(
@@ -30,6 +39,12 @@ def console(
     proxy: Annotated[
         str, typer.Option(help="Addresses of the reverse proxy that has TLS, separated by commas. Its X-Forwarded headers are believed.")
     ] = "",
+    backtests: Annotated[Path, typer.Option(help="Folder in which backtests of the console keep their reports.")] = Path(
+        ".perpflow/backtests"
+    ),
+    replay_files: Annotated[
+        Path | None, typer.Option(help="Folder with dump files and recordings that backtests may read.", exists=True, file_okay=False)
+    ] = None,
     prometheus: Annotated[
         str, typer.Option(envvar="PROMETHEUS_URL", help="Prometheus that scrapes the services: for health and alerts.")
     ] = "",
@@ -57,6 +72,9 @@ def console(
             proxy=proxy,
             prometheus_url=prometheus,
             notifier=notifier,
+            replay=replay_command(),
+            backtests=backtests,
+            replay_files=replay_files,
         )
     except ValueError as error:
         raise UserError(f"console: {error}") from error

@@ -126,17 +126,24 @@ CREATE TABLE IF NOT EXISTS console_backtests (
     user_name text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
-    status text NOT NULL CHECK (status IN ('running', 'done', 'failed', 'cancelled')),
+    status text NOT NULL CHECK (status IN ('running', 'done', 'failed', 'cancelled', 'interrupted')),
     request jsonb NOT NULL,
+    place text NOT NULL,
+    beat_at timestamptz NOT NULL DEFAULT now(),
+    progress jsonb,
     result jsonb,
     error text
 );
-COMMENT ON TABLE console_backtests IS 'Replays that were started in the console; their reports are files.';
+CREATE INDEX IF NOT EXISTS console_backtests_at ON console_backtests (created_at DESC, backtest_id DESC);
+COMMENT ON TABLE console_backtests IS 'Replays that were started in the console, with their reports.';
 COMMENT ON COLUMN console_backtests.backtest_id IS 'Id of the replay.';
 COMMENT ON COLUMN console_backtests.user_name IS 'Who started it.';
 COMMENT ON COLUMN console_backtests.created_at IS 'When it began.';
 COMMENT ON COLUMN console_backtests.finished_at IS 'When it ended; null: it runs.';
-COMMENT ON COLUMN console_backtests.status IS 'running, done, failed or cancelled.';
+COMMENT ON COLUMN console_backtests.status IS 'running, done, failed, cancelled, or interrupted: nobody watched the process any more.';
 COMMENT ON COLUMN console_backtests.request IS 'What was asked for.';
-COMMENT ON COLUMN console_backtests.result IS 'Its figures; null: there are none.';
+COMMENT ON COLUMN console_backtests.place IS 'Machine, process id and start time of the job.';
+COMMENT ON COLUMN console_backtests.beat_at IS 'When a console last saw the job.';
+COMMENT ON COLUMN console_backtests.progress IS 'Phase, records done and their total; null: not known yet.';
+COMMENT ON COLUMN console_backtests.result IS 'Its report (report.json); null: there is none.';
 COMMENT ON COLUMN console_backtests.error IS 'Why it failed; null: it did not.';

@@ -326,3 +326,51 @@ def test_what_comes_is_shown_without_polling(browser: Browser, environment: Sett
         assert not [url for url in asked if "/api/v1/" in url and "/live" not in url and "/auth/" not in url], asked
         for page in (timeline, market, system):
             page.close()
+
+
+def test_live_candles_correct_past_ones_and_leave_holes(browser: Browser, client: httpx.Client) -> None:
+    """A closed minute replaces what was drawn while it formed; minutes that never came are empty places; an older candle changes nothing."""
+    page = opened(browser, client.base_url, "/account")
+    found = page.evaluate(
+        """async () => {
+        const { MarketChart } = await import("/assets/pages/market/chart.js");
+        const place = document.body.appendChild(document.createElement("div"));
+        const chart = await MarketChart.make(place);
+        const minute = 60_000, at = (n) => 1_700_000_040_000 + n * minute;
+        const columns = { open: [1, 2, 3], high: [1, 2, 3], low: [1, 2, 3], close: [1, 2, 3], volume: [1, 1, 1], cvd: [5, 6, 7] };
+        const none = { time_ms: [], value: [] };
+        chart.show({ candles: { open_time_ms: [at(0), at(1), at(2)], ...columns }, liquidations: [], trades: [],
+          series: { open_interest: none, funding_estimated: none, funding_settled: none, obi: none } });
+        const candle = (n, close, cvd) => ({ start_ms: at(n), end_ms: at(n + 1), open: close, high: close, low: close, close, volume: 1, cvd, partial: false });
+        chart.update(candle(1, 20, 60));
+        chart.update(candle(5, 50, 8));
+        chart.update({ ...candle(6, 60, 9), partial: true });
+        chart.update(candle(-3, 99, 99));
+        const shown = [chart.candles.data(), chart.cvd.data()].map((all) => all.map((one) => [one.time * 1000 - at(0), one.close ?? one.value ?? null]));
+        chart.remove();
+        place.remove();
+        return shown;
+    }"""
+    )
+    minute = 60_000
+    assert found[0] == [[0, 1], [minute, 20], [2 * minute, 3], [3 * minute, None], [4 * minute, None], [5 * minute, 50]]
+    sums = [value for _, value in found[1]]
+    assert [one is None for one in sums] == [False, False, False, True, True, False]
+    assert [sums[1] - sums[0], sums[2] - sums[1], sums[5] - sums[2]] == [60, 7, 8]
+    page.close()
+
+
+def test_the_menu_stays_while_the_console_is_away(browser: Browser, client: httpx.Client) -> None:
+    """A reload while /auth/me fails keeps who was logged in; an answer that nobody is logged in does not."""
+    page = opened(browser, client.base_url, "/plaza")
+    expect(page.locator("#nav").get_by_role("link", name="Desk")).to_be_visible()
+    page.route("**/api/v1/auth/me", lambda route: route.fulfill(status=503, json={"detail": "the database does not answer"}))
+    page.reload()
+    expect(page.locator("#nav").get_by_role("link", name="Desk")).to_be_visible()
+    page.unroute("**/api/v1/auth/me")
+    page.route("**/api/v1/auth/me", lambda route: route.fulfill(status=401, json={"detail": "log in first"}))
+    page.route("**/api/v1/auth/refresh", lambda route: route.fulfill(status=401, json={"detail": "log in first"}))
+    page.reload()
+    expect(page.get_by_role("link", name="Log in")).to_be_visible()
+    expect(page.locator("#nav").get_by_role("link", name="Desk")).to_have_count(0)
+    page.close()

@@ -1,0 +1,1 @@
+"""Backtests: ``perpflow replay`` as jobs that a person starts in the console."""
