@@ -49,6 +49,8 @@ class EngineConfig:
         label_target_atr, label_stop_atr: Distances of target and stop of the binary labels, in ATR (S1 10.4).
         label_cost: Estimated cost of a round trip, fraction of price (S1 10.4): twice the taker fee of D22.
         analytics: Which further measures are kept, and their numbers.
+        correlation_bar_ms, correlation_bars: Length of the bars, and number of their returns, of the correlation of two instruments. The
+            default covers V5.0's slow window of 4 h (S2 6 has no number).
         groups: Base assets that share the partition, for strategies of several instruments.
     """
 
@@ -76,14 +78,19 @@ class EngineConfig:
     label_stop_atr: float = 1.0
     label_cost: float = 0.001
     analytics: AnalyticsConfig = field(default_factory=AnalyticsConfig)
+    correlation_bar_ms: int = 300_000
+    correlation_bars: int = 48
     groups: AssetGroups = field(default_factory=AssetGroups)
 
     def __post_init__(self) -> None:
         if self.grid_ms <= 0 or MINUTE_MS % self.grid_ms:
             raise ValueError(f"grid_ms: must divide 60,000 so that every bar and window is a whole number of panes, got {self.grid_ms}")
-        for name in ("oi_horizon_ms", "print_window_ms"):
+        for name in ("oi_horizon_ms", "print_window_ms", "correlation_bar_ms"):
             if getattr(self, name) % self.grid_ms:
                 raise ValueError(f"{name}: must be a multiple of grid_ms ({self.grid_ms}), got {getattr(self, name)}")
+        if (self.correlation_bars + 1) * self.correlation_bar_ms > DAY_MS:
+            most = DAY_MS // self.correlation_bar_ms - 1
+            raise ValueError(f"correlation_bars: one bar more must fit into a day, so at most {most}, got {self.correlation_bars}")
         if self.lateness_ms < 0:
             raise ValueError(f"lateness_ms: must not be negative, got {self.lateness_ms}")
         self.analytics.kyle_panes(self.grid_ms)

@@ -66,6 +66,8 @@ class Snapshot:
         liquidated_long_5m, liquidated_short_5m: Notional of liquidated positions of a side in (T - 5 min, T], quote units. None before the
             first liquidation.
         late_trades: Late trades so far.
+        bets: (side, correlation or None) for each other asset of the evaluated strategy on which it may hold a position: side 1 LONG, -1
+            SHORT, and how that instrument moves with this one.
         analytics: Field of the features topic -> value, for the measures in core/market/analytics. None for measures that are switched off.
         missing_inputs: Names of inputs never seen or undefined: any of atr, quantity_p99, cvd_<w>, obi, spot_perp_divergence,
             open_interest_change, long_short_ratio, top_trader_long_share, coinbase_premium.
@@ -101,6 +103,7 @@ class Snapshot:
     liquidated_long_5m: float | None = None
     liquidated_short_5m: float | None = None
     late_trades: int = 0
+    bets: tuple[tuple[int, float | None], ...] = ()
     analytics: Mapping[str, float | None] = field(default_factory=dict)
     missing_inputs: tuple[str, ...] = ()
     stale_inputs: tuple[str, ...] = ()

@@ -158,6 +158,7 @@ class MarketState:
             (arrays.PERCENTILE_MIN, config.atr_percentile_min), (arrays.QUANTILE_MIN, config.quantile_min_trades),
             (arrays.STALE_BOOK, config.stale_book_ms), (arrays.STALE_FUNDING, config.stale_funding_ms),
             (arrays.STALE_INDICATOR, config.stale_indicator_ms), (arrays.OI_HORIZON, config.oi_horizon_ms),
+            (arrays.CORRELATION_PANES, config.correlation_bar_ms // config.grid_ms), (arrays.CORRELATION_BARS, config.correlation_bars),
         ):  # fmt: skip
             whole[column] = value
         self.analytics.use(config.analytics, config.stale_book_ms)
@@ -192,6 +193,7 @@ class MarketState:
             (arrays.DAY_PANES, c.day_panes), (arrays.ATR_FRAME, ATR_FRAME), (arrays.SEEDS, len(_SEEDS)), (arrays.WHALE_FLOW, _WHALE_FLOW),
             (arrays.FLOWING, bool(analytics.groups)), (arrays.MEASURING, bool(c.analytics.measures)), (arrays.VPIN, "vpin" in analytics.groups),
             (arrays.FUNDING, "funding" in analytics.groups), (arrays.DIVERGENCE, "divergence" in analytics.groups),
+            (arrays.CORRELATION_PANES, c.correlation_bar_ms // c.grid_ms), (arrays.CORRELATION_BARS, c.correlation_bars),
         ):  # fmt: skip
             whole[column] = value
         limits = np.array([c.print_floor, c.whale_usd])

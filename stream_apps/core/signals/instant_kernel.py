@@ -17,10 +17,11 @@ from stream_apps.core.log import steps as step_columns
 from stream_apps.core.log.steps import DECIDED, FIRST_MEMBER, LAST_MEMBER, PANE, STOP
 from stream_apps.core.market import arrays
 from stream_apps.core.market import columns as col
-from stream_apps.core.market.arrays import GRID, ROW
-from stream_apps.core.market.kernels import market_kernels, pane_kernels, print_kernels
+from stream_apps.core.market.arrays import CORRELATION_BARS, CORRELATION_PANES, GRID, ROW
+from stream_apps.core.market.kernels import correlation_kernels, market_kernels, pane_kernels, print_kernels
 from stream_apps.core.market.kernels.market_kernels import close, observe, take_trades
 from stream_apps.core.signals.scoring import kernel as score_kernel
+from stream_apps.core.signals.scoring.kernel import S_N_PAIRS, S_PAIRS
 
 # Columns of ``ends``: the ends of an instant's features, bars and scores, and the first pane that was open (-1: it closed none).
 ROWS, BARS, SCORES, OPENED = range(4)
@@ -52,7 +53,9 @@ class InstantOutputs(NamedTuple):
 
 def _make_score(stamp: int) -> Any:
     @njit(cache=True, nogil=True)
-    def _score(first: int, last: int, scores: int, size: int, instant: int, decided: int, prints: Any, tables: Any, found: Any) -> Any:
+    def _score(
+        first: int, last: int, scores: int, size: int, pane: int, decided: int, m: Any, prints: Any, numbers: Any, tables: Any, found: Any
+    ) -> Any:
         """Score the strategies of the rows [first, last).
 
         Returns the number of evaluations so far, the bytes so far, and whether one made a signal.
@@ -67,8 +70,16 @@ def _make_score(stamp: int) -> Any:
             return scores, size, False
         asked, flows, results = found.asked[scores:n], found.flows[scores:n], found.results[scores:n]
         print_kernels.asked_flows(asked, chosen, tables.least, tables.of_whales, prints.rows, prints.runs, prints.at, flows)
+        together = np.full((len(asked), tables.most_pairs), np.nan)
+        if len(tables.pair_rows):
+            strategies = tables.score_tables[0]
+            correlation_kernels.correlations(
+                asked, chosen, strategies[:, S_PAIRS], strategies[:, S_N_PAIRS], tables.pair_rows, pane, numbers.whole[CORRELATION_PANES],
+                numbers.whole[CORRELATION_BARS], m.meta, m.cumulative, together,
+            )  # fmt: skip
+        instant = pane * numbers.whole[GRID]
         score_kernel.score(  # type: ignore[call-arg]  # a tuple of tables in the middle
-            asked, found.features[first:last], found.states[first:last], found.counts[first:last], found.prints[first:last], flows, instant, decided,
+            asked, found.features[first:last], found.states[first:last], found.counts[first:last], found.prints[first:last], flows, together, instant, decided,
             tables.columns, col.STALE, tables.regimes, *tables.score_tables, found.scores[size:], results, found.values[scores:n],
         )  # fmt: skip
         fired = False
@@ -129,9 +140,7 @@ def _make_run(stamp: int) -> Any:
                     for r in range(rows, until):
                         found.prints[r] = prints.counts[found.instruments[r]]
                     if len(tables.places):
-                        scores, size, fired = _score(
-                            rows, until, scores, size, pane * numbers.whole[GRID], steps[t, DECIDED], prints, tables, found
-                        )
+                        scores, size, fired = _score(rows, until, scores, size, pane, steps[t, DECIDED], m, prints, numbers, tables, found)
                     rows = until
             found.ends[t, ROWS] = rows
             found.ends[t, BARS] = bars
@@ -143,6 +152,6 @@ def _make_run(stamp: int) -> Any:
     return run
 
 
-_STAMP = stamp(arrays, step_columns, col, market_kernels, pane_kernels, print_kernels, score_kernel)
+_STAMP = stamp(arrays, step_columns, col, correlation_kernels, market_kernels, pane_kernels, print_kernels, score_kernel)
 _score = _make_score(_STAMP)
 run = _make_run(_STAMP)

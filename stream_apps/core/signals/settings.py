@@ -46,6 +46,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "regime_trend", "", 0, 1, "Absolute acceleration / volume of the fast window above which the regime is trend.", "D15", whole=False
     ),
+    Setting("correlation_bar_ms", "ms", 60_000, 3_600_000, "Length of the bars of the correlation; a whole number of grid steps.", "S2 6"),
+    Setting("correlation_bars", "bars", 8, 1_000, "Number of returns of the correlation; with the bar before them they fit into a day.", "S2 6"),
     Setting("funding_window_ms", "ms", _HOUR_MS, 168 * _HOUR_MS, "History of the funding z-score.", "S1 4.1"),
     Setting("funding_min", "rates", 2, RATES, "With fewer rates in that history the z-score is undefined.", "S1 4.1"),
     Setting("label_target_atr", "ATR", 0.01, 100, "Distance of the target of the binary labels.", "S1 10.4", whole=False),

@@ -80,6 +80,9 @@ class StrategyConfig:
     gate_spot_perp_enabled: bool = False
     spot_perp_threshold: float = 0.005
     spot_perp_on_missing: str = "block"
+    gate_correlation_enabled: bool = True
+    correlation_max: float = 0.8
+    correlation_on_missing: str = "block"
     sl_atr_multiplier: float = 1.5
     tp1_ratio: float = 0.75
     tp2_ratio: float = 1.5
@@ -146,14 +149,19 @@ _NOT_DECIDING = frozenset({*BOOKKEEPING, "status", "display_name", "description"
 # default, and an absent flow passed. A strategy that still decides so keeps its hash. One that blocks gets a hash that no earlier one had.
 _HASHED_AS: dict[str, dict[Any, Any]] = {"whale_on_missing": {"pass": "block", "block": "require"}}
 # Fields that earlier releases did not have. At their default the strategy decides as it did, so its hash has none of them.
-_HASHED_IF_SET = ("instruments",)
+_HASHED_IF_SET: dict[str, Any] = {
+    "instruments": [],
+    "gate_correlation_enabled": True,
+    "correlation_max": 0.8,
+    "correlation_on_missing": "block",
+}
 
 
 def config_hash(config: StrategyConfig) -> str:
     """Return the first 16 hex digits of SHA-256 over the canonical JSON of every field that affects decisions."""
     deciding = {name: value for name, value in config.to_record().items() if name not in _NOT_DECIDING}
-    for name in _HASHED_IF_SET:
-        if not deciding[name]:
+    for name, default in _HASHED_IF_SET.items():
+        if deciding[name] == default:
             del deciding[name]
     for name, texts in _HASHED_AS.items():
         deciding[name] = texts.get(deciding[name], deciding[name])

@@ -85,11 +85,12 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "whale_on_missing": ON_MISSING,
     "obi_on_missing": ON_MISSING,
     "spot_perp_on_missing": ON_MISSING,
+    "correlation_on_missing": ON_MISSING,
 }
 
 # Quote units, S1 7.1: of the balance at creation, and with what was added later.
 _MOST_BALANCE = 1_000_000
-# Inclusive. From S1 7.1. The five marked "ours" have a default in the specification but no range.
+# Inclusive. From S1 7.1. Those marked "ours" have a default in the specification but no range.
 _RANGES: dict[str, tuple[float, float]] = {
     "initial_balance": (1_000, _MOST_BALANCE),
     "added_balance": (0, _MOST_BALANCE),
@@ -106,6 +107,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "whale_flow_pct": (0, 1),
     "obi_threshold": (0.1, 0.9),
     "spot_perp_threshold": (0.0005, 0.01),
+    "correlation_max": (-1, 1),  # ours
     "sl_atr_multiplier": (0.5, 3.0),
     "tp1_ratio": (0.3, 2.0),
     "tp2_ratio": (0.5, 4.0),

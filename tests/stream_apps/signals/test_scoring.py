@@ -522,7 +522,7 @@ def test_cooldown_in_event_time(since_entry: int, cooldown_minutes: int, entry: 
     memory = StrategyMemory(T - since_entry)
     result = run(snapshot(**STANDARD), strategy, memory)
     assert (result.score["cooldown"], result.signal is not None) == (not entry, entry)
-    assert result.memory == (StrategyMemory(T, T - since_entry) if entry else memory)
+    assert result.memory == (StrategyMemory(T, T - since_entry, last_side=1) if entry else memory)
     assert (result.score["score"], result.score["tier"], result.score["direction"]) == (69.2, "standard", "LONG")
 
 
@@ -553,8 +553,8 @@ def test_a_direction_limit_neither_opens_nor_flips_but_never_changes_the_score(l
     result = run(snapshot(**market), config(direction=limit))
     assert (result.score["score"], result.score["tier"], result.score["gate_passed"]) == (100.0, "heavy", True)
     assert (result.signal is not None, result.score["signalled"], result.score["cooldown"]) == (signalled, signalled, False)
-    side = {"LONG": 1, "SHORT": 2}
-    assert result.memory == (StrategyMemory(T, None, side[result.score["direction"]]) if signalled else StrategyMemory())
+    bit, side = {"LONG": (1, 1), "SHORT": (2, -1), "NONE": (3, 0)}[result.score["direction"]]
+    assert result.memory == (StrategyMemory(T, None, bit, last_side=side) if signalled else StrategyMemory())
 
 
 def test_the_signal_carries_what_an_executor_needs() -> None:
@@ -605,7 +605,7 @@ def test_a_flip_is_signalled_only_while_the_other_side_may_be_open() -> None:
     # Nothing is known before the first entry, so it flips as well. Then LONG is held: only SHORT flips, until an entry of its own.
     assert seen == ["entry+flip", "cooldown", "cooldown", "flip", "flip", "flip", "cooldown", "cooldown"]
     result = run(replace(snapshot(**PERFECT_SHORT), time=T + 600_000), strategy, memory)
-    assert (result.score["verdict"], result.memory) == ("entry+flip", StrategyMemory(T + 600_000, T, 2))
+    assert (result.score["verdict"], result.memory) == ("entry+flip", StrategyMemory(T + 600_000, T, 2, last_side=-1))
     again = run(replace(snapshot(**PERFECT_SHORT), time=T + 615_000), strategy, result.memory)
     assert (again.score["verdict"], again.signal) == ("cooldown", None)
 

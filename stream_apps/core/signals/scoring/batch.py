@@ -16,13 +16,22 @@ import numpy.typing as npt
 
 from schemas.codec.avro import Codec
 from schemas.codec.recordwriter import long_bytes, text_bytes
+from schemas.partition import base_of_instrument
 from stream_apps.core.market import columns as col
 from stream_apps.core.market.prints import PrintStore
 from stream_apps.core.market.state import FEATURES, INPUTS
 from stream_apps.core.signals.scoring import kernel as k
 from stream_apps.core.signals.scoring.decision import ALLOWED, BIT, Decision, StrategyMemory, signal_record, tier_starts
 from stream_apps.core.signals.scoring.model import INPUT_ORDER, Gate, Judged, Model
-from stream_apps.core.signals.scoring.models.shared import ACCEL_INDEPENDENT, VOLATILITY_INPUT, WHALE_INPUT, on_missing, whale_adverse
+from stream_apps.core.signals.scoring.models.shared import (
+    ACCEL_INDEPENDENT,
+    CORRELATION_INPUT,
+    SAME_BET,
+    VOLATILITY_INPUT,
+    WHALE_INPUT,
+    on_missing,
+    whale_adverse,
+)
 from stream_apps.core.signals.scoring.points import AgainstFunding, Part
 from stream_apps.core.signals.scoring.reading import REGIME_LIMITS, GateSettings, RegimeLimits
 from stream_apps.core.signals.scoring.registry import MODELS
@@ -44,7 +53,12 @@ _COLUMNS = np.array(
     [*(_COLUMN.get(_FEATURE_OF.get(name, name), -1) for name in INPUT_ORDER), _COLUMN["cvd_1h"], _COLUMN["slope_1h"]], dtype=np.int64
 )
 # The input that a gate calls missing, where it is not its first one.
-_ABSENT_INPUT = {Judged.VOLATILITY: VOLATILITY_INPUT, Judged.WHALE: WHALE_INPUT, Judged.VWAP_SIGN: "vwap_30m"}
+_ABSENT_INPUT = {
+    Judged.VOLATILITY: VOLATILITY_INPUT,
+    Judged.WHALE: WHALE_INPUT,
+    Judged.VWAP_SIGN: "vwap_30m",
+    Judged.SAME_BET: CORRELATION_INPUT,
+}
 # Bytes of a score that are neither texts of the tables nor counted below: numbers, flags, lengths.
 _NUMBERS = 512
 _WORDS = 64  # maximum bytes of a reason with a number in it
@@ -202,6 +216,8 @@ class StrategyTables(NamedTuple):
     Attributes:
         starts, places: The strategies of instrument row i are ``places[starts[i]:starts[i + 1]]``.
         size: Maximum bytes of all their scores at one instant.
+        pair_rows: Rows of the pairs' instruments; -1: unknown.
+        most_pairs: Most pairs of a strategy, at least 1.
         least, of_whales: The flows of large trades that they ask for.
         columns, regimes, score_tables: What the compiled scorer reads.
     """
@@ -209,6 +225,8 @@ class StrategyTables(NamedTuple):
     starts: Any
     places: Any
     size: int
+    pair_rows: Any
+    most_pairs: int
     least: Any
     of_whales: Any
     columns: Any
@@ -246,6 +264,7 @@ class Batch:
         self._sizes: list[int] = []
         tables = _Tables(codec.header("scores"))
         rows, values, maxima, of_gates, gate_limits, inputs = [], [], list[float](), list[list[int]](), list[float](), list[list[int]]()
+        pairs: list[int] = []
         for place, (config, hash_) in enumerate(self.strategies):
             self._places.setdefault(config.instrument, []).append(place)
             model = MODELS[config.model].of(config)
@@ -264,8 +283,9 @@ class Batch:
             rows.append([
                 number, *own, _COLUMN.get(f"slope_{fast}", -1), _COLUMN.get(f"acceleration_{fast}", -1), _COLUMN[f"cvd_{fast}"], _COLUMN[f"cvd_{slow}"],
                 _COLUMN[f"volume_{fast}"], len(of_gates), len(inputs), sum(BIT[side] for side in ALLOWED[config.direction]), config.cooldown_minutes,
-                len(maxima),
+                len(maxima), config.timeout_minutes, len(pairs), len(others := self._others(model, config)),
             ])  # fmt: skip
+            pairs += others
             values.append(
                 [config.entry_score, config.flip_threshold, *(start for _, start in starts), *([0.0] * (k.N_SF - k.TIERS - len(starts)))]
             )
@@ -288,15 +308,25 @@ class Batch:
             self._sizes.append(size)
         # For strategies that ask for big trades: the smallest notional (NaN: it does not ask), and whether of all whale prints.
         self._least, self._of_whales = np.array([least for least, _ in whales]), np.array([every for _, every in whales], dtype=np.bool_)
-        self._memory = np.array([_as_numbers(memory) for memory in self._memories], dtype=np.int64).reshape(len(self.strategies), 4)
+        self._memory = np.array([_as_numbers(memory) for memory in self._memories], dtype=np.int64).reshape(len(self.strategies), 5)
         self._tables = (
             _table(rows, k.N_S), np.array(values).reshape(len(rows), k.N_SF), self._memory, _table(tables.models, k.N_M), _table(tables.layers, k.N_L),
             np.array(tables.layer_most), np.array(maxima), _table(tables.parts, k.N_P), np.array(tables.part_values).reshape(-1, 3),
             np.array(tables.part_inputs, dtype=np.int64), _table(tables.rows, k.N_R), np.array(tables.row_points), _table(tables.conditions, k.N_C),
-            np.array(tables.limits), _table(tables.gates, k.N_G), _table(of_gates, k.N_A), np.array(gate_limits), _table(inputs, k.N_I),
+            np.array(tables.limits), _table(tables.gates, k.N_G), _table(of_gates, k.N_A), np.array(gate_limits),
+            np.array(pairs, dtype=np.int64), _table(inputs, k.N_I),
             *tables.texts.arrays(),
         )  # fmt: skip
+        self._pairs = [self.strategies[other][0].instrument for other in pairs]
+        self._most_pairs = max([1, *(row[k.S_N_PAIRS] for row in rows)])
         self._strategy_tables: StrategyTables | None = None
+
+    def _others(self, model: Model, config: StrategyConfig) -> list[int]:
+        """Return the pairs of a leg, by index: the legs of its strategy on other assets, if its model asks how they move together."""
+        if not any(gate.judged is Judged.SAME_BET for gate in model.gates):
+            return []
+        mine = [(place, leg) for place, (leg, _) in enumerate(self.strategies) if leg.strategy_id == config.strategy_id]
+        return [place for place, leg in mine if base_of_instrument(leg.instrument) != base_of_instrument(config.instrument)]
 
     @staticmethod
     def _gate(gate: Gate, on: bool, config: StrategyConfig, texts: _Texts) -> list[int]:
@@ -305,7 +335,9 @@ class Batch:
         name = _ABSENT_INPUT.get(gate.judged) or gate.inputs[0]
         rule = "block" if gate.on_missing is None else getattr(config, gate.on_missing)
         absent = [texts.of(on_missing("block", shown(name, window, slow)) or "") for window in (fast, _STRETCHED)]
-        adverse = texts.of(whale_adverse(config)) if gate.judged is Judged.WHALE else 0
+        adverse = (
+            texts.of(whale_adverse(config)) if gate.judged is Judged.WHALE else texts.of(SAME_BET) if gate.judged is Judged.SAME_BET else 0
+        )
         return [on, rule == "block", is_btc(config.instrument), *absent, adverse]
 
     def of(self, instrument: str) -> list[int]:
@@ -319,14 +351,18 @@ class Batch:
             starts = np.cumsum([0, *map(len, mine)])
             places = np.array([place for one in mine for place in one], dtype=np.int64)
             size = sum([self._sizes[place] for place in places.tolist()])
-            self._strategy_tables = StrategyTables(starts, places, size, self._least, self._of_whales, _COLUMNS, self._limits, self._tables)
+            rows = {name: row for row, name in enumerate(names)}
+            pair_rows = np.array([rows.get(name, -1) for name in self._pairs], dtype=np.int64)
+            self._strategy_tables = StrategyTables(
+                starts, places, size, pair_rows, self._most_pairs, self._least, self._of_whales, _COLUMNS, self._limits, self._tables
+            )  # fmt: skip
         return self._strategy_tables
 
     def evaluate(self, asked: Sequence[tuple[int, int]], market: Market) -> list[Scored]:
         """Return the evaluations of some strategies at one instant, in the order of ``asked``.
 
         The loop over instants scores with ``strategy_tables`` and also ends in ``scored``. This method does one instant without the loop,
-        for the warm-up and for tests that compare the compiled scorer with the readable one.
+        for the warm-up and for tests that compare the compiled scorer with the readable one. It knows no correlations.
 
         Args:
             asked: (index of the strategy, row of its instrument) of each.
@@ -335,9 +371,10 @@ class Batch:
         n, size = len(asked), sum([self._sizes[place] for place, _ in asked])
         places = np.array(asked, dtype=np.int64)
         flows = market.kept.flows_of(places, market.instruments, self._least, self._of_whales)
+        together = np.full((n, self._most_pairs), np.nan)
         results, numbers, out = np.empty((n, k.N_RESULT), dtype=np.int64), np.empty((n, 2)), np.empty(size, dtype=np.uint8)
         k.score(
-            places, market.features, market.states, market.counts, market.prints, flows, market.instant, market.decided_at,
+            places, market.features, market.states, market.counts, market.prints, flows, together, market.instant, market.decided_at,
             _COLUMNS, col.STALE, self._limits, *self._tables, out, results, numbers,
         )  # fmt: skip
         written = out[: results[-1, k.END]].tobytes() if n else b""
@@ -385,9 +422,8 @@ class Batch:
         return None if span < 0 else self._tiers[place][span - int(models[strategies[place, k.S_MODEL], k.M_TIERS])]
 
 
-def _as_numbers(memory: StrategyMemory) -> tuple[int, int, int, int]:
-    last, earlier, may_hold, closed = (k.NO_TIME if value is None else value for value in memory.to_tuple())
-    return last, earlier, may_hold, closed
+def _as_numbers(memory: StrategyMemory) -> list[int]:
+    return [k.NO_TIME if value is None else value for value in memory.to_tuple()]
 
 
 assert len(INPUT_ORDER) == k.N_INPUTS

@@ -29,6 +29,7 @@ class StrategyMemory:
         earlier_entry_time: Instant of the entry signal before that.
         may_hold: Sides of a position that may be open, judged by the signals so far: 1 LONG, 2 SHORT, 3 either. It is 3 before the first
             signal, because an executor may hold a position from an earlier state of this worker.
+        last_side: Side of the last entry signal: 1 LONG, -1 SHORT; 0 before the first one, and when an earlier release kept the memory.
         closed_time: Instant of the first flip without entry since the last entry, for models whose flip only closes. None: there was none.
     """
 
@@ -36,10 +37,11 @@ class StrategyMemory:
     earlier_entry_time: int | None = None
     may_hold: int = _ANY
     closed_time: int | None = None
+    last_side: int = 0
 
-    def to_tuple(self) -> tuple[int | None, int | None, int, int | None]:
+    def to_tuple(self) -> tuple[int | None, int | None, int, int | None, int]:
         """Return the memory as plain values."""
-        return (self.last_entry_time, self.earlier_entry_time, self.may_hold, self.closed_time)
+        return (self.last_entry_time, self.earlier_entry_time, self.may_hold, self.closed_time, self.last_side)
 
     @classmethod
     def from_tuple(cls, values: tuple[Any, ...] | list[Any]) -> StrategyMemory:
@@ -50,6 +52,12 @@ class StrategyMemory:
     def quiet_since(self) -> int | None:
         """Return the instant from which the cooldown counts: of the last entry, or of the flip that closed its position."""
         return self.last_entry_time if self.closed_time is None else self.closed_time
+
+    def bet(self, time: int, timeout_minutes: int) -> int:
+        """Return the side on which the last entry may still be open at ``time``, judged by the signals so far; 0: none."""
+        if self.last_entry_time is None or self.closed_time is not None or time - self.last_entry_time >= timeout_minutes * _MINUTE_MS:
+            return 0
+        return self.last_side
 
     def after(self, time: int, direction: int, entry: bool, flip: bool, flip_closes_only: bool = False) -> StrategyMemory:
         """Return the memory after a signal.
@@ -63,7 +71,7 @@ class StrategyMemory:
         if not entry:
             return replace(self, closed_time=time) if flip and flip_closes_only and self.closed_time is None else self
         bit = BIT[direction]
-        return StrategyMemory(time, self.last_entry_time, bit if flip else self.may_hold | bit)
+        return StrategyMemory(time, self.last_entry_time, bit if flip else self.may_hold | bit, last_side=direction)
 
 
 class Decision(NamedTuple):

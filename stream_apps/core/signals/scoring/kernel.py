@@ -25,7 +25,7 @@ P99_STATE, MISSING = 7, 1
 
 # Columns of the tables.
 (S_MODEL, S_PREFIX, S_NAME, S_WHO, S_THRESHOLDS, S_SLOPE, S_ACCELERATION, S_FAST, S_SLOW, S_VOLUME, S_GATES, S_INPUTS, S_DIRECTION, S_COOLDOWN,
- S_MOSTS, N_S) = range(16)  # fmt: skip
+ S_MOSTS, S_TIMEOUT, S_PAIRS, S_N_PAIRS, N_S) = range(19)  # fmt: skip
 ENTRY, FLIP_AT, TIERS, N_SF = 0, 1, 2, 5
 (M_LAYERS, M_N_LAYERS, M_GATES, M_N_GATES, M_N_INPUTS, M_STRETCH, M_TWO_AN_HOUR, M_TIERS, M_N_TIERS, M_INDEPENDENT,
  M_FLIP_CLOSES_ONLY, N_M) = range(12)  # fmt: skip
@@ -65,7 +65,10 @@ _FAST_SIGN, _SLOPE_SIGN, _SLOW_SIGN, _VWAP_SIGN = (
     int(Judged.SLOW_SIGN),
     int(Judged.VWAP_SIGN),
 )
+_SAME_BET = int(Judged.SAME_BET)
 _MINUTE_MS, _HOUR_MS = 60_000, 3_600_000
+# Signals of this instant that end a bet; 1 and -1 begin one.
+_ENDED = 2
 
 
 @njit(cache=True, nogil=True)
@@ -149,11 +152,28 @@ def _points(
 
 
 @njit(cache=True, nogil=True)
+def _same_bet(s: int, lean: int, instant: int, strategies: Any, pairs: Any, together: Any, memory: Any, signalled: Any) -> Any:
+    """Return the largest known correlation with a bet on that side, NaN without one, and whether one is not known (``v50._same_bet``)."""
+    largest, unknown = np.nan, False
+    for k in range(strategies[s, S_N_PAIRS]):
+        other = pairs[strategies[s, S_PAIRS] + k]
+        side = signalled[other]
+        if side == 0 and memory[other, 0] != NO_TIME and memory[other, 3] == NO_TIME:
+            side = memory[other, 4] if instant - memory[other, 0] < strategies[s, S_TIMEOUT] * _MINUTE_MS else 0
+        if side == lean:
+            if np.isnan(together[k]):
+                unknown = True
+            elif not together[k] <= largest:  # true while it is NaN
+                largest = together[k]
+    return largest, unknown
+
+
+@njit(cache=True, nogil=True)
 def score(
-    asked: Any, features: Any, states: Any, counts: Any, prints: Any, flows: Any, instant: int, decided_at: int, columns: Any, stale: int,
+    asked: Any, features: Any, states: Any, counts: Any, prints: Any, flows: Any, together: Any, instant: int, decided_at: int, columns: Any, stale: int,
     limits_of_regime: Any, strategies: Any, strategy_values: Any, memory: Any, models: Any, layers: Any, layer_most: Any, maxima: Any, parts: Any,
     part_values: Any, part_inputs: Any, rows: Any, row_points: Any, conditions: Any, limits: Any, gates: Any, of_gates: Any, gate_limits: Any,
-    inputs: Any, spans: Any, blob: Any, out: Any, results: Any, values: Any,
+    pairs: Any, inputs: Any, spans: Any, blob: Any, out: Any, results: Any, values: Any,
 ) -> None:  # fmt: skip
     """Score strategies.
 
@@ -162,6 +182,7 @@ def score(
         features, states, counts, prints: Rows: columns ``state.FEATURES``, states of ``state.INPUTS``, trades of the pane and late ones,
             large buys and sells.
         flows: Flow of big trades of each evaluation; NaN without such trades.
+        together: Correlations of each evaluation's instrument with those of its strategy's pairs; NaN where not known.
         instant, decided_at: ms UTC.
         columns: Columns of the features, by input. -1: of the strategy's windows, or none. Behind them those of cvd_1h and slope_1h.
         stale: The state value that means stale.
@@ -175,6 +196,7 @@ def score(
     scratch = np.empty(1, dtype=np.float64)
     as_bytes = scratch.view(np.uint8)
     x = np.empty(N_INPUTS)
+    signalled = np.zeros(len(strategies) if len(pairs) else 0, dtype=np.int64)
     at = 0
     for e in range(len(asked)):
         s, r = asked[e, 0], asked[e, 1]
@@ -245,6 +267,10 @@ def score(
                     value = x[OBI] if kind == _OBI else x[SPOT_PERP]
                     absent = np.isnan(value)
                     numbered = value * lean < -limit
+                elif kind == _SAME_BET:
+                    value, absent = _same_bet(s, lean, instant, strategies, pairs, together[e], memory, signalled)
+                    if value >= limit:
+                        text, absent = of_gates[a, A_ADVERSE], False
                 else:
                     if kind == _FAST_SIGN:
                         value = fast
@@ -338,6 +364,8 @@ def score(
                     verdict = V_ENTRY_FLIP if flip else V_ENTRY
                 if flip and not entry:
                     verdict = V_FLIP
+        if len(pairs) and (entry or flip):
+            signalled[s] = direction if entry else _ENDED
         # --- the record -------------------------------------------------------------------------------------------------
         at = _text(out, at, blob, spans, T_HEADER)
         digits, rest = (2 if instant < 0 else 1), abs(instant) // 10

@@ -60,6 +60,7 @@ class Judged(IntEnum):
     SLOPE_SIGN = 8
     SLOW_SIGN = 9
     VWAP_SIGN = 10
+    SAME_BET = 11
 
 
 @dataclass(frozen=True, slots=True)

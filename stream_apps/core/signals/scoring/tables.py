@@ -48,6 +48,17 @@ def markdown(model: Model) -> str:
         lines += [f"| {name} | {least:g} to {most:g} | allowed |" for name, (least, most) in model.ranges.items()]
     lines += ["", *(f"- {note}" for note in model.notes)] if model.notes else []
     for name, variant in model.variants.items():
+        if more := [gate for gate in variant.gates if gate not in model.gates]:
+            lines += [
+                "",
+                f"### With {name}",
+                "",
+                "| gate | inputs | blocks when | limit | missing | switch | source |",
+                "|---|---|---|---|---|---|---|",
+            ]
+            lines += map(_gate, more)
+        if [layer.all_parts for layer in variant.layers] == [layer.all_parts for layer in model.layers]:
+            continue
         lines += ["", f"### With {name} = true", "", "| layer | part | side | when | points | source |", "|---|---|---|---|---|---|"]
         for layer, plain in zip(variant.layers, model.layers, strict=True):
             if layer.all_parts != plain.all_parts:

@@ -94,6 +94,10 @@ VOLATILITY_INPUT = "price"
 WHALE_INPUT = "whale_flow"
 
 
+# The correlation gate of V5.0: its reason, and the input that it calls missing.
+SAME_BET, CORRELATION_INPUT = "same_bet", "correlation"
+
+
 def on_missing(rule: str, name: str) -> str | None:
     """Return the reason why a missing input blocks, or None if it may pass (D10)."""
     return f"missing({name})" if rule == "block" else None

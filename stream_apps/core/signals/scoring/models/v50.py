@@ -12,13 +12,21 @@ condition; S2 6, "below / above 0.01 %", holds. How far does the stop trail? Her
 "BTC+ETH same side total cap 10 % of capital" holds over all instruments of the strategy. An entry that would exceed it is refused and not cut:
 the plan knows sizes of 2, 5 and 8 % only, so a cut one would not be of the plan. The share of a position is 5 % times its risk multiple
 (D14), so the cap is two standard positions. ``signal_rules.verdict`` applies it, on paper and live.
+
+"Correlation filter between ETH and BTC" has no number in the plan. Here: two entries of one side on assets that move together are one bet,
+so the second one is refused. Together means a correlation of at least 0.8 of the returns of 5 min VWAPs over 4 h, the slow window: then
+two thirds of the variance of one is that of the other. The scorer judges it, so paper, live and replay follow. It does not know fills: a
+position may be open from its entry signal to the time stop, or until an opposite signal closes it. Of two entries at one instant the
+instrument that is first by name enters. A correlation that is not known refuses, unless ``correlation_on_missing`` is pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from stream_apps.core.signals.scoring.model import Gate, Judged, Layer, Model, Tier
+from stream_apps.core.signals.scoring.models.shared import CORRELATION_INPUT, SAME_BET, on_missing
 from stream_apps.core.signals.scoring.points import Steps, every
 from stream_apps.core.signals.scoring.view import View
 from stream_apps.core.signals.strategy import StrategyConfig
@@ -52,6 +60,16 @@ def _vwap(view: View, config: StrategyConfig) -> tuple[float | None, str | None]
     return _signed("vwap_30m", None if vwap is None else view.snapshot.price - vwap, view, config)
 
 
+def _same_bet(view: View, config: StrategyConfig) -> tuple[float | None, str | None]:
+    """Judge the largest correlation with an asset on which a position of this side may be open."""
+    found = [correlation for side, correlation in view.snapshot.bets if side == view.lean]
+    known = [correlation for correlation in found if correlation is not None]
+    value = max(known, default=None)
+    if value is not None and value >= config.correlation_max:
+        return value, SAME_BET
+    return value, on_missing(config.correlation_on_missing, CORRELATION_INPUT) if len(known) < len(found) else None
+
+
 CORE = Steps(
     "core",
     (
@@ -70,7 +88,7 @@ FUNDING_SUPPORT = Steps(
     "S2 6",
 )
 
-V50 = Model(
+_ONE = Model(
     name="v50_rules",
     title="V5.0 rule engine",
     source="S2 6, 5.2; S1 4.2",
@@ -103,3 +121,14 @@ V50 = Model(
         "The 40 points of the core and the tiers' scores are ours: the plan has a bonus of 0-60 that sizes 2, 5 or 8 % of capital.",
     ),
 )  # fmt: skip
+_SEVERAL = replace(
+    _ONE,
+    gates=(
+        *_ONE.gates,
+        Gate(
+            "correlation", (), "a position of this side may be open on another asset that moves with this one", _same_bet, "correlation_max",
+            "S2 6; the numbers are ours", Judged.SAME_BET, enabled="gate_correlation_enabled", on_missing="correlation_on_missing", entry_only=True,
+        ),
+    ),
+)  # fmt: skip
+V50 = replace(_ONE, variants={"instruments": _SEVERAL})
