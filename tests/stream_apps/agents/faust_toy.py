@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from schemas.codec.avro import Codec
 from schemas.codec.recordset import RecordSet
+from stream_apps.core.log.instruments import Instruments
 
 PANES = 5
 
@@ -43,6 +44,7 @@ class ToyEngine:
         self.panes: dict[bytes, bytes] = {}
         self.dirty: dict[bytes, bytes | None] = {}
         self.counts = {"late": 0, "instants": 0}
+        self.instruments = Instruments()  # it knows none by name
 
     @classmethod
     def inputs(cls) -> tuple[str, ...]:
