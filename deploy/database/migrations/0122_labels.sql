@@ -46,7 +46,7 @@ SELECT s.score_id, s.instrument, s.strategy_id, s.event_time, s.lean AS directio
     CASE s.lean WHEN 'LONG' THEN l.long_mae_r_60m ELSE l.short_mae_r_60m END AS mae_r_60m,
     CASE s.lean WHEN 'LONG' THEN l.long_binary_30m ELSE l.short_binary_30m END AS y_binary_30m,
     CASE s.lean WHEN 'LONG' THEN l.long_binary_60m ELSE l.short_binary_60m END AS y_binary_60m,
-    l.reason
+    l.reason, s.kafka_partition, s.kafka_offset
 FROM scores s
 JOIN labels l ON l.instrument = s.instrument AND l.evaluated_at = s.event_time
     AND l.event_time >= s.event_time AND l.event_time < s.event_time + interval '1 day'
@@ -76,3 +76,5 @@ COMMENT ON COLUMN score_labels.mae_r_60m IS 'Worst excursion within 60 min, R; n
 COMMENT ON COLUMN score_labels.y_binary_30m IS '1: the target was touched within 30 min and no stop before it; 0: not; null: not known.';
 COMMENT ON COLUMN score_labels.y_binary_60m IS '1: the target was touched within 60 min and no stop before it; 0: not; null: not known.';
 COMMENT ON COLUMN score_labels.reason IS 'Why numbers are null; null: all are known.';
+COMMENT ON COLUMN score_labels.kafka_partition IS 'Partition of the score in its topic.';
+COMMENT ON COLUMN score_labels.kafka_offset IS 'Offset of the score in its partition: with it the order of a list is total.';
