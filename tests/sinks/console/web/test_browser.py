@@ -13,6 +13,7 @@ import pyotp
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, FloatRect, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Error as PageError
 
 from deploy.database import migrate as database
 from deploy.demo.pictures import BROWSERS
@@ -143,11 +144,14 @@ def test_annotations_and_files(browser: Browser, environment: Settings, trades: 
 def still(place: Locator) -> FloatRect:
     """Return where a place of the page is, once it is in view and has stopped moving: panels above it may still get their data."""
     for _ in range(100):
-        place.scroll_into_view_if_needed()
-        before = place.bounding_box()
-        place.page.wait_for_timeout(500)
-        if before is not None and before == place.bounding_box():
-            return before
+        try:
+            place.scroll_into_view_if_needed()
+            before = place.bounding_box()
+            place.page.wait_for_timeout(500)
+            if before is not None and before == place.bounding_box():
+                return before
+        except PageError:  # it was drawn anew meanwhile
+            continue
     raise AssertionError("it moves for 50 s")
 
 
