@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
 from deploy.stack import processes
-from deploy.stack.errors import StackError, log_tail
 from deploy.stack.java import Progress
 
 # Its imports take seconds of one core, and other processes start beside it.
@@ -58,9 +56,7 @@ class Console:
         Raises:
             StackError: it exited or did not answer in time. Shows the end of its log.
         """
-        if not processes.wait_until(lambda: answers(port), process, START_TIMEOUT_S):
-            processes.kill(process)
-            raise StackError(f"the console did not answer within {START_TIMEOUT_S:.0f} s. The end of {self.log}:\n{log_tail(self.log)}")
+        processes.wait_for_answer("The console", _health(port), process, START_TIMEOUT_S, self.log)
 
 
 def url(port: int) -> str:
@@ -70,9 +66,8 @@ def url(port: int) -> str:
 
 def answers(port: int) -> bool:
     """Return whether a console answers there, with its database or without."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy of the environment does not lead to this machine
-    try:
-        with direct.open(f"{url(port)}/api/v1/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+    return processes.answers(_health(port))
+
+
+def _health(port: int) -> str:
+    return f"{url(port)}/api/v1/health"

@@ -9,12 +9,13 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
-from deploy.stack.errors import StackError
+from deploy.stack.errors import StackError, log_tail
 
 HOST = "127.0.0.1"
 # Below the range of ports for outgoing connections (Linux from 32768, macOS and BSD from 49152), so that
@@ -126,6 +127,34 @@ def kill(process: psutil.Process) -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
         psutil.wait_procs(family, timeout=10)
+
+
+def answers(url: str) -> bool:
+    """Return whether a server of this machine answers a GET with 200."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy of the environment does not lead to this machine
+    try:
+        with direct.open(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def wait_for_answer(name: str, url: str, process: psutil.Process, timeout: float, log: Path) -> None:
+    """Wait until a server of this machine answers.
+
+    Args:
+        name: Its name, as a sentence begins with it.
+        url: What is asked.
+        process: Its process. It is killed when it does not answer.
+        timeout: Longest wait, s.
+        log: Its log.
+
+    Raises:
+        StackError: it exited or did not answer in time. Shows the end of its log.
+    """
+    if not wait_until(lambda: answers(url), process, timeout):
+        kill(process)
+        raise StackError(f"{name} did not answer within {timeout:.0f} s. The end of {log}:\n{log_tail(log)}")
 
 
 def wait_until(check: Callable[[], bool], process: psutil.Process, timeout: float) -> bool:

@@ -12,14 +12,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-import urllib.request
 from pathlib import Path
 
 import psutil
 
 from deploy.prometheus import RULES
 from deploy.stack import processes
-from deploy.stack.errors import StackError, log_tail
+from deploy.stack.errors import StackError
 from deploy.stack.java import Progress
 
 VARIABLE = "PROMETHEUS"
@@ -127,9 +126,7 @@ class Prometheus:
         Raises:
             StackError: it exited or did not answer in time. Shows the end of its log.
         """
-        if not processes.wait_until(lambda: answers(port), process, START_TIMEOUT_S):
-            processes.kill(process)
-            raise StackError(f"Prometheus did not answer within {START_TIMEOUT_S:.0f} s. The end of {self.log}:\n{log_tail(self.log)}")
+        processes.wait_for_answer("Prometheus", _ready(port), process, START_TIMEOUT_S, self.log)
 
 
 def url(port: int) -> str:
@@ -139,8 +136,8 @@ def url(port: int) -> str:
 
 def answers(port: int) -> bool:
     """Return whether a Prometheus is ready there."""
-    try:
-        with urllib.request.urlopen(f"{url(port)}/-/ready", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+    return processes.answers(_ready(port))
+
+
+def _ready(port: int) -> str:
+    return f"{url(port)}/-/ready"

@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
-from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from schemas.settings import Settings
 from sinks.queries.accounts import AccountQueries
@@ -23,6 +23,8 @@ Pool = AsyncConnectionPool[Connection]
 Answer = TypeVar("Answer")
 # A request waits this long for a free connection before it is answered with 503.
 WAIT_S = 3.0
+# What a query raises while the database is away, or while the pool gives no connection.
+AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed, TooManyRequests)
 # Connections for users, sessions, audit: few and short statements.
 OWN_CONNECTIONS = 4
 # The command line's queries of accounts run in threads.

@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import psycopg
 import structlog
-from psycopg_pool import PoolTimeout
 
 from sinks.console.api.system import health_tree
 from sinks.console.context import Context
 from sinks.console.data import prometheus
+from sinks.console.database import AWAY
 
 # A service that fails is seen by Prometheus after its scrape interval, which is longer.
 INTERVAL_S = 5.0
@@ -32,7 +31,10 @@ async def watch(context: Context) -> None:
                 continue
             try:
                 context.live.show(channel, await ask())
-            except (psycopg.Error, PoolTimeout) as error:
+            except AWAY as error:
                 # The tree itself says that the database is away; it went away between two of its queries.
                 _log.warning("a live channel has no news", channel=channel, error=type(error).__name__)
+            except Exception:
+                # The pages would wait for ever if this ended: it is logged, and asked again.
+                _log.exception("a live channel failed", channel=channel)
         await asyncio.sleep(INTERVAL_S)

@@ -8,7 +8,6 @@ from typing import cast
 from uuid import UUID
 
 import psycopg
-from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
 from sinks.console.auth import sessions
 from sinks.console.auth.actor import Identity, anonymous, guest
@@ -17,7 +16,7 @@ from sinks.console.auth.credentials.tokens import Claims, TokenError, read_acces
 from sinks.console.auth.limits import Limits, Rates
 from sinks.console.auth.roles import Role
 from sinks.console.auth.sessions import Live
-from sinks.console.database import Database
+from sinks.console.database import AWAY, Database
 from sinks.console.http.problems import Problem
 from sinks.console.options import ConsoleOptions
 
@@ -29,8 +28,6 @@ OPEN_FRESH_S = 1.0
 AWAY_S = 2.0
 # More sessions than this are forgotten, and asked again.
 MOST_KNOWN = 10_000
-
-AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed, TooManyRequests)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from schemas.partition import base_of_instrument
 from sinks.console.database import Connection, Row
 from sinks.console.http.problems import Problem
 from stream_apps.core.market.config import EngineConfig
 from stream_apps.core.market.snapshot import Prints, Snapshot, whale_flow
 from stream_apps.core.market.windows import FAST_WINDOWS, WINDOWS
 from stream_apps.core.signals.scoring import MODELS, StrategyMemory, evaluate
+from stream_apps.core.signals.scoring.model import Judged
 from stream_apps.core.signals.strategy import StrategyConfig, config_hash
 
 PRINTS = timedelta(minutes=15)
@@ -119,13 +121,16 @@ async def decide(
         instrument: One of the strategy's; None: its main one.
 
     Raises:
-        Problem: 422, the strategy does not trade the instrument; 404, nothing was evaluated of the instrument; 503, the sink has not written the
-            trades of the newest instants.
+        Problem: 422, the strategy does not trade the instrument, or a gate needs what is not stored; 404, nothing was evaluated of the instrument;
+            503, the sink has not written the trades of the newest instants.
     """
     leg = next((one for one in config.legs() if instrument in (None, one.instrument)), None)
     if leg is None:
         reason = f"must be one of {', '.join(config.all_instruments)}"
         raise Problem(422, f"body.instrument: {reason}", errors={"body.instrument": reason})
+    if _reads_other_assets(config):
+        reason = "its correlation gate reads panes of its other assets, which are not stored; try it with gate_correlation_enabled = false"
+        raise Problem(422, f"body.strategy_id: {reason}", errors={"body.strategy_id": reason})
     rows = await _features(connection, leg.instrument, at)
     if not rows:
         raise Problem(404, f"no features of {leg.instrument} are stored; does a worker run, and a sink?")
@@ -153,6 +158,12 @@ async def decide(
         return {"score": found.score, "signal": found.signal, "newest_instant_ms": _ms(newest)}
     reason = "the stored trades do not match the newest features: the sink is behind, or trades are missing"
     raise Problem(503, reason, headers={"Retry-After": "2"})
+
+
+def _reads_other_assets(config: StrategyConfig) -> bool:
+    gates = [gate for gate in MODELS[config.model].of(config).gates if gate.judged is Judged.SAME_BET]
+    on = any(gate.enabled is None or getattr(config, gate.enabled) for gate in gates)
+    return on and len({base_of_instrument(name) for name in config.all_instruments}) > 1
 
 
 _QUANTILES = (

@@ -42,8 +42,9 @@ async def cards(connection: Connection, now: datetime, status: str | None = None
             "   FROM trades_closed WHERE strategy_id = r.strategy_id AND mode = 'paper') t ON true"
             " LEFT JOIN LATERAL (SELECT count(*) AS open_positions FROM positions_current"
             "   WHERE strategy_id = r.strategy_id AND mode = 'paper' AND status IN ('open', 'tp1_hit')) p ON true"
-            " LEFT JOIN LATERAL (SELECT event_time AS last_score FROM scores WHERE instrument = r.instrument AND strategy_id = r.strategy_id"
-            "   ORDER BY event_time DESC LIMIT 1) s ON true"
+            " LEFT JOIN LATERAL (SELECT max(last.event_time) AS last_score FROM strategy_instruments i CROSS JOIN LATERAL ("
+            "     SELECT event_time FROM scores WHERE instrument = i.instrument AND strategy_id = i.strategy_id ORDER BY event_time DESC LIMIT 1) last"
+            "   WHERE i.strategy_id = r.strategy_id) s ON true"
             " WHERE %(of)s::text IS NULL OR r.strategy_id = %(of)s ORDER BY r.strategy_id",
             {"day": now - timedelta(hours=24), "of": strategy_id},
         )
@@ -95,7 +96,7 @@ async def evaluated(connection: Connection, strategy_id: str | None) -> list[int
     """
     row = await (
         await connection.execute(
-            "SELECT min(first.event_time) AS first, max(last.event_time) AS last FROM strategy_registry r"
+            "SELECT min(first.event_time) AS first, max(last.event_time) AS last FROM strategy_instruments r"
             " CROSS JOIN LATERAL (SELECT event_time FROM scores WHERE instrument = r.instrument AND strategy_id = r.strategy_id"
             "   ORDER BY event_time LIMIT 1) first"
             " CROSS JOIN LATERAL (SELECT event_time FROM scores WHERE instrument = r.instrument AND strategy_id = r.strategy_id"

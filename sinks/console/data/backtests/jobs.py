@@ -12,13 +12,12 @@ from uuid import UUID
 
 import psycopg
 import structlog
-from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
 from schemas.settings import Settings
 from sinks.console.data.backtests import runs
 from sinks.console.data.backtests.process import PROGRESS, Place, Running
 from sinks.console.data.backtests.request import BacktestRequest, arguments, source_argument
-from sinks.console.database import Database
+from sinks.console.database import AWAY, Database
 from sinks.console.http.problems import Problem
 from sinks.console.options import ConsoleOptions, ReplayCommand
 from stream_apps.core.signals.strategy import StrategyError
@@ -34,7 +33,7 @@ GRACE_S = 10.0
 WATCH_S = 0.5
 BEAT_S = 5.0
 _LOCK = 8_700_130  # of the transaction that counts the running jobs and adds one
-_AWAY = (psycopg.Error, PoolTimeout, PoolClosed, TooManyRequests)
+_FAILED = (psycopg.Error, *AWAY)
 
 
 class Backtests:
@@ -151,7 +150,7 @@ class Backtests:
             for identity, running in list(self._jobs.items()):
                 try:
                     await self._look(identity, running)
-                except _AWAY as error:  # tried again: the state of the job is on disk
+                except _FAILED as error:  # tried again: the state of the job is on disk
                     self._log.warning("the state of a backtest cannot be written", backtest=str(identity), error=type(error).__name__)
             await asyncio.sleep(WATCH_S)
 
@@ -175,7 +174,7 @@ class Backtests:
                 await runs.interrupt_lost(connection)
         except psycopg.errors.UndefinedTable:
             return True  # a database before its migration has no runs
-        except _AWAY:
+        except _FAILED:
             return False
         return True
 

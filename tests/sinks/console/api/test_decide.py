@@ -97,6 +97,17 @@ def test_another_instrument_of_a_strategy(world: World, url: str) -> None:
     assert asyncio.run(ask())["score"] == {**truth, "config_hash": config_hash(both)} != truth
 
 
+def test_what_the_stored_records_cannot_tell_is_refused(world: World, url: str) -> None:
+    """The correlation gate of V5.0 reads panes of the other assets: without them a dry run would pass where the worker refuses."""
+    alone = strategy_from_record({"strategy_id": "v50", "instrument": LTC, "display_name": "v50", "model": "v50_rules"})
+    several = replace(alone, instruments=("BINANCE:BTCUSDT-PERP",))
+    at = [world.scores[-1]["event_time"]]
+    with pytest.raises(Problem, match="correlation gate"):
+        decided(url, several, at)
+    for known in (alone, replace(alone, instruments=(f"{LTC}-PERP",)), replace(several, gate_correlation_enabled=False)):
+        assert decided(url, known, at)[0]["score"]["config_hash"] == config_hash(known)
+
+
 @pytest.mark.parametrize("config", STRATEGIES, ids=lambda one: one.strategy_id)
 def test_it_says_what_the_worker_said(world: World, url: str, config: StrategyConfig) -> None:
     """The worker's compiled scorer at the same instants, with its own state, is the truth: signals, gates, cooldowns, flips."""

@@ -25,14 +25,15 @@ from tests.support.console.server import console
 DAY = 86_400_000
 FIRST = 1_700_000_000_000
 HUGE = 1e300
+SECOND = "BINANCE:BTCUSDC-PERP"
 
 
 @pytest.fixture(scope="module")
 def api(settings: Settings) -> Iterator[httpx.Client]:
-    """A console over two strategies: one with evaluations and trades of 40 days long ago, one that never ran."""
+    """A console over three strategies: evaluations and trades of 40 days long ago, none ever, evaluations on the second instrument alone."""
     url = settings.database_url
     with psycopg.connect(url, autocommit=True) as connection:
-        for name, extra in (("old", {"huge": HUGE}), ("idle", {})):
+        for name, extra in (("old", {"huge": HUGE}), ("idle", {}), ("two", {"instruments": [SECOND]})):
             config = {**edits.new(name, BTC, "v54_factory", {}).to_record(), **extra}
             connection.execute(
                 "INSERT INTO strategy_registry VALUES (%s, 1, %s, %s, 'running', 'v54_factory', 'h', %s, now(), now(), NULL, NULL, 'ann', NULL, 0, 0)",
@@ -41,6 +42,8 @@ def api(settings: Settings) -> Iterator[httpx.Client]:
     insert(url, "scores", *(
         record("scores", score_id=f"{BTC}|{who}|{at}", instrument=BTC, strategy_id=who, event_time=at)
         for who, at in (("old", FIRST), ("old", FIRST + 40 * DAY), ("another", FIRST + 90 * DAY))
+    ), *(
+        record("scores", score_id=f"{SECOND}|two|{at}", instrument=SECOND, strategy_id="two", event_time=at) for at in (FIRST, FIRST + 3 * DAY)
     ))  # fmt: skip
     trade = {"instrument": BTC, "strategy_id": "old", "mode": "paper"}
     insert(url, "trades_closed", *(
@@ -100,9 +103,17 @@ def test_a_large_number_of_jsonb_survives(api: httpx.Client) -> None:
 
 def test_one_card_of_the_plaza(api: httpx.Client) -> None:
     every = get(api, "/plaza")["cards"]
-    assert [card["strategy_id"] for card in every] == ["idle", "old"]
+    assert [card["strategy_id"] for card in every] == ["idle", "old", "two"]
     assert get(api, "/plaza", strategy_id="old")["cards"] == [every[1]]
     assert get(api, "/plaza", strategy_id="none")["cards"] == []
+
+
+def test_every_instrument_of_a_strategy_counts(api: httpx.Client) -> None:
+    """Its main instrument was never evaluated: period and newest score are those of the other one."""
+    found = get(api, "/paper/statistics", strategy_id="two")
+    assert (found["start_ms"], found["end_ms"]) == (FIRST, FIRST + 3 * DAY)
+    (card,) = get(api, "/plaza", strategy_id="two")["cards"]
+    assert card["instruments"] == [BTC, SECOND] and card["last_score_ms"] == FIRST + 3 * DAY
 
 
 def test_a_score_that_is_not_there(api: httpx.Client) -> None:

@@ -1,6 +1,7 @@
 // @ts-check
 /** The order book: quantity that stands up to each price, bids and asks, every level that the topic has; its newest state by the stream. */
 
+import { cleared } from "../../charts/canvas.js";
 import { colour, faded } from "../../charts/library.js";
 import { get } from "../../core/api.js";
 import { fill, h, problem } from "../../core/dom.js";
@@ -46,12 +47,9 @@ export async function showDepth(place, instrument, signal) {
 
 /** @param {HTMLCanvasElement} canvas @param {Book} book */
 function draw(canvas, book) {
-  const { width, height } = canvas.getBoundingClientRect();
-  if (!width) return;
-  canvas.width = width * devicePixelRatio;
-  canvas.height = height * devicePixelRatio;
-  const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  pen.scale(devicePixelRatio, devicePixelRatio);
+  const sheet = cleared(canvas);
+  if (!sheet) return;
+  const { pen, width, height } = sheet;
   const wide = width - MARGIN.right, tall = height - MARGIN.top - MARGIN.bottom;
   const low = /** @type {[number, number]} */ (book.bids.at(-1))[0], high = /** @type {[number, number]} */ (book.asks.at(-1))[0];
   const steps = (/** @type {[number, number][]} */ side) => { let sum = 0; return side.map(([at, quantity]) => /** @type {[number, number]} */ ([at, sum += quantity])); };

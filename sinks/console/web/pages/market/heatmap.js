@@ -1,6 +1,7 @@
 // @ts-check
 /** The trade-flow heatmap: time across, price up, colour by taker side, strength by volume. A box drawn over it gives the summary of its stretch. */
 
+import { cleared } from "../../charts/canvas.js";
 import { colour } from "../../charts/library.js";
 import { h } from "../../core/dom.js";
 import { price } from "../../core/format.js";
@@ -20,12 +21,9 @@ export function heatmap(map, annotations, boxed) {
   /** @type {[number, number] | null} */
   let box = null;
   const draw = () => {
-    const { width, height } = canvas.getBoundingClientRect();
-    if (!width) return;
-    canvas.width = width * devicePixelRatio;
-    canvas.height = height * devicePixelRatio;
-    const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-    pen.scale(devicePixelRatio, devicePixelRatio);
+    const sheet = cleared(canvas);
+    if (!sheet) return;
+    const { pen, width, height } = sheet;
     const wide = width - MARGIN.left - MARGIN.right, tall = height - MARGIN.top - MARGIN.bottom;
     const columns = (end - start) / map.step_ms, rows = high - low;
     const volumes = map.cells.map((/** @type {number[]} */ cell) => cell[2] + cell[3]).sort((/** @type {number} */ a, /** @type {number} */ b) => a - b);
