@@ -73,7 +73,7 @@ def fill(settings: Settings, load: Load, say: Callable[[str], None]) -> None:
         connection.execute(
             "INSERT INTO instruments (instrument, event_time, receive_time, author, venue, symbol, base_asset, quote_asset, kind, status, tick_size,"
             " step_size, price_decimals, quantity_decimals, recorded, kafka_partition, kafka_offset) VALUES (%(name)s, %(at)s, %(at)s, 'bench',"
-            " 'BINANCE', 'BTCUSDT', 'BTC', 'USDT', 'perp', 'active', 0.1, 0.001, 1, 3, true, 0, 0)",
+            " 'BINANCE', 'BTCUSDT', 'BTC', 'USDT', 'perp', 'trading', 0.1, 0.001, 1, 3, true, 0, 0)",
             {"name": INSTRUMENT, "at": first},
         )
         for frame, minutes in TIMEFRAMES.items():

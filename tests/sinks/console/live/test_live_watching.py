@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from deploy.database import migrate as database
 from schemas.settings import Settings
@@ -84,3 +85,34 @@ def test_nobody_is_asked_while_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> 
 
     asyncio.run(run())
     assert asked and {channel for channel, _ in shown} == {"system"} and len(asked) == len(shown)
+
+
+def test_an_unexpected_error_is_logged_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict[str, Any]] = []
+    answers = iter([RuntimeError("broken"), {"version": "1"}])
+
+    class FakeContext:
+        live = type(
+            "Live", (), {"wanted": lambda self, channel: channel == "system", "show": lambda self, channel, payload: shown.append(payload)}
+        )()
+        options = type("Options", (), {"prometheus_url": ""})()
+
+    async def tree(context: Any) -> dict[str, Any]:
+        answer = next(answers, {"version": "2"})
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(watching, "health_tree", tree)
+    monkeypatch.setattr(watching, "INTERVAL_S", 0.0)
+
+    async def run() -> None:
+        task = asyncio.create_task(watching.watch(FakeContext()))  # type: ignore[arg-type]
+        while not shown:
+            await asyncio.sleep(0)
+            assert not task.done(), "it ended with the error"
+        task.cancel()
+
+    with capture_logs() as logged:
+        asyncio.run(run())
+    assert shown[0] == {"version": "1"} and [one["event"] for one in logged] == ["a live channel failed"]

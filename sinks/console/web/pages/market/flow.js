@@ -51,9 +51,8 @@ export async function showFlow(place, instrument, latest, until, chartEnd, signa
     remember({ flow: end === latest ? null : end });
     const range = { start: end - SPAN_MS, end: end + 1 };
     try {
-      const [cells, { records }] = await Promise.all([
-        get("/trades/heatmap", { instrument, ...range, price_step: 0.0002 }, signal), get("/annotations", { instrument, limit: 200 }, signal)]);
-      const inside = records.filter((/** @type {any} */ one) => one.start_ms < range.end && one.end_ms > range.start);
+      const [cells, { records: inside }, { records }] = await Promise.all([get("/trades/heatmap", { instrument, ...range, price_step: 0.0002 }, signal),
+        get("/annotations", { instrument, ...range, limit: 200 }, signal), get("/annotations", { instrument, limit: 200 }, signal)]);
       fill(title, `${time(range.start)} to ${time(range.end).slice(11)}`);
       fill(map, cells.cells.length || inside.length ? h("div.heatmap", null, heatmap(cells, inside, (box) => { stretch = box; void summarise(); })) : h("div.empty", null, "No trades in these minutes."));
       fill(notes, h("h3", null, "Annotations"), annotations(records, (at) => void look(at), () => void look(end)));
